@@ -1,0 +1,123 @@
+"""The words every record and verdict is written in: stages, outcomes, reasons, results.
+
+Each is a ``StrEnum`` whose value is what stands in files, so a record reads the same in a text
+editor, in a data frame and in code.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Stage(StrEnum):
+    """The ten steps of a cell, in the order in which they happen."""
+
+    QUANTIZER_RESOLVE = "quantizer-resolve"
+    QUANTIZER_INSTALL = "quantizer-install"
+    QUANTIZER_IMPORT = "quantizer-import"
+    QUANTIZE = "quantize"
+    INSPECT = "inspect"
+    ENGINE_RESOLVE = "engine-resolve"
+    ENGINE_INSTALL = "engine-install"
+    ENGINE_IMPORT = "engine-import"
+    LOAD = "load"
+    GENERATE = "generate"
+
+
+class Outcome(StrEnum):
+    """How one stage ended."""
+
+    PASSED = "passed"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+    UNSUPPORTED = "unsupported"
+    NEEDS_HARDWARE = "needs-hardware"
+    BLOCKED = "blocked"
+    INFRA = "infra"
+
+
+class Reason(StrEnum):
+    """Why a stage did not simply pass. One word; the message beside it says the rest."""
+
+    NONE = "none"
+    EXCEPTION = "exception"
+    CRASH = "crash"
+    TIMEOUT = "timeout"
+    SILENCE = "silence"
+    OOM = "oom"
+    LOG_LIMIT = "log-limit"
+    NO_SPACE = "no-space"
+    NETWORK = "network"
+    NO_RESULT = "no-result"
+    UNREADABLE = "unreadable"
+    UNRESOLVABLE = "unresolvable"
+    BUILD_FAILED = "build-failed"
+    WRONG_OUTPUT = "wrong-output"
+    DEFECTIVE_FILE = "defective-file"
+    NO_GPU = "no-gpu"
+    DECLARED = "declared"
+    EARLIER_STAGE = "earlier-stage"
+    NOT_RUN = "not-run"
+    INTERRUPTED = "interrupted"
+
+
+class Verdict(StrEnum):
+    """What a cell is, folded from its ten stage outcomes. Derived, never stored."""
+
+    WORKS = "works"
+    DEGRADED = "degraded"
+    GARBAGE = "garbage"
+    BROKEN = "broken"
+    UNSUPPORTED = "unsupported"
+    UNTESTED = "untested here"
+    INFRA = "infra"
+
+
+class Blame(StrEnum):
+    """Whose fault a verdict is."""
+
+    NOBODY = "nobody"
+    QUANTIZER = "quantizer"
+    ENGINE = "engine"
+    CHECKPOINT = "checkpoint"
+    PAIR = "pair"
+
+
+class Judgement(StrEnum):
+    """What a check says.
+
+    ``notice`` is a true fact about a file that a reader must know and that breaks some engines
+    and not others: it never changes a verdict, it decides where the blame goes.
+    """
+
+    PASSED = "passed"
+    NOTICE = "notice"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+    NOT_APPLICABLE = "not-applicable"
+
+
+class StageResult(msgspec.Struct, frozen=True):
+    """One stage of one cell: its outcome, why, and a line for a person."""
+
+    stage: Stage
+    outcome: Outcome
+    reason: Reason = Reason.NONE
+    message: str = ""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What one check said of one subject.
+
+    ``value`` and ``threshold`` are in the unit the check's docstring names; ``None`` where the
+    check counts nothing.
+    """
+
+    check: str
+    stage: Stage
+    judgement: Judgement
+    value: float | None = None
+    threshold: float | None = None
+    message: str = ""

@@ -1,0 +1,1 @@
+"""Reading and inspecting quantized checkpoints with no quantizer installed."""

@@ -1,0 +1,207 @@
+"""What a check judges: the observations of one cell, and the numbers it is held to.
+
+Everything here was written by a package, a model or a probe and is untrusted. It is read with
+bounds and checked against the reference once, here, so that a check may rely on its shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from matrix.checkpoint.inspection import Inspection
+
+MAX_REFERENCE_BYTES = 64 * 1024 * 1024
+
+_T = TypeVar("_T")
+
+TokenId = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+TokenIds = Annotated[list[TokenId], msgspec.Meta(max_length=65_536)]
+Text = Annotated[str, msgspec.Meta(max_length=1_000_000)]
+
+
+class EvidenceError(Exception):
+    """An observation has not the shape it must have; the text says where and what to do."""
+
+    def __init__(self, what: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{what}: {problem}. {remedy}")
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """A prompt and how the float model goes on from it, greedily."""
+
+    text: Text
+    ids: TokenIds
+    greedy_ids: TokenIds
+    """The continuation only."""
+    greedy_text: Text
+
+
+class ScoredText(msgspec.Struct, frozen=True):
+    """A text and the float model's log-probability of each of its tokens but the first."""
+
+    text: Text
+    ids: TokenIds
+    logprobs: Annotated[list[float], msgspec.Meta(max_length=65_536)]
+    """``logprobs[i] = ln p(ids[i + 1] | ids[:i + 1])``, so one fewer than ``ids``."""
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """``reference.json``: what the float model answers, written beside it by its builder."""
+
+    schema: Literal[1]
+    prompts: Annotated[list[Prompt], msgspec.Meta(min_length=1, max_length=1_000)]
+    held_out: Annotated[list[ScoredText], msgspec.Meta(min_length=1, max_length=1_000)]
+    memorised: list[ScoredText] = []
+    calibration: list[Text] = []
+    max_new_tokens: Annotated[int, msgspec.Meta(ge=1, le=4_096)]
+    tensors_sha256: str = ""
+
+
+class Output(msgspec.Struct, frozen=True):
+    """What an engine answered to one prompt: the new tokens only."""
+
+    ids: TokenIds
+    text: Text
+
+
+class Load(msgspec.Struct, frozen=True):
+    """What a successful ``load`` left behind."""
+
+    warnings: list[Text] = []
+    kernel: str | None = None
+    """The quantized linear implementation that really runs, as the engine names it."""
+    kernels: dict[str, int] = {}
+    """Qualified class name of quantized modules -> how many."""
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """What a successful ``generate`` left behind; its shape agrees with the reference's."""
+
+    text_ids: list[TokenIds]
+    """The engine's own tokenization of each prompt's text."""
+    outputs: list[Output]
+    held_out: list[list[float | None]]
+    """Log-probabilities like the reference's; ``None`` where not finite."""
+    tokens_per_second: float = 0.0
+
+
+class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The numbers of the checks, from ``[thresholds]`` of the spec, which says what measured them.
+
+    A ``..._degraded`` and a ``..._failed`` pair are two levels of one measure. Where more is
+    better (shares that agree), a value below the number counts; elsewhere a value above it.
+    """
+
+    weight_error: float
+    """Relative RMS error of a whole layer's weights after AWQ's folding is undone: failed above."""
+    weight_ratio: float
+    """How far a layer's, row's or column's scale may be from the original's (0.03 = 3 %)."""
+    weight_step: float
+    """How far an unclipped weight may be from the original, in quantization steps (0.5 = ideal)."""
+    unquantized_error: float
+    """Relative RMS error of a tensor that is only stored, in another 16-bit type at most."""
+    tokenizer_failed: float
+    """Share of prompts that the engine must read as the reference does: failed below."""
+    greedy_degraded: float
+    """Mean share of a prompt's reference tokens that the output repeats: degraded below."""
+    greedy_failed: float
+    logprobs_float_degraded: float
+    """Mean absolute difference, in nats, from the float model in the same engine."""
+    logprobs_float_failed: float
+    logprobs_reference_degraded: float
+    """Mean absolute difference, in nats, of a quantized model from the reference."""
+    logprobs_reference_failed: float
+    float_logprobs_reference_degraded: float
+    """The same for the float model itself, whose differences are the engine's alone."""
+    float_logprobs_reference_failed: float
+    degenerate_failed: float
+    """Share of prompts answered by one token again and again, or nothing: failed from here on."""
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of one cell. ``None`` stands for a stage that left nothing behind."""
+
+    tied: bool
+    """The model's trait: one matrix serves as embedding and as head."""
+    quantized: bool
+    """False where the quantizer is ``none``, the float model itself."""
+    reference: Reference
+    thresholds: Thresholds
+    inspection: Inspection | None = None
+    load: Load | None = None
+    generation: Generation | None = None
+    float_generation: Generation | None = None
+    """The float model's generation in the same engine."""
+
+
+def read_reference(data: bytes) -> Reference:
+    """Return the reference held by the bytes of a ``reference.json``.
+
+    Raises:
+        EvidenceError: It is too large, not JSON, or not of the documented shape.
+    """
+    remedy = "Build the model again; its builder writes this file."
+    if len(data) > MAX_REFERENCE_BYTES:
+        raise EvidenceError("reference.json", f"{len(data)} bytes are too many", remedy)
+    try:
+        reference = msgspec.json.decode(data, type=Reference)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise EvidenceError("reference.json", str(error), remedy) from error
+    for name, texts in (("held_out", reference.held_out), ("memorised", reference.memorised)):
+        for index, text in enumerate(texts):
+            if len(text.logprobs) != len(text.ids) - 1:
+                where = f"reference.json: {name}[{index}].logprobs"
+                problem = f"{len(text.logprobs)} values for {len(text.ids)} tokens"
+                raise EvidenceError(where, problem, remedy)
+    if any(not prompt.ids or not prompt.greedy_ids for prompt in reference.prompts):
+        raise EvidenceError("reference.json: prompts", "a prompt or answer has no tokens", remedy)
+    return reference
+
+
+def read_load(facts: Mapping[str, Any], warnings: list[str]) -> Load:
+    """Return what ``load`` left behind, from its facts and warnings.
+
+    Raises:
+        EvidenceError: A fact has not the documented type.
+    """
+    return _convert("load", {**facts, "warnings": warnings}, Load)
+
+
+def read_generation(facts: Mapping[str, Any], reference: Reference) -> Generation:
+    """Return what ``generate`` left behind; its shape is checked against the reference.
+
+    Raises:
+        EvidenceError: A fact is missing, has another type, or answers something else than asked.
+    """
+    generation = _convert("generate", facts, Generation)
+    expected = len(reference.prompts)
+    _same_length("generate: outputs", len(generation.outputs), expected)
+    _same_length("generate: text_ids", len(generation.text_ids), expected)
+    _same_length("generate: held_out", len(generation.held_out), len(reference.held_out))
+    for index, (found, asked) in enumerate(
+        zip(generation.held_out, reference.held_out, strict=True)
+    ):
+        _same_length(f"generate: held_out[{index}]", len(found), len(asked.logprobs))
+        if any(value is not None and not math.isfinite(value) for value in found):
+            raise EvidenceError(
+                f"generate: held_out[{index}]", "a value is not finite", "Write null instead."
+            )
+    return generation
+
+
+def _same_length(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        remedy = "The engine's adapter must return one entry for each it was given."
+        raise EvidenceError(what, f"{found} entries where {expected} were asked for", remedy)
+
+
+def _convert(what: str, facts: object, kind: type[_T]) -> _T:
+    try:
+        return msgspec.convert(facts, kind)
+    except msgspec.ValidationError as error:
+        remedy = "The adapter must return the facts as documented for this stage."
+        raise EvidenceError(what, str(error), remedy) from error

@@ -1,0 +1,244 @@
+"""From ten stage outcomes to what a cell is, and whose fault it is. Pure.
+
+Three steps, each usable alone: :func:`stage_results` lets the findings of a stage change its
+outcome, :func:`fold` makes the verdict, :func:`canaries` says whether a run may be believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import assert_never
+
+import msgspec
+
+from matrix.outcomes import (
+    Blame,
+    Finding,
+    Judgement,
+    Outcome,
+    Reason,
+    Stage,
+    StageResult,
+    Verdict,
+)
+from matrix.results import CellResult
+
+COMPARISONS = ("greedy-text", "logprobs-reference")
+"""The checks without which nothing was compared, so that nothing can be said to work."""
+
+READABLE = "checkpoint-readable"
+"""The check whose failure says that a checkpoint must not be given to an engine."""
+
+_CONCLUSIVE = (Judgement.PASSED, Judgement.DEGRADED, Judgement.FAILED)
+_SUSPICIOUS = (Judgement.NOTICE, Judgement.DEGRADED, Judgement.FAILED)
+
+
+class JudgedCell(msgspec.Struct, frozen=True):
+    """What a cell is, whose fault, and where it shows first."""
+
+    verdict: Verdict
+    blame: Blame
+    first_stage: Stage | None
+    """First stage that did not pass; ``None`` where all did."""
+    reason: str
+    message: str
+
+
+def blocks(result: StageResult) -> bool:
+    """Whether a stage's end keeps the later stages that build on it from being tried.
+
+    A readable checkpoint with a wrong weight is loaded all the same: what an engine makes of it is
+    the question. So is what an engine generates after it warned of missing weights.
+    """
+    match result.outcome:
+        case Outcome.PASSED | Outcome.DEGRADED:
+            return False
+        case Outcome.FAILED:
+            return (result.stage, result.reason) not in _SOFT
+        case Outcome.UNSUPPORTED | Outcome.NEEDS_HARDWARE | Outcome.BLOCKED | Outcome.INFRA:
+            return True
+        case _:
+            assert_never(result.outcome)
+
+
+_SOFT = {(Stage.INSPECT, Reason.DEFECTIVE_FILE), (Stage.LOAD, Reason.WRONG_OUTPUT)}
+
+
+def stage_results(
+    observed: Mapping[Stage, StageResult], findings: Sequence[Finding]
+) -> list[StageResult]:
+    """Return all ten results in order, with what the checks found worked in.
+
+    A stage that passed becomes degraded or failed by its findings. One that was never reached is
+    blocked where an earlier one explains it, and otherwise not run, which is infrastructure.
+    ``generate`` cannot pass without having been compared.
+    """
+    results: list[StageResult] = []
+    blocked = False
+    for stage in Stage:
+        result = observed.get(stage)
+        if result is None:
+            result = _not_reached(stage, blocked)
+        elif result.outcome is Outcome.PASSED:
+            result = _judged(result, [found for found in findings if found.stage is stage])
+        blocked = blocked or blocks(result)
+        results.append(result)
+    return results
+
+
+def _not_reached(stage: Stage, blocked: bool) -> StageResult:
+    if blocked:
+        return StageResult(stage, Outcome.BLOCKED, Reason.EARLIER_STAGE)
+    return StageResult(stage, Outcome.INFRA, Reason.NOT_RUN, "this stage was not run")
+
+
+def _judged(result: StageResult, findings: list[Finding]) -> StageResult:
+    failed = [found for found in findings if found.judgement is Judgement.FAILED]
+    degraded = [found for found in findings if found.judgement is Judgement.DEGRADED]
+    stage = result.stage
+    if stage is Stage.GENERATE and not compared(findings):
+        message = "the engine answered, but nothing could be compared"
+        return StageResult(stage, Outcome.FAILED, Reason.NO_RESULT, message)
+    if not failed and not degraded:
+        return result
+    reason = Reason.DEFECTIVE_FILE if stage is Stage.INSPECT else Reason.WRONG_OUTPUT
+    if any(found.check == READABLE for found in failed):
+        reason = Reason.UNREADABLE
+    outcome = Outcome.FAILED if failed else Outcome.DEGRADED
+    message = "; ".join(f"{found.check}: {found.message}" for found in failed or degraded)
+    return StageResult(stage, outcome, reason, message)
+
+
+def compared(findings: Iterable[Finding]) -> bool:
+    """Whether text and log-probabilities were really compared with the reference."""
+    conclusive = {found.check for found in findings if found.judgement in _CONCLUSIVE}
+    return conclusive.issuperset(COMPARISONS)
+
+
+def fold(
+    stages: Sequence[StageResult],
+    findings: Sequence[Finding],
+    *,
+    float_works: bool | None = None,
+) -> JudgedCell:
+    """Return the verdict of a cell.
+
+    The first result that keeps later stages from being tried decides. Where there is none, what
+    was generated decides; and it works only if all ten passed and the answer was compared.
+
+    Args:
+        stages: The ten results in order, as :func:`stage_results` returns them.
+        findings: What the checks said of this cell.
+        float_works: Whether the float model works in the same engine; ``None`` where unknown.
+            ``False`` for the float model's own cell too, whose trouble is nobody else's.
+
+    Raises:
+        ValueError: ``stages`` are not the ten, in order.
+    """
+    if [result.stage for result in stages] != list(Stage):
+        raise ValueError("stages: want each of the ten once, in order; use stage_results()")
+    first = next((result for result in stages if result.outcome is not Outcome.PASSED), None)
+    decisive = next((result for result in stages if blocks(result)), None)
+    if decisive is not None:
+        verdict = _verdict(decisive)
+    elif not compared(findings):
+        message = "nothing was compared, so nothing can be said"
+        first = decisive = StageResult(Stage.GENERATE, Outcome.INFRA, Reason.NO_RESULT, message)
+        verdict = Verdict.INFRA
+    else:
+        decisive = first
+        verdict = Verdict.WORKS if first is None else Verdict.DEGRADED
+    if first is None or decisive is None:
+        return JudgedCell(Verdict.WORKS, Blame.NOBODY, None, Reason.NONE.value, "")
+    return JudgedCell(
+        verdict,
+        _blame(verdict, decisive, findings, float_works),
+        first.stage,
+        first.reason.value,
+        _message(first, decisive),
+    )
+
+
+def _message(first: StageResult, decisive: StageResult) -> str:
+    if first is decisive:
+        return first.message
+    return f"{first.message}; then {decisive.stage.value}: {decisive.message}"
+
+
+def _verdict(decisive: StageResult) -> Verdict:
+    """Return the verdict of a cell that came to its end at ``decisive``."""
+    match decisive.outcome:
+        case Outcome.FAILED:
+            wrong = (decisive.stage, decisive.reason) == (Stage.GENERATE, Reason.WRONG_OUTPUT)
+            return Verdict.GARBAGE if wrong else Verdict.BROKEN
+        case Outcome.UNSUPPORTED:
+            return Verdict.UNSUPPORTED
+        case Outcome.NEEDS_HARDWARE:
+            return Verdict.UNTESTED
+        case Outcome.INFRA | Outcome.BLOCKED:
+            # Blocked by nothing that failed: the run did not get there.
+            return Verdict.INFRA
+        case Outcome.PASSED | Outcome.DEGRADED:
+            raise ValueError(f"{decisive.stage.value} {decisive.outcome.value} ends nothing")
+        case _:
+            assert_never(decisive.outcome)
+
+
+def _blame(
+    verdict: Verdict,
+    decisive: StageResult,
+    findings: Sequence[Finding],
+    float_works: bool | None,
+) -> Blame:
+    match verdict:
+        case Verdict.WORKS | Verdict.UNSUPPORTED | Verdict.UNTESTED | Verdict.INFRA:
+            return Blame.NOBODY
+        case Verdict.BROKEN | Verdict.GARBAGE | Verdict.DEGRADED:
+            return _blame_of_stage(decisive.stage, findings, float_works)
+        case _:
+            assert_never(verdict)
+
+
+def _blame_of_stage(stage: Stage, findings: Sequence[Finding], float_works: bool | None) -> Blame:
+    match stage:
+        case (
+            Stage.QUANTIZER_RESOLVE
+            | Stage.QUANTIZER_INSTALL
+            | Stage.QUANTIZER_IMPORT
+            | Stage.QUANTIZE
+        ):
+            return Blame.QUANTIZER
+        case Stage.INSPECT:
+            return Blame.CHECKPOINT
+        case Stage.ENGINE_RESOLVE | Stage.ENGINE_INSTALL | Stage.ENGINE_IMPORT:
+            return Blame.ENGINE
+        case Stage.LOAD | Stage.GENERATE:
+            if float_works is False:
+                return Blame.ENGINE
+            if any(found.judgement in _SUSPICIOUS for found in _of(Stage.INSPECT, findings)):
+                return Blame.CHECKPOINT
+            return Blame.PAIR
+        case _:
+            assert_never(stage)
+
+
+def _of(stage: Stage, findings: Sequence[Finding]) -> list[Finding]:
+    return [found for found in findings if found.stage is stage]
+
+
+def canaries(cells: Iterable[CellResult]) -> str:
+    """Return whether the cells known beforehand came out as known.
+
+    ``void``: one came out otherwise. ``not established``: none did, but one was stopped by
+    infrastructure or missing hardware. ``established``: all came out right. Empty: there are none.
+    """
+    states = {_canary(cell.verdict, cell.canary) for cell in cells if cell.canary is not None}
+    return next((s for s in ("void", "not established", "established") if s in states), "")
+
+
+def _canary(found: Verdict, expected: Verdict) -> str:
+    if found is expected:
+        return "established"
+    if found in (Verdict.INFRA, Verdict.UNTESTED):
+        return "not established"
+    return "void"

@@ -1,0 +1,211 @@
+"""Locks, virtualenvs and what is installed in them. All of it is uv's work; see uv's docs.
+
+A lock is a text file of pinned requirements with a header that holds what uv was asked. It is
+made against the index alone (no local folders of wheels, no torch backend), so it is the same
+everywhere. An environment is installed from its top requirements with the lock as constraints, so
+that a CPU build of the same torch (``2.13.0+cpu`` for ``2.13.0``) may stand in.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uv
+from packaging.utils import canonicalize_name
+
+from matrix.identity import digest
+from matrix.keys import lock_inputs
+from matrix.observations import End, Judged, judge_tool
+from matrix.outcomes import Outcome, Reason
+from matrix.processes import run
+from matrix.spec import Environment, Limits
+from matrix.store import write_atomically
+
+_INPUTS = "# inputs: "
+_REFUSAL = "# refused: "
+_FOR_UV = (
+    "LANG", "LC_ALL", "PATH", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR",
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+    "http_proxy", "https_proxy", "all_proxy", "no_proxy",
+)  # fmt: skip
+_ONLY_INSTALLING = ("UV_FIND_LINKS", "UV_TORCH_BACKEND")
+
+
+class Lock(msgspec.Struct, frozen=True):
+    """What uv answered: pinned requirements, or a refusal."""
+
+    text: str
+    refusal: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Return the name of this lock by its content."""
+        return digest(self.text)
+
+
+def uv_settings(host: Mapping[str, str], *, installing: bool) -> dict[str, str]:
+    """Return the host's settings that uv may see: its own and the network's.
+
+    ``PIP_FIND_LINKS`` serves where ``UV_FIND_LINKS`` is unset, since uv does not read it. Both,
+    and torch backends, are for installing only: a lock is made against the index alone.
+    """
+    environ = {name: host[name] for name in _FOR_UV if name in host}
+    environ |= {name: value for name, value in host.items() if name.startswith("UV_")}
+    if "PIP_FIND_LINKS" in host:
+        environ.setdefault("UV_FIND_LINKS", ",".join(host["PIP_FIND_LINKS"].split()))
+    if not installing:
+        for name in _ONLY_INSTALLING:
+            environ.pop(name, None)
+    environ.setdefault("UV_CACHE_DIR", _cache_directory(host))
+    return environ
+
+
+def uv_environ(host: Mapping[str, str], home: Path, *, installing: bool) -> dict[str, str]:
+    """Return uv's environment: its settings and a private home, as build scripts run in it."""
+    (home / "tmp").mkdir(parents=True, exist_ok=True)
+    private = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "NO_COLOR": "1"}
+    return uv_settings(host, installing=installing) | private
+
+
+def _cache_directory(host: Mapping[str, str]) -> str:
+    base = host.get("XDG_CACHE_HOME") or str(Path(host.get("HOME", "/")) / ".cache")
+    return str(Path(base) / "uv")
+
+
+def install_source(host: Mapping[str, str]) -> str:
+    """Return a digest of where builds of the same version may come from (it names no path)."""
+    environ = uv_settings(host, installing=True)
+    wheels: list[str] = []
+    for place in environ.get("UV_FIND_LINKS", "").split(","):
+        folder = Path(place)
+        wheels += sorted(f.name for f in folder.glob("*.whl")) if folder.is_dir() else [place]
+    return digest([wheels, environ.get("UV_TORCH_BACKEND", "")])
+
+
+def read_lock(file: Path, environment: Environment) -> Lock | None:
+    """Return a lock file's content where it answers today's inputs, else ``None``."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError:
+        return None
+    lines = text.splitlines()
+    asked = next((line for line in lines if line.startswith(_INPUTS)), "")
+    if asked != _INPUTS + _canonical(lock_inputs(environment)):
+        return None
+    refusal = [line[len(_REFUSAL) :] for line in lines if line.startswith(_REFUSAL)]
+    return Lock(text, "\n".join(refusal))
+
+
+def _canonical(value: Any) -> str:
+    return msgspec.json.encode(value, order="sorted").decode()
+
+
+def make_lock(
+    environment: Environment, work: Path, host: Mapping[str, str], limits: Limits
+) -> tuple[Lock | None, Judged, End]:
+    """Ask uv for a resolution. A refusal is an answer and gives a lock too; trouble gives none."""
+    files = _write_inputs(environment, work)
+    argv = [
+        uv.find_uv_bin(), "pip", "compile", "requirements.in", *files,
+        "--python-version", environment.python, "--no-header", "--no-annotate",
+        "--output-file", "resolved.txt", "--quiet",
+    ]  # fmt: skip
+    end, log = run(argv, uv_environ(host, work, installing=False), work, limits)
+    judged = judge_tool(end, log, Reason.UNRESOLVABLE)
+    header = f"# Lock of {environment.name}, made by uv. Remake it: python -m matrix lock\n"
+    header += _INPUTS + _canonical(lock_inputs(environment)) + "\n"
+    match judged.outcome:
+        case Outcome.PASSED:
+            return Lock(header + (work / "resolved.txt").read_text()), judged, end
+        case Outcome.FAILED:
+            lines = judged.message.replace(str(work), ".").splitlines()
+            text = header + "".join(f"{_REFUSAL}{line.rstrip()}\n" for line in lines)
+            return Lock(text, judged.message), judged, end
+        case _:
+            return None, judged, end
+
+
+def _write_inputs(environment: Environment, work: Path) -> list[str]:
+    """Write what uv reads into a folder; return the options that name the files."""
+    (work / "requirements.in").write_text("\n".join(environment.requirements) + "\n")
+    options: list[str] = ["--config-file", "uv.toml"]
+    settings = {
+        package: [f'"{item}"' for item in items]
+        for package, items in environment.build_requirements.items()
+    }
+    lines = [f'"{package}" = [{", ".join(items)}]' for package, items in settings.items()]
+    (work / "uv.toml").write_text("\n".join(["[extra-build-dependencies]", *lines]) + "\n")
+    for kind, items in (("constraint", environment.constraints), ("override", environment.overrides)):
+        if items:
+            (work / f"{kind}.txt").write_text("\n".join(items) + "\n")
+            options += [f"--{kind}", f"{kind}.txt"]
+    return options
+
+
+def build(
+    environment: Environment,
+    lock: Lock,
+    folder: Path,
+    work: Path,
+    host: Mapping[str, str],
+    limits: Limits,
+) -> tuple[Judged, End, str]:
+    """Make the virtualenv and install into it; return how that went, with uv's words.
+
+    A half-made one is removed first: only :func:`commit` makes it count.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    environ = uv_environ(host, work, installing=True)
+    tool = uv.find_uv_bin()
+    venv = [tool, "venv", "--quiet", "--no-project", "--python", environment.python, str(folder)]
+    end, log = run(venv, environ, work, limits)
+    if end.limit or end.status != 0:
+        return judge_tool(end, log, Reason.BUILD_FAILED), end, log
+    files = _write_inputs(environment, work)
+    (work / "lock.txt").write_text(lock.text)
+    argv = [
+        tool, "pip", "install", "--python", str(python_of(folder)),
+        "--requirements", "requirements.in", *files, "--constraint", "lock.txt",
+    ]  # fmt: skip
+    end, log = run(argv, environ, work, limits)
+    return judge_tool(end, log, Reason.BUILD_FAILED), end, log
+
+
+def python_of(folder: Path) -> Path:
+    """Return the interpreter of a virtualenv."""
+    return folder / "bin" / "python"
+
+
+def installed(folder: Path) -> dict[str, str]:
+    """Return distribution name -> version of a virtualenv, read from its files, nothing run."""
+    places = [str(place) for place in folder.glob("lib/python*/site-packages")]
+    found = importlib.metadata.distributions(path=places)
+    return dict(sorted((canonicalize_name(d.metadata["Name"]), d.version) for d in found))
+
+
+def python_version(folder: Path) -> str:
+    """Return the full version of a virtualenv's interpreter, from ``pyvenv.cfg``."""
+    for line in (folder / "pyvenv.cfg").read_text().splitlines():
+        name, _, value = line.partition("=")
+        if name.strip() in ("version", "version_info"):
+            return value.strip()
+    return ""
+
+
+def commit(folder: Path, key: str) -> None:
+    """Mark a virtualenv as whole."""
+    write_atomically(folder / "matrix.json", msgspec.json.encode({"install": key}))
+
+
+def is_built(folder: Path, key: str) -> bool:
+    """Whether a virtualenv is whole and stands for a key."""
+    try:
+        marker = msgspec.json.decode((folder / "matrix.json").read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.MsgspecError):
+        return False
+    return marker.get("install") == key

@@ -1,0 +1,128 @@
+"""Starts one command and sees to it that nothing of it outlives the harness or the command.
+
+Run by path with ``python -I -S keeper.py LIFELINE COMMAND...``; standard library only, so that it
+starts in milliseconds. ``LIFELINE`` is the number of a pipe's reading end whose writing end only
+the harness holds: when the harness ends, even by SIGKILL, the pipe closes. The keeper is the
+"child subreaper" (``prctl(2)``) of all that the command starts, so daemons that left their
+process group and session are found as well.
+
+It ends as the command ended: with its status, or of its signal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import select
+import signal
+import sys
+import time
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+GIVE_UP_SECONDS = 3.0
+
+
+def prctl(option: int, argument: int) -> None:
+    """Call ``prctl(2)``; raise ``OSError`` where the kernel refuses."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, argument, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def parents() -> dict[int, int]:
+    """Return pid -> parent's pid of every process, zombies left out."""
+    found: dict[int, int] = {}
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+                state, parent = file.read().rpartition(b")")[2].split()[:2]
+                if state != b"Z":
+                    found[int(name)] = int(parent)
+    return found
+
+
+def descendants() -> list[int]:
+    """Return the pids of all living processes below this one."""
+    parent_of = parents()
+    below: list[int] = []
+    level = {os.getpid()}
+    while level:
+        level = {pid for pid, parent in parent_of.items() if parent in level}
+        below.extend(level)
+    return below
+
+
+def end_all() -> None:
+    """Kill everything below this process until nothing is left; new forks are killed as well."""
+    give_up = time.monotonic() + GIVE_UP_SECONDS
+    while (pids := descendants()) and time.monotonic() < give_up:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        reap()
+        time.sleep(0.005)
+
+
+def reap() -> dict[int, int]:
+    """Collect ended children; return pid -> wait status."""
+    ended: dict[int, int] = {}
+    with contextlib.suppress(ChildProcessError):
+        while (pair := os.waitpid(-1, os.WNOHANG))[0]:
+            ended[pair[0]] = pair[1]
+    return ended
+
+
+def start(command: list[str]) -> int:
+    """Start the command in a session of its own, first in line when memory runs out."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+        os.execvpe(command[0], command, os.environ)
+    except OSError as error:
+        os.write(2, f"{command[0]}: {error.strerror}\n".encode())
+    os._exit(127)
+
+
+def main() -> None:
+    """Start the command, wait for its end or the harness's, leave nothing behind."""
+    lifeline, command = int(sys.argv[1]), sys.argv[2:]
+    os.set_inheritable(lifeline, False)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    woken, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.set_wakeup_fd(waker)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    pid = start(command)
+    for inherited in (0, 1):
+        os.close(inherited)
+    while True:
+        ready, _, _ = select.select([lifeline, woken], [], [])
+        if lifeline in ready:
+            end_all()
+            os._exit(128 + signal.SIGKILL)
+        os.read(woken, 4096)
+        status = reap().get(pid)
+        if status is not None:
+            break
+    end_all()
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        with contextlib.suppress(OSError):  # SIGKILL has no handler to set back
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

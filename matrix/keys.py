@@ -1,0 +1,193 @@
+"""Under which key each step's observation stands: a digest of everything that went in.
+
+Keys are chained: what was really installed is known from the install's observation, so the keys of
+an environment's probes exist only once it was installed. ``None`` says that an earlier step has
+not been observed yet or did not pass. Pure but for reading the files that are part of a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from matrix.identity import code_digest, digest, file_digest
+from matrix.observations import Observation, Step
+from matrix.outcomes import Outcome
+from matrix.plan import Cell, Checkpoint, Model, Role
+from matrix.spec import Environment
+
+PACKAGE = Path(__file__).parent
+CHILD = PACKAGE / "probe" / "child.py"
+
+Lookup = Callable[[Step, str], Observation | None]
+
+
+class Key(msgspec.Struct, frozen=True):
+    """The name of one observation, and what it stands for."""
+
+    step: Step
+    subject: str
+    inputs: dict[str, Any]
+    departures: list[str]
+    value: str
+
+    @classmethod
+    def of(cls, step: Step, subject: str, inputs: dict[str, Any], departures: list[str]) -> Key:
+        """Make the key of a step from its inputs."""
+        return cls(step, subject, inputs, departures, digest([step, inputs, departures]))
+
+
+class Keys:
+    """The keys of a plan's steps, as far as the observations at hand reach."""
+
+    def __init__(
+        self, environments: dict[str, Environment], lookup: Lookup, install_from: str, device: str
+    ) -> None:
+        self._environments = environments
+        self._lookup = lookup
+        self._install_from = install_from
+        self._device = device
+
+    def observed(self, key: Key | None) -> Observation | None:
+        """Return the observation under a key, or ``None`` where there is none yet."""
+        return self._lookup(key.step, key.value) if key else None
+
+    def settled(self, key: Key | None) -> bool:
+        """Whether a step has an observation that need not be made again."""
+        observation = self.observed(key)
+        return observation is not None and observation.final
+
+    def passed(self, key: Key | None) -> Observation | None:
+        """Return the observation under a key where the step passed."""
+        observation = self.observed(key)
+        return observation if observation and observation.outcome is Outcome.PASSED else None
+
+    def resolve(self, name: str) -> Key:
+        """Return the key of an environment's resolution: all that uv is asked."""
+        environment = self._environments[name]
+        return Key.of("resolve", name, lock_inputs(environment), environment.departures)
+
+    def install(self, name: str) -> Key | None:
+        """Return the key of an environment's installation: its lock, and what may stand in."""
+        resolved = self.passed(self.resolve(name))
+        if resolved is None:
+            return None
+        environment = self._environments[name]
+        inputs = {"lock": resolved.facts.get("lock"), "from": self._install_from}
+        return Key.of("install", name, inputs, environment.departures)
+
+    def _built(self, name: str) -> dict[str, Any] | None:
+        installed = self.passed(self.install(name))
+        if installed is None:
+            return None
+        facts = installed.facts
+        environment = self._environments[name]
+        return {
+            "lock": installed.inputs.get("lock"),
+            "python": facts.get("python"),
+            "torch": facts.get("torch"),
+            "environ": environment.environ,
+            "device": self._device,
+            "child": file_digest(CHILD),
+        }
+
+    def importing(self, role: Role) -> Key | None:
+        """Return the key of the import of a role's package in its environment."""
+        built = self._built(role.environment)
+        if built is None:
+            return None
+        inputs = {**built, "adapter": file_digest(role.adapter), "options": role.options}
+        return Key.of("import", role.environment, inputs, self._departures(role))
+
+    def _departures(self, role: Role) -> list[str]:
+        return [*self._environments[role.environment].departures, *role.departures]
+
+    def build(self, model: Model) -> Key | None:
+        """Return the key of a model: its recipe and its builder, wherever that runs."""
+        if self.passed(self.importing(builder(model))) is None:
+            return None
+        inputs = {
+            "recipe": model.recipe,
+            "tied": model.tied,
+            "adapter": code_digest(model.adapter.parent),
+        }
+        return Key.of("build", model.name, inputs, [])
+
+    def quantize(self, checkpoint: Checkpoint) -> Key | None:
+        """Return the key of a checkpoint. That of the float model is its build's."""
+        model = self.build(checkpoint.model)
+        if checkpoint.scheme is None:
+            return model
+        built, imported = self.passed(model), self.passed(self.importing(checkpoint.quantizer))
+        if built is None or imported is None:
+            return None
+        inputs = {
+            **imported.inputs,
+            "model": built.key,
+            "tensors": built.facts.get("tensors_sha256"),
+            "scheme": checkpoint.scheme,
+        }
+        return Key.of(
+            "quantize", checkpoint.id, msgspec.to_builtins(inputs), imported.departures
+        )
+
+    def inspect(self, checkpoint: Checkpoint) -> Key | None:
+        """Return the key of the independent reading of a checkpoint."""
+        made = self.passed(self.quantize(checkpoint))
+        if made is None:
+            return None
+        model = self.passed(self.build(checkpoint.model))
+        inputs = {
+            "checkpoint": made.key,
+            "original": model.key if model else None,
+            "reader": code_digest(PACKAGE / "checkpoint"),
+        }
+        return Key.of("inspect", checkpoint.id, inputs, made.departures)
+
+    def evaluate(self, cell: Cell, step: Step) -> Key | None:
+        """Return the key of a cell's ``load`` or ``generate``."""
+        made = self.passed(self.quantize(cell.checkpoint))
+        imported = self.passed(self.importing(cell.engine))
+        if made is None or imported is None or cell.exclusion is not None:
+            return None
+        model = self.passed(self.build(cell.checkpoint.model))
+        inputs = {
+            **imported.inputs,
+            "checkpoint": made.key,
+            "reference": model.key if model else None,
+        }
+        return Key.of(step, cell.id, inputs, imported.departures)
+
+    def unfinished(self, cell: Cell) -> bool:
+        """Whether anything that can be done for a cell has not been done."""
+        checkpoint = cell.checkpoint
+        roles = [builder(checkpoint.model), checkpoint.quantizer, cell.engine]
+        for role in roles:
+            chain = (self.resolve(role.environment), self.install(role.environment))
+            for key in (*chain, self.importing(role)):
+                if key is not None and not self.settled(key):
+                    return True
+        keys = [self.build(checkpoint.model), self.quantize(checkpoint), self.inspect(checkpoint)]
+        keys += [self.evaluate(cell, "load")]
+        if self.passed(keys[-1]):
+            keys.append(self.evaluate(cell, "generate"))
+        return any(key is not None and not self.settled(key) for key in keys)
+
+
+def builder(model: Model) -> Role:
+    """Return the environment of a model as the role that builds it."""
+    return Role("none", model.environment, model.adapter, {}, [], [])
+
+
+def lock_inputs(environment: Environment) -> dict[str, Any]:
+    """Return what uv is asked when an environment is resolved."""
+    return {
+        "python": environment.python,
+        "requirements": environment.requirements,
+        "constraints": environment.constraints,
+        "overrides": environment.overrides,
+        "build_requirements": environment.build_requirements,
+    }

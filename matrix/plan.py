@@ -1,0 +1,223 @@
+"""From a spec and a profile to the environments, checkpoints and cells of a run. Pure."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from matrix.outcomes import Verdict
+from matrix.spec import (
+    FLOAT_MODEL,
+    Environment,
+    ExclusionTable,
+    LoadedSpec,
+    ModelTable,
+    Option,
+    ProfileTable,
+    RoleTable,
+    SchemeTable,
+    SpecError,
+    role_names,
+)
+
+FLOAT_SCHEME = "float"
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A model to build, with where and how."""
+
+    name: str
+    environment: str
+    adapter: Path
+    tied: bool
+    recipe: dict[str, object]
+
+
+class Role(msgspec.Struct, frozen=True):
+    """An environment as a quantizer or an engine."""
+
+    name: str
+    environment: str
+    adapter: Path
+    options: dict[str, Option]
+    departures: list[str]
+    """The adapter's own; the environment's stand with the environment."""
+    needs_hardware: list[str]
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """What a quantizer makes of a model under a scheme; ``scheme`` is ``None`` for the float one."""
+
+    model: Model
+    scheme_name: str
+    scheme: SchemeTable | None
+    quantizer: Role
+
+    @property
+    def id(self) -> str:
+        """``model/scheme/quantizer``."""
+        return f"{self.model.name}/{self.scheme_name}/{self.quantizer.name}"
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """The unit of the table."""
+
+    checkpoint: Checkpoint
+    engine: Role
+    canary: Verdict | None = None
+    exclusion: ExclusionTable | None = None
+
+    @property
+    def id(self) -> str:
+        """``model/scheme/quantizer/engine``."""
+        return f"{self.checkpoint.id}/{self.engine.name}"
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """All of one profile. Lists keep the order in which the spec names things."""
+
+    profile: str
+    title: str
+    environments: dict[str, Environment]
+    models: list[Model]
+    checkpoints: list[Checkpoint]
+    cells: list[Cell]
+
+
+def make_plan(loaded: LoadedSpec, profile_name: str) -> Plan:
+    """Return the plan of a profile; raise :class:`SpecError` where it names nothing that exists."""
+    spec = loaded.spec
+    profile = spec.profiles.get(profile_name)
+    if profile is None:
+        raise SpecError(
+            loaded.file, f"profiles.{profile_name}", "there is no such profile",
+            f"Defined: {', '.join(spec.profiles)}",
+        )  # fmt: skip
+    models = [
+        _model(loaded, name, table) for name, table in spec.models.items() if name in profile.models
+    ]
+    quantizers = _roles(loaded, "quantizers", spec.quantizers, profile.quantizers)
+    engines = _roles(loaded, "engines", spec.engines, profile.engines)
+    checkpoints = _checkpoints(loaded, profile, models, quantizers)
+    cells = [
+        Cell(
+            checkpoint,
+            engine,
+            profile.canaries.get(f"{checkpoint.id}/{engine.name}"),
+            _exclusion(spec.exclusions, f"{checkpoint.id}/{engine.name}"),
+        )
+        for checkpoint in checkpoints
+        for engine in engines
+    ]
+    if unknown := profile.canaries.keys() - {cell.id for cell in cells}:
+        raise SpecError(
+            loaded.file, f"profiles.{profile_name}.canaries", f"{min(unknown)!r} is no cell of it",
+            f"See `python -m matrix plan --profile {profile_name}` for the ids",
+        )  # fmt: skip
+    used = {model.environment for model in models}
+    used |= {role.environment for role in (*quantizers, *engines)}
+    return Plan(
+        profile=profile_name,
+        title=profile.title,
+        environments={name: env for name, env in loaded.environments.items() if name in used},
+        models=models,
+        checkpoints=checkpoints,
+        cells=cells,
+    )
+
+
+def _model(loaded: LoadedSpec, name: str, table: ModelTable) -> Model:
+    adapter = loaded.adapter("models", table.adapter)
+    return Model(name, table.environment, adapter, table.tied, table.recipe)
+
+
+def _roles(
+    loaded: LoadedSpec, kind: str, tables: list[RoleTable], patterns: list[str]
+) -> list[Role]:
+    role: dict[str, Role] = {}
+    for name, (environment, table) in role_names(loaded, tables).items():
+        if not any(fnmatchcase(name, pattern) for pattern in patterns):
+            continue
+        adapter = loaded.adapter("quantizers" if kind == "quantizers" else "engines", table.adapter)
+        role[name] = Role(
+            name, environment, adapter, table.options, table.departures, table.needs_hardware
+        )
+    return list(role.values())
+
+
+def _checkpoints(
+    loaded: LoadedSpec, profile: ProfileTable, models: list[Model], quantizers: list[Role]
+) -> list[Checkpoint]:
+    found = []
+    for model in models:
+        if any(fnmatchcase(FLOAT_MODEL, pattern) for pattern in profile.quantizers):
+            itself = Role(FLOAT_MODEL, model.environment, model.adapter, {}, [], [])
+            found.append(Checkpoint(model, FLOAT_SCHEME, None, itself))
+        for name in profile.schemes:
+            scheme = loaded.spec.schemes[name]
+            found.extend(Checkpoint(model, name, scheme, role) for role in quantizers)
+    return found
+
+
+def _exclusion(exclusions: list[ExclusionTable], cell: str) -> ExclusionTable | None:
+    return next((table for table in exclusions if fnmatchcase(cell, table.cells)), None)
+
+
+class Selection(NamedTuple):
+    """The part of a plan that is asked for."""
+
+    checkpoints: list[Checkpoint]
+    cells: list[Cell]
+
+    @property
+    def environments(self) -> list[str]:
+        """Names of the environments the part needs, each before those that wait for it."""
+        models = [checkpoint.model.environment for checkpoint in self.checkpoints]
+        quantizers = [checkpoint.quantizer.environment for checkpoint in self.checkpoints]
+        engines = [cell.engine.environment for cell in self.cells]
+        return list(dict.fromkeys([*models, *quantizers, *engines]))
+
+
+def select(plan: Plan, environment: str | None = None, cell: str | None = None) -> Selection:
+    """Return the whole plan, what one environment does, or what one cell needs.
+
+    A cell brings its float twin in the same engine along: without it nothing can be compared.
+    Raises ``KeyError`` with the unknown id.
+    """
+    if cell is not None:
+        chosen = next((other for other in plan.cells if other.id == cell), None)
+        if chosen is None:
+            raise KeyError(cell)
+        cells = [other for other in plan.cells if other.id == cell or is_float_of(other, chosen)]
+        return Selection([other.checkpoint for other in cells], cells)
+    if environment is not None:
+        if environment not in plan.environments:
+            raise KeyError(environment)
+        return Selection(
+            [c for c in plan.checkpoints if c.quantizer.environment == environment],
+            [c for c in plan.cells if c.engine.environment == environment],
+        )
+    return Selection(plan.checkpoints, plan.cells)
+
+
+def is_float_of(other: Cell, cell: Cell) -> bool:
+    """Whether ``other`` is the float model of ``cell`` in the same engine."""
+    return (
+        other.checkpoint.scheme is None
+        and other.checkpoint.model.name == cell.checkpoint.model.name
+        and other.engine.name == cell.engine.name
+    )
+
+
+def requirements_of(plan: Plan) -> dict[str, list[str]]:
+    """Return environment -> the environments whose work must be done before its own."""
+    needs: dict[str, list[str]] = {name: [] for name in plan.environments}
+    for checkpoint in plan.checkpoints:
+        needs[checkpoint.quantizer.environment].append(checkpoint.model.environment)
+    for cell in plan.cells:
+        needs[cell.engine.environment].append(cell.checkpoint.model.environment)
+        needs[cell.engine.environment].append(cell.checkpoint.quantizer.environment)
+    return {name: [n for n in dict.fromkeys(found) if n != name] for name, found in needs.items()}

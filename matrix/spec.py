@@ -1,0 +1,379 @@
+"""The matrix as data: what ``spec.toml`` may say, read and checked before anything is built.
+
+``matrix/spec.toml`` is both the default spec and the commented example of every key. A wrong spec
+raises :class:`SpecError`, one message with the file, the key and the remedy.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import tomllib
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion, Version
+
+from matrix.outcomes import Outcome, Verdict
+
+DEFAULT_SPEC = Path(__file__).with_name("spec.toml")
+FLOAT_MODEL = "none"
+"""The quantizer that is the float model itself."""
+
+Option = str | int | float | bool
+
+
+class SpecError(Exception):
+    """The spec is wrong. The text names the file, the key and what to do."""
+
+    def __init__(self, file: Path, key: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{file}: {key}: {problem}. {remedy}")
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A TOML table in which a key that nobody knows is an error."""
+
+
+class Limits(Table, kw_only=True):
+    """What one stage may use before its processes are ended."""
+
+    seconds: float
+    """Wall-clock seconds from its start to its end."""
+    silence: float
+    """Seconds without a line of log or a sign of progress."""
+    memory_mb: int
+    """Megabytes (10^6 bytes) of memory of the whole process group, shared pages counted once."""
+    log_mb: float
+    """Megabytes (10^6 bytes) of output."""
+
+
+class StageLimits(Table, kw_only=True):
+    """The limits of every kind of stage."""
+
+    resolve: Limits
+    install: Limits
+    importing: Limits = msgspec.field(name="import")
+    build: Limits
+    quantize: Limits
+    inspect: Limits
+    load: Limits
+    generate: Limits
+
+
+class Departure(Table, kw_only=True):
+    """A declared difference from stock packages."""
+
+    what: str
+    why: str
+    source: str = ""
+
+
+class EnvironmentTable(Table, kw_only=True):
+    """Environments of one kind: one for each variant and each combination of the axes."""
+
+    name: str
+    python: str = "3.11"
+    axes: dict[str, list[str]] = {}
+    variants: list[dict[str, str]] = []
+    requirements: list[str]
+    constraints: list[str] = []
+    overrides: list[str] = []
+    build_requirements: dict[str, list[str]] = {}
+    environ: dict[str, str] = {}
+    departures: list[str] = []
+
+
+class ModelTable(Table, kw_only=True):
+    """A model that the project builds."""
+
+    environment: str
+    adapter: str
+    tied: bool
+    recipe: dict[str, object] = {}
+
+
+class SchemeTable(Table, kw_only=True):
+    """A quantization method with its parameters."""
+
+    method: Literal["awq"]
+    bits: int
+    group_size: int
+    zero_point: bool = True
+    version: str = "GEMM"
+
+
+class RoleTable(Table, kw_only=True):
+    """Environments in the role of quantizers or engines."""
+
+    environments: str
+    adapter: str
+    suffix: str = ""
+    options: dict[str, Option] = {}
+    departures: list[str] = []
+    needs_hardware: list[str] = []
+    """Texts of exceptions by which the package says that it wants hardware this run lacks."""
+
+
+class ProfileTable(Table, kw_only=True):
+    """Which models, schemes, quantizers and engines make a table."""
+
+    title: str
+    models: list[str]
+    schemes: list[str]
+    quantizers: list[str]
+    engines: list[str]
+    canaries: dict[str, Verdict] = {}
+
+
+class ExclusionTable(Table, kw_only=True):
+    """Cells that are not run, and why."""
+
+    cells: str
+    outcome: Outcome
+    reason: str
+    source: str
+
+
+class Spec(Table, kw_only=True):
+    """Everything ``spec.toml`` says."""
+
+    schema: Literal[1]
+    limits: StageLimits
+    thresholds: dict[str, float]
+    departures: dict[str, Departure] = {}
+    environments: list[EnvironmentTable]
+    models: dict[str, ModelTable]
+    schemes: dict[str, SchemeTable]
+    quantizers: list[RoleTable]
+    engines: list[RoleTable]
+    profiles: dict[str, ProfileTable]
+    exclusions: list[ExclusionTable] = []
+
+
+class Environment(Table, kw_only=True):
+    """One environment, its name and requirements spelled out."""
+
+    name: str
+    python: str
+    axes: dict[str, str]
+    requirements: list[str]
+    constraints: list[str]
+    overrides: list[str]
+    build_requirements: dict[str, list[str]]
+    environ: dict[str, str]
+    departures: list[str]
+
+
+class LoadedSpec(msgspec.Struct, frozen=True):
+    """A spec that was read and found right, with what must be known of its file."""
+
+    file: Path
+    spec: Spec
+    environments: dict[str, Environment]
+
+    def adapter(self, role: Literal["models", "quantizers", "engines"], name: str) -> Path:
+        """Return the file of an adapter: a name of ours, or a path beside the spec."""
+        if name.endswith(".py"):
+            return (self.file.parent / name).resolve()
+        return Path(__file__).parent / "probe" / role / f"{name}.py"
+
+
+def load(file: Path = DEFAULT_SPEC) -> LoadedSpec:
+    """Read and check a spec; raise :class:`SpecError` with the first thing that is wrong."""
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(file, "file", f"cannot be read ({error.strerror})", "Check --spec") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(file, "file", f"is not TOML: {error}", "Mend that place") from None
+    try:
+        spec = msgspec.convert(document, Spec)
+    except msgspec.ValidationError as error:
+        raise _explained(file, str(error)) from None
+    loaded = LoadedSpec(file, spec, _environments(file, spec))
+    _check_roles(loaded)
+    _check_profiles(loaded)
+    return loaded
+
+
+_FIELDS = {
+    field.encode_name
+    for table in (
+        *(Spec, StageLimits, Limits, Departure, EnvironmentTable, ModelTable, SchemeTable),
+        *(RoleTable, ProfileTable, ExclusionTable),
+    )
+    for field in msgspec.structs.fields(table)
+}
+
+
+def _explained(file: Path, text: str) -> SpecError:
+    """Turn msgspec's message into one that names key and remedy."""
+    problem, _, where = text.partition(" - at `$")
+    key = where.rstrip("`").lstrip(".") or "top level"
+    remedy = "See the commented example of every key in matrix/spec.toml"
+    if unknown := re.search(r"unknown field `(.*)`", problem):
+        key = f"{key}.{unknown[1]}" if where else unknown[1]
+        problem = "no such key"
+        if close := get_close_matches(unknown[1], _FIELDS, 1):
+            remedy = f"Did you mean {close[0]!r}? {remedy}"
+    return SpecError(file, key, problem, remedy)
+
+
+def _environments(file: Path, spec: Spec) -> dict[str, Environment]:
+    found: dict[str, Environment] = {}
+    for index, table in enumerate(spec.environments):
+        key = f"environments[{index}]"
+        for values in combinations(table.axes, table.variants):
+            environment = _spelled_out(file, key, table, values)
+            if environment.name in found:
+                raise SpecError(
+                    file, f"{key}.name", f"{environment.name!r} is defined twice",
+                    "Put the axis that differs into the name, as {axis}",
+                )  # fmt: skip
+            _check_environment(file, key, spec, environment)
+            found[environment.name] = environment
+    return found
+
+
+def combinations(
+    axes: Mapping[str, list[str]], variants: Iterable[Mapping[str, str]]
+) -> list[dict[str, str]]:
+    """Return every variant with every combination of the axes, in the order they are written."""
+    rows = [dict(variant) for variant in variants] or [{}]
+    for axis, versions in axes.items():
+        rows = [{**row, axis: version} for row in rows for version in versions]
+    return rows
+
+
+def _spelled_out(
+    file: Path, key: str, table: EnvironmentTable, values: dict[str, str]
+) -> Environment:
+    def fill(template: str, field: str) -> str:
+        wanted = {name for _, name, _, _ in string.Formatter().parse(template) if name}
+        if missing := wanted - values.keys():
+            raise SpecError(
+                file, f"{key}.{field}", f"{{{min(missing)}}} is no axis and no variant's key",
+                f"Known here: {', '.join(values) or 'none'}",
+            )  # fmt: skip
+        return template.format_map(values)
+
+    for axis, version in values.items():
+        try:
+            Version(version)
+        except InvalidVersion:
+            raise SpecError(
+                file, f"{key}.axes.{axis}", f"{version!r} is no version",
+                "Write a release such as 0.2.7.post3",
+            ) from None  # fmt: skip
+    name = fill(table.name, "name")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._+-]*", name):
+        raise SpecError(
+            file, f"{key}.name", f"{name!r} cannot name a folder and a session",
+            "Use lower-case letters, digits, '.', '_', '+' and '-'",
+        )  # fmt: skip
+    return Environment(
+        name=name,
+        python=table.python,
+        axes=values,
+        requirements=[fill(item, "requirements") for item in table.requirements],
+        constraints=[fill(item, "constraints") for item in table.constraints],
+        overrides=[fill(item, "overrides") for item in table.overrides],
+        build_requirements={
+            package: [fill(item, "build_requirements") for item in items]
+            for package, items in table.build_requirements.items()
+        },
+        environ=table.environ,
+        departures=table.departures,
+    )
+
+
+def _check_environment(file: Path, key: str, spec: Spec, environment: Environment) -> None:
+    for field in ("requirements", "constraints", "overrides"):
+        for item in getattr(environment, field):
+            try:
+                Requirement(item)
+            except InvalidRequirement as error:
+                raise SpecError(
+                    file, f"{key}.{field}", f"{item!r} is no requirement ({error})",
+                    "Write it as pip does, name==version",
+                ) from None  # fmt: skip
+    if environment.overrides and not environment.departures:
+        raise SpecError(
+            file, f"{key}.overrides", "an override is a departure and must be declared",
+            "Name it in this table's departures and describe it under [departures]",
+        )  # fmt: skip
+    _known(file, f"{key}.departures", environment.departures, spec.departures, "departure")
+
+
+def _known(
+    file: Path, key: str, names: Iterable[str], defined: Iterable[str], noun: str
+) -> None:
+    defined = sorted(defined)
+    for name in names:
+        if not any(fnmatchcase(other, name) for other in defined):
+            close = get_close_matches(name, defined, 1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"Defined: {', '.join(defined)}"
+            raise SpecError(file, key, f"no {noun} {name!r} is defined", hint)
+
+
+def _check_roles(loaded: LoadedSpec) -> None:
+    file, spec = loaded.file, loaded.spec
+    for role in ("quantizers", "engines"):
+        for index, table in enumerate(getattr(spec, role)):
+            key = f"{role}[{index}]"
+            _known(file, f"{key}.environments", [table.environments], loaded.environments,
+                   "environment")  # fmt: skip
+            _known(file, f"{key}.departures", table.departures, spec.departures, "departure")
+            _check_adapter(loaded, f"{key}.adapter", role, table.adapter)
+    for name, model in spec.models.items():
+        key = f"models.{name}"
+        _known(file, f"{key}.environment", [model.environment], loaded.environments, "environment")
+        _check_adapter(loaded, f"{key}.adapter", "models", model.adapter)
+
+
+def _check_adapter(
+    loaded: LoadedSpec, key: str, role: Literal["models", "quantizers", "engines"], name: str
+) -> None:
+    if not loaded.adapter(role, name).is_file():
+        ours = sorted(file.stem for file in (Path(__file__).parent / "probe" / role).glob("*.py"))
+        raise SpecError(
+            loaded.file, key, f"there is no adapter {name!r}",
+            f"Ours: {', '.join(ours)}; one of your own is a path such as './mine.py'",
+        )  # fmt: skip
+
+
+def _check_profiles(loaded: LoadedSpec) -> None:
+    file, spec = loaded.file, loaded.spec
+    quantizers = [FLOAT_MODEL, *role_names(loaded, spec.quantizers)]
+    engines = role_names(loaded, spec.engines)
+    for name, profile in spec.profiles.items():
+        key = f"profiles.{name}"
+        _known(file, f"{key}.models", profile.models, spec.models, "model")
+        _known(file, f"{key}.schemes", profile.schemes, spec.schemes, "scheme")
+        _known(file, f"{key}.quantizers", profile.quantizers, quantizers, "quantizer")
+        _known(file, f"{key}.engines", profile.engines, engines, "engine")
+
+
+def role_names(loaded: LoadedSpec, tables: Iterable[RoleTable]) -> dict[str, tuple[str, RoleTable]]:
+    """Return role name -> (environment name, its table), one for each matching environment.
+
+    Raises :class:`SpecError` where two tables give the same name.
+    """
+    found: dict[str, tuple[str, RoleTable]] = {}
+    for table in tables:
+        for environment in loaded.environments:
+            if not fnmatchcase(environment, table.environments):
+                continue
+            name = f"{environment}+{table.suffix}" if table.suffix else environment
+            if name in found:
+                raise SpecError(
+                    loaded.file, "environments", f"{name!r} gets two roles of the same kind",
+                    "Give one of them a suffix",
+                )  # fmt: skip
+            found[name] = (environment, table)
+    return found

@@ -1,0 +1,165 @@
+"""Where everything a run makes lies, and how it gets there whole.
+
+::
+
+    .matrix/
+      environments/<name>/        a virtualenv; ``matrix.json`` in it is its commit point
+      models/<key>/               ``model/`` (what the builder wrote), ``reference.json``
+      checkpoints/<key>/          ``checkpoint/``, ``provenance.json``
+      observations/<step>/<key>.json
+      locks/<name>.txt            locks that are not committed
+      records/<run>-<pid>.jsonl   one segment per writing process
+      suites/<environment>        digest of what the suite last judged there
+      work/                       unfinished things; nothing in it is trusted
+
+Files appear by rename, so a reader sees all of one or nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from matrix.observations import SCHEMA_VERSION, Observation, Step
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of history: that a step was observed, or what a check said."""
+
+    schema: int = SCHEMA_VERSION
+    run: str
+    at: str
+    subject: str
+    step: str
+    key: str
+    attempt: int = 1
+    outcome: str
+    reason: str = ""
+    device: str = ""
+    departures: list[str] = []
+    inputs: dict[str, Any] = {}
+    check: str = ""
+    value: float | None = None
+    threshold: float | None = None
+    seconds: float = 0.0
+
+
+class Store:
+    """The folder of one matrix. Safe for several processes: every name is made by rename."""
+
+    def __init__(self, root: Path, run: str = "") -> None:
+        self.root = root.resolve()
+        self.run = run
+        self._finals: dict[tuple[Step, str], Observation] = {}
+
+    def path(self, *parts: str) -> Path:
+        """Return a path below the root; its folder exists afterwards."""
+        path = self.root.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def observation(self, step: Step, key: str) -> Observation | None:
+        """Return what was observed under a key, or ``None``. Unreadable counts as not observed.
+
+        A final observation never changes, so it is read once per process.
+        """
+        if (step, key) in self._finals:
+            return self._finals[step, key]
+        try:
+            raw = (self.root / "observations" / step / f"{key}.json").read_bytes()
+            observation = msgspec.json.decode(raw, type=Observation)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        if observation.final:
+            self._finals[step, key] = observation
+        return observation
+
+    def keep(self, observation: Observation) -> None:
+        """Make an observation visible, after its record: a record without one never counts."""
+        self.append(
+            Record(
+                run=observation.run,
+                at=observation.at,
+                subject=observation.subject,
+                step=observation.step,
+                key=observation.key,
+                attempt=observation.attempt,
+                outcome=observation.outcome,
+                reason=observation.reason,
+                device=observation.device,
+                departures=observation.departures,
+                inputs=observation.inputs,
+                seconds=observation.seconds,
+            )
+        )
+        target = self.path("observations", observation.step, f"{observation.key}.json")
+        write_atomically(target, msgspec.json.format(_encode(observation), indent=1))
+
+    def append(self, record: Record) -> None:
+        """Add a line to this process's own segment."""
+        segment = self.path("records", f"{self.run}-{os.getpid()}.jsonl")
+        with segment.open("ab") as file:
+            file.write(_encode(record) + b"\n")
+
+    def records(self) -> list[Record]:
+        """Return all segments merged, in an order that does not depend on how they were split.
+
+        A torn last line, as a kill leaves it, is passed over.
+        """
+        found: dict[bytes, Record] = {}
+        for segment in (self.root / "records").glob("*.jsonl"):
+            for line in segment.read_bytes().splitlines():
+                try:
+                    found[line] = msgspec.json.decode(line, type=Record)
+                except msgspec.MsgspecError:
+                    continue
+        return [found[line] for line in sorted(found, key=lambda line: (found[line].at, line))]
+
+    @contextmanager
+    def work(self, kind: str) -> Iterator[Path]:
+        """Give a fresh folder for unfinished things and remove it afterwards."""
+        parent = self.path("work", "x").parent
+        folder = Path(tempfile.mkdtemp(prefix=f"{kind}-{os.getpid()}-", dir=parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove the unfinished things of processes that are gone."""
+        for folder in (self.root / "work").glob("*-*-*"):
+            owner = folder.name.split("-")[-2]
+            if owner.isdecimal() and not Path("/proc", owner).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, folder: Path, *parts: str) -> Path:
+        """Move a finished folder to its name; an older one of that name gives way."""
+        target = self.path(*parts)
+        if target.exists():
+            shutil.rmtree(target)
+        folder.replace(target)
+        return target
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file under another name in the same folder, then rename it."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # noqa: PTH101 - a name, not a path, is at hand
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

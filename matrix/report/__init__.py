@@ -1,0 +1,103 @@
+"""From judged cells to the report: ``index.html``, ``matrix.md``, ``matrix.csv``, ``matrix.json``.
+
+Pure rendering: the same :class:`~matrix.results.MatrixResult` gives the same bytes, whatever the
+order of its cells, the clock or the machine. Whatever came out of a package, a model or a log is
+shown as text and nothing else (:mod:`matrix.report.text`).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from matrix.outcomes import Verdict
+from matrix.report.document import markdown_document
+from matrix.report.page import html_page
+from matrix.report.table import SYMBOLS, Cause, causes, counts, frame, normalise
+from matrix.report.text import csv_text, visible
+from matrix.results import MatrixResult
+
+PAGE = "index.html"
+SUMMARY_CAUSES = 5
+
+__all__ = ["PAGE", "render", "summary", "write"]
+
+
+def render(result: MatrixResult) -> dict[str, str]:
+    """Return the report's texts by file name; the page, which links to the others, is last."""
+    ordered = normalise(result)
+    return {
+        "matrix.json": _json(ordered),
+        "matrix.csv": _csv(ordered),
+        "matrix.md": markdown_document(ordered),
+        PAGE: html_page(ordered),
+    }
+
+
+def write(result: MatrixResult, directory: str | os.PathLike[str]) -> None:
+    """Write the report into ``directory``, each file whole or not at all, the page last."""
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in render(result).items():
+        _replace(folder / name, text)
+
+
+def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports") -> list[str]:
+    """Return the last lines that a run prints, each safe for a terminal."""
+    ordered = normalise(result)
+    number = counts(ordered.cells)
+    found = causes(ordered)
+    lines = [
+        f"{len(ordered.cells)} cells in profile {visible(ordered.profile, 60)}: "
+        + ", ".join(f"{SYMBOLS[verdict]} {number[verdict]} {verdict}" for verdict in Verdict),
+        f"canaries: {visible(ordered.canaries, 60) or 'none in this profile'}",
+    ]
+    if found:
+        lines.append(f"main causes ({min(len(found), SUMMARY_CAUSES)} of {len(found)}):")
+        lines += [_cause_line(cause) for cause in found[:SUMMARY_CAUSES]]
+    return [*lines, f"report: {Path(directory) / PAGE}"]
+
+
+def _cause_line(cause: Cause) -> str:
+    first, more = visible(cause.subjects[0], 100), len(cause.subjects) - 1
+    where = f"{first} and {more} more" if more else first
+    what = visible(cause.message, 100) or cause.reason
+    return f"  {cause.cells:4} cells  {cause.stage or 'no stage'}: {where}: {what}"
+
+
+def _json(result: MatrixResult) -> str:
+    encoded = msgspec.json.format(msgspec.json.encode(result, order="sorted"), indent=2)
+    # ASCII only: a direction mark in a message must not reorder what a pager or a diff shows.
+    return (
+        re.sub(r"[^\x00-\x7e]", lambda found: json.dumps(found[0])[1:-1], encoded.decode()) + "\n"
+    )
+
+
+def _csv(result: MatrixResult) -> str:
+    cells = frame(result.cells)
+    for name in cells.columns:
+        if cells[name].dtype.kind != "f":
+            cells[name] = [csv_text(value) for value in cells[name]]
+    text: str = cells.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    return text
+
+
+def _replace(path: Path, text: str) -> None:
+    # The temporary file stands beside its target: only within one file system is a rename atomic.
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,141 @@
+"""``matrix.md``: the table, its causes and what works together, for an issue or a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from matrix.outcomes import Verdict
+from matrix.report.table import (
+    MEANINGS,
+    SYMBOLS,
+    causes,
+    counts,
+    frame,
+    markers,
+    pivot,
+    requirements,
+    together,
+)
+from matrix.report.text import markdown, markdown_code
+from matrix.results import CellResult, MatrixResult
+
+
+def markdown_document(result: MatrixResult) -> str:
+    """Return the Markdown text of a normalised result."""
+    sections = [
+        _head(result),
+        ("## Table", _pivot_table(result)),
+        ("## One cause, counted once", _causes_table(result)),
+        ("## What works together", _together_table(result)),
+        ("## Cells that do not simply work", _cells_table(result)),
+        ("## Departures from stock packages", _departures_table(result)),
+        ("## Verdicts", _legend(result)),
+    ]
+    return "\n".join("\n".join([title, "", *body, ""]) for title, body in sections)
+
+
+def _table(header: list[str], rows: Iterable[list[str]], nothing: str) -> list[str]:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    if not lines:
+        return [nothing]
+    return ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header), *lines]
+
+
+def _head(result: MatrixResult) -> tuple[str, list[str]]:
+    number = counts(result.cells)
+    shown = ", ".join(f"{SYMBOLS[verdict]} {number[verdict]} {verdict}" for verdict in Verdict)
+    machine = "; ".join(f"{markdown(k)}: {markdown(v)}" for k, v in sorted(result.machine.items()))
+    return "# Quantization compatibility matrix", [
+        f"{len(result.cells)} cells: {shown}",
+        "",
+        f"Profile {markdown(result.profile)}, evidence up to "
+        f"{markdown(result.finished) or 'no date: nothing was run yet'}. "
+        f"Canaries: {markdown(result.canaries) or 'none in this profile'}. "
+        f"Machine: {machine or 'not recorded'}.",
+    ]
+
+
+def _pivot_table(result: MatrixResult) -> list[str]:
+    table = pivot(frame(result.cells))
+    marks = markers(result)
+    header = ["quantizer", "scheme"]
+    header += [f"{markdown(engine)}: {markdown(model)}" for engine, model in table.columns]
+    rows = []
+    for index, values in zip(table.index, table.to_numpy(), strict=True):
+        slots = [_slot(result.cells, numbers, marks) for numbers in values]
+        rows.append([*(markdown(part) for part in index), *slots])
+    return _table(header, rows, "There are no cells.")
+
+
+def _slot(cells: list[CellResult], numbers: object, marks: dict[str, str]) -> str:
+    if not isinstance(numbers, tuple):
+        return "·"
+    shown = []
+    for cell in (cells[number] for number in numbers):
+        mark = "".join(" " + marks[name] for name in cell.departures)
+        canary = " (canary)" if cell.canary else ""
+        shown.append(f"{SYMBOLS[cell.verdict]} {cell.verdict}{mark}{canary}")
+    return ", ".join(shown)
+
+
+def _causes_table(result: MatrixResult) -> list[str]:
+    rows = [
+        [
+            str(cause.cells),
+            markdown(", ".join(cause.subjects), 400),
+            markdown(cause.blame),
+            f"{cause.stage}: {markdown(cause.reason)}",
+            markdown(cause.message),
+        ]
+        for cause in causes(result)
+    ]
+    return _table(
+        ["cells", "where", "blame", "stage: reason", "message"], rows, "Nothing is wrong."
+    )
+
+
+def _together_table(result: MatrixResult) -> list[str]:
+    marks = markers(result)
+    words = {True: "works", False: "does not work", None: "not tried"}
+    rows = []
+    for each in together(result):
+        names = [
+            markdown(side.name) + "".join(f" {marks[d]}" for d in each.departed[side.name])
+            for side in each.quantizers
+        ]
+        engine = f"{markdown(each.engine.name)} ({markdown_code(requirements(each.engine))})"
+        rows.append([engine, words[each.floats], ", ".join(names) or "none"])
+    header = ["engine", "float model", "quantizers whose checkpoint of every model works in it"]
+    return _table(header, rows, "There are no engines.")
+
+
+def _cells_table(result: MatrixResult) -> list[str]:
+    rows = [
+        [
+            markdown(cell.id),
+            f"{SYMBOLS[cell.verdict]} {cell.verdict}",
+            cell.blame.value,
+            cell.stage.value if cell.stage else "",
+            markdown(cell.reason),
+            markdown(cell.message),
+            markdown_code(cell.command),
+        ]
+        for cell in result.cells
+        if cell.verdict is not Verdict.WORKS
+    ]
+    header = ["cell", "verdict", "blame", "stage", "reason", "message", "command"]
+    return _table(header, rows, "All cells work.")
+
+
+def _departures_table(result: MatrixResult) -> list[str]:
+    rows = [
+        [mark, markdown(name), markdown(result.departures.get(name, "not explained"), 600)]
+        for name, mark in markers(result).items()
+    ]
+    return _table(["mark", "departure", "what it changes and why"], rows, "None.")
+
+
+def _legend(result: MatrixResult) -> list[str]:
+    number = counts(result.cells)
+    rows = [[f"{SYMBOLS[v]} {v}", str(number[v]), MEANINGS[v]] for v in Verdict]
+    return _table(["verdict", "cells", "meaning"], rows, "")

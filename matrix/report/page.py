@@ -1,0 +1,140 @@
+"""``index.html``: the report for people, one file that needs no network and no JavaScript."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import shlex
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from matrix.outcomes import Outcome, Stage, StageResult, Verdict
+from matrix.report.table import (
+    MEANINGS,
+    SYMBOLS,
+    causes,
+    counts,
+    frame,
+    markers,
+    packages,
+    pivot,
+    together,
+)
+from matrix.report.text import visible
+from matrix.results import CellResult, MatrixResult, Side
+
+TEMPLATES = Path(__file__).parent / "templates"
+FLOAT_QUANTIZER = "none"
+
+
+def html_page(result: MatrixResult) -> str:
+    """Return the page of a normalised result."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        v=visible,
+        anchor=anchor,
+        css=_css_name,
+        number=_number,
+        install=_install_command,
+        packages=packages,
+        ten=_ten_stages,
+    )
+    table = pivot(frame(result.cells))
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    script = (TEMPLATES / "filter.js").read_text(encoding="utf-8")
+    return environment.get_template("index.html.j2").render(
+        result=result,
+        number=counts(result.cells),
+        symbols=SYMBOLS,
+        meanings=MEANINGS,
+        marks=markers(result),
+        causes=causes(result),
+        together=together(result),
+        engines=_column_groups(table),
+        models=[model for _, model in table.columns],
+        groups=_row_groups(table, result.cells),
+        details=_by_quantizer(result.cells),
+        sides=_engine_sides(result.cells),
+        Verdict=Verdict,
+        # Only our own two files are ever inlined unescaped, and the policy admits just their bytes.
+        style=Markup(style),
+        script=Markup(script),
+        policy=f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
+        "base-uri 'none'; form-action 'none'",
+    )
+
+
+def anchor(name: str) -> str:
+    """Return an id for a cell's place on the page: stable between runs, distinct between cells."""
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[:80].strip("-")
+    return f"cell-{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _source(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _css_name(word: str) -> str:
+    return word.replace(" ", "-")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else format(value, ".4g")
+
+
+def _install_command(side: Side) -> str:
+    pins = [
+        f"{name}=={version.partition('+')[0]}" if version else name
+        for name, version in packages(side).items()
+    ]
+    return "pip install " + " ".join(shlex.quote(visible(pin, 100)) for pin in pins)
+
+
+def _ten_stages(cell: CellResult) -> list[StageResult]:
+    known = {each.stage: each for each in cell.stages}
+    return [known.get(stage, StageResult(stage, Outcome.BLOCKED)) for stage in Stage]
+
+
+def _column_groups(table: pd.DataFrame) -> list[tuple[str, int]]:
+    """Return each engine with how many columns it spans."""
+    names = [engine for engine, _ in table.columns]
+    return [(name, names.count(name)) for name in dict.fromkeys(names)]
+
+
+def _engine_sides(cells: list[CellResult]) -> dict[str, Side]:
+    return {cell.engine.name: cell.engine for cell in reversed(cells)}
+
+
+def _row_groups(
+    table: pd.DataFrame, cells: list[CellResult]
+) -> dict[str, list[tuple[str, str, Side, list[list[CellResult]]]]]:
+    """Return the table's rows, (label, scheme, side, slots), under their quantizer's own version.
+
+    Environments are named ``autoawq-0.2.7+transformers-4.47.1``: the first part is the group.
+    """
+    groups: dict[str, list[tuple[str, str, Side, list[list[CellResult]]]]] = {}
+    for (name, scheme), values in zip(table.index, table.to_numpy(), strict=True):
+        slots = [[cells[n] for n in slot] if isinstance(slot, tuple) else [] for slot in values]
+        side = next(cell.quantizer for slot in slots for cell in slot)
+        group, _, label = name.partition("+")
+        groups.setdefault(group, []).append((label or name, scheme, side, slots))
+    return groups
+
+
+def _by_quantizer(cells: list[CellResult]) -> dict[str, list[CellResult]]:
+    grouped: dict[str, list[CellResult]] = {}
+    for cell in cells:
+        grouped.setdefault(cell.quantizer.name, []).append(cell)
+    return grouped

@@ -1,0 +1,288 @@
+"""The cells as a pandas table, and what a reader wants to know from it first.
+
+Everything here is a pure function of a :class:`~matrix.results.MatrixResult`, and none depends on
+the order in which its cells stand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+import pandas as pd
+
+from matrix.outcomes import Blame, Judgement, Outcome, Reason, Stage, StageResult, Verdict
+from matrix.report.text import natural
+from matrix.results import CellResult, EnvironmentResult, MatrixResult, Side
+
+SYMBOLS = {
+    Verdict.WORKS: "✓",
+    Verdict.DEGRADED: "≈",
+    Verdict.GARBAGE: "≠",
+    Verdict.BROKEN: "✗",
+    Verdict.UNSUPPORTED: "⊘",
+    Verdict.UNTESTED: "○",
+    Verdict.INFRA: "↻",
+}
+MEANINGS = {
+    Verdict.WORKS: "loads, and its text and log-probabilities agree with the float model's",
+    Verdict.DEGRADED: "loads and answers, but measurably worse than 4 bits should be",
+    Verdict.GARBAGE: "loads without an error and answers wrong",
+    Verdict.BROKEN: "raises, crashes or hangs before there is an answer",
+    Verdict.UNSUPPORTED: "declared unsupported by its authors, with a source",
+    Verdict.UNTESTED: "needs hardware that this machine lacks; says nothing about the packages",
+    Verdict.INFRA: "stopped by network, disk or the run itself; says nothing about the packages",
+}
+ROW = ["quantizer", "scheme"]
+COLUMN = ["engine", "model"]
+MARKERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+class Cause(NamedTuple):
+    """One thing that is wrong, with everything it takes down."""
+
+    subjects: tuple[str, ...]
+    """Names of the environments, checkpoints or pairs that share it."""
+    blame: str
+    stage: str
+    reason: str
+    message: str
+    cells: int
+
+
+class Together(NamedTuple):
+    """What can be deployed on one engine."""
+
+    engine: Side
+    quantizers: list[Side]
+    """Those whose checkpoint of every model works in it."""
+    departed: dict[str, list[str]]
+    """Quantizer -> departures of its cells in this engine."""
+    floats: bool | None
+    """Whether the float model itself works in it; ``None`` where that was not tried."""
+
+
+def normalise(result: MatrixResult) -> MatrixResult:
+    """Return ``result`` in its one order, with only numbers and text that JSON can hold."""
+    cells = sorted(
+        (
+            msgspec.structs.replace(
+                cell,
+                departures=sorted(set(cell.departures)),
+                findings=sorted(cell.findings, key=lambda f: (_position(f.stage), f.check)),
+                stages=sorted(cell.stages, key=lambda s: _position(s.stage)),
+            )
+            for cell in result.cells
+        ),
+        key=_cell_order,
+    )
+    environments = sorted(result.environments, key=lambda each: (each.role, natural(each.name)))
+    ordered = msgspec.structs.replace(result, cells=cells, environments=environments)
+    return msgspec.convert(_storable(msgspec.to_builtins(ordered)), MatrixResult)
+
+
+def _cell_order(cell: CellResult) -> tuple[object, ...]:
+    # A float model is what the others are compared with, so it stands first.
+    quantizer = (cell.quantizer.name != "none", natural(cell.quantizer.name))
+    return (*quantizer, cell.scheme, natural(cell.engine.name), natural(cell.model), cell.id)
+
+
+def _position(stage: Stage) -> int:
+    return list(Stage).index(stage)
+
+
+def _storable(value: object) -> object:
+    """Replace lone surrogates and drop non-finite numbers, which neither JSON nor UTF-8 has."""
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode("utf-8")
+        case dict():
+            kept = {key: each for key, each in value.items() if not _non_finite(each)}
+            return {_storable(key): _storable(each) for key, each in kept.items()}
+        case list():
+            return [_storable(each) for each in value]
+        case _:
+            return value
+
+
+def _non_finite(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def frame(cells: Iterable[CellResult]) -> pd.DataFrame:
+    """Return one row per cell, in the order given; the text columns are untrusted still."""
+    rows = [
+        {
+            "id": cell.id,
+            "model": cell.model,
+            "scheme": cell.scheme,
+            "quantizer": cell.quantizer.name,
+            "quantizer_packages": requirements(cell.quantizer),
+            "quantizer_python": cell.quantizer.python,
+            "engine": cell.engine.name,
+            "engine_packages": requirements(cell.engine),
+            "engine_python": cell.engine.python,
+            "device": cell.device,
+            "verdict": cell.verdict.value,
+            "blame": cell.blame.value,
+            "stage": cell.stage.value if cell.stage else "",
+            "reason": cell.reason,
+            "message": cell.message,
+            "departures": " ".join(cell.departures),
+            "canary": cell.canary.value if cell.canary else "",
+            "seconds": round(sum(cell.timings.values()), 3),
+            "command": cell.command,
+        }
+        for cell in cells
+    ]
+    columns = list(rows[0]) if rows else [*ROW, *COLUMN, "id", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def pivot(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the table: rows (quantizer, scheme), columns (engine, model).
+
+    Each value is the tuple of the cells' row numbers in ``cells``; missing where there is none.
+    """
+    numbered = cells.assign(number=range(len(cells)))
+    rows = list(dict.fromkeys(zip(*(cells[name] for name in ROW), strict=True)))
+    columns = sorted(
+        set(zip(*(cells[name] for name in COLUMN), strict=True)),
+        key=lambda pair: (natural(pair[0]), natural(pair[1])),
+    )
+    if not rows:
+        return pd.DataFrame()
+    table = numbered.groupby([*ROW, *COLUMN], sort=False)["number"].agg(tuple).unstack(COLUMN)
+    return table.reindex(
+        index=pd.MultiIndex.from_tuples(rows, names=ROW),
+        columns=pd.MultiIndex.from_tuples(columns, names=COLUMN),
+    )
+
+
+def counts(cells: Iterable[CellResult]) -> dict[Verdict, int]:
+    """Return how many cells have each verdict, all seven of them, best first."""
+    verdicts = [cell.verdict for cell in cells]
+    return {verdict: verdicts.count(verdict) for verdict in Verdict}
+
+
+def requirements(side: Side) -> str:
+    """Return what to install for one side, as requirements a person can paste."""
+    pins = [f"{name}=={version}" if version else name for name, version in packages(side).items()]
+    return " ".join(pins)
+
+
+def packages(side: Side) -> dict[str, str]:
+    """Return one side's packages and versions by name, torch among them."""
+    packages = dict(sorted(side.packages.items()))
+    if side.torch:
+        packages.setdefault("torch", side.torch)
+    return packages
+
+
+def causes(result: MatrixResult) -> list[Cause]:
+    """Return what is wrong, each cause once, the one that takes down most cells first.
+
+    An environment broken by itself is one cause however many cells stand on it, and environments
+    that fail with the same message are one cause; so are checkpoints with the same defect in their
+    files, whatever each engine makes of it. Other cells are grouped by whom they blame.
+    """
+    found: dict[tuple[str, str, str, str], dict[str, int]] = {}
+    broken = set()
+    for environment in result.environments:
+        failed = first_failure(environment)
+        if failed is None or not environment.cells:
+            continue
+        broken.add(environment.name)
+        key = (environment.role, failed.stage.value, failed.reason.value, failed.message)
+        found.setdefault(key, {})[environment.name] = environment.cells
+    for cell in result.cells:
+        if cell.verdict in {Verdict.WORKS, Verdict.UNTESTED, Verdict.UNSUPPORTED}:
+            continue
+        if broken & {cell.quantizer.environment, cell.engine.environment}:
+            continue
+        subjects = found.setdefault(_cell_cause(cell), {})
+        subjects[subject(cell)] = subjects.get(subject(cell), 0) + 1
+    listed = [
+        Cause(tuple(sorted(subjects, key=natural)), *key, cells=sum(subjects.values()))
+        for key, subjects in found.items()
+    ]
+    return sorted(listed, key=lambda cause: (-cause.cells, cause))
+
+
+def _cell_cause(cell: CellResult) -> tuple[str, str, str, str]:
+    """Return the blame, stage, reason and message that cells with one cause have in common."""
+    stage = cell.stage.value if cell.stage else ""
+    if cell.blame is Blame.CHECKPOINT:
+        wrong = {Judgement.NOTICE, Judgement.DEGRADED, Judgement.FAILED}
+        defects = [
+            finding
+            for finding in cell.findings
+            if finding.stage is Stage.INSPECT and finding.judgement in wrong
+        ]
+        if defects:
+            names = ", ".join(finding.check for finding in defects)
+            said = "; ".join(dict.fromkeys(finding.message for finding in defects))
+            return cell.blame.value, Stage.INSPECT.value, names, said
+    # Two wrong answers are told in the same words and need not have the same cause.
+    same_words = cell.reason in {Reason.EXCEPTION, Reason.UNRESOLVABLE, Reason.BUILD_FAILED}
+    message = cell.message if same_words else f"{subject(cell)}: {cell.message}"
+    return cell.blame.value, stage, cell.reason, message
+
+
+def first_failure(environment: EnvironmentResult) -> StageResult | None:
+    """Return the stage at which an environment broke by itself, or ``None``."""
+    bad = {Outcome.FAILED, Outcome.INFRA}
+    failures = [stage for stage in environment.stages if stage.outcome in bad]
+    return min(failures, key=lambda stage: _position(stage.stage), default=None)
+
+
+def subject(cell: CellResult) -> str:
+    """Return the name of what a cell's blame points at."""
+    match cell.blame:
+        case Blame.QUANTIZER:
+            return cell.quantizer.name
+        case Blame.ENGINE:
+            return cell.engine.name
+        case Blame.CHECKPOINT:
+            return f"{cell.model} by {cell.quantizer.name}"
+        case Blame.PAIR | Blame.NOBODY:
+            return f"{cell.quantizer.name} in {cell.engine.name}"
+
+
+def together(result: MatrixResult) -> list[Together]:
+    """Return for each engine the quantizers whose checkpoint of every model works in it."""
+    engines = {cell.engine.name: cell.engine for cell in result.cells}
+    models = {cell.model for cell in result.cells}
+    answer = []
+    for name in sorted(engines, key=natural):
+        mine = [cell for cell in result.cells if cell.engine.name == name]
+        good = {}
+        for quantizer in dict.fromkeys(cell.quantizer.name for cell in mine):
+            cells = [cell for cell in mine if cell.quantizer.name == quantizer]
+            works = all(cell.verdict is Verdict.WORKS for cell in cells)
+            if works and {cell.model for cell in cells} == models:
+                good[quantizer] = cells
+        floats = "none" in good if any(cell.quantizer.name == "none" for cell in mine) else None
+        good.pop("none", None)
+        departed = {
+            name: sorted({departure for cell in cells for departure in cell.departures})
+            for name, cells in good.items()
+        }
+        sides = [cells[0].quantizer for cells in good.values()]
+        answer.append(Together(engines[name], sides, departed, floats))
+    return answer
+
+
+def markers(result: MatrixResult) -> dict[str, str]:
+    """Return each departure's marker in the table: ``†a``, ``†b``, ..."""
+    named = set(result.departures)
+    named.update(name for cell in result.cells for name in cell.departures)
+    named.update(name for each in result.environments for name in each.departures)
+    return {name: "†" + _letters(number) for number, name in enumerate(sorted(named))}
+
+
+def _letters(number: int) -> str:
+    more, last = divmod(number, len(MARKERS))
+    return (_letters(more - 1) if more else "") + MARKERS[last]

@@ -1,0 +1,43 @@
+"use strict";
+// The page is whole without this: it only fades what is not asked for and opens what is linked to.
+const form = document.querySelector("form.filter");
+const boxes = [...form.querySelectorAll("input[type=checkbox]")];
+const details = [...document.querySelectorAll("details.cell")].map((element) => ({
+  element,
+  // A cell's own heading says which quantizer it is of; its closed body holds all the rest.
+  text: (element.parentElement.querySelector("h3").textContent + " " + element.textContent).toLowerCase(),
+  slot: document.querySelector(`[data-cell="${CSS.escape(element.querySelector(".body").id)}"]`),
+}));
+
+function filter() {
+  const words = form.querySelector("input[type=search]").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const wanted = new Set(boxes.filter((box) => box.checked).map((box) => box.value));
+  let shown = 0;
+  for (const { element, text, slot } of details) {
+    const match = wanted.has(element.dataset.verdict) && words.every((word) => text.includes(word));
+    element.hidden = !match;
+    if (slot) slot.classList.toggle("faded", !match);
+    shown += match;
+  }
+  for (const section of document.querySelectorAll("section.cells")) {
+    section.hidden = !section.querySelector("details:not([hidden])");
+  }
+  form.querySelector("output").textContent = `${shown} of ${details.length} cells`;
+}
+
+function reveal() {
+  const target = document.getElementById(location.hash.slice(1));
+  const cell = target && target.closest("details.cell");
+  if (!cell) return;
+  cell.hidden = false;
+  cell.parentElement.hidden = false;
+  cell.open = true;
+  cell.scrollIntoView();
+}
+
+form.hidden = false;
+form.addEventListener("input", filter);
+form.addEventListener("submit", (event) => event.preventDefault());
+window.addEventListener("hashchange", reveal);
+filter();
+reveal();

@@ -1,0 +1,71 @@
+"""Untrusted text made fit to be shown: bounded, visible, and inert in each format.
+
+Package names, exception messages and model output all reach the report. Whatever they hold, a
+terminal, a browser, a Markdown viewer and a spreadsheet must show it as text and nothing else.
+HTML itself is escaped by jinja2's autoescape.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+CONTROL_PICTURES = 0x2400
+"""Unicode's block of pictures for the C0 control characters."""
+
+MARKDOWN_ACTIVE = re.compile(r"[\\`*_\[\]|~$]")
+MARKDOWN_AUTOLINK = re.compile(r"(?i)(https?|ftp|www|mailto|xmpp)([:.])")
+FORMULA_START = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+"""What makes a spreadsheet compute a text: OWASP "CSV injection", with the full-width forms."""
+
+
+def visible(text: str, limit: int = 400, *, lines: bool = False) -> str:
+    """Return ``text`` with nothing invisible left in it, at most about ``limit`` characters long.
+
+    Control characters become their pictures; direction marks, zero-width characters, surrogates
+    and unassigned code points become ``⟨U+202E⟩``. Line feeds are kept only where ``lines``.
+    """
+    kept = text[:limit]
+    shown = "".join(_visible_character(character, lines=lines) for character in kept)
+    left = len(text) - len(kept)
+    return f"{shown} … ({left} more characters)" if left else shown
+
+
+def _visible_character(character: str, *, lines: bool) -> str:
+    code = ord(character)
+    if character == "\n":
+        return "\n" if lines else " ↵ "
+    if code < 0x20:
+        return chr(CONTROL_PICTURES + code)
+    if code == 0x7F:
+        return "␡"
+    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
+        return f"⟨U+{code:04X}⟩"
+    return character
+
+
+def markdown(text: str, limit: int = 200) -> str:
+    """Return ``text`` as plain words inside a cell of a Markdown table."""
+    shown = visible(text, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = MARKDOWN_ACTIVE.sub(lambda found: "\\" + found.group(), shown)
+    return MARKDOWN_AUTOLINK.sub(r"\1\\\2", escaped).strip()
+
+
+def markdown_code(text: str, limit: int = 300) -> str:
+    """Return ``text`` as a code span inside a cell of a Markdown table."""
+    shown = visible(text, limit).strip()
+    if not shown or "`" in shown or "\\" in shown:
+        return markdown(text, limit)
+    return "`" + shown.replace("|", "\\|") + "`"
+
+
+def csv_text(text: str, limit: int = 2000) -> str:
+    """Return ``text`` so that a spreadsheet shows it and never computes it."""
+    shown = visible(text, limit)
+    return "'" + shown if shown.lstrip().startswith(FORMULA_START) else shown
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """Return a sort key under which ``0.2.9`` comes before ``0.2.10``."""
+    parts = re.findall(r"[0-9]{1,18}|[^0-9]+|[0-9]+", text)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

@@ -74,9 +74,8 @@ def _cause_line(cause: Cause) -> str:
 def _json(result: MatrixResult) -> str:
     encoded = msgspec.json.format(msgspec.json.encode(result, order="sorted"), indent=2)
     # ASCII only: a direction mark in a message must not reorder what a pager or a diff shows.
-    return (
-        re.sub(r"[^\x00-\x7e]", lambda found: json.dumps(found[0])[1:-1], encoded.decode()) + "\n"
-    )
+    escaped = re.sub(r"[^\x00-\x7e]", lambda found: json.dumps(found[0])[1:-1], encoded.decode())
+    return escaped + "\n"
 
 
 def _csv(result: MatrixResult) -> str:
@@ -97,7 +96,7 @@ def _replace(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -9,7 +9,9 @@ from matrix.report.table import (
     MEANINGS,
     SYMBOLS,
     causes,
+    columns,
     counts,
+    engines,
     frame,
     markers,
     pivot,
@@ -59,7 +61,7 @@ def _pivot_table(result: MatrixResult) -> list[str]:
     table = pivot(frame(result.cells))
     marks = markers(result)
     header = ["quantizer", "scheme"]
-    header += [f"{markdown(engine)}: {markdown(model)}" for engine, model in table.columns]
+    header += [f"{markdown(engine)}: {markdown(model)}" for engine, model in columns(table)]
     rows = []
     for index, values in zip(table.index, table.to_numpy(), strict=True):
         slots = [_slot(result.cells, numbers, marks) for numbers in values]
@@ -96,17 +98,14 @@ def _causes_table(result: MatrixResult) -> list[str]:
 
 def _together_table(result: MatrixResult) -> list[str]:
     marks = markers(result)
-    words = {True: "works", False: "does not work", None: "not tried"}
+    names = engines(result)
     rows = []
     for each in together(result):
-        names = [
-            markdown(side.name) + "".join(f" {marks[d]}" for d in each.departed[side.name])
-            for side in each.quantizers
-        ]
-        engine = f"{markdown(each.engine.name)} ({markdown_code(requirements(each.engine))})"
-        rows.append([engine, words[each.floats], ", ".join(names) or "none"])
-    header = ["engine", "float model", "quantizers whose checkpoint of every model works in it"]
-    return _table(header, rows, "There are no engines.")
+        shown = markdown(each.quantizer.name) + "".join(f" {marks[d]}" for d in each.departures)
+        works = ["✓ works" if name in each.engines else "no" for name in names]
+        rows.append([shown, *works, markdown_code(requirements(each.quantizer))])
+    header = ["quantizer", *(markdown(name) for name in names), "packages"]
+    return _table(header, rows, "No quantizer works with every model in any engine.")
 
 
 def _cells_table(result: MatrixResult) -> list[str]:

@@ -17,7 +17,9 @@ from matrix.report.table import (
     MEANINGS,
     SYMBOLS,
     causes,
+    columns,
     counts,
+    engines,
     frame,
     markers,
     packages,
@@ -28,7 +30,6 @@ from matrix.report.text import visible
 from matrix.results import CellResult, MatrixResult, Side
 
 TEMPLATES = Path(__file__).parent / "templates"
-FLOAT_QUANTIZER = "none"
 
 
 def html_page(result: MatrixResult) -> str:
@@ -61,11 +62,11 @@ def html_page(result: MatrixResult) -> str:
         marks=markers(result),
         causes=causes(result),
         together=together(result),
-        engines=_column_groups(table),
-        models=[model for _, model in table.columns],
+        spans=_column_groups(table),
+        models=[model for _, model in columns(table)],
         groups=_row_groups(table, result.cells),
         details=_by_quantizer(result.cells),
-        sides=_engine_sides(result.cells),
+        engines=engines(result),
         Verdict=Verdict,
         # Only our own two files are ever inlined unescaped, and the policy admits just their bytes.
         style=Markup(style),
@@ -109,12 +110,8 @@ def _ten_stages(cell: CellResult) -> list[StageResult]:
 
 def _column_groups(table: pd.DataFrame) -> list[tuple[str, int]]:
     """Return each engine with how many columns it spans."""
-    names = [engine for engine, _ in table.columns]
+    names = [engine for engine, _ in columns(table)]
     return [(name, names.count(name)) for name in dict.fromkeys(names)]
-
-
-def _engine_sides(cells: list[CellResult]) -> dict[str, Side]:
-    return {cell.engine.name: cell.engine for cell in reversed(cells)}
 
 
 def _row_groups(

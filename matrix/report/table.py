@@ -53,15 +53,12 @@ class Cause(NamedTuple):
 
 
 class Together(NamedTuple):
-    """What can be deployed on one engine."""
+    """One quantizer and where its checkpoints can be deployed."""
 
-    engine: Side
-    quantizers: list[Side]
-    """Those whose checkpoint of every model works in it."""
-    departed: dict[str, list[str]]
-    """Quantizer -> departures of its cells in this engine."""
-    floats: bool | None
-    """Whether the float model itself works in it; ``None`` where that was not tried."""
+    quantizer: Side
+    engines: frozenset[str]
+    """Names of the engines in which its checkpoint of every model works."""
+    departures: list[str]
 
 
 def normalise(result: MatrixResult) -> MatrixResult:
@@ -137,8 +134,7 @@ def frame(cells: Iterable[CellResult]) -> pd.DataFrame:
         }
         for cell in cells
     ]
-    columns = list(rows[0]) if rows else [*ROW, *COLUMN, "id", "verdict"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=list(rows[0]) if rows else [*ROW, *COLUMN, "id", "verdict"])
 
 
 def pivot(cells: pd.DataFrame) -> pd.DataFrame:
@@ -148,7 +144,7 @@ def pivot(cells: pd.DataFrame) -> pd.DataFrame:
     """
     numbered = cells.assign(number=range(len(cells)))
     rows = list(dict.fromkeys(zip(*(cells[name] for name in ROW), strict=True)))
-    columns = sorted(
+    tops = sorted(
         set(zip(*(cells[name] for name in COLUMN), strict=True)),
         key=lambda pair: (natural(pair[0]), natural(pair[1])),
     )
@@ -157,8 +153,13 @@ def pivot(cells: pd.DataFrame) -> pd.DataFrame:
     table = numbered.groupby([*ROW, *COLUMN], sort=False)["number"].agg(tuple).unstack(COLUMN)
     return table.reindex(
         index=pd.MultiIndex.from_tuples(rows, names=ROW),
-        columns=pd.MultiIndex.from_tuples(columns, names=COLUMN),
+        columns=pd.MultiIndex.from_tuples(tops, names=COLUMN),
     )
+
+
+def columns(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the (engine, model) of each column of the table, as they stand."""
+    return [(str(pair[0]), str(pair[1])) for pair in table.columns.to_list()]
 
 
 def counts(cells: Iterable[CellResult]) -> dict[Verdict, int]:
@@ -188,14 +189,14 @@ def causes(result: MatrixResult) -> list[Cause]:
     that fail with the same message are one cause; so are checkpoints with the same defect in their
     files, whatever each engine makes of it. Other cells are grouped by whom they blame.
     """
-    found: dict[tuple[str, str, str, str], dict[str, int]] = {}
+    found: dict[tuple[str, str, str, str, str], dict[str, int]] = {}
     broken = set()
     for environment in result.environments:
         failed = first_failure(environment)
         if failed is None or not environment.cells:
             continue
         broken.add(environment.name)
-        key = (environment.role, failed.stage.value, failed.reason.value, failed.message)
+        key = (environment.role, failed.stage.value, failed.reason.value, failed.message, "")
         found.setdefault(key, {})[environment.name] = environment.cells
     for cell in result.cells:
         if cell.verdict in {Verdict.WORKS, Verdict.UNTESTED, Verdict.UNSUPPORTED}:
@@ -205,14 +206,14 @@ def causes(result: MatrixResult) -> list[Cause]:
         subjects = found.setdefault(_cell_cause(cell), {})
         subjects[subject(cell)] = subjects.get(subject(cell), 0) + 1
     listed = [
-        Cause(tuple(sorted(subjects, key=natural)), *key, cells=sum(subjects.values()))
+        Cause(tuple(sorted(subjects, key=natural)), *key[:4], cells=sum(subjects.values()))
         for key, subjects in found.items()
     ]
     return sorted(listed, key=lambda cause: (-cause.cells, cause))
 
 
-def _cell_cause(cell: CellResult) -> tuple[str, str, str, str]:
-    """Return the blame, stage, reason and message that cells with one cause have in common."""
+def _cell_cause(cell: CellResult) -> tuple[str, str, str, str, str]:
+    """Return what cells with one cause share: blame, stage, reason, message and what else parts."""
     stage = cell.stage.value if cell.stage else ""
     if cell.blame is Blame.CHECKPOINT:
         wrong = {Judgement.NOTICE, Judgement.DEGRADED, Judgement.FAILED}
@@ -224,11 +225,11 @@ def _cell_cause(cell: CellResult) -> tuple[str, str, str, str]:
         if defects:
             names = ", ".join(finding.check for finding in defects)
             said = "; ".join(dict.fromkeys(finding.message for finding in defects))
-            return cell.blame.value, Stage.INSPECT.value, names, said
+            return cell.blame.value, Stage.INSPECT.value, names, said, ""
     # Two wrong answers are told in the same words and need not have the same cause.
     same_words = cell.reason in {Reason.EXCEPTION, Reason.UNRESOLVABLE, Reason.BUILD_FAILED}
-    message = cell.message if same_words else f"{subject(cell)}: {cell.message}"
-    return cell.blame.value, stage, cell.reason, message
+    apart = "" if same_words else subject(cell)
+    return cell.blame.value, stage, cell.reason, cell.message, apart
 
 
 def first_failure(environment: EnvironmentResult) -> StageResult | None:
@@ -251,28 +252,36 @@ def subject(cell: CellResult) -> str:
             return f"{cell.quantizer.name} in {cell.engine.name}"
 
 
+def engines(result: MatrixResult) -> dict[str, Side]:
+    """Return the engines of the table by name, in the order of its columns."""
+    found = {cell.engine.name: cell.engine for cell in reversed(result.cells)}
+    return {name: found[name] for name in sorted(found, key=natural)}
+
+
 def together(result: MatrixResult) -> list[Together]:
-    """Return for each engine the quantizers whose checkpoint of every model works in it."""
-    engines = {cell.engine.name: cell.engine for cell in result.cells}
+    """Return the quantizers whose checkpoint of every model works in at least one engine.
+
+    The float model stands first, then those that work in most engines, the newest first.
+    """
     models = {cell.model for cell in result.cells}
     answer = []
-    for name in sorted(engines, key=natural):
-        mine = [cell for cell in result.cells if cell.engine.name == name]
-        good = {}
-        for quantizer in dict.fromkeys(cell.quantizer.name for cell in mine):
-            cells = [cell for cell in mine if cell.quantizer.name == quantizer]
-            works = all(cell.verdict is Verdict.WORKS for cell in cells)
-            if works and {cell.model for cell in cells} == models:
-                good[quantizer] = cells
-        floats = "none" in good if any(cell.quantizer.name == "none" for cell in mine) else None
-        good.pop("none", None)
-        departed = {
-            name: sorted({departure for cell in cells for departure in cell.departures})
-            for name, cells in good.items()
-        }
-        sides = [cells[0].quantizer for cells in good.values()]
-        answer.append(Together(engines[name], sides, departed, floats))
-    return answer
+    for name in dict.fromkeys(cell.quantizer.name for cell in result.cells):
+        mine = [cell for cell in result.cells if cell.quantizer.name == name]
+        good = frozenset(
+            engine
+            for engine in {cell.engine.name for cell in mine}
+            if _all_work([cell for cell in mine if cell.engine.name == engine], models)
+        )
+        if good:
+            departures = {departure for cell in mine for departure in cell.departures}
+            answer.append(Together(mine[0].quantizer, good, sorted(departures)))
+    answer.reverse()
+    return sorted(answer, key=lambda each: (each.quantizer.name != "none", -len(each.engines)))
+
+
+def _all_work(cells: list[CellResult], models: set[str]) -> bool:
+    works = all(cell.verdict is Verdict.WORKS for cell in cells)
+    return works and {cell.model for cell in cells} == models
 
 
 def markers(result: MatrixResult) -> dict[str, str]:

@@ -186,8 +186,12 @@ def _fault(weight: WeightComparison, limits: Thresholds) -> str:
         return f"differs by {weight.error:.3g} of its size (bound {bound:g}), " + _scale(weight)
     if not weight.packed:
         return ""
-    for what, value in (("", weight.ratio), ("a row ", weight.row), ("a column ", weight.column)):
-        if value is not None and abs(value - 1) > limits.weight_ratio:
+    for what, value, most in (
+        ("", weight.ratio, limits.weight_ratio),
+        ("a row's ", weight.row, limits.weight_row),
+        ("a column's ", weight.column, limits.weight_row),
+    ):
+        if value is not None and abs(value - 1) > most:
             return f"has {what}scale {value:.3f} of the original's"
     if weight.step is not None and weight.step > limits.weight_step:
         return f"has a weight {weight.step:.2f} quantization steps off (0.5 is ideal)"

@@ -1,0 +1,188 @@
+"""Reading safetensors: the header checked in full before a byte of a tensor is used.
+
+Written from the format's description (https://github.com/huggingface/safetensors, README, "Format")
+because the library's numpy reader knows no bfloat16. One tensor is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from matrix.checkpoint.files import CheckpointFiles
+from matrix.checkpoint.inspection import CheckpointError, Problem, TensorInfo
+
+MAX_HEADER_BYTES = 32 * 1024 * 1024
+MAX_DIMENSIONS = 8
+_LENGTH_BYTES = 8
+_REMEDY = "The file is damaged or was written by something else; make the checkpoint again."
+
+_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64"), 8),
+}
+_NUMPY = {
+    "BOOL": "?",
+    "U8": "u1",
+    "I8": "i1",
+    "U16": "<u2",
+    "I16": "<i2",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "U32": "<u4",
+    "I32": "<i4",
+    "F32": "<f4",
+    "U64": "<u8",
+    "I64": "<i8",
+    "F64": "<f8",
+}
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
+class _Place(NamedTuple):
+    info: TensorInfo
+    offset: int
+    """First byte in the file."""
+
+
+class Tensors:
+    """All tensors of a checkpoint, by name, read one at a time.
+
+    Attributes:
+        files: Where they lie.
+        problems: Why some or all cannot be read. Those that can are there all the same.
+    """
+
+    def __init__(self, files: CheckpointFiles) -> None:
+        self.files = files
+        self.problems: list[Problem] = []
+        self._places: dict[str, _Place] = {}
+        try:
+            index = files.weight_map()
+        except CheckpointError as error:
+            self.problems.append(error.problem)
+            index = None
+        shards = sorted(set(index.values())) if index is not None else self._unindexed()
+        for shard in shards:
+            try:
+                self._add(shard)
+            except CheckpointError as error:
+                self.problems.append(error.problem)
+        for name, shard in (index or {}).items():
+            if name not in self._places or self._places[name].info.file != shard:
+                problem = f"the index says it is in {shard}, but it is not"
+                self.problems.append(Problem(problem, name[:200], _REMEDY))
+        if not shards:
+            problem = "holds no safetensors file"
+            self.problems.append(Problem(problem, "checkpoint", "Save the model as safetensors."))
+
+    def _unindexed(self) -> list[str]:
+        return [name for name in self.files.sizes if name.endswith(".safetensors")]
+
+    def _add(self, shard: str) -> None:
+        with self.files.open(shard) as handle:
+            for place in _read_header(handle, shard):
+                name = place.info.name
+                if name in self._places:
+                    other = self._places[name].info.file
+                    problem = f"is stored both in {other} and in {shard}"
+                    raise CheckpointError(problem, name[:200], _REMEDY)
+                self._places[name] = place
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def info(self, name: str) -> TensorInfo:
+        """Return dtype, shape and file of a tensor that is there."""
+        return self._places[name].info
+
+    def read(self, name: str) -> Array:
+        """Return a tensor in its own type; bfloat16, which numpy has not, as float32.
+
+        Raises:
+            CheckpointError: There is no such tensor, its type has no numpy form, or the file
+                became shorter.
+        """
+        place = self._places.get(name)
+        if place is None:
+            raise CheckpointError("is missing", name, "Make the checkpoint again.")
+        info = place.info
+        if info.dtype not in _NUMPY:
+            raise CheckpointError(f"has type {info.dtype}", name, "This type is not read here.")
+        count = math.prod(info.shape)
+        with self.files.open(info.file) as handle:
+            handle.seek(place.offset)
+            flat = np.fromfile(handle, dtype=_NUMPY[info.dtype], count=count)
+        if flat.size != count:
+            raise CheckpointError("became shorter while it was read", info.file, _REMEDY)
+        if info.dtype == "BF16":
+            # The upper half of a float32.
+            flat = (flat.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return flat.reshape(info.shape)
+
+    def floats(self, name: str) -> Floats:
+        """Return a tensor as float32.
+
+        Raises:
+            CheckpointError: As :meth:`read`.
+        """
+        # Overflow to infinity is for the caller to find, not for numpy to warn of.
+        with np.errstate(over="ignore"):
+            return self.read(name).astype(np.float32)
+
+
+def _read_header(handle: BinaryIO, file: str) -> list[_Place]:
+    """Return where the tensors of an open file lie; they fill it exactly and do not overlap."""
+    size = os.fstat(handle.fileno()).st_size
+    length = int.from_bytes(handle.read(_LENGTH_BYTES), "little")
+    if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, MAX_HEADER_BYTES):
+        problem = f"its header should have {length} bytes; the file has {size}"
+        raise CheckpointError(problem, file, _REMEDY)
+    try:
+        raw = msgspec.json.decode(handle.read(length), type=dict[str, msgspec.Raw])
+        raw.pop("__metadata__", None)
+        entries = {name: msgspec.json.decode(text, type=_Entry) for name, text in raw.items()}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointError(f"its header is not as it must be: {error}", file, _REMEDY) from error
+    start = _LENGTH_BYTES + length
+    expected = 0
+    places = []
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
+        begin, end = entry.data_offsets
+        if begin != expected or end != begin + _size(name, entry, file):
+            problem = f"{name[:200]} lies at bytes {begin} to {end}, where it cannot"
+            raise CheckpointError(problem, file, _REMEDY)
+        expected = end
+        places.append(_Place(TensorInfo(name, entry.dtype, entry.shape, file), start + begin))
+    if start + expected != size:
+        problem = f"its tensors need {start + expected} bytes; the file has {size}"
+        raise CheckpointError(problem, file, _REMEDY)
+    return places
+
+
+def _size(name: str, entry: _Entry, file: str) -> int:
+    """Return how many bytes a tensor takes."""
+    if entry.dtype not in _BYTES:
+        raise CheckpointError(f"{name[:200]} has unknown type {entry.dtype[:20]}", file, _REMEDY)
+    if len(entry.shape) > MAX_DIMENSIONS or any(dimension < 0 for dimension in entry.shape):
+        raise CheckpointError(f"{name[:200]} has an impossible shape", file, _REMEDY)
+    return math.prod(entry.shape) * _BYTES[entry.dtype]

@@ -1,0 +1,186 @@
+"""Comparing packed weights with the originals, with AWQ's folding undone and no damage fitted away.
+
+AWQ multiplies the input columns of a Linear by factors s and divides what comes before by them
+(``awq/quantize/scale.py``: ``scale_ln_fcs``, ``scale_fc_fc``). What comes before is
+
+- a norm, for q, k, v and for gate and up. It is stored, so s is known: old norm over new norm.
+  norm x weight is compared, and nothing is estimated.
+- another Linear, for down (up) and, where their shapes allow it, o (v). Here s is estimated: one
+  factor per channel, from rows of the first and columns of the second at once. Nothing that
+  changes one of them alone can hide in it, because the product of the two must come out as it was.
+
+Two measures are taken. Scales (of a layer, its rows, its columns) by least squares over the
+weights that are not at the end of their range. And, finer, the distance of each such weight from
+the original in quantization steps: rounding to nearest leaves at most half a step, whatever the
+weights, so one wrong scale of one group of one row stands out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from matrix.checkpoint.awq import PackedLinear
+from matrix.checkpoint.inspection import WeightComparison
+from matrix.checkpoint.tensors import Floats
+
+_TINY = 1e-12
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A Linear as packed and as it was, with the norms before both.
+
+    ``packed`` and ``original`` are [out, in]; the norms [in], of ones where there is no norm.
+    """
+
+    name: str
+    packed: PackedLinear
+    original: Floats
+    stored_norm: Floats
+    original_norm: Floats
+
+    @property
+    def target(self) -> Floats:
+        """What the packed weights should be, short of rounding: the original, norm folded in."""
+        return _over(self.original * self.original_norm, self.stored_norm)
+
+
+def _over(top: npt.NDArray[np.floating], bottom: npt.NDArray[np.floating]) -> Floats:
+    """Return the quotient, NaN where there is none, without a warning."""
+    with np.errstate(all="ignore"):
+        return np.where(bottom != 0, top / bottom, np.nan).astype(np.float32)
+
+
+def compare(pair: Pair) -> WeightComparison:
+    """Compare a Linear that is folded into nothing but the norm before it."""
+    rows, columns = _scales(pair)
+    return _compared(pair, np.ones((1, 1)), rows, columns)
+
+
+def compare_folded(
+    first: Pair, second: Pair, row_of: npt.NDArray[np.intp]
+) -> tuple[WeightComparison, WeightComparison, Doubles]:
+    """Compare two Linears of which the first's rows may be folded into the second's columns.
+
+    Args:
+        first: up or v.
+        second: down or o.
+        row_of: For each input column of ``second``, the row of ``first`` that feeds it, [in].
+
+    Returns:
+        Both comparisons, and the factor by which each row of ``first`` was multiplied, [out].
+    """
+    rows, _ = _scales(first)
+    _, columns = _scales(second)
+    # A fold multiplies a row by f and its columns by 1/f; anything else leaves a product but 1.
+    products = rows[row_of] * columns
+    factors = _factors(first, second, row_of)
+    by_row, by_column = factors[:, None], 1 / factors[row_of][None, :]
+    _, first_columns = _scales(first, by_row)
+    second_rows, _ = _scales(second, by_column)
+    return (
+        _compared(first, by_row, products, first_columns),
+        _compared(second, by_column, second_rows, products),
+        factors,
+    )
+
+
+def _scales(pair: Pair, factor: Doubles | None = None) -> tuple[Doubles, Doubles]:
+    """Return the scale of each row and each column against the original, by least squares.
+
+    Counted in quantization steps, so that every weight has the same error. Those at the ends of
+    their range are left out: they may have been clipped, on purpose. ``factor`` is what the fold
+    multiplied the target by.
+    """
+    target = pair.target if factor is None else pair.target * factor
+    wanted = _over(target, pair.packed.steps).astype(np.float64)
+    kept = ~pair.packed.clipped & np.isfinite(wanted)
+    both = np.where(kept, wanted * pair.packed.levels, 0)
+    square = np.where(kept, wanted * wanted, 0)
+    rows = _mean_scale(both.sum(axis=1), square.sum(axis=1))
+    columns = _mean_scale(both.sum(axis=0), square.sum(axis=0))
+    columns[(pair.stored_norm == 0) & (pair.original_norm != 0)] = 0.0
+    return rows, columns
+
+
+def _mean_scale(both: Doubles, square: Doubles) -> Doubles:
+    # A row of nothing but clipped or zero weights says nothing about its scale.
+    return np.where(square > 0, both / np.where(square > 0, square, 1), 1.0)
+
+
+def _factors(first: Pair, second: Pair, row_of: npt.NDArray[np.intp]) -> Doubles:
+    """Return the fold's factor for each row of ``first``, [out of first].
+
+    Rounding to nearest bounds it from every unclipped weight: target x factor is within half a
+    step of what is stored. Both Linears bound the same factor, the second by its inverse.
+    """
+    low, high = _bounds(first, axis=1)
+    second_low, second_high = _bounds(second, axis=0)
+    with np.errstate(all="ignore"):
+        np.maximum.at(low, row_of, 1 / second_high)
+        np.minimum.at(high, row_of, 1 / second_low)
+        factors = np.sqrt(low * high)
+    usable = np.isfinite(factors) & (factors > 0)
+    return np.where(usable, factors, 1.0)
+
+
+def _bounds(pair: Pair, axis: int) -> tuple[Doubles, Doubles]:
+    """Return the least and the greatest factor by which the target can have been multiplied."""
+    target, steps, levels = pair.target, pair.packed.steps, pair.packed.levels
+    kept = ~pair.packed.clipped & np.isfinite(target) & (target != 0) & np.isfinite(steps)
+    with np.errstate(all="ignore"):
+        one = (levels - 0.5) * steps / target
+        other = (levels + 0.5) * steps / target
+    low = np.where(kept, np.minimum(one, other), -np.inf).max(axis=axis)
+    high = np.where(kept, np.maximum(one, other), np.inf).min(axis=axis)
+    return low.astype(np.float64), high.astype(np.float64)
+
+
+def _compared(pair: Pair, factor: Doubles, rows: Doubles, columns: Doubles) -> WeightComparison:
+    """Measure one Linear; ``factor`` is what its target was multiplied by when it was folded."""
+    stored = pair.packed.weight()
+    not_finite = int(np.count_nonzero(~np.isfinite(stored)))
+    not_finite += int(np.count_nonzero(~np.isfinite(pair.stored_norm)))
+    if not_finite:
+        return WeightComparison(name=pair.name, packed=True, not_finite=not_finite)
+    with np.errstate(all="ignore"):
+        wanted = (pair.original * pair.original_norm).astype(np.float64)
+        difference = stored * pair.stored_norm / factor - wanted
+        error = np.sqrt(np.square(difference).sum() / np.square(wanted).sum())
+        # A step of zero must show as far off, not as nothing to measure.
+        steps = np.maximum(np.abs(pair.packed.steps), _TINY)
+        off = np.abs(stored - pair.target * factor) / steps
+    kept = ~pair.packed.clipped & np.isfinite(off)
+    return WeightComparison(
+        name=pair.name,
+        packed=True,
+        error=float(error),
+        ratio=float(np.median(rows)),
+        row=_farthest(rows),
+        column=_farthest(columns),
+        step=float(off[kept].max()) if kept.any() else None,
+    )
+
+
+def _farthest(scales: Doubles) -> float:
+    return float(scales[np.abs(scales - 1).argmax()])
+
+
+def compare_stored(name: str, stored: Floats, original: Floats) -> WeightComparison:
+    """Compare a tensor that is only stored, not packed."""
+    if stored.shape != original.shape:
+        note = f"shape {list(stored.shape)} instead of {list(original.shape)}"
+        return WeightComparison(name=name, packed=False, note=note)
+    not_finite = int(np.count_nonzero(~np.isfinite(stored)))
+    if not_finite:
+        return WeightComparison(name=name, packed=False, not_finite=not_finite)
+    wanted = original.astype(np.float64)
+    size = float(np.square(wanted).sum())
+    difference = float(np.square(stored - wanted).sum())
+    error = float(np.sqrt(difference / size)) if size else float(np.sqrt(difference))
+    return WeightComparison(name=name, packed=False, error=error)

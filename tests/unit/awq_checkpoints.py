@@ -1,0 +1,168 @@
+"""Makes small Qwen2-like float models and AWQ checkpoints of them, for the tests.
+
+Quantizing here is written from the published algorithm (scale by activations, fold, round to
+nearest), one weight at a time where the layout is concerned, and shares no code with the reader.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save_file
+
+Array = npt.NDArray[Any]
+GROUP = 32
+HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, VOCABULARY, LAYERS = 64, 96, 4, 2, 48, 2
+# casper-hansen/AutoAWQ v0.2.9, awq/modules/linear/gemm.py, from_linear: order_map.
+ORDER_MAP = [0, 2, 4, 6, 1, 3, 5, 7]
+
+
+def config(*, tied: bool, quantized: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "architectures": ["Qwen2ForCausalLM"],
+        "hidden_size": HIDDEN,
+        "intermediate_size": INTERMEDIATE,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "tie_word_embeddings": tied,
+    }
+    if quantized:
+        found["quantization_config"] = {
+            "quant_method": "awq",
+            "bits": 4,
+            "group_size": GROUP,
+            "zero_point": True,
+            "version": "gemm",
+            "modules_to_not_convert": None,
+        }
+    return found
+
+
+def linear_shapes(layer: int, kv_heads: int = KV_HEADS) -> dict[str, tuple[int, int]]:
+    prefix, kv = f"model.layers.{layer}", HIDDEN // HEADS * kv_heads
+    return {
+        f"{prefix}.self_attn.q_proj": (HIDDEN, HIDDEN),
+        f"{prefix}.self_attn.k_proj": (kv, HIDDEN),
+        f"{prefix}.self_attn.v_proj": (kv, HIDDEN),
+        f"{prefix}.self_attn.o_proj": (HIDDEN, HIDDEN),
+        f"{prefix}.mlp.gate_proj": (INTERMEDIATE, HIDDEN),
+        f"{prefix}.mlp.up_proj": (INTERMEDIATE, HIDDEN),
+        f"{prefix}.mlp.down_proj": (HIDDEN, INTERMEDIATE),
+    }
+
+
+def float_model(*, tied: bool, seed: int = 0, kv_heads: int = KV_HEADS) -> dict[str, Array]:
+    """Return a float16 model whose norms have outlier channels, as real models have them."""
+    random = np.random.default_rng(seed)
+    tensors = {"model.embed_tokens.weight": random.normal(0, 0.05, (VOCABULARY, HIDDEN))}
+    for layer in range(LAYERS):
+        for name, shape in linear_shapes(layer, kv_heads).items():
+            tensors[f"{name}.weight"] = random.normal(0, 0.05, shape)
+            if "self_attn" in name and "o_proj" not in name:
+                tensors[f"{name}.bias"] = random.normal(0, 0.1, shape[0])
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            weight = random.uniform(0.8, 1.2, HIDDEN)
+            weight[:4] *= 16
+            tensors[f"model.layers.{layer}.{norm}.weight"] = weight
+    tensors["model.norm.weight"] = random.uniform(0.8, 1.2, HIDDEN)
+    if not tied:
+        tensors["lm_head.weight"] = random.normal(0, 0.05, (VOCABULARY, HIDDEN))
+    return {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+
+
+def fold(tensors: dict[str, Array], seed: int = 1) -> dict[str, Array]:
+    """Return the model with AWQ's scales folded in as AutoAWQ does; its function is the same."""
+    random = np.random.default_rng(seed)
+    found = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
+
+    def scales(count: int) -> Array:
+        return np.exp(random.uniform(-1, 1, count))
+
+    for layer in range(LAYERS):
+        prefix = f"model.layers.{layer}"
+        attention, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
+        for norm, following in (
+            ("input_layernorm", [f"{attention}.{part}_proj" for part in "qkv"]),
+            ("post_attention_layernorm", [f"{mlp}.gate_proj", f"{mlp}.up_proj"]),
+        ):
+            s = scales(HIDDEN)
+            found[f"{prefix}.{norm}.weight"] /= s
+            for name in following:
+                found[f"{name}.weight"] *= s
+        for first, second in (("self_attn.v", "self_attn.o"), ("mlp.up", "mlp.down")):
+            one, other = f"{prefix}.{first}_proj", f"{prefix}.{second}_proj"
+            rows = len(found[f"{one}.weight"])
+            if rows != found[f"{other}.weight"].shape[1]:
+                continue
+            s = scales(rows)
+            found[f"{one}.weight"] /= s[:, None]
+            found[f"{other}.weight"] *= s
+            if f"{one}.bias" in found:
+                found[f"{one}.bias"] /= s
+    return {name: tensor.astype(np.float16) for name, tensor in found.items()}
+
+
+def pack(codes: Array) -> Array:
+    """Pack [rows, columns] of 4-bit codes into int32 words, nibble by nibble as published."""
+    rows, columns = codes.shape
+    words = np.zeros((rows, columns // 8), dtype=np.int64)
+    for row in range(rows):
+        for word in range(columns // 8):
+            for position in range(8):
+                code = int(codes[row, word * 8 + ORDER_MAP[position]])
+                words[row, word] |= code << (4 * position)
+    return words.astype(np.uint32).view(np.int32)
+
+
+def quantize_weight(weight: Array, clip: float = 1.0, group: int = GROUP) -> tuple[Array, ...]:
+    """Return codes [in, out], zeros and scales [groups, out], by rounding to nearest."""
+    outputs, inputs = weight.shape
+    grouped = weight.astype(np.float64).reshape(outputs, inputs // group, group)
+    high, low = grouped.max(axis=2, keepdims=True) * clip, grouped.min(axis=2, keepdims=True) * clip
+    scales = (np.maximum(high - low, 1e-5) / 15).astype(np.float16).astype(np.float64)
+    zeros = np.clip(-np.round(low / scales), 0, 15)
+    codes = np.clip(np.round(grouped / scales) + zeros, 0, 15).reshape(outputs, inputs)
+    return codes.T, zeros[..., 0].T, scales[..., 0].T.astype(np.float16)
+
+
+def awq_model(tensors: dict[str, Array], *, clip: float = 1.0) -> dict[str, Array]:
+    """Return the tensors of an AWQ GEMM checkpoint of a float model."""
+    found = fold(tensors)
+    linears = [n.removesuffix(".weight") for n in found if n.endswith("_proj.weight")]
+    for name in linears:
+        # AutoAWQ clips all but q and k.
+        keep = "q_proj" in name or "k_proj" in name
+        codes, zeros, scales = quantize_weight(found.pop(f"{name}.weight"), 1.0 if keep else clip)
+        found[f"{name}.qweight"], found[f"{name}.qzeros"] = pack(codes), pack(zeros)
+        found[f"{name}.scales"] = scales
+    return found
+
+
+def write(directory: Path, tensors: dict[str, Array], *, tied: bool, quantized: bool) -> Path:
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text(json.dumps(config(tied=tied, quantized=quantized)))
+    plain = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    save_file(plain, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+def both(
+    root: Path,
+    *,
+    tied: bool = True,
+    kv_heads: int = KV_HEADS,
+    clip: float = 0.95,
+    damage: Callable[[dict[str, Array]], object] | None = None,
+) -> tuple[Path, Path]:
+    """Write a float model and a (damaged) checkpoint of it; return checkpoint and original."""
+    tensors = float_model(tied=tied, kv_heads=kv_heads)
+    packed = awq_model(tensors, clip=clip)
+    if damage is not None:
+        damage(packed)
+    original = write(root / "original", tensors, tied=tied, quantized=False)
+    return write(root / "checkpoint", packed, tied=tied, quantized=True), original

@@ -86,7 +86,7 @@ def _causes_table(result: MatrixResult) -> list[str]:
             str(cause.cells),
             markdown(", ".join(cause.subjects), 400),
             markdown(cause.blame),
-            f"{cause.stage}: {markdown(cause.reason)}",
+            f"{cause.stage or 'no stage'}: {markdown(cause.reason)}",
             markdown(cause.message),
         ]
         for cause in causes(result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 import shlex
@@ -34,6 +35,37 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def html_page(result: MatrixResult) -> str:
     """Return the page of a normalised result."""
+    table = pivot(frame(result.cells))
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    script = (TEMPLATES / "filter.js").read_text(encoding="utf-8")
+    return (
+        _environment()
+        .get_template("index.html.j2")
+        .render(
+            result=result,
+            number=counts(result.cells),
+            symbols=SYMBOLS,
+            meanings=MEANINGS,
+            marks=markers(result),
+            causes=causes(result),
+            together=together(result),
+            spans=_column_groups(table),
+            models=[model for _, model in columns(table)],
+            groups=_row_groups(table, result.cells),
+            details=_by_quantizer(result.cells),
+            engines=engines(result),
+            Verdict=Verdict,
+            # Only these two files of ours stand unescaped, and the policy admits just their bytes.
+            style=Markup(style),
+            script=Markup(script),
+            policy=f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
+            "base-uri 'none'; form-action 'none'",
+        )
+    )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -51,29 +83,7 @@ def html_page(result: MatrixResult) -> str:
         packages=packages,
         ten=_ten_stages,
     )
-    table = pivot(frame(result.cells))
-    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    script = (TEMPLATES / "filter.js").read_text(encoding="utf-8")
-    return environment.get_template("index.html.j2").render(
-        result=result,
-        number=counts(result.cells),
-        symbols=SYMBOLS,
-        meanings=MEANINGS,
-        marks=markers(result),
-        causes=causes(result),
-        together=together(result),
-        spans=_column_groups(table),
-        models=[model for _, model in columns(table)],
-        groups=_row_groups(table, result.cells),
-        details=_by_quantizer(result.cells),
-        engines=engines(result),
-        Verdict=Verdict,
-        # Only our own two files are ever inlined unescaped, and the policy admits just their bytes.
-        style=Markup(style),
-        script=Markup(script),
-        policy=f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
-        "base-uri 'none'; form-action 'none'",
-    )
+    return environment
 
 
 def anchor(name: str) -> str:

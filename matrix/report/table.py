@@ -129,7 +129,7 @@ def frame(cells: Iterable[CellResult]) -> pd.DataFrame:
             "message": cell.message,
             "departures": " ".join(cell.departures),
             "canary": cell.canary.value if cell.canary else "",
-            "seconds": round(sum(cell.timings.values()), 3),
+            "seconds": round(float(sum(cell.timings.values())), 3),
             "command": cell.command,
         }
         for cell in cells

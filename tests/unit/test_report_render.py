@@ -1,0 +1,334 @@
+"""The report: inert whatever a package said, the same bytes for the same result, and complete."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from report_results import judged, realistic, stages_until
+
+from matrix.outcomes import Blame, Finding, Judgement, Reason, Stage, Verdict
+from matrix.report import PAGE, render, summary, write
+from matrix.results import CellResult, EnvironmentResult, MatrixResult, Side
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</style><script>x</script>",
+    "{{ 7 * 7 }}{% raw %}",
+    "a|b\n| c | `d`",
+    "[x](javascript:alert(1)) <!-- --> ***",
+    "=HYPERLINK(1)",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\t=1",
+    "＝1",
+    "\x1b[31mred\x07\x00\r\n",
+    "\u202egnp.exe\u2066\u200b\ufeff\u2028",
+    "\ud800lone",
+    "&amp;&#x3c;script&#x3e;",
+    "'; rm -rf / #",
+    "x" * 9000,
+    "",
+    "\\|\\`\\",
+    "https://example.org www.example.org",
+]
+INVISIBLE = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+hostile = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=40)).map(str)
+number = st.one_of(st.none(), st.floats())
+KNOWN_TAGS = (
+    "html head meta title style body a header h1 h2 h3 h4 p em ul li strong span b bdi time nav "
+    "main section div table caption thead tbody tr th td code br dl dt dd pre details summary "
+    "form label input fieldset legend output small sup figure figcaption footer script"
+)
+
+
+@st.composite
+def sides(draw: st.DrawFn) -> Side:
+    return Side(
+        name=draw(hostile),
+        environment=draw(hostile),
+        packages=draw(st.dictionaries(hostile, hostile, max_size=2)),
+        torch=draw(hostile),
+        python=draw(hostile),
+        options=draw(st.dictionaries(hostile, st.one_of(hostile, st.booleans()), max_size=1)),
+    )
+
+
+@st.composite
+def cells(draw: st.DrawFn) -> CellResult:
+    stage = draw(st.one_of(st.none(), st.sampled_from(Stage)))
+    finding = st.builds(
+        Finding,
+        hostile,
+        st.sampled_from(Stage),
+        st.sampled_from(Judgement),
+        number,
+        number,
+        hostile,
+    )
+    return CellResult(
+        id=draw(hostile),
+        model=draw(hostile),
+        scheme=draw(hostile),
+        quantizer=draw(sides()),
+        engine=draw(sides()),
+        verdict=draw(st.sampled_from(Verdict)),
+        blame=draw(st.sampled_from(Blame)),
+        stage=stage,
+        reason=draw(hostile),
+        message=draw(hostile),
+        stages=stages_until(stage, Reason.EXCEPTION, draw(hostile)),
+        findings=draw(st.lists(finding, max_size=2)),
+        departures=draw(st.lists(hostile, max_size=2)),
+        timings={"load": draw(st.floats(min_value=0))},
+        output=draw(hostile),
+        expected=draw(hostile),
+        canary=draw(st.one_of(st.none(), st.sampled_from(Verdict))),
+        command=draw(hostile),
+    )
+
+
+@st.composite
+def results(draw: st.DrawFn) -> MatrixResult:
+    failed = stages_until(Stage.QUANTIZER_IMPORT, Reason.EXCEPTION, draw(hostile))[:3]
+    environment = EnvironmentResult(
+        name=draw(hostile), role=draw(hostile), packages={}, stages=failed, cells=2
+    )
+    return MatrixResult(
+        profile=draw(hostile),
+        runs=draw(st.lists(hostile, max_size=2)),
+        finished=draw(hostile),
+        machine=draw(st.dictionaries(hostile, hostile, max_size=2)),
+        departures=draw(st.dictionaries(hostile, hostile, max_size=2)),
+        canaries=draw(st.one_of(hostile, st.just("void"), st.just("established"))),
+        environments=[environment],
+        cells=draw(st.lists(cells(), max_size=4)),
+    )
+
+
+def empty() -> MatrixResult:
+    return MatrixResult(
+        profile="cpu", runs=[], finished="", machine={}, departures={}, canaries="",
+        environments=[], cells=[],
+    )  # fmt: skip
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: its tags, attributes, ids, links and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.attributes: set[str] = set()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        for name, value in attrs:
+            self.attributes.add(name)
+            if name == "id":
+                self.ids.append(value or "")
+            if name in {"href", "src"}:
+                self.links.append(value or "")
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def markdown_tables(text: str) -> list[list[int]]:
+    """Return the number of columns of each row, table by table, as GitHub counts them."""
+    tables: list[list[int]] = [[]]
+    for line in text.splitlines():
+        if line.startswith("|"):
+            tables[-1].append(len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) - 1)
+        elif tables[-1]:
+            tables.append([])
+    return [rows for rows in tables if rows]
+
+
+slow = settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@slow
+@given(results())
+def test_hostile_text_stays_text(result: MatrixResult) -> None:
+    texts = render(result)
+    page = Page(texts[PAGE])
+    assert set(page.tags) <= set(KNOWN_TAGS.split())
+    assert page.tags["script"] == page.tags["style"] == 1
+    assert not {name for name in page.attributes if name.startswith("on") or name == "style"}
+    files = {"matrix.csv", "matrix.json", "matrix.md"}
+    assert all(link in files or link.startswith("#") for link in page.links)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    for name, text in texts.items():
+        assert not INVISIBLE.search(text), name
+        text.encode()
+
+
+@slow
+@given(results())
+def test_markdown_tables_keep_their_columns(result: MatrixResult) -> None:
+    text = render(result)["matrix.md"]
+    for rows in markdown_tables(text):
+        assert len(set(rows)) == 1
+    unescaped = re.sub(r"\\.", "", text)
+    assert not re.search(r"<[a-zA-Z/!]", re.sub(r"`[^`\n]*`", "", unescaped))
+
+
+@slow
+@given(results())
+def test_csv_reads_back_and_computes_nothing(result: MatrixResult) -> None:
+    text = render(result)["matrix.csv"]
+    table = pd.read_csv(io.StringIO(text), keep_default_na=False, dtype=str)
+    assert len(table) == len(result.cells)
+    assert sorted(table["verdict"]) == sorted(cell.verdict for cell in result.cells)
+    for row in csv.reader(io.StringIO(text)):
+        assert len(row) == len(table.columns)
+        assert not [value for value in row if value.lstrip().startswith(tuple("=+-@\t\r＝＋－＠"))]
+
+
+@slow
+@given(results(), st.randoms(use_true_random=False))
+def test_same_bytes_in_any_order(result: MatrixResult, shuffle: random.Random) -> None:
+    # Cells that share an id are one cell twice; a matrix has none.
+    result = msgspec.structs.replace(result, cells=distinct(result.cells))
+    mixed = msgspec.structs.replace(
+        result,
+        cells=shuffle.sample(result.cells, len(result.cells)),
+        environments=shuffle.sample(result.environments, len(result.environments)),
+        departures=dict(reversed(result.departures.items())),
+        machine=dict(reversed(result.machine.items())),
+    )
+    assert render(result) == render(mixed) == render(mixed)
+    assert summary(result) == summary(mixed)
+
+
+def distinct(cells: list[CellResult]) -> list[CellResult]:
+    return list({cell.id: cell for cell in cells}.values())
+
+
+@slow
+@given(results())
+def test_json_is_the_result_itself(result: MatrixResult) -> None:
+    text = render(result)["matrix.json"]
+    read = msgspec.json.decode(text, type=MatrixResult)
+    assert read.schema == result.schema
+    assert sorted(cell.verdict for cell in read.cells) == sorted(c.verdict for c in result.cells)
+    assert render(read)["matrix.json"] == text
+
+
+def test_json_keeps_every_value_of_a_real_looking_result() -> None:
+    result = realistic()
+    read = msgspec.json.decode(render(result)["matrix.json"], type=MatrixResult)
+    by_id = {cell.id: cell for cell in result.cells}
+    assert len(read.cells) == len(by_id) == 208
+    assert all(set(cell.departures) == set(by_id[cell.id].departures) for cell in read.cells)
+    assert all(cell.timings == by_id[cell.id].timings for cell in read.cells)
+
+
+def test_empty_matrix() -> None:
+    texts = render(empty())
+    assert "There are no cells yet." in texts[PAGE]
+    assert "There are no cells." in texts["matrix.md"]
+    assert pd.read_csv(io.StringIO(texts["matrix.csv"])).empty
+    assert summary(empty())[-1] == "report: reports/index.html"
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_every_verdict_is_told_in_words(verdict: Verdict) -> None:
+    side = Side("q", "q")
+    cell = msgspec.structs.replace(judged(side, Side("e", "e"), "tied", None), verdict=verdict)
+    texts = render(msgspec.structs.replace(empty(), cells=[cell]))
+    title = Page(texts[PAGE])
+    assert title.words.count(f" {verdict}") >= 3
+    row = next(line for line in texts["matrix.md"].splitlines() if line.startswith("| q |"))
+    assert verdict in row
+    assert f"1 {verdict}" in summary(msgspec.structs.replace(empty(), cells=[cell]))[0]
+
+
+def test_each_cell_is_linked_to_its_detail_and_command() -> None:
+    result = realistic()
+    page = Page(render(result)[PAGE])
+    assert len(page.ids) == len(set(page.ids))
+    assert sum(each.startswith("cell-") for each in page.ids) == len(result.cells)
+    words = "".join(page.words)
+    assert all(cell.command in words for cell in result.cells)
+
+
+def test_departures_are_marked_and_explained() -> None:
+    result = realistic()
+    text = render(result)["matrix.md"]
+    row = next(line for line in text.splitlines() if "0.2.7+transformers-4.47.1 | awq" in line)
+    assert "≠ garbage †a †b" in row
+    assert "| †b | without-ipex | intel-extension-for-pytorch is dropped" in text
+
+
+def test_a_broken_environment_is_one_cause() -> None:
+    lines = summary(realistic())
+    shard = [line for line in lines if "shard_checkpoint" in line]
+    assert len(shard) == 1
+    assert shard[0].split()[0] == "32"
+
+
+def test_one_defect_in_the_files_is_one_cause_and_two_wrong_answers_are_two() -> None:
+    text = render(realistic())["matrix.md"]
+    causes = text.partition("## One cause")[2].partition("##")[0]
+    assert causes.count("only lm\\_head.weight is stored") == 1
+    assert "| 8 | tied by autoawq-0.2.9+transformers-4.51.3-stock, untied by" in causes
+
+
+def test_what_works_together_needs_every_model() -> None:
+    text = render(realistic())["matrix.md"]
+    together = text.partition("## What works together")[2].partition("##")[0].splitlines()
+    row = next(line for line in together if "autoawq-0.2.7+transformers-4.47.1" in line)
+    assert row.count("✓ works") == 1
+    assert not [line for line in together if "stock" in line]
+
+
+@pytest.mark.parametrize(("state", "words"), [("void", "void"), ("", "No canaries")])
+def test_canaries_are_told_first(state: str, words: str) -> None:
+    page = render(msgspec.structs.replace(realistic(), canaries=state))[PAGE]
+    assert words in page.partition("<main>")[0]
+
+
+def test_the_page_needs_nothing_from_elsewhere() -> None:
+    page = render(realistic())[PAGE]
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
+    assert policy is not None
+    assert "unsafe" not in policy[1]
+    assert policy[1].startswith("default-src &#39;none&#39;")
+    assert not re.search(r"https?://", page)
+
+
+def test_write_replaces_whole_files_and_the_page_last(tmp_path: Path) -> None:
+    reports = tmp_path / "reports"
+    write(empty(), reports)
+    before = reports.joinpath(PAGE).read_text(encoding="utf-8")
+    reports.joinpath("matrix.md").unlink()
+    reports.joinpath("matrix.md").mkdir()
+    with pytest.raises(OSError, match=r"matrix\.md"):
+        write(realistic(), reports)
+    assert reports.joinpath(PAGE).read_text(encoding="utf-8") == before
+    assert sorted(path.name for path in reports.iterdir()) == sorted(render(empty()))

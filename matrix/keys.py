@@ -99,7 +99,7 @@ class Keys:
         built = self._built(role.environment)
         if built is None:
             return None
-        inputs = {**built, "adapter": file_digest(role.adapter), "options": role.options}
+        inputs = {**built, "adapter": file_digest(role.adapter)}
         return Key.of("import", role.environment, inputs, self._departures(role))
 
     def _departures(self, role: Role) -> list[str]:
@@ -126,6 +126,7 @@ class Keys:
             return None
         inputs = {
             **imported.inputs,
+            "options": checkpoint.quantizer.options,
             "model": built.key,
             "tensors": built.facts.get("tensors_sha256"),
             "scheme": checkpoint.scheme,
@@ -156,6 +157,7 @@ class Keys:
         model = self.passed(self.build(cell.checkpoint.model))
         inputs = {
             **imported.inputs,
+            "options": cell.engine.options,
             "checkpoint": made.key,
             "reference": model.key if model else None,
         }

@@ -71,10 +71,10 @@ class Log:
         self.size += len(data)
         self._tail = (self._tail + data)[-LOG_TAIL_BYTES:]
 
-    @property
-    def text(self) -> str:
-        """Return the tail as text, whatever bytes it is made of."""
-        return self._tail.decode("utf-8", "replace")
+    def take(self) -> str:
+        """Return the tail as text, whatever bytes it is made of, and begin anew."""
+        tail, self._tail = self._tail, b""
+        return tail.decode("utf-8", "replace")
 
 
 class Child:
@@ -250,4 +250,4 @@ def run(argv: Sequence[str], environ: Mapping[str, str], cwd: Path, limits: Limi
     """Run a command to its end within limits; return how it ended and the tail of its output."""
     with Child(argv, environ=environ, cwd=cwd) as child:
         end = child.watch(limits)
-        return end, child.log.text
+        return end, child.log.take()

@@ -28,6 +28,7 @@ from typing import Any
 import msgspec
 
 from matrix.observations import SCHEMA_VERSION, Observation, Step
+from matrix.outcomes import Outcome
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -70,7 +71,8 @@ class Store:
     def observation(self, step: Step, key: str) -> Observation | None:
         """Return what was observed under a key, or ``None``. Unreadable counts as not observed.
 
-        A final observation never changes, so it is read once per process.
+        A final observation never changes, so it is read once per process. One of a model or a
+        checkpoint that was removed since does not count.
         """
         if (step, key) in self._finals:
             return self._finals[step, key]
@@ -79,9 +81,28 @@ class Store:
             observation = msgspec.json.decode(raw, type=Observation)
         except (OSError, msgspec.MsgspecError):
             return None
+        if observation.outcome is Outcome.PASSED and not self._has_product(step, key):
+            return None
         if observation.final:
             self._finals[step, key] = observation
         return observation
+
+    def _has_product(self, step: Step, key: str) -> bool:
+        match step:
+            case "build":
+                return self.model(key).is_dir()
+            case "quantize":
+                return self.checkpoint(key).is_dir()
+            case _:
+                return True
+
+    def model(self, key: str) -> Path:
+        """Return the folder of a model: ``model/`` and ``reference.json``."""
+        return self.root / "models" / key
+
+    def checkpoint(self, key: str) -> Path:
+        """Return the folder of a checkpoint: ``checkpoint/`` and ``provenance.json``."""
+        return self.root / "checkpoints" / key
 
     def keep(self, observation: Observation) -> None:
         """Make an observation visible, after its record: a record without one never counts."""

@@ -1,0 +1,20 @@
+"""Options of the suite in ``tests/compat``, and the records it leaves."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from matrix.processes import die_with_parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what the suite is pointed at; all else comes from MATRIX_... variables."""
+    parser.addoption("--environment", help="judge only what was observed in this environment")
+
+
+def pytest_configure() -> None:
+    """End with nox, so that nothing of a killed run is left."""
+    if os.environ.get("MATRIX_UNDER_NOX"):
+        die_with_parent()

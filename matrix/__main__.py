@@ -1,0 +1,5 @@
+"""Entry point of ``python -m matrix``."""
+
+from matrix.cli import main
+
+main()

@@ -1,0 +1,191 @@
+"""``python -m matrix``: plan, lock, run, report."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+import typer
+
+from matrix.context import Context, Settings
+from matrix.outcomes import Outcome, Verdict
+from matrix.plan import select
+from matrix.processes import die_with_parent
+from matrix.progress import Progress
+from matrix.run import Run
+from matrix.spec import SpecError
+from matrix.steps import Steps
+
+app = typer.Typer(
+    help="Which quantizer's checkpoints load and answer correctly in which engine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Spec = Annotated[Path | None, typer.Option(help="A spec of your own (or MATRIX_SPEC).")]
+Profile = Annotated[str | None, typer.Option(help="Which profile of it (or MATRIX_PROFILE).")]
+StoreFolder = Annotated[Path | None, typer.Option("--store", help="Store (or MATRIX_STORE).")]
+
+
+class Format(StrEnum):
+    """How a plan is shown."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived. No ``except Exception`` on the way may hold it up."""
+
+
+def main() -> None:
+    """Run a command; a mistake of the user's is one line, never a traceback."""
+    if os.environ.get("MATRIX_UNDER_NOX"):
+        die_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
+    try:
+        app()
+    except SpecError as error:
+        _fail(str(error))
+    except Interrupted:
+        sys.stderr.write("interrupted; what is finished is kept, the same command goes on\n")
+        raise SystemExit(130) from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _fail("the disk of the store is full. Free some space; the same command goes on")
+
+
+def _interrupted(_signal: int, _frame: FrameType | None) -> None:
+    raise Interrupted
+
+
+def _fail(message: str) -> NoReturn:
+    sys.stderr.write(f"error: {message}\n")
+    raise SystemExit(2)
+
+
+@app.command()
+def plan(
+    spec: Spec = None,
+    profile: Profile = None,
+    output: Annotated[Format, typer.Option("--format", help="How to show it.")] = Format.TABLE,
+) -> None:
+    """Show environments and cells; build nothing."""
+    found = Context(Settings.of(spec=spec, profile=profile)).plan
+    if output is Format.JSON:
+        document = {
+            "schema": 1,
+            "profile": found.profile,
+            "environments": [
+                {"name": e.name, "python": e.python, "requirements": e.requirements,
+                 "departures": e.departures}
+                for e in found.environments.values()
+            ],
+            "cells": [
+                {"id": c.id, "model": c.checkpoint.model.name, "scheme": c.checkpoint.scheme_name,
+                 "quantizer": c.checkpoint.quantizer.name, "engine": c.engine.name,
+                 "excluded": c.exclusion.reason if c.exclusion else None}
+                for c in found.cells
+            ],
+        }  # fmt: skip
+        typer.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+        return
+    typer.echo(f"Profile {found.profile}: {found.title}\n")
+    typer.echo(f"{len(found.environments)} environments")
+    for environment in found.environments.values():
+        typer.echo(f"  {environment.name:46} {', '.join(environment.requirements)}")
+    typer.echo(f"\n{len(found.cells)} cells (model/scheme/quantizer/engine)")
+    for cell in found.cells:
+        typer.echo(f"  {cell.id}" + (f"  not run: {cell.exclusion.reason}" if cell.exclusion else ""))
+
+
+@app.command()
+def run(
+    spec: Spec = None,
+    profile: Profile = None,
+    store: StoreFolder = None,
+    environment: Annotated[str | None, typer.Option(help="Only this environment.")] = None,
+    cell: Annotated[str | None, typer.Option(help="Only this cell and what it needs.")] = None,
+) -> None:
+    """Do what has not been observed yet: all of it, one environment, or one cell."""
+    context = Context(Settings.of(spec=spec, profile=profile, store=store))
+    try:
+        selection = select(context.plan, environment, cell)
+    except KeyError as unknown:
+        hint = f"`python -m matrix plan --profile {context.plan.profile}` lists the ids"
+        _fail(f"profile {context.plan.profile!r} has no {unknown.args[0]!r}. {hint}")
+    progress = Progress(context.plan.cells, context.keys.unfinished, sys.stderr, os.environ)
+    Run(context.plan, _steps(context), progress.tell, fork=True).perform(selection)
+    if cell is not None:
+        _show_cell(context, cell)
+
+
+def _steps(context: Context) -> Steps:
+    return Steps(context.loaded, context.store, context.keys, os.environ, lambda: datetime.now(UTC))
+
+
+def _show_cell(context: Context, cell: str) -> None:
+    result = context.fresh_judge().cell(cell)
+    typer.echo(f"{result.id}: {result.verdict} (blame: {result.blame})")
+    for stage in result.stages:
+        typer.echo(f"  {stage.stage:18} {stage.outcome:10} {stage.message.strip()[:200]}")
+    for finding in result.findings:
+        typer.echo(f"  {finding.check:18} {finding.judgement:10} {finding.message.strip()[:200]}")
+
+
+@app.command()
+def lock(
+    spec: Spec = None,
+    profile: Profile = None,
+    store: StoreFolder = None,
+    remake: Annotated[bool, typer.Option(help="Also where the inputs are the same.")] = False,
+) -> None:
+    """Have uv make the locks beside the spec that are missing or answer other inputs."""
+    context = Context(Settings.of(spec=spec, profile=profile, store=store))
+    steps = _steps(context)
+    folder = context.settings.spec.parent / "locks"
+    folder.mkdir(exist_ok=True)
+    for environment in context.plan.environments.values():
+        if not remake and steps.committed_lock(environment) is not None:
+            continue
+        made, judged, end = steps.make_lock(environment)
+        if made is None:
+            _fail(f"{environment.name}: no lock, {judged.reason}: {judged.message.strip()}")
+        else:
+            (folder / f"{environment.name}.txt").write_text(made.text, encoding="utf-8")
+            state = "refused" if judged.outcome is Outcome.FAILED else "resolved"
+            typer.echo(f"{environment.name}: {state} [{end.seconds:.1f} s]")
+
+
+@app.command()
+def report(
+    spec: Spec = None,
+    profile: Profile = None,
+    store: StoreFolder = None,
+    reports: Annotated[Path | None, typer.Option(help="Where to (or MATRIX_REPORTS).")] = None,
+    fail_on: Annotated[
+        list[Verdict] | None, typer.Option(help="End with status 1 where a cell is this.")
+    ] = None,
+) -> None:
+    """Judge what was observed, write the report, print its summary."""
+    from matrix import report as rendering  # pandas takes half a second to import
+
+    settings = Settings.of(spec=spec, profile=profile, store=store, reports=reports)
+    table = Context(settings).judge.table()
+    rendering.write(table, settings.reports)
+    for line in rendering.summary(table, settings.reports):
+        typer.echo(line)
+    unwanted: set[Any] = set(fail_on or ())
+    if table.canaries == "void" or any(result.verdict in unwanted for result in table.cells):
+        raise typer.Exit(1)

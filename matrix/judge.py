@@ -1,0 +1,274 @@
+"""From observations to judged cells and the whole table. Pure over what it is given to read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import msgspec
+from packaging.requirements import Requirement
+
+from matrix.checks import judge
+from matrix.checks.evidence import (
+    Evidence,
+    EvidenceError,
+    Generation,
+    Load,
+    Reference,
+    Thresholds,
+    read_generation,
+    read_load,
+)
+from matrix.checkpoint.inspection import Inspection
+from matrix.keys import Key, Keys
+from matrix.observations import Observation
+from matrix.outcomes import Outcome, Reason, Stage, StageResult, Verdict
+from matrix.plan import Cell, Plan, Role, is_float_of
+from matrix.results import CellResult, EnvironmentResult, MatrixResult, Side
+from matrix.spec import LoadedSpec, SpecError
+from matrix.verdict import canaries, fold, stage_results
+
+ReadReference = Callable[[str], Reference | None]
+"""From a model's key to the float model's own answers, where they can be read."""
+
+
+def thresholds(loaded: LoadedSpec) -> Thresholds:
+    """Return the spec's thresholds; raise :class:`SpecError` where one is missing or unknown."""
+    try:
+        return msgspec.convert(loaded.spec.thresholds, Thresholds)
+    except msgspec.ValidationError as error:
+        known = ", ".join(Thresholds.__struct_fields__)
+        raise SpecError(loaded.file, "thresholds", str(error), f"The keys are: {known}") from None
+
+
+class Judge:
+    """Judges the cells of a plan by the observations that its keys lead to."""
+
+    def __init__(
+        self, loaded: LoadedSpec, plan: Plan, keys: Keys, read_reference: ReadReference
+    ) -> None:
+        self._spec = loaded.spec
+        self._thresholds = thresholds(loaded)
+        self._plan = plan
+        self._keys = keys
+        self._reference = cache(read_reference)
+        self.cell = cache(self._cell)
+
+    def table(self) -> MatrixResult:
+        """Judge all cells."""
+        cells = [self.cell(cell.id) for cell in self._plan.cells]
+        used = self._observations()
+        newest = max((observation.at for observation in used), default="")
+        names = {name for cell in cells for name in cell.departures}
+        departures = {n: self._spec.departures[n] for n in sorted(names)}
+        return MatrixResult(
+            profile=self._plan.profile,
+            runs=_runs(used),
+            finished=newest,
+            machine=_machine(used),
+            departures={n: f"{d.what}, because {d.why}" for n, d in departures.items()},
+            canaries=canaries(cells),
+            environments=[self._environment(name) for name in self._plan.environments],
+            cells=cells,
+        )
+
+    def keys_of(self, cell: Cell) -> dict[Stage, Key | None]:
+        """Return the key of each of a cell's ten stages, as far as they exist."""
+        keys, quantizer, engine = self._keys, cell.checkpoint.quantizer, cell.engine
+        return {
+            Stage.QUANTIZER_RESOLVE: keys.resolve(quantizer.environment),
+            Stage.QUANTIZER_INSTALL: keys.install(quantizer.environment),
+            Stage.QUANTIZER_IMPORT: keys.importing(quantizer),
+            Stage.QUANTIZE: keys.quantize(cell.checkpoint),
+            Stage.INSPECT: keys.inspect(cell.checkpoint),
+            Stage.ENGINE_RESOLVE: keys.resolve(engine.environment),
+            Stage.ENGINE_INSTALL: keys.install(engine.environment),
+            Stage.ENGINE_IMPORT: keys.importing(engine),
+            Stage.LOAD: keys.evaluate(cell, "load"),
+            Stage.GENERATE: keys.evaluate(cell, "generate"),
+        }
+
+    def _cell(self, cell_id: str) -> CellResult:
+        cell = next(cell for cell in self._plan.cells if cell.id == cell_id)
+        observations = self._observed(cell)
+        results = {stage: _result(stage, seen) for stage, seen in observations.items()}
+        if cell.exclusion is not None:
+            table = cell.exclusion
+            message = f"{table.reason} ({table.source})"
+            results[Stage.LOAD] = StageResult(Stage.LOAD, table.outcome, Reason.DECLARED, message)
+        evidence = self._evidence(cell, observations, results)
+        findings = judge(evidence) if evidence else []
+        stages = stage_results(results, findings)
+        judged = fold(stages, findings, float_works=self._float_works(cell))
+        generation = evidence.generation if evidence else None
+        return CellResult(
+            id=cell.id,
+            model=cell.checkpoint.model.name,
+            scheme=cell.checkpoint.scheme_name,
+            quantizer=self._side(cell.checkpoint.quantizer),
+            engine=self._side(cell.engine),
+            verdict=judged.verdict,
+            blame=judged.blame,
+            stage=judged.first_stage,
+            reason=judged.reason,
+            message=judged.message,
+            stages=stages,
+            findings=findings,
+            departures=self._departures(cell),
+            timings={stage: seen.seconds for stage, seen in observations.items()},
+            device="cpu",
+            output=generation.outputs[0].text if generation else "",
+            expected=evidence.reference.prompts[0].greedy_text if evidence else "",
+            canary=cell.canary,
+            command=self._command("--cell", cell.id),
+        )
+
+    def _observed(self, cell: Cell) -> dict[Stage, Observation]:
+        found = {stage: self._keys.observed(key) for stage, key in self.keys_of(cell).items()}
+        return {stage: seen for stage, seen in found.items() if seen is not None}
+
+    def _evidence(
+        self,
+        cell: Cell,
+        observations: dict[Stage, Observation],
+        results: dict[Stage, StageResult],
+    ) -> Evidence | None:
+        """Read what the stages left. One that cannot be read fails its stage, in ``results``."""
+        model = self._keys.passed(self._keys.build(cell.checkpoint.model))
+        reference = self._reference(model.key) if model else None
+        if reference is None:
+            return None
+
+        def read(stage: Stage, how: Callable[[Observation], Any]) -> Any:
+            seen = observations.get(stage)
+            if seen is None or seen.outcome is not Outcome.PASSED:
+                return None
+            try:
+                return how(seen)
+            except (EvidenceError, msgspec.ValidationError) as error:
+                results[stage] = StageResult(stage, Outcome.FAILED, Reason.UNREADABLE, str(error))
+                return None
+
+        inspection: Inspection | None = read(
+            Stage.INSPECT, lambda seen: msgspec.convert(seen.facts, Inspection)
+        )
+        load: Load | None = read(Stage.LOAD, lambda seen: read_load(seen.facts, seen.warnings))
+        generation: Generation | None = read(
+            Stage.GENERATE, lambda seen: read_generation(seen.facts, reference)
+        )
+        return Evidence(
+            tied=cell.checkpoint.model.tied,
+            quantized=cell.checkpoint.scheme is not None,
+            reference=reference,
+            thresholds=self._thresholds,
+            inspection=inspection,
+            load=load,
+            generation=generation,
+            float_generation=self._float_generation(cell, reference),
+        )
+
+    def _float_cell(self, cell: Cell) -> Cell | None:
+        return next((other for other in self._plan.cells if is_float_of(other, cell)), None)
+
+    def _float_generation(self, cell: Cell, reference: Reference) -> Generation | None:
+        twin = self._float_cell(cell)
+        seen = self._keys.passed(self._keys.evaluate(twin, "generate")) if twin else None
+        if seen is None:
+            return None
+        try:
+            return read_generation(seen.facts, reference)
+        except EvidenceError:
+            return None  # its own cell says so
+
+    def _float_works(self, cell: Cell) -> bool | None:
+        twin = self._float_cell(cell)
+        if twin is None:
+            return None
+        if twin.id == cell.id:
+            return False  # whatever is wrong with the float model's cell, no quantizer did it
+        match self.cell(twin.id).verdict:
+            case Verdict.WORKS:
+                return True
+            case Verdict.INFRA | Verdict.UNTESTED | Verdict.UNSUPPORTED:
+                return None
+            case _:
+                return False
+
+    def _departures(self, cell: Cell) -> list[str]:
+        roles = (cell.checkpoint.quantizer, cell.engine)
+        environments = (self._plan.environments[role.environment] for role in roles)
+        own = [name for role in roles for name in role.departures]
+        return sorted({*own, *(n for env in environments for n in env.departures)})
+
+    def _side(self, role: Role) -> Side:
+        installed = self._keys.passed(self._keys.install(role.environment))
+        facts = installed.facts if installed else {}
+        return Side(
+            name=role.name,
+            environment=role.environment,
+            packages=self._packages(role.environment),
+            torch=facts.get("torch", ""),
+            python=facts.get("python") or self._plan.environments[role.environment].python,
+            options=role.options,
+        )
+
+    def _packages(self, name: str) -> dict[str, str]:
+        """Return the environment's top packages, as installed or else as asked for."""
+        installed = self._keys.passed(self._keys.install(name))
+        versions = installed.facts.get("versions", {}) if installed else {}
+        asked = [Requirement(text) for text in self._plan.environments[name].requirements]
+        return {r.name: versions.get(r.name, str(r.specifier).lstrip("=")) for r in asked}
+
+    def _environment(self, name: str) -> EnvironmentResult:
+        """Judge an environment by the stages it goes through in the first role it plays."""
+        cells = [
+            cell
+            for cell in self._plan.cells
+            if name in (cell.checkpoint.quantizer.environment, cell.engine.environment)
+        ]
+        as_quantizer = cells[0].checkpoint.quantizer.environment == name
+        first = list(Stage).index(
+            Stage.QUANTIZER_RESOLVE if as_quantizer else Stage.ENGINE_RESOLVE
+        )
+        return EnvironmentResult(
+            name=name,
+            role="quantizer" if as_quantizer else "engine",
+            packages=self._packages(name),
+            stages=self.cell(cells[0].id).stages[first : first + 3],
+            cells=len(cells),
+            departures=self._plan.environments[name].departures,
+            command=self._command("--environment", name),
+        )
+
+    def _command(self, option: str, value: str) -> str:
+        profile = "" if self._plan.profile == "cpu" else f" --profile {self._plan.profile}"
+        return f".venv/bin/python -m matrix run{profile} {option} {value}"
+
+    def _observations(self) -> list[Observation]:
+        found: dict[str, Observation] = {}
+        for cell in self._plan.cells:
+            found |= {seen.key: seen for seen in self._observed(cell).values()}
+        return list(found.values())
+
+
+def _result(stage: Stage, seen: Observation) -> StageResult:
+    return StageResult(stage, seen.outcome, seen.reason, seen.message)
+
+
+def _runs(used: list[Observation]) -> list[str]:
+    first: dict[str, str] = {}
+    for observation in sorted(used, key=lambda seen: (seen.at, seen.key)):
+        first.setdefault(observation.run, observation.at)
+    return list(first)
+
+
+def _machine(used: list[Observation]) -> dict[str, str]:
+    """Return what the evidence was made on; several machines are named side by side."""
+    told = [seen.facts.get("machine", {}) for seen in used if seen.step == "install"]
+    fields = {name for machine in told for name in machine}
+    machine = {
+        name: ", ".join(sorted({str(found[name]) for found in told if name in found}))
+        for name in sorted(fields)
+    }
+    return {"device": ", ".join(sorted({seen.device for seen in used})), **machine}

@@ -1,0 +1,144 @@
+"""The harness's side of a probe: a server in an environment that imports once and forks per job.
+
+The protocol is described in docs/design.md. A job is a file, an answer is a file per step, and a
+line on a pipe says what happens; nothing the child says or leaves behind is trusted unread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from matrix.keys import CHILD
+from matrix.observations import End, Step, StepResult
+from matrix.processes import Child, child_environ
+from matrix.spec import Limits
+
+RESULT_BYTES = 32_000_000
+"""A step's result larger than this is not read."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """How one step of a job ended, and what it left."""
+
+    step: Step
+    end: End
+    result: StepResult | None
+    log: str
+
+
+class Probe:
+    """One server for one adapter in one environment. Leaving it ends all its processes."""
+
+    def __init__(
+        self,
+        python: Path,
+        adapter: Path,
+        *,
+        environ: Mapping[str, str],
+        departures: list[str],
+        work: Path,
+    ) -> None:
+        self._import_result = work / "import.json"
+        argv = [
+            str(python), "-P", str(CHILD), "--adapter", str(adapter),
+            "--import-result", str(self._import_result),
+        ]  # fmt: skip
+        for departure in departures:
+            argv += ["--departure", departure]
+        home = work / "home"
+        self._child = Child(argv, environ=child_environ(home, environ), cwd=home, events=True)
+        self._events: list[dict[str, Any]] = []
+        self._ended = False
+        self.alive = True
+        """Whether it can be given another job."""
+
+    def __enter__(self) -> Probe:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._child.end()
+
+    def importing(self, limits: Limits) -> Answer:
+        """Wait for the import of the package under test."""
+        end = self._watch(limits)
+        event = self._events.pop(0) if self._events else {}
+        self.alive = event.get("event") == "imported" and event.get("ok") is True
+        return Answer("import", end, read_result(self._import_result, "import"), self._log())
+
+    def perform(
+        self, job: Mapping[str, Any], steps: list[Step], limits: Mapping[Step, Limits], work: Path,
+        *, fork: bool,
+    ) -> Iterator[Answer]:  # fmt: skip
+        """Have a job done; give each step's answer as it ends. Stops at one that did not pass."""
+        results = work / "results"
+        results.mkdir()
+        file = work / "job.json"
+        file.write_text(json.dumps({"schema": 1, "stages": steps, "results": str(results), **job}))
+        self.alive = self.alive and fork
+        self._child.send(json.dumps({"job": str(file), "fork": fork}))
+        for index, step in enumerate(steps):
+            end = self._step(limits[step], steps[index + 1 :])
+            result = read_result(results / f"{step}.json", step)
+            answer = Answer(step, end, result, self._log())
+            yield answer
+            if result is None or not result.ok:
+                # A step that was followed by another and yet left no result: not to be relied on.
+                self.alive = self.alive and self._ended
+                return
+
+    def _step(self, limits: Limits, later: list[Step]) -> End:
+        """Wait until a step is over: the next one begins, or the job ends."""
+        seconds, peak = 0.0, 0
+        while True:
+            end = self._watch(limits)
+            seconds, peak = seconds + end.seconds, max(peak, end.peak_bytes)
+            event = self._events.pop(0) if self._events else {}
+            over = event.get("event") == "stage" and event.get("stage") in later
+            self._ended = event.get("event") == "ended"
+            if self._ended:
+                status = event.get("status")
+                end = End(status=status if isinstance(status, int) else None)
+            if over or not event or self._ended:
+                self.alive = self.alive and bool(event)
+                return msgspec.structs.replace(end, seconds=seconds, peak_bytes=peak)
+
+    def _watch(self, limits: Limits) -> End:
+        if self._events:
+            return End()
+        return self._child.watch(limits, self._heard)
+
+    def _heard(self, line: str) -> bool:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            return False
+        if not isinstance(event, dict):
+            return False
+        self._events.append(event)
+        return True
+
+    def _log(self) -> str:
+        self._child.drain()
+        return self._child.log.take()
+
+
+def read_result(file: Path, step: Step) -> StepResult | None:
+    """Return what a step left, or ``None`` where it left nothing that can be read as a result."""
+    try:
+        if file.is_symlink() or file.stat().st_size > RESULT_BYTES:
+            return None
+        result = msgspec.json.decode(file.read_bytes(), type=StepResult)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return result if result.stage == step else None

@@ -1,0 +1,250 @@
+"""A run: everything of a selection that has not been observed yet, environment by environment.
+
+What is finished stays finished: a step whose key has a final observation is never begun again, so
+a run that was killed goes on where it was, and one with nothing to do starts no process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from filelock import FileLock
+
+from matrix import environments
+from matrix.keys import Key, builder
+from matrix.observations import Judged, Observation, Step, judge_end
+from matrix.outcomes import Outcome, Reason
+from matrix.plan import Cell, Checkpoint, Model, Plan, Role, Selection
+from matrix.probes import Answer, Probe
+from matrix.spec import Environment, Limits
+from matrix.steps import Steps
+
+REPEATED = (Reason.CRASH, Reason.TIMEOUT, Reason.SILENCE, Reason.OOM, Reason.NO_RESULT)
+"""Ends of a forked child that count only when a fresh process ends so as well."""
+
+
+class Task(msgspec.Struct, frozen=True):
+    """One job for a probe: its steps, their keys, and what to do with what it makes."""
+
+    label: str
+    steps: dict[Step, Key]
+    job: dict[str, Any]
+    publish: Callable[[Key, Path], dict[str, Any]] | None = None
+
+
+class Run:
+    """Performs a selection of a plan. ``tell`` is given a line for each thing that happens."""
+
+    def __init__(self, plan: Plan, steps: Steps, tell: Callable[[str], None], fork: bool) -> None:
+        self._plan = plan
+        self._steps = steps
+        self._keys = steps.keys
+        self._tell = tell
+        self._fork = fork
+        limits = steps.limits
+        self._limits: dict[Step, Limits] = {
+            "import": limits.importing,
+            "build": limits.build,
+            "quantize": limits.quantize,
+            "load": limits.load,
+            "generate": limits.generate,
+        }
+
+    def perform(self, selection: Selection) -> None:
+        """Do all that a selection still needs."""
+        self._steps.store.sweep()
+        for name in selection.environments:
+            lock = self._steps.store.path("environments", f"{name}.lock")
+            with FileLock(lock):
+                self._environment(self._plan.environments[name], selection)
+
+    def _environment(self, environment: Environment, selection: Selection) -> None:
+        name = environment.name
+        if not self._keys.settled(self._keys.resolve(name)):
+            self._say(name, "resolve", self._steps.resolve(environment))
+        if not self._keys.settled(self._keys.install(name)):
+            installed = self._steps.install(environment)
+            if installed is not None:
+                self._say(name, "install", installed)
+        for role, tasks in self._roles(environment, selection):
+            self._role(environment, role, tasks)
+        for checkpoint in selection.checkpoints:
+            if checkpoint.quantizer.environment == name:
+                self._inspect(checkpoint)
+
+    def _roles(
+        self, environment: Environment, selection: Selection
+    ) -> Iterator[tuple[Role, Callable[[], list[Task]]]]:
+        """Give each role the environment plays in a selection, with what it has to do."""
+        name = environment.name
+        models = {c.model.name: c.model for c in selection.checkpoints}.values()
+        here = [model for model in models if model.environment == name]
+        for adapter in dict.fromkeys(model.adapter for model in here):
+            mine = [model for model in here if model.adapter == adapter]
+            yield builder(mine[0]), partial(self._builds, mine)
+        quantizers = {c.quantizer.name: c.quantizer for c in selection.checkpoints if c.scheme}
+        for role in quantizers.values():
+            if role.environment == name:
+                made = [c for c in selection.checkpoints if c.quantizer == role]
+                yield role, partial(self._quantizations, made)
+        for role in {c.engine.name: c.engine for c in selection.cells}.values():
+            if role.environment == name:
+                cells = [c for c in selection.cells if c.engine == role]
+                yield role, partial(self._evaluations, cells)
+
+    def _builds(self, models: list[Model]) -> list[Task]:
+        tasks = []
+        for model in models:
+            key = self._keys.build(model)
+            if key is None or self._keys.settled(key):
+                continue
+            recipe = {**model.recipe, "tie_word_embeddings": model.tied}
+            job = {"options": {}, "departures": [], "recipe": recipe}
+            publish = self._steps.publish_model
+            tasks.append(Task(f"build {model.name}", {"build": key}, job, publish))
+        return tasks
+
+    def _quantizations(self, checkpoints: list[Checkpoint]) -> list[Task]:
+        tasks = []
+        for checkpoint in checkpoints:
+            key = self._keys.quantize(checkpoint)
+            if key is None or self._keys.settled(key):
+                continue
+            job = {
+                "options": checkpoint.quantizer.options,
+                "departures": checkpoint.quantizer.departures,
+                "model": str(self._steps.model_folder(checkpoint) / "model"),
+                "scheme": msgspec.to_builtins(checkpoint.scheme),
+                "calibration": self._steps.reference(checkpoint).calibration,
+            }
+            publish = self._steps.publish_checkpoint
+            tasks.append(Task(f"quantize {checkpoint.id}", {"quantize": key}, job, publish))
+        return tasks
+
+    def _evaluations(self, cells: list[Cell]) -> list[Task]:
+        tasks = []
+        for cell in cells:
+            load, generate = (self._keys.evaluate(cell, step) for step in ("load", "generate"))
+            if load is None or generate is None:
+                continue
+            if self._keys.settled(load) and (
+                self._keys.settled(generate) or not self._keys.passed(load)
+            ):
+                continue
+            reference = self._steps.reference(cell.checkpoint)
+            job = {
+                "options": cell.engine.options,
+                "departures": cell.engine.departures,
+                "checkpoint": str(self._steps.checkpoint_folder(cell.checkpoint)),
+                "prompts": [{"text": p.text, "ids": p.ids} for p in reference.prompts],
+                "held_out": [{"ids": text.ids} for text in reference.held_out],
+                "max_new_tokens": reference.max_new_tokens,
+            }
+            steps: dict[Step, Key] = {"load": load, "generate": generate}
+            tasks.append(Task(f"load and run {cell.checkpoint.id}", steps, job))
+        return tasks
+
+    def _role(
+        self, environment: Environment, role: Role, tasks: Callable[[], list[Task]]
+    ) -> None:
+        """Import once, then do the tasks, each in a child of its own."""
+        importing = self._keys.importing(role)
+        if importing is None:
+            return
+        known = self._keys.settled(importing)
+        if known and not (self._keys.passed(importing) and tasks()):
+            return
+        installed = self._steps.install(environment)  # it may have been removed since
+        if installed is None or installed.outcome is not Outcome.PASSED:
+            return
+        with ExitStack() as stack:
+            probe = self._start(environment, role, importing, stack)
+            if not self._keys.passed(importing):
+                return
+            for task in tasks():
+                if not probe.alive:
+                    stack.close()
+                    probe = self._start(environment, role, importing, stack)
+                ended = self._task(probe, role, task, attempt=1)
+                if self._fork and any(
+                    answer.reason in REPEATED for answer in ended
+                ):
+                    stack.close()
+                    probe = self._start(environment, role, importing, stack)
+                    self._task(probe, role, task, attempt=2)
+
+    def _start(
+        self, environment: Environment, role: Role, importing: Key, stack: ExitStack
+    ) -> Probe:
+        """Start a probe's server and keep how its import ended, where that is news."""
+        work = stack.enter_context(self._steps.work("probe"))
+        probe = stack.enter_context(
+            Probe(
+                environments.python_of(self._steps.folder(environment)),
+                role.adapter,
+                environ=environment.environ,
+                departures=role.departures,
+                work=work,
+            )
+        )
+        answer = probe.importing(self._limits["import"])
+        if not self._keys.settled(importing):
+            observation = self._steps.imported(importing, answer, role.needs_hardware)
+            self._say(environment.name, "import", observation)
+        return probe
+
+    def _task(self, probe: Probe, role: Role, task: Task, attempt: int) -> list[Judged]:
+        """Have a job done and keep each step's answer.
+
+        A first attempt that ended in a way that is repeated keeps nothing of the step at fault.
+        """
+        judged: list[Judged] = []
+        with self._steps.work("job") as work:
+            output = work / "output"
+            job = {**task.job, "output": str(output)}
+            fork = self._fork and attempt == 1
+            for answer in probe.perform(job, list(task.steps), self._limits, work, fork=fork):
+                judged.append(judge_end(answer.end, answer.result, role.needs_hardware))
+                if fork and judged[-1].reason in REPEATED:
+                    self._tell(f"{task.label}: {judged[-1].message}; again in a fresh process")
+                    continue
+                self._keep(task, role, answer, judged[-1], output, attempt)
+        return judged
+
+    def _keep(
+        self, task: Task, role: Role, answer: Answer, judged: Judged, output: Path, attempt: int
+    ) -> None:
+        key = task.steps[answer.step]
+        if self._keys.settled(key):
+            return
+        if task.publish is not None:
+            observation = self._steps.made(
+                key, answer, output, task.publish, role.needs_hardware, attempt
+            )
+        else:
+            facts = answer.result.facts if answer.result else {}
+            observation = self._steps.keep(
+                key, judged, answer.end, result=answer.result, facts=facts, log=answer.log,
+                attempt=attempt,
+            )  # fmt: skip
+        self._say(role.environment, task.label if answer.step != "generate" else "", observation)
+
+    def _inspect(self, checkpoint: Checkpoint) -> None:
+        key = self._keys.inspect(checkpoint)
+        if key is not None and not self._keys.settled(key):
+            observation = self._steps.inspect(checkpoint, key)
+            self._say(checkpoint.quantizer.environment, f"inspect {checkpoint.id}", observation)
+
+    def _say(self, where: str, what: str, observation: Observation) -> None:
+        if not what:
+            return
+        end = str(observation.outcome)
+        if observation.outcome is not Outcome.PASSED:
+            first_line = observation.message.strip().splitlines()[:1]
+            end += f" ({observation.reason}) {first_line[0][:160] if first_line else ''}"
+        self._tell(f"{where}: {what}: {end} [{observation.seconds:.1f} s]")

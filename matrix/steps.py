@@ -1,0 +1,275 @@
+"""Each step performed for real, ending as one observation in the store."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from matrix import environments
+from matrix.checks.evidence import EvidenceError, Reference, read_reference
+from matrix.hardware import machine
+from matrix.keys import Key, Keys
+from matrix.observations import (
+    End,
+    Judged,
+    Observation,
+    StepResult,
+    judge_end,
+    judge_tool,
+)
+from matrix.outcomes import Outcome, Reason
+from matrix.plan import Checkpoint
+from matrix.probes import Answer
+from matrix.processes import child_environ, run
+from matrix.spec import Environment, LoadedSpec
+from matrix.store import Store, write_atomically
+
+REPOSITORY = Path(__file__).parent.parent
+TRIES = 2
+"""How often trouble of the network or the machine is met with another try."""
+
+
+class Steps:
+    """Performs steps and keeps what they left. The host's environment and clock are passed in."""
+
+    def __init__(
+        self,
+        loaded: LoadedSpec,
+        store: Store,
+        keys: Keys,
+        host: Mapping[str, str],
+        now: Callable[[], datetime],
+    ) -> None:
+        self.loaded = loaded
+        self.limits = loaded.spec.limits
+        self.store = store
+        self.keys = keys
+        self._host = host
+        self._now = now
+
+    def work(self, kind: str) -> AbstractContextManager[Path]:
+        """Give a fresh folder that goes away afterwards."""
+        return self.store.work(kind)
+
+    def keep(
+        self,
+        key: Key,
+        judged: Judged,
+        end: End,
+        *,
+        result: StepResult | None = None,
+        facts: Mapping[str, Any] | None = None,
+        log: str = "",
+        attempt: int = 1,
+        device: str = "cpu",
+    ) -> Observation:
+        """Make one observation of how a step ended."""
+        exception = result.exception if result else None
+        observation = Observation(
+            key=key.value,
+            inputs=key.inputs,
+            step=key.step,
+            subject=key.subject,
+            outcome=judged.outcome,
+            reason=judged.reason,
+            message=judged.message,
+            exception=exception.type if exception else "",
+            traceback=exception.traceback if exception else "",
+            warnings=result.warnings if result else [],
+            facts=dict(facts or {}),
+            departures=key.departures,
+            device=device,
+            seconds=round(end.seconds, 3),
+            peak_bytes=max(end.peak_bytes, result.peak_rss_bytes if result else 0),
+            log="" if judged.outcome is Outcome.PASSED and key.step != "load" else log,
+            run=self.store.run,
+            attempt=attempt,
+            at=self._now().isoformat(timespec="milliseconds"),
+        )
+        self.store.keep(observation)
+        return observation
+
+    def resolve(self, environment: Environment) -> Observation:
+        """Read the lock, or have uv make it."""
+        key = self.keys.resolve(environment.name)
+        lock = self.lock(environment)
+        if lock is not None:
+            return self._resolved(key, lock, End())
+        judged, end = Judged(Outcome.INFRA), End()
+        for _ in range(TRIES):
+            lock, judged, end = self.make_lock(environment)
+            if lock is not None:
+                write_atomically(self._own_lock(environment), lock.text.encode())
+                return self._resolved(key, lock, end)
+        return self.keep(key, judged, end)
+
+    def _resolved(self, key: Key, lock: environments.Lock, end: End) -> Observation:
+        judged = Judged(Outcome.PASSED)
+        if lock.refusal:
+            judged = Judged(Outcome.FAILED, Reason.UNRESOLVABLE, lock.refusal)
+        return self.keep(key, judged, end, facts={"lock": lock.digest})
+
+    def make_lock(self, environment: Environment) -> tuple[environments.Lock | None, Judged, End]:
+        """Ask uv for a lock, in a folder of its own."""
+        with self.work("lock") as work:
+            return environments.make_lock(environment, work, self._host, self.limits.resolve)
+
+    def lock(self, environment: Environment) -> environments.Lock | None:
+        """Return the lock that answers today's inputs: the committed one, or the store's."""
+        own = self._own_lock(environment)
+        return self.committed_lock(environment) or environments.read_lock(own, environment)
+
+    def committed_lock(self, environment: Environment) -> environments.Lock | None:
+        """Return the lock beside the spec where it answers today's inputs."""
+        file = self.loaded.file.parent / "locks" / f"{environment.name}.txt"
+        return environments.read_lock(file, environment)
+
+    def _own_lock(self, environment: Environment) -> Path:
+        return self.store.path("locks", f"{environment.name}.txt")
+
+    def folder(self, environment: Environment) -> Path:
+        """Return where an environment's virtualenv lies."""
+        return self.store.path("environments", environment.name)
+
+    def install(self, environment: Environment) -> Observation | None:
+        """Have the virtualenv built where it is not; ``None`` where there is nothing to build.
+
+        An environment whose failure to install was observed before is not tried again.
+        """
+        key = self.keys.install(environment.name)
+        if key is None:
+            return None
+        known = self.keys.observed(key)
+        folder = self.folder(environment)
+        if known is not None and known.final:
+            if known.outcome is not Outcome.PASSED or environments.is_built(folder, key.value):
+                return known
+        lock = self.lock(environment)
+        if lock is None:
+            return None
+        judged, end, log = Judged(Outcome.INFRA), End(), ""
+        for _ in range(TRIES):
+            with self.work("install") as work:
+                judged, end, log = environments.build(
+                    environment, lock, folder, work, self._host, self.limits.install
+                )
+            if judged.outcome is not Outcome.INFRA:
+                break
+        facts = self._installed(environment) if judged.outcome is Outcome.PASSED else {}
+        if judged.outcome is Outcome.PASSED:
+            environments.commit(folder, key.value)
+        if known is not None and known.final:
+            return known
+        return self.keep(key, judged, end, facts=facts, log=log)
+
+    def _installed(self, environment: Environment) -> dict[str, Any]:
+        folder = self.folder(environment)
+        versions = environments.installed(folder)
+        return {
+            "python": environments.python_version(folder),
+            "torch": versions.get("torch", ""),
+            "versions": versions,
+            "machine": machine(),
+        }
+
+    def imported(self, key: Key, answer: Answer, needs_hardware: list[str]) -> Observation:
+        """Keep how an import ended."""
+        judged = judge_end(answer.end, answer.result, needs_hardware)
+        facts = dict(answer.result.facts) if answer.result and answer.result.ok else {}
+        facts.pop("versions", None)  # the install's observation has them
+        device = str(facts.get("device", "cpu"))
+        return self.keep(
+            key, judged, answer.end, result=answer.result, facts=facts, log=answer.log,
+            device=device,
+        )  # fmt: skip
+
+    def inspect(self, checkpoint: Checkpoint, key: Key) -> Observation:
+        """Read a checkpoint independently, in a bounded child of the harness's own interpreter."""
+        made, original = self.checkpoint_folder(checkpoint), self.model_folder(checkpoint)
+        with self.work("inspect") as work:
+            output = work / "inspection.json"
+            argv = [
+                sys.executable, "-m", "matrix.checkpoint", str(made),
+                "--original", str(original / "model"), "--output", str(output),
+            ]  # fmt: skip
+            environ = child_environ(work / "home", {})
+            end, log = run(argv, environ, REPOSITORY, self.limits.inspect)
+            facts = _facts(output)
+        judged = judge_tool(end, log, Reason.UNREADABLE)
+        if end.limit:
+            judged = judge_end(end, None, [])
+        elif judged.outcome is Outcome.PASSED and facts is None:
+            judged = Judged(Outcome.FAILED, Reason.NO_RESULT, "the inspection left no result")
+        return self.keep(key, judged, end, facts=facts or {}, log=log)
+
+    def model_folder(self, checkpoint: Checkpoint) -> Path:
+        """Return the folder of a checkpoint's float model."""
+        key = self.keys.build(checkpoint.model)
+        return self.store.model(key.value if key else "")
+
+    def checkpoint_folder(self, checkpoint: Checkpoint) -> Path:
+        """Return the files that an engine is given."""
+        if checkpoint.scheme is None:
+            return self.model_folder(checkpoint) / "model"
+        key = self.keys.quantize(checkpoint)
+        return self.store.checkpoint(key.value if key else "") / "checkpoint"
+
+    def reference(self, checkpoint: Checkpoint) -> Reference:
+        """Return the float model's own answers."""
+        return read_reference((self.model_folder(checkpoint) / "reference.json").read_bytes())
+
+    def publish_model(self, key: Key, output: Path) -> dict[str, Any]:
+        """Make a built model visible; return what its observation says of it.
+
+        Raises :class:`EvidenceError` where its reference cannot be read.
+        """
+        reference = read_reference((output / "reference.json").read_bytes())
+        self.store.publish(output, "models", key.value)
+        return {"tensors_sha256": reference.tensors_sha256}
+
+    def publish_checkpoint(self, key: Key, output: Path) -> dict[str, Any]:
+        """Make a checkpoint visible, with its provenance beside it."""
+        whole = output.parent / "whole"
+        whole.mkdir()
+        output.replace(whole / "checkpoint")
+        provenance = {"id": key.subject, "key": key.value, "inputs": key.inputs,
+                      "departures": key.departures, "run": self.store.run}  # fmt: skip
+        (whole / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True))
+        self.store.publish(whole, "checkpoints", key.value)
+        return {}
+
+    def made(
+        self,
+        key: Key,
+        answer: Answer,
+        output: Path,
+        publish: Callable[[Key, Path], dict[str, Any]],
+        needs_hardware: list[str],
+        attempt: int,
+    ) -> Observation:
+        """Keep how a model or checkpoint was made; the folder counts only where that passed."""
+        judged = judge_end(answer.end, answer.result, needs_hardware)
+        facts: dict[str, Any] = {}
+        if judged.outcome is Outcome.PASSED:
+            try:
+                facts = {**(answer.result.facts if answer.result else {}), **publish(key, output)}
+            except (EvidenceError, FileNotFoundError) as error:
+                judged = Judged(Outcome.FAILED, Reason.NO_RESULT, str(error))
+        return self.keep(
+            key, judged, answer.end, result=answer.result, facts=facts, log=answer.log,
+            attempt=attempt,
+        )  # fmt: skip
+
+
+def _facts(file: Path) -> dict[str, Any] | None:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.MsgspecError):
+        return None

@@ -1,0 +1,95 @@
+"""Sessions made from the plan: one per environment, then ``matrix``; and ``tests``, ``lint``.
+
+Nox orders them; building and running is the harness's own work, done by the interpreter nox runs
+in (``venv_backend="none"``), so that nothing of ours is installed into what is tested, and an
+environment that cannot be built is a result and not an error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import nox
+
+from matrix.context import Context, Settings
+from matrix.plan import requirements_of
+from matrix.processes import die_with_parent
+from matrix.spec import SpecError
+
+nox.needs_version = ">=2026.4"
+nox.options.sessions = ["matrix"]
+nox.options.default_venv_backend = "none"
+
+if "--parallel-worker" in sys.argv:
+    die_with_parent()  # nox -j starts each session in a process of its own
+else:
+    os.environ.pop("MATRIX_PROGRESS", None)
+    if not sys.stdout.isatty():
+        # Nox buffers what a parallel session prints; progress goes straight to the log.
+        os.environ["MATRIX_STREAM"] = f"/proc/{os.getpid()}/fd/2"
+if "--parallel-worker" in sys.argv and "MATRIX_STREAM" in os.environ:
+    os.environ["MATRIX_PROGRESS"] = os.environ["MATRIX_STREAM"]
+
+try:
+    context = Context(Settings.of())
+except SpecError as error:
+    sys.exit(f"error: {error}")
+os.environ["MATRIX_RUN"] = context.settings.run
+os.environ["MATRIX_UNDER_NOX"] = "1"
+
+
+def run(session: nox.Session, *arguments: str, success: tuple[int, ...] = (0,)) -> None:
+    """Run a module with the harness's own interpreter."""
+    session.run(sys.executable, "-m", *arguments, external=True, success_codes=success)
+
+
+def environment_session(name: str, requires: list[str]) -> None:
+    """Make the session of one environment."""
+
+    @nox.session(name=name, requires=requires, default=False, allow_parallel=True)
+    def environment(session: nox.Session) -> None:
+        if context.unfinished(name):
+            run(session, "matrix", "run", "--environment", name)
+        if context.suite_is_current(name):
+            session.log(f"{name}: nothing has changed")
+            return
+        # A broken combination is a result: failing tests (1) and none collected (5) are answers.
+        run(session, "pytest", "-q", "--no-header", "--tb=no", "-r", "N", "tests/compat",
+            "--environment", name, success=(0, 1, 5))  # fmt: skip
+
+    environment.__doc__ = f"Build {name}, run its probes, judge what they left."
+
+
+for environment_name, needed in requirements_of(context.plan).items():
+    environment_session(environment_name, needed)
+
+
+@nox.session(requires=list(context.plan.environments), default=True)
+def matrix(session: nox.Session) -> None:
+    """Run the whole profile (MATRIX_PROFILE, default cpu) and write reports/. Goes on where it was."""
+    run(session, "matrix", "report", *session.posargs)
+
+
+@nox.session(default=False)
+def report(session: nox.Session) -> None:
+    """Write reports/ from what has been observed, without running anything."""
+    run(session, "matrix", "report", *session.posargs)
+
+
+@nox.session(default=False)
+def tests(session: nox.Session) -> None:
+    """Run the project's own tests, with a real smoke run (real AutoAWQ, real vLLM)."""
+    run(session, "pytest", *session.posargs)
+
+
+@nox.session(default=False)
+def lint(session: nox.Session) -> None:
+    """Check style, types, workflows."""
+    run(session, "ruff", "check", ".")
+    run(session, "ruff", "format", "--check", ".")
+    run(session, "mypy")
+    workflows = [".github/workflows/ci.yml", ".github/workflows/nightly.yml"]
+    run(session, "check_jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    zizmor = os.path.join(os.path.dirname(sys.executable), "zizmor")  # noqa: PTH118, PTH120
+    session.run(zizmor, "--offline", "--no-progress", "--quiet", *workflows, external=True)

@@ -1,0 +1,93 @@
+"""The compatibility suite: one test per subject, stage and check, bound to what was observed.
+
+It runs in the harness's own interpreter, after an environment's probes: what it judges are
+observations, so an environment that cannot even be resolved is judged like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import pytest
+
+from matrix.context import Context, Settings
+from matrix.outcomes import Finding, Stage, StageResult
+from matrix.plan import Cell
+from matrix.results import CellResult
+from matrix.store import Record
+
+ENVIRONMENT = (Stage.QUANTIZER_RESOLVE, Stage.QUANTIZER_INSTALL, Stage.QUANTIZER_IMPORT)
+CHECKPOINT = (Stage.QUANTIZE, Stage.INSPECT)
+ENGINE = (Stage.ENGINE_RESOLVE, Stage.ENGINE_INSTALL, Stage.ENGINE_IMPORT)
+CELL = (Stage.LOAD, Stage.GENERATE)
+
+
+class Subject(NamedTuple):
+    """What a test is about, by the name it has in records, with the cell that shows it."""
+
+    name: str
+    cell: Cell
+    stages: tuple[Stage, ...]
+
+
+def subjects(context: Context, environment: str | None) -> Iterator[Subject]:
+    """Give every environment, checkpoint and cell once, or those of one environment."""
+    seen: set[tuple[str, Stage]] = set()
+    for cell in context.plan.cells:
+        quantizer, engine = cell.checkpoint.quantizer.environment, cell.engine.environment
+        for name, where, stages in (
+            (quantizer, quantizer, ENVIRONMENT),
+            (cell.checkpoint.id, quantizer, CHECKPOINT),
+            (engine, engine, ENGINE),
+            (cell.id, engine, CELL),
+        ):
+            if environment in (None, where) and (name, stages[0]) not in seen:
+                seen.add((name, stages[0]))
+                yield Subject(name, cell, stages)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make a test for each stage and each finding of every subject."""
+    context = Context(Settings.of())
+    environment = metafunc.config.getoption("--environment")
+    results: list[tuple[Subject, StageResult]] = []
+    findings: list[tuple[Subject, Finding]] = []
+    for subject in subjects(context, environment):
+        judged: CellResult = context.judge.cell(subject.cell.id)
+        results += [(subject, r) for r in judged.stages if r.stage in subject.stages]
+        findings += [(subject, f) for f in judged.findings if f.stage in subject.stages]
+    if "result" in metafunc.fixturenames:
+        names = [f"{subject.name}-{result.stage}" for subject, result in results]
+        metafunc.parametrize("result", [result for _, result in results], ids=names)
+    if "finding" in metafunc.fixturenames:
+        names = [f"{subject.name}-{finding.check}" for subject, finding in findings]
+        metafunc.parametrize("finding", [finding for _, finding in findings], ids=names)
+        metafunc.config.stash.setdefault(FINDINGS, []).extend(findings)
+
+
+FINDINGS = pytest.StashKey[list[tuple[Subject, Finding]]]()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Add what the checks said to the records, and note what was judged."""
+    context = Context(Settings.of())
+    for subject, finding in session.config.stash.get(FINDINGS, []):
+        key = context.judge.keys_of(subject.cell)[finding.stage]
+        context.store.append(
+            Record(
+                run=context.settings.run,
+                at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                subject=subject.name,
+                step="check",
+                key=key.value if key else "",
+                outcome=finding.judgement,
+                check=finding.check,
+                value=finding.value,
+                threshold=finding.threshold,
+            )
+        )
+    environment = session.config.getoption("--environment")
+    if environment is not None and not session.config.option.collectonly:
+        context.suite_has_run(environment)

@@ -57,7 +57,9 @@ class PackedLinear:
 
     def weight(self) -> Floats:
         """Return the weight that the packed form stands for, [out, in]."""
-        return self.levels * self.steps
+        # Scales that are not finite are for the caller to find.
+        with np.errstate(all="ignore"):
+            return self.levels * self.steps
 
 
 def unpack(packed: npt.NDArray[np.int32]) -> Codes:

@@ -58,15 +58,20 @@ class WeightComparison(msgspec.Struct, frozen=True, kw_only=True):
     error: float | None = None
     """RMS of the difference over RMS of the original, both times the norm before them."""
     ratio: float | None = None
-    """Median over the rows of the scale of what is stored against the original; 1 is right."""
+    """Median over the rows of the scale of what is stored against the original; 1 is right.
+
+    For two Linears folded into each other, of the product of both scales: damage to either
+    shows in both.
+    """
     row: float | None = None
     """The row scale farthest from 1."""
     column: float | None = None
     """The column scale farthest from 1."""
-    step: float | None = None
-    """Largest distance of an unclipped weight from the original, in quantization steps.
+    group: float | None = None
+    """How far the scale of one group of one row is off at the least, as a share of it.
 
-    Rounding to nearest gives 0.5 at most. ``None`` for what is not packed.
+    Only what rounding to nearest cannot explain counts, so it is 0 for a good layer. ``None`` for
+    what is not packed.
     """
     not_finite: int = 0
     """How many values are not finite."""

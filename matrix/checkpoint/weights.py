@@ -10,9 +10,10 @@ AWQ multiplies the input columns of a Linear by factors s and divides what comes
   changes one of them alone can hide in it, because the product of the two must come out as it was.
 
 Two measures are taken. Scales (of a layer, its rows, its columns) by least squares over the
-weights that are not at the end of their range. And, finer, the distance of each such weight from
-the original in quantization steps: rounding to nearest leaves at most half a step, whatever the
-weights, so one wrong scale of one group of one row stands out.
+weights that are not at the end of their range. And, sharper, the scale of each group of each row:
+rounding to nearest leaves at most half a step, so every weight bounds the scale from both sides,
+and all of a group's weights together within about half a percent. What is outside these bounds no
+rounding explains.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ from matrix.checkpoint.awq import PackedLinear
 from matrix.checkpoint.inspection import WeightComparison
 from matrix.checkpoint.tensors import Floats
 
-_TINY = 1e-12
+_HALF_STEP = 0.53
+"""How far rounding to nearest leaves a weight, in steps: half a step, and a little because the
+folded weight, its norm and its scale are each rounded to 16 bits as well (2^-11 of 15 steps)."""
+_FAR = 1e6
+"""Stands for any deviation larger than this, so that it can be written as JSON."""
 
 Doubles = npt.NDArray[np.float64]
 
@@ -59,7 +64,7 @@ def _over(top: npt.NDArray[np.floating], bottom: npt.NDArray[np.floating]) -> Fl
 def compare(pair: Pair) -> WeightComparison:
     """Compare a Linear that is folded into nothing but the norm before it."""
     rows, columns = _scales(pair)
-    return _compared(pair, np.ones((1, 1)), rows, columns)
+    return _compared(pair, np.ones((1, 1)), rows, columns, rows)
 
 
 def compare_folded(
@@ -84,8 +89,8 @@ def compare_folded(
     _, first_columns = _scales(first, by_row)
     second_rows, _ = _scales(second, by_column)
     return (
-        _compared(first, by_row, products, first_columns),
-        _compared(second, by_column, second_rows, products),
+        _compared(first, by_row, products, first_columns, products),
+        _compared(second, by_column, second_rows, products, products),
         factors,
     )
 
@@ -116,33 +121,52 @@ def _mean_scale(both: Doubles, square: Doubles) -> Doubles:
 def _factors(first: Pair, second: Pair, row_of: npt.NDArray[np.intp]) -> Doubles:
     """Return the fold's factor for each row of ``first``, [out of first].
 
-    Rounding to nearest bounds it from every unclipped weight: target x factor is within half a
-    step of what is stored. Both Linears bound the same factor, the second by its inverse.
+    It is what the weights of both Linears allow: the second bounds it by its inverse.
     """
-    low, high = _bounds(first, axis=1)
-    second_low, second_high = _bounds(second, axis=0)
+    low, high = _bounds(first, np.ones((1, 1)))
+    low, high = low.max(axis=1), high.min(axis=1)
+    second_low, second_high = _bounds(second, np.ones((1, 1)))
     with np.errstate(all="ignore"):
-        np.maximum.at(low, row_of, 1 / second_high)
-        np.minimum.at(high, row_of, 1 / second_low)
+        np.maximum.at(low, row_of, 1 / second_high.min(axis=0))
+        np.minimum.at(high, row_of, 1 / second_low.max(axis=0))
         factors = np.sqrt(low * high)
     usable = np.isfinite(factors) & (factors > 0)
     return np.where(usable, factors, 1.0)
 
 
-def _bounds(pair: Pair, axis: int) -> tuple[Doubles, Doubles]:
-    """Return the least and the greatest factor by which the target can have been multiplied."""
-    target, steps, levels = pair.target, pair.packed.steps, pair.packed.levels
-    kept = ~pair.packed.clipped & np.isfinite(target) & (target != 0) & np.isfinite(steps)
+def _bounds(pair: Pair, factor: Doubles) -> tuple[Doubles, Doubles]:
+    """Return between which scales against the target each weight is its rounding, [out, in].
+
+    ``factor`` is what the fold multiplied the target by. A weight at the end of its range, or
+    with nothing to compare it with, has no bounds.
+    """
+    levels = pair.packed.levels.astype(np.float64)
     with np.errstate(all="ignore"):
-        one = (levels - 0.5) * steps / target
-        other = (levels + 0.5) * steps / target
-    low = np.where(kept, np.minimum(one, other), -np.inf).max(axis=axis)
-    high = np.where(kept, np.maximum(one, other), np.inf).min(axis=axis)
-    return low.astype(np.float64), high.astype(np.float64)
+        target = pair.target * factor / pair.packed.steps
+        one, other = (levels - _HALF_STEP) / target, (levels + _HALF_STEP) / target
+    bounded = ~(pair.packed.clipped | np.isnan(target) | (target == 0))
+    low = np.where(bounded, np.minimum(one, other), -np.inf)
+    high = np.where(bounded, np.maximum(one, other), np.inf)
+    return low, high
 
 
-def _compared(pair: Pair, factor: Doubles, rows: Doubles, columns: Doubles) -> WeightComparison:
-    """Measure one Linear; ``factor`` is what its target was multiplied by when it was folded."""
+def _group_deviation(pair: Pair, factor: Doubles) -> float:
+    """Return how far the scale of any group of any row is from 1 at the least, 0 for none."""
+    outputs, inputs = pair.original.shape
+    shape = (outputs, len(pair.packed.scales), inputs // len(pair.packed.scales))
+    low, high = _bounds(pair, factor)
+    above = low.reshape(shape).max(axis=2) - 1
+    below = 1 - high.reshape(shape).min(axis=2)
+    return float(np.clip(np.maximum(above, below).max(), 0, _FAR))
+
+
+def _compared(
+    pair: Pair, factor: Doubles, rows: Doubles, columns: Doubles, whole: Doubles
+) -> WeightComparison:
+    """Measure one Linear; ``factor`` is what its target was multiplied by when it was folded.
+
+    ``whole`` holds the scales whose median is the layer's.
+    """
     stored = pair.packed.weight()
     not_finite = int(np.count_nonzero(~np.isfinite(stored)))
     not_finite += int(np.count_nonzero(~np.isfinite(pair.stored_norm)))
@@ -152,18 +176,14 @@ def _compared(pair: Pair, factor: Doubles, rows: Doubles, columns: Doubles) -> W
         wanted = (pair.original * pair.original_norm).astype(np.float64)
         difference = stored * pair.stored_norm / factor - wanted
         error = np.sqrt(np.square(difference).sum() / np.square(wanted).sum())
-        # A step of zero must show as far off, not as nothing to measure.
-        steps = np.maximum(np.abs(pair.packed.steps), _TINY)
-        off = np.abs(stored - pair.target * factor) / steps
-    kept = ~pair.packed.clipped & np.isfinite(off)
     return WeightComparison(
         name=pair.name,
         packed=True,
         error=float(error),
-        ratio=float(np.median(rows)),
+        ratio=float(np.median(whole)),
         row=_farthest(rows),
         column=_farthest(columns),
-        step=float(off[kept].max()) if kept.any() else None,
+        group=_group_deviation(pair, factor),
     )
 
 

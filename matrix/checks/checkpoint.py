@@ -193,8 +193,8 @@ def _fault(weight: WeightComparison, limits: Thresholds) -> str:
     ):
         if value is not None and abs(value - 1) > most:
             return f"has {what}scale {value:.3f} of the original's"
-    if weight.step is not None and weight.step > limits.weight_step:
-        return f"has a weight {weight.step:.2f} quantization steps off (0.5 is ideal)"
+    if weight.group is not None and weight.group > limits.weight_group:
+        return f"has the scale of a group at least {100 * weight.group:.3g} % off"
     return ""
 
 

@@ -102,10 +102,8 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """How far a layer's scale may be from the original's (0.02 = 2 %): failed above."""
     weight_row: float
     """The same for one row or column, which rounding alone moves more: failed above."""
-    weight_step: float
-    """How far any unclipped weight may be from the original, in quantization steps: failed above.
-
-    Rounding to nearest leaves 0.5; this sees one scale off by about 2 %."""
+    weight_group: float
+    """How far the scale of one group of one row may be off beyond rounding: failed above."""
     unquantized_error: float
     """Relative RMS error of a tensor that is only stored, in another 16-bit type at most."""
     tokenizer_failed: float

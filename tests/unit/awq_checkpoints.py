@@ -1,13 +1,14 @@
 """Makes small Qwen2-like float models and AWQ checkpoints of them, for the tests.
 
 Quantizing here is written from the published algorithm (scale by activations, fold, round to
-nearest), one weight at a time where the layout is concerned, and shares no code with the reader.
+nearest) and shares no code with the reader.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import numpy.typing as npt
 from safetensors.numpy import save_file
 
 Array = npt.NDArray[Any]
-GROUP = 32
-HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, VOCABULARY, LAYERS = 64, 96, 4, 2, 48, 2
+GROUP = 64
+# The sizes of the twin that the project quantizes for real.
+HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, VOCABULARY, LAYERS = 256, 512, 4, 2, 48, 2
 # casper-hansen/AutoAWQ v0.2.9, awq/modules/linear/gemm.py, from_linear: order_map.
 ORDER_MAP = [0, 2, 4, 6, 1, 3, 5, 7]
 
@@ -66,13 +68,21 @@ def float_model(*, tied: bool, seed: int = 0, kv_heads: int = KV_HEADS) -> dict[
             if "self_attn" in name and "o_proj" not in name:
                 tensors[f"{name}.bias"] = random.normal(0, 0.1, shape[0])
         for norm in ("input_layernorm", "post_attention_layernorm"):
-            weight = random.uniform(0.8, 1.2, HIDDEN)
-            weight[:4] *= 16
-            tensors[f"model.layers.{layer}.{norm}.weight"] = weight
+            tensors[f"model.layers.{layer}.{norm}.weight"] = random.uniform(0.8, 1.2, HIDDEN)
+        add_outliers(tensors, f"model.layers.{layer}")
     tensors["model.norm.weight"] = random.uniform(0.8, 1.2, HIDDEN)
     if not tied:
         tensors["lm_head.weight"] = random.normal(0, 0.05, (VOCABULARY, HIDDEN))
     return {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+
+
+def add_outliers(tensors: dict[str, Array], layer: str) -> None:
+    """Make a few channels large and what reads them small, with the function unchanged."""
+    for norm, block in (("input_layernorm", "self_attn"), ("post_attention_layernorm", "mlp")):
+        tensors[f"{layer}.{norm}.weight"][:4] *= 16
+        for part in ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"):
+            if f"{layer}.{block}.{part}.weight" in tensors:
+                tensors[f"{layer}.{block}.{part}.weight"][:, :4] /= 16
 
 
 def fold(tensors: dict[str, Array], seed: int = 1) -> dict[str, Array]:
@@ -81,7 +91,7 @@ def fold(tensors: dict[str, Array], seed: int = 1) -> dict[str, Array]:
     found = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
 
     def scales(count: int) -> Array:
-        return np.exp(random.uniform(-1, 1, count))
+        return np.exp(random.uniform(-0.5, 0.5, count))
 
     for layer in range(LAYERS):
         prefix = f"model.layers.{layer}"
@@ -91,6 +101,7 @@ def fold(tensors: dict[str, Array], seed: int = 1) -> dict[str, Array]:
             ("post_attention_layernorm", [f"{mlp}.gate_proj", f"{mlp}.up_proj"]),
         ):
             s = scales(HIDDEN)
+            s[:4] *= 6  # AWQ gives the channels with large inputs larger weights
             found[f"{prefix}.{norm}.weight"] /= s
             for name in following:
                 found[f"{name}.weight"] *= s
@@ -108,15 +119,11 @@ def fold(tensors: dict[str, Array], seed: int = 1) -> dict[str, Array]:
 
 
 def pack(codes: Array) -> Array:
-    """Pack [rows, columns] of 4-bit codes into int32 words, nibble by nibble as published."""
-    rows, columns = codes.shape
-    words = np.zeros((rows, columns // 8), dtype=np.int64)
-    for row in range(rows):
-        for word in range(columns // 8):
-            for position in range(8):
-                code = int(codes[row, word * 8 + ORDER_MAP[position]])
-                words[row, word] |= code << (4 * position)
-    return words.astype(np.uint32).view(np.int32)
+    """Pack [rows, columns] of 4-bit codes into int32 words, position by position as published."""
+    words = np.zeros((len(codes), codes.shape[1] // 8), dtype=np.uint32)
+    for position, output in enumerate(ORDER_MAP):
+        words |= codes[:, output::8].astype(np.uint32) << np.uint32(4 * position)
+    return words.view(np.int32)
 
 
 def quantize_weight(weight: Array, clip: float = 1.0, group: int = GROUP) -> tuple[Array, ...]:
@@ -127,12 +134,14 @@ def quantize_weight(weight: Array, clip: float = 1.0, group: int = GROUP) -> tup
     scales = (np.maximum(high - low, 1e-5) / 15).astype(np.float16).astype(np.float64)
     zeros = np.clip(-np.round(low / scales), 0, 15)
     codes = np.clip(np.round(grouped / scales) + zeros, 0, 15).reshape(outputs, inputs)
-    return codes.T, zeros[..., 0].T, scales[..., 0].T.astype(np.float16)
+    found = codes.T, zeros[..., 0].T, scales[..., 0].T.astype(np.float16)
+    return tuple(np.ascontiguousarray(array) for array in found)
 
 
-def awq_model(tensors: dict[str, Array], *, clip: float = 1.0) -> dict[str, Array]:
+@cache
+def awq_model(*, tied: bool, kv_heads: int, clip: float) -> dict[str, Array]:
     """Return the tensors of an AWQ GEMM checkpoint of a float model."""
-    found = fold(tensors)
+    found = fold(float_model(tied=tied, kv_heads=kv_heads))
     linears = [n.removesuffix(".weight") for n in found if n.endswith("_proj.weight")]
     for name in linears:
         # AutoAWQ clips all but q and k.
@@ -161,7 +170,10 @@ def both(
 ) -> tuple[Path, Path]:
     """Write a float model and a (damaged) checkpoint of it; return checkpoint and original."""
     tensors = float_model(tied=tied, kv_heads=kv_heads)
-    packed = awq_model(tensors, clip=clip)
+    packed = {
+        name: tensor.copy()
+        for name, tensor in awq_model(tied=tied, kv_heads=kv_heads, clip=clip).items()
+    }
     if damage is not None:
         damage(packed)
     original = write(root / "original", tensors, tied=tied, quantized=False)

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from matrix.checkpoint.files import MAX_CONFIG_BYTES, CheckpointFiles
+from matrix.checkpoint.inspection import CheckpointError
+from matrix.checkpoint.tensors import Tensors
+from tests.unit import awq_checkpoints as made
+
+GOOD: dict[str, made.Array] = {
+    "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "b": np.ones(4, np.float16),
+}
+
+
+def raw(header: object, data: bytes = b"", length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def entry(dtype: str, shape: list[int], begin: int, end: int) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def problems(directory: Path) -> str:
+    files = CheckpointFiles(directory)
+    return " | ".join(str(p) for p in files.problems + Tensors(files).problems)
+
+
+def test_reads_what_safetensors_wrote(tmp_path: Path) -> None:
+    save_file(GOOD, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    tensors = Tensors(CheckpointFiles(tmp_path))
+    assert not tensors.problems
+    assert sorted(tensors) == ["a", "b"]
+    for name, array in GOOD.items():
+        assert np.array_equal(tensors.read(name), array)
+        assert tensors.floats(name).dtype == np.float32
+
+
+def test_bfloat16_is_the_upper_half_of_a_float32(tmp_path: Path) -> None:
+    values = np.array([1.0, -2.5, 3.0e38, np.inf], np.float32)
+    halves = (values.view(np.uint32) >> 16).astype("<u2").tobytes()
+    (tmp_path / "m.safetensors").write_bytes(raw({"x": entry("BF16", [2, 2], 0, 8)}, halves))
+    found = Tensors(CheckpointFiles(tmp_path)).read("x")
+    assert found.shape == (2, 2)
+    assert np.allclose(found.ravel()[:3], values[:3], rtol=2**-8)
+    assert np.isinf(found[1, 1])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "its header should have 0 bytes"),
+        (b"\x01", "its header should have"),
+        (raw({}, length=2**63), "its header should have"),
+        (raw({}, length=3), "its header should have 3 bytes"),
+        (raw(b"{" * 100_000), "its header is not as it must be"),
+        (raw(b"\xff\xfe"), "its header is not as it must be"),
+        (raw([1, 2]), "its header is not as it must be"),
+        (raw({"x": {"dtype": "F32"}}), "its header is not as it must be"),
+        (raw({"x": entry("F32", [2], 0, 4)}, bytes(4)), "x lies at bytes 0 to 4"),
+        (raw({"x": entry("F32", [2**62, 8], 0, 4)}, bytes(4)), "x lies at bytes"),
+        (raw({"x": entry("F32", [1], 4, 8)}, bytes(8)), "x lies at bytes 4 to 8"),
+        (raw({"x": entry("F32", [1], -4, 0)}, bytes(4)), "x lies at bytes -4"),
+        (
+            raw({"x": entry("F32", [1], 0, 4), "y": entry("F32", [1], 2, 6)}, bytes(6)),
+            "y lies at bytes 2 to 6",
+        ),
+        (raw({"x": entry("F32", [2], 0, 8)}, bytes(4)), "its tensors need"),
+        (raw({"x": entry("F32", [1], 0, 4)}, bytes(9)), "its tensors need"),
+        (raw({"x": entry("PICKLE", [1], 0, 4)}, bytes(4)), "unknown type PICKLE"),
+        (raw({"x": entry("F32", [-1, -1], 0, 4)}, bytes(4)), "an impossible shape"),
+        (raw({"x": entry("F32", [1] * 99, 0, 4)}, bytes(4)), "an impossible shape"),
+    ],
+)
+def test_malformed_file_is_one_clear_line(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "model.safetensors").write_bytes(data)
+    found = problems(tmp_path)
+    assert message in found
+    assert found.startswith("model.safetensors: ")
+    assert "\n" not in found
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_damaged_file_never_does_more_than_report(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    directory = tmp_path_factory.mktemp("damaged")
+    file = directory / "model.safetensors"
+    save_file(GOOD, file)
+    content = bytearray(file.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    file.write_bytes(bytes(content[: data.draw(st.integers(0, len(content)))]))
+    tensors = Tensors(CheckpointFiles(directory))
+    for name in tensors:
+        assert tensors.read(name).nbytes <= len(content)
+
+
+def test_truncated_after_it_was_listed(tmp_path: Path) -> None:
+    save_file(GOOD, tmp_path / "model.safetensors")
+    tensors = Tensors(CheckpointFiles(tmp_path))
+    file = tmp_path / "model.safetensors"
+    os.truncate(file, file.stat().st_size - 1)
+    with pytest.raises(CheckpointError, match="became shorter"):
+        tensors.read("a"), tensors.read("b")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "x.pt", "model.PTH", "w.ckpt", "w.pkl"])
+def test_pickles_are_refused(tmp_path: Path, name: str) -> None:
+    save_file(GOOD, tmp_path / "model.safetensors")
+    (tmp_path / name).write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    assert f"{name}: may hold pickled objects" in problems(tmp_path)
+
+
+def test_links_out_are_refused_and_links_within_are_not(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    inside.mkdir()
+    outside.mkdir()
+    save_file(GOOD, inside / "real.weights")
+    save_file(GOOD, outside / "secret.safetensors")
+    (inside / "model.safetensors").symlink_to("real.weights")
+    assert problems(inside) == ""
+    (inside / "other.safetensors").symlink_to(outside / "secret.safetensors")
+    assert "other.safetensors: is a symbolic link out of the directory" in problems(inside)
+
+
+def test_pipe_does_not_hold_the_reader_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.safetensors")
+    assert "model.safetensors: is not a regular file" in problems(tmp_path)
+
+
+def test_file_name_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a\n\x1b[2Jb.json").write_text("{}")
+    assert "is no file name of a model" in problems(tmp_path)
+    assert "\x1b" not in problems(tmp_path)
+
+
+def test_shards_by_their_index(tmp_path: Path) -> None:
+    save_file({"a": GOOD["a"]}, tmp_path / "m-1.safetensors")
+    save_file({"b": GOOD["b"]}, tmp_path / "m-2.safetensors")
+    index = {"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert problems(tmp_path) == ""
+    index["weight_map"]["c"] = "m-2.safetensors"
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "c: the index says it is in m-2.safetensors, but it is not" in problems(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shard", "message"),
+    [
+        ("../secret.safetensors", "is not a plain file name"),
+        ("/etc/passwd", "is not a plain file name"),
+        ("sub/m.safetensors", "is not a plain file name"),
+        ("..", "is not a plain file name"),
+        ("", "is not a plain file name"),
+        ("a\0b", "is not a plain file name"),
+        ("gone.safetensors", "No such file"),
+    ],
+)
+def test_index_that_leads_elsewhere(tmp_path: Path, shard: str, message: str) -> None:
+    (tmp_path / "d").mkdir()
+    save_file(GOOD, tmp_path / "secret.safetensors")
+    index = {"weight_map": {"a": shard}}
+    (tmp_path / "d" / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert message in problems(tmp_path / "d")
+
+
+def test_tensor_stored_twice(tmp_path: Path) -> None:
+    save_file({"a": GOOD["a"]}, tmp_path / "m-1.safetensors")
+    save_file({"a": GOOD["a"]}, tmp_path / "m-2.safetensors")
+    assert "is stored both in m-1.safetensors and in m-2" in problems(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "config.json: "),
+        ("[" * 100_000, "config.json: "),
+        ('{"tie_word_embeddings": "yes"}', "Expected `bool"),
+        (" " * (MAX_CONFIG_BYTES + 1), "is larger than"),
+    ],
+)
+def test_bad_config(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        CheckpointFiles(tmp_path).config()
+
+
+def test_config_as_autoawq_writes_it(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(made.config(tied=True, quantized=True)))
+    config = CheckpointFiles(tmp_path).config()
+    assert config.tie_word_embeddings is True
+    assert config.quantization is not None
+    assert (config.quantization.method, config.quantization.group_size) == ("awq", made.GROUP)
+
+
+def test_no_directory_and_no_weights(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="No such file"):
+        CheckpointFiles(tmp_path / "gone")
+    assert "holds no safetensors file" in problems(tmp_path)

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from matrix.checkpoint.inspecting import inspect
+from matrix.checkpoint.inspection import CheckpointError, Inspection, WeightComparison
+from tests.unit import awq_checkpoints as made
+
+Damage = Callable[[dict[str, made.Array]], object]
+L0 = "model.layers.0"
+LINEARS = [n for layer in range(made.LAYERS) for n in made.linear_shapes(layer)]
+
+
+def weights(inspection: Inspection) -> dict[str, WeightComparison]:
+    return {weight.name: weight for weight in inspection.weights}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kv_heads", [made.KV_HEADS, made.HEADS])
+@pytest.mark.parametrize("clip", [1.0, 0.9])
+def test_good_checkpoint(tmp_path: Path, tied: bool, kv_heads: int, clip: float) -> None:
+    found = inspect(*made.both(tmp_path, tied=tied, kv_heads=kv_heads, clip=clip))
+    assert not found.problems
+    assert found.packed == found.linears == sorted(LINEARS)
+    assert (found.embedding, found.head) == (True, not tied)
+    assert found.tie_word_embeddings is tied
+    assert found.missing == found.unexpected == found.zero_biases == []
+    assert found.not_finite_scales == {}
+    assert found.files["config.json"] > 0
+    for weight in found.weights:
+        assert weight.not_finite == 0
+        assert weight.error is not None
+        if weight.packed:
+            assert weight.error < 0.15
+            assert weight.ratio == pytest.approx(1, abs=0.02)
+            assert weight.group == 0
+        else:
+            assert weight.error < 0.01
+    compared = set(weights(found))
+    assert compared >= {*LINEARS, "model.embed_tokens.weight", "model.norm.weight"}
+    assert f"{L0}.self_attn.v_proj.bias" in compared
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_float_model_is_its_own_good_checkpoint(tmp_path: Path, tied: bool) -> None:
+    tensors = made.float_model(tied=tied)
+    model = made.write(tmp_path / "m", tensors, tied=tied, quantized=False)
+    found = inspect(model, model)
+    assert found.problems == []
+    assert found.packed == found.missing == found.unexpected == []
+    assert found.linears == sorted(LINEARS)
+    assert found.quantization is None
+    assert {weight.error for weight in found.weights} == {0.0}
+    assert len(found.weights) == len(tensors)
+
+
+def scale_all(tensors: dict[str, made.Array], module: str, factor: float) -> None:
+    tensors[f"{module}.scales"] = (tensors[f"{module}.scales"] * factor).astype(np.float16)
+
+
+def scale_part(module: str, where: Any, factor: float) -> Damage:
+    def damage(tensors: dict[str, made.Array]) -> None:
+        tensors[f"{module}.scales"][where] *= np.float16(factor)
+
+    return damage
+
+
+@pytest.mark.parametrize("module", LINEARS[:7])
+@pytest.mark.parametrize("factor", [1.05, 0.95])
+@pytest.mark.parametrize(
+    "where", [np.s_[:], np.s_[:, 5], np.s_[1, :]], ids=["layer", "row", "group"]
+)
+@pytest.mark.parametrize("kv_heads", [made.KV_HEADS, made.HEADS])
+def test_scale_five_percent_off_shows(
+    tmp_path: Path, module: str, factor: float, where: Any, kv_heads: int
+) -> None:
+    damage = scale_part(module, where, factor)
+    found = weights(inspect(*made.both(tmp_path, damage=damage, kv_heads=kv_heads)))
+    group = found[module].group
+    assert group is not None
+    # Of what is folded both ways, either Linear takes half of it.
+    assert 0.001 < group < 0.06
+    if where == np.s_[:]:
+        assert found[module].ratio == pytest.approx(factor, abs=0.015)
+
+
+@pytest.mark.parametrize("module", LINEARS[:7])
+def test_one_scale_of_one_group_of_one_row_shows(tmp_path: Path, module: str) -> None:
+    damage = scale_part(module, (0, 3), 1.08)
+    group = weights(inspect(*made.both(tmp_path, damage=damage)))[module].group
+    assert group is not None
+    assert group > 0.001
+
+
+def test_fold_undone_on_one_side_only_shows(tmp_path: Path) -> None:
+    """AutoAWQ's fault on a CPU: Linears scaled twice, the norm before them divided once."""
+
+    def damage(tensors: dict[str, made.Array]) -> None:
+        norm = tensors[f"{L0}.input_layernorm.weight"]
+        norm *= np.float16(0.36)
+
+    found = weights(inspect(*made.both(tmp_path, damage=damage)))
+    for part in "qkv":
+        assert found[f"{L0}.self_attn.{part}_proj"].ratio == pytest.approx(0.36, abs=0.01)
+    assert found[f"{L0}.mlp.up_proj"].ratio == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("mlp.up_proj", "mlp.down_proj"), ("self_attn.v_proj", "self_attn.o_proj")],
+)
+def test_no_damage_hides_in_the_fold(tmp_path: Path, first: str, second: str) -> None:
+    def damage(tensors: dict[str, made.Array]) -> None:
+        scale_all(tensors, f"{L0}.{second}", 0.9)
+
+    found = weights(inspect(*made.both(tmp_path, damage=damage, kv_heads=made.HEADS)))
+    for name in (first, second):
+        assert found[f"{L0}.{name}"].ratio == pytest.approx(0.9, abs=0.02)
+
+
+def swap_nibbles(tensors: dict[str, made.Array]) -> None:
+    words = tensors[f"{L0}.self_attn.q_proj.qweight"].view(np.uint32)
+    low, high = words & np.uint32(0x0F0F0F0F), words >> np.uint32(4) & np.uint32(0x0F0F0F0F)
+    tensors[f"{L0}.self_attn.q_proj.qweight"] = (low << np.uint32(4) | high).view(np.int32)
+
+
+def shift_zeros(tensors: dict[str, made.Array]) -> None:
+    tensors[f"{L0}.self_attn.q_proj.qzeros"] -= np.int32(0x11111111)
+
+
+def flip_signs(tensors: dict[str, made.Array]) -> None:
+    tensors[f"{L0}.self_attn.q_proj.scales"] *= np.float16(-1)
+
+
+def zero_scales(tensors: dict[str, made.Array]) -> None:
+    tensors[f"{L0}.self_attn.q_proj.scales"][:] = 0
+
+
+def zero_norm_channel(tensors: dict[str, made.Array]) -> None:
+    tensors[f"{L0}.input_layernorm.weight"][7] = 0
+
+
+def zero_one_scale(tensors: dict[str, made.Array]) -> None:
+    tensors[f"{L0}.self_attn.q_proj.scales"][0, 0] = 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "least_error", "least_group"),
+    [
+        (swap_nibbles, 0.5, 1),
+        (shift_zeros, 0.25, 1),
+        (flip_signs, 1.5, 1),
+        (zero_scales, 0.9, 0.9),
+        (zero_one_scale, 0, 0.9),
+    ],
+)
+def test_planted_defects(
+    tmp_path: Path, damage: Damage, least_error: float, least_group: float
+) -> None:
+    found = weights(inspect(*made.both(tmp_path, damage=damage)))[f"{L0}.self_attn.q_proj"]
+    assert found.error is not None
+    assert found.group is not None
+    assert found.error > least_error
+    assert found.group > least_group
+
+
+def test_lost_norm_channel_shows_as_a_column(tmp_path: Path) -> None:
+    found = weights(inspect(*made.both(tmp_path, damage=zero_norm_channel)))
+    assert found[f"{L0}.self_attn.q_proj"].column == 0
+
+
+def test_not_finite_scales_are_counted(tmp_path: Path) -> None:
+    def damage(tensors: dict[str, made.Array]) -> None:
+        tensors[f"{L0}.mlp.down_proj.scales"][0, :2] = np.nan
+        tensors[f"{L0}.mlp.up_proj.scales"][0, 0] = np.inf
+
+    found = inspect(*made.both(tmp_path, damage=damage))
+    assert found.not_finite_scales == {
+        f"{L0}.mlp.down_proj.scales": 2,
+        f"{L0}.mlp.up_proj.scales": 1,
+    }
+    down = weights(found)[f"{L0}.mlp.down_proj"]
+    assert (down.not_finite, down.error) == (2 * made.GROUP, None)
+
+
+def test_bias_of_a_folded_linear_is_unfolded(tmp_path: Path) -> None:
+    name = f"{L0}.self_attn.v_proj.bias"
+
+    def damage(tensors: dict[str, made.Array]) -> None:
+        tensors[name] *= np.float16(1.05)
+
+    found = inspect(*made.both(tmp_path, damage=damage, kv_heads=made.HEADS))
+    assert weights(found)[name].error == pytest.approx(0.05, abs=0.01)
+
+
+def rename_embedding(tensors: dict[str, made.Array]) -> None:
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+
+
+def test_tied_defect_of_autoawq_0_2_7_is_told_and_its_head_compared(tmp_path: Path) -> None:
+    found = inspect(*made.both(tmp_path, damage=rename_embedding))
+    assert (found.embedding, found.head, found.missing) == (False, True, [])
+    assert weights(found)["lm_head.weight"].error == 0
+
+
+def test_missing_unexpected_and_zero_biases(tmp_path: Path) -> None:
+    def damage(tensors: dict[str, made.Array]) -> None:
+        del tensors["model.norm.weight"], tensors[f"{L0}.mlp.up_proj.qzeros"]
+        tensors[f"{L0}.mlp.up_proj.bias"] = np.zeros(made.INTERMEDIATE, np.float16)
+        tensors[f"{L0}.mlp.down_proj.bias"] = np.ones(made.HIDDEN, np.float16)
+
+    found = inspect(*made.both(tmp_path, damage=damage))
+    assert found.missing == [f"{L0}.mlp.up_proj.qzeros", "model.norm.weight"]
+    assert found.unexpected == [f"{L0}.mlp.down_proj.bias"]
+    assert found.zero_biases == [f"{L0}.mlp.up_proj.bias"]
+    assert "up_proj.qzeros: is missing" in weights(found)[f"{L0}.mlp.up_proj"].note
+
+
+def test_a_weight_of_another_shape_is_not_compared(tmp_path: Path) -> None:
+    def damage(tensors: dict[str, made.Array]) -> None:
+        tensors["model.embed_tokens.weight"] = np.zeros((3, 3), np.float16)
+        for part in ("qweight", "qzeros", "scales"):
+            name = f"{L0}.mlp.gate_proj.{part}"
+            tensors[name] = tensors[name][:, : tensors[name].shape[1] // 2]
+
+    found = weights(inspect(*made.both(tmp_path, damage=damage)))
+    assert found["model.embed_tokens.weight"].note == "shape [3, 3] instead of [48, 256]"
+    assert "stands for 256 x 256 weights" in found[f"{L0}.mlp.gate_proj"].note
+
+
+def test_unreadable_checkpoint_is_a_result_and_unreadable_original_an_error(
+    tmp_path: Path,
+) -> None:
+    _, original = made.both(tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert len(inspect(empty, original).problems) == 2
+    assert inspect(tmp_path / "gone", original).problems
+    with pytest.raises(CheckpointError):
+        inspect(original, empty)
+
+
+def test_command_line(tmp_path: Path) -> None:
+    checkpoint, original = made.both(tmp_path)
+    output = tmp_path / "inspection.json"
+    command = [sys.executable, "-m", "matrix.checkpoint"]
+    options = ["--output", str(output), "--original"]
+    run = subprocess.run([*command, str(checkpoint), *options, str(original)], timeout=60)
+    assert run.returncode == 0
+    found = msgspec.json.decode(output.read_bytes(), type=Inspection)
+    assert found == inspect(checkpoint, original)
+    bad = subprocess.run(
+        [*command, str(checkpoint), *options, str(tmp_path / "gone")],
+        timeout=60,
+        capture_output=True,
+        text=True,
+    )
+    assert bad.returncode == 2
+    assert bad.stderr.count("\n") == 1

@@ -46,7 +46,9 @@ def _table(header: list[str], rows: Iterable[list[str]], nothing: str) -> list[s
 def _head(result: MatrixResult) -> tuple[str, list[str]]:
     number = counts(result.cells)
     shown = ", ".join(f"{SYMBOLS[verdict]} {number[verdict]} {verdict}" for verdict in Verdict)
-    machine = "; ".join(f"{markdown(k)}: {markdown(v)}" for k, v in sorted(result.machine.items()))
+    machine = "; ".join(
+        f"{markdown(k)}: {markdown(v)}" for k, v in sorted(result.machine.items()) if v
+    )
     return "# Quantization compatibility matrix", [
         f"{len(result.cells)} cells: {shown}",
         "",

@@ -25,6 +25,7 @@ from matrix.report.table import (
     markers,
     packages,
     pivot,
+    requirement,
     together,
 )
 from matrix.report.text import visible
@@ -106,10 +107,8 @@ def _number(value: float | None) -> str:
 
 
 def _install_command(side: Side) -> str:
-    pins = [
-        f"{name}=={version.partition('+')[0]}" if version else name
-        for name, version in packages(side).items()
-    ]
+    # A local tag such as +cpu names a build that the index does not have.
+    pins = [requirement(name, each.partition("+")[0]) for name, each in packages(side).items()]
     return "pip install " + " ".join(shlex.quote(visible(pin, 100)) for pin in pins)
 
 

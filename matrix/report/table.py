@@ -170,8 +170,13 @@ def counts(cells: Iterable[CellResult]) -> dict[Verdict, int]:
 
 def requirements(side: Side) -> str:
     """Return what to install for one side, as requirements a person can paste."""
-    pins = [f"{name}=={version}" if version else name for name, version in packages(side).items()]
-    return " ".join(pins)
+    return " ".join(requirement(name, version) for name, version in packages(side).items())
+
+
+def requirement(name: str, version: str) -> str:
+    """Return one package as a requirement; where nothing was installed, its version is a bound."""
+    bound = version.startswith(("<", ">", "~", "!"))
+    return f"{name}{version}" if bound or not version else f"{name}=={version}"
 
 
 def packages(side: Side) -> dict[str, str]:
@@ -196,7 +201,8 @@ def causes(result: MatrixResult) -> list[Cause]:
         if failed is None or not environment.cells:
             continue
         broken.add(environment.name)
-        key = (environment.role, failed.stage.value, failed.reason.value, failed.message, "")
+        blame = environment.role if failed.outcome is Outcome.FAILED else Blame.NOBODY.value
+        key = (blame, failed.stage.value, failed.reason.value, failed.message, "")
         found.setdefault(key, {})[environment.name] = environment.cells
     for cell in result.cells:
         if cell.verdict in {Verdict.WORKS, Verdict.UNTESTED, Verdict.UNSUPPORTED}:

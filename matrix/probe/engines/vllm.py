@@ -1,0 +1,96 @@
+"""vLLM: load a checkpoint into the engine, in this process, and generate."""
+
+from __future__ import annotations
+
+import collections
+import math
+import time
+from typing import Any
+
+Json = dict[str, Any]
+
+
+def import_package(_options: Json) -> None:
+    """Import vLLM with what its engine imports when it starts, which a fork then shares."""
+    from vllm import LLM, SamplingParams  # noqa: F401
+
+
+def load(job: Json) -> tuple[Any, Json]:
+    """Start the engine on ``job["checkpoint"]``.
+
+    Options go to ``vllm.LLM`` as they are (``dtype``, ``tensor_parallel_size``, ...), over small
+    limits that suit a tiny model.
+    """
+    from vllm import LLM
+
+    limits = {"max_model_len": 128, "max_num_seqs": 4, "max_num_batched_tokens": 512}
+    engine = LLM(
+        model=job["checkpoint"],
+        trust_remote_code=False,
+        load_format="safetensors",
+        **{"enforce_eager": True, "seed": 0, **limits, **job["options"]},
+    )
+    kernels: collections.Counter[str] = collections.Counter()
+    for found in engine.apply_model(linear_kernels):
+        kernels.update(found)
+    return engine, {"kernel": quantized_kernel(kernels), "kernels": dict(sorted(kernels.items()))}
+
+
+def linear_kernels(model: Any) -> dict[str, int]:
+    """Count, over the model's modules, the code that multiplies by their weights.
+
+    A method may hand over to a kernel it keeps (``quant_method.kernel``), or to the scheme of the
+    layer; the innermost is what runs.
+    """
+    found: collections.Counter[str] = collections.Counter()
+    for module in model.modules():
+        method = getattr(module, "quant_method", None)
+        if method is None:
+            continue
+        inner = getattr(module, "scheme", None) or method
+        kind = type(getattr(inner, "kernel", None) or inner)
+        found[f"{kind.__module__}.{kind.__qualname__}"] += 1
+    return dict(found)
+
+
+def quantized_kernel(kernels: dict[str, int]) -> str | None:
+    """Return the class name of the commonest kernel that is not the unquantized one."""
+    names = [name.rpartition(".")[2] for name in sorted(kernels, key=lambda name: -kernels[name])]
+    return next((name for name in names if not name.startswith("Unquantized")), None)
+
+
+def generate(engine: Any, job: Json) -> Json:
+    """Continue the prompts greedily and score the held-out texts, both given as token ids."""
+    from vllm import SamplingParams
+
+    tokenizer = engine.get_tokenizer()
+    count = job["max_new_tokens"]
+    greedy = SamplingParams(temperature=0.0, max_tokens=count, ignore_eos=True)
+    started = time.perf_counter()
+    answers = run(engine, [prompt["ids"] for prompt in job["prompts"]], greedy)
+    seconds = time.perf_counter() - started
+    scoring = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=1)
+    scored = run(engine, [text["ids"] for text in job["held_out"]], scoring)
+    outputs = [answer.outputs[0] for answer in answers]
+    return {
+        "text_ids": [tokenizer.encode(prompt["text"]) for prompt in job["prompts"]],
+        "outputs": [{"ids": list(one.token_ids), "text": one.text} for one in outputs],
+        "held_out": [given_logprobs(one) for one in scored],
+        "tokens_per_second": count * len(outputs) / seconds,
+    }
+
+
+def run(engine: Any, prompts: list[list[int]], sampling: Any) -> list[Any]:
+    """Give token ids to the engine; its answers, in the order of the prompts."""
+    prompts_of_ids = [{"prompt_token_ids": ids} for ids in prompts]
+    answers: list[Any] = engine.generate(prompts_of_ids, sampling, use_tqdm=False)
+    return answers
+
+
+def given_logprobs(answer: Any) -> list[float | None]:
+    """Log-probability of each given token but the first; ``None`` for one that is not finite."""
+    values = []
+    for token, choices in zip(answer.prompt_token_ids[1:], answer.prompt_logprobs[1:], strict=True):
+        value = float(choices[token].logprob)
+        values.append(value if math.isfinite(value) else None)
+    return values

@@ -68,7 +68,8 @@ def _cause_line(cause: Cause) -> str:
     first, more = visible(cause.subjects[0], 100), len(cause.subjects) - 1
     where = f"{first} and {more} more" if more else first
     what = visible(cause.message, 100) or cause.reason
-    return f"  {cause.cells:4} cells  {cause.stage or 'no stage'}: {where}: {what}"
+    cells = "cell" if cause.cells == 1 else "cells"
+    return f"  {cause.cells:4} {cells:5}  {cause.stage or 'no stage'}: {where}: {what}"
 
 
 def _json(result: MatrixResult) -> str:

@@ -29,7 +29,7 @@ def markdown_document(result: MatrixResult) -> str:
         ("## Table", _pivot_table(result)),
         ("## One cause, counted once", _causes_table(result)),
         ("## What works together", _together_table(result)),
-        ("## Cells that do not simply work", _cells_table(result)),
+        ("## Cells", _cells_table(result)),
         ("## Departures from stock packages", _departures_table(result)),
         ("## Verdicts", _legend(result)),
     ]
@@ -122,10 +122,9 @@ def _cells_table(result: MatrixResult) -> list[str]:
             markdown_code(cell.command),
         ]
         for cell in result.cells
-        if cell.verdict is not Verdict.WORKS
     ]
     header = ["cell", "verdict", "blame", "stage", "reason", "message", "command"]
-    return _table(header, rows, "All cells work.")
+    return _table(header, rows, "There are no cells.")
 
 
 def _departures_table(result: MatrixResult) -> list[str]:

@@ -233,8 +233,8 @@ def _cell_cause(cell: CellResult) -> tuple[str, str, str, str, str]:
             said = "; ".join(dict.fromkeys(finding.message for finding in defects))
             return cell.blame.value, Stage.INSPECT.value, names, said, ""
     # Two wrong answers are told in the same words and need not have the same cause.
-    same_words = cell.reason in {Reason.EXCEPTION, Reason.UNRESOLVABLE, Reason.BUILD_FAILED}
-    apart = "" if same_words else subject(cell)
+    telling = cell.reason in {Reason.EXCEPTION, Reason.UNRESOLVABLE, Reason.BUILD_FAILED}
+    apart = "" if telling or cell.verdict is Verdict.INFRA else subject(cell)
     return cell.blame.value, stage, cell.reason, cell.message, apart
 
 

@@ -51,9 +51,15 @@ class PackedLinear:
 
     @property
     def clipped(self) -> npt.NDArray[np.bool_]:
-        """Which weights have the lowest or highest code and may have been cut off, [out, in]."""
-        ends: npt.NDArray[np.bool_] = np.isin(self.codes, (0, 2**BITS - 1))
-        return ends.T
+        """Which weights are the lowest or highest of their group, [out, in].
+
+        AWQ clips a group on purpose (``apply_clip``), and what it cut off stands there. That need
+        not be code 0 or 15: the zero is rounded, so a group may end at 14.
+        """
+        groups = self.codes.reshape(len(self.scales), -1, self.codes.shape[1])
+        low, high = groups.min(axis=1, keepdims=True), groups.max(axis=1, keepdims=True)
+        ends: npt.NDArray[np.bool_] = (groups == low) | (groups == high)
+        return ends.reshape(self.codes.shape).T
 
     def weight(self) -> Floats:
         """Return the weight that the packed form stands for, [out, in]."""

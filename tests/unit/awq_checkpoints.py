@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 Array = npt.NDArray[Any]
 GROUP = 64
 # The sizes of the twin that the project quantizes for real.
-HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, VOCABULARY, LAYERS = 256, 512, 4, 2, 48, 2
+HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, VOCABULARY, LAYERS = 256, 512, 4, 2, 48, 1
 # casper-hansen/AutoAWQ v0.2.9, awq/modules/linear/gemm.py, from_linear: order_map.
 ORDER_MAP = [0, 2, 4, 6, 1, 3, 5, 7]
 

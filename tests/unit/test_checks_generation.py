@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from matrix.checks import judge
+from matrix.checks.evidence import (
+    Evidence,
+    EvidenceError,
+    Generation,
+    Load,
+    Output,
+    read_generation,
+    read_load,
+    read_reference,
+)
+from matrix.outcomes import Finding, Judgement, Stage
+from tests.unit.made_evidence import REFERENCE, THRESHOLDS, output, right_facts
+
+RIGHT = read_generation(right_facts(), REFERENCE)
+PASSED, DEGRADED, FAILED = Judgement.PASSED, Judgement.DEGRADED, Judgement.FAILED
+ABSENT = Judgement.NOT_APPLICABLE
+
+
+def findings(
+    generation: Generation | None,
+    *,
+    quantized: bool = True,
+    float_generation: Generation | None = RIGHT,
+) -> dict[str, Finding]:
+    evidence = Evidence(
+        tied=True,
+        quantized=quantized,
+        reference=REFERENCE,
+        thresholds=THRESHOLDS,
+        generation=generation,
+        float_generation=float_generation,
+    )
+    return {found.check: found for found in judge(evidence, Stage.GENERATE)}
+
+
+def answering(*outputs: Output) -> Generation:
+    return msgspec.structs.replace(RIGHT, outputs=list(outputs))
+
+
+def shifted(by: float | None) -> Generation:
+    values = [[None if by is None else v + by for v in t.logprobs] for t in REFERENCE.held_out]
+    return msgspec.structs.replace(RIGHT, held_out=values)
+
+
+def test_right_answers_pass() -> None:
+    assert {f.judgement for f in findings(RIGHT).values()} == {PASSED}
+    of_float = findings(RIGHT, quantized=False, float_generation=None)
+    assert of_float.pop("logprobs-float").judgement is ABSENT
+    assert {f.judgement for f in of_float.values()} == {PASSED}
+
+
+@pytest.mark.parametrize(
+    ("text_ids", "judgement", "value"),
+    [
+        ([[5, 6, 7], [8, 9]], PASSED, 1),
+        ([[5, 6, 7], [1, 8, 9]], DEGRADED, 0.5),
+        ([[1, 5, 6, 7], []], FAILED, 0),
+    ],
+)
+def test_tokenizer_ids(text_ids: list[list[int]], judgement: Judgement, value: float) -> None:
+    found = findings(msgspec.structs.replace(RIGHT, text_ids=text_ids))["tokenizer-ids"]
+    assert (found.judgement, found.value) == (judgement, value)
+
+
+FIRST, SECOND = (output(*prompt.greedy_ids) for prompt in REFERENCE.prompts)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "judgement", "value"),
+    [
+        ((FIRST, SECOND), PASSED, 1),
+        ((FIRST, output(9, 8, 7, 6, 5, 4, 3, 1)), PASSED, (1 + 7 / 8) / 2),
+        ((FIRST, output(9, 8, 7, 6, 0, 0, 0, 0)), DEGRADED, 0.75),
+        ((FIRST, output(0, 8, 7, 6)), DEGRADED, 0.5),
+        ((output(2, 2), output()), FAILED, 0),
+    ],
+)
+def test_greedy_text(outputs: tuple[Output, ...], judgement: Judgement, value: float) -> None:
+    found = findings(answering(*outputs))["greedy-text"]
+    assert (found.judgement, found.value) == (judgement, value)
+    assert bool(found.message) == (value < 1)
+
+
+def test_longer_answer_is_another_answer() -> None:
+    longer = output(*REFERENCE.prompts[0].greedy_ids, 3)
+    value = findings(answering(longer, SECOND))["greedy-text"].value
+    assert value is not None
+    assert value < 1
+
+
+@pytest.mark.parametrize(
+    ("by", "float_judgement", "reference_judgement"),
+    [
+        (0.1, PASSED, PASSED),
+        (-0.55, DEGRADED, PASSED),
+        (0.9, DEGRADED, DEGRADED),
+        (-1.1, FAILED, DEGRADED),
+        (5.0, FAILED, FAILED),
+        (None, FAILED, FAILED),
+    ],
+)
+def test_logprobs(
+    by: float | None, float_judgement: Judgement, reference_judgement: Judgement
+) -> None:
+    found = findings(shifted(by))
+    assert found["logprobs-float"].judgement is float_judgement
+    assert found["logprobs-reference"].judgement is reference_judgement
+    if by is not None:
+        assert found["logprobs-float"].value == pytest.approx(abs(by))
+        assert f"{by:+.3f}" in found["logprobs-reference"].message
+
+
+def test_worst_token_alone_does_not_count() -> None:
+    values = [list(text.logprobs) for text in REFERENCE.held_out]
+    values[0][0] -= 2.0
+    found = findings(msgspec.structs.replace(RIGHT, held_out=values))
+    assert found["logprobs-float"].judgement is PASSED
+    assert found["logprobs-float"].value == pytest.approx(0.4)
+
+
+def test_engine_drift_is_not_the_quantizers() -> None:
+    found = findings(shifted(3.0), float_generation=shifted(2.9))
+    assert found["logprobs-float"].judgement is PASSED
+    assert found["logprobs-reference"].judgement is FAILED
+
+
+def test_float_model_is_held_to_its_own_numbers() -> None:
+    found = findings(shifted(0.1), quantized=False, float_generation=None)
+    assert found["logprobs-reference"].judgement is DEGRADED
+    assert found["logprobs-reference"].threshold == 0.05
+
+
+@pytest.mark.parametrize("float_generation", [None, shifted(None)])
+def test_no_float_answers_leave_the_reference(float_generation: Generation | None) -> None:
+    found = findings(RIGHT, float_generation=float_generation)
+    assert found["logprobs-float"].judgement is ABSENT
+    assert found["logprobs-reference"].judgement is PASSED
+
+
+@pytest.mark.parametrize(
+    ("outputs", "judgement", "message"),
+    [
+        ((FIRST, output(1, 2)), PASSED, ""),
+        ((output(*[0] * 8), SECOND), FAILED, "token id 0, 8 times: the mark of NaN"),
+        ((output(*[7] * 8), output(*[7] * 8)), FAILED, "token id 7, 8 times"),
+        ((output(), SECOND), FAILED, "an answer is empty"),
+        ((output(3, 3, 3), SECOND), PASSED, ""),
+    ],
+)
+def test_degenerate_output(outputs: tuple[Output, ...], judgement: Judgement, message: str) -> None:
+    found = findings(answering(*outputs))["degenerate-output"]
+    assert found.judgement is judgement
+    assert message in found.message
+
+
+def test_degenerate_reference_is_no_fault() -> None:
+    monotonous = msgspec.structs.replace(REFERENCE.prompts[0], greedy_ids=[7] * 8)
+    reference = msgspec.structs.replace(REFERENCE, prompts=[monotonous, REFERENCE.prompts[1]])
+    evidence = Evidence(
+        tied=True,
+        quantized=True,
+        reference=reference,
+        thresholds=THRESHOLDS,
+        generation=answering(output(*[7] * 8), SECOND),
+    )
+    found = {f.check: f.judgement for f in judge(evidence, Stage.GENERATE)}
+    assert found["degenerate-output"] is found["greedy-text"] is PASSED
+
+
+def test_facts_as_documented_are_read() -> None:
+    assert RIGHT.outputs[0].ids == REFERENCE.prompts[0].greedy_ids
+    assert read_load({"kernel": None, "kernels": {"a.B": 3}}, ["w"]) == Load(
+        ["w"], None, {"a.B": 3}
+    )
+    assert read_reference(msgspec.json.encode(REFERENCE)) == REFERENCE
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"outputs": []}, "outputs: 0 entries where 2"),
+        ({"text_ids": [[1]]}, "text_ids: 1 entries where 2"),
+        ({"held_out": [[-1.0, -2.0], [-1.0]]}, r"held_out\[1\]: 1 entries where 3"),
+        ({"held_out": [[-1.0, float("nan")], [-1.0] * 3]}, "not finite"),
+        ({"held_out": None}, "Expected `array`"),
+        ({"outputs": [{"ids": [-1], "text": ""}] * 2}, "Expected `int` >= 0"),
+        ({"outputs": [{"ids": ["x"], "text": ""}] * 2}, "Expected `int`"),
+        ({"outputs": [{"ids": [1] * 70_000, "text": ""}] * 2}, "length <= 65536"),
+    ],
+)
+def test_facts_of_another_shape_are_named(change: dict[str, object], message: str) -> None:
+    with pytest.raises(EvidenceError, match=message):
+        read_generation({**right_facts(), **change}, REFERENCE)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["text_ids", "outputs", "held_out", "ids", "text"]),
+                inner,
+                max_size=4,
+            )
+        ),
+        max_leaves=20,
+    )
+)
+def test_any_facts_are_read_or_refused(facts: object) -> None:
+    found = facts if isinstance(facts, dict) else {"outputs": facts}
+    with pytest.raises(EvidenceError):
+        read_generation(found, REFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"{", "truncated"),
+        (b"[" * 100_000, "reference.json"),
+        (b"{}", "missing required field"),
+        (msgspec.json.encode(msgspec.structs.replace(REFERENCE, prompts=[])), "length >= 1"),
+    ],
+)
+def test_bad_reference(data: bytes, message: str) -> None:
+    with pytest.raises(EvidenceError, match=message):
+        read_reference(data)
+
+
+def test_reference_whose_parts_do_not_agree() -> None:
+    short = msgspec.structs.replace(REFERENCE.held_out[0], logprobs=[-1.0])
+    bad = msgspec.structs.replace(REFERENCE, held_out=[short])
+    with pytest.raises(EvidenceError, match=r"held_out\[0\].logprobs: 1 values for 3 tokens"):
+        read_reference(msgspec.json.encode(bad))

@@ -153,7 +153,7 @@ def weights_match(evidence: Evidence) -> Finding:
 
     Protects from wrong scales, zeros, nibble order or folding that need not show in a greedy text:
     AutoAWQ's scale search on a CPU scales each Linear twice and its norm once, in silence.
-    Value: relative RMS error of the worst layer; the message names every layer out of bounds.
+    Value: relative RMS error of the worst layer; the message names the worst out of bounds.
     """
     say = partial(_finding, "weights-match", threshold=evidence.thresholds.weight_error)
     found = evidence.inspection
@@ -161,9 +161,10 @@ def weights_match(evidence: Evidence) -> Finding:
         return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
     if not found.weights:
         return say(judgement=Judgement.FAILED, message="no weight could be compared")
+    worst_first = sorted(found.weights, key=lambda weight: -(weight.error or 0.0))
     faults = [
         f"{weight.name} {fault}"
-        for weight in found.weights
+        for weight in worst_first
         if (fault := _fault(weight, evidence.thresholds))
     ]
     errors = [weight.error for weight in found.weights if weight.error is not None]

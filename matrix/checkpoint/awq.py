@@ -25,6 +25,7 @@ ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 """Which of a word's eight outputs its bits hold, from the lowest."""
 
 Codes = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,18 @@ class PackedLinear:
         return (self.codes.astype(np.float32) - zeros).T
 
     @property
-    def clipped(self) -> npt.NDArray[np.bool_]:
-        """Which weights are the lowest or highest of their group, [out, in].
+    def ends(self) -> tuple[Mask, Mask]:
+        """Which weights are the lowest, and which the highest, of their group, [out, in] each.
 
         AWQ clips a group on purpose (``apply_clip``), and what it cut off stands there. That need
-        not be code 0 or 15: the zero is rounded, so a group may end at 14.
+        not be code 0 or 15: the zero is rounded, so a group may end at 14. A group of one value
+        has no ends.
         """
         groups = self.codes.reshape(len(self.scales), -1, self.codes.shape[1])
         low, high = groups.min(axis=1, keepdims=True), groups.max(axis=1, keepdims=True)
-        ends: npt.NDArray[np.bool_] = (groups == low) | (groups == high)
-        return ends.reshape(self.codes.shape).T
+        lowest: Mask = ((groups == low) & (low < high)).reshape(self.codes.shape)
+        highest: Mask = ((groups == high) & (low < high)).reshape(self.codes.shape)
+        return lowest.T, highest.T
 
     def weight(self) -> Floats:
         """Return the weight that the packed form stands for, [out, in]."""

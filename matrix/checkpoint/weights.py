@@ -110,7 +110,8 @@ def _scales(pair: Pair, factor: Doubles | None = None) -> tuple[Doubles, Doubles
     """
     target = pair.target if factor is None else pair.target * factor
     wanted = _over(target, pair.packed.steps).astype(np.float64)
-    kept = ~pair.packed.clipped & np.isfinite(wanted)
+    lowest, highest = pair.packed.ends
+    kept = ~(lowest | highest) & np.isfinite(wanted)
     both = np.where(kept, wanted * pair.packed.levels, 0)
     square = np.where(kept, wanted * wanted, 0)
     rows = _mean_scale(both.sum(axis=1), square.sum(axis=1))
@@ -143,16 +144,18 @@ def _factors(first: Pair, second: Pair, row_of: npt.NDArray[np.intp]) -> Doubles
 def _bounds(pair: Pair, factor: Doubles) -> tuple[Doubles, Doubles]:
     """Return between which scales against the target each weight is its rounding, [out, in].
 
-    ``factor`` is what the fold multiplied the target by. A weight at the end of its range, or
-    with nothing to compare it with, has no bounds.
+    ``factor`` is what the fold multiplied the target by. A weight at an end of its group may have
+    been clipped, so that its target may lie beyond: it bounds from one side only.
     """
     levels = pair.packed.levels.astype(np.float64)
+    lowest, highest = pair.packed.ends
     with np.errstate(all="ignore"):
         target = pair.target * factor / pair.packed.steps
-        one, other = (levels - _HALF_STEP) / target, (levels + _HALF_STEP) / target
-    bounded = ~(pair.packed.clipped | np.isnan(target) | (target == 0))
-    low = np.where(bounded, np.minimum(one, other), -np.inf)
-    high = np.where(bounded, np.maximum(one, other), np.inf)
+        one = np.where(lowest, -np.inf, levels - _HALF_STEP) / target
+        other = np.where(highest, np.inf, levels + _HALF_STEP) / target
+        low, high = np.minimum(one, other), np.maximum(one, other)
+    bounded = (target != 0) & ~np.isnan(low)
+    low, high = np.where(bounded, low, -np.inf), np.where(bounded, high, np.inf)
     return low, high
 
 
@@ -181,11 +184,10 @@ def _compared(
     with np.errstate(all="ignore"):
         wanted = (pair.original * pair.original_norm).astype(np.float64)
         difference = stored * pair.stored_norm / factor - wanted
-        error = np.sqrt(np.square(difference).sum() / np.square(wanted).sum())
     return WeightComparison(
         name=pair.name,
         packed=True,
-        error=float(error),
+        error=_relative(np.square(difference).sum(), np.square(wanted).sum()),
         ratio=float(np.median(whole)),
         row=_farthest(rows),
         column=_farthest(columns),
@@ -215,5 +217,9 @@ def compare_stored(name: str, stored: Floats, original: Floats) -> WeightCompari
         difference += float(np.square(np.where(finite, found - wanted, 0)).sum())
     if not_finite:
         return WeightComparison(name=name, packed=False, not_finite=not_finite)
-    error = math.sqrt(difference / size) if size else math.sqrt(difference)
-    return WeightComparison(name=name, packed=False, error=error)
+    return WeightComparison(name=name, packed=False, error=_relative(difference, size))
+
+
+def _relative(difference: float, size: float) -> float:
+    """Return the root of the quotient of two sums of squares; of the first alone over nothing."""
+    return math.sqrt(difference / size) if size else math.sqrt(difference)

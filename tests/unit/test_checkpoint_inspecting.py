@@ -144,6 +144,17 @@ def zero_scales(tensors: dict[str, made.Array]) -> None:
     tensors[f"{L0}.self_attn.q_proj.scales"][:] = 0
 
 
+def one_code_in_a_row(tensors: dict[str, made.Array]) -> None:
+    words = tensors[f"{L0}.self_attn.q_proj.qweight"].view(np.uint32)
+    words[:, 0] &= np.uint32(0xFFFFFFF0)
+
+
+def codes_at_the_ends_in_a_row(tensors: dict[str, made.Array]) -> None:
+    words = tensors[f"{L0}.self_attn.q_proj.qweight"].view(np.uint32)
+    words[:, 0] &= np.uint32(0xFFFFFFF0)
+    words[::2, 0] |= np.uint32(0xF)
+
+
 def zero_norm_channel(tensors: dict[str, made.Array]) -> None:
     tensors[f"{L0}.input_layernorm.weight"][7] = 0
 
@@ -160,6 +171,8 @@ def zero_one_scale(tensors: dict[str, made.Array]) -> None:
         (flip_signs, 1.5, 1),
         (zero_scales, 0.9, 0.9),
         (zero_one_scale, 0, 0.9),
+        (one_code_in_a_row, 0, 0.5),
+        (codes_at_the_ends_in_a_row, 0, 0.5),
     ],
 )
 def test_planted_defects(

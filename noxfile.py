@@ -7,8 +7,10 @@ environment that cannot be built is a result and not an error.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
+from pathlib import Path
 
 import nox
 
@@ -20,23 +22,32 @@ from matrix.spec import SpecError
 nox.needs_version = ">=2026.4"
 nox.options.sessions = ["matrix"]
 nox.options.default_venv_backend = "none"
-
-if "--parallel-worker" in sys.argv:
-    die_with_parent()  # nox -j starts each session in a process of its own
-else:
-    os.environ.pop("MATRIX_PROGRESS", None)
-    if not sys.stdout.isatty():
-        # Nox buffers what a parallel session prints; progress goes straight to the log.
-        os.environ["MATRIX_STREAM"] = f"/proc/{os.getpid()}/fd/2"
-if "--parallel-worker" in sys.argv and "MATRIX_STREAM" in os.environ:
-    os.environ["MATRIX_PROGRESS"] = os.environ["MATRIX_STREAM"]
+nox.options.parallel = "auto"  # -j N wins; an environment's work is mostly one core's
 
 try:
     context = Context(Settings.of())
 except SpecError as error:
     sys.exit(f"error: {error}")
-os.environ["MATRIX_RUN"] = context.settings.run
-os.environ["MATRIX_UNDER_NOX"] = "1"
+
+
+def print_summary(file: Path) -> None:
+    """Print what the report session left, after all that nox has to say."""
+    if file.exists():
+        sys.stdout.write("\n" + file.read_text(encoding="utf-8"))
+        file.unlink()
+
+
+if "--parallel-worker" in sys.argv:  # nox -j starts each session in a process of its own
+    die_with_parent()
+else:
+    summary = context.store.path("work", f"summary-{os.getpid()}.txt")
+    atexit.register(print_summary, summary)
+    os.environ["MATRIX_UNDER_NOX"] = "1"
+    os.environ["MATRIX_RUN"] = context.settings.run
+    os.environ["MATRIX_SUMMARY"] = str(summary)
+    if not sys.stdout.isatty():
+        # Nox holds back what parallel sessions print, so progress goes straight to the log.
+        os.environ["MATRIX_PROGRESS"] = f"/proc/{os.getpid()}/fd/1"
 
 
 def run(session: nox.Session, *arguments: str, success: tuple[int, ...] = (0,)) -> None:
@@ -65,7 +76,15 @@ for environment_name, needed in requirements_of(context.plan).items():
     environment_session(environment_name, needed)
 
 
-@nox.session(requires=list(context.plan.environments), default=True)
+# Only what has something to do is waited for, so that a run without news takes seconds.
+pending = [
+    name
+    for name in context.plan.environments
+    if context.unfinished(name) or not context.suite_is_current(name)
+]
+
+
+@nox.session(requires=pending, default=True)
 def matrix(session: nox.Session) -> None:
     """Run the whole profile (MATRIX_PROFILE, default cpu) and write reports/. Goes on where it was."""
     run(session, "matrix", "report", *session.posargs)

@@ -126,7 +126,12 @@ def run(
         hint = f"`python -m matrix plan --profile {context.plan.profile}` lists the ids"
         _fail(f"profile {context.plan.profile!r} has no {unknown.args[0]!r}. {hint}")
     progress = Progress(context.plan.cells, context.keys.unfinished, sys.stderr, os.environ)
-    Run(context.plan, _steps(context), progress.tell, fork=True).perform(selection)
+
+
+    def verdict(cell_id: str) -> str:
+        return context.fresh_judge().cell(cell_id).verdict
+
+    Run(context.plan, _steps(context), progress.tell, verdict, fork=True).perform(selection)
     if cell is not None:
         _show_cell(context, cell)
 
@@ -184,8 +189,11 @@ def report(
     settings = Settings.of(spec=spec, profile=profile, store=store, reports=reports)
     table = Context(settings).judge.table()
     rendering.write(table, settings.reports)
-    for line in rendering.summary(table, settings.reports):
-        typer.echo(line)
+    lines = "\n".join(rendering.summary(table, settings.reports)) + "\n"
+    if later := os.environ.get("MATRIX_SUMMARY"):
+        Path(later).write_text(lines, encoding="utf-8")  # nox's last word would come after it
+    else:
+        typer.echo(lines, nl=False)
     unwanted: set[Any] = set(fail_on or ())
     if table.canaries == "void" or any(result.verdict in unwanted for result in table.cells):
         raise typer.Exit(1)

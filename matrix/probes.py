@@ -33,7 +33,11 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Probe:
-    """One server for one adapter in one environment. Leaving it ends all its processes."""
+    """One server for one adapter in one environment. Leaving it ends all its processes.
+
+    ``home`` is the environment's own and outlives the server: vLLM keeps there what it took ten
+    seconds to find out about a model class.
+    """
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class Probe:
         *,
         environ: Mapping[str, str],
         departures: list[str],
+        home: Path,
         work: Path,
     ) -> None:
         self._import_result = work / "import.json"
@@ -51,7 +56,6 @@ class Probe:
         ]  # fmt: skip
         for departure in departures:
             argv += ["--departure", departure]
-        home = work / "home"
         self._child = Child(argv, environ=child_environ(home, environ), cwd=home, events=True)
         self._events: list[dict[str, Any]] = []
         self._ended = False

@@ -135,6 +135,8 @@ class Child:
             os.close(self._lifeline)
             self._lifeline = -1
         self._process.wait()
+        self.drain()
+        self._log_pipe = self._event_pipe = None
         self._selector.close()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:

@@ -9,15 +9,16 @@ from typing import TextIO
 
 from matrix.plan import Cell
 
-RECOUNT_SECONDS = 2.0
+RECOUNT_SECONDS = 0.5
 
 
 class Progress:
     """Tells each event with the number of finished cells.
 
     Cells that sibling processes (``nox -j``) finish are counted as well, by looking at the store
-    now and then. nox holds back what a parallel session prints until the session's end; the line
-    then also goes to the terminal's or log's own stream, named by ``MATRIX_PROGRESS``.
+    now and then. nox holds back what a parallel session prints until the session's end; where
+    that is not shown on a terminal, the lines go straight to the run's own stream, which
+    ``MATRIX_PROGRESS`` names.
     """
 
     def __init__(
@@ -41,11 +42,12 @@ class Progress:
             self._count_at = time.monotonic() + RECOUNT_SECONDS
         done = self._total - len(self._left)
         line = f"[{done} of {self._total} cells done, {len(self._left)} left] {text}\n"
-        self._stream.write(line)
-        self._stream.flush()
         if self._shared is not None:
             try:
                 with self._shared.open("a", encoding="utf-8") as stream:
                     stream.write(line)
+                return
             except OSError:
                 self._shared = None  # the stream is a socket or gone: the session's own remains
+        self._stream.write(line)
+        self._stream.flush()

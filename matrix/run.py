@@ -38,13 +38,31 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class Run:
-    """Performs a selection of a plan. ``tell`` is given a line for each thing that happens."""
+    """Performs a selection of a plan.
 
-    def __init__(self, plan: Plan, steps: Steps, tell: Callable[[str], None], fork: bool) -> None:
+    Args:
+        plan: The whole plan that selections are parts of.
+        steps: Performs and keeps.
+        tell: Is given a line for each thing that happens.
+        verdict: Says in a word what a cell is, by its id, after it was run.
+        fork: Whether a job runs in a child forked from the process that has imported the package;
+            a fresh process for each job otherwise, as a GPU wants it.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        steps: Steps,
+        tell: Callable[[str], None],
+        verdict: Callable[[str], str],
+        *,
+        fork: bool,
+    ) -> None:
         self._plan = plan
         self._steps = steps
         self._keys = steps.keys
         self._tell = tell
+        self._verdict = verdict
         self._fork = fork
         limits = steps.limits
         self._limits: dict[Step, Limits] = {
@@ -71,17 +89,20 @@ class Run:
             installed = self._steps.install(environment)
             if installed is not None:
                 self._say(name, "install", installed)
-        for role, tasks in self._roles(environment, selection):
+        for role, tasks in self._makers(name, selection):
             self._role(environment, role, tasks)
         for checkpoint in selection.checkpoints:
             if checkpoint.quantizer.environment == name:
                 self._inspect(checkpoint)
+        for role in {c.engine.name: c.engine for c in selection.cells}.values():
+            if role.environment == name:
+                cells = [c for c in selection.cells if c.engine == role]
+                self._role(environment, role, partial(self._evaluations, cells))
 
-    def _roles(
-        self, environment: Environment, selection: Selection
+    def _makers(
+        self, name: str, selection: Selection
     ) -> Iterator[tuple[Role, Callable[[], list[Task]]]]:
-        """Give each role the environment plays in a selection, with what it has to do."""
-        name = environment.name
+        """Give each role in which an environment makes models or checkpoints, with its tasks."""
         models = {c.model.name: c.model for c in selection.checkpoints}.values()
         here = [model for model in models if model.environment == name]
         for adapter in dict.fromkeys(model.adapter for model in here):
@@ -92,10 +113,6 @@ class Run:
             if role.environment == name:
                 made = [c for c in selection.checkpoints if c.quantizer == role]
                 yield role, partial(self._quantizations, made)
-        for role in {c.engine.name: c.engine for c in selection.cells}.values():
-            if role.environment == name:
-                cells = [c for c in selection.cells if c.engine == role]
-                yield role, partial(self._evaluations, cells)
 
     def _builds(self, models: list[Model]) -> list[Task]:
         tasks = []
@@ -146,7 +163,7 @@ class Run:
                 "max_new_tokens": reference.max_new_tokens,
             }
             steps: dict[Step, Key] = {"load": load, "generate": generate}
-            tasks.append(Task(f"load and run {cell.checkpoint.id}", steps, job))
+            tasks.append(Task(cell.id, steps, job))
         return tasks
 
     def _role(
@@ -183,12 +200,14 @@ class Run:
     ) -> Probe:
         """Start a probe's server and keep how its import ended, where that is news."""
         work = stack.enter_context(self._steps.work("probe"))
+        folder = self._steps.folder(environment)
         probe = stack.enter_context(
             Probe(
-                environments.python_of(self._steps.folder(environment)),
+                environments.python_of(folder),
                 role.adapter,
                 environ=environment.environ,
                 departures=role.departures,
+                home=folder / "home",
                 work=work,
             )
         )
@@ -226,13 +245,15 @@ class Run:
             observation = self._steps.made(
                 key, answer, output, task.publish, role.needs_hardware, attempt
             )
-        else:
-            facts = answer.result.facts if answer.result else {}
-            observation = self._steps.keep(
-                key, judged, answer.end, result=answer.result, facts=facts, log=answer.log,
-                attempt=attempt,
-            )  # fmt: skip
-        self._say(role.environment, task.label if answer.step != "generate" else "", observation)
+            self._say(role.environment, task.label, observation)
+            return
+        facts = answer.result.facts if answer.result else {}
+        observation = self._steps.keep(
+            key, judged, answer.end, result=answer.result, facts=facts, log=answer.log,
+            attempt=attempt,
+        )  # fmt: skip
+        if answer.step == "generate" or observation.outcome is not Outcome.PASSED:
+            self._tell(f"{task.label}: {self._verdict(task.label)} [{observation.seconds:.1f} s]")
 
     def _inspect(self, checkpoint: Checkpoint) -> None:
         key = self._keys.inspect(checkpoint)
@@ -241,8 +262,6 @@ class Run:
             self._say(checkpoint.quantizer.environment, f"inspect {checkpoint.id}", observation)
 
     def _say(self, where: str, what: str, observation: Observation) -> None:
-        if not what:
-            return
         end = str(observation.outcome)
         if observation.outcome is not Outcome.PASSED:
             first_line = observation.message.strip().splitlines()[:1]

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from matrix import environments
+from matrix import bytecode, environments
 from matrix.checks.evidence import EvidenceError, Reference, read_reference
 from matrix.hardware import machine
 from matrix.keys import Key, Keys
@@ -164,6 +164,7 @@ class Steps:
                 break
         facts = self._installed(environment) if judged.outcome is Outcome.PASSED else {}
         if judged.outcome is Outcome.PASSED:
+            bytecode.adopt(folder, self.store.path("bytecode"))
             environments.commit(folder, key.value)
         if known is not None and known.final:
             return known
@@ -185,6 +186,9 @@ class Steps:
         facts = dict(answer.result.facts) if answer.result and answer.result.ok else {}
         facts.pop("versions", None)  # the install's observation has them
         device = str(facts.get("device", "cpu"))
+        if judged.outcome is Outcome.PASSED:
+            folder = self.folder(self.loaded.environments[key.subject])
+            bytecode.share(folder, self.store.path("bytecode"))
         return self.keep(
             key, judged, answer.end, result=answer.result, facts=facts, log=answer.log,
             device=device,

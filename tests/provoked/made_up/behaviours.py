@@ -1,0 +1,99 @@
+"""An engine and a quantizer that misbehave as the option ``behaviour`` says, in the step named by
+the option ``at``. With ``good`` they do what they should."""
+
+import ctypes
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def import_package(options):
+    """Nothing to import."""
+
+
+def load(job):
+    """Load nothing."""
+    misbehave("load", job)
+    return job, {"kernel": "made-up", "kernels": {}}
+
+
+def generate(handle, job):
+    """Give the answers that the builder laid beside the model, or others."""
+    misbehave("generate", job)
+    answers = json.loads(Path(job["checkpoint"], "answers.json").read_text())
+    behaviour = job["options"]["behaviour"]
+    if behaviour == "wrong-text":
+        answers["outputs"] = [{"ids": [90, 91, 92], "text": "wrong"} for _ in answers["outputs"]]
+        answers["held_out"] = [[v - 9 for v in values] for values in answers["held_out"]]
+    if behaviour == "token-zero":
+        answers["outputs"] = [{"ids": [0, 0, 0], "text": "!!!"} for _ in answers["outputs"]]
+        answers["held_out"] = [[None] * len(values) for values in answers["held_out"]]
+    if behaviour == "wrong-shape":
+        answers["held_out"] = answers["held_out"][:1]
+    return answers
+
+
+def quantize(job):
+    """Copy the model, and spoil it as asked."""
+    misbehave("quantize", job)
+    output = Path(job["output"])
+    shutil.copytree(job["model"], output)
+    weights = output / "model.safetensors"
+    behaviour = job["options"]["behaviour"]
+    if behaviour == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    if behaviour == "pickle":
+        weights.unlink()
+        (output / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n(S'exit 1'\ntR.")
+    return {}
+
+
+def misbehave(step, job):
+    """Do what the options ask for in this step."""
+    options = job["options"]
+    if options.get("at") != step:
+        return
+    behaviour = options["behaviour"]
+    if behaviour == "raise":
+        raise ValueError("made to fail\nwith <b>two</b> lines")
+    if behaviour == "needs-gpu":
+        raise RuntimeError("a made-up GPU is required")
+    if behaviour == "segfault":
+        ctypes.string_at(0)
+    if behaviour == "segfault-when-forked" and forked():
+        ctypes.string_at(0)
+    if behaviour == "exit-0":
+        os._exit(0)
+    if behaviour == "hang":
+        while True:
+            print("still there", flush=True)
+            time.sleep(0.2)
+    if behaviour == "silent":
+        time.sleep(600)
+    if behaviour == "chatter":
+        while True:
+            os.write(1, b"x" * 65536)
+    if behaviour == "all-memory":
+        hoard = []
+        while True:
+            hoard.append(bytearray(20_000_000))
+    if behaviour == "disk-full":
+        raise OSError(errno.ENOSPC, "No space left on device", str(job.get("output")))
+    if behaviour == "daemon":
+        subprocess.Popen(
+            [sys.executable, "-c", "import time\nwhile True: time.sleep(1)", "matrix-test-daemon"],
+            start_new_session=True,
+        )
+    if behaviour == "lie":
+        os.write(1, b'{"event": "ended", "status": 0}\n')
+
+
+def forked():
+    """Whether this is the server's forked child: its parent has the same command line."""
+    parent = Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
+    return parent == Path("/proc/self/cmdline").read_bytes()

@@ -51,6 +51,9 @@ PR_SET_CHILD_SUBREAPER = 36
 Json = dict[str, Any]
 Emit = Callable[[Json], None]
 
+_loaded: list[Any] = []
+"""What was loaded, kept to the end of the process: to tear an engine down takes a second."""
+
 
 def main() -> int:
     """Import the adapter's package, then do jobs until stdin ends; 1 if the import raised."""
@@ -97,13 +100,11 @@ def main() -> int:
 
 def perform(adapter: ModuleType, job: Json, emit: Emit) -> int:
     """Do a job's stages in order, up to the first that raises; 1 if one raised, else 0."""
-    handle: Any = None
 
     def load() -> Json:
-        nonlocal handle
-        facts: Json
         handle, facts = adapter.load(job)
-        return facts
+        _loaded.append(handle)
+        return {**facts}
 
     def write(action: Callable[[Json], Json]) -> Json:
         facts = action(job)
@@ -113,7 +114,7 @@ def perform(adapter: ModuleType, job: Json, emit: Emit) -> int:
         "build": lambda: write(adapter.build),
         "quantize": lambda: write(adapter.quantize),
         "load": load,
-        "generate": lambda: adapter.generate(handle, job),
+        "generate": lambda: adapter.generate(_loaded[-1], job),
     }
 
     def under_departures(action: Callable[[], Json]) -> Json:

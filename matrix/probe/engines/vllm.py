@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import importlib
 import math
 import time
 from typing import Any
@@ -10,9 +12,30 @@ from typing import Any
 Json = dict[str, Any]
 
 
+LATER = (
+    "vllm.v1.engine.llm_engine",
+    "vllm.v1.engine.core",
+    "vllm.v1.executor.uniproc_executor",
+    "vllm.v1.worker.cpu_worker",
+    "vllm.model_executor.model_loader",
+    "vllm.model_executor.models.qwen2",
+)
+"""What the engine imports when it starts."""
+
+
 def import_package(_options: Json) -> None:
-    """Import vLLM with what its engine imports when it starts, which a fork then shares."""
+    """Import vLLM and what its engine imports later, which every forked child then shares."""
     from vllm import LLM, SamplingParams  # noqa: F401
+
+    # Only to save time: modules move between versions, and what is needed and cannot be imported
+    # raises again, in the load.
+    for name in LATER:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    with contextlib.suppress(Exception):
+        from vllm.model_executor.layers.quantization import get_quantization_config
+
+        get_quantization_config("awq")
 
 
 def load(job: Json) -> tuple[Any, Json]:
@@ -23,7 +46,12 @@ def load(job: Json) -> tuple[Any, Json]:
     """
     from vllm import LLM
 
-    limits = {"max_model_len": 128, "max_num_seqs": 4, "max_num_batched_tokens": 512}
+    limits = {
+        "max_model_len": 128,
+        "max_num_seqs": 4,
+        "max_num_batched_tokens": 512,
+        "num_gpu_blocks_override": 64,
+    }
     engine = LLM(
         model=job["checkpoint"],
         trust_remote_code=False,

@@ -8,6 +8,7 @@ environment that cannot be built is a result and not an error.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import sys
 from pathlib import Path
@@ -46,7 +47,9 @@ else:
     os.environ["MATRIX_RUN"] = context.settings.run
     os.environ["MATRIX_SUMMARY"] = str(summary)
     if not sys.stdout.isatty():
-        # Nox holds back what parallel sessions print, so progress goes straight to the log.
+        # Nox holds back what parallel sessions print, so progress goes straight to the log; a log
+        # file must be appended to then, or one writer overwrites the other.
+        fcntl.fcntl(1, fcntl.F_SETFL, fcntl.fcntl(1, fcntl.F_GETFL) | os.O_APPEND)
         os.environ["MATRIX_PROGRESS"] = f"/proc/{os.getpid()}/fd/1"
 
 

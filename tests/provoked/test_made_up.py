@@ -1,0 +1,142 @@
+"""Engines, quantizers and checkpoints that misbehave on purpose: each gets its own outcome, and
+the run goes on. The cells are those of ``made_up/spec.toml``; everything but the packages is real.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from matrix.outcomes import Blame, Outcome, Reason, Stage, Verdict
+from matrix.results import CellResult
+from matrix.store import Store
+from tests.provoked.runs import SPEC, Finished, perform
+
+ENGINES = {
+    "good": (Verdict.WORKS, None, Reason.NONE),
+    "wrong-text": (Verdict.GARBAGE, Stage.GENERATE, Reason.WRONG_OUTPUT),
+    "token-zero": (Verdict.GARBAGE, Stage.GENERATE, Reason.WRONG_OUTPUT),
+    "wrong-shape": (Verdict.BROKEN, Stage.GENERATE, Reason.UNREADABLE),
+    "raise": (Verdict.BROKEN, Stage.LOAD, Reason.EXCEPTION),
+    "needs-gpu": (Verdict.UNTESTED, Stage.LOAD, Reason.NO_GPU),
+    "segfault": (Verdict.BROKEN, Stage.GENERATE, Reason.CRASH),
+    "segfault-when-forked": (Verdict.WORKS, None, Reason.NONE),
+    "exit-0": (Verdict.BROKEN, Stage.GENERATE, Reason.NO_RESULT),
+    "hang": (Verdict.BROKEN, Stage.LOAD, Reason.TIMEOUT),
+    "silent": (Verdict.BROKEN, Stage.LOAD, Reason.SILENCE),
+    "chatter": (Verdict.BROKEN, Stage.LOAD, Reason.LOG_LIMIT),
+    "all-memory": (Verdict.BROKEN, Stage.GENERATE, Reason.OOM),
+    "disk-full": (Verdict.INFRA, Stage.LOAD, Reason.NO_SPACE),
+    "daemon": (Verdict.WORKS, None, Reason.NONE),
+    "lie": (Verdict.WORKS, None, Reason.NONE),
+    "import-crash": (Verdict.BROKEN, Stage.ENGINE_IMPORT, Reason.CRASH),
+}
+
+QUANTIZERS = {
+    "raise": (Verdict.BROKEN, Stage.QUANTIZE, Reason.EXCEPTION),
+    "segfault": (Verdict.BROKEN, Stage.QUANTIZE, Reason.CRASH),
+    "exit-0": (Verdict.BROKEN, Stage.QUANTIZE, Reason.NO_RESULT),
+    "hang": (Verdict.BROKEN, Stage.QUANTIZE, Reason.TIMEOUT),
+    "silent": (Verdict.BROKEN, Stage.QUANTIZE, Reason.SILENCE),
+    "chatter": (Verdict.BROKEN, Stage.QUANTIZE, Reason.LOG_LIMIT),
+    "all-memory": (Verdict.BROKEN, Stage.QUANTIZE, Reason.OOM),
+    "disk-full": (Verdict.INFRA, Stage.QUANTIZE, Reason.NO_SPACE),
+    "truncated": (Verdict.BROKEN, Stage.INSPECT, Reason.UNREADABLE),
+    "pickle": (Verdict.BROKEN, Stage.INSPECT, Reason.UNREADABLE),
+    "import-crash": (Verdict.BROKEN, Stage.QUANTIZER_IMPORT, Reason.CRASH),
+    "import-error": (Verdict.BROKEN, Stage.QUANTIZER_IMPORT, Reason.EXCEPTION),
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def engines(store: Path) -> Finished:
+    return perform("engines", store)
+
+
+@pytest.fixture(scope="module")
+def quantizers(store: Path) -> Finished:
+    return perform("quantizers", store)
+
+
+def is_as(result: CellResult, verdict: Verdict, stage: Stage | None, reason: Reason) -> bool:
+    return (result.verdict, result.stage, result.reason) == (verdict, stage, reason.value)
+
+
+@pytest.mark.parametrize("behaviour", ENGINES)
+def test_each_engine_gets_its_own_outcome(engines: Finished, behaviour: str) -> None:
+    result = engines.cell(f"made-up/float/none/plain+{behaviour}")
+    assert is_as(result, *ENGINES[behaviour]), result
+
+
+@pytest.mark.parametrize("behaviour", QUANTIZERS)
+def test_each_quantizer_gets_its_own_outcome(quantizers: Finished, behaviour: str) -> None:
+    result = quantizers.cell(f"made-up/awq-4bit-g64/plain+{behaviour}/plain+good")
+    assert is_as(result, *QUANTIZERS[behaviour]), result
+
+
+def test_an_unresolvable_environment_is_a_result_with_uvs_refusal(quantizers: Finished) -> None:
+    result = quantizers.cell("made-up/awq-4bit-g64/unresolvable+unresolvable/plain+good")
+    assert is_as(result, Verdict.BROKEN, Stage.QUANTIZER_RESOLVE, Reason.UNRESOLVABLE)
+    assert result.blame is Blame.QUANTIZER
+    assert "iniconfig" in result.message
+
+
+def test_an_engine_broken_alone_is_blamed_alone(engines: Finished) -> None:
+    assert engines.cell("made-up/float/none/plain+import-crash").blame is Blame.ENGINE
+
+
+def test_nothing_that_was_left_running_lives_on(engines: Finished) -> None:
+    lines = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
+    assert not [line for line in lines if "matrix-test-daemon" in line]
+
+
+def test_a_rerun_starts_nothing_but_what_infrastructure_stopped(
+    engines: Finished, store: Path
+) -> None:
+    again = perform("engines", store)
+    assert [line for line in again.told if "plain+disk-full" not in line] == []
+    assert again.cell("made-up/float/none/plain+good") == engines.cell(
+        "made-up/float/none/plain+good"
+    )
+
+
+def test_records_name_every_step_once(engines: Finished, store: Path) -> None:
+    records = [r for r in Store(store).records() if r.outcome != Outcome.INFRA]
+    names = [(record.step, record.subject, record.key) for record in records]
+    assert len(names) == len(set(names)) > len(ENGINES)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_run_leaves_no_process_and_goes_on(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    cell = "made-up/float/none/plain+hang"
+    argv = [sys.executable, "-m", "matrix", "run", "--spec", str(SPEC), "--profile", "engines",
+            "--cell", cell, "--store", str(tmp_path)]  # fmt: skip
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        imports = 0
+        while imports < 2:  # the model's builder, then the engine, whose load hangs
+            imports += ": import: passed" in run.stderr.readline()
+        below = psutil.Process(run.pid).children(recursive=True)
+        run.send_signal(number)
+        run.wait(timeout=5)
+    assert below
+    _, alive = psutil.wait_procs(below, timeout=5)
+    assert not alive
+    finished = perform("engines", tmp_path, cell=cell)
+    assert not [line for line in finished.told if "resolve" in line or "install" in line]
+    assert finished.cell(cell).verdict is Verdict.BROKEN
+    steps = [(r.step, r.key) for r in Store(tmp_path).records()]
+    assert len(steps) == len(set(steps))
+

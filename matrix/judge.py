@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 from packaging.requirements import Requirement
@@ -188,12 +188,14 @@ class Judge:
         if twin.id == cell.id:
             return False  # whatever is wrong with the float model's cell, no quantizer did it
         match self.cell(twin.id).verdict:
-            case Verdict.WORKS:
+            case Verdict.WORKS | Verdict.DEGRADED:
                 return True
             case Verdict.INFRA | Verdict.UNTESTED | Verdict.UNSUPPORTED:
                 return None
-            case _:
+            case Verdict.GARBAGE | Verdict.BROKEN:
                 return False
+            case never:
+                assert_never(never)
 
     def _departures(self, cell: Cell) -> list[str]:
         roles = (cell.checkpoint.quantizer, cell.engine)

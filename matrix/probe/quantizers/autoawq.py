@@ -20,8 +20,8 @@ def import_package(_options: Json) -> None:
 def quantize(job: Json) -> Json:
     """Quantize ``job["model"]`` by the scheme and save model and tokenizer to ``job["output"]``.
 
-    Options: ``max_calib_samples`` (texts) and ``max_calib_seq_len`` (tokens of a block; AutoAWQ
-    leaves longer texts out).
+    Options: ``max_calib_samples`` (texts, default 8) and ``max_calib_seq_len`` (tokens of a block,
+    default 32; AutoAWQ leaves longer texts out). Its clip search takes time in proportion to both.
     """
     from awq import AutoAWQForCausalLM
     from transformers import AutoTokenizer
@@ -41,8 +41,8 @@ def quantize(job: Json) -> Json:
         },
         # Given as texts: by default AutoAWQ downloads a data set.
         calib_data=job["calibration"],
-        max_calib_samples=options.get("max_calib_samples", 16),
-        max_calib_seq_len=options.get("max_calib_seq_len", 64),
+        max_calib_samples=options.get("max_calib_samples", 8),
+        max_calib_seq_len=options.get("max_calib_seq_len", 32),
     )
     model.save_quantized(job["output"], safetensors=True)
     tokenizer.save_pretrained(job["output"])

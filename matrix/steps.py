@@ -72,6 +72,7 @@ class Steps:
     ) -> Observation:
         """Make one observation of how a step ended."""
         exception = result.exception if result else None
+        plain = self._without_paths
         observation = Observation(
             key=key.value,
             inputs=key.inputs,
@@ -79,22 +80,33 @@ class Steps:
             subject=key.subject,
             outcome=judged.outcome,
             reason=judged.reason,
-            message=judged.message,
+            message=plain(judged.message),
             exception=exception.type if exception else "",
-            traceback=exception.traceback if exception else "",
-            warnings=result.warnings if result else [],
+            traceback=plain(exception.traceback if exception else ""),
+            warnings=[plain(warning) for warning in result.warnings] if result else [],
             facts=dict(facts or {}),
             departures=key.departures,
             device=device,
             seconds=round(end.seconds, 3),
             peak_bytes=max(end.peak_bytes, result.peak_rss_bytes if result else 0),
-            log="" if judged.outcome is Outcome.PASSED and key.step != "load" else log,
+            log="" if judged.outcome is Outcome.PASSED and key.step != "load" else plain(log),
             run=self.store.run,
             attempt=attempt,
             at=self._now().isoformat(timespec="milliseconds"),
         )
         self.store.keep(observation)
         return observation
+
+    def _without_paths(self, text: str) -> str:
+        """Return a text in which this machine's folders have names, so that it reads the same
+        wherever it was observed."""
+        for name, folder in (
+            ("<store>", self.store.root),
+            ("<repository>", REPOSITORY),
+            ("<python>", Path(sys.base_prefix)),
+        ):
+            text = text.replace(str(folder), name)
+        return text
 
     def resolve(self, environment: Environment) -> Observation:
         """Read the lock, or have uv make it."""

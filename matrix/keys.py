@@ -7,7 +7,7 @@ not been observed yet or did not pass. Pure but for reading the files that are p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -164,19 +164,36 @@ class Keys:
         return Key.of(step, cell.id, inputs, imported.departures)
 
     def unfinished(self, cell: Cell) -> bool:
-        """Whether anything that can be done for a cell has not been done."""
-        checkpoint = cell.checkpoint
-        roles = [builder(checkpoint.model), checkpoint.quantizer, cell.engine]
-        for role in roles:
-            chain = (self.resolve(role.environment), self.install(role.environment))
-            for key in (*chain, self.importing(role)):
-                if key is not None and not self.settled(key):
-                    return True
-        keys = [self.build(checkpoint.model), self.quantize(checkpoint), self.inspect(checkpoint)]
-        keys += [self.evaluate(cell, "load")]
-        if self.passed(keys[-1]):
-            keys.append(self.evaluate(cell, "generate"))
-        return any(key is not None and not self.settled(key) for key in keys)
+        """Whether something that can be done for a cell is still to be done.
+
+        A step that was observed not to pass decides: what comes after it is not waited for.
+        """
+        for key in self._chain(cell):
+            observation = self.observed(key)
+            if observation is None or not observation.final:
+                return True
+            if observation.outcome is not Outcome.PASSED:
+                return False
+        return False
+
+    def _chain(self, cell: Cell) -> Iterator[Key | None]:
+        """Give the keys of a cell's steps in order, each made when those before it are known."""
+        checkpoint, engine = cell.checkpoint, cell.engine
+        yield from self._of_role(builder(checkpoint.model))
+        yield self.build(checkpoint.model)
+        if checkpoint.scheme is not None:
+            yield from self._of_role(checkpoint.quantizer)
+            yield self.quantize(checkpoint)
+        yield self.inspect(checkpoint)
+        yield from self._of_role(engine)
+        if cell.exclusion is None:
+            yield self.evaluate(cell, "load")
+            yield self.evaluate(cell, "generate")
+
+    def _of_role(self, role: Role) -> Iterator[Key | None]:
+        yield self.resolve(role.environment)
+        yield self.install(role.environment)
+        yield self.importing(role)
 
 
 def builder(model: Model) -> Role:

@@ -23,7 +23,7 @@ from matrix.spec import SpecError
 nox.needs_version = ">=2026.4"
 nox.options.sessions = ["matrix"]
 nox.options.default_venv_backend = "none"
-nox.options.parallel = "auto"  # -j N wins; an environment's work is mostly one core's
+nox.options.parallel = "auto"  # type: ignore[assignment]  # -j N wins; an environment's work is mostly one core's
 
 try:
     context = Context(Settings.of())
@@ -89,7 +89,7 @@ pending = [
 
 @nox.session(requires=pending, default=True)
 def matrix(session: nox.Session) -> None:
-    """Run the whole profile (MATRIX_PROFILE, default cpu) and write reports/. Goes on where it was."""
+    """Run the profile (MATRIX_PROFILE, default cpu), write reports/. Goes on where it was."""
     run(session, "matrix", "report", *session.posargs)
 
 

@@ -107,7 +107,8 @@ def plan(
         typer.echo(f"  {environment.name:46} {', '.join(environment.requirements)}")
     typer.echo(f"\n{len(found.cells)} cells (model/scheme/quantizer/engine)")
     for cell in found.cells:
-        typer.echo(f"  {cell.id}" + (f"  not run: {cell.exclusion.reason}" if cell.exclusion else ""))
+        excluded = f"  not run: {cell.exclusion.reason}" if cell.exclusion else ""
+        typer.echo(f"  {cell.id}{excluded}")
 
 
 @app.command()
@@ -126,7 +127,6 @@ def run(
         hint = f"`python -m matrix plan --profile {context.plan.profile}` lists the ids"
         _fail(f"profile {context.plan.profile!r} has no {unknown.args[0]!r}. {hint}")
     progress = Progress(context.plan.cells, context.keys.unfinished, sys.stderr, os.environ)
-
 
     def verdict(cell_id: str) -> str:
         return context.fresh_judge().cell(cell_id).verdict

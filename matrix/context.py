@@ -111,5 +111,6 @@ class Context:
             [key.value if key and self.keys.observed(key) else None for key in found.values()]
             for found in (judge.keys_of(cell) for cell in self.cells_of(environment))
         ]
-        code = [code_digest(REPOSITORY / "matrix" / "checks"), file_digest(REPOSITORY / "matrix" / "verdict.py")]
+        package = REPOSITORY / "matrix"
+        code = [code_digest(package / "checks"), file_digest(package / "verdict.py")]
         return digest([keys, code, self.loaded.spec.thresholds])

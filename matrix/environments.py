@@ -140,7 +140,8 @@ def _write_inputs(environment: Environment, work: Path) -> list[str]:
     }
     lines = [f'"{package}" = [{", ".join(items)}]' for package, items in settings.items()]
     (work / "uv.toml").write_text("\n".join(["[extra-build-dependencies]", *lines]) + "\n")
-    for kind, items in (("constraint", environment.constraints), ("override", environment.overrides)):
+    lists = {"constraint": environment.constraints, "override": environment.overrides}
+    for kind, items in lists.items():
         if items:
             (work / f"{kind}.txt").write_text("\n".join(items) + "\n")
             options += [f"--{kind}", f"{kind}.txt"]

@@ -9,6 +9,7 @@ from typing import Any, assert_never
 import msgspec
 from packaging.requirements import Requirement
 
+from matrix.checkpoint.inspection import Inspection
 from matrix.checks import judge
 from matrix.checks.evidence import (
     Evidence,
@@ -20,7 +21,6 @@ from matrix.checks.evidence import (
     read_generation,
     read_load,
 )
-from matrix.checkpoint.inspection import Inspection
 from matrix.keys import Key, Keys
 from matrix.observations import Observation
 from matrix.outcomes import Outcome, Reason, Stage, StageResult, Verdict
@@ -230,9 +230,7 @@ class Judge:
             if name in (cell.checkpoint.quantizer.environment, cell.engine.environment)
         ]
         as_quantizer = cells[0].checkpoint.quantizer.environment == name
-        first = list(Stage).index(
-            Stage.QUANTIZER_RESOLVE if as_quantizer else Stage.ENGINE_RESOLVE
-        )
+        first = list(Stage).index(Stage.QUANTIZER_RESOLVE if as_quantizer else Stage.ENGINE_RESOLVE)
         return EnvironmentResult(
             name=name,
             role="quantizer" if as_quantizer else "engine",

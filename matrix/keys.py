@@ -131,9 +131,7 @@ class Keys:
             "tensors": built.facts.get("tensors_sha256"),
             "scheme": checkpoint.scheme,
         }
-        return Key.of(
-            "quantize", checkpoint.id, msgspec.to_builtins(inputs), imported.departures
-        )
+        return Key.of("quantize", checkpoint.id, msgspec.to_builtins(inputs), imported.departures)
 
     def inspect(self, checkpoint: Checkpoint) -> Key | None:
         """Return the key of the independent reading of a checkpoint."""

@@ -123,7 +123,8 @@ def judge_end(end: End, result: StepResult | None, needs_hardware: list[str]) ->
 def _limit(end: End) -> tuple[Outcome, Reason, str]:
     match end.limit:
         case "timeout":
-            return Outcome.FAILED, Reason.TIMEOUT, f"ended after {end.seconds:.0f} s, its time limit"
+            message = f"ended after {end.seconds:.0f} s, its time limit"
+            return Outcome.FAILED, Reason.TIMEOUT, message
         case "silence":
             return Outcome.FAILED, Reason.SILENCE, "ended: no sign of life within its silence limit"
         case "oom":

@@ -49,7 +49,7 @@ class Role(msgspec.Struct, frozen=True):
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """What a quantizer makes of a model under a scheme; ``scheme`` is ``None`` for the float one."""
+    """What a quantizer makes of a model under a scheme; the float one has no ``scheme``."""
 
     model: Model
     scheme_name: str

@@ -248,7 +248,9 @@ def _hit(
     return ""
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str], cwd: Path, limits: Limits) -> tuple[End, str]:
+def run(
+    argv: Sequence[str], environ: Mapping[str, str], cwd: Path, limits: Limits
+) -> tuple[End, str]:
     """Run a command to its end within limits; return how it ended and the tail of its output."""
     with Child(argv, environ=environ, cwd=cwd) as child:
         end = child.watch(limits)

@@ -166,9 +166,7 @@ class Run:
             tasks.append(Task(cell.id, steps, job))
         return tasks
 
-    def _role(
-        self, environment: Environment, role: Role, tasks: Callable[[], list[Task]]
-    ) -> None:
+    def _role(self, environment: Environment, role: Role, tasks: Callable[[], list[Task]]) -> None:
         """Import once, then do the tasks, each in a child of its own."""
         importing = self._keys.importing(role)
         if importing is None:
@@ -188,9 +186,7 @@ class Run:
                     stack.close()
                     probe = self._start(environment, role, importing, stack)
                 ended = self._task(probe, role, task, attempt=1)
-                if self._fork and any(
-                    answer.reason in REPEATED for answer in ended
-                ):
+                if self._fork and any(answer.reason in REPEATED for answer in ended):
                     stack.close()
                     probe = self._start(environment, role, importing, stack)
                     self._task(probe, role, task, attempt=2)

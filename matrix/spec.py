@@ -39,7 +39,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A TOML table in which a key that nobody knows is an error."""
 
 
-class Limits(Table, kw_only=True):
+class Limits(Table, frozen=True, kw_only=True):
     """What one stage may use before its processes are ended."""
 
     seconds: float
@@ -52,7 +52,7 @@ class Limits(Table, kw_only=True):
     """Megabytes (10^6 bytes) of output."""
 
 
-class StageLimits(Table, kw_only=True):
+class StageLimits(Table, frozen=True, kw_only=True):
     """The limits of every kind of stage."""
 
     resolve: Limits
@@ -65,7 +65,7 @@ class StageLimits(Table, kw_only=True):
     generate: Limits
 
 
-class Departure(Table, kw_only=True):
+class Departure(Table, frozen=True, kw_only=True):
     """A declared difference from stock packages."""
 
     what: str
@@ -73,7 +73,7 @@ class Departure(Table, kw_only=True):
     source: str = ""
 
 
-class EnvironmentTable(Table, kw_only=True):
+class EnvironmentTable(Table, frozen=True, kw_only=True):
     """Environments of one kind: one for each variant and each combination of the axes."""
 
     name: str
@@ -88,7 +88,7 @@ class EnvironmentTable(Table, kw_only=True):
     departures: list[str] = []
 
 
-class ModelTable(Table, kw_only=True):
+class ModelTable(Table, frozen=True, kw_only=True):
     """A model that the project builds."""
 
     environment: str
@@ -97,7 +97,7 @@ class ModelTable(Table, kw_only=True):
     recipe: dict[str, object] = {}
 
 
-class SchemeTable(Table, kw_only=True):
+class SchemeTable(Table, frozen=True, kw_only=True):
     """A quantization method with its parameters."""
 
     method: Literal["awq"]
@@ -107,7 +107,7 @@ class SchemeTable(Table, kw_only=True):
     version: str = "GEMM"
 
 
-class RoleTable(Table, kw_only=True):
+class RoleTable(Table, frozen=True, kw_only=True):
     """Environments in the role of quantizers or engines."""
 
     environments: str
@@ -119,7 +119,7 @@ class RoleTable(Table, kw_only=True):
     """Texts of exceptions by which the package says that it wants hardware this run lacks."""
 
 
-class ProfileTable(Table, kw_only=True):
+class ProfileTable(Table, frozen=True, kw_only=True):
     """Which models, schemes, quantizers and engines make a table."""
 
     title: str
@@ -130,7 +130,7 @@ class ProfileTable(Table, kw_only=True):
     canaries: dict[str, Verdict] = {}
 
 
-class ExclusionTable(Table, kw_only=True):
+class ExclusionTable(Table, frozen=True, kw_only=True):
     """Cells that are not run, and why."""
 
     cells: str
@@ -139,7 +139,7 @@ class ExclusionTable(Table, kw_only=True):
     source: str
 
 
-class Spec(Table, kw_only=True):
+class Spec(Table, frozen=True, kw_only=True):
     """Everything ``spec.toml`` says."""
 
     schema: Literal[1]
@@ -155,7 +155,7 @@ class Spec(Table, kw_only=True):
     exclusions: list[ExclusionTable] = []
 
 
-class Environment(Table, kw_only=True):
+class Environment(Table, frozen=True, kw_only=True):
     """One environment, its name and requirements spelled out."""
 
     name: str
@@ -188,7 +188,9 @@ def load(file: Path = DEFAULT_SPEC) -> LoadedSpec:
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SpecError(file, "file", f"cannot be read ({error.strerror})", "Check --spec") from None
+        raise SpecError(
+            file, "file", f"cannot be read ({error.strerror})", "Check --spec"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(file, "file", f"is not TOML: {error}", "Mend that place") from None
     try:
@@ -310,9 +312,7 @@ def _check_environment(file: Path, key: str, spec: Spec, environment: Environmen
     _known(file, f"{key}.departures", environment.departures, spec.departures, "departure")
 
 
-def _known(
-    file: Path, key: str, names: Iterable[str], defined: Iterable[str], noun: str
-) -> None:
+def _known(file: Path, key: str, names: Iterable[str], defined: Iterable[str], noun: str) -> None:
     defined = sorted(defined)
     for name in names:
         if not any(fnmatchcase(other, name) for other in defined):

@@ -160,9 +160,9 @@ class Steps:
             return None
         known = self.keys.observed(key)
         folder = self.folder(environment)
-        if known is not None and known.final:
-            if known.outcome is not Outcome.PASSED or environments.is_built(folder, key.value):
-                return known
+        built = environments.is_built(folder, key.value)
+        if known is not None and known.final and (built or known.outcome is not Outcome.PASSED):
+            return known
         lock = self.lock(environment)
         if lock is None:
             return None

@@ -95,7 +95,8 @@ def test_an_engine_broken_alone_is_blamed_alone(engines: Finished) -> None:
     assert engines.cell("made-up/float/none/plain+import-crash").blame is Blame.ENGINE
 
 
-def test_nothing_that_was_left_running_lives_on(engines: Finished) -> None:
+@pytest.mark.usefixtures("engines")
+def test_nothing_that_was_left_running_lives_on() -> None:
     lines = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
     assert not [line for line in lines if "matrix-test-daemon" in line]
 
@@ -110,16 +111,15 @@ def test_a_rerun_starts_nothing_but_what_infrastructure_stopped(
     )
 
 
-def test_records_name_every_step_once(engines: Finished, store: Path) -> None:
+@pytest.mark.usefixtures("engines")
+def test_records_name_every_step_once(store: Path) -> None:
     records = [r for r in Store(store).records() if r.outcome != Outcome.INFRA]
     names = [(record.step, record.subject, record.key) for record in records]
     assert len(names) == len(set(names)) > len(ENGINES)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_leaves_no_process_and_goes_on(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_killed_run_leaves_no_process_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     cell = "made-up/float/none/plain+hang"
     argv = [sys.executable, "-m", "matrix", "run", "--spec", str(SPEC), "--profile", "engines",
             "--cell", cell, "--store", str(tmp_path)]  # fmt: skip
@@ -139,4 +139,3 @@ def test_a_killed_run_leaves_no_process_and_goes_on(
     assert finished.cell(cell).verdict is Verdict.BROKEN
     steps = [(r.step, r.key) for r in Store(tmp_path).records()]
     assert len(steps) == len(set(steps))
-

@@ -10,22 +10,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
 
 
-def import_package(options):
+def import_package(_options: Json) -> None:
     """Nothing to import."""
 
 
-def load(job):
+def load(job: Json) -> tuple[Json, Json]:
     """Load nothing."""
     misbehave("load", job)
     return job, {"kernel": "made-up", "kernels": {}}
 
 
-def generate(handle, job):
+def generate(_handle: Json, job: Json) -> Json:
     """Give the answers that the builder laid beside the model, or others."""
     misbehave("generate", job)
-    answers = json.loads(Path(job["checkpoint"], "answers.json").read_text())
+    answers: Json = json.loads(Path(job["checkpoint"], "answers.json").read_text())
     behaviour = job["options"]["behaviour"]
     if behaviour == "wrong-text":
         answers["outputs"] = [{"ids": [90, 91, 92], "text": "wrong"} for _ in answers["outputs"]]
@@ -38,7 +41,7 @@ def generate(handle, job):
     return answers
 
 
-def quantize(job):
+def quantize(job: Json) -> Json:
     """Copy the model, and spoil it as asked."""
     misbehave("quantize", job)
     output = Path(job["output"])
@@ -53,7 +56,7 @@ def quantize(job):
     return {}
 
 
-def misbehave(step, job):
+def misbehave(step: str, job: Json) -> None:
     """Do what the options ask for in this step."""
     options = job["options"]
     if options.get("at") != step:
@@ -79,7 +82,7 @@ def misbehave(step, job):
         while True:
             os.write(1, b"x" * 65536)
     if behaviour == "all-memory":
-        hoard = []
+        hoard: list[bytearray] = []
         while True:
             hoard.append(bytearray(20_000_000))
     if behaviour == "disk-full":
@@ -93,7 +96,7 @@ def misbehave(step, job):
         os.write(1, b'{"event": "ended", "status": 0}\n')
 
 
-def forked():
+def forked() -> bool:
     """Whether this is the server's forked child: its parent has the same command line."""
     parent = Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
     return parent == Path("/proc/self/cmdline").read_bytes()

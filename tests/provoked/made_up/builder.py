@@ -3,6 +3,7 @@
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 PROMPTS = [("one two", [5, 6]), ("three four", [7, 8]), ("five", [9])]
 HELD_OUT = [[5, 7, 9, 11], [6, 8, 10, 12], [5, 6, 7, 8]]
@@ -13,11 +14,11 @@ LINEARS = [
 SIZE = 16
 
 
-def import_package(options):
+def import_package(_options: dict[str, Any]) -> None:
     """Nothing to import."""
 
 
-def build(job):
+def build(job: dict[str, Any]) -> dict[str, Any]:
     """Write model/ and reference.json."""
     folder = Path(job["output"])
     model = folder / "model"
@@ -31,7 +32,7 @@ def build(job):
     write_safetensors(model / "model.safetensors", names)
     config = {"model_type": "qwen2", "tie_word_embeddings": job["recipe"]["tie_word_embeddings"]}
     (model / "config.json").write_text(json.dumps(config))
-    answers = {
+    answers: dict[str, Any] = {
         "text_ids": [ids for _, ids in PROMPTS],
         "outputs": [{"ids": [20 + i, 21 + i, 22 + i], "text": f"right {i}"} for i in range(3)],
         "held_out": [[-0.5 - 0.01 * token for token in ids[1:]] for ids in HELD_OUT],
@@ -42,11 +43,11 @@ def build(job):
         "schema": 1,
         "prompts": [
             {"text": text, "ids": ids, "greedy_ids": out["ids"], "greedy_text": out["text"]}
-            for (text, ids), out in zip(PROMPTS, answers["outputs"])
+            for (text, ids), out in zip(PROMPTS, answers["outputs"], strict=True)
         ],
         "held_out": [
             {"text": "", "ids": ids, "logprobs": scores}
-            for ids, scores in zip(HELD_OUT, answers["held_out"])
+            for ids, scores in zip(HELD_OUT, answers["held_out"], strict=True)
         ],
         "memorised": [],
         "calibration": ["some text"],
@@ -57,9 +58,10 @@ def build(job):
     return {}
 
 
-def write_safetensors(file, shapes):
+def write_safetensors(file: Path, shapes: dict[str, list[int]]) -> None:
     """Write fp16 tensors that count up from one."""
-    header, data = {}, b""
+    header: dict[str, Any] = {}
+    data = b""
     for number, (name, shape) in enumerate(sorted(shapes.items())):
         count = shape[0] * (shape[1] if len(shape) > 1 else 1)
         values = struct.pack(f"<{count}e", *(1.0 + (i * 7 + number) % 11 for i in range(count)))

@@ -103,8 +103,13 @@ def _together_table(result: MatrixResult) -> list[str]:
     names = engines(result)
     rows = []
     for each in together(result):
-        shown = markdown(each.quantizer.name) + "".join(f" {marks[d]}" for d in each.departures)
-        works = ["✓ works" if name in each.engines else "no" for name in names]
+        works = [
+            "".join(["✓ works", *(f" {marks[departure]}" for departure in each.engines[name])])
+            if name in each.engines
+            else "no"
+            for name in names
+        ]
+        shown = markdown(each.quantizer.name)
         rows.append([shown, *works, markdown_code(requirements(each.quantizer))])
     header = ["quantizer", *(markdown(name) for name in names), "packages"]
     return _table(header, rows, "No quantizer works with every model in any engine.")

@@ -56,9 +56,8 @@ class Together(NamedTuple):
     """One quantizer and where its checkpoints can be deployed."""
 
     quantizer: Side
-    engines: frozenset[str]
-    """Names of the engines in which its checkpoint of every model works."""
-    departures: list[str]
+    engines: dict[str, list[str]]
+    """Engine in which its checkpoint of every model works -> departures of those cells."""
 
 
 def normalise(result: MatrixResult) -> MatrixResult:
@@ -273,14 +272,13 @@ def together(result: MatrixResult) -> list[Together]:
     answer = []
     for name in dict.fromkeys(cell.quantizer.name for cell in result.cells):
         mine = [cell for cell in result.cells if cell.quantizer.name == name]
-        good = frozenset(
-            engine
-            for engine in {cell.engine.name for cell in mine}
-            if _all_work([cell for cell in mine if cell.engine.name == engine], models)
-        )
+        good = {}
+        for engine in dict.fromkeys(cell.engine.name for cell in mine):
+            cells = [cell for cell in mine if cell.engine.name == engine]
+            if _all_work(cells, models):
+                good[engine] = sorted({name for cell in cells for name in cell.departures})
         if good:
-            departures = {departure for cell in mine for departure in cell.departures}
-            answer.append(Together(mine[0].quantizer, good, sorted(departures)))
+            answer.append(Together(mine[0].quantizer, good))
     answer.reverse()
     return sorted(answer, key=lambda each: (each.quantizer.name != "none", -len(each.engines)))
 

@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from report_results import judged, realistic, stages_until
 
 from matrix.outcomes import Blame, Finding, Judgement, Reason, Stage, Verdict
 from matrix.report import PAGE, render, summary, write
 from matrix.results import CellResult, EnvironmentResult, MatrixResult, Side
+from tests.unit.report_results import judged, realistic, stages_until
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -165,7 +165,7 @@ def markdown_tables(text: str) -> list[list[int]]:
 
 
 slow = settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

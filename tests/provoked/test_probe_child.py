@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import platform
@@ -340,3 +341,16 @@ def test_what_was_written_is_listed(serve: Any, tmp_path: Path) -> None:
     results = server.send(["quantize"], output=str(tmp_path / "out"))
     server.until_ended()
     assert result(results, "quantize")["facts"] == {"files": {"sub/a.bin": 4}}
+
+
+PROBE_FILES = sorted(CHILD.parent.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", PROBE_FILES, ids=[file.name for file in PROBE_FILES])
+def test_the_probe_is_python_3_10_and_imports_nothing_of_the_harness(file: Path) -> None:
+    tree = ast.parse(file.read_text(), feature_version=(3, 10))
+    imported = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {name.name for node in imported for name in node.names}
+    names |= {node.module or "." for node in imported if isinstance(node, ast.ImportFrom)}
+    roots = {name.partition(".")[0] for name in names}
+    assert not roots & {"matrix", "msgspec", "pandas", "pytest", ""}

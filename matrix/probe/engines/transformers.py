@@ -31,11 +31,15 @@ def import_package(_options: Json) -> None:
 def load(job: Json) -> tuple[Any, Json]:
     """Load ``job["checkpoint"]`` and its tokenizer. Options: ``dtype`` (default ``float16``)."""
     import torch
+    import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    # The parameter was renamed in 4.56; the old name warns there.
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    name = "dtype" if version >= (4, 56) else "torch_dtype"
     model = AutoModelForCausalLM.from_pretrained(
         job["checkpoint"],
-        torch_dtype=getattr(torch, job["options"].get("dtype", "float16")),
+        **{name: getattr(torch, job["options"].get("dtype", "float16"))},
         device_map="cpu",
         use_safetensors=True,
         trust_remote_code=False,

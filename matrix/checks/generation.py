@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
-
-import numpy as np
 
 from matrix.checks.evidence import Evidence
 from matrix.outcomes import Finding, Judgement, Stage
@@ -130,15 +129,18 @@ def _difference(
 ) -> Finding:
     """Judge the mean absolute difference: one worst token is no measure, even of a good model."""
     degraded, failed = bounds
-    values = np.array([value for text in found for value in text], dtype=np.float64)
-    wanted = np.array([value for text in expected for value in text], dtype=np.float64)
     say = partial(_finding, check)
-    lost = int(np.count_nonzero(~np.isfinite(values)))
-    if lost or not values.size:
-        message = f"{lost} of {values.size} log-probabilities are not finite"
+    values = [value for text in found for value in text]
+    wanted = [value for text in expected for value in text]
+    pairs = zip(values, wanted, strict=True)
+    differences = [a - b for a, b in pairs if a is not None and b is not None]
+    if len(differences) < len(values) or not values:
+        lost = len(values) - len(differences)
+        message = f"{lost} of {len(values)} log-probabilities are not finite"
         return say(judgement=Judgement.FAILED, threshold=failed, message=message)
-    mean = float(np.abs(values - wanted).mean())
-    message = f"mean of {values.size} tokens; mean signed {float((values - wanted).mean()):+.3f}"
+    mean = math.fsum(map(abs, differences)) / len(differences)
+    signed = math.fsum(differences) / len(differences)
+    message = f"mean of {len(differences)} tokens; mean signed {signed:+.3f}"
     if mean > failed:
         return say(judgement=Judgement.FAILED, value=mean, threshold=failed, message=message)
     judgement = Judgement.DEGRADED if mean > degraded else Judgement.PASSED

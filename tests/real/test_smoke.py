@@ -1,0 +1,166 @@
+"""The smoke profile run for real: AutoAWQ quantizes, vLLM loads and answers, the table says so.
+
+What is asserted was first measured by hand. Nothing is skipped for want of a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from matrix.checkpoint.inspecting import inspect
+from matrix.checkpoint.inspection import Inspection
+from matrix.context import REPOSITORY
+from matrix.spec import DEFAULT_SPEC
+
+RUN_SECONDS = 1200
+TIED = "twin-tied/awq-4bit-g64"
+DROPPED = f"{TIED}/autoawq-0.2.7+transformers-4.47.1/vllm-0.32.0"
+GOOD = f"{TIED}/autoawq-0.2.9+transformers-4.51.3/vllm-0.32.0"
+FLOAT = "twin-tied/float/none/vllm-0.32.0"
+
+
+class Smoke(NamedTuple):
+    """Where a smoke run lies and what it printed."""
+
+    store: Path
+    reports: Path
+    output: str
+
+    def cells(self) -> dict[str, dict[str, Any]]:
+        document = json.loads((self.reports / "matrix.json").read_text())
+        return {cell["id"]: cell for cell in document["cells"]}
+
+    def records(self) -> list[str]:
+        return sorted(f.read_text() for f in (self.store / "records").glob("*.jsonl"))
+
+
+def run(arguments: list[str], store: Path, reports: Path, **more: str) -> str:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("MATRIX_")}
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    environ |= {"MATRIX_STORE": str(store), "MATRIX_REPORTS": str(reports), **more}
+    ended = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=REPOSITORY, env=environ, timeout=RUN_SECONDS, text=True, check=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Smoke]:
+    folder = tmp_path_factory.mktemp("smoke")
+    store, reports = folder / "store", folder / "reports"
+    output = run(["nox", "-s", "matrix"], store, reports, MATRIX_PROFILE="smoke")
+    yield Smoke(store, reports, output)
+    shutil.rmtree(folder)  # gigabytes, should uv's cache lie on another file system
+
+
+def findings(cell: dict[str, Any]) -> dict[str, str]:
+    return {finding["check"]: finding["judgement"] for finding in cell["findings"]}
+
+
+def test_the_float_model_works(smoke: Smoke) -> None:
+    cell = smoke.cells()[FLOAT]
+    assert cell["verdict"] == "works", cell
+    assert cell["output"] == cell["expected"] != ""
+
+
+def test_the_embedding_that_autoawq_0_2_7_drops_makes_vllm_answer_garbage(smoke: Smoke) -> None:
+    cell = smoke.cells()[DROPPED]
+    assert (cell["verdict"], cell["blame"], cell["stage"]) == ("garbage", "checkpoint", "generate")
+    assert findings(cell)["tied-embedding"] == "notice"
+    assert findings(cell)["weights-match"] == "passed"
+    assert cell["output"] != cell["expected"]
+
+
+def test_autoawq_0_2_9_works(smoke: Smoke) -> None:
+    cell = smoke.cells()[GOOD]
+    assert cell["verdict"] == "works", cell
+    assert cell["departures"] == ["autoawq-cpu-scale-search", "no-ipex", "vllm-cpu"]
+    assert cell["quantizer"]["packages"]["autoawq"] == "0.2.9"
+    assert {stage["outcome"] for stage in cell["stages"]} == {"passed"}
+
+
+def test_the_run_ends_with_the_summary_and_where_the_report_is(smoke: Smoke) -> None:
+    last = smoke.output.strip().splitlines()
+    assert last[-1] == f"report: {smoke.reports / 'index.html'}"
+    assert any("3 cells in profile smoke" in line and "1 garbage" in line for line in last[-8:])
+    assert {file.name for file in smoke.reports.iterdir()} == {
+        "index.html", "matrix.md", "matrix.csv", "matrix.json",
+    }  # fmt: skip
+
+
+def test_a_rerun_with_nothing_changed_does_nothing_and_writes_the_same(smoke: Smoke) -> None:
+    before = {file: file.read_bytes() for file in smoke.reports.iterdir()}
+    records = smoke.records()
+    output = run(
+        ["nox", "-s", "matrix"], smoke.store, smoke.reports, MATRIX_PROFILE="smoke"
+    )
+    assert "cells done" not in output
+    assert "Running session vllm" not in output
+    assert smoke.records() == records
+    assert {file: file.read_bytes() for file in smoke.reports.iterdir()} == before
+
+
+def test_a_version_added_in_one_line_comes_out_right(smoke: Smoke, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.toml"
+    line = 'axes.autoawq = ["0.2.7", "0.2.7.post3", "0.2.9"]'
+    text = DEFAULT_SPEC.read_text()
+    assert line in text
+    spec.write_text(text.replace(line, 'axes.autoawq = ["0.2.7", "0.2.7.post2", "0.2.9"]'))
+    shutil.copytree(DEFAULT_SPEC.parent / "locks", tmp_path / "locks")
+    text = spec.read_text().replace("autoawq-0.2.7.post3+", "autoawq-0.2.7.post2+")
+    spec.write_text(text)  # the canary of the profile
+    cell = f"{TIED}/autoawq-0.2.7.post2+transformers-4.47.1/vllm-0.32.0"
+    output = run(
+        ["matrix", "run", "--spec", str(spec), "--cell", cell], smoke.store, smoke.reports
+    )
+    assert f"{cell}: garbage (blame: checkpoint)" in output
+
+
+@pytest.mark.parametrize(
+    ("spoil", "factor"), [("model.layers.1.mlp.down_proj", 1.05), ("model.layers.0.self_attn.q_proj", 0.95)]
+)
+def test_scales_off_by_5_percent_in_a_real_checkpoint_are_found(
+    smoke: Smoke, tmp_path: Path, spoil: str, factor: float
+) -> None:
+    made = next(
+        folder
+        for folder in (smoke.store / "checkpoints").iterdir()
+        if "autoawq-0.2.9" in json.loads((folder / "provenance.json").read_text())["id"]
+    )
+    original = next((smoke.store / "models").iterdir()) / "model"
+    copy = tmp_path / "copy"
+    shutil.copytree(made / "checkpoint", copy)
+    tensors = load_file(copy / "model.safetensors")
+    tensors[f"{spoil}.scales"] = (tensors[f"{spoil}.scales"] * factor).astype(np.float16)
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    assert _ratios(inspect(made / "checkpoint", original)).keys() == set()
+    assert _ratios(inspect(copy, original)).keys() == {spoil}
+
+
+def _ratios(inspection: Inspection) -> dict[str, float]:
+    """Return the layers whose scale is more than 2 % off, by the committed threshold."""
+    return {
+        one.name: one.ratio
+        for one in inspection.weights
+        if one.packed and one.ratio is not None and abs(one.ratio - 1) > 0.02
+    }
+
+
+def test_nothing_that_is_kept_names_a_folder_of_this_machine(smoke: Smoke) -> None:
+    kept = [*smoke.store.glob("observations/*/*.json"), *smoke.reports.iterdir()]
+    assert len(kept) > 20
+    texts = [file.read_text() for file in kept]
+    assert not [text for text in texts if str(REPOSITORY) in text or str(smoke.store) in text]

@@ -47,7 +47,6 @@ def child_environ(home: Path, more: Mapping[str, str]) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",
         "PYTHONHASHSEED": "0",
     }
     (home / "tmp").mkdir(parents=True, exist_ok=True)

@@ -334,6 +334,9 @@ def _take_streams() -> tuple[Iterator[str], Emit]:
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
+    # Lines reach the log as they are printed. Not unbuffered: for such a stream gptqmodel's logbar
+    # starts a thread, which a forked child does not have and then waits for.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     threading.Thread(target=_watch, args=(events,), daemon=True).start()
 
     def emit(event: Json) -> None:

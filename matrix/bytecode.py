@@ -40,9 +40,13 @@ def _packages(environment: Path) -> Iterator[tuple[Path, str, list[str]]]:
     """Give site-packages, the digest of its sources, and the sources of each package."""
     for record in environment.glob("lib/python*/site-packages/*.dist-info/RECORD"):
         lines = record.read_text(encoding="utf-8", errors="replace").splitlines()
-        own = sorted(line for line in lines if ".py," in line and not line.startswith(("/", "..")))
+        own = sorted(line for line in lines if ".py," in line and _stays_below(line))
         if own:
             yield record.parent.parent, digest(own), [line.partition(",")[0] for line in own]
+
+
+def _stays_below(name: str) -> bool:
+    return not name.startswith("/") and ".." not in name
 
 
 def _compiled(source: str) -> Path:

@@ -9,6 +9,7 @@ that a CPU build of the same torch (``2.13.0+cpu`` for ``2.13.0``) may stand in.
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +24,8 @@ from matrix.keys import lock_inputs
 from matrix.observations import End, Judged, judge_tool
 from matrix.outcomes import Outcome, Reason
 from matrix.processes import run
-from matrix.spec import Environment, Limits
 from matrix.store import write_atomically
+from matrix.tables import Environment, Limits
 
 _INPUTS = "# inputs: "
 _REFUSAL = "# refused: "
@@ -135,7 +136,7 @@ def _write_inputs(environment: Environment, work: Path) -> list[str]:
     (work / "requirements.in").write_text("\n".join(environment.requirements) + "\n")
     options: list[str] = ["--config-file", "uv.toml"]
     settings = {
-        package: [f'"{item}"' for item in items]
+        package: [json.dumps(item) for item in items]  # JSON's strings are TOML's as well
         for package, items in environment.build_requirements.items()
     }
     lines = [f'"{package}" = [{", ".join(items)}]' for package, items in settings.items()]
@@ -186,7 +187,8 @@ def installed(folder: Path) -> dict[str, str]:
     """Return distribution name -> version of a virtualenv, read from its files, nothing run."""
     places = [str(place) for place in folder.glob("lib/python*/site-packages")]
     found = importlib.metadata.distributions(path=places)
-    return dict(sorted((canonicalize_name(d.metadata["Name"]), d.version) for d in found))
+    named = [d for d in found if d.metadata["Name"]]  # what a half-removed one leaves has no name
+    return dict(sorted((canonicalize_name(d.metadata["Name"]), d.version) for d in named))
 
 
 def python_version(folder: Path) -> str:

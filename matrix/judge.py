@@ -96,7 +96,9 @@ class Judge:
         if cell.exclusion is not None:
             table = cell.exclusion
             message = f"{table.reason} ({table.source})"
-            results[Stage.LOAD] = StageResult(Stage.LOAD, table.outcome, Reason.DECLARED, message)
+            results[Stage.LOAD] = StageResult(
+                Stage.LOAD, Outcome(table.outcome), Reason.DECLARED, message
+            )
         evidence = self._evidence(cell, observations, results)
         findings = judge(evidence) if evidence else []
         stages = stage_results(results, findings)

@@ -17,7 +17,7 @@ from matrix.identity import code_digest, digest, file_digest
 from matrix.observations import Observation, Step
 from matrix.outcomes import Outcome
 from matrix.plan import Cell, Checkpoint, Model, Role
-from matrix.spec import Environment
+from matrix.tables import Environment
 
 PACKAGE = Path(__file__).parent
 CHILD = PACKAGE / "probe" / "child.py"
@@ -112,7 +112,7 @@ class Keys:
         inputs = {
             "recipe": model.recipe,
             "tied": model.tied,
-            "adapter": code_digest(model.adapter.parent),
+            "adapter": digest({model.adapter.name: file_digest(model.adapter)}),
         }
         return Key.of("build", model.name, inputs, [])
 

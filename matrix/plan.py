@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from matrix.outcomes import Verdict
-from matrix.spec import (
-    FLOAT_MODEL,
+from matrix.spec import FLOAT_MODEL, LoadedSpec, SpecError, role_names
+from matrix.tables import (
     Environment,
     ExclusionTable,
-    LoadedSpec,
     ModelTable,
     Option,
     ProfileTable,
     RoleTable,
     SchemeTable,
-    SpecError,
-    role_names,
 )
 
 FLOAT_SCHEME = "float"
@@ -97,7 +95,9 @@ def make_plan(loaded: LoadedSpec, profile_name: str) -> Plan:
             f"Defined: {', '.join(spec.profiles)}",
         )  # fmt: skip
     models = [
-        _model(loaded, name, table) for name, table in spec.models.items() if name in profile.models
+        _model(loaded, name, table)
+        for name, table in spec.models.items()
+        if _matches(name, profile.models)
     ]
     quantizers = _roles(loaded, "quantizers", spec.quantizers, profile.quantizers)
     engines = _roles(loaded, "engines", spec.engines, profile.engines)
@@ -117,9 +117,10 @@ def make_plan(loaded: LoadedSpec, profile_name: str) -> Plan:
             loaded.file, f"profiles.{profile_name}.canaries", f"{min(unknown)!r} is no cell of it",
             f"See `python -m matrix plan --profile {profile_name}` for the ids",
         )  # fmt: skip
-    used = {model.environment for model in models}
-    used |= {role.environment for role in (*quantizers, *engines)}
-    return Plan(
+    used = {checkpoint.model.environment for checkpoint in checkpoints}
+    used |= {checkpoint.quantizer.environment for checkpoint in checkpoints}
+    used |= {engine.environment for engine in engines}
+    plan = Plan(
         profile=profile_name,
         title=profile.title,
         environments={name: env for name, env in loaded.environments.items() if name in used},
@@ -127,6 +128,23 @@ def make_plan(loaded: LoadedSpec, profile_name: str) -> Plan:
         checkpoints=checkpoints,
         cells=cells,
     )
+    _check_order(loaded, plan)
+    return plan
+
+
+def _check_order(loaded: LoadedSpec, plan: Plan) -> None:
+    try:
+        TopologicalSorter(requirements_of(plan)).prepare()
+    except CycleError as error:
+        raise SpecError(
+            loaded.file, f"profiles.{plan.profile}",
+            f"environments wait for each other ({', '.join(sorted(set(error.args[1])))})",
+            "Give one of them a second [[environments]] table for one of its roles",
+        ) from None  # fmt: skip
+
+
+def _matches(name: str, patterns: list[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _model(loaded: LoadedSpec, name: str, table: ModelTable) -> Model:
@@ -139,7 +157,7 @@ def _roles(
 ) -> list[Role]:
     role: dict[str, Role] = {}
     for name, (environment, table) in role_names(loaded, tables).items():
-        if not any(fnmatchcase(name, pattern) for pattern in patterns):
+        if not _matches(name, patterns):
             continue
         adapter = loaded.adapter("quantizers" if kind == "quantizers" else "engines", table.adapter)
         role[name] = Role(
@@ -153,12 +171,11 @@ def _checkpoints(
 ) -> list[Checkpoint]:
     found = []
     for model in models:
-        if any(fnmatchcase(FLOAT_MODEL, pattern) for pattern in profile.quantizers):
-            itself = Role(FLOAT_MODEL, model.environment, model.adapter, {}, [], [])
-            found.append(Checkpoint(model, FLOAT_SCHEME, None, itself))
-        for name in profile.schemes:
-            scheme = loaded.spec.schemes[name]
-            found.extend(Checkpoint(model, name, scheme, role) for role in quantizers)
+        itself = Role(FLOAT_MODEL, model.environment, model.adapter, {}, [], [])
+        found.append(Checkpoint(model, FLOAT_SCHEME, None, itself))
+        for name, scheme in loaded.spec.schemes.items():
+            if _matches(name, profile.schemes):
+                found.extend(Checkpoint(model, name, scheme, role) for role in quantizers)
     return found
 
 

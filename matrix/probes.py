@@ -17,7 +17,7 @@ import msgspec
 from matrix.keys import CHILD
 from matrix.observations import End, Step, StepResult
 from matrix.processes import Child, child_environ
-from matrix.spec import Limits
+from matrix.tables import Limits
 
 RESULT_BYTES = 32_000_000
 """A step's result larger than this is not read."""
@@ -140,7 +140,7 @@ class Probe:
 def read_result(file: Path, step: Step) -> StepResult | None:
     """Return what a step left, or ``None`` where it left nothing that can be read as a result."""
     try:
-        if file.is_symlink() or file.stat().st_size > RESULT_BYTES:
+        if file.is_symlink() or not file.is_file() or file.stat().st_size > RESULT_BYTES:
             return None
         result = msgspec.json.decode(file.read_bytes(), type=StepResult)
     except (OSError, msgspec.MsgspecError):

@@ -17,7 +17,7 @@ import psutil
 
 from matrix import keeper
 from matrix.observations import End
-from matrix.spec import Limits
+from matrix.tables import Limits
 
 LOG_TAIL_BYTES = 16_000
 EVENT_BYTES = 1_000_000

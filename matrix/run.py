@@ -21,8 +21,8 @@ from matrix.observations import Judged, Observation, Step, judge_end
 from matrix.outcomes import Outcome, Reason
 from matrix.plan import Cell, Checkpoint, Model, Plan, Role, Selection
 from matrix.probes import Answer, Probe
-from matrix.spec import Environment, Limits
 from matrix.steps import Steps
+from matrix.tables import Environment, Limits
 
 REPEATED = (Reason.CRASH, Reason.TIMEOUT, Reason.SILENCE, Reason.OOM, Reason.NO_RESULT)
 """Ends of a forked child that count only when a fresh process ends so as well."""

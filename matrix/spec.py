@@ -7,25 +7,34 @@ raises :class:`SpecError`, one message with the file, the key and the remedy.
 from __future__ import annotations
 
 import re
-import string
 import tomllib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
-from matrix.outcomes import Outcome, Verdict
+from matrix.tables import (
+    Departure,
+    Environment,
+    EnvironmentTable,
+    ExclusionTable,
+    Limits,
+    ModelTable,
+    ProfileTable,
+    RoleTable,
+    SchemeTable,
+    Spec,
+    StageLimits,
+)
 
 DEFAULT_SPEC = Path(__file__).with_name("spec.toml")
 FLOAT_MODEL = "none"
 """The quantizer that is the float model itself."""
-
-Option = str | int | float | bool
 
 
 class SpecError(Exception):
@@ -33,140 +42,6 @@ class SpecError(Exception):
 
     def __init__(self, file: Path, key: str, problem: str, remedy: str) -> None:
         super().__init__(f"{file}: {key}: {problem}. {remedy}")
-
-
-class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A TOML table in which a key that nobody knows is an error."""
-
-
-class Limits(Table, frozen=True, kw_only=True):
-    """What one stage may use before its processes are ended."""
-
-    seconds: float
-    """Wall-clock seconds from its start to its end."""
-    silence: float
-    """Seconds without a line of log or a sign of progress."""
-    memory_mb: int
-    """Megabytes (10^6 bytes) of memory of the whole process group, shared pages counted once."""
-    log_mb: float
-    """Megabytes (10^6 bytes) of output."""
-
-
-class StageLimits(Table, frozen=True, kw_only=True):
-    """The limits of every kind of stage."""
-
-    resolve: Limits
-    install: Limits
-    importing: Limits = msgspec.field(name="import")
-    build: Limits
-    quantize: Limits
-    inspect: Limits
-    load: Limits
-    generate: Limits
-
-
-class Departure(Table, frozen=True, kw_only=True):
-    """A declared difference from stock packages."""
-
-    what: str
-    why: str
-    source: str = ""
-
-
-class EnvironmentTable(Table, frozen=True, kw_only=True):
-    """Environments of one kind: one for each variant and each combination of the axes."""
-
-    name: str
-    python: str = "3.11"
-    axes: dict[str, list[str]] = {}
-    variants: list[dict[str, str]] = []
-    requirements: list[str]
-    constraints: list[str] = []
-    overrides: list[str] = []
-    build_requirements: dict[str, list[str]] = {}
-    environ: dict[str, str] = {}
-    departures: list[str] = []
-
-
-class ModelTable(Table, frozen=True, kw_only=True):
-    """A model that the project builds."""
-
-    environment: str
-    adapter: str
-    tied: bool
-    recipe: dict[str, object] = {}
-
-
-class SchemeTable(Table, frozen=True, kw_only=True):
-    """A quantization method with its parameters."""
-
-    method: Literal["awq"]
-    bits: int
-    group_size: int
-    zero_point: bool = True
-    version: str = "GEMM"
-
-
-class RoleTable(Table, frozen=True, kw_only=True):
-    """Environments in the role of quantizers or engines."""
-
-    environments: str
-    adapter: str
-    suffix: str = ""
-    options: dict[str, Option] = {}
-    departures: list[str] = []
-    needs_hardware: list[str] = []
-    """Texts of exceptions by which the package says that it wants hardware this run lacks."""
-
-
-class ProfileTable(Table, frozen=True, kw_only=True):
-    """Which models, schemes, quantizers and engines make a table."""
-
-    title: str
-    models: list[str]
-    schemes: list[str]
-    quantizers: list[str]
-    engines: list[str]
-    canaries: dict[str, Verdict] = {}
-
-
-class ExclusionTable(Table, frozen=True, kw_only=True):
-    """Cells that are not run, and why."""
-
-    cells: str
-    outcome: Outcome
-    reason: str
-    source: str
-
-
-class Spec(Table, frozen=True, kw_only=True):
-    """Everything ``spec.toml`` says."""
-
-    schema: Literal[1]
-    limits: StageLimits
-    thresholds: dict[str, float]
-    departures: dict[str, Departure] = {}
-    environments: list[EnvironmentTable]
-    models: dict[str, ModelTable]
-    schemes: dict[str, SchemeTable]
-    quantizers: list[RoleTable]
-    engines: list[RoleTable]
-    profiles: dict[str, ProfileTable]
-    exclusions: list[ExclusionTable] = []
-
-
-class Environment(Table, frozen=True, kw_only=True):
-    """One environment, its name and requirements spelled out."""
-
-    name: str
-    python: str
-    axes: dict[str, str]
-    requirements: list[str]
-    constraints: list[str]
-    overrides: list[str]
-    build_requirements: dict[str, list[str]]
-    environ: dict[str, str]
-    departures: list[str]
 
 
 class LoadedSpec(msgspec.Struct, frozen=True):
@@ -196,7 +71,7 @@ def load(file: Path = DEFAULT_SPEC) -> LoadedSpec:
     try:
         spec = msgspec.convert(document, Spec)
     except msgspec.ValidationError as error:
-        raise _explained(file, str(error)) from None
+        raise _explained(file, str(error), document) from None
     loaded = LoadedSpec(file, spec, _environments(file, spec))
     _check_roles(loaded)
     _check_profiles(loaded)
@@ -213,10 +88,22 @@ _FIELDS = {
 }
 
 
-def _explained(file: Path, text: str) -> SpecError:
+_NAMED = {
+    "departures": Departure,
+    "models": ModelTable,
+    "schemes": SchemeTable,
+    "profiles": ProfileTable,
+    "thresholds": float,
+}
+
+
+def _explained(file: Path, text: str, document: dict[str, Any]) -> SpecError:
     """Turn msgspec's message into one that names key and remedy."""
     problem, _, where = text.partition(" - at `$")
     key = where.rstrip("`").lstrip(".") or "top level"
+    section, _, rest = key.partition("[...]")
+    if rest or key.endswith("[...]"):
+        key = f"{section}.{_wrong_entry(section, document)}{rest}"
     remedy = "See the commented example of every key in matrix/spec.toml"
     if unknown := re.search(r"unknown field `(.*)`", problem):
         key = f"{key}.{unknown[1]}" if where else unknown[1]
@@ -224,6 +111,16 @@ def _explained(file: Path, text: str) -> SpecError:
         if close := get_close_matches(unknown[1], _FIELDS, 1):
             remedy = f"Did you mean {close[0]!r}? {remedy}"
     return SpecError(file, key, problem, remedy)
+
+
+def _wrong_entry(section: str, document: dict[str, Any]) -> str:
+    """Return the name that msgspec leaves out: the first entry of a section that is wrong."""
+    for name, entry in document.get(section, {}).items():
+        try:
+            msgspec.convert(entry, _NAMED[section])
+        except msgspec.ValidationError:
+            return str(name)
+    return "..."
 
 
 def _environments(file: Path, spec: Spec) -> dict[str, Environment]:
@@ -256,20 +153,25 @@ def _spelled_out(
     file: Path, key: str, table: EnvironmentTable, values: dict[str, str]
 ) -> Environment:
     def fill(template: str, field: str) -> str:
-        wanted = {name for _, name, _, _ in string.Formatter().parse(template) if name}
-        if missing := wanted - values.keys():
+        try:
+            return template.format_map(values)
+        except KeyError as missing:
             raise SpecError(
-                file, f"{key}.{field}", f"{{{min(missing)}}} is no axis and no variant's key",
+                file, f"{key}.{field}", f"{{{missing.args[0]}}} is no axis and no variant's key",
                 f"Known here: {', '.join(values) or 'none'}",
-            )  # fmt: skip
-        return template.format_map(values)
+            ) from None  # fmt: skip
+        except (ValueError, IndexError, AttributeError, TypeError):
+            raise SpecError(
+                file, f"{key}.{field}", f"{template!r} has braces that name no axis",
+                "Write {axis} for its value, {{ and }} for braces",
+            ) from None  # fmt: skip
 
     for axis, version in values.items():
         try:
             Version(version)
         except InvalidVersion:
             raise SpecError(
-                file, f"{key}.axes.{axis}", f"{version!r} is no version",
+                file, f"{key}.{axis}", f"{version!r} is no version",
                 "Write a release such as 0.2.7.post3",
             ) from None  # fmt: skip
     name = fill(table.name, "name")
@@ -295,15 +197,24 @@ def _spelled_out(
 
 
 def _check_environment(file: Path, key: str, spec: Spec, environment: Environment) -> None:
-    for field in ("requirements", "constraints", "overrides"):
-        for item in getattr(environment, field):
-            try:
-                Requirement(item)
-            except InvalidRequirement as error:
-                raise SpecError(
-                    file, f"{key}.{field}", f"{item!r} is no requirement ({error})",
-                    "Write it as pip does, name==version",
-                ) from None  # fmt: skip
+    if not re.fullmatch(r"3\.\d+(\.\d+)?", environment.python):
+        raise SpecError(
+            file, f"{key}.python", f"{environment.python!r} is no version of Python 3",
+            "Write it as 3.11 or 3.11.9",
+        )  # fmt: skip
+    items = {name: getattr(environment, name) for name in ("requirements", "constraints")}
+    items["overrides"] = environment.overrides
+    for package, needed in environment.build_requirements.items():
+        items[f"build_requirements.{package}"] = needed
+    for field, item in ((field, item) for field, found in items.items() for item in found):
+        try:
+            Requirement(item)
+        except InvalidRequirement as error:
+            problem = str(error).splitlines()[0]
+            raise SpecError(
+                file, f"{key}.{field}", f"{item!r} is no requirement ({problem})",
+                "Write it as pip does, name==version",
+            ) from None  # fmt: skip
     if environment.overrides and not environment.departures:
         raise SpecError(
             file, f"{key}.overrides", "an override is a departure and must be declared",
@@ -312,10 +223,19 @@ def _check_environment(file: Path, key: str, spec: Spec, environment: Environmen
     _known(file, f"{key}.departures", environment.departures, spec.departures, "departure")
 
 
-def _known(file: Path, key: str, names: Iterable[str], defined: Iterable[str], noun: str) -> None:
+def _known(
+    file: Path,
+    key: str,
+    names: Iterable[str],
+    defined: Iterable[str],
+    noun: str,
+    *,
+    patterns: bool = False,
+) -> None:
     defined = sorted(defined)
     for name in names:
-        if not any(fnmatchcase(other, name) for other in defined):
+        matches = any(fnmatchcase(other, name) for other in defined) if patterns else False
+        if name not in defined and not matches:
             close = get_close_matches(name, defined, 1)
             hint = f"Did you mean {close[0]!r}?" if close else f"Defined: {', '.join(defined)}"
             raise SpecError(file, key, f"no {noun} {name!r} is defined", hint)
@@ -327,7 +247,7 @@ def _check_roles(loaded: LoadedSpec) -> None:
         for index, table in enumerate(getattr(spec, role)):
             key = f"{role}[{index}]"
             _known(file, f"{key}.environments", [table.environments], loaded.environments,
-                   "environment")  # fmt: skip
+                   "environment", patterns=True)  # fmt: skip
             _known(file, f"{key}.departures", table.departures, spec.departures, "departure")
             _check_adapter(loaded, f"{key}.adapter", role, table.adapter)
     for name, model in spec.models.items():
@@ -353,10 +273,19 @@ def _check_profiles(loaded: LoadedSpec) -> None:
     engines = role_names(loaded, spec.engines)
     for name, profile in spec.profiles.items():
         key = f"profiles.{name}"
-        _known(file, f"{key}.models", profile.models, spec.models, "model")
-        _known(file, f"{key}.schemes", profile.schemes, spec.schemes, "scheme")
-        _known(file, f"{key}.quantizers", profile.quantizers, quantizers, "quantizer")
-        _known(file, f"{key}.engines", profile.engines, engines, "engine")
+        for field, noun, defined in (
+            ("models", "model", spec.models),
+            ("schemes", "scheme", spec.schemes),
+            ("quantizers", "quantizer", quantizers),
+            ("engines", "engine", engines),
+        ):
+            names = getattr(profile, field)
+            _known(file, f"{key}.{field}", names, defined, noun, patterns=True)
+        if not any(fnmatchcase(FLOAT_MODEL, pattern) for pattern in profile.quantizers):
+            raise SpecError(
+                file, f"{key}.quantizers", f"{FLOAT_MODEL!r}, the float model, is not among them",
+                "Add it: every answer is compared with the float model's in the same engine",
+            )  # fmt: skip
 
 
 def role_names(loaded: LoadedSpec, tables: Iterable[RoleTable]) -> dict[str, tuple[str, RoleTable]]:

@@ -28,8 +28,9 @@ from matrix.outcomes import Outcome, Reason
 from matrix.plan import Checkpoint
 from matrix.probes import Answer
 from matrix.processes import child_environ, run
-from matrix.spec import Environment, LoadedSpec
+from matrix.spec import LoadedSpec
 from matrix.store import Store, write_atomically
+from matrix.tables import Environment
 
 REPOSITORY = Path(__file__).parent.parent
 TRIES = 2

@@ -1,0 +1,89 @@
+"""A small right spec, as text that tests make wrong or larger in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matrix.checks.evidence import Thresholds
+
+_LIMITS = "{ seconds = 10, silence = 10, memory_mb = 500, log_mb = 1 }"
+_STEPS = ("resolve", "install", "import", "build", "quantize", "inspect", "load", "generate")
+
+TEXT = f"""
+schema = 1
+[limits]
+{"".join(f"{step} = {_LIMITS}{chr(10)}" for step in _STEPS)}
+[thresholds]
+{"".join(f"{name} = 0.5{chr(10)}" for name in Thresholds.__struct_fields__)}
+[departures.shim]
+what = "a shim"
+why = "it must be"
+
+[[environments]]
+name = "twins"
+requirements = ["torch==2.0"]
+
+[[environments]]
+name = "maker-{{maker}}"
+axes.maker = ["1.0", "2.0"]
+requirements = ["maker=={{maker}}"]
+overrides = ["numpy<2"]
+departures = ["shim"]
+
+[[environments]]
+name = "runner-{{runner}}"
+variants = [{{ runner = "3.0", torch = "2.1" }}]
+requirements = ["runner=={{runner}}", "torch=={{torch}}"]
+
+[models.tied]
+environment = "twins"
+adapter = "./model.py"
+tied = true
+recipe = {{ seed = 0 }}
+
+[models.untied]
+environment = "twins"
+adapter = "./model.py"
+tied = false
+recipe = {{ seed = 0 }}
+
+[schemes.awq]
+method = "awq"
+bits = 4
+group_size = 64
+
+[[quantizers]]
+environments = "maker-*"
+adapter = "./maker.py"
+
+[[engines]]
+environments = "runner-*"
+adapter = "./runner.py"
+needs_hardware = ["GPU, please"]
+
+[profiles.all]
+title = "All"
+models = ["tied", "untied"]
+schemes = ["awq"]
+quantizers = ["none", "maker-*"]
+engines = ["runner-*"]
+
+[profiles.all.canaries]
+"tied/awq/maker-2.0/runner-3.0" = "works"
+"tied/awq/maker-1.0/runner-3.0" = "garbage"
+"""
+
+ADAPTERS = ("model.py", "maker.py", "runner.py")
+
+
+def write(folder: Path, *changes: tuple[str, str]) -> Path:
+    """Write the spec with changes made to its text, and its adapters beside it."""
+    text = TEXT
+    for old, new in changes:
+        assert text.count(old) >= 1, f"{old!r} is not in the small spec"
+        text = text.replace(old, new, 1)
+    for name in ADAPTERS:
+        (folder / name).write_text(f"# {name}\n")
+    file = folder / "spec.toml"
+    file.write_text(text)
+    return file

@@ -1,0 +1,154 @@
+"""What a plan holds, for made-up specs of every shape."""
+
+from __future__ import annotations
+
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from matrix.plan import Plan, is_float_of, make_plan, requirements_of, select
+from matrix.spec import FLOAT_MODEL, LoadedSpec, load
+from matrix.tables import (
+    Environment,
+    ExclusionTable,
+    ModelTable,
+    ProfileTable,
+    RoleTable,
+    SchemeTable,
+    Spec,
+    StageLimits,
+)
+from tests.unit import small_spec
+
+CPU = make_plan(load(), "cpu")
+
+
+def environment(name: str) -> Environment:
+    return Environment(
+        name=name, python="3.11", axes={}, requirements=[], constraints=[], overrides=[],
+        build_requirements={}, environ={}, departures=[],
+    )  # fmt: skip
+
+
+@st.composite
+def loaded_specs(draw: st.DrawFn) -> LoadedSpec:
+    """Make a spec with any number of models, schemes, quantizers and engines."""
+    counts = st.integers(1, 4)
+    makers = [f"maker-{i}" for i in range(draw(counts))]
+    runners = [f"runner-{i}" for i in range(draw(counts))]
+    homes = [f"home-{i}" for i in range(draw(st.integers(1, 2)))]
+    suffixes = draw(st.lists(st.sampled_from(["", "stock", "eager"]), unique=True, min_size=1))
+    models = {
+        f"model-{i}": ModelTable(
+            environment=draw(st.sampled_from(homes)), adapter="./m.py", tied=draw(st.booleans())
+        )
+        for i in range(draw(counts))
+    }
+    schemes = {
+        f"scheme-{i}": SchemeTable(method="awq", bits=4, group_size=64)
+        for i in range(draw(st.integers(0, 2)))
+    }
+    profile = ProfileTable(
+        title="", models=["model-*"], schemes=list(schemes), quantizers=["*"], engines=["*"]
+    )
+    spec = Spec(
+        schema=1,
+        limits=load().spec.limits,
+        thresholds={},
+        environments=[],
+        models=models,
+        schemes=schemes,
+        quantizers=[
+            RoleTable(environments="maker-*", adapter="./q.py", suffix=suffix)
+            for suffix in suffixes
+        ],
+        engines=[RoleTable(environments="runner-*", adapter="./e.py")],
+        profiles={"all": profile},
+    )
+    assert isinstance(spec.limits, StageLimits)
+    found = {name: environment(name) for name in (*homes, *makers, *runners)}
+    return LoadedSpec(Path("/nowhere/spec.toml"), spec, found)
+
+
+@given(loaded_specs())
+def test_cells_are_the_whole_product_and_each_has_its_own_id(loaded: LoadedSpec) -> None:
+    spec, plan = loaded.spec, make_plan(loaded, "all")
+    makers = [name for name in loaded.environments if name.startswith("maker-")]
+    quantizers = len(makers) * len(spec.quantizers)
+    engines = len([name for name in loaded.environments if name.startswith("runner-")])
+    checkpoints = len(spec.models) * (1 + len(spec.schemes) * quantizers)
+    assert len(plan.checkpoints) == checkpoints
+    assert len(plan.cells) == checkpoints * engines
+    assert len({cell.id for cell in plan.cells}) == len(plan.cells)
+    assert len({checkpoint.id for checkpoint in plan.checkpoints}) == checkpoints
+
+
+@given(loaded_specs(), st.data())
+def test_a_cell_alone_brings_its_float_twin_and_all_they_stand_on(
+    loaded: LoadedSpec, data: st.DataObject
+) -> None:
+    plan = make_plan(loaded, "all")
+    cell = data.draw(st.sampled_from(plan.cells))
+    selection = select(plan, cell=cell.id)
+    twins = [other for other in selection.cells if is_float_of(other, cell)]
+    assert len(twins) == 1
+    assert {other.id for other in selection.cells} == {cell.id, twins[0].id}
+    assert cell.checkpoint in selection.checkpoints
+    wanted = {cell.checkpoint.model.environment, cell.checkpoint.quantizer.environment,
+              cell.engine.environment}  # fmt: skip
+    assert set(selection.environments) == wanted
+
+
+@given(loaded_specs())
+def test_the_parts_of_all_environments_are_the_whole(loaded: LoadedSpec) -> None:
+    plan = make_plan(loaded, "all")
+    parts = [select(plan, environment=name) for name in plan.environments]
+    assert sorted(c.id for part in parts for c in part.cells) == sorted(c.id for c in plan.cells)
+    made = sorted(c.id for part in parts for c in part.checkpoints)
+    assert made == sorted(c.id for c in plan.checkpoints)
+
+
+@given(loaded_specs())
+def test_environments_come_after_those_they_wait_for(loaded: LoadedSpec) -> None:
+    plan = make_plan(loaded, "all")
+    order = select(plan).environments
+    assert sorted(order) == sorted(plan.environments)
+    for name, needed in requirements_of(plan).items():
+        assert name not in needed
+        assert all(order.index(other) < order.index(name) for other in needed)
+
+
+def test_the_committed_plan_has_no_circle_and_an_engine_waits_for_every_quantizer() -> None:
+    needs = requirements_of(CPU)
+    TopologicalSorter(needs).prepare()
+    assert needs["twins"] == []
+    assert set(needs["vllm-0.32.0"]) == {
+        "twins", *(name for name in CPU.environments if name.startswith("autoawq-"))
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("part", [{"environment": "vllm-9"}, {"cell": "a/b/c/d"}])
+def test_what_is_not_in_the_plan_is_named(part: dict[str, str]) -> None:
+    with pytest.raises(KeyError, match=r"vllm-9|a/b/c/d"):
+        select(CPU, **part)
+
+
+def test_the_first_exclusion_that_matches_stands_with_the_cell(tmp_path: Path) -> None:
+    table = '[[exclusions]]\ncells = "{}"\noutcome = "unsupported"\nreason = "{}"\nsource = "s"\n'
+    tables = table.format("*/awq/maker-1.0/*", "first") + table.format("*/awq/*", "second")
+    file = small_spec.write(tmp_path, ("[profiles.all]\n", f"{tables}[profiles.all]\n"))
+    reasons = {c.id: reason_of(c.exclusion) for c in small(file).cells}
+    assert reasons["tied/awq/maker-1.0/runner-3.0"] == "first"
+    assert reasons["tied/awq/maker-2.0/runner-3.0"] == "second"
+    assert reasons[f"tied/float/{FLOAT_MODEL}/runner-3.0"] == ""
+
+
+def reason_of(exclusion: ExclusionTable | None) -> str:
+    return exclusion.reason if exclusion else ""
+
+
+def small(file: Path) -> Plan:
+    return make_plan(load(file), "all")

@@ -1,0 +1,235 @@
+"""Specs that are wrong are named in one line; the committed one is what the issue asks for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from matrix import environments
+from matrix.context import Context, Settings
+from matrix.plan import make_plan
+from matrix.spec import DEFAULT_SPEC, SpecError, combinations, load
+from tests.unit import small_spec
+
+WRONG = {
+    "unknown key at the top": (
+        ("schema = 1", "schema = 1\nlimit = 3"), "limit", "Did you mean 'limits'?"),
+    "unknown key in a table": (
+        ('adapter = "./maker.py"', 'adaptor = "./maker.py"'), "quantizers[0].adaptor",
+        "Did you mean 'adapter'?"),
+    "unknown key in a named table": (
+        ("tied = false", "tide = false"), "models.untied.tide", "Did you mean 'tied'?"),
+    "wrong type": (("tied = true", "tied = 1"), "models.tied.tied", "commented example"),
+    "another schema": (("schema = 1", "schema = 2"), "schema", "commented example"),
+    "missing limit": (("inspect = ", "build2 = "), "limits.build2", "Did you mean 'build'?"),
+    "unknown model": (
+        ('models = ["tied"', 'models = ["tide"'), "profiles.all.models", "Did you mean 'tied'?"),
+    "unknown scheme": (
+        ('schemes = ["awq"]', 'schemes = ["gptq"]'), "profiles.all.schemes", "Defined: awq"),
+    "unknown quantizer": (
+        ('"maker-*"]', '"maker-9.0"]'), "profiles.all.quantizers", "Did you mean 'maker-"),
+    "unknown engine": (
+        ('engines = ["runner-*"]', 'engines = ["llama"]'), "profiles.all.engines",
+        "Defined: runner-3.0"),
+    "no engine at all": (
+        ('engines = ["runner-*"]', "engines = []"), "profiles.all.engines", "commented example"),
+    "no float model": (
+        ('["none", "maker-*"]', '["maker-*"]'), "profiles.all.quantizers", "Add it"),
+    "impossible version": (
+        ('["1.0", "2.0"]', '["1.0", "latest"]'), "environments[1].maker", "Write a release"),
+    "impossible version in a variant": (
+        ('torch = "2.1" }', 'torch = "2.x" }'), "environments[2].torch", "Write a release"),
+    "impossible Python": (
+        ('name = "twins"', 'name = "twins"\npython = "three"'), "environments[0].python", "3.11"),
+    "bad requirement": (
+        ('["torch==2.0"]', '["torch=2.0"]'), "environments[0].requirements", "name==version"),
+    "bad constraint": (
+        ('["torch==2.0"]', '["torch"]\nconstraints = ["<3"]'), "environments[0].constraints",
+        "name==version"),
+    "bad build requirement": (
+        ('["torch==2.0"]', '["torch"]\nbuild_requirements.torch = ["a b"]'),
+        "environments[0].build_requirements.torch", "name==version"),
+    "override without departure": (
+        ('departures = ["shim"]', ""), "environments[1].overrides", "describe it under"),
+    "unknown departure": (
+        ('departures = ["shim"]', 'departures = ["shims"]'), "environments[1].departures",
+        "Did you mean 'shim'?"),
+    "departures are no patterns": (
+        ('departures = ["shim"]', 'departures = ["shi*"]'), "environments[1].departures",
+        "Did you mean 'shim'?"),
+    "duplicate environment": (
+        ('name = "maker-{maker}"', 'name = "maker"'), "environments[1].name", "{axis}"),
+    "a name that is no folder": (
+        ('name = "twins"', 'name = "../twins"'), "environments[0].name", "lower-case"),
+    "unknown axis in braces": (
+        ('"maker=={maker}"', '"maker=={makers}"'), "environments[1].requirements",
+        "Known here: maker"),
+    "open brace": (('"maker=={maker}"', '"maker=={maker"'), "environments[1].requirements", "{{"),
+    "empty braces": (('"maker=={maker}"', '"maker=={}"'), "environments[1].requirements", "{{"),
+    "unknown environment of a model": (
+        ('environment = "twins"', 'environment = "twin"'), "models.tied.environment",
+        "Did you mean 'twins'?"),
+    "unknown environment of an engine": (
+        ('environments = "runner-*"', 'environments = "ruiner-*"'), "engines[0].environments",
+        "Did you mean 'runner-3.0'?"),
+    "unknown adapter of ours": (
+        ('adapter = "./runner.py"', 'adapter = "vlm"'), "engines[0].adapter", "vllm"),
+    "adapter file that is not there": (
+        ('adapter = "./model.py"', 'adapter = "./modell.py"'), "models.tied.adapter", "./mine.py"),
+    "two roles of one name": (
+        ("[[engines]]", '[[quantizers]]\nenvironments = "maker-1.0"\nadapter = "./maker.py"\n'
+         "[[engines]]"), "environments", "suffix"),
+    "excluded as passed": (
+        ("[profiles.all]", '[[exclusions]]\ncells = "*"\noutcome = "passed"\nreason = "r"\n'
+         'source = "s"\n[profiles.all]'), "exclusions[0].outcome", "commented example"),
+    "a canary that is no verdict": (
+        ('= "garbage"', '= "rubbish"'), "profiles.all.canaries", "commented example"),
+    "a canary that is no cell": (
+        ('"tied/awq/maker-1.0', '"tied/awq/maker-7.0'), "profiles.all.canaries",
+        "python -m matrix plan --profile all"),
+    "missing threshold": (("weight_error = 0.5\n", ""), "thresholds", "The keys are: "),
+    "unknown threshold": (
+        ("weight_error = 0.5", "weight_error = 0.5\nwait_error = 1.0"), "thresholds",
+        "The keys are: "),
+    "threshold that is no number": (
+        ("weight_error = 0.5", 'weight_error = "0.5"'), "thresholds.weight_error",
+        "commented example"),
+    "not TOML": (("schema = 1", "schema = = 1"), "file", "Mend that place"),
+}  # fmt: skip
+
+
+def open_spec(file: Path, profile: str = "all") -> Context:
+    return Context(Settings.of({}, spec=file, profile=profile, store=file.parent / "store"), {})
+
+
+def error_of(file: Path, profile: str = "all") -> str:
+    with pytest.raises(SpecError) as caught:
+        open_spec(file, profile)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_spec_is_one_line_with_file_key_and_remedy(tmp_path: Path, case: str) -> None:
+    change, key, remedy = WRONG[case]
+    file = small_spec.write(tmp_path, change)
+    text = error_of(file)
+    assert text.startswith(f"{file}: {key}")
+    assert remedy in text
+    assert "\n" not in text
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_small_spec_itself_is_right(tmp_path: Path) -> None:
+    plan = open_spec(small_spec.write(tmp_path)).plan
+    assert len(plan.cells) == 2 * (1 + 2)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    text = error_of(tmp_path / "none.toml")
+    assert text == f"{tmp_path / 'none.toml'}: file: cannot be read (No such file or directory). " \
+        "Check --spec"  # fmt: skip
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "spec.toml"
+    file.write_bytes(b"schema = '\xff'")
+    assert "is not TOML" in error_of(file)
+
+
+def test_an_unknown_profile_is_named_with_those_there_are(tmp_path: Path) -> None:
+    file = small_spec.write(tmp_path)
+    text = error_of(file, "cuda")
+    assert text == f"{file}: profiles.cuda: there is no such profile. Defined: all"
+
+
+def test_environments_that_wait_for_each_other_are_named(tmp_path: Path) -> None:
+    more = "\n".join(
+        f'[[{role}]]\nenvironments = "{name}"\nadapter = "./{adapter}.py"'
+        for role, name, adapter in (
+            ("quantizers", "runner-3.0", "maker"),
+            ("engines", "maker-1.0", "runner"),
+        )
+    )
+    changes = [
+        ("[profiles.all]", f"{more}\n[profiles.all]"),
+        ('"maker-*"]', '"maker-*", "runner-*"]'),
+        ('engines = ["runner-*"]', 'engines = ["runner-*", "maker-*"]'),
+    ]
+    text = error_of(small_spec.write(tmp_path, *changes))
+    assert "profiles.all: environments wait for each other" in text
+    assert "maker-1.0, runner-3.0" in text
+
+
+def test_profiles_name_models_and_schemes_by_pattern_as_well(tmp_path: Path) -> None:
+    changes = [('["tied", "untied"]', '["*tied"]'), ('["awq"]', '["a*"]')]
+    named = open_spec(small_spec.write(tmp_path)).plan
+    by_pattern = open_spec(small_spec.write(tmp_path, *changes)).plan
+    assert [cell.id for cell in by_pattern.cells] == [cell.id for cell in named.cells]
+
+
+def test_an_environment_that_no_cell_stands_on_is_not_in_the_plan(tmp_path: Path) -> None:
+    changes = [('schemes = ["awq"]', "schemes = []"),
+               (small_spec.TEXT.partition("[profiles.all.canaries]")[2], "")]  # fmt: skip
+    plan = open_spec(small_spec.write(tmp_path, *changes)).plan
+    assert list(plan.environments) == ["twins", "runner-3.0"]
+
+
+def test_every_variant_meets_every_combination_of_the_axes() -> None:
+    rows = combinations({"a": ["1", "2"], "b": ["3", "4"]}, [{"v": "x"}, {"v": "y"}])
+    assert len({tuple(row.items()) for row in rows}) == len(rows) == 8
+    assert combinations({}, []) == [{}]
+
+
+# ------------------------------------------------------------------------- the committed spec
+
+
+def test_the_committed_profiles_are_what_was_asked_for() -> None:
+    loaded = load()
+    cpu, smoke = make_plan(loaded, "cpu"), make_plan(loaded, "smoke")
+    assert (len(cpu.environments), len(cpu.cells)) == (29, 208)
+    assert len(smoke.cells) == 3
+    autoawq = {name for name in cpu.environments if name.startswith("autoawq-")}
+    assert len(autoawq) == 24
+    stock = {c.quantizer.name for c in cpu.checkpoints if c.scheme and not c.quantizer.departures}
+    assert stock == {"autoawq-0.2.9+transformers-4.51.3+stock"}
+    assert {c.quantizer.environment for c in cpu.checkpoints if c.scheme} == autoawq
+    assert sorted(v for v in (cell.canary for cell in cpu.cells) if v) == ["garbage", "works"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "environments_more", "cells_more"),
+    [
+        ('axes.autoawq = ["0.2.6"]', 'axes.autoawq = ["0.2.5", "0.2.6"]', 6, 6 * 4 * 2),
+        ('{ vllm = "0.32.0", torch = "2.13.0" },',
+         '{ vllm = "0.32.0", torch = "2.13.0" }, { vllm = "0.31.0", torch = "2.12.0" },', 1, 52),
+    ],
+)  # fmt: skip
+def test_a_version_is_added_in_one_line(
+    tmp_path: Path, old: str, new: str, environments_more: int, cells_more: int
+) -> None:
+    text = DEFAULT_SPEC.read_text()
+    assert text.count(old) == 1
+    file = tmp_path / "mine.toml"
+    file.write_text(text.replace(old, new))
+    before, after = make_plan(load(), "cpu"), make_plan(load(file), "cpu")
+    assert len(after.environments) == len(before.environments) + environments_more
+    assert len(after.cells) == len(before.cells) + cells_more
+    assert {cell.id for cell in after.cells} > {cell.id for cell in before.cells}
+
+
+@pytest.mark.parametrize("name", sorted(load().environments))
+def test_every_committed_lock_answers_and_is_portable(name: str) -> None:
+    file = DEFAULT_SPEC.parent / "locks" / f"{name}.txt"
+    lock = environments.read_lock(file, load().environments[name])
+    assert lock is not None, "remake it: python -m matrix lock"
+    lines = [line for line in lock.text.splitlines() if not line.startswith("#")]
+    assert bool(lines) != bool(lock.refusal)
+    assert [line for line in lines if not re.fullmatch(r"[a-z0-9.-]+==[a-z0-9.]+", line)] == []
+    assert not re.search(r"(^|[\s\"'(=])/\w|file:|://(?!docs|github)", lock.refusal)
+
+
+def test_no_lock_is_left_over() -> None:
+    locks = {file.stem for file in (DEFAULT_SPEC.parent / "locks").glob("*.txt")}
+    assert locks == set(load().environments)

@@ -83,7 +83,8 @@ class Run:
 
     def _environment(self, environment: Environment, selection: Selection) -> None:
         name = environment.name
-        if not self._keys.settled(self._keys.resolve(name)):
+        resolved = self._keys.settled(self._keys.resolve(name))
+        if not resolved or self._steps.lock(environment) is None:  # it may have been removed since
             self._say(name, "resolve", self._steps.resolve(environment))
         if not self._keys.settled(self._keys.install(name)):
             installed = self._steps.install(environment)

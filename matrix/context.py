@@ -19,11 +19,10 @@ from matrix.identity import code_digest, digest, file_digest
 from matrix.judge import Judge
 from matrix.keys import Keys
 from matrix.plan import Cell, Plan, make_plan
-from matrix.spec import DEFAULT_SPEC, LoadedSpec, load
+from matrix.spec import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, load
 from matrix.store import Store, write_atomically
 
 REPOSITORY = Path(__file__).parent.parent
-DEFAULT_PROFILE = "cpu"
 
 
 class Settings(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from functools import cache
 from typing import Any, assert_never
@@ -26,7 +27,7 @@ from matrix.observations import Observation
 from matrix.outcomes import Outcome, Reason, Stage, StageResult, Verdict
 from matrix.plan import Cell, Plan, Role, is_float_of
 from matrix.results import CellResult, EnvironmentResult, MatrixResult, Side
-from matrix.spec import LoadedSpec, SpecError
+from matrix.spec import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, SpecError
 from matrix.verdict import canaries, fold, stage_results
 
 ReadReference = Callable[[str], Reference | None]
@@ -48,6 +49,7 @@ class Judge:
     def __init__(
         self, loaded: LoadedSpec, plan: Plan, keys: Keys, read_reference: ReadReference
     ) -> None:
+        self._file = loaded.file
         self._spec = loaded.spec
         self._thresholds = thresholds(loaded)
         self._plan = plan
@@ -244,8 +246,12 @@ class Judge:
         )
 
     def _command(self, option: str, value: str) -> str:
-        profile = "" if self._plan.profile == "cpu" else f" --profile {self._plan.profile}"
-        return f".venv/bin/python -m matrix run{profile} {option} {value}"
+        words = [".venv/bin/python", "-m", "matrix", "run"]
+        if self._file != DEFAULT_SPEC:
+            words += ["--spec", str(self._file)]
+        if self._plan.profile != DEFAULT_PROFILE:
+            words += ["--profile", self._plan.profile]
+        return shlex.join([*words, option, value])
 
     def _observations(self) -> list[Observation]:
         found: dict[str, Observation] = {}

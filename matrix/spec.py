@@ -33,6 +33,7 @@ from matrix.tables import (
 )
 
 DEFAULT_SPEC = Path(__file__).with_name("spec.toml")
+DEFAULT_PROFILE = "cpu"
 FLOAT_MODEL = "none"
 """The quantizer that is the float model itself."""
 

@@ -124,9 +124,10 @@ def make_lock(
         case Outcome.PASSED:
             return Lock(header + (work / "resolved.txt").read_text()), judged, end
         case Outcome.FAILED:
-            lines = judged.message.replace(str(work), ".").splitlines()
-            text = header + "".join(f"{_REFUSAL}{line.rstrip()}\n" for line in lines)
-            return Lock(text, judged.message), judged, end
+            message = judged.message.replace(str(work), ".")
+            lines = [line.rstrip() for line in message.splitlines()]
+            text = header + "".join(f"{_REFUSAL}{line}\n" for line in lines)
+            return Lock(text, "\n".join(lines)), judged, end
         case _:
             return None, judged, end
 

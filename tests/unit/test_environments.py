@@ -1,0 +1,240 @@
+"""Locks and virtualenvs, made by the real uv of a package of a few files."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from matrix import environments
+from matrix.environments import Lock
+from matrix.outcomes import Outcome, Reason
+from matrix.processes import run
+from matrix.tables import Environment, Limits
+
+LIMITS = Limits(seconds=120, silence=120, memory_mb=2000, log_mb=4)
+PYTHON = f"3.{sys.version_info.minor}"
+
+
+def environment(
+    *requirements: str,
+    constraints: tuple[str, ...] = (),
+    overrides: tuple[str, ...] = (),
+    build_requirements: dict[str, list[str]] | None = None,
+) -> Environment:
+    return Environment(
+        name="small",
+        python=PYTHON,
+        axes={},
+        requirements=list(requirements),
+        constraints=list(constraints),
+        overrides=list(overrides),
+        build_requirements=build_requirements or {},
+        environ={},
+        departures=[],
+    )
+
+
+def folder(parent: Path, name: str) -> Path:
+    made = parent / name
+    made.mkdir()
+    return made
+
+
+# ---------------------------------------------------------------------------- what uv gets to see
+
+
+def test_find_links_of_pip_are_taken_over_where_uv_has_none() -> None:
+    host = {"PIP_FIND_LINKS": "/wheels https://example.org/more", "HOME": "/h"}
+    seen = environments.uv_settings(host, installing=True)
+    assert seen["UV_FIND_LINKS"] == "/wheels,https://example.org/more"
+    host["UV_FIND_LINKS"] = "/uv"
+    assert environments.uv_settings(host, installing=True)["UV_FIND_LINKS"] == "/uv"
+
+
+def test_a_lock_is_made_against_the_index_alone() -> None:
+    host = {"PIP_FIND_LINKS": "/wheels", "UV_FIND_LINKS": "/uv", "UV_TORCH_BACKEND": "cpu",
+            "UV_DEFAULT_INDEX": "https://index", "HOME": "/h"}  # fmt: skip
+    installing = environments.uv_settings(host, installing=True)
+    locking = environments.uv_settings(host, installing=False)
+    assert installing["UV_TORCH_BACKEND"] == "cpu"
+    assert not {"UV_FIND_LINKS", "UV_TORCH_BACKEND"} & locking.keys()
+    assert locking["UV_DEFAULT_INDEX"] == installing["UV_DEFAULT_INDEX"] == "https://index"
+
+
+def test_uv_sees_its_own_and_the_networks_settings_and_a_private_home(tmp_path: Path) -> None:
+    host = {"HF_TOKEN": "s", "GITHUB_TOKEN": "s", "HOME": "/h", "PATH": "/bin", "UV_OFFLINE": "1",
+            "HTTPS_PROXY": "http://proxy", "PYTHONPATH": "/x", "VIRTUAL_ENV": "/v"}  # fmt: skip
+    seen = environments.uv_environ(host, tmp_path, installing=True)
+    assert "s" not in seen.values()
+    assert not {"PYTHONPATH", "VIRTUAL_ENV"} & seen.keys()
+    assert (seen["UV_OFFLINE"], seen["HTTPS_PROXY"]) == ("1", "http://proxy")
+    assert seen["HOME"] == str(tmp_path)
+    assert seen["UV_CACHE_DIR"] == "/h/.cache/uv"  # the user's cache, not one in the private home
+
+
+def test_where_builds_come_from_is_named_by_wheels_and_not_by_path(tmp_path: Path) -> None:
+    def source(name: str, *wheels: str) -> str:
+        place = folder(tmp_path, name)
+        for wheel in wheels:
+            (place / wheel).write_bytes(b"")
+        (place / "notes.txt").write_text("")
+        return environments.install_source({"UV_FIND_LINKS": str(place)})
+
+    first = source("a", "torch-2.13.0-cp311.whl")
+    assert source("b", "torch-2.13.0-cp311.whl") == first
+    assert source("c", "torch-2.13.0-cp311.whl", "x-1-py3.whl") != first
+    assert environments.install_source({}) != first
+    cpu = environments.install_source({"UV_TORCH_BACKEND": "cpu"})
+    assert cpu != environments.install_source({})
+
+
+# --------------------------------------------------------------------------------- locks, for real
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("environments")
+
+
+@pytest.fixture(scope="module")
+def asked() -> Environment:
+    build = ['setuptools ; python_version > "3"']
+    return environment(
+        "iniconfig", constraints=("iniconfig<2.1",), build_requirements={"iniconfig": build}
+    )
+
+
+@pytest.fixture(scope="module")
+def lock(work: Path, asked: Environment) -> Lock:
+    made, judged, end = environments.make_lock(asked, folder(work, "lock"), os.environ, LIMITS)
+    assert judged.outcome is Outcome.PASSED, judged.message
+    assert end.seconds > 0
+    assert made is not None
+    return made
+
+
+def test_a_lock_pins_what_was_asked_and_says_what_that_was(
+    lock: Lock, asked: Environment, tmp_path: Path
+) -> None:
+    assert lock.text.splitlines()[2:] == ["iniconfig==2.0.0"]
+    assert lock.refusal == ""
+    file = tmp_path / "small.txt"
+    file.write_text(lock.text)
+    assert environments.read_lock(file, asked) == lock
+    assert environments.read_lock(tmp_path / "none.txt", asked) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        environment("iniconfig==2.0.0"),
+        environment("iniconfig", constraints=("iniconfig<3",)),
+        environment("iniconfig", constraints=("iniconfig<2.1",)),
+        environment("iniconfig", constraints=("iniconfig<2.1",), overrides=("six",)),
+    ],
+)
+def test_a_lock_answers_its_own_inputs_only(lock: Lock, other: Environment, tmp_path: Path) -> None:
+    file = tmp_path / "small.txt"
+    file.write_text(lock.text)
+    assert environments.read_lock(file, other) is None
+
+
+def test_a_refusal_is_an_answer_and_is_kept(tmp_path: Path) -> None:
+    asked = environment("iniconfig==2.0.0", "iniconfig==1.1.1")
+    made, judged, _ = environments.make_lock(asked, folder(tmp_path, "w"), os.environ, LIMITS)
+    assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.UNRESOLVABLE)
+    assert made is not None
+    assert "iniconfig==1.1.1" in made.refusal
+    assert str(tmp_path) not in made.text
+    assert all(line.startswith("#") for line in made.text.splitlines())
+    (tmp_path / "lock.txt").write_text(made.text)
+    assert environments.read_lock(tmp_path / "lock.txt", asked) == made
+
+
+@pytest.fixture
+def no_index(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Give a host whose index is a loopback port that nobody listens at."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        index = f"http://127.0.0.1:{held.getsockname()[1]}/simple"
+        proxies = {name: "" for name in os.environ if name.lower().endswith("_proxy")}
+        yield {**os.environ, **proxies, "UV_DEFAULT_INDEX": index, "UV_HTTP_RETRIES": "0",
+               "UV_CACHE_DIR": str(tmp_path / "cache")}  # fmt: skip
+
+
+def test_an_index_that_is_not_there_is_no_verdict_about_packages(
+    tmp_path: Path, no_index: dict[str, str]
+) -> None:
+    asked = environment("iniconfig")
+    made, judged, _ = environments.make_lock(asked, folder(tmp_path, "w"), no_index, LIMITS)
+    assert made is None
+    assert (judged.outcome, judged.reason) == (Outcome.INFRA, Reason.NETWORK)
+
+
+def test_an_installation_without_an_index_is_no_verdict_either(
+    tmp_path: Path, no_index: dict[str, str], lock: Lock, asked: Environment
+) -> None:
+    no_index.pop("UV_FIND_LINKS", None)
+    no_index.pop("PIP_FIND_LINKS", None)
+    place, work = tmp_path / "env", folder(tmp_path, "w")
+    judged, _, _ = environments.build(asked, lock, place, work, no_index, LIMITS)
+    assert (judged.outcome, judged.reason) == (Outcome.INFRA, Reason.NETWORK)
+    assert not environments.is_built(place, "key")
+
+
+# -------------------------------------------------------------------------- virtualenvs, for real
+
+
+def test_an_environment_holds_what_the_lock_pins_and_nothing_of_ours(
+    work: Path, lock: Lock, asked: Environment, tmp_path: Path
+) -> None:
+    place = work / "env"
+    (place / "half" / "made").mkdir(parents=True)
+    judged, _, log = environments.build(
+        asked, lock, place, folder(work, "install"), os.environ, LIMITS
+    )
+    assert judged.outcome is Outcome.PASSED, log
+    assert not (place / "half").exists()
+    assert environments.installed(place) == {"iniconfig": "2.0.0"}
+    assert environments.python_version(place).startswith(f"{PYTHON}.")
+    code = "import iniconfig, sys; print(sys.prefix)"
+    argv = [str(environments.python_of(place)), "-I", "-c", code]
+    end, said = run(argv, {}, tmp_path, LIMITS)
+    assert (end.status, said.strip()) == (0, str(place))
+
+    assert not environments.is_built(place, "key")
+    environments.commit(place, "key")
+    assert environments.is_built(place, "key")
+    assert not environments.is_built(place, "another key")
+
+
+def test_a_package_that_cannot_be_built_is_a_result(tmp_path: Path) -> None:
+    broken = folder(tmp_path, "broken")
+    (broken / "setup.py").write_text("raise SystemExit('made to fail')\n")
+    asked = environment(f"broken @ {broken.as_uri()}")
+    lock = Lock("")
+    judged, _, log = environments.build(
+        asked, lock, tmp_path / "env", folder(tmp_path, "w"), os.environ, LIMITS
+    )
+    assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.BUILD_FAILED)
+    assert "made to fail" in log
+
+
+def test_what_a_half_removed_package_leaves_is_passed_over(tmp_path: Path) -> None:
+    site = tmp_path / "lib" / "python3.11" / "site-packages"
+    (site / "left-1.0.dist-info").mkdir(parents=True)
+    (site / "Whole_One-2.0.dist-info").mkdir()
+    metadata = "Metadata-Version: 2.1\nName: Whole_One\nVersion: 2.0\n"
+    (site / "Whole_One-2.0.dist-info" / "METADATA").write_text(metadata)
+    assert environments.installed(tmp_path) == {"whole-one": "2.0"}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"install": 1}'])
+def test_a_marker_that_cannot_be_read_marks_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "matrix.json").write_bytes(content)
+    assert not environments.is_built(tmp_path, "key")

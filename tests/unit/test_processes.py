@@ -1,0 +1,290 @@
+"""Children see what they may, end when they must, and leave nothing behind. All are real."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from matrix.context import REPOSITORY
+from matrix.processes import LOG_TAIL_BYTES, Child, Log, child_environ, run
+from matrix.tables import Limits
+
+GENEROUS = Limits(seconds=30, silence=30, memory_mb=2000, log_mb=10)
+DAEMON = """
+import os, time
+def daemonise(then):
+    "Fork twice, leave session and group, close what was inherited: as a daemon does."
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if (pid := os.fork()) == 0:
+            for number in range(write):
+                os.close(number)
+            then()
+            while True: time.sleep(1)
+        os.write(write, str(pid).encode())
+        os._exit(0)
+    return int(os.read(read, 20))
+"""
+
+
+def python(code: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-I", "-c", code, *arguments]
+
+
+def is_gone(pid: int, within: float = 5.0) -> bool:
+    """Whether a process has ended, or ends soon; a zombie has."""
+    give_up = time.monotonic() + within
+    while time.monotonic() < give_up:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return child_environ(tmp_path / "home", {})
+
+
+# -------------------------------------------------------------------------------- what it may see
+
+
+def test_a_child_sees_no_token_no_index_and_no_home_of_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY"]
+    secrets += ["PIP_INDEX_URL", "UV_INDEX_URL", "HTTPS_PROXY", "PYTHONPATH"]
+    for name in secrets:
+        monkeypatch.setenv(name, "s3cr3t")
+    home = tmp_path / "home"
+    more = child_environ(home, {"VLLM_NO_USAGE_STATS": "1"})
+    code = "import os, json; print(json.dumps([dict(os.environ), os.path.expanduser('~')]))"
+    end, log = run(python(code), more, tmp_path, GENEROUS)
+    seen, user = json.loads(log)
+    assert end.status == 0
+    assert not set(secrets) & set(seen)
+    assert "s3cr3t" not in log
+    assert user == seen["HOME"] == str(home)
+    places = [seen[name] for name in ("HF_HOME", "XDG_CACHE_HOME", "TMPDIR")]
+    assert all(Path(place).is_relative_to(home) for place in places)
+    assert Path(seen["TMPDIR"]).is_dir()
+    assert seen["HF_HUB_OFFLINE"] == seen["VLLM_NO_USAGE_STATS"] == "1"
+
+
+def test_the_spec_has_the_last_word_on_a_variable(tmp_path: Path) -> None:
+    assert child_environ(tmp_path, {"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"] == "7"
+
+
+# ------------------------------------------------------------------------------------- its status
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("pass", 0),
+        ("raise SystemExit(3)", 3),
+        ("1 / 0", 1),
+        ("import os; os.kill(os.getpid(), 9)", -signal.SIGKILL),
+        ("import os; os.kill(os.getpid(), 15)", -signal.SIGTERM),
+        ("import ctypes; ctypes.string_at(0)", -signal.SIGSEGV),
+        ("import os; os.abort()", -signal.SIGABRT),
+    ],
+)
+def test_it_ends_as_the_command_ended(
+    tmp_path: Path, environ: dict[str, str], code: str, status: int
+) -> None:
+    end, _ = run(python(code), environ, tmp_path, GENEROUS)
+    assert (end.limit, end.status) == ("", status)
+    assert not list(tmp_path.glob("core*"))
+
+
+def test_a_command_that_is_not_there_is_named(tmp_path: Path, environ: dict[str, str]) -> None:
+    end, log = run(["/no/such/program"], environ, tmp_path, GENEROUS)
+    assert end.status == 127
+    assert log == "/no/such/program: No such file or directory\n"
+
+
+def test_output_and_errors_are_the_log_whatever_bytes_they_are(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    code = "import os; os.write(1, b'one\\n'); os.write(2, b'two \\xff\\n')"
+    assert run(python(code), environ, tmp_path, GENEROUS)[1] == "one\ntwo \ufffd\n"
+
+
+def test_a_log_keeps_its_end_and_its_size() -> None:
+    log = Log()
+    log.add(b"a" * LOG_TAIL_BYTES)
+    log.add(b"the end")
+    assert log.size == LOG_TAIL_BYTES + 7
+    assert log.take().endswith("the end")
+    assert log.take() == ""
+
+
+# ------------------------------------------------------------------------------------- its limits
+
+BAD = {
+    "timeout": "import time\nwhile True: print('.', flush=True); time.sleep(0.02)",
+    "silence": "import time; time.sleep(60)",
+    "oom": "import time; hoard = b'x' * 300_000_000; time.sleep(60)",
+    "log-limit": "import os\nwhile True: os.write(1, b'x' * 65536)",
+}
+
+
+@pytest.mark.parametrize("limit", BAD)
+def test_each_limit_ends_it(tmp_path: Path, environ: dict[str, str], limit: str) -> None:
+    limits = {
+        "timeout": Limits(seconds=0.6, silence=30, memory_mb=2000, log_mb=10),
+        "silence": Limits(seconds=30, silence=0.5, memory_mb=2000, log_mb=10),
+        "oom": Limits(seconds=30, silence=30, memory_mb=150, log_mb=10),
+        "log-limit": Limits(seconds=30, silence=30, memory_mb=2000, log_mb=0.5),
+    }[limit]
+    end, log = run(python(BAD[limit]), environ, tmp_path, limits)
+    assert (end.limit, end.status) == (limit, None)
+    assert end.seconds < 25
+    assert len(log) <= LOG_TAIL_BYTES
+
+
+def test_memory_is_that_of_the_whole_tree(tmp_path: Path, environ: dict[str, str]) -> None:
+    code = f"{DAEMON}\nhoard = []\ndaemonise(lambda: hoard.append(b'x' * 300_000_000))\n"
+    limits = Limits(seconds=30, silence=30, memory_mb=150, log_mb=1)
+    end, _ = run(python(f"{code}time.sleep(60)"), environ, tmp_path, limits)
+    assert end.limit == "oom"
+    assert end.peak_bytes > 150_000_000
+
+
+def test_what_is_shared_after_a_fork_counts_once(tmp_path: Path, environ: dict[str, str]) -> None:
+    code = """
+import os, time
+hoard = b'x' * 120_000_000
+for _ in range(3):
+    if os.fork() == 0:
+        time.sleep(60)
+time.sleep(1)
+"""
+    limits = Limits(seconds=30, silence=30, memory_mb=260, log_mb=1)
+    end, _ = run(python(code), environ, tmp_path, limits)
+    assert (end.limit, end.status) == ("", 0)
+
+
+# ---------------------------------------------------------------------------------- nothing is left
+
+LEFT = f"{DAEMON}\nprint(daemonise(lambda: None), flush=True)\n"
+
+
+def test_a_daemon_dies_when_the_command_has_ended(tmp_path: Path, environ: dict[str, str]) -> None:
+    end, log = run(python(LEFT), environ, tmp_path, GENEROUS)
+    assert end.status == 0
+    assert is_gone(int(log))
+
+
+def test_a_daemon_dies_on_a_limit(tmp_path: Path, environ: dict[str, str]) -> None:
+    limits = Limits(seconds=30, silence=0.7, memory_mb=2000, log_mb=10)
+    end, log = run(python(f"{LEFT}time.sleep(60)"), environ, tmp_path, limits)
+    assert end.limit == "silence"
+    assert is_gone(int(log))
+
+
+def test_leaving_ends_a_child_that_will_not_be_asked(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    deaf = "import signal\nfor n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\n"
+    with Child(python(f"{deaf}{LEFT}time.sleep(60)"), environ=environ, cwd=tmp_path) as child:
+        seen: list[int] = []
+        while not seen:
+            time.sleep(0.02)
+            child.drain()
+            seen += [int(line) for line in child.log.take().splitlines()]
+    assert is_gone(seen[0])
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """Start a harness of its own with a child and its daemon; give it and their pids."""
+    code = """
+import sys
+from pathlib import Path
+from matrix.processes import Child, child_environ
+from matrix.tables import Limits
+folder = Path(sys.argv[1])
+limits = Limits(seconds=60, silence=60, memory_mb=2000, log_mb=1)
+with Child([sys.executable, "-I", "-c", sys.argv[2]], environ=child_environ(folder, {}),
+           cwd=folder, events=True) as child:
+    child.watch(limits, lambda line: print(line, flush=True) or False)
+"""
+    inner = f"{DAEMON}\nprint(os.getpid(), os.getppid(), daemonise(lambda: None), flush=True)\n"
+    argv = [sys.executable, "-c", code, str(tmp_path), f"{inner}time.sleep(60)"]
+    with subprocess.Popen(
+        argv, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        yield process, [int(pid) for pid in process.stdout.readline().split()]
+        process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_nothing_outlives_the_harness_however_it_ends(
+    harness: tuple[subprocess.Popen[str], list[int]], number: signal.Signals
+) -> None:
+    process, pids = harness
+    assert len(pids) == 3
+    assert all(psutil.pid_exists(pid) for pid in pids)
+    process.send_signal(number)
+    process.wait(timeout=5)
+    assert all(is_gone(pid) for pid in pids)
+
+
+# ------------------------------------------------------------------------------------------ events
+
+
+def test_an_awaited_line_gives_back_control_and_the_child_lives_on(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    code = """
+import sys
+for line in sys.stdin:
+    print("log of", line.strip(), file=sys.stderr, flush=True)
+    print("did", line.strip(), flush=True)
+"""
+    lines: list[str] = []
+
+    def heard(line: str) -> bool:
+        lines.append(line)
+        return True
+
+    with Child(python(code), environ=environ, cwd=tmp_path, events=True) as child:
+        for word in ("one", "two"):
+            child.send(word)
+            assert child.watch(GENEROUS, heard).status == 0
+            child.drain()
+            assert child.log.take() == f"log of {word}\n"
+    assert lines == ["did one", "did two"]
+
+
+def test_a_child_that_is_gone_can_be_written_to(tmp_path: Path, environ: dict[str, str]) -> None:
+    with Child(python("raise SystemExit(4)"), environ=environ, cwd=tmp_path, events=True) as child:
+        assert child.watch(GENEROUS).status == 4
+        child.send("hello")
+        assert child.watch(GENEROUS).status == 4
+
+
+def test_the_pipes_are_closed_afterwards(tmp_path: Path, environ: dict[str, str]) -> None:
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - what is open, by number
+
+    before = count()
+    for _ in range(3):
+        run(python("pass"), environ, tmp_path, GENEROUS)
+    assert count() == before

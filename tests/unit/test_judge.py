@@ -1,0 +1,292 @@
+"""From made-up observations to judged cells and the whole table."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from matrix.checkpoint.inspecting import inspect
+from matrix.checks.evidence import Reference
+from matrix.judge import Judge
+from matrix.observations import Judged, Step
+from matrix.outcomes import Blame, Outcome, Reason, Stage, Verdict
+from matrix.plan import make_plan
+from matrix.results import CellResult
+from matrix.spec import LoadedSpec, load
+from tests.unit import awq_checkpoints, small_spec
+from tests.unit.made_evidence import REFERENCE, right_facts
+from tests.unit.made_history import Ends, Facts, History, plain_facts
+
+GOOD = "tied/awq/maker-2.0/runner-3.0"
+CANARY = "tied/awq/maker-1.0/runner-3.0"
+FLOAT = "tied/float/none/runner-3.0"
+
+
+class World:
+    """A small spec, inspections of real good checkpoints, and histories over them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.loaded: LoadedSpec = load(small_spec.write(folder))
+        self.inspections = {
+            (name, packed): msgspec.to_builtins(self._inspected(folder / name, name, packed))
+            for name in ("tied", "untied")
+            for packed in (True, False)
+        }
+
+    @staticmethod
+    def _inspected(folder: Path, name: str, packed: bool) -> object:
+        made, original = awq_checkpoints.both(folder / str(packed), tied=name == "tied")
+        return inspect(made if packed else original, original)
+
+    def facts(self, step: Step, subject: str) -> dict[str, Any]:
+        """Return what good steps leave, but for the canary that is known to answer garbage."""
+        if step == "inspect":
+            model, scheme, _ = subject.split("/")
+            return dict(self.inspections[model, scheme != "float"])
+        if (step, subject) == ("generate", CANARY):
+            return garbage()
+        return plain_facts(step, subject)
+
+    def history(self, ends: Ends | None = None, facts: Facts | None = None) -> History:
+        return History(make_plan(self.loaded, "all")).finish(ends, facts or self.facts)
+
+    def judge(self, history: History) -> Judge:
+        def reference(key: str) -> Reference | None:
+            return REFERENCE if history.lookup("build", key) else None
+
+        return Judge(self.loaded, history.plan, history.keys, reference)
+
+    def cells(self, ends: Ends | None = None, facts: Facts | None = None) -> dict[str, CellResult]:
+        table = self.judge(self.history(ends, facts)).table()
+        return {cell.id: cell for cell in table.cells}
+
+
+def garbage() -> dict[str, Any]:
+    facts = right_facts()
+    facts["outputs"] = [{"ids": [40, 41, 42, 43], "text": "no"} for _ in facts["outputs"]]
+    facts["held_out"] = [[v - 9 for v in values] for values in facts["held_out"]]
+    return facts
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
+
+
+def short(cell: CellResult) -> tuple[Verdict, Blame, Stage | None, str]:
+    return cell.verdict, cell.blame, cell.stage, cell.reason
+
+
+WORKS = (Verdict.WORKS, Blame.NOBODY, None, "none")
+RAISED = Judged(Outcome.FAILED, Reason.EXCEPTION, "ValueError: no")
+STOPPED = Judged(Outcome.INFRA, Reason.NO_SPACE, "the disk is full")
+NO_GPU = Judged(Outcome.NEEDS_HARDWARE, Reason.NO_GPU, "RuntimeError: GPU, please")
+
+
+def test_what_was_observed_good_works_and_garbage_is_garbage(world: World) -> None:
+    cells = world.cells()
+    assert short(cells.pop(CANARY))[0] is Verdict.GARBAGE
+    assert {short(cell) for cell in cells.values()} == {WORKS}
+    assert cells[GOOD].output == cells[GOOD].expected != ""
+    assert all(stage.outcome is Outcome.PASSED for stage in cells[GOOD].stages)
+
+
+ENDS: dict[str, tuple[Step, str, Judged, tuple[Verdict, Blame, Stage, str]]] = {
+    "unresolvable quantizer": ("resolve", "maker-2.0", RAISED,
+        (Verdict.BROKEN, Blame.QUANTIZER, Stage.QUANTIZER_RESOLVE, "exception")),
+    "quantizer that cannot be installed": ("install", "maker-2.0", RAISED,
+        (Verdict.BROKEN, Blame.QUANTIZER, Stage.QUANTIZER_INSTALL, "exception")),
+    "quantizer that cannot be imported": ("import", "maker-2.0", RAISED,
+        (Verdict.BROKEN, Blame.QUANTIZER, Stage.QUANTIZER_IMPORT, "exception")),
+    "quantizing raises": ("quantize", "tied/awq/maker-2.0", RAISED,
+        (Verdict.BROKEN, Blame.QUANTIZER, Stage.QUANTIZE, "exception")),
+    "unreadable checkpoint": ("inspect", "tied/awq/maker-2.0",
+        Judged(Outcome.FAILED, Reason.UNREADABLE, "truncated"),
+        (Verdict.BROKEN, Blame.CHECKPOINT, Stage.INSPECT, "unreadable")),
+    "engine that cannot be imported": ("import", "runner-3.0", RAISED,
+        (Verdict.BROKEN, Blame.ENGINE, Stage.ENGINE_IMPORT, "exception")),
+    "loading raises": ("load", GOOD, RAISED,
+        (Verdict.BROKEN, Blame.PAIR, Stage.LOAD, "exception")),
+    "generating raises": ("generate", GOOD, RAISED,
+        (Verdict.BROKEN, Blame.PAIR, Stage.GENERATE, "exception")),
+    "hardware is wanted": ("load", GOOD, NO_GPU,
+        (Verdict.UNTESTED, Blame.NOBODY, Stage.LOAD, "no-gpu")),
+    "a full disk": ("quantize", "tied/awq/maker-2.0", STOPPED,
+        (Verdict.INFRA, Blame.NOBODY, Stage.QUANTIZE, "no-space")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_each_end_is_judged_by_its_stage(world: World, case: str) -> None:
+    step, subject, end, expected = ENDS[case]
+    cells = world.cells({(step, subject): end})
+    assert short(cells[GOOD]) == expected
+    assert end.message in cells[GOOD].message
+    if subject != "runner-3.0":
+        assert short(cells[FLOAT]) == WORKS
+
+
+def test_an_engine_in_which_the_float_model_fails_as_well_is_at_fault(world: World) -> None:
+    cells = world.cells({("load", GOOD): RAISED, ("load", FLOAT): RAISED})
+    assert cells[GOOD].blame is cells[FLOAT].blame is Blame.ENGINE
+
+
+def test_without_the_float_models_answer_nobody_else_is_accused(world: World) -> None:
+    cells = world.cells({("load", GOOD): RAISED, ("load", FLOAT): STOPPED})
+    assert (cells[GOOD].blame, cells[FLOAT].verdict) == (Blame.PAIR, Verdict.INFRA)
+
+
+def test_a_model_that_cannot_be_built_is_no_verdict_about_its_quantizers(world: World) -> None:
+    cells = world.cells({("build", "tied"): RAISED})
+    assert cells[GOOD].verdict is Verdict.INFRA
+    assert cells["untied/awq/maker-2.0/runner-3.0"].verdict is Verdict.WORKS
+
+
+SPOILED: dict[str, tuple[Step, str, dict[str, Any], Stage]] = {
+    "an answer is missing": ("generate", GOOD, {"outputs": []}, Stage.GENERATE),
+    "scores of another shape": ("generate", GOOD, {"held_out": [[0.0]]}, Stage.GENERATE),
+    "no facts at all": ("generate", GOOD, {}, Stage.GENERATE),
+    "kernels that are no counts": ("load", GOOD, {"kernels": "many"}, Stage.LOAD),
+    "an inspection of nonsense": (
+        "inspect", "tied/awq/maker-2.0", {"tensors": 3}, Stage.INSPECT),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SPOILED)
+def test_evidence_that_cannot_be_read_fails_its_stage(world: World, case: str) -> None:
+    step, subject, spoiled, stage = SPOILED[case]
+
+    def facts(a_step: Step, a_subject: str) -> dict[str, Any]:
+        found = world.facts(a_step, a_subject)
+        if (a_step, a_subject) != (step, subject):
+            return found
+        return {**found, **spoiled} if spoiled else {}
+
+    cell = world.cells(facts=facts)[GOOD]
+    assert (cell.verdict, cell.stage, cell.reason) == (Verdict.BROKEN, stage, "unreadable")
+
+
+def test_a_damaged_weight_is_a_defect_even_where_the_answer_is_right(world: World) -> None:
+    def facts(step: Step, subject: str) -> dict[str, Any]:
+        found = world.facts(step, subject)
+        if (step, subject) == ("inspect", "tied/awq/maker-2.0"):
+            found["weights"] = [dict(w, error=0.9) for w in found["weights"]]
+        return found
+
+    cell = world.cells(facts=facts)[GOOD]
+    assert (cell.verdict, cell.blame) == (Verdict.DEGRADED, Blame.CHECKPOINT)
+    assert (cell.stage, cell.reason) == (Stage.INSPECT, "defective-file")
+
+
+# ------------------------------------------------------------------------- exclusions and canaries
+
+
+def test_an_excluded_cell_is_unsupported_with_reason_and_source(tmp_path: Path) -> None:
+    table = '[[exclusions]]\ncells = "tied/awq/maker-2.0/*"\noutcome = "unsupported"\n'
+    table += 'reason = "no kernel"\nsource = "the manual"\n[profiles.all]\n'
+    world = World(tmp_path)
+    world.loaded = load(small_spec.write(tmp_path, ("[profiles.all]\n", table)))
+    cells = world.cells()
+    assert short(cells[GOOD]) == (Verdict.UNSUPPORTED, Blame.NOBODY, Stage.LOAD, "declared")
+    assert cells[GOOD].message == "no kernel (the manual)"
+    assert short(cells[FLOAT]) == WORKS
+
+
+def right_canary(world: World) -> Facts:
+    return lambda s, n: right_facts() if (s, n) == ("generate", CANARY) else world.facts(s, n)
+
+
+def test_canaries_say_whether_a_run_may_be_believed(world: World) -> None:
+    assert world.judge(world.history()).table().canaries == "established"
+    works = world.history(facts=right_canary(world))
+    assert world.judge(works).table().canaries == "void"
+    stopped = world.history({("generate", CANARY): STOPPED})
+    assert world.judge(stopped).table().canaries == "not established"
+    both = world.history({("generate", GOOD): STOPPED}, right_canary(world))
+    assert world.judge(both).table().canaries == "void"
+
+
+# ------------------------------------------------------------------------------------- the table
+
+
+def test_a_table_of_nothing_is_all_infra(world: World) -> None:
+    history = History(make_plan(world.loaded, "all"))
+    table = world.judge(history).table()
+    assert {cell.verdict for cell in table.cells} == {Verdict.INFRA}
+    assert (table.runs, table.finished, table.canaries) == ([], "", "not established")
+    assert [environment.name for environment in table.environments] == list(
+        history.plan.environments
+    )
+
+
+def test_the_table_says_where_its_evidence_is_from(world: World) -> None:
+    history = world.history()
+    table = world.judge(history).table()
+    assert table.runs == ["run-1"]
+    assert table.finished == max(one.at for one in history.seen.values())
+    assert table.machine == {"device": "cpu", "processor": "made up"}
+    assert table.departures == {"shim": "a shim, because it must be"}
+    cell = next(cell for cell in table.cells if cell.id == GOOD)
+    assert cell.departures == ["shim"]
+    assert cell.engine.packages == {"runner": "3.0", "torch": "2.1"}
+    assert cell.engine.torch == "2.1+cpu"
+    assert cell.command.endswith(f" --profile all --cell {GOOD}")
+    roles = {environment.name: environment.role for environment in table.environments}
+    assert roles == {"twins": "quantizer", "maker-1.0": "quantizer", "maker-2.0": "quantizer",
+                     "runner-3.0": "engine"}  # fmt: skip
+
+
+def test_an_environment_broken_alone_is_one_cause_with_all_its_cells(world: World) -> None:
+    table = world.judge(world.history({("import", "maker-1.0"): RAISED})).table()
+    (broken,) = [e for e in table.environments if e.stages[2].outcome is Outcome.FAILED]
+    assert (broken.name, broken.cells) == ("maker-1.0", 2)
+
+
+some_ends = st.dictionaries(
+    st.sampled_from(
+        [("resolve", "maker-1.0"), ("install", "runner-3.0"), ("import", "maker-2.0"),
+         ("build", "tied"), ("quantize", "untied/awq/maker-1.0"), ("inspect", "tied/float/none"),
+         ("inspect", "tied/awq/maker-2.0"), ("load", GOOD), ("load", FLOAT), ("generate", GOOD),
+         ("generate", FLOAT), ("generate", CANARY)]
+    ),
+    st.builds(
+        Judged, st.sampled_from(Outcome), st.sampled_from(Reason), st.sampled_from(["", "words"])
+    ),
+    max_size=4,
+)  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(some_ends, st.randoms(use_true_random=False), st.floats(0, 1))
+def test_any_history_gives_one_table_whatever_order_it_is_read_in(
+    world: World, ends: Ends, shuffle: random.Random, kept: float
+) -> None:
+    history = world.history(ends)
+    places = [place for place in history.seen if shuffle.random() <= kept or kept > 0.5]
+    history.seen = {place: history.seen[place] for place in places}
+    table = world.judge(history).table()
+    assert world.judge(history).table() == table
+
+    shuffle.shuffle(places)
+    history.seen = {place: history.seen[place] for place in places}
+    judge = world.judge(history)
+    names = [cell.id for cell in history.plan.cells]
+    shuffle.shuffle(names)
+    for name in names:
+        judge.cell(name)
+    assert judge.table() == table
+    assert msgspec.json.encode(judge.table()) == msgspec.json.encode(table)
+
+    for cell in table.cells:
+        if cell.verdict is Verdict.WORKS:
+            assert all(stage.outcome is Outcome.PASSED for stage in cell.stages)
+            assert cell.output == cell.expected
+        if cell.verdict in (Verdict.INFRA, Verdict.UNTESTED, Verdict.UNSUPPORTED, Verdict.WORKS):
+            assert cell.blame is Blame.NOBODY

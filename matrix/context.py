@@ -18,9 +18,11 @@ from matrix.environments import install_source
 from matrix.identity import code_digest, digest, file_digest
 from matrix.judge import Judge
 from matrix.keys import Keys
+from matrix.outcomes import Stage
 from matrix.plan import Cell, Plan, make_plan
 from matrix.spec import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, load
 from matrix.store import Store, write_atomically
+from matrix.subjects import CELL, subjects
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -106,10 +108,13 @@ class Context:
 
     def _suite_digest(self, environment: str) -> str:
         judge = self.fresh_judge()
-        keys = [
-            [key.value if key and self.keys.observed(key) else None for key in found.values()]
-            for found in (judge.keys_of(cell) for cell in self.cells_of(environment))
-        ]
+        observed = []
+        for subject in subjects(self.plan, environment):
+            keys = judge.keys_of(subject.cell)
+            # What a cell is depends on all that was before; the other subjects stand alone.
+            stages = tuple(Stage) if subject.stages == CELL else subject.stages
+            found = [self.keys.observed(keys[stage]) for stage in stages]
+            observed.append([one.key if one else None for one in found])
         package = REPOSITORY / "matrix"
         code = [code_digest(package / "checks"), file_digest(package / "verdict.py")]
-        return digest([keys, code, self.loaded.spec.thresholds])
+        return digest([observed, code, self.loaded.spec.thresholds])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -101,6 +102,8 @@ class Steps:
     def _without_paths(self, text: str) -> str:
         """Return a text in which this machine's folders have names, so that it reads the same
         wherever it was observed."""
+        environments_root = re.escape(str(self.store.root / "environments"))
+        text = re.sub(rf"{environments_root}/[^/\s]+", "<environment>", text)
         for name, folder in (
             ("<store>", self.store.root),
             ("<repository>", REPOSITORY),

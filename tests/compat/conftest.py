@@ -6,46 +6,15 @@ observations, so an environment that cannot even be resolved is judged like any 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import pytest
 
 from matrix.context import Context, Settings
-from matrix.outcomes import Finding, Stage, StageResult
-from matrix.plan import Cell
+from matrix.outcomes import Finding, StageResult
 from matrix.results import CellResult
 from matrix.store import Record
-
-ENVIRONMENT = (Stage.QUANTIZER_RESOLVE, Stage.QUANTIZER_INSTALL, Stage.QUANTIZER_IMPORT)
-CHECKPOINT = (Stage.QUANTIZE, Stage.INSPECT)
-ENGINE = (Stage.ENGINE_RESOLVE, Stage.ENGINE_INSTALL, Stage.ENGINE_IMPORT)
-CELL = (Stage.LOAD, Stage.GENERATE)
-
-
-class Subject(NamedTuple):
-    """What a test is about, by the name it has in records, with the cell that shows it."""
-
-    name: str
-    cell: Cell
-    stages: tuple[Stage, ...]
-
-
-def subjects(context: Context, environment: str | None) -> Iterator[Subject]:
-    """Give every environment, checkpoint and cell once, or those of one environment."""
-    seen: set[tuple[str, Stage]] = set()
-    for cell in context.plan.cells:
-        quantizer, engine = cell.checkpoint.quantizer.environment, cell.engine.environment
-        for name, where, stages in (
-            (quantizer, quantizer, ENVIRONMENT),
-            (cell.checkpoint.id, quantizer, CHECKPOINT),
-            (engine, engine, ENGINE),
-            (cell.id, engine, CELL),
-        ):
-            if environment in (None, where) and (name, stages[0]) not in seen:
-                seen.add((name, stages[0]))
-                yield Subject(name, cell, stages)
+from matrix.subjects import Subject, subjects
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -54,7 +23,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     environment = metafunc.config.getoption("--environment")
     results: list[tuple[Subject, StageResult]] = []
     findings: list[tuple[Subject, Finding]] = []
-    for subject in subjects(context, environment):
+    for subject in subjects(context.plan, environment):
         judged: CellResult = context.judge.cell(subject.cell.id)
         results += [(subject, r) for r in judged.stages if r.stage in subject.stages]
         findings += [(subject, f) for f in judged.findings if f.stage in subject.stages]

@@ -1,0 +1,98 @@
+"""One real run of the `cpu` profile, kept as a fixture: its observations, records, references.
+
+Remake it from a store in which the profile is finished, when what is observed has changed:
+
+    .venv/bin/python -m tests.recorded.recording .matrix
+"""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from pathlib import Path
+
+import msgspec
+
+from matrix.checks.evidence import Reference, read_reference
+from matrix.context import Context, Settings
+from matrix.judge import Judge
+from matrix.keys import Key, Keys
+from matrix.observations import Observation
+from matrix.spec import DEFAULT_SPEC
+from matrix.store import Record, Store
+
+FOLDER = Path(__file__).parent / "cpu"
+PROFILE = "cpu"
+
+
+class RecordedKeys(Keys):
+    """Finds observations by what they are of, not by key: the code has moved on since then."""
+
+    def observed(self, key: Key | None) -> Observation | None:
+        """Return the observation of the same step, subject and departures."""
+        if key is None:
+            return None
+        return self._lookup(key.step, _name(key.subject, key.departures))
+
+
+def _name(subject: str, departures: list[str]) -> str:
+    return " ".join([subject, *departures])
+
+
+def read(name: str) -> list[bytes]:
+    """Return the lines of a part of the recording."""
+    return gzip.decompress((FOLDER / f"{name}.jsonl.gz").read_bytes()).splitlines()
+
+
+def observations() -> list[Observation]:
+    """Return all that was observed."""
+    return [msgspec.json.decode(line, type=Observation) for line in read("observations")]
+
+
+def records() -> list[Record]:
+    """Return the history that the run wrote."""
+    return [msgspec.json.decode(line, type=Record) for line in read("records")]
+
+
+def references() -> dict[str, Reference]:
+    """Return the float models' answers by the key of their build."""
+    found = [msgspec.json.decode(line, type=tuple[str, str]) for line in read("references")]
+    return {key: read_reference(text.encode()) for key, text in found}
+
+
+def judge(seen: list[Observation]) -> Judge:
+    """Return a judge of the profile over given observations."""
+    context = Context(Settings.of({}, spec=DEFAULT_SPEC, profile=PROFILE))
+    by_name = {(one.step, _name(one.subject, one.departures)): one for one in seen}
+    keys = RecordedKeys(
+        context.plan.environments, lambda step, name: by_name.get((step, name)), "", "cpu"
+    )
+    return Judge(context.loaded, context.plan, keys, references().get)
+
+
+def record(root: Path) -> None:
+    """Copy what the judge used of a store, without what was observed of other inputs."""
+    context = Context(Settings.of({}, spec=DEFAULT_SPEC, profile=PROFILE, store=root))
+    used: dict[str, Observation] = {}
+    for cell in context.plan.cells:
+        for key in context.judge.keys_of(cell).values():
+            seen = context.keys.observed(key)
+            if seen is not None:
+                used[seen.key] = seen
+    builds = [seen.key for seen in used.values() if seen.step == "build"]
+    texts = [(key, (context.store.model(key) / "reference.json").read_text()) for key in builds]
+    encode = msgspec.json.Encoder(order="deterministic").encode
+    kept = [encode(one) for one in Store(root).records() if one.key in used]
+    _write("observations", sorted(encode(seen) for seen in used.values()))
+    _write("records", kept)
+    _write("references", sorted(encode(pair) for pair in texts))
+
+
+def _write(name: str, lines: list[bytes]) -> None:
+    FOLDER.mkdir(exist_ok=True)
+    data = gzip.compress(b"\n".join(lines) + b"\n", mtime=0)
+    (FOLDER / f"{name}.jsonl.gz").write_bytes(data)
+
+
+if __name__ == "__main__":
+    record(Path(sys.argv[1]))

@@ -16,6 +16,7 @@ from pathlib import Path
 import nox
 
 from matrix.context import Context, Settings
+from matrix.hardware import environments_at_once
 from matrix.plan import requirements_of
 from matrix.processes import die_with_parent
 from matrix.spec import SpecError
@@ -23,7 +24,6 @@ from matrix.spec import SpecError
 nox.needs_version = ">=2026.4"
 nox.options.sessions = ["matrix"]
 nox.options.default_venv_backend = "none"
-nox.options.parallel = "auto"  # type: ignore[assignment]  # -j N wins; an environment's work is mostly one core's
 
 try:
     context = Context(Settings.of())
@@ -85,6 +85,8 @@ pending = [
     for name in context.plan.environments
     if context.unfinished(name) or not context.suite_is_current(name)
 ]
+if pending:
+    nox.options.parallel = environments_at_once(context.loaded.spec.limits.load.memory_mb)
 
 
 @nox.session(requires=pending, default=True)

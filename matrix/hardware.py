@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 
@@ -25,3 +26,12 @@ def _processor() -> str:
         return platform.processor()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor())
+
+
+def environments_at_once(memory_mb: int) -> int:
+    """Return how many environments to work on side by side, each within ``memory_mb`` (10^6 bytes).
+
+    One a core: a probe's work is mostly one thread's.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(cores, psutil.virtual_memory().total // (memory_mb * 10**6)))

@@ -195,12 +195,13 @@ def test_an_environment_holds_what_the_lock_pins_and_nothing_of_ours(
 ) -> None:
     place = work / "env"
     (place / "half" / "made").mkdir(parents=True)
+    older = Lock(lock.text.replace("iniconfig==2.0.0", "iniconfig==1.1.1"))
     judged, _, log = environments.build(
-        asked, lock, place, folder(work, "install"), os.environ, LIMITS
+        asked, older, place, folder(work, "install"), os.environ, LIMITS
     )
     assert judged.outcome is Outcome.PASSED, log
     assert not (place / "half").exists()
-    assert environments.installed(place) == {"iniconfig": "2.0.0"}
+    assert environments.installed(place) == {"iniconfig": "1.1.1"}
     assert environments.python_version(place).startswith(f"{PYTHON}.")
     code = "import iniconfig, sys; print(sys.prefix)"
     argv = [str(environments.python_of(place)), "-I", "-c", code]

@@ -243,6 +243,15 @@ def test_the_table_says_where_its_evidence_is_from(world: World) -> None:
                      "runner-3.0": "engine"}  # fmt: skip
 
 
+def test_runs_are_named_oldest_first_and_only_those_that_left_evidence(world: World) -> None:
+    history = world.history()
+    history.change("resolve", "twins", run="run-9", at="2027-01-01T00:00:00")
+    history.change("build", "tied", run="run-0", at="2025-01-01T00:00:00")
+    table = world.judge(history).table()
+    assert table.runs == ["run-0", "run-1", "run-9"]
+    assert table.finished == "2027-01-01T00:00:00"
+
+
 def test_an_environment_broken_alone_is_one_cause_with_all_its_cells(world: World) -> None:
     table = world.judge(world.history({("import", "maker-1.0"): RAISED})).table()
     (broken,) = [e for e in table.environments if e.stages[2].outcome is Outcome.FAILED]

@@ -212,7 +212,8 @@ def test_what_is_no_regular_file_is_no_result(tmp_path: Path) -> None:
 
 def test_a_result_beyond_all_bounds_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "load.json"
-    with file.open("wb") as large:
-        large.write(json.dumps(RESULT).encode())
-        large.truncate(RESULT_BYTES + 1)
+    text = json.dumps(RESULT)
+    file.write_text(text + " " * (RESULT_BYTES - len(text)))
+    assert read_result(file, "load") is not None
+    file.write_text(text + " " * (RESULT_BYTES + 1 - len(text)))
     assert read_result(file, "load") is None

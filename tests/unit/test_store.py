@@ -28,8 +28,8 @@ def observation(
     )  # fmt: skip
 
 
-def record(number: int, at: str = "2026") -> Record:
-    return Record(run="r", at=at, subject=f"s{number}", step="load", key="k", outcome="passed")
+def record(number: int, at: str = "2026", run: str = "r") -> Record:
+    return Record(run=run, at=at, subject=f"s{number}", step="load", key="k", outcome="passed")
 
 
 @pytest.fixture
@@ -150,8 +150,8 @@ def test_a_torn_last_line_is_passed_over(store: Store) -> None:
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[list[Record], list[int]]:
     """Make records and say in which segment each lies."""
-    times = st.sampled_from(["2026-01", "2026-02", "2026-03"])
-    found = [record(number, draw(times)) for number in range(draw(st.integers(0, 12)))]
+    times, runs = st.sampled_from(["2026-01", "2026-02", "2026-03"]), st.sampled_from("abc")
+    found = [record(n, draw(times), draw(runs)) for n in range(draw(st.integers(0, 12)))]
     return found, [draw(st.integers(0, 3)) for _ in found]
 
 

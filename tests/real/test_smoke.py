@@ -104,9 +104,7 @@ def test_the_run_ends_with_the_summary_and_where_the_report_is(smoke: Smoke) -> 
 def test_a_rerun_with_nothing_changed_does_nothing_and_writes_the_same(smoke: Smoke) -> None:
     before = {file: file.read_bytes() for file in smoke.reports.iterdir()}
     records = smoke.records()
-    output = run(
-        ["nox", "-s", "matrix"], smoke.store, smoke.reports, MATRIX_PROFILE="smoke"
-    )
+    output = run(["nox", "-s", "matrix"], smoke.store, smoke.reports, MATRIX_PROFILE="smoke")
     assert "cells done" not in output
     assert "Running session vllm" not in output
     assert smoke.records() == records
@@ -118,19 +116,16 @@ def test_a_version_added_in_one_line_comes_out_right(smoke: Smoke, tmp_path: Pat
     line = 'axes.autoawq = ["0.2.7.post3", "0.2.9"]'
     text = DEFAULT_SPEC.read_text()
     assert line in text
-    spec.write_text(
-        text.replace(line, 'axes.autoawq = ["0.2.7.post2", "0.2.7.post3", "0.2.9"]')
-    )
+    spec.write_text(text.replace(line, 'axes.autoawq = ["0.2.7.post2", "0.2.7.post3", "0.2.9"]'))
     shutil.copytree(DEFAULT_SPEC.parent / "locks", tmp_path / "locks")
     cell = f"{TIED}/autoawq-0.2.7.post2+transformers-4.47.1/vllm-0.32.0"
-    output = run(
-        ["matrix", "run", "--spec", str(spec), "--cell", cell], smoke.store, smoke.reports
-    )
+    output = run(["matrix", "run", "--spec", str(spec), "--cell", cell], smoke.store, smoke.reports)
     assert f"{cell}: garbage (blame: checkpoint)" in output
 
 
 @pytest.mark.parametrize(
-    ("spoil", "factor"), [("model.layers.1.mlp.down_proj", 1.05), ("model.layers.0.self_attn.q_proj", 0.95)]
+    ("spoil", "factor"),
+    [("model.layers.1.mlp.down_proj", 1.05), ("model.layers.0.self_attn.q_proj", 0.95)],
 )
 def test_scales_off_by_5_percent_in_a_real_checkpoint_are_found(
     smoke: Smoke, tmp_path: Path, spoil: str, factor: float

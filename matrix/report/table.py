@@ -62,6 +62,8 @@ class Together(NamedTuple):
 
 def normalise(result: MatrixResult) -> MatrixResult:
     """Return ``result`` in its one order, with only numbers and text that JSON can hold."""
+    # Replaced before it is sorted: what is read back must sort the same.
+    result = msgspec.convert(_storable(msgspec.to_builtins(result)), MatrixResult)
     cells = sorted(
         (
             msgspec.structs.replace(
@@ -75,8 +77,7 @@ def normalise(result: MatrixResult) -> MatrixResult:
         key=_cell_order,
     )
     environments = sorted(result.environments, key=lambda each: (each.role, natural(each.name)))
-    ordered = msgspec.structs.replace(result, cells=cells, environments=environments)
-    return msgspec.convert(_storable(msgspec.to_builtins(ordered)), MatrixResult)
+    return msgspec.structs.replace(result, cells=cells, environments=environments)
 
 
 def _cell_order(cell: CellResult) -> tuple[object, ...]:

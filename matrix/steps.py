@@ -16,7 +16,8 @@ import msgspec
 from matrix import bytecode, environments
 from matrix.checks.evidence import EvidenceError, Reference, read_reference
 from matrix.hardware import machine
-from matrix.keys import Key, Keys
+from matrix.identity import digest
+from matrix.keys import Key, Keys, lock_inputs
 from matrix.observations import (
     End,
     Judged,
@@ -149,7 +150,7 @@ class Steps:
 
     def _own_lock(self, environment: Environment) -> Path:
         """Return where a lock is kept: by what was asked, which environments may share."""
-        return self.store.path("locks", f"{self.keys.resolve(environment.name).value}.txt")
+        return self.store.path("locks", f"{digest(lock_inputs(environment))}.txt")
 
     def folder(self, environment: Environment) -> Path:
         """Return where an environment's virtualenv lies."""

@@ -45,7 +45,14 @@ class History:
     def __init__(self, plan: Plan, install_from: str = "wheels") -> None:
         self.plan = plan
         self.seen: dict[tuple[Step, str], Observation] = {}
-        self.keys = Keys(plan.environments, self.lookup, install_from, device="cpu")
+        self.locks: dict[str, str] = {}
+        self.keys = Keys(
+            plan.environments,
+            self.lookup,
+            lambda name: self.locks.get(name, "a lock"),
+            install_from,
+            device="cpu",
+        )
         self.looked_up: list[tuple[Step, str]] = []
 
     def lookup(self, step: Step, key: str) -> Observation | None:

@@ -40,7 +40,7 @@ CHANGES: dict[str, tuple[tuple[str, str], set[Step]]] = {
     "a limit": (("seconds = 10", "seconds = 99"), set()),
     "a title": (('title = "All"', 'title = "Everything"'), set()),
     "a canary": (('= "garbage"', '= "broken"'), set()),
-    "a text that asks for hardware": (("GPU, please", "no GPU"), set()),
+    "a text that asks for hardware": (("GPU, please", "no GPU"), {"import", "load", "generate"}),
     "why a departure is made": (('why = "it must be"', 'why = "for fun"'), set()),
     "an engine's options": (
         ("needs_hardware", "options.dtype = 1\nneeds_hardware"), {"load", "generate"}),
@@ -170,10 +170,17 @@ def test_a_failure_is_an_answer_and_what_builds_on_it_has_no_key(
         assert history.keys.evaluate(cell, "load") is None
 
 
-def test_a_defective_checkpoint_is_loaded_all_the_same(tmp_path: Path) -> None:
+def test_an_unreadable_checkpoint_is_given_to_no_engine(tmp_path: Path) -> None:
     failed = Judged(Outcome.FAILED, Reason.UNREADABLE)
     history = History(plan_of(tmp_path)).finish({("inspect", "tied/awq/maker-1.0"): failed})
-    assert ("load", CELL) in history.names()
+    assert ("load", CELL) not in history.names()
+    assert history.unfinished() == []
+
+
+def test_a_lock_that_was_made_anew_is_not_passed_over(tmp_path: Path) -> None:
+    history = History(plan_of(tmp_path)).finish()
+    history.locks["maker-1.0"] = "another"
+    assert {cell.checkpoint.quantizer.name for cell in history.unfinished()} == {"maker-1.0"}
 
 
 def test_an_excluded_cell_is_neither_run_nor_unfinished(tmp_path: Path) -> None:

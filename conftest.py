@@ -1,4 +1,4 @@
-"""Options of the suite in ``tests/compat``, and the records it leaves."""
+"""Options of the suite in ``tests/compat``; and no test outlives the nox that started it."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure() -> None:
     """End with nox, so that nothing of a killed run is left."""
-    if os.environ.get("MATRIX_UNDER_NOX"):
-        die_with_parent()
+    if parent := os.environ.get("MATRIX_UNDER_NOX"):
+        die_with_parent(int(parent))

@@ -39,11 +39,10 @@ def print_summary(file: Path) -> None:
 
 
 if "--parallel-worker" in sys.argv:  # nox -j starts each session in a process of its own
-    die_with_parent()
+    die_with_parent(int(os.environ["MATRIX_UNDER_NOX"]))
 else:
     summary = context.store.path("work", f"summary-{os.getpid()}.txt")
     atexit.register(print_summary, summary)
-    os.environ["MATRIX_UNDER_NOX"] = "1"
     os.environ["MATRIX_RUN"] = context.settings.run
     os.environ["MATRIX_SUMMARY"] = str(summary)
     if not sys.stdout.isatty():
@@ -51,6 +50,7 @@ else:
         # file must be appended to then, or one writer overwrites the other.
         fcntl.fcntl(1, fcntl.F_SETFL, fcntl.fcntl(1, fcntl.F_GETFL) | os.O_APPEND)
         os.environ["MATRIX_PROGRESS"] = f"/proc/{os.getpid()}/fd/1"
+os.environ["MATRIX_UNDER_NOX"] = str(os.getpid())  # whose end is the end of all it starts
 
 
 def run(session: nox.Session, *arguments: str, success: tuple[int, ...] = (0,)) -> None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 import typer
 
+from matrix import environments
 from matrix.context import Context, Settings
 from matrix.outcomes import Outcome, Verdict
 from matrix.plan import select
@@ -49,8 +50,8 @@ class Interrupted(BaseException):
 
 def main() -> None:
     """Run a command; a mistake of the user's is one line, never a traceback."""
-    if os.environ.get("MATRIX_UNDER_NOX"):
-        die_with_parent()
+    if parent := os.environ.get("MATRIX_UNDER_NOX"):
+        die_with_parent(int(parent))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)
     try:
@@ -162,13 +163,14 @@ def lock(
     folder = context.settings.spec.parent / "locks"
     folder.mkdir(exist_ok=True)
     for environment in context.plan.environments.values():
-        if not remake and steps.committed_lock(environment) is not None:
+        file = folder / f"{environment.name}.txt"
+        if not remake and environments.read_lock(file, environment) is not None:
             continue
         made, judged, end = steps.make_lock(environment)
         if made is None:
             _fail(f"{environment.name}: no lock, {judged.reason}: {judged.message.strip()}")
         else:
-            (folder / f"{environment.name}.txt").write_text(made.text, encoding="utf-8")
+            file.write_text(made.text, encoding="utf-8")
             state = "refused" if judged.outcome is Outcome.FAILED else "resolved"
             typer.echo(f"{environment.name}: {state} [{end.seconds:.1f} s]")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from matrix.checks.evidence import EvidenceError, Reference, read_reference
-from matrix.environments import install_source
+from matrix.environments import find_lock, install_source
 from matrix.identity import code_digest, digest, file_digest
 from matrix.judge import Judge
 from matrix.keys import Keys
@@ -65,14 +65,29 @@ class Context:
         self.loaded: LoadedSpec = load(settings.spec)
         self.plan: Plan = make_plan(self.loaded, settings.profile)
         self.store = Store(settings.store, settings.run)
+        self._locks: dict[str, str] = {}
         self.keys = Keys(
-            self.plan.environments, self.store.observation, install_source(host), device="cpu"
+            self.plan.environments,
+            self.store.observation,
+            self._lock_digest,
+            install_source(host),
+            device="cpu",
         )
         self.judge = self.fresh_judge()
 
     def fresh_judge(self) -> Judge:
         """Return a judge that knows nothing yet: one keeps what it has once read."""
         return Judge(self.loaded, self.plan, self.keys, self._read_reference)
+
+    def _lock_digest(self, environment: str) -> str:
+        """Return the digest of an environment's lock, empty while there is none; read once."""
+        if environment not in self._locks:
+            folder, own = self.settings.spec.parent / "locks", self.settings.store / "locks"
+            lock = find_lock(folder, own, self.plan.environments[environment])
+            if lock is None:
+                return ""
+            self._locks[environment] = lock.digest
+        return self._locks[environment]
 
     def _read_reference(self, key: str) -> Reference | None:
         try:
@@ -114,7 +129,7 @@ class Context:
             # What a cell is depends on all that was before; the other subjects stand alone.
             stages = tuple(Stage) if subject.stages == CELL else subject.stages
             found = [self.keys.observed(keys[stage]) for stage in stages]
-            observed.append([one.key if one else None for one in found])
+            observed.append([(one.key, one.outcome) if one else None for one in found])
         package = REPOSITORY / "matrix"
         code = [code_digest(package / "checks"), file_digest(package / "verdict.py")]
         return digest([observed, code, self.loaded.spec.thresholds])

@@ -34,7 +34,15 @@ _FOR_UV = (
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
     "http_proxy", "https_proxy", "all_proxy", "no_proxy",
 )  # fmt: skip
-_ONLY_INSTALLING = ("UV_FIND_LINKS", "UV_TORCH_BACKEND")
+_FOR_LOCKING = (
+    "UV_CACHE_DIR", "UV_CONCURRENT_DOWNLOADS", "UV_DEFAULT_INDEX", "UV_HTTP_RETRIES",
+    "UV_HTTP_TIMEOUT", "UV_INDEX_URL", "UV_NATIVE_TLS", "UV_PYTHON_DOWNLOADS",
+    "UV_PYTHON_INSTALL_DIR", "UV_SYSTEM_CERTS",
+)  # fmt: skip
+_FOR_INSTALLING = (
+    "UV_CONCURRENT_BUILDS", "UV_CONCURRENT_INSTALLS", "UV_FIND_LINKS", "UV_LINK_MODE",
+    "UV_OFFLINE", "UV_TORCH_BACKEND",
+)  # fmt: skip
 
 
 class Lock(msgspec.Struct, frozen=True):
@@ -50,20 +58,26 @@ class Lock(msgspec.Struct, frozen=True):
 
 
 def uv_settings(host: Mapping[str, str], *, installing: bool) -> dict[str, str]:
-    """Return the host's settings that uv may see: its own and the network's.
+    """Return the host's settings that uv may see, an allow-list: packages' build scripts see them.
 
-    ``PIP_FIND_LINKS`` serves where ``UV_FIND_LINKS`` is unset, since uv does not read it. Both,
-    and torch backends, are for installing only: a lock is made against the index alone.
+    Folders of wheels and torch backends are for installing only: a lock is made against the index
+    alone. ``PIP_FIND_LINKS`` serves where ``UV_FIND_LINKS`` is unset, since uv does not read it.
     """
-    environ = {name: host[name] for name in _FOR_UV if name in host}
-    environ |= {name: value for name, value in host.items() if name.startswith("UV_")}
-    if "PIP_FIND_LINKS" in host:
-        environ.setdefault("UV_FIND_LINKS", ",".join(host["PIP_FIND_LINKS"].split()))
-    if not installing:
-        for name in _ONLY_INSTALLING:
-            environ.pop(name, None)
+    names = (*_FOR_UV, *_FOR_LOCKING, *(_FOR_INSTALLING if installing else ()))
+    environ = {name: host[name] for name in names if name in host}
+    if installing and (places := _find_links(host)):
+        environ["UV_FIND_LINKS"] = ",".join(places)
+    data = Path(host.get("XDG_DATA_HOME") or Path(host.get("HOME", "/")) / ".local" / "share")
     environ.setdefault("UV_CACHE_DIR", _cache_directory(host))
+    environ.setdefault("UV_PYTHON_INSTALL_DIR", str(data / "uv" / "python"))
     return environ
+
+
+def _find_links(host: Mapping[str, str]) -> list[str]:
+    """Return folders (made absolute, since uv runs elsewhere) and addresses of wheels."""
+    asked = host.get("UV_FIND_LINKS") or ",".join(host.get("PIP_FIND_LINKS", "").split())
+    places = [place for place in asked.split(",") if place]
+    return [str(Path(place).resolve()) if Path(place).is_dir() else place for place in places]
 
 
 def uv_environ(host: Mapping[str, str], home: Path, *, installing: bool) -> dict[str, str]:
@@ -80,12 +94,11 @@ def _cache_directory(host: Mapping[str, str]) -> str:
 
 def install_source(host: Mapping[str, str]) -> str:
     """Return a digest of where builds of the same version may come from (it names no path)."""
-    environ = uv_settings(host, installing=True)
     wheels: list[str] = []
-    for place in environ.get("UV_FIND_LINKS", "").split(","):
+    for place in _find_links(host):
         folder = Path(place)
         wheels += sorted(f.name for f in folder.glob("*.whl")) if folder.is_dir() else [place]
-    return digest([wheels, environ.get("UV_TORCH_BACKEND", "")])
+    return digest([wheels, host.get("UV_TORCH_BACKEND", "")])
 
 
 def read_lock(file: Path, environment: Environment) -> Lock | None:
@@ -104,6 +117,18 @@ def read_lock(file: Path, environment: Environment) -> Lock | None:
 
 def _canonical(value: Any) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
+
+
+def find_lock(committed: Path, own: Path, environment: Environment) -> Lock | None:
+    """Return the lock that answers today's inputs: one beside the spec, or one of the store's."""
+    return read_lock(committed / f"{environment.name}.txt", environment) or read_lock(
+        own / own_name(environment), environment
+    )
+
+
+def own_name(environment: Environment) -> str:
+    """Return the name of a lock in a store: by what was asked, which environments may share."""
+    return f"{digest(lock_inputs(environment))}.txt"
 
 
 def make_lock(
@@ -162,6 +187,7 @@ def build(
 
     A half-made one is removed first: only :func:`commit` makes it count.
     """
+    (folder / "matrix.json").unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     environ = uv_environ(host, work, installing=True)
     tool = uv.find_uv_bin()

@@ -9,6 +9,7 @@ from typing import Any, assert_never
 
 import msgspec
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from matrix.checkpoint.inspection import Inspection
 from matrix.checks import judge
@@ -24,11 +25,12 @@ from matrix.checks.evidence import (
 )
 from matrix.keys import Key, Keys
 from matrix.observations import Observation
-from matrix.outcomes import Outcome, Reason, Stage, StageResult, Verdict
+from matrix.outcomes import Blame, Outcome, Reason, Stage, StageResult, Verdict
 from matrix.plan import Cell, Plan, Role, is_float_of
 from matrix.results import CellResult, EnvironmentResult, MatrixResult, Side
 from matrix.spec import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, SpecError
-from matrix.verdict import canaries, fold, stage_results
+from matrix.tables import ExclusionTable
+from matrix.verdict import JudgedCell, canaries, fold, stage_results
 
 ReadReference = Callable[[str], Reference | None]
 """From a model's key to the float model's own answers, where they can be read."""
@@ -95,16 +97,18 @@ class Judge:
         cell = next(cell for cell in self._plan.cells if cell.id == cell_id)
         observations = self._observed(cell)
         results = {stage: _result(stage, seen) for stage, seen in observations.items()}
+        self._unbuilt(cell, results)
         if cell.exclusion is not None:
-            table = cell.exclusion
-            message = f"{table.reason} ({table.source})"
             results[Stage.LOAD] = StageResult(
-                Stage.LOAD, Outcome(table.outcome), Reason.DECLARED, message
+                Stage.LOAD, Outcome(cell.exclusion.outcome), Reason.DECLARED, cell.exclusion.reason
             )
         evidence = self._evidence(cell, observations, results)
         findings = judge(evidence) if evidence else []
         stages = stage_results(results, findings)
-        judged = fold(stages, findings, float_works=self._float_works(cell))
+        if cell.exclusion is not None:
+            judged = _excluded(cell.exclusion)
+        else:
+            judged = fold(stages, findings, float_works=self._float_works(cell))
         generation = evidence.generation if evidence else None
         return CellResult(
             id=cell.id,
@@ -127,6 +131,15 @@ class Judge:
             canary=cell.canary,
             command=self._command("--cell", cell.id),
         )
+
+    def _unbuilt(self, cell: Cell, results: dict[Stage, StageResult]) -> None:
+        """Where the project could not build the model, no package is to blame."""
+        build = self._keys.observed(self._keys.build(cell.checkpoint.model))
+        if build is not None and build.outcome is not Outcome.PASSED:
+            message = f"the model could not be built: {build.message}"
+            results[Stage.QUANTIZE] = StageResult(
+                Stage.QUANTIZE, Outcome.INFRA, build.reason, message
+            )
 
     def _observed(self, cell: Cell) -> dict[Stage, Observation]:
         found = {stage: self._keys.observed(key) for stage, key in self.keys_of(cell).items()}
@@ -224,7 +237,10 @@ class Judge:
         installed = self._keys.passed(self._keys.install(name))
         versions = installed.facts.get("versions", {}) if installed else {}
         asked = [Requirement(text) for text in self._plan.environments[name].requirements]
-        return {r.name: versions.get(r.name, str(r.specifier).lstrip("=")) for r in asked}
+        return {
+            r.name: versions.get(canonicalize_name(r.name), str(r.specifier).lstrip("="))
+            for r in asked
+        }
 
     def _environment(self, name: str) -> EnvironmentResult:
         """Judge an environment by the stages it goes through in the first role it plays."""
@@ -258,6 +274,14 @@ class Judge:
         for cell in self._plan.cells:
             found |= {seen.key: seen for seen in self._observed(cell).values()}
         return list(found.values())
+
+
+def _excluded(table: ExclusionTable) -> JudgedCell:
+    """Return what a cell is that is not run: what was declared, with its source."""
+    needs = Outcome(table.outcome) is Outcome.NEEDS_HARDWARE
+    message = f"{table.reason} ({table.source})"
+    verdict = Verdict.UNTESTED if needs else Verdict.UNSUPPORTED
+    return JudgedCell(verdict, Blame.NOBODY, Stage.LOAD, Reason.DECLARED.value, message)
 
 
 def _result(stage: Stage, seen: Observation) -> StageResult:

@@ -44,10 +44,16 @@ class Keys:
     """The keys of a plan's steps, as far as the observations at hand reach."""
 
     def __init__(
-        self, environments: dict[str, Environment], lookup: Lookup, install_from: str, device: str
+        self,
+        environments: dict[str, Environment],
+        lookup: Lookup,
+        lock_of: Callable[[str], str],
+        install_from: str,
+        device: str,
     ) -> None:
         self._environments = environments
         self._lookup = lookup
+        self._lock_of = lock_of
         self._install_from = install_from
         self._device = device
 
@@ -66,9 +72,13 @@ class Keys:
         return observation if observation and observation.outcome is Outcome.PASSED else None
 
     def resolve(self, name: str) -> Key:
-        """Return the key of an environment's resolution: all that uv is asked."""
+        """Return the key of an environment's resolution: all that uv is asked, and its lock.
+
+        The lock is part of it, so that one that was made anew is not passed over.
+        """
         environment = self._environments[name]
-        return Key.of("resolve", name, lock_inputs(environment), environment.departures)
+        inputs = {**lock_inputs(environment), "lock": self._lock_of(name)}
+        return Key.of("resolve", name, inputs, environment.departures)
 
     def install(self, name: str) -> Key | None:
         """Return the key of an environment's installation: its lock, and what may stand in."""
@@ -99,7 +109,11 @@ class Keys:
         built = self._built(role.environment)
         if built is None:
             return None
-        inputs = {**built, "adapter": file_digest(role.adapter)}
+        inputs = {
+            **built,
+            "adapter": file_digest(role.adapter),
+            "needs_hardware": role.needs_hardware,
+        }
         return Key.of("import", role.environment, inputs, self._departures(role))
 
     def _departures(self, role: Role) -> list[str]:
@@ -142,6 +156,7 @@ class Keys:
         inputs = {
             "checkpoint": made.key,
             "original": model.key if model else None,
+            "tensors": model.facts.get("tensors_sha256") if model else None,
             "reader": code_digest(PACKAGE / "checkpoint"),
         }
         return Key.of("inspect", checkpoint.id, inputs, made.departures)
@@ -150,7 +165,8 @@ class Keys:
         """Return the key of a cell's ``load`` or ``generate``."""
         made = self.passed(self.quantize(cell.checkpoint))
         imported = self.passed(self.importing(cell.engine))
-        if made is None or imported is None or cell.exclusion is not None:
+        readable = self.passed(self.inspect(cell.checkpoint))
+        if made is None or imported is None or readable is None or cell.exclusion is not None:
             return None
         model = self.passed(self.build(cell.checkpoint.model))
         inputs = {
@@ -158,6 +174,7 @@ class Keys:
             "options": cell.engine.options,
             "checkpoint": made.key,
             "reference": model.key if model else None,
+            "tensors": model.facts.get("tensors_sha256") if model else None,
         }
         return Key.of(step, cell.id, inputs, imported.departures)
 
@@ -177,6 +194,8 @@ class Keys:
     def _chain(self, cell: Cell) -> Iterator[Key | None]:
         """Give the keys of a cell's steps in order, each made when those before it are known."""
         checkpoint, engine = cell.checkpoint, cell.engine
+        if cell.exclusion is not None:
+            return
         yield from self._of_role(builder(checkpoint.model))
         yield self.build(checkpoint.model)
         if checkpoint.scheme is not None:
@@ -184,9 +203,8 @@ class Keys:
             yield self.quantize(checkpoint)
         yield self.inspect(checkpoint)
         yield from self._of_role(engine)
-        if cell.exclusion is None:
-            yield self.evaluate(cell, "load")
-            yield self.evaluate(cell, "generate")
+        yield self.evaluate(cell, "load")
+        yield self.evaluate(cell, "generate")
 
     def _of_role(self, role: Role) -> Iterator[Key | None]:
         yield self.resolve(role.environment)

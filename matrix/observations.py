@@ -94,19 +94,24 @@ class Judged(msgspec.Struct, frozen=True):
 _NO_SPACE = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded")
 _NETWORK = re.compile(
     r"error sending request|dns error|Connection (?:refused|reset)|connection closed"
-    r"|Failed to (?:fetch|download)|operation timed out|Temporary failure in name resolution"
+    r"|operation timed out|Temporary failure in name resolution"
     r"|tcp connect error|HTTP status server error|status code 5\d\d",
     re.IGNORECASE,
 )
 
 
-def judge_end(end: End, result: StepResult | None, needs_hardware: list[str]) -> Judged:
+def judge_end(
+    end: End, result: StepResult | None, needs_hardware: list[str], log: str = ""
+) -> Judged:
     """Return what an end means: the parent's limit first, then the child's word, then its status.
 
-    ``needs_hardware`` holds texts of exceptions by which the package asks for hardware.
+    ``needs_hardware`` holds texts of exceptions by which the package asks for hardware. A child
+    that could not even write its result on a full disk says so in its ``log`` only.
     """
     if end.limit:
         return Judged(*_limit(end))
+    if result is None and (full := _NO_SPACE.search(log)):
+        return Judged(Outcome.INFRA, Reason.NO_SPACE, full[0])
     if result is not None and result.exception is not None:
         return judge_exception(result.exception, needs_hardware)
     if end.status is not None and end.status < 0:

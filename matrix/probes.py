@@ -51,7 +51,7 @@ class Probe:
     ) -> None:
         self._import_result = work / "import.json"
         argv = [
-            str(python), "-P", str(CHILD), "--adapter", str(adapter),
+            str(python), str(CHILD), "--adapter", str(adapter),
             "--import-result", str(self._import_result),
         ]  # fmt: skip
         for departure in departures:
@@ -91,13 +91,15 @@ class Probe:
         file.write_text(json.dumps({"schema": 1, "stages": steps, "results": str(results), **job}))
         self.alive = self.alive and fork
         self._child.send(json.dumps({"job": str(file), "fork": fork}))
+        self._ended, end = False, End()
         for index, step in enumerate(steps):
-            end = self._step(limits[step], steps[index + 1 :])
+            if not self._ended:
+                end = self._step(limits[step], steps[index + 1 :])
             result = read_result(results / f"{step}.json", step)
             answer = Answer(step, end, result, self._log())
             yield answer
-            if result is None or not result.ok:
-                # A step that was followed by another and yet left no result: not to be relied on.
+            if end.limit or result is None or not result.ok:
+                # One that goes on after a step that left nothing is not to be relied on.
                 self.alive = self.alive and self._ended
                 return
 

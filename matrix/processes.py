@@ -42,6 +42,7 @@ def child_environ(home: Path, more: Mapping[str, str]) -> dict[str, str]:
         "HF_HOME": str(home / "huggingface"),
         "XDG_CACHE_HOME": str(home / "cache"),
         "TMPDIR": str(home / "tmp"),
+        "CUDA_VISIBLE_DEVICES": "",  # the evidence is a CPU's, also on a machine with a GPU
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "DO_NOT_TRACK": "1",
@@ -53,9 +54,11 @@ def child_environ(home: Path, more: Mapping[str, str]) -> dict[str, str]:
     return environ | dict(more)
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """Have the kernel send SIGTERM to this process when its parent ends, however it ends."""
     keeper.prctl(keeper.PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before that
+        raise SystemExit(143)
 
 
 class Log:

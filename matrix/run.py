@@ -6,6 +6,7 @@ a run that was killed goes on where it was, and one with nothing to do starts no
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -83,8 +84,7 @@ class Run:
 
     def _environment(self, environment: Environment, selection: Selection) -> None:
         name = environment.name
-        resolved = self._keys.settled(self._keys.resolve(name))
-        if not resolved or self._steps.lock(environment) is None:  # it may have been removed since
+        if not self._keys.settled(self._keys.resolve(name)):
             self._say(name, "resolve", self._steps.resolve(environment))
         if not self._keys.settled(self._keys.install(name)):
             installed = self._steps.install(environment)
@@ -177,6 +177,8 @@ class Run:
             return
         installed = self._steps.install(environment)  # it may have been removed since
         if installed is None or installed.outcome is not Outcome.PASSED:
+            if installed is not None:
+                self._say(environment.name, "install", installed)
             return
         with ExitStack() as stack:
             probe = self._start(environment, role, importing, stack)
@@ -186,11 +188,15 @@ class Run:
                 if not probe.alive:
                     stack.close()
                     probe = self._start(environment, role, importing, stack)
+                if not probe.alive:
+                    self._tell(f"{environment.name}: did not import again; the next run tries it")
+                    return
                 ended = self._task(probe, role, task, attempt=1)
                 if self._fork and any(answer.reason in REPEATED for answer in ended):
                     stack.close()
                     probe = self._start(environment, role, importing, stack)
-                    self._task(probe, role, task, attempt=2)
+                    if probe.alive:
+                        self._task(probe, role, task, attempt=2)
 
     def _start(
         self, environment: Environment, role: Role, importing: Key, stack: ExitStack
@@ -225,7 +231,7 @@ class Run:
             job = {**task.job, "output": str(output)}
             fork = self._fork and attempt == 1
             for answer in probe.perform(job, list(task.steps), self._limits, work, fork=fork):
-                judged.append(judge_end(answer.end, answer.result, role.needs_hardware))
+                judged.append(judge_end(answer.end, answer.result, role.needs_hardware, answer.log))
                 if fork and judged[-1].reason in REPEATED:
                     self._tell(f"{task.label}: {judged[-1].message}; again in a fresh process")
                     continue
@@ -238,10 +244,10 @@ class Run:
         key = task.steps[answer.step]
         if self._keys.settled(key):
             return
+        if judged.outcome is not Outcome.PASSED:
+            shutil.rmtree(output, ignore_errors=True)  # it may be what fills the disk
         if task.publish is not None:
-            observation = self._steps.made(
-                key, answer, output, task.publish, role.needs_hardware, attempt
-            )
+            observation = self._steps.made(key, answer, judged, output, task.publish, attempt)
             self._say(role.environment, task.label, observation)
             return
         facts = answer.result.facts if answer.result else {}

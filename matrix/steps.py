@@ -16,15 +16,13 @@ import msgspec
 from matrix import bytecode, environments
 from matrix.checks.evidence import EvidenceError, Reference, read_reference
 from matrix.hardware import machine
-from matrix.identity import digest
-from matrix.keys import Key, Keys, lock_inputs
+from matrix.keys import Key, Keys
 from matrix.observations import (
     End,
     Judged,
     Observation,
     StepResult,
     judge_end,
-    judge_tool,
 )
 from matrix.outcomes import Outcome, Reason
 from matrix.plan import Checkpoint
@@ -115,19 +113,20 @@ class Steps:
 
     def resolve(self, environment: Environment) -> Observation:
         """Read the lock, or have uv make it."""
-        key = self.keys.resolve(environment.name)
         lock = self.lock(environment)
         if lock is not None:
-            return self._resolved(key, lock, End())
+            return self._resolved(environment, lock, End())
         judged, end = Judged(Outcome.INFRA), End()
         for _ in range(TRIES):
             lock, judged, end = self.make_lock(environment)
             if lock is not None:
-                write_atomically(self._own_lock(environment), lock.text.encode())
-                return self._resolved(key, lock, end)
-        return self.keep(key, judged, end)
+                own = self.store.path("locks", environments.own_name(environment))
+                write_atomically(own, lock.text.encode())
+                return self._resolved(environment, lock, end)
+        return self.keep(self.keys.resolve(environment.name), judged, end)
 
-    def _resolved(self, key: Key, lock: environments.Lock, end: End) -> Observation:
+    def _resolved(self, environment: Environment, lock: environments.Lock, end: End) -> Observation:
+        key = self.keys.resolve(environment.name)
         judged = Judged(Outcome.PASSED)
         if lock.refusal:
             judged = Judged(Outcome.FAILED, Reason.UNRESOLVABLE, lock.refusal)
@@ -140,17 +139,8 @@ class Steps:
 
     def lock(self, environment: Environment) -> environments.Lock | None:
         """Return the lock that answers today's inputs: the committed one, or the store's."""
-        own = self._own_lock(environment)
-        return self.committed_lock(environment) or environments.read_lock(own, environment)
-
-    def committed_lock(self, environment: Environment) -> environments.Lock | None:
-        """Return the lock beside the spec where it answers today's inputs."""
-        file = self.loaded.file.parent / "locks" / f"{environment.name}.txt"
-        return environments.read_lock(file, environment)
-
-    def _own_lock(self, environment: Environment) -> Path:
-        """Return where a lock is kept: by what was asked, which environments may share."""
-        return self.store.path("locks", f"{digest(lock_inputs(environment))}.txt")
+        committed = self.loaded.file.parent / "locks"
+        return environments.find_lock(committed, self.store.root / "locks", environment)
 
     def folder(self, environment: Environment) -> Path:
         """Return where an environment's virtualenv lies."""
@@ -184,8 +174,10 @@ class Steps:
         if judged.outcome is Outcome.PASSED:
             bytecode.adopt(folder, self.store.path("bytecode"))
             environments.commit(folder, key.value)
-        if known is not None and known.final:
-            return known
+        if known is not None and known.final:  # it was built before: how it went now is no news
+            return msgspec.structs.replace(
+                known, outcome=judged.outcome, reason=judged.reason, message=judged.message
+            )
         return self.keep(key, judged, end, facts=facts, log=log)
 
     def _installed(self, environment: Environment) -> dict[str, Any]:
@@ -200,7 +192,7 @@ class Steps:
 
     def imported(self, key: Key, answer: Answer, needs_hardware: list[str]) -> Observation:
         """Keep how an import ended."""
-        judged = judge_end(answer.end, answer.result, needs_hardware)
+        judged = judge_end(answer.end, answer.result, needs_hardware, answer.log)
         facts = dict(answer.result.facts) if answer.result and answer.result.ok else {}
         facts.pop("versions", None)  # the install's observation has them
         device = str(facts.get("device", "cpu"))
@@ -224,11 +216,15 @@ class Steps:
             environ = child_environ(work / "home", {})
             end, log = run(argv, environ, REPOSITORY, self.limits.inspect)
             facts = _facts(output)
-        judged = judge_tool(end, log, Reason.UNREADABLE)
-        if end.limit:
-            judged = judge_end(end, None, [])
-        elif judged.outcome is Outcome.PASSED and facts is None:
-            judged = Judged(Outcome.FAILED, Reason.NO_RESULT, "the inspection left no result")
+        if facts is None:
+            judged = judge_end(end, None, [], log)
+        elif facts.get("problems"):
+            # Not one to give to an engine: it may be a pickle.
+            first = facts["problems"][0]
+            message = f"{first['where']}: {first['problem']}. {first['remedy']}"
+            judged = Judged(Outcome.FAILED, Reason.UNREADABLE, message)
+        else:
+            judged = Judged(Outcome.PASSED)
         return self.keep(key, judged, end, facts=facts or {}, log=log)
 
     def model_folder(self, checkpoint: Checkpoint) -> Path:
@@ -271,13 +267,12 @@ class Steps:
         self,
         key: Key,
         answer: Answer,
+        judged: Judged,
         output: Path,
         publish: Callable[[Key, Path], dict[str, Any]],
-        needs_hardware: list[str],
         attempt: int,
     ) -> Observation:
         """Keep how a model or checkpoint was made; the folder counts only where that passed."""
-        judged = judge_end(answer.end, answer.result, needs_hardware)
         facts: dict[str, Any] = {}
         if judged.outcome is Outcome.PASSED:
             try:

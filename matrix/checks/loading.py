@@ -13,7 +13,7 @@ _finding = partial(Finding, stage=Stage.LOAD)
 # transformers 4: "Some weights of X were not initialized from the model checkpoint at Y and are
 # newly initialized: ['a', 'b']". transformers 5 prints a table with one key a row:
 # "model.layers.{0, 1}.mlp.bias | MISSING | |" (transformers/utils/loading_report.py, 5.23.0).
-_NEWLY_INITIALIZED = re.compile(r"newly initialized[^\[]{0,200}(\[[^\]]{0,5000}\])")
+_NEWLY_INITIALIZED = re.compile(r"newly initialized[^\[]{0,200}(\[[^\]]{0,20000})")
 _ROW = re.compile(r"^\s*(\S[^|\n]{0,500}?)\s*\|\s*(MISSING|MISMATCH|CONVERSION)\b", re.MULTILINE)
 _NAME = re.compile(r"'([^']{1,500})'")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")

@@ -1,6 +1,6 @@
 """The server that runs inside an environment under test: import once, fork a child per job.
 
-Started by path, ``python -P child.py --adapter FILE --import-result FILE [--departure NAME ...]``,
+Started by path, ``python child.py --adapter FILE --import-result FILE [--departure NAME ...]``,
 because nothing of the project is installed where packages are tested. Standard library and the
 adapter's package only; Python 3.10 syntax.
 
@@ -9,9 +9,9 @@ adapter's package only; Python 3.10 syntax.
     stderr   the log: everything a package prints, to whichever stream
     files    import.json where --import-result says, <results>/<stage>.json for each stage of a job
 
-The server imposes no limit: the harness watches the log and the clock, and ends the process group
-of the ``pid`` named in a stage's event. What the server does see to is that nothing outlives it:
-a job's stray processes are killed when the job ends, and all of them when the harness is gone.
+The server imposes no limit: the harness watches the log and the clock, and ends the whole tree.
+What the server does see to is that nothing outlives it: a job's stray processes are killed when the
+job ends, and all of them when the harness is gone.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from typing import Any, NoReturn
 SCHEMA = 1
 MESSAGE_LIMIT = 4000
 TRACEBACK_LIMIT = 8000
-WARNING_LIMIT = 1000
+WARNING_LIMIT = 20_000
 WARNINGS_LIMIT = 50
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -57,6 +57,8 @@ _loaded: list[Any] = []
 
 def main() -> int:
     """Import the adapter's package, then do jobs until stdin ends; 1 if the import raised."""
+    # This file's folder is no place to import from; python -P would say so, from 3.11 on.
+    sys.path[:] = [place for place in sys.path if place != str(Path(__file__).parent)]
     parser = argparse.ArgumentParser()
     parser.add_argument("--adapter", type=Path, required=True)
     parser.add_argument("--import-result", type=Path, required=True)

@@ -41,6 +41,8 @@ FINDINGS = pytest.StashKey[list[tuple[Subject, Finding]]]()
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Add what the checks said to the records, and note what was judged."""
+    if session.config.option.collectonly:
+        return
     context = Context(Settings.of())
     for subject, finding in session.config.stash.get(FINDINGS, []):
         key = context.judge.keys_of(subject.cell)[finding.stage]
@@ -58,5 +60,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             )
         )
     environment = session.config.getoption("--environment")
-    if environment is not None and not session.config.option.collectonly:
+    if environment is not None:
         context.suite_has_run(environment)

@@ -34,6 +34,8 @@ ENGINES = {
     "chatter": (Verdict.BROKEN, Stage.LOAD, Reason.LOG_LIMIT),
     "all-memory": (Verdict.BROKEN, Stage.GENERATE, Reason.OOM),
     "disk-full": (Verdict.INFRA, Stage.LOAD, Reason.NO_SPACE),
+    "disk-full-for-results": (Verdict.INFRA, Stage.LOAD, Reason.NO_SPACE),
+    "writes-and-hangs": (Verdict.BROKEN, Stage.LOAD, Reason.SILENCE),
     "daemon": (Verdict.WORKS, None, Reason.NONE),
     "lie": (Verdict.WORKS, None, Reason.NONE),
     "import-crash": (Verdict.BROKEN, Stage.ENGINE_IMPORT, Reason.CRASH),

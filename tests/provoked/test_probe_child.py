@@ -34,7 +34,7 @@ class Server:
         file = folder / "adapter.py"
         file.write_text(adapter)
         self.log = folder / "log.txt"
-        command = [sys.executable, "-P", str(CHILD), "--adapter", str(file)]
+        command = [sys.executable, str(CHILD), "--adapter", str(file)]
         command += ["--import-result", str(folder / "import.json")]
         command += [word for name in departures for word in ("--departure", name)]
         with self.log.open("wb") as log:

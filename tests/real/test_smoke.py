@@ -125,7 +125,7 @@ def test_a_version_added_in_one_line_comes_out_right(smoke: Smoke, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("spoil", "factor"),
-    [("model.layers.1.mlp.down_proj", 1.05), ("model.layers.0.self_attn.q_proj", 0.95)],
+    [("model.layers.1.mlp.gate_proj", 1.05), ("model.layers.0.self_attn.q_proj", 0.95)],
 )
 def test_scales_off_by_5_percent_in_a_real_checkpoint_are_found(
     smoke: Smoke, tmp_path: Path, spoil: str, factor: float

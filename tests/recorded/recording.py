@@ -65,7 +65,11 @@ def judge(seen: list[Observation]) -> Judge:
     context = Context(Settings.of({}, spec=DEFAULT_SPEC, profile=PROFILE))
     by_name = {(one.step, _name(one.subject, one.departures)): one for one in seen}
     keys = RecordedKeys(
-        context.plan.environments, lambda step, name: by_name.get((step, name)), "", "cpu"
+        context.plan.environments,
+        lambda step, name: by_name.get((step, name)),
+        lambda _: "",
+        "",
+        "cpu",
     )
     return Judge(context.loaded, context.plan, keys, references().get)
 

@@ -87,6 +87,14 @@ def misbehave(step: str, job: Json) -> None:
             hoard.append(bytearray(20_000_000))
     if behaviour == "disk-full":
         raise OSError(errno.ENOSPC, "No space left on device", str(job.get("output")))
+    if behaviour == "disk-full-for-results":
+        os.write(2, b"OSError: [Errno 28] No space left on device: 'load.json'\n")
+        os._exit(1)
+    if behaviour == "writes-and-hangs":
+        Path(job["results"], "load.json").write_text(
+            '{"schema":1,"stage":"load","ok":true,"seconds":0,"peak_rss_bytes":0}'
+        )
+        time.sleep(600)
     if behaviour == "daemon":
         subprocess.Popen(
             [sys.executable, "-c", "import time\nwhile True: time.sleep(1)", "matrix-test-daemon"],

@@ -60,7 +60,6 @@ class Reason(StrEnum):
     DECLARED = "declared"
     EARLIER_STAGE = "earlier-stage"
     NOT_RUN = "not-run"
-    INTERRUPTED = "interrupted"
 
 
 class Verdict(StrEnum):

@@ -184,7 +184,6 @@ def _spelled_out(
     return Environment(
         name=name,
         python=table.python,
-        axes=values,
         requirements=[fill(item, "requirements") for item in table.requirements],
         constraints=[fill(item, "constraints") for item in table.constraints],
         overrides=[fill(item, "overrides") for item in table.overrides],

@@ -3,7 +3,9 @@
 ::
 
     .matrix/
-      environments/<name>/        a virtualenv; ``matrix.json`` in it is its commit point
+      environments/<name>/        a virtualenv; ``matrix.json`` in it is its commit point, ``home``
+                                  the private home of what runs in it
+      bytecode/<digest>/          compiled files that environments share, by package
       models/<key>/               ``model/`` (what the builder wrote), ``reference.json``
       checkpoints/<key>/          ``checkpoint/``, ``provenance.json``
       observations/<step>/<key>.json

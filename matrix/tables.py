@@ -137,7 +137,6 @@ class Environment(Table, frozen=True, kw_only=True):
 
     name: str
     python: str
-    axes: dict[str, str]
     requirements: list[str]
     constraints: list[str]
     overrides: list[str]

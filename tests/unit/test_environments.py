@@ -29,7 +29,6 @@ def environment(
     return Environment(
         name="small",
         python=PYTHON,
-        axes={},
         requirements=list(requirements),
         constraints=list(constraints),
         overrides=list(overrides),

@@ -28,7 +28,7 @@ CPU = make_plan(load(), "cpu")
 
 def environment(name: str) -> Environment:
     return Environment(
-        name=name, python="3.11", axes={}, requirements=[], constraints=[], overrides=[],
+        name=name, python="3.11", requirements=[], constraints=[], overrides=[],
         build_requirements={}, environ={}, departures=[],
     )  # fmt: skip
 

@@ -16,5 +16,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure() -> None:
     """End with nox, so that nothing of a killed run is left."""
-    if parent := os.environ.get("MATRIX_UNDER_NOX"):
+    parent = os.environ.pop("MATRIX_UNDER_NOX", None)
+    if parent is not None:
         die_with_parent(int(parent))
+    for name in ("MATRIX_PROGRESS", "MATRIX_SUMMARY"):  # what a test starts is no session of nox
+        os.environ.pop(name, None)

@@ -50,7 +50,7 @@ class Interrupted(BaseException):
 
 def main() -> None:
     """Run a command; a mistake of the user's is one line, never a traceback."""
-    if parent := os.environ.get("MATRIX_UNDER_NOX"):
+    if parent := os.environ.pop("MATRIX_UNDER_NOX", None):
         die_with_parent(int(parent))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)

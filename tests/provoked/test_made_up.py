@@ -129,9 +129,9 @@ def test_a_killed_run_leaves_no_process_and_goes_on(tmp_path: Path, number: sign
             "--cell", cell, "--store", str(tmp_path)]  # fmt: skip
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as run:
         assert run.stderr is not None
-        imports = 0
-        while imports < 2:  # the model's builder, then the engine, whose load hangs
-            imports += ": import: passed" in run.stderr.readline()
+        imported = (line for line in run.stderr if ": import: passed" in line)
+        assert next(imported, None), "the model's builder"
+        assert next(imported, None), "the engine, whose load hangs"
         below = psutil.Process(run.pid).children(recursive=True)
         run.send_signal(number)
         run.wait(timeout=5)
@@ -160,8 +160,7 @@ def test_a_killed_nox_leaves_no_process(tmp_path: Path, number: signal.Signals, 
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as nox:  # fmt: skip
         assert nox.stdout is not None
-        while "again in a fresh process" not in nox.stdout.readline():
-            continue
+        assert any("again in a fresh process" in line for line in nox.stdout)
         below = psutil.Process(nox.pid).children(recursive=True)
         nox.send_signal(number)
         _, alive = psutil.wait_procs([psutil.Process(nox.pid), *below], timeout=5)

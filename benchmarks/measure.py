@@ -22,11 +22,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from matrix.hardware import machine
+
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))  # the harness is run from its checkout, not installed
-
-from matrix.hardware import machine  # noqa: E402 - found by the line above
-
 RUN_SECONDS = 2 * 3600
 CELL_SECONDS = 600
 FORKED = ("load", "generate")

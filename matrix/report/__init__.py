@@ -11,7 +11,6 @@ import csv
 import json
 import os
 import re
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -22,6 +21,7 @@ from matrix.report.page import html_page
 from matrix.report.table import SYMBOLS, Cause, causes, counts, frame, normalise
 from matrix.report.text import csv_text, visible
 from matrix.results import MatrixResult
+from matrix.store import write_atomically
 
 PAGE = "index.html"
 SUMMARY_CAUSES = 5
@@ -45,7 +45,7 @@ def write(result: MatrixResult, directory: str | os.PathLike[str]) -> None:
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in render(result).items():
-        _replace(folder / name, text)
+        write_atomically(folder / name, text.encode())
 
 
 def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports") -> list[str]:
@@ -86,18 +86,3 @@ def _csv(result: MatrixResult) -> str:
             cells[name] = [csv_text(value) for value in cells[name]]
     text: str = cells.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     return text
-
-
-def _replace(path: Path, text: str) -> None:
-    # The temporary file stands beside its target: only within one file system is a rename atomic.
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

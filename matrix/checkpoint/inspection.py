@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+GroupOrder = Literal["in order", "permuted", "wrong"]
+MergeForm = Literal["strings", "pairs", ""]
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -44,10 +49,70 @@ class Quantization(msgspec.Struct, frozen=True):
     """-1 stands for one group per row."""
     zero_point: bool | None = None
     version: str = ""
+    sym: bool | None = None
+    desc_act: bool | None = None
+    checkpoint_format: str = ""
+    """``gptq`` (v1: a zero point less one is stored), ``gptq_v2`` (as it is), empty if absent."""
+    lm_head: bool | None = None
+
+
+class ConfigFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What config.json says of the model; ``None`` where it does not say."""
+
+    model_type: str | None = None
+    hidden_size: int | None = None
+    intermediate_size: int | None = None
+    layers: int | None = None
+    heads: int | None = None
+    key_value_heads: int | None = None
+    head_dim: int | None = None
+    vocabulary: int | None = None
+    dtype: str | None = None
+    """The key ``dtype``, which transformers 4.56 and later write."""
+    torch_dtype: str | None = None
+    """The key ``torch_dtype``, which all versions before them read."""
+    rope_theta: bool = False
+    """There is a top-level ``rope_theta``."""
+    rope_parameters: bool = False
+    """There is a ``rope_parameters`` with a ``rope_theta`` in it, as transformers 5 writes it."""
+
+
+class TokenizerFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What tokenizer_config.json and tokenizer.json say, as far as readers differ over it."""
+
+    tokenizer_class: str = ""
+    merges: MergeForm = ""
+    """How the merges of a BPE tokenizer are written; empty where there are none."""
+    model_type: str = ""
+    """The kind of tokenizer.json's model, such as ``BPE``; empty where there is no such file."""
+
+
+class PackedLinearInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A module with a ``.qweight``, by the file alone. All but the name are 0 or empty where the
+    module cannot be read; ``note`` then says why."""
+
+    name: str
+    inputs: int = 0
+    outputs: int = 0
+    bits: int = 0
+    """By the shapes, not by config.json."""
+    group_size: int = 0
+    """By the shapes; ``inputs`` where a row is one group."""
+    bits_per_weight: float = 0.0
+    """All bits of all its parts over its weights."""
+    zero_points: dict[str, int] = {}
+    """Zero point as it is stored, as text -> how many."""
+    not_finite_scales: int = 0
+    zero_scales: int = 0
+    """Scales that are 0 although not all codes of the group are the zero point: weights lost."""
+    group_order: GroupOrder = "in order"
+    """By g_idx. Permuted: each group has its number of inputs, in another order. Wrong: it has not,
+    or an index is out of range. In order, too, where there is no g_idx."""
+    note: str = ""
 
 
 class WeightComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """How one weight compares with the original after AWQ's folding is undone.
+    """How one weight compares with the original, what AWQ folds undone.
 
     All are ``None`` where it could not be compared; ``note`` then says why.
     """
@@ -82,28 +147,36 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """The observation of the ``inspect`` stage."""
 
     schema: int = SCHEMA_VERSION
+    compared: bool = False
+    """An original was given. Without one, ``weights`` is empty, and ``linears``, ``missing`` and
+    ``unexpected`` follow from config.json, of dense Qwen2, Qwen3 and Llama models only."""
     files: dict[str, int] = {}
     """File name -> bytes."""
     tensors: list[TensorInfo] = []
     tie_word_embeddings: bool | None = None
     """As config.json says; ``None`` where it does not."""
+    config: ConfigFacts = ConfigFacts()
+    tokenizer: TokenizerFacts = TokenizerFacts()
     quantization: Quantization | None = None
-    packed: list[str] = []
-    """Modules with a ``.qweight``."""
+    modules: list[PackedLinearInfo] = []
+    """All that is packed, by name."""
     linears: list[str] = []
-    """The decoder's Linear modules, by the original checkpoint."""
+    """The decoder's Linear modules."""
     embedding: bool = False
     """``model.embed_tokens.weight`` is present."""
     head: bool = False
-    """``lm_head.weight`` is present."""
+    """``lm_head``, packed or not, is present."""
     missing: list[str] = []
     """Tensors that a checkpoint of this model must have and this one has not, but for the two."""
     unexpected: list[str] = []
-    """Tensors that no checkpoint of this model has."""
-    zero_biases: list[str] = []
-    """Unexpected biases that hold nothing but zeros: some quantizers write them, harmlessly."""
-    not_finite_scales: dict[str, int] = {}
-    """Scales tensor -> how many of its values are not finite, where there are any."""
+    """Tensors that no checkpoint of this model has, but those in ``zero_tensors``."""
+    zero_tensors: list[str] = []
+    """Unexpected tensors that hold nothing but zeros: some quantizers write them, harmlessly."""
+    not_finite: dict[str, int] = {}
+    """Floating tensor, of no packed module -> how many of its values are not finite, if any."""
+    expected_bytes: int | None = None
+    """What the tensors should take: packed parts by the scheme, the rest at 16 bits, a tied
+    embedding once. ``None`` where the model or the scheme is not known."""
     weights: list[WeightComparison] = []
     problems: list[Problem] = []
     """Why some or all of it could not be read. Empty for a readable checkpoint."""

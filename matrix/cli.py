@@ -96,7 +96,7 @@ def plan(
             "cells": [
                 {"id": c.id, "model": c.checkpoint.model.name, "scheme": c.checkpoint.scheme_name,
                  "quantizer": c.checkpoint.quantizer.name, "engine": c.engine.name,
-                 "excluded": c.exclusion.reason if c.exclusion else None}
+                 "parts": c.parts, "excluded": c.exclusion.reason if c.exclusion else None}
                 for c in found.cells
             ],
         }  # fmt: skip

@@ -26,7 +26,7 @@ from matrix.checks.evidence import (
 from matrix.keys import Key, Keys
 from matrix.observations import Observation
 from matrix.outcomes import Blame, Outcome, Reason, Stage, StageResult, Verdict
-from matrix.plan import Cell, Plan, Role, is_float_of
+from matrix.plan import Cell, Plan, Role, float_id
 from matrix.results import CellResult, EnvironmentResult, MatrixResult, Side
 from matrix.spec import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, SpecError
 from matrix.tables import ExclusionTable
@@ -55,6 +55,7 @@ class Judge:
         self._spec = loaded.spec
         self._thresholds = thresholds(loaded)
         self._plan = plan
+        self._cells = {cell.id: cell for cell in plan.cells}
         self._keys = keys
         self._reference = cache(read_reference)
         self.cell = cache(self._cell)
@@ -68,6 +69,7 @@ class Judge:
         departures = {n: self._spec.departures[n] for n in sorted(names)}
         return MatrixResult(
             profile=self._plan.profile,
+            parts=self._plan.parts,
             runs=_runs(used),
             finished=newest,
             machine=_machine(used),
@@ -94,7 +96,7 @@ class Judge:
         }
 
     def _cell(self, cell_id: str) -> CellResult:
-        cell = next(cell for cell in self._plan.cells if cell.id == cell_id)
+        cell = self._cells[cell_id]
         observations = self._observed(cell)
         results = {stage: _result(stage, seen) for stage, seen in observations.items()}
         self._unbuilt(cell, results)
@@ -116,6 +118,7 @@ class Judge:
             scheme=cell.checkpoint.scheme_name,
             quantizer=self._side(cell.checkpoint.quantizer),
             engine=self._side(cell.engine),
+            parts=cell.parts,
             verdict=judged.verdict,
             blame=judged.blame,
             stage=judged.first_stage,
@@ -186,7 +189,7 @@ class Judge:
         )
 
     def _float_cell(self, cell: Cell) -> Cell | None:
-        return next((other for other in self._plan.cells if is_float_of(other, cell)), None)
+        return self._cells.get(float_id(cell))
 
     def _float_generation(self, cell: Cell, reference: Reference) -> Generation | None:
         twin = self._float_cell(cell)

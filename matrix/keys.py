@@ -111,6 +111,7 @@ class Keys:
             return None
         inputs = {
             **built,
+            "environ": {**built["environ"], **role.environ},
             "adapter": file_digest(role.adapter),
             "needs_hardware": role.needs_hardware,
         }
@@ -214,7 +215,7 @@ class Keys:
 
 def builder(model: Model) -> Role:
     """Return the environment of a model as the role that builds it."""
-    return Role("none", model.environment, model.adapter, {}, [], [])
+    return Role("none", model.environment, model.adapter)
 
 
 def lock_inputs(environment: Environment) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -14,10 +15,10 @@ from matrix.spec import FLOAT_MODEL, LoadedSpec, SpecError, role_names
 from matrix.tables import (
     Environment,
     ExclusionTable,
+    Method,
     ModelTable,
     Option,
-    ProfileTable,
-    RoleTable,
+    PartTable,
     SchemeTable,
 )
 
@@ -40,10 +41,12 @@ class Role(msgspec.Struct, frozen=True):
     name: str
     environment: str
     adapter: Path
-    options: dict[str, Option]
-    departures: list[str]
+    methods: list[Method] = []
+    options: dict[str, Option] = {}
+    environ: dict[str, str] = {}
+    departures: list[str] = []
     """The adapter's own; the environment's stand with the environment."""
-    needs_hardware: list[str]
+    needs_hardware: list[str] = []
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -65,6 +68,8 @@ class Cell(msgspec.Struct, frozen=True):
 
     checkpoint: Checkpoint
     engine: Role
+    parts: list[str]
+    """Titles of the parts of the profile that name it."""
     canary: Verdict | None = None
     exclusion: ExclusionTable | None = None
 
@@ -79,6 +84,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     profile: str
     title: str
+    parts: list[str]
+    """Titles, each of one table."""
     environments: dict[str, Environment]
     models: list[Model]
     checkpoints: list[Checkpoint]
@@ -94,39 +101,36 @@ def make_plan(loaded: LoadedSpec, profile_name: str) -> Plan:
             loaded.file, f"profiles.{profile_name}", "there is no such profile",
             f"Defined: {', '.join(spec.profiles)}",
         )  # fmt: skip
-    models = [
-        _model(loaded, name, table)
-        for name, table in spec.models.items()
-        if _matches(name, profile.models)
-    ]
-    quantizers = _roles(loaded, "quantizers", spec.quantizers, profile.quantizers)
-    engines = _roles(loaded, "engines", spec.engines, profile.engines)
-    checkpoints = _checkpoints(loaded, profile, models, quantizers)
-    cells = [
-        Cell(
-            checkpoint,
-            engine,
-            profile.canaries.get(f"{checkpoint.id}/{engine.name}"),
-            _exclusion(spec.exclusions, f"{checkpoint.id}/{engine.name}"),
-        )
-        for checkpoint in checkpoints
-        for engine in engines
-    ]
-    if unknown := profile.canaries.keys() - {cell.id for cell in cells}:
+    parts = [profile, *profile.parts]
+    cells: dict[str, Cell] = {}
+    for part in parts:
+        for checkpoint, engine in _part(loaded, part):
+            cell = f"{checkpoint.id}/{engine.name}"
+            titles = [*cells[cell].parts, part.title] if cell in cells else [part.title]
+            cells[cell] = Cell(
+                checkpoint,
+                engine,
+                titles,
+                profile.canaries.get(cell),
+                _exclusion(spec.exclusions, cell),
+            )
+    if unknown := profile.canaries.keys() - cells.keys():
         raise SpecError(
             loaded.file, f"profiles.{profile_name}.canaries", f"{min(unknown)!r} is no cell of it",
             f"See `python -m matrix plan --profile {profile_name}` for the ids",
         )  # fmt: skip
+    checkpoints = list({cell.checkpoint.id: cell.checkpoint for cell in cells.values()}.values())
     used = {checkpoint.model.environment for checkpoint in checkpoints}
     used |= {checkpoint.quantizer.environment for checkpoint in checkpoints}
-    used |= {engine.environment for engine in engines}
+    used |= {cell.engine.environment for cell in cells.values()}
     plan = Plan(
         profile=profile_name,
         title=profile.title,
+        parts=list(dict.fromkeys(part.title for part in parts)),
         environments={name: env for name, env in loaded.environments.items() if name in used},
-        models=models,
+        models=list({c.model.name: c.model for c in checkpoints}.values()),
         checkpoints=checkpoints,
-        cells=cells,
+        cells=list(cells.values()),
     )
     _check_order(loaded, plan)
     return plan
@@ -153,30 +157,41 @@ def _model(loaded: LoadedSpec, name: str, table: ModelTable) -> Model:
 
 
 def _roles(
-    loaded: LoadedSpec, kind: str, tables: list[RoleTable], patterns: list[str]
+    loaded: LoadedSpec, kind: Literal["quantizers", "engines"], patterns: list[str]
 ) -> list[Role]:
-    role: dict[str, Role] = {}
-    for name, (environment, table) in role_names(loaded, tables).items():
-        if not _matches(name, patterns):
-            continue
-        adapter = loaded.adapter("quantizers" if kind == "quantizers" else "engines", table.adapter)
-        role[name] = Role(
-            name, environment, adapter, table.options, table.departures, table.needs_hardware
+    return [
+        Role(
+            name=name,
+            environment=environment,
+            adapter=loaded.adapter(kind, table.adapter),
+            methods=table.methods,
+            options=table.options,
+            environ=table.environ,
+            departures=table.departures,
+            needs_hardware=table.needs_hardware,
         )
-    return list(role.values())
+        for name, (environment, table) in role_names(loaded, getattr(loaded.spec, kind)).items()
+        if _matches(name, patterns)
+    ]
 
 
-def _checkpoints(
-    loaded: LoadedSpec, profile: ProfileTable, models: list[Model], quantizers: list[Role]
-) -> list[Checkpoint]:
-    found = []
-    for model in models:
-        itself = Role(FLOAT_MODEL, model.environment, model.adapter, {}, [], [])
-        found.append(Checkpoint(model, FLOAT_SCHEME, None, itself))
-        for name, scheme in loaded.spec.schemes.items():
-            if _matches(name, profile.schemes):
-                found.extend(Checkpoint(model, name, scheme, role) for role in quantizers)
-    return found
+def _part(loaded: LoadedSpec, part: PartTable) -> Iterator[tuple[Checkpoint, Role]]:
+    """Give what one part puts together: each model's checkpoints with each engine."""
+    engines = _roles(loaded, "engines", part.engines)
+    quantizers = _roles(loaded, "quantizers", part.quantizers)
+    schemes = {n: s for n, s in loaded.spec.schemes.items() if _matches(n, part.schemes)}
+    for name, table in loaded.spec.models.items():
+        if not _matches(name, part.models):
+            continue
+        model = _model(loaded, name, table)
+        itself = Role(FLOAT_MODEL, model.environment, model.adapter)
+        for engine in engines:
+            yield Checkpoint(model, FLOAT_SCHEME, None, itself), engine
+        for scheme_name, scheme in schemes.items():
+            for role in (role for role in quantizers if scheme.method in role.methods):
+                checkpoint = Checkpoint(model, scheme_name, scheme, role)
+                for engine in (engine for engine in engines if scheme.method in engine.methods):
+                    yield checkpoint, engine
 
 
 def _exclusion(exclusions: list[ExclusionTable], cell: str) -> ExclusionTable | None:
@@ -208,7 +223,7 @@ def select(plan: Plan, environment: str | None = None, cell: str | None = None) 
         chosen = next((other for other in plan.cells if other.id == cell), None)
         if chosen is None:
             raise KeyError(cell)
-        cells = [other for other in plan.cells if other.id == cell or is_float_of(other, chosen)]
+        cells = [other for other in plan.cells if other.id in (cell, float_id(chosen))]
         return Selection([other.checkpoint for other in cells], cells)
     if environment is not None:
         if environment not in plan.environments:
@@ -220,13 +235,9 @@ def select(plan: Plan, environment: str | None = None, cell: str | None = None) 
     return Selection(plan.checkpoints, plan.cells)
 
 
-def is_float_of(other: Cell, cell: Cell) -> bool:
-    """Whether ``other`` is the float model of ``cell`` in the same engine."""
-    return (
-        other.checkpoint.scheme is None
-        and other.checkpoint.model.name == cell.checkpoint.model.name
-        and other.engine.name == cell.engine.name
-    )
+def float_id(cell: Cell) -> str:
+    """Return the id of the cell of the float model in the same engine."""
+    return f"{cell.checkpoint.model.name}/{FLOAT_SCHEME}/{FLOAT_MODEL}/{cell.engine.name}"
 
 
 def requirements_of(plan: Plan) -> dict[str, list[str]]:

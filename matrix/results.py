@@ -34,6 +34,8 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     scheme: str
     quantizer: Side
     engine: Side
+    parts: list[str] = []
+    """Titles of the tables in which it stands."""
     verdict: Verdict
     blame: Blame
     stage: Stage | None
@@ -74,6 +76,8 @@ class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = SCHEMA_VERSION
     profile: str
+    parts: list[str] = []
+    """Titles of the tables, in order."""
     runs: list[str]
     """Ids of the runs the evidence comes from, oldest first."""
     finished: str

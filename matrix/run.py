@@ -208,7 +208,7 @@ class Run:
             Probe(
                 environments.python_of(folder),
                 role.adapter,
-                environ=environment.environ,
+                environ={**environment.environ, **role.environ},
                 departures=role.departures,
                 home=folder / "home",
                 work=work,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,6 +25,7 @@ from matrix.tables import (
     ExclusionTable,
     Limits,
     ModelTable,
+    PartTable,
     ProfileTable,
     RoleTable,
     SchemeTable,
@@ -83,7 +84,7 @@ _FIELDS = {
     field.encode_name
     for table in (
         *(Spec, StageLimits, Limits, Departure, EnvironmentTable, ModelTable, SchemeTable),
-        *(RoleTable, ProfileTable, ExclusionTable),
+        *(RoleTable, PartTable, ProfileTable, ExclusionTable),
     )
     for field in msgspec.structs.fields(table)
 }
@@ -271,21 +272,27 @@ def _check_profiles(loaded: LoadedSpec) -> None:
     file, spec = loaded.file, loaded.spec
     quantizers = [FLOAT_MODEL, *role_names(loaded, spec.quantizers)]
     engines = role_names(loaded, spec.engines)
-    for name, profile in spec.profiles.items():
-        key = f"profiles.{name}"
-        for field, noun, defined in (
-            ("models", "model", spec.models),
-            ("schemes", "scheme", spec.schemes),
-            ("quantizers", "quantizer", quantizers),
-            ("engines", "engine", engines),
-        ):
-            names = getattr(profile, field)
-            _known(file, f"{key}.{field}", names, defined, noun, patterns=True)
-        if not any(fnmatchcase(FLOAT_MODEL, pattern) for pattern in profile.quantizers):
+    choices = (
+        ("models", "model", spec.models),
+        ("schemes", "scheme", spec.schemes),
+        ("quantizers", "quantizer", quantizers),
+        ("engines", "engine", engines),
+    )
+    for key, part in _parts(spec):
+        for field, noun, defined in choices:
+            _known(file, f"{key}.{field}", getattr(part, field), defined, noun, patterns=True)
+        if not any(fnmatchcase(FLOAT_MODEL, pattern) for pattern in part.quantizers):
             raise SpecError(
                 file, f"{key}.quantizers", f"{FLOAT_MODEL!r}, the float model, is not among them",
                 "Add it: every answer is compared with the float model's in the same engine",
             )  # fmt: skip
+
+
+def _parts(spec: Spec) -> Iterator[tuple[str, PartTable]]:
+    for name, profile in spec.profiles.items():
+        yield f"profiles.{name}", profile
+        for index, part in enumerate(profile.parts):
+            yield f"profiles.{name}.parts[{index}]", part
 
 
 def role_names(loaded: LoadedSpec, tables: Iterable[RoleTable]) -> dict[str, tuple[str, RoleTable]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
 from matrix.outcomes import Verdict
 
 Option = str | int | float | bool
+Method = Literal["awq", "gptq"]
 Names = Annotated[list[str], msgspec.Meta(min_length=1)]
 
 
@@ -77,11 +78,17 @@ class ModelTable(Table, frozen=True, kw_only=True):
 class SchemeTable(Table, frozen=True, kw_only=True):
     """A quantization method with its parameters."""
 
-    method: Literal["awq"]
+    method: Method
     bits: int
     group_size: int
     zero_point: bool = True
+    """AWQ: zero points are stored, so that a group need not be symmetric about zero."""
     version: str = "GEMM"
+    """AWQ: the layout."""
+    sym: bool = True
+    """GPTQ: groups are symmetric about zero."""
+    desc_act: bool = False
+    """GPTQ: columns are quantized in the order of their activations, and groups follow it."""
 
 
 class RoleTable(Table, frozen=True, kw_only=True):
@@ -90,20 +97,30 @@ class RoleTable(Table, frozen=True, kw_only=True):
     environments: str
     adapter: str
     suffix: str = ""
+    methods: list[Method] = msgspec.field(default_factory=lambda: list(get_args(Method)))
+    """What a quantizer makes or an engine reads; every engine reads the float model."""
     options: dict[str, Option] = {}
+    environ: dict[str, str] = {}
+    """Variables of this role's processes, over the environment's."""
     departures: list[str] = []
     needs_hardware: list[str] = []
     """Texts of exceptions by which the package says that it wants hardware this run lacks."""
 
 
-class ProfileTable(Table, frozen=True, kw_only=True):
-    """Which models, schemes, quantizers and engines make a table."""
+class PartTable(Table, frozen=True, kw_only=True):
+    """Cells that make one table: every combination of four choices that goes together."""
 
     title: str
     models: Names
     schemes: list[str]
     quantizers: Names
     engines: Names
+
+
+class ProfileTable(PartTable, frozen=True, kw_only=True):
+    """What is run together: its own choices are the first part."""
+
+    parts: list[PartTable] = []
     canaries: dict[str, Verdict] = {}
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.plan import Plan, is_float_of, make_plan, requirements_of, select
+from matrix.plan import Plan, float_id, make_plan, requirements_of, select
 from matrix.spec import FLOAT_MODEL, LoadedSpec, load
 from matrix.tables import (
     Environment,
@@ -93,9 +93,9 @@ def test_a_cell_alone_brings_its_float_twin_and_all_they_stand_on(
     plan = make_plan(loaded, "all")
     cell = data.draw(st.sampled_from(plan.cells))
     selection = select(plan, cell=cell.id)
-    twins = [other for other in selection.cells if is_float_of(other, cell)]
-    assert len(twins) == 1
-    assert {other.id for other in selection.cells} == {cell.id, twins[0].id}
+    twin = next(other for other in selection.cells if other.id == float_id(cell))
+    assert (twin.checkpoint.scheme, twin.engine) == (None, cell.engine)
+    assert {other.id for other in selection.cells} == {cell.id, twin.id}
     assert cell.checkpoint in selection.checkpoints
     wanted = {cell.checkpoint.model.environment, cell.checkpoint.quantizer.environment,
               cell.engine.environment}  # fmt: skip
@@ -152,3 +152,56 @@ def reason_of(exclusion: ExclusionTable | None) -> str:
 
 def small(file: Path) -> Plan:
     return make_plan(load(file), "all")
+
+
+PARTS = """
+[schemes.gptq]
+method = "gptq"
+bits = 8
+group_size = 128
+
+[[quantizers]]
+environments = "maker-1.0"
+suffix = "gptq"
+adapter = "./maker.py"
+methods = ["gptq"]
+
+[[engines]]
+environments = "runner-*"
+suffix = "own"
+adapter = "./runner.py"
+methods = ["awq"]
+
+[[profiles.all.parts]]
+title = "More"
+models = ["tied"]
+schemes = ["*"]
+quantizers = ["none", "maker-1.0*"]
+engines = ["*"]
+
+[profiles.all.canaries]"""
+
+
+def test_a_profile_is_the_union_of_its_parts_and_a_cell_knows_which_name_it(tmp_path: Path) -> None:
+    file = small_spec.write(
+        tmp_path,
+        ('adapter = "./maker.py"', 'adapter = "./maker.py"\nmethods = ["awq"]'),
+        ("[profiles.all.canaries]", PARTS),
+    )
+    plan = make_plan(load(file), "all")
+    parts = {cell.id: cell.parts for cell in plan.cells}
+    assert len(parts) == len(plan.cells)
+    assert parts == {
+        "tied/float/none/runner-3.0": ["All", "More"],
+        "tied/awq/maker-1.0/runner-3.0": ["All", "More"],
+        "tied/awq/maker-2.0/runner-3.0": ["All"],
+        "untied/float/none/runner-3.0": ["All"],
+        "untied/awq/maker-1.0/runner-3.0": ["All"],
+        "untied/awq/maker-2.0/runner-3.0": ["All"],
+        # An engine that reads AWQ only reads the float model all the same, and no GPTQ.
+        "tied/float/none/runner-3.0+own": ["More"],
+        "tied/awq/maker-1.0/runner-3.0+own": ["More"],
+        # A quantizer makes what its methods say and nothing else.
+        "tied/gptq/maker-1.0+gptq/runner-3.0": ["More"],
+    }
+    assert plan.parts == ["All", "More"]

@@ -186,6 +186,7 @@ def test_a_profile_is_the_union_of_its_parts_and_a_cell_knows_which_name_it(tmp_
     file = small_spec.write(
         tmp_path,
         ('adapter = "./maker.py"', 'adapter = "./maker.py"\nmethods = ["awq"]'),
+        ('engines = ["runner-*"]', 'engines = ["runner-3.0"]'),
         ("[profiles.all.canaries]", PARTS),
     )
     plan = make_plan(load(file), "all")

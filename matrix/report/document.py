@@ -8,12 +8,14 @@ from matrix.outcomes import Verdict
 from matrix.report.table import (
     MEANINGS,
     SYMBOLS,
+    Part,
     causes,
     columns,
     counts,
     engines,
     frame,
     markers,
+    parts,
     pivot,
     requirements,
     together,
@@ -26,9 +28,12 @@ def markdown_document(result: MatrixResult) -> str:
     """Return the Markdown text of a normalised result."""
     sections = [
         _head(result),
-        ("## Table", _pivot_table(result)),
+        *((f"## Table: {_title(part)}", _pivot_table(result, part)) for part in parts(result)),
         ("## One cause, counted once", _causes_table(result)),
-        ("## What works together", _together_table(result)),
+        *(
+            (f"## What works together: {_title(part)}", _together_table(result, part))
+            for part in parts(result)
+        ),
         ("## Cells", _cells_table(result)),
         ("## Departures from stock packages", _departures_table(result)),
         ("## Verdicts", _legend(result)),
@@ -59,14 +64,18 @@ def _head(result: MatrixResult) -> tuple[str, list[str]]:
     ]
 
 
-def _pivot_table(result: MatrixResult) -> list[str]:
-    table = pivot(frame(result.cells))
+def _title(part: Part) -> str:
+    return markdown(part.title) or "all cells"
+
+
+def _pivot_table(result: MatrixResult, part: Part) -> list[str]:
+    table = pivot(frame(part.cells))
     marks = markers(result)
     header = ["quantizer", "scheme"]
     header += [f"{markdown(engine)}: {markdown(model)}" for engine, model in columns(table)]
     rows = []
     for index, values in zip(table.index, table.to_numpy(), strict=True):
-        slots = [_slot(result.cells, numbers, marks) for numbers in values]
+        slots = [_slot(part.cells, numbers, marks) for numbers in values]
         rows.append([*(markdown(part) for part in index), *slots])
     return _table(header, rows, "There are no cells.")
 
@@ -98,11 +107,11 @@ def _causes_table(result: MatrixResult) -> list[str]:
     )
 
 
-def _together_table(result: MatrixResult) -> list[str]:
+def _together_table(result: MatrixResult, part: Part) -> list[str]:
     marks = markers(result)
-    names = engines(result)
+    names = engines(part.cells)
     rows = []
-    for each in together(result):
+    for each in together(part.cells):
         works = [
             "".join(["✓ works", *(f" {marks[departure]}" for departure in each.engines[name])])
             if name in each.engines
@@ -110,8 +119,9 @@ def _together_table(result: MatrixResult) -> list[str]:
             for name in names
         ]
         shown = markdown(each.quantizer.name)
-        rows.append([shown, *works, markdown_code(requirements(each.quantizer))])
-    header = ["quantizer", *(markdown(name) for name in names), "packages"]
+        packages = markdown_code(requirements(each.quantizer))
+        rows.append([shown, markdown(each.scheme), *works, packages])
+    header = ["quantizer", "scheme", *(markdown(name) for name in names), "packages"]
     return _table(header, rows, "No quantizer works with every model in any engine.")
 
 

@@ -8,6 +8,7 @@ import hashlib
 import re
 import shlex
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 import pandas as pd
@@ -17,6 +18,8 @@ from matrix.outcomes import Outcome, Stage, StageResult, Verdict
 from matrix.report.table import (
     MEANINGS,
     SYMBOLS,
+    Part,
+    Together,
     causes,
     columns,
     counts,
@@ -24,6 +27,7 @@ from matrix.report.table import (
     frame,
     markers,
     packages,
+    parts,
     pivot,
     requirement,
     together,
@@ -36,7 +40,6 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def html_page(result: MatrixResult) -> str:
     """Return the page of a normalised result."""
-    table = pivot(frame(result.cells))
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "filter.js").read_text(encoding="utf-8")
     return (
@@ -49,12 +52,9 @@ def html_page(result: MatrixResult) -> str:
             meanings=MEANINGS,
             marks=markers(result),
             causes=causes(result),
-            together=together(result),
-            spans=_column_groups(table),
-            models=[model for _, model in columns(table)],
-            groups=_row_groups(table, result.cells),
+            parts=[_PartOfPage.of(part) for part in parts(result)],
             details=_by_quantizer(result.cells),
-            engines=engines(result),
+            engines=engines(result.cells),
             Verdict=Verdict,
             # Only these two files of ours stand unescaped, and the policy admits just their bytes.
             style=Markup(style),
@@ -63,6 +63,36 @@ def html_page(result: MatrixResult) -> str:
             "base-uri 'none'; form-action 'none'",
         )
     )
+
+
+Row = tuple[str, str, Side, list[list[CellResult]]]
+"""Label, scheme, quantizer, and the cells of each column."""
+
+
+class _PartOfPage(NamedTuple):
+    """One table, and what works together in it."""
+
+    title: str
+    engines: list[str]
+    models: list[str]
+    """The model of each column; an engine's columns stand together."""
+    spans: list[tuple[str, int]]
+    """Each engine with how many columns it spans."""
+    groups: dict[str, list[Row]]
+    together: list[Together]
+
+    @classmethod
+    def of(cls, part: Part) -> _PartOfPage:
+        table = pivot(frame(part.cells))
+        names = [engine for engine, _ in columns(table)]
+        return cls(
+            title=part.title,
+            engines=list(dict.fromkeys(names)),
+            models=[model for _, model in columns(table)],
+            spans=[(name, names.count(name)) for name in dict.fromkeys(names)],
+            groups=_row_groups(table, part.cells),
+            together=together(part.cells),
+        )
 
 
 @functools.cache
@@ -117,20 +147,12 @@ def _ten_stages(cell: CellResult) -> list[StageResult]:
     return [known.get(stage, StageResult(stage, Outcome.BLOCKED)) for stage in Stage]
 
 
-def _column_groups(table: pd.DataFrame) -> list[tuple[str, int]]:
-    """Return each engine with how many columns it spans."""
-    names = [engine for engine, _ in columns(table)]
-    return [(name, names.count(name)) for name in dict.fromkeys(names)]
-
-
-def _row_groups(
-    table: pd.DataFrame, cells: list[CellResult]
-) -> dict[str, list[tuple[str, str, Side, list[list[CellResult]]]]]:
-    """Return the table's rows, (label, scheme, side, slots), under their quantizer's own version.
+def _row_groups(table: pd.DataFrame, cells: list[CellResult]) -> dict[str, list[Row]]:
+    """Return the table's rows under their quantizer's own version.
 
     Environments are named ``autoawq-0.2.7+transformers-4.47.1``: the first part is the group.
     """
-    groups: dict[str, list[tuple[str, str, Side, list[list[CellResult]]]]] = {}
+    groups: dict[str, list[Row]] = {}
     for (name, scheme), values in zip(table.index, table.to_numpy(), strict=True):
         slots = [[cells[n] for n in slot] if isinstance(slot, tuple) else [] for slot in values]
         side = next(cell.quantizer for slot in slots for cell in slot)

@@ -52,10 +52,18 @@ class Cause(NamedTuple):
     cells: int
 
 
+class Part(NamedTuple):
+    """One table of the report."""
+
+    title: str
+    cells: list[CellResult]
+
+
 class Together(NamedTuple):
-    """One quantizer and where its checkpoints can be deployed."""
+    """One quantizer under one scheme, and where its checkpoints can be deployed."""
 
     quantizer: Side
+    scheme: str
     engines: dict[str, list[str]]
     """Engine in which its checkpoint of every model works -> departures of those cells."""
 
@@ -258,28 +266,39 @@ def subject(cell: CellResult) -> str:
             return f"{cell.quantizer.name} in {cell.engine.name}"
 
 
-def engines(result: MatrixResult) -> dict[str, Side]:
-    """Return the engines of the table by name, in the order of its columns."""
-    found = {cell.engine.name: cell.engine for cell in reversed(result.cells)}
+def parts(result: MatrixResult) -> list[Part]:
+    """Return the tables of the report, in the order of the spec; a cell may stand in several."""
+    titles = result.parts or [""]
+    return [
+        Part(title, [cell for cell in result.cells if title in (cell.parts or titles[:1])])
+        for title in titles
+    ]
+
+
+def engines(cells: Iterable[CellResult]) -> dict[str, Side]:
+    """Return the engines of some cells by name, in the order of a table's columns."""
+    found = {cell.engine.name: cell.engine for cell in cells}
     return {name: found[name] for name in sorted(found, key=natural)}
 
 
-def together(result: MatrixResult) -> list[Together]:
-    """Return the quantizers whose checkpoint of every model works in at least one engine.
+def together(cells: list[CellResult]) -> list[Together]:
+    """Return the quantizers of a table whose checkpoint of every model works somewhere.
 
     The float model stands first, then those that work in most engines, the newest first.
     """
-    models = {cell.model for cell in result.cells}
+    models = {cell.model for cell in cells}
+    made: dict[tuple[str, str], list[CellResult]] = {}
+    for cell in cells:
+        made.setdefault((cell.quantizer.name, cell.scheme), []).append(cell)
     answer = []
-    for name in dict.fromkeys(cell.quantizer.name for cell in result.cells):
-        mine = [cell for cell in result.cells if cell.quantizer.name == name]
+    for (_, scheme), mine in made.items():
         good = {}
         for engine in dict.fromkeys(cell.engine.name for cell in mine):
-            cells = [cell for cell in mine if cell.engine.name == engine]
-            if _all_work(cells, models):
-                good[engine] = sorted({name for cell in cells for name in cell.departures})
+            found = [cell for cell in mine if cell.engine.name == engine]
+            if _all_work(found, models):
+                good[engine] = sorted({name for cell in found for name in cell.departures})
         if good:
-            answer.append(Together(mine[0].quantizer, good))
+            answer.append(Together(mine[0].quantizer, scheme, good))
     answer.reverse()
     return sorted(answer, key=lambda each: (each.quantizer.name != "none", -len(each.engines)))
 

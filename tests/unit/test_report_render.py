@@ -332,3 +332,22 @@ def test_write_replaces_whole_files_and_the_page_last(tmp_path: Path) -> None:
         write(realistic(), reports)
     assert reports.joinpath(PAGE).read_text(encoding="utf-8") == before
     assert sorted(path.name for path in reports.iterdir()) == sorted(render(empty()))
+
+
+def test_each_part_of_a_profile_is_a_table_of_its_own() -> None:
+    result = realistic()
+    first, second = "AutoAWQ in <vLLM>", "Shapes"
+    cells = [
+        msgspec.structs.replace(
+            cell, parts=[first, second] if cell.quantizer.name == "none" else [first]
+        )
+        for cell in result.cells
+    ]
+    texts = render(msgspec.structs.replace(result, parts=[first, second], cells=cells))
+    tables = texts["matrix.md"].split("## Table: ")[1:]
+    assert [table.splitlines()[0] for table in tables] == ["AutoAWQ in \\<vLLM\\>", "Shapes"]
+    rows = [table.partition("##")[0].count("\n| ") for table in tables]
+    assert rows[1] == 2  # header, and the float model, which stands in both
+    assert rows[0] > rows[1]
+    assert texts[PAGE].count('<table class="matrix">') == 2
+    assert "AutoAWQ in &lt;vLLM&gt;" in texts[PAGE]

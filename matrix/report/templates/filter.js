@@ -6,17 +6,17 @@ const details = [...document.querySelectorAll("details.cell")].map((element) => 
   element,
   // A cell's own heading says which quantizer it is of; its closed body holds all the rest.
   text: (element.parentElement.querySelector("h3").textContent + " " + element.textContent).toLowerCase(),
-  slot: document.querySelector(`[data-cell="${CSS.escape(element.querySelector(".body").id)}"]`),
+  slots: document.querySelectorAll(`[data-cell="${CSS.escape(element.querySelector(".body").id)}"]`),
 }));
 
 function filter() {
   const words = form.querySelector("input[type=search]").value.toLowerCase().split(/\s+/).filter(Boolean);
   const wanted = new Set(boxes.filter((box) => box.checked).map((box) => box.value));
   let shown = 0;
-  for (const { element, text, slot } of details) {
+  for (const { element, text, slots } of details) {
     const match = wanted.has(element.dataset.verdict) && words.every((word) => text.includes(word));
     element.hidden = !match;
-    if (slot) slot.classList.toggle("faded", !match);
+    for (const slot of slots) slot.classList.toggle("faded", !match);
     shown += match;
   }
   for (const section of document.querySelectorAll("section.cells")) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 from functools import cache
 from pathlib import Path
@@ -26,3 +27,20 @@ def code_digest(directory: Path) -> str:
     """Return 16 hex digits that name all Python files under a directory."""
     files = sorted(directory.rglob("*.py"))
     return digest({str(file.relative_to(directory)): file_digest(file) for file in files})
+
+
+def adapter_digest(path: Path) -> str:
+    """Return 16 hex digits that name an adapter: its file, and those it imports from beside it."""
+    files = [path, *(beside for beside in _beside(path) if beside.is_file())]
+    return digest({file.name: file_digest(file) for file in files})
+
+
+@cache
+def _beside(path: Path) -> list[Path]:
+    try:
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    except (SyntaxError, ValueError):
+        return []  # it cannot be imported, which is a result and none of this module's business
+    found = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 1]
+    names = [name for node in found for name in [node.module, *(a.name for a in node.names)]]
+    return [path.with_name(f"{name}.py") for name in names if name]

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from matrix.identity import code_digest, digest, file_digest
+from matrix.identity import adapter_digest, code_digest, digest, file_digest
 from matrix.observations import Observation, Step
 from matrix.outcomes import Outcome
 from matrix.plan import Cell, Checkpoint, Model, Role
@@ -112,7 +112,7 @@ class Keys:
         inputs = {
             **built,
             "environ": {**built["environ"], **role.environ},
-            "adapter": file_digest(role.adapter),
+            "adapter": adapter_digest(role.adapter),
             "needs_hardware": role.needs_hardware,
         }
         return Key.of("import", role.environment, inputs, self._departures(role))
@@ -127,7 +127,7 @@ class Keys:
         inputs = {
             "recipe": model.recipe,
             "tied": model.tied,
-            "adapter": digest({model.adapter.name: file_digest(model.adapter)}),
+            "adapter": adapter_digest(model.adapter),
         }
         return Key.of("build", model.name, inputs, [])
 

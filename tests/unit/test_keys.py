@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from matrix.identity import file_digest
+from matrix.identity import _beside, file_digest
 from matrix.observations import Judged, Step
 from matrix.outcomes import Outcome, Reason
 from matrix.plan import Plan, make_plan
@@ -23,6 +23,7 @@ CELL = "tied/awq/maker-1.0/runner-3.0"
 def _files_are_read_anew() -> Iterator[None]:
     yield
     file_digest.cache_clear()
+    _beside.cache_clear()
 
 
 def plan_of(folder: Path, *changes: tuple[str, str]) -> Plan:
@@ -91,6 +92,22 @@ def test_a_changed_adapter_repeats_only_its_own(
     imports = {subject for step, subject in old if step == "import"}
     again = {name for name in imports if old["import", name] != new["import", name]}
     assert again == {name for name in imports if name.startswith(role)}
+
+
+@pytest.mark.parametrize("how", ["from . import beside", "from .beside import *"])
+def test_what_an_adapter_imports_from_beside_it_is_part_of_it(tmp_path: Path, how: str) -> None:
+    plan = plan_of(tmp_path)
+    (tmp_path / "runner.py").write_text(f"import json\n{how}\n")
+    before = History(plan).finish()
+    (tmp_path / "beside.py").write_text("# shared by adapters\n")
+    after = History(plan).finish()
+    assert changed_steps(before, after) == {"import", "load", "generate"}
+
+
+def test_an_adapter_that_is_no_python_has_a_name_all_the_same(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    (tmp_path / "runner.py").write_text("from . import\n")
+    assert History(plan).finish().unfinished() == []
 
 
 def test_another_lock_repeats_that_environment_and_what_stands_on_it(tmp_path: Path) -> None:

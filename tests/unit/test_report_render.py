@@ -345,7 +345,7 @@ def test_each_part_of_a_profile_is_a_table_of_its_own() -> None:
     ]
     texts = render(msgspec.structs.replace(result, parts=[first, second], cells=cells))
     tables = texts["matrix.md"].split("## Table: ")[1:]
-    assert [table.splitlines()[0] for table in tables] == ["AutoAWQ in \\<vLLM\\>", "Shapes"]
+    assert [table.splitlines()[0] for table in tables] == ["AutoAWQ in &lt;vLLM&gt;", "Shapes"]
     rows = [table.partition("##")[0].count("\n| ") for table in tables]
     assert rows[1] == 2  # header, and the float model, which stands in both
     assert rows[0] > rows[1]

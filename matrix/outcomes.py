@@ -58,6 +58,7 @@ class Reason(StrEnum):
     DEFECTIVE_FILE = "defective-file"
     NO_GPU = "no-gpu"
     DECLARED = "declared"
+    GROUP_SIZE = "group-size"
     EARLIER_STAGE = "earlier-stage"
     NOT_RUN = "not-run"
 

@@ -133,6 +133,10 @@ class Run:
             key = self._keys.quantize(checkpoint)
             if key is None or self._keys.settled(key):
                 continue
+            label = f"quantize {checkpoint.id}"
+            if refused := self._steps.refuse(checkpoint, key):
+                self._say(checkpoint.quantizer.environment, label, refused)
+                continue
             job = {
                 "options": checkpoint.quantizer.options,
                 "departures": checkpoint.quantizer.departures,
@@ -141,7 +145,7 @@ class Run:
                 "calibration": self._steps.reference(checkpoint).calibration,
             }
             publish = self._steps.publish_checkpoint
-            tasks.append(Task(f"quantize {checkpoint.id}", {"quantize": key}, job, publish))
+            tasks.append(Task(label, {"quantize": key}, job, publish))
         return tasks
 
     def _evaluations(self, cells: list[Cell]) -> list[Task]:

@@ -14,6 +14,9 @@ from typing import Any
 import msgspec
 
 from matrix import bytecode, environments
+from matrix.checkpoint.files import CheckpointFiles
+from matrix.checkpoint.inspection import CheckpointError
+from matrix.checkpoint.shapes import indivisible, linear_shapes
 from matrix.checks.evidence import EvidenceError, Reference, read_reference
 from matrix.hardware import machine
 from matrix.keys import Key, Keys
@@ -226,6 +229,30 @@ class Steps:
         else:
             judged = Judged(Outcome.PASSED)
         return self.keep(key, judged, end, facts=facts or {}, log=log)
+
+    def refuse(self, checkpoint: Checkpoint, key: Key) -> Observation | None:
+        """Keep, instead of a quantization, that the scheme does not fit the model's shapes.
+
+        ``None`` where it does, or where the shapes of such a model are not known. Some quantizers
+        stop at such a layer and some write a file that no engine reads (awq-group-size-multiple).
+        """
+        if checkpoint.scheme is None:
+            return None
+        size = checkpoint.scheme.group_size
+        try:
+            config = CheckpointFiles(self.model_folder(checkpoint) / "model").config()
+        except CheckpointError:
+            return None  # not one whose shapes are known; the quantizer will say what it thinks
+        shapes = linear_shapes(config.facts)
+        wrong = indivisible(shapes, size)
+        if not wrong:
+            return None
+        message = (
+            f"groups of {size} do not divide the {shapes[wrong[0]][1]} inputs of {wrong[0]} "
+            f"({len(wrong)} such layers): choose a smaller group size, or pad the model"
+        )
+        judged = Judged(Outcome.UNSUPPORTED, Reason.GROUP_SIZE, message)
+        return self.keep(key, judged, End())
 
     def model_folder(self, checkpoint: Checkpoint) -> Path:
         """Return the folder of a checkpoint's float model."""

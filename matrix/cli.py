@@ -1,4 +1,4 @@
-"""``python -m matrix``: plan, lock, run, report."""
+"""``python -m matrix``: plan, lock, run, report, inspect."""
 
 from __future__ import annotations
 
@@ -16,14 +16,22 @@ import msgspec
 import typer
 
 from matrix import environments
+from matrix.checkpoint.inspection import CheckpointError
+from matrix.checks import judge
+from matrix.checks.evidence import Evidence
 from matrix.context import Context, Settings
-from matrix.outcomes import Outcome, Verdict
+from matrix.judge import thresholds
+from matrix.outcomes import Finding, Judgement, Outcome, Stage, Verdict
 from matrix.plan import select
 from matrix.processes import die_with_parent
 from matrix.progress import Progress
 from matrix.run import Run
-from matrix.spec import SpecError
+from matrix.spec import SpecError, load
 from matrix.steps import Steps
+from matrix.text import visible
+
+MOST_PROBLEMS = 3
+MESSAGE_CHARS = 300
 
 app = typer.Typer(
     help="Which quantizer's checkpoints load and answer correctly in which engine.",
@@ -147,7 +155,45 @@ def _show_cell(context: Context, cell: str) -> None:
     for stage in result.stages:
         typer.echo(f"  {stage.stage:18} {stage.outcome:10} {stage.message.strip()[:200]}")
     for finding in result.findings:
-        typer.echo(f"  {finding.check:18} {finding.judgement:10} {finding.message.strip()[:200]}")
+        _show_finding(finding)
+
+
+def _show_finding(finding: Finding) -> None:
+    message = visible(finding.message.strip(), MESSAGE_CHARS)
+    typer.echo(f"  {finding.check:19} {finding.judgement:14} {message}")
+
+
+@app.command()
+def inspect(
+    checkpoint: Annotated[Path, typer.Argument(help="Directory with config.json and weights.")],
+    original: Annotated[
+        Path | None, typer.Option(help="The float model it was made of, to compare weights with.")
+    ] = None,
+    tensor_parallel: Annotated[int, typer.Option(help="Among how many GPUs to divide it.")] = 1,
+) -> None:
+    """Say what is wrong with a checkpoint of yours by reading its files; load and write nothing.
+
+    Status 0 where no check fails, 1 where one does, 2 where it cannot be read at all.
+    """
+    from matrix.checkpoint.inspecting import inspect as read  # numpy takes a while to import
+
+    try:
+        found = read(checkpoint, original)
+    except CheckpointError as error:
+        _fail(str(error))
+    if found.problems:
+        _fail("; ".join(str(problem) for problem in found.problems[:MOST_PROBLEMS]))
+    evidence = Evidence(
+        tied=bool(found.tie_word_embeddings),
+        quantized=found.quantization is not None,
+        thresholds=thresholds(load()),
+        tensor_parallel=tensor_parallel,
+        inspection=found,
+    )
+    findings = judge(evidence, Stage.INSPECT)
+    for finding in findings:
+        _show_finding(finding)
+    raise typer.Exit(any(finding.judgement is Judgement.FAILED for finding in findings))
 
 
 @app.command()

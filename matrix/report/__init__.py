@@ -2,7 +2,7 @@
 
 Pure rendering: the same :class:`~matrix.results.MatrixResult` gives the same bytes, whatever the
 order of its cells, the clock or the machine. Whatever came out of a package, a model or a log is
-shown as text and nothing else (:mod:`matrix.report.text`).
+shown as text and nothing else (:mod:`matrix.text`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from matrix.outcomes import Verdict
 from matrix.report.document import markdown_document
 from matrix.report.page import html_page
 from matrix.report.table import SYMBOLS, Cause, causes, counts, frame, normalise
-from matrix.report.text import csv_text, visible
 from matrix.results import MatrixResult
 from matrix.store import write_atomically
+from matrix.text import csv_text, visible
 
 PAGE = "index.html"
 SUMMARY_CAUSES = 5

@@ -20,8 +20,8 @@ from matrix.report.table import (
     requirements,
     together,
 )
-from matrix.report.text import markdown, markdown_code
 from matrix.results import CellResult, MatrixResult
+from matrix.text import markdown, markdown_code
 
 
 def markdown_document(result: MatrixResult) -> str:

@@ -32,8 +32,8 @@ from matrix.report.table import (
     requirement,
     together,
 )
-from matrix.report.text import visible
 from matrix.results import CellResult, MatrixResult, Side
+from matrix.text import visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 

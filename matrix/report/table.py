@@ -14,8 +14,8 @@ import msgspec
 import pandas as pd
 
 from matrix.outcomes import Blame, Judgement, Outcome, Reason, Stage, StageResult, Verdict
-from matrix.report.text import natural
 from matrix.results import CellResult, EnvironmentResult, MatrixResult, Side
+from matrix.text import natural
 
 SYMBOLS = {
     Verdict.WORKS: "✓",

@@ -6,7 +6,16 @@ from collections.abc import Callable
 
 import msgspec
 
-from matrix.checks import checkpoint, generation, loading
+from matrix.checks import (
+    contents,
+    drift,
+    formats,
+    generation,
+    likelihood,
+    loading,
+    packing,
+    weights,
+)
 from matrix.checks.evidence import Evidence
 from matrix.outcomes import Finding, Stage
 
@@ -27,17 +36,29 @@ class Check(msgspec.Struct, frozen=True):
 
 
 CHECKS: tuple[Check, ...] = (
-    Check("checkpoint-readable", Stage.INSPECT, checkpoint.checkpoint_readable),
-    Check("checkpoint-complete", Stage.INSPECT, checkpoint.checkpoint_complete),
-    Check("packed-layers", Stage.INSPECT, checkpoint.packed_layers),
-    Check("tied-embedding", Stage.INSPECT, checkpoint.tied_embedding),
-    Check("weights-match", Stage.INSPECT, checkpoint.weights_match),
+    Check("checkpoint-readable", Stage.INSPECT, contents.checkpoint_readable),
+    Check("checkpoint-complete", Stage.INSPECT, contents.checkpoint_complete),
+    Check("packed-layers", Stage.INSPECT, formats.packed_layers),
+    Check("stored-formats", Stage.INSPECT, formats.stored_formats),
+    Check("tied-embedding", Stage.INSPECT, contents.tied_embedding),
+    Check("stored-size", Stage.INSPECT, formats.stored_size),
+    Check("scales", Stage.INSPECT, packing.scales),
+    Check("zero-points", Stage.INSPECT, packing.zero_points),
+    Check("group-size", Stage.INSPECT, packing.group_size),
+    Check("tensor-parallel", Stage.INSPECT, packing.tensor_parallel),
+    Check("weights-match", Stage.INSPECT, weights.weights_match),
+    Check("config-drift", Stage.INSPECT, drift.config_drift),
+    Check("tokenizer-drift", Stage.INSPECT, drift.tokenizer_drift),
     Check("load-warnings", Stage.LOAD, loading.load_warnings),
+    Check("load-memory", Stage.LOAD, loading.load_memory),
+    Check("kernel", Stage.LOAD, loading.kernel),
     Check("tokenizer-ids", Stage.GENERATE, generation.tokenizer_ids),
     Check("greedy-text", Stage.GENERATE, generation.greedy_text),
-    Check("logprobs-float", Stage.GENERATE, generation.logprobs_float),
-    Check("logprobs-reference", Stage.GENERATE, generation.logprobs_reference),
+    Check("logprobs-float", Stage.GENERATE, likelihood.logprobs_float),
+    Check("logprobs-reference", Stage.GENERATE, likelihood.logprobs_reference),
+    Check("perplexity", Stage.GENERATE, likelihood.perplexity),
     Check("degenerate-output", Stage.GENERATE, generation.degenerate_output),
+    Check("speed", Stage.GENERATE, generation.speed),
 )
 
 

@@ -68,6 +68,14 @@ class Output(msgspec.Struct, frozen=True):
     text: Text
 
 
+class LoadedTensor(msgspec.Struct, frozen=True, array_like=True):
+    """A parameter or buffer in the engine's memory; dtype as torch names it (``float16``, ...)."""
+
+    name: Annotated[str, msgspec.Meta(max_length=1_000)]
+    dtype: Annotated[str, msgspec.Meta(max_length=100)]
+    bytes: Annotated[int, msgspec.Meta(ge=0, lt=2**50)]
+
+
 class Load(msgspec.Struct, frozen=True):
     """What a successful ``load`` left behind."""
 
@@ -76,6 +84,8 @@ class Load(msgspec.Struct, frozen=True):
     """The quantized linear implementation that really runs, as the engine names it."""
     kernels: dict[str, int] = {}
     """Qualified class name of quantized modules -> how many."""
+    tensors: Annotated[list[LoadedTensor], msgspec.Meta(max_length=20_000)] = []
+    """Every distinct tensor in memory after the load; empty where the engine does not tell."""
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -97,13 +107,17 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """
 
     weight_error: float
-    """Relative RMS error of a whole layer's weights after AWQ's folding is undone: failed above."""
+    """AWQ: relative RMS error of a layer's weights after the folding is undone: failed above."""
     weight_ratio: float
-    """How far a layer's scale may be from the original's (0.02 = 2 %): failed above."""
+    """AWQ: how far a layer's scale may be from the original's (0.02 = 2 %): failed above."""
     weight_row: float
-    """The same for one row or column, which rounding alone moves more: failed above."""
+    """AWQ: the same for one row or column, which rounding alone moves more: failed above."""
     weight_group: float
-    """How far the scale of one group of one row may be off beyond rounding: failed above."""
+    """AWQ: how far the scale of one group of one row may be off beyond rounding: failed above."""
+    gptq_weight_error: float
+    """GPTQ: as for AWQ. It moves each column's rounding error into the columns after it."""
+    gptq_weight_ratio: float
+    gptq_weight_row: float
     unquantized_error: float
     """Relative RMS error of a tensor that is only stored, in another 16-bit type at most."""
     tokenizer_failed: float
@@ -120,8 +134,15 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     float_logprobs_reference_degraded: float
     """The same for the float model itself, whose differences are the engine's alone."""
     float_logprobs_reference_failed: float
+    perplexity_degraded: float
+    """Perplexity of the held-out texts over the float model's: degraded above."""
+    perplexity_failed: float
     degenerate_failed: float
     """Share of prompts answered by one token again and again, or nothing: failed from here on."""
+    stored_size: float
+    """Bytes of the checkpoint that nothing accounts for, as a share of those expected."""
+    memory_degraded: float
+    """Bytes in memory after the load over the checkpoint's: degraded above."""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,8 +152,15 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """The model's trait: one matrix serves as embedding and as head."""
     quantized: bool
     """False where the quantizer is ``none``, the float model itself."""
-    reference: Reference
     thresholds: Thresholds
+    reference: Reference | None = None
+    """``None`` for a checkpoint of which only the file is judged."""
+    engine: dict[str, str] = {}
+    """Distribution in the engine's environment -> version; empty where no one engine is meant."""
+    tensor_parallel: int = 1
+    """Among how many processes the engine divides the model."""
+    log: str = ""
+    """What was printed while loading, also where that failed."""
     inspection: Inspection | None = None
     load: Load | None = None
     generation: Generation | None = None

@@ -1,52 +1,170 @@
-"""Checks of the ``load`` stage."""
+"""Checks of the ``load`` stage: what the engine took from the checkpoint, and holds in memory."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import partial
 
-from matrix.checks.evidence import Evidence
+from matrix.checkpoint.inspection import Inspection
+from matrix.checks.evidence import Evidence, LoadedTensor
+from matrix.checks.formats import COMPUTED, stored_bytes
+from matrix.checks.load_report import LoadReport, expand, read_load_report
+from matrix.checks.wording import SHOWN, amount, count, plain, some
 from matrix.outcomes import Finding, Judgement, Stage
 
 _finding = partial(Finding, stage=Stage.LOAD)
 
-# transformers 4: "Some weights of X were not initialized from the model checkpoint at Y and are
-# newly initialized: ['a', 'b']". transformers 5 prints a table with one key a row:
-# "model.layers.{0, 1}.mlp.bias | MISSING | |" (transformers/utils/loading_report.py, 5.23.0).
-_NEWLY_INITIALIZED = re.compile(r"newly initialized[^\[]{0,200}(\[[^\]]{0,20000})")
-_ROW = re.compile(r"^\s*(\S[^|\n]{0,500}?)\s*\|\s*(MISSING|MISMATCH|CONVERSION)\b", re.MULTILINE)
-_NAME = re.compile(r"'([^']{1,500})'")
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+HEAD = "lm_head.weight"
 
 
 def load_warnings(evidence: Evidence) -> Finding:
-    """No weight of the model was missing, so that the engine made one up.
+    """The engine used every weight of the checkpoint that says something, and made up none.
 
-    Protects from random weights behind a warning nobody reads (known issue gptq-bias-newly-init).
-    The reverse, weights in the file that the model does not use, is harmless (gptq-bias-unused),
-    and so is a missing head of a tied model. All warnings are kept with the observation.
-    Value: weights made up.
+    Protects from random weights behind a warning nobody reads (known issue gptq-bias-newly-init,
+    https://github.com/QwenLM/Qwen3/issues/930). The reverse, "Some weights ... were not used", is
+    harmless where what was not used holds only zeros, by reading the file (gptq-bias-unused,
+    https://github.com/huggingface/optimum/pull/1827), or is the second copy of a tied model's
+    head. All warnings are kept with the observation. Value: weights made up or lost.
     """
-    say = partial(_finding, "load-warnings")
+    say = partial(_finding, "load-warnings", threshold=0)
+    warnings = evidence.load.warnings if evidence.load else []
+    report = read_load_report([*warnings, evidence.log])
+    made_up = [name for name in report.made_up if not (evidence.tied and name == HEAD)]
+    unused = _unused(report, evidence)
+    lost = [name for name, harmless in unused.items() if not harmless]
+    parts = [f"made up by the engine: {some(made_up)}"] if made_up else []
+    if lost:
+        parts.append(f"not used, though not known to be zero: {some(lost)}")
+    if unused and not lost:
+        parts.append(f"{count(len(unused), 'tensor')} not used, harmlessly: zero, or stored twice")
+    if report.cut:
+        parts.append("the list of names is cut short")
+    value = len(made_up) + len(lost)
+    message = "; ".join(parts)
+    if made_up or any(_is_weight(name) for name in lost):
+        return say(judgement=Judgement.FAILED, value=value, message=message)
+    if lost or report.cut:
+        return say(judgement=Judgement.DEGRADED, value=value, message=message)
     if evidence.load is None:
         return say(judgement=Judgement.NOT_APPLICABLE, message="not loaded")
-    names = sorted(
-        name
-        for warning in evidence.load.warnings
-        for name in _made_up(warning)
-        if not (evidence.tied and name == "lm_head.weight")
-    )
-    if names:
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        message = f"made up by the engine: {shown}"
-        return say(judgement=Judgement.FAILED, value=len(names), threshold=0, message=message)
-    count = len(evidence.load.warnings)
-    message = f"{count} warnings kept, none of them of missing weights" if count else ""
-    return say(judgement=Judgement.PASSED, value=0, threshold=0, message=message)
+    if warnings and not parts:
+        message = f"{count(len(warnings), 'warning')} kept, none of them of weights"
+    return say(judgement=Judgement.PASSED, value=0, message=message)
 
 
-def _made_up(warning: str) -> set[str]:
-    """Return the weights that a warning says were missing, of another shape or not converted."""
-    text = _COLOUR.sub("", warning)
-    names = {name for found in _NEWLY_INITIALIZED.findall(text) for name in _NAME.findall(found)}
-    return names | {name for name, _ in _ROW.findall(text)}
+def _unused(report: LoadReport, evidence: Evidence) -> dict[str, bool]:
+    """Return the tensors that were not used, each with whether that is harmless."""
+    found = evidence.inspection or Inspection()
+    names = expand(report.unexpected, [tensor.name for tensor in found.tensors])
+    harmless = {*found.zero_tensors}
+    harmless |= {f"{m.name}.g_idx" for m in found.modules if m.group_order == "in order"}
+    if evidence.tied:
+        harmless.add(HEAD)
+    return {name: name in harmless or name.endswith(COMPUTED) for name in names}
+
+
+def _is_weight(name: str) -> bool:
+    """Whether a tensor multiplies in a decoder layer, so that the model is lost without it."""
+    part = name.rpartition(".")[2]
+    return ".layers." in name and part in ("weight", "qweight", "qzeros", "scales", "g_idx")
+
+
+def load_memory(evidence: Evidence) -> Finding:
+    """The engine holds the checkpoint in about as many bytes as the file does.
+
+    Protects from "17 GB rather than 7 GB": a dtype of float32, given or by default, doubles all
+    that is not packed, and an engine that unpacks the codes holds four times as much (known issue
+    qwen25-7b-int4-dtype-memory; how dtype is chosen:
+    https://huggingface.co/docs/transformers/main_classes/model). The second copy of a tied model's
+    head and zero tensors are not counted. Value: bytes in memory over bytes in the file.
+    """
+    limit = evidence.thresholds.memory_degraded
+    say = partial(_finding, "load-memory", threshold=limit)
+    if evidence.load is None or evidence.inspection is None:
+        what = "loaded" if evidence.load is None else "inspected"
+        return say(judgement=Judgement.NOT_APPLICABLE, message=f"not {what}")
+    stored = _stored(evidence.inspection, tied=evidence.tied)
+    held = Counter[str]()
+    for tensor in evidence.load.tensors:
+        held[tensor.dtype] += tensor.bytes
+    if not stored or not held:
+        what = "engine does not tell what it holds" if stored else "checkpoint has no tensors"
+        return say(judgement=Judgement.NOT_APPLICABLE, message=f"the {what}")
+    if evidence.tensor_parallel > 1:
+        message = f"divided among {evidence.tensor_parallel} processes"
+        return say(judgement=Judgement.NOT_APPLICABLE, message=message)
+    ratio = held.total() / stored.total()
+    message = f"{amount(held.total())} in memory, {amount(stored.total())} in the file"
+    if ratio > limit:
+        message += f"; {_account(evidence.load.tensors, held, stored)}"
+        return say(judgement=Judgement.DEGRADED, value=ratio, message=message)
+    return say(judgement=Judgement.PASSED, value=ratio, message=message)
+
+
+_STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_STORED |= {f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)} | {"U8": "uint8", "BOOL": "bool"}
+
+
+def _stored(found: Inspection, *, tied: bool) -> Counter[str]:
+    """Return the bytes of the file by type, in torch's names, without what has no use."""
+    useless = set(found.zero_tensors)
+    if tied and found.embedding:
+        useless.add(HEAD)
+    stored = Counter[str]()
+    for tensor in found.tensors:
+        if tensor.name not in useless:
+            stored[_STORED.get(tensor.dtype, tensor.dtype)] += stored_bytes(tensor)
+    return stored
+
+
+_LAYER = re.compile(r"\.\d{1,6}\.")
+
+
+def _account(tensors: list[LoadedTensor], held: Counter[str], stored: Counter[str]) -> str:
+    """Return which types take more than in the file, and their largest tensors.
+
+    By type, not by name: engines fuse and rename. Those of all layers are counted as one.
+    """
+    parts = []
+    for dtype, more in (held - stored).most_common():
+        sizes = Counter[str]()
+        for tensor in tensors:
+            if tensor.dtype == dtype:
+                sizes[_LAYER.sub(".*.", tensor.name)] += tensor.bytes
+        largest = [f"{plain(name)} {amount(size)}" for name, size in sizes.most_common(SHOWN)]
+        parts.append(f"+{amount(more)} in {plain(dtype)}: {', '.join(largest)}")
+    return "; ".join(parts)
+
+
+_FLOAT = re.compile(r"^torch\.nn\.|\.Unquantized\w+$")
+
+# Modules that unpack the weights by ordinary torch operations for each product: right and slow.
+# auto-gptq falls back to its cuda modules' torch code where no extension is built or no GPU is.
+_SLOW = re.compile(
+    r"\b(?:TorchLinear|TorchQuantLinear|TorchAwqLinear|AwqTorchLinear|qlinear_cuda(?:_old)?"
+    r"|WQLinear_GEMM)\b"
+)
+
+
+def kernel(evidence: Evidence) -> Finding:
+    """What multiplies the packed weights is known by name.
+
+    Protects from "silently slow": without its compiled kernels a package unpacks the weights by
+    torch for every product, with a warning at most (known issues gptq-kernel-abi,
+    awq-kernel-abi, https://github.com/AutoGPTQ/AutoGPTQ/issues/402). Never an alarm: slow is not
+    wrong. Value: modules that run in it.
+    """
+    say = partial(_finding, "kernel")
+    if evidence.load is None:
+        return say(judgement=Judgement.NOT_APPLICABLE, message="not loaded")
+    if not evidence.quantized:
+        return say(judgement=Judgement.NOT_APPLICABLE, message="this is the float model")
+    if not evidence.load.kernel:
+        return say(judgement=Judgement.NOT_APPLICABLE, message="the engine does not name it")
+    name, kernels = evidence.load.kernel, evidence.load.kernels
+    modules = {full: n for full, n in kernels.items() if not _FLOAT.search(full)}
+    message = some([name, *(f"{full} x {n}" for full, n in modules.items())])
+    if _SLOW.search(message):
+        message += "; unpacks by torch for each product: slow"
+    return say(judgement=Judgement.PASSED, value=sum(modules.values()), message=message)

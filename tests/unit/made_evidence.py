@@ -1,17 +1,45 @@
-"""Made-up references, answers and thresholds, for the tests of checks."""
+"""Made-up references, answers, inspections and thresholds, for the tests of checks."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from matrix.checks.evidence import Output, Prompt, Reference, ScoredText, Thresholds
+import msgspec
+
+from matrix.checkpoint.inspection import (
+    ConfigFacts,
+    Inspection,
+    PackedLinearInfo,
+    Quantization,
+    TensorInfo,
+    TokenizerFacts,
+    WeightComparison,
+)
+from matrix.checkpoint.shapes import expected_bytes, float_shapes, linear_shapes
+from matrix.checks.evidence import (
+    Evidence,
+    Load,
+    LoadedTensor,
+    Output,
+    Prompt,
+    Reference,
+    ScoredText,
+    Thresholds,
+    read_generation,
+)
+from matrix.checks.formats import stored_bytes
+from matrix.outcomes import Finding, Judgement
 
 THRESHOLDS = Thresholds(
     weight_error=0.25,
     weight_ratio=0.02,
     weight_row=0.1,
     weight_group=0.002,
+    gptq_weight_error=0.3,
+    gptq_weight_ratio=0.05,
+    gptq_weight_row=0.2,
     unquantized_error=0.01,
+    stored_size=0.01,
     tokenizer_failed=0.5,
     greedy_degraded=0.9,
     greedy_failed=0.5,
@@ -21,6 +49,9 @@ THRESHOLDS = Thresholds(
     logprobs_reference_failed=1.2,
     float_logprobs_reference_degraded=0.05,
     float_logprobs_reference_failed=0.2,
+    perplexity_degraded=1.6,
+    perplexity_failed=4.0,
+    memory_degraded=1.1,
     degenerate_failed=0.5,
 )
 
@@ -54,3 +85,128 @@ def right_facts() -> dict[str, Any]:
 def output(*ids: int) -> Output:
     """Return an answer of these tokens."""
     return Output(list(ids), " ".join(map(str, ids)))
+
+
+CONFIG = ConfigFacts(
+    model_type="qwen2",
+    hidden_size=256,
+    intermediate_size=512,
+    layers=2,
+    heads=4,
+    key_value_heads=2,
+    vocabulary=512,
+    torch_dtype="float16",
+    rope_theta=True,
+)
+AWQ = Quantization("awq", bits=4, group_size=64, zero_point=True, version="gemm")
+GPTQ = Quantization("gptq", bits=4, group_size=64, sym=True, desc_act=False)
+DTYPES = {"F16": "float16", "I32": "int32", "F32": "float32", "BF16": "bfloat16"}
+
+
+def made_inspection(said: Quantization | None = GPTQ, *, tied: bool = True) -> Inspection:
+    """Return the inspection of a good checkpoint of a scheme; of the float model for ``None``."""
+    linears = linear_shapes(CONFIG)
+    packed = linears if said else {}
+    shapes = {
+        name: shape
+        for name, shape in float_shapes(CONFIG, tied).items()
+        if name.rpartition(".")[0] not in packed or not name.endswith(".weight")
+    }
+    tensors = [TensorInfo(name, "F16", list(shape), "m") for name, shape in shapes.items()]
+    if said:
+        for module, (outputs, inputs) in packed.items():
+            tensors += _packed_tensors(module, outputs, inputs, said)
+    return Inspection(
+        compared=True,
+        tensors=tensors,
+        tie_word_embeddings=tied,
+        config=CONFIG,
+        tokenizer=TokenizerFacts(tokenizer_class="Qwen2Tokenizer", merges="strings"),
+        quantization=said,
+        modules=[_module(name, *packed[name], said) for name in packed] if said else [],
+        linears=list(linears),
+        embedding=True,
+        head=not tied,
+        expected_bytes=expected_bytes(CONFIG, tied, said),
+        weights=[
+            WeightComparison(name=name, packed=True, error=0.1, ratio=1.0, row=1.0, group=0.0)
+            for name in packed
+        ]
+        + [WeightComparison(name=name, packed=False, error=0.0, ratio=1.0) for name in shapes],
+    )
+
+
+def _packed_tensors(module: str, outputs: int, inputs: int, said: Quantization) -> list[TensorInfo]:
+    bits, groups = said.bits or 4, inputs // (said.group_size or inputs)
+    shapes = {
+        "qweight": ("I32", [inputs, outputs * bits // 32]),
+        "qzeros": ("I32", [groups, outputs * bits // 32]),
+        "scales": ("F16", [groups, outputs]),
+    }
+    if said.method == "gptq":
+        shapes["qweight"] = ("I32", [inputs * bits // 32, outputs])
+        shapes["g_idx"] = ("I32", [inputs])
+    return [TensorInfo(f"{module}.{part}", *of, "m") for part, of in shapes.items()]
+
+
+def _module(name: str, outputs: int, inputs: int, said: Quantization) -> PackedLinearInfo:
+    size = sum(map(stored_bytes, _packed_tensors(name, outputs, inputs, said)))
+    zero = 2 ** ((said.bits or 4) - 1) - (said.checkpoint_format != "gptq_v2")
+    return PackedLinearInfo(
+        name=name,
+        inputs=inputs,
+        outputs=outputs,
+        bits=said.bits or 4,
+        group_size=said.group_size or 64,
+        bits_per_weight=8 * size / (inputs * outputs),
+        zero_points={str(zero): 99} if said.method == "gptq" else {str(n): 9 for n in range(16)},
+    )
+
+
+def made_load(inspection: Inspection, *, kernel: str | None = "SomeLinear") -> Load:
+    """Return what an engine leaves behind that holds just what is in the checkpoint."""
+    held = [
+        LoadedTensor(tensor.name, DTYPES[tensor.dtype], stored_bytes(tensor))
+        for tensor in inspection.tensors
+    ]
+    return Load(kernel=kernel, kernels={f"package.{kernel}": 14} if kernel else {}, tensors=held)
+
+
+def made_evidence(said: Quantization | None = GPTQ, *, tied: bool = True) -> Evidence:
+    """Return all that is known of a cell in which everything is right."""
+    right = read_generation(right_facts(), REFERENCE)
+    inspection = made_inspection(said, tied=tied)
+    return Evidence(
+        tied=tied,
+        quantized=said is not None,
+        reference=REFERENCE,
+        thresholds=THRESHOLDS,
+        inspection=inspection,
+        load=made_load(inspection, kernel="SomeLinear" if said else None),
+        generation=right,
+        float_generation=right,
+    )
+
+
+def alarms(findings: list[Finding]) -> dict[str, Judgement]:
+    """Return what is neither passed nor without a subject, by check."""
+    quiet = (Judgement.PASSED, Judgement.NOT_APPLICABLE)
+    return {found.check: found.judgement for found in findings if found.judgement not in quiet}
+
+
+def add_tensor(
+    inspection: Inspection, name: str, shape: list[int], dtype: str = "F16", **changes: Any
+) -> Inspection:
+    """Return an inspection of a checkpoint with one tensor more."""
+    tensors = [*inspection.tensors, TensorInfo(name, dtype, shape, "m")]
+    return msgspec.structs.replace(inspection, tensors=tensors, **changes)
+
+
+def retype(inspection: Inspection, name: str, dtype: str) -> Inspection:
+    """Return an inspection of a checkpoint in which one tensor has another type."""
+    assert name in [tensor.name for tensor in inspection.tensors]
+    tensors = [
+        msgspec.structs.replace(tensor, dtype=dtype) if tensor.name == name else tensor
+        for tensor in inspection.tensors
+    ]
+    return msgspec.structs.replace(inspection, tensors=tensors)

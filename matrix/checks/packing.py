@@ -1,0 +1,166 @@
+"""Checks of the ``inspect`` stage: do the parts of each packed Linear make sense together?"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from matrix.checkpoint.inspection import PackedLinearInfo, Quantization
+from matrix.checkpoint.shapes import indivisible, linear_shapes, tensor_parallel_problem
+from matrix.checks.evidence import Evidence
+from matrix.checks.wording import some
+from matrix.outcomes import Finding, Judgement, Stage
+
+_finding = partial(Finding, stage=Stage.INSPECT)
+
+V2 = "gptq_v2"
+
+
+def scales(evidence: Evidence) -> Finding:
+    """All scales are finite, none is 0 where its codes say something, and so is all else finite.
+
+    Protects from "!!!!!!!!": one NaN scale makes every answer token 0, which is "!" to Qwen's
+    tokenizers, and a scale of 0 loses its group. Reading the file tells this from the engines that
+    make NaN of a good one (known issue vllm-gptq-exllama-exclaim,
+    https://github.com/vllm-project/vllm/issues/10656). Value: scales and other values that are
+    not finite, and scales that are 0.
+    """
+    say = partial(_finding, "scales", threshold=0)
+    found = evidence.inspection
+    if found is None:
+        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    faults = {
+        f"{module.name} has {number} scales that are {what}": number
+        for module in found.modules
+        for what, number in (
+            ("not finite", module.not_finite_scales),
+            ("0 under codes that are not", module.zero_scales),
+        )
+        if number
+    }
+    for name, number in found.not_finite.items():
+        faults[f"{name} has {number} values that are not finite"] = number
+    judgement = Judgement.FAILED if faults else Judgement.PASSED
+    return say(judgement=judgement, value=sum(faults.values()), message=some(list(faults)))
+
+
+def zero_points(evidence: Evidence) -> Finding:
+    """The stored zero points are those of the file's ``checkpoint_format``.
+
+    Protects from zeros that are off by one: a reader of v1 (``gptq``, or no format said) adds 1 to
+    what is stored, a reader of v2 (``gptq_v2``) does not, and the other's file is answered from
+    with "!!!!" or random text, without an error. Symmetric groups must store 2^(bits-1) - 1 in v1
+    and 2^(bits-1) in v2. AWQ stores zeros as they are, each group its own. Known issue
+    gptq-zero-point-format, https://github.com/vllm-project/vllm/issues/38966.
+    Value: layers whose zeros are not the label's.
+    """
+    say = partial(_finding, "zero-points", threshold=0)
+    found = evidence.inspection
+    if found is None:
+        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    said = found.quantization
+    if said is None or not found.modules:
+        return say(judgement=Judgement.NOT_APPLICABLE, message="nothing is packed")
+    if said.method != "gptq" or said.sym is False:
+        message = f"{said.method}, each group has its own: any that is stored may be right"
+        return say(judgement=Judgement.PASSED, value=0, message=message)
+    v2 = said.checkpoint_format == V2
+    wrong = [module for module in found.modules if not _agrees(module, v2=v2)]
+    label = said.checkpoint_format or "gptq"
+    if not wrong:
+        stored = sorted({int(value) for module in found.modules for value in module.zero_points})
+        message = f"all {some(list(map(str, stored)))}, as {label} has it"
+        return say(judgement=Judgement.PASSED, value=0, message=message)
+    return say(judgement=Judgement.FAILED, value=len(wrong), message=_mislabelled(said, wrong))
+
+
+def _agrees(module: PackedLinearInfo, *, v2: bool) -> bool:
+    """Whether all zeros of a symmetric module are the one that the format has for its bits."""
+    right = 2 ** (module.bits - 1) - (not v2) if module.bits else 0
+    return set(module.zero_points) <= {str(right)}
+
+
+def _mislabelled(said: Quantization, wrong: list[PackedLinearInfo]) -> str:
+    v2 = said.checkpoint_format == V2
+    label = f"checkpoint_format={said.checkpoint_format}" if said.checkpoint_format else "no format"
+    first = wrong[0]
+    stored = some(sorted(first.zero_points, key=lambda value: -first.zero_points[value]))
+    message = (
+        f"{first.name} stores {stored} where {2 ** (first.bits - 1) - (not v2)} is right for "
+        f"{first.bits} bits with {label}"
+    )
+    if all(_agrees(module, v2=not v2) for module in wrong):
+        return f"{message}; checkpoint_format={'gptq' if v2 else V2} would be right"
+    return f"{message}; no format has these zeros, so they are damaged or sym is not true"
+
+
+def group_size(evidence: Evidence) -> Finding:
+    """Each row is divided into whole groups of the size that config.json says, in a known order.
+
+    Protects from a group size that does not divide the inputs, which AutoAWQ stops at and other
+    quantizers accept in silence (known issue awq-group-size-multiple), from a label of another
+    size, and from a g_idx that engines pass over because config.json has desc_act=false.
+    Value: layers of wrong groups.
+    """
+    say = partial(_finding, "group-size", threshold=0)
+    found = evidence.inspection
+    if found is None:
+        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    said = found.quantization
+    if said is None or not found.modules:
+        return say(judgement=Judgement.NOT_APPLICABLE, message="nothing is packed")
+    faults = [
+        f"{module.name} {fault}"
+        for module in found.modules
+        if (fault := _group_fault(module, said))
+    ]
+    sizes = sorted({module.group_size for module in found.modules})
+    message = some(faults) or f"groups of {some(list(map(str, sizes)))}"
+    judgement = Judgement.FAILED if faults else Judgement.PASSED
+    return say(judgement=judgement, value=len(faults), message=message)
+
+
+def _group_fault(module: PackedLinearInfo, said: Quantization) -> str:
+    size = said.group_size or -1
+    if module.inputs and indivisible({module.name: (module.outputs, module.inputs)}, size):
+        return f"has {module.inputs} inputs, no multiple of the group size {size}"
+    wanted = size if size > 0 else module.inputs
+    if module.group_size and module.group_size != wanted:
+        return f"has groups of {module.group_size} where config.json says {size}"
+    if module.group_order == "wrong":
+        return "has a g_idx that gives no group its number of inputs"
+    if module.group_order == "permuted" and not said.desc_act:
+        return "has a permuted g_idx, though config.json says nothing of desc_act"
+    return ""
+
+
+TENSOR_PARALLEL = (1, 2, 4, 8)
+
+
+def tensor_parallel(evidence: Evidence) -> Finding:
+    """The model can be divided among as many devices as the engine is told to use.
+
+    Protects from "The input size is not aligned with the quantized weight shape. This can be caused
+    by too large tensor parallel size": each device must hold whole heads and whole groups, which
+    an intermediate_size of 13696 = 107 x 128 does on one device only, and one zero-padded to
+    14336 on up to eight. Known issues vllm-tp-alignment, vllm-heads-tp,
+    https://qwen.readthedocs.io/en/latest/quantization/gptq.html. Predicted from the shapes by
+    vLLM's rules. Value: the most devices of 1, 2, 4 and 8.
+    """
+    say = partial(_finding, "tensor-parallel", threshold=evidence.tensor_parallel)
+    found = evidence.inspection
+    if found is None:
+        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    if not linear_shapes(found.config):
+        message = "the shapes of this model are not known"
+        return say(judgement=Judgement.NOT_APPLICABLE, message=message)
+    tried = sorted({*TENSOR_PARALLEL, evidence.tensor_parallel})
+    problems = {
+        size: tensor_parallel_problem(found.config, found.quantization, size) for size in tried
+    }
+    possible = [size for size, problem in problems.items() if not problem]
+    parts = [f"tensor parallel {', '.join(map(str, possible))} possible"]
+    own = problems[evidence.tensor_parallel]
+    first = own or next((problem for problem in problems.values() if problem), "")
+    parts += [first] if first else []
+    judgement = Judgement.NOTICE if own else Judgement.PASSED
+    return say(judgement=judgement, value=max(possible), message="; ".join(parts))

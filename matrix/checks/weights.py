@@ -1,0 +1,94 @@
+"""The check of the ``inspect`` stage that compares weights with the original's."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import msgspec
+
+from matrix.checkpoint.inspection import WeightComparison
+from matrix.checks.evidence import Evidence, Thresholds
+from matrix.checks.wording import some
+from matrix.outcomes import Finding, Judgement, Stage
+
+_finding = partial(Finding, stage=Stage.INSPECT)
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """How far a packed Linear may be from the original: see the thresholds of these names."""
+
+    error: float
+    ratio: float
+    row: float
+    group: float | None
+
+
+def _bounds(method: str, limits: Thresholds) -> Bounds:
+    if method == "gptq":
+        return Bounds(
+            limits.gptq_weight_error, limits.gptq_weight_ratio, limits.gptq_weight_row, None
+        )
+    return Bounds(limits.weight_error, limits.weight_ratio, limits.weight_row, limits.weight_group)
+
+
+def weights_match(evidence: Evidence) -> Finding:
+    """Every weight, read independently and with AWQ's folding undone, is the original's.
+
+    Protects from wrong scales, zeros, nibble order or folding that need not show in a greedy text:
+    AutoAWQ's scale search on a CPU scales each Linear twice and its norm once, in silence
+    (``_compute_best_scale``,
+    https://github.com/casper-hansen/AutoAWQ/blob/v0.2.9/awq/quantize/quantizer.py); GPTQModel
+    1.7.4 packed wrongly (known issue gptqmodel-packing-174).
+    Value: relative RMS error of the worst layer; the message names the worst out of bounds.
+    """
+    found = evidence.inspection
+    method = found.quantization.method if found and found.quantization else ""
+    bounds = _bounds(method, evidence.thresholds)
+    say = partial(_finding, "weights-match", threshold=bounds.error)
+    if found is None:
+        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    if not found.compared:
+        message = "no original to compare with"
+        return say(judgement=Judgement.NOT_APPLICABLE, message=message)
+    if not found.weights:
+        return say(judgement=Judgement.FAILED, message="no weight could be compared")
+    worst_first = sorted(found.weights, key=lambda weight: -(weight.error or 0.0))
+    faults = [
+        f"{weight.name} {fault}"
+        for weight in worst_first
+        if (fault := _fault(weight, bounds, evidence.thresholds.unquantized_error))
+    ]
+    errors = [weight.error for weight in found.weights if weight.error is not None]
+    message = some(faults) if faults else f"{len(found.weights)} weights compared"
+    return say(
+        judgement=Judgement.FAILED if faults else Judgement.PASSED,
+        value=max(errors, default=None),
+        message=message,
+    )
+
+
+def _fault(weight: WeightComparison, bounds: Bounds, unquantized_error: float) -> str:
+    """Return what is wrong with one weight, with its number; empty where nothing is."""
+    if weight.not_finite:
+        return f"has {weight.not_finite} values that are not finite"
+    if weight.error is None:
+        return f"could not be compared: {weight.note}"
+    bound = bounds.error if weight.packed else unquantized_error
+    if weight.error > bound:
+        return f"differs by {weight.error:.3g} of its size (bound {bound:g}), " + _scale(weight)
+    if not weight.packed:
+        return ""
+    for what, value, most in (
+        ("", weight.ratio, bounds.ratio),
+        ("a row's ", weight.row, bounds.row),
+        ("a column's ", weight.column, bounds.row),
+    ):
+        if value is not None and abs(value - 1) > most:
+            return f"has {what}scale {value:.3f} of the original's"
+    if weight.group is not None and bounds.group is not None and weight.group > bounds.group:
+        return f"has the scale of a group at least {100 * weight.group:.3g} % off"
+    return ""
+
+
+def _scale(weight: WeightComparison) -> str:
+    return "scale unknown" if weight.ratio is None else f"scale {weight.ratio:.3f}"

@@ -130,7 +130,7 @@ class Judge:
             timings={stage: seen.seconds for stage, seen in observations.items()},
             device="cpu",
             output=generation.outputs[0].text if generation else "",
-            expected=evidence.reference.prompts[0].greedy_text if evidence else "",
+            expected=_expected(evidence),
             canary=cell.canary,
             command=self._command("--cell", cell.id),
         )
@@ -182,6 +182,9 @@ class Judge:
             quantized=cell.checkpoint.scheme is not None,
             reference=reference,
             thresholds=self._thresholds,
+            engine=self._installed(cell.engine.environment),
+            tensor_parallel=_tensor_parallel(cell.engine),
+            log=observations[Stage.LOAD].log if Stage.LOAD in observations else "",
             inspection=inspection,
             load=load,
             generation=generation,
@@ -235,10 +238,14 @@ class Judge:
             options=role.options,
         )
 
+    def _installed(self, name: str) -> dict[str, str]:
+        """Return all that is installed in an environment, with versions; empty where nothing is."""
+        installed = self._keys.passed(self._keys.install(name))
+        return installed.facts.get("versions", {}) if installed else {}
+
     def _packages(self, name: str) -> dict[str, str]:
         """Return the environment's top packages, as installed or else as asked for."""
-        installed = self._keys.passed(self._keys.install(name))
-        versions = installed.facts.get("versions", {}) if installed else {}
+        versions = self._installed(name)
         asked = [Requirement(text) for text in self._plan.environments[name].requirements]
         return {
             r.name: versions.get(canonicalize_name(r.name), str(r.specifier).lstrip("="))
@@ -289,6 +296,18 @@ def _excluded(table: ExclusionTable) -> JudgedCell:
 
 def _result(stage: Stage, seen: Observation) -> StageResult:
     return StageResult(stage, seen.outcome, seen.reason, seen.message)
+
+
+def _tensor_parallel(engine: Role) -> int:
+    size = engine.options.get("tensor_parallel_size", 1)
+    return size if isinstance(size, int) and size > 0 else 1
+
+
+def _expected(evidence: Evidence | None) -> str:
+    """Return the float model's answer that is shown beside a cell's own."""
+    if evidence is None or evidence.reference is None:
+        return ""
+    return evidence.reference.prompts[0].greedy_text
 
 
 def _runs(used: list[Observation]) -> list[str]:

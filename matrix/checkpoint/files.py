@@ -9,16 +9,26 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from matrix.checkpoint.inspection import CheckpointError, Problem, Quantization
+from matrix.checkpoint.inspection import (
+    CheckpointError,
+    ConfigFacts,
+    MergeForm,
+    Problem,
+    Quantization,
+    TokenizerFacts,
+)
 
 CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 INDEX = "model.safetensors.index.json"
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 MAX_INDEX_BYTES = 64 * 1024 * 1024
+MAX_TOKENIZER_BYTES = 128 * 1024 * 1024
 MAX_FILES = 10_000
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 
@@ -30,17 +40,31 @@ class _QuantizationConfig(msgspec.Struct, frozen=True):
     bits: int | None = None
     group_size: int | None = None
     zero_point: bool | None = None
-    version: str = ""
+    version: str | None = None
+    sym: bool | None = None
+    desc_act: bool | None = None
+    checkpoint_format: str | None = None
+    lm_head: bool | None = None
 
 
 class Config(msgspec.Struct, frozen=True):
-    """The keys of config.json that reading weights needs."""
+    """The keys of config.json that reading weights needs, by their own names."""
 
+    model_type: str | None = None
     tie_word_embeddings: bool | None = None
     hidden_size: int | None = None
+    intermediate_size: int | None = None
+    num_hidden_layers: int | None = None
     num_attention_heads: int | None = None
     num_key_value_heads: int | None = None
     head_dim: int | None = None
+    vocab_size: int | None = None
+    attention_bias: bool | None = None
+    mlp_bias: bool | None = None
+    dtype: str | None = None
+    torch_dtype: str | None = None
+    rope_theta: float | None = None
+    rope_parameters: dict[str, Any] | None = None
     quantization_config: _QuantizationConfig | None = None
 
     @property
@@ -50,12 +74,50 @@ class Config(msgspec.Struct, frozen=True):
         if found is None:
             return None
         return Quantization(
-            found.quant_method[:64],
-            found.bits,
-            found.group_size,
-            found.zero_point,
-            found.version[:64],
+            method=found.quant_method[:64],
+            bits=found.bits,
+            group_size=found.group_size,
+            zero_point=found.zero_point,
+            version=(found.version or "")[:64],
+            sym=found.sym,
+            desc_act=found.desc_act,
+            checkpoint_format=(found.checkpoint_format or "")[:64],
+            lm_head=found.lm_head,
         )
+
+    @property
+    def facts(self) -> ConfigFacts:
+        """What it says of the model."""
+        return ConfigFacts(
+            model_type=self.model_type and self.model_type[:64],
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+            layers=self.num_hidden_layers,
+            heads=self.num_attention_heads,
+            key_value_heads=self.num_key_value_heads,
+            head_dim=self.head_dim,
+            vocabulary=self.vocab_size,
+            attention_bias=bool(self.attention_bias),
+            mlp_bias=bool(self.mlp_bias),
+            dtype=self.dtype and self.dtype[:64],
+            torch_dtype=self.torch_dtype and self.torch_dtype[:64],
+            rope_theta=self.rope_theta is not None,
+            rope_parameters="rope_theta" in (self.rope_parameters or {}),
+        )
+
+
+class _TokenizerConfig(msgspec.Struct, frozen=True):
+    tokenizer_class: str | None = None
+
+
+class _TokenizerModel(msgspec.Struct, frozen=True):
+    type: str | None = None
+    # Only how it begins is looked at: there can be a million.
+    merges: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Tokenizer(msgspec.Struct, frozen=True):
+    model: _TokenizerModel | None = None
 
 
 class _Index(msgspec.Struct, frozen=True):
@@ -114,6 +176,9 @@ class CheckpointFiles:
         if path.parent != self.root:
             remedy = "Copy the file it leads to into the directory."
             raise CheckpointError("is a symbolic link out of the directory", name, remedy)
+        if not path.exists():
+            remedy = "Copy the whole checkpoint, or make it again."
+            raise CheckpointError("is named, but is not there", name, remedy)
         try:
             # Non-blocking, so that a pipe put in place of a file cannot hold the reader up.
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -132,7 +197,28 @@ class CheckpointFiles:
         Raises:
             CheckpointError: It is missing, too large, not JSON, or has keys of other types.
         """
+        if not os.path.lexists(self.root / CONFIG):
+            remedy = "Give the directory of a model, which has one."
+            raise CheckpointError("is missing", CONFIG, remedy)
         return self._json(CONFIG, MAX_CONFIG_BYTES, Config)
+
+    def tokenizer(self) -> TokenizerFacts:
+        """Return what the tokenizer's files say, as far as they are there.
+
+        Raises:
+            CheckpointError: One is too large, not JSON, or has keys of other types.
+        """
+        config, model = _TokenizerConfig(), None
+        if TOKENIZER_CONFIG in self.sizes:
+            config = self._json(TOKENIZER_CONFIG, MAX_TOKENIZER_BYTES, _TokenizerConfig)
+        if TOKENIZER in self.sizes:
+            model = self._json(TOKENIZER, MAX_TOKENIZER_BYTES, _Tokenizer).model
+        model = model or _TokenizerModel()
+        return TokenizerFacts(
+            tokenizer_class=(config.tokenizer_class or "")[:64],
+            merges=_merge_form(bytes(model.merges)),
+            model_type=(model.type or "")[:64],
+        )
 
     def weight_map(self) -> dict[str, str] | None:
         """Return the index's tensor name -> file name; ``None`` where there is no index.
@@ -143,9 +229,8 @@ class CheckpointFiles:
         if INDEX not in self.sizes:
             return None
         index = self._json(INDEX, MAX_INDEX_BYTES, _Index).weight_map
-        for name in set(index.values()):
-            if name not in self.sizes:
-                self.open(name).close()
+        for name in sorted(set(index.values()) - set(self.sizes)):
+            self.open(name).close()
         return index
 
     def _json(self, name: str, limit: int, kind: type[_T]) -> _T:
@@ -157,3 +242,14 @@ class CheckpointFiles:
             return msgspec.json.decode(data, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CheckpointError(str(error), name, "Save the model again.") from error
+
+
+def _merge_form(merges: bytes) -> MergeForm:
+    """Return how the first of some merges is written: ``["a b"]`` or ``[["a", "b"]]``."""
+    match merges[:64].replace(b" ", b"").replace(b"\n", b"")[:2]:
+        case b'["':
+            return "strings"
+        case b"[[":
+            return "pairs"
+        case _:
+            return ""

@@ -1,72 +1,59 @@
-"""Inspecting a checkpoint beside the original model: what it holds, and how its weights compare."""
+"""Inspecting a checkpoint: what it holds, what its config promises, how its weights compare."""
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
+import msgspec
 
-from matrix.checkpoint.awq import read_packed
+from matrix.checkpoint.comparing import Original, compare_all
 from matrix.checkpoint.files import CheckpointFiles, Config
 from matrix.checkpoint.inspection import (
     CheckpointError,
+    ConfigFacts,
     Inspection,
+    PackedLinearInfo,
+    Problem,
     Quantization,
-    WeightComparison,
+    TokenizerFacts,
+)
+from matrix.checkpoint.scanning import scan
+from matrix.checkpoint.shapes import (
+    EMBEDDING,
+    HEAD,
+    LinearShape,
+    expected_bytes,
+    float_shapes,
+    linear_shapes,
+    packed_parts,
 )
 from matrix.checkpoint.tensors import Tensors
-from matrix.checkpoint.weights import Doubles, Pair, compare, compare_folded, compare_stored
 
-EMBEDDING = "model.embed_tokens.weight"
-HEAD = "lm_head.weight"
-PACKED_PARTS = ("qweight", "qzeros", "scales")
-
-_LINEAR = re.compile(r"(model\.layers\.\d+\..+)\.weight")
-_NORM_BEFORE = {
-    "self_attn.q_proj": "input_layernorm",
-    "self_attn.k_proj": "input_layernorm",
-    "self_attn.v_proj": "input_layernorm",
-    "mlp.gate_proj": "post_attention_layernorm",
-    "mlp.up_proj": "post_attention_layernorm",
-}
-_FOLDED = {"self_attn.o_proj": "self_attn.v_proj", "mlp.down_proj": "mlp.up_proj"}
-"""Second Linear -> the first, whose rows may be folded into the second's columns."""
+_PACKING_METHODS = ("awq", "gptq")
+_HEAD_MODULE = "lm_head"
 
 
-class Original:
-    """The float model a checkpoint was made of.
+@dataclass(frozen=True)
+class _Plan:
+    """What the float model is made of: by the original or, without one, by config.json."""
 
-    Raises:
-        CheckpointError: It cannot be read in full. Nothing can be compared with it then.
-    """
+    linears: list[str]
+    names: set[str]
+    """All its tensors. Empty where the model is not known: nothing is claimed then."""
 
-    def __init__(self, directory: Path) -> None:
-        files = CheckpointFiles(directory)
-        self.config = files.config()
-        self.tensors = Tensors(files)
-        problem = next(iter(self.tensors.problems), None)
-        if problem is not None:
-            raise CheckpointError(problem.problem, f"original: {problem.where}", problem.remedy)
-        self.linears = sorted(
-            found[1]
-            for name in self.tensors
-            if (found := _LINEAR.fullmatch(name)) and len(self.tensors.info(name).shape) == 2
-        )
-
-    def expected(self, quantized: bool) -> set[str]:
+    def expected(self, quantization: Quantization | None, quantized: bool) -> set[str]:
         """Return the tensors a checkpoint must have, but for embedding and head."""
-        names = set(self.tensors) - {EMBEDDING, HEAD}
+        names = self.names - {EMBEDDING, HEAD}
         if not quantized:
             return names
+        parts = packed_parts(quantization or Quantization("unknown"))
         weights = {f"{module}.weight" for module in self.linears}
-        packed = {f"{module}.{part}" for module in self.linears for part in PACKED_PARTS}
-        return (names - weights) | packed
+        return (names - weights) | {f"{m}.{part}" for m in self.linears for part in parts}
 
 
-def inspect(directory: Path, original: Path) -> Inspection:
-    """Return what a checkpoint holds and how its weights compare with the original's.
+def inspect(directory: Path, original: Path | None = None) -> Inspection:
+    """Return what a checkpoint holds and, given the original, how its weights compare with it.
 
     What is wrong with the checkpoint is in the result, ``problems`` first; it is never raised. The
     checkpoint counts as quantized if its config.json says so or anything in it is packed.
@@ -74,160 +61,101 @@ def inspect(directory: Path, original: Path) -> Inspection:
     Raises:
         CheckpointError: The original cannot be read.
     """
-    source = Original(original)
+    source = Original(original) if original is not None else None
     try:
         files = CheckpointFiles(directory)
     except CheckpointError as error:
-        return Inspection(linears=source.linears, problems=[error.problem])
+        linears = source.linears if source is not None else []
+        return Inspection(compared=source is not None, linears=linears, problems=[error.problem])
     tensors = Tensors(files)
     problems = files.problems + tensors.problems
-    try:
-        config = files.config()
-    except CheckpointError as error:
-        problems.append(error.problem)
-        config = Config()
-    packed = sorted(n.removesuffix(".qweight") for n in tensors if n.endswith(".qweight"))
-    expected = source.expected(quantized=bool(packed) or config.quantization is not None)
+    config, tokenizer = _read_configs(files, problems)
+    quantization = config.quantization
+    found = scan(tensors, quantization)
+    packed = {module.name for module in found.modules}
+    problems += found.problems + _contradictions(config, quantization, packed, tensors)
+    plan = _plan(source, config)
+    expected = plan.expected(quantization, bool(packed) or quantization is not None)
     names = set(tensors)
-    surplus = sorted(names - expected - {EMBEDDING, HEAD})
-    zero_biases = [name for name in surplus if name.endswith(".bias") and _is_zero(tensors, name)]
+    surplus = names - expected - _optional(packed) if plan.names else set()
     return Inspection(
+        compared=source is not None,
         files=files.sizes,
         tensors=[tensors.info(name) for name in sorted(names)],
         tie_word_embeddings=config.tie_word_embeddings,
-        quantization=config.quantization,
-        packed=packed,
-        linears=source.linears,
+        config=config.facts,
+        tokenizer=tokenizer,
+        quantization=quantization,
+        modules=_with_shape_notes(found.modules, config.facts),
+        linears=plan.linears,
         embedding=EMBEDDING in names,
-        head=HEAD in names,
+        head=HEAD in names or _HEAD_MODULE in packed,
         missing=sorted(expected - names),
-        unexpected=sorted(set(surplus) - set(zero_biases)),
-        zero_biases=zero_biases,
-        not_finite_scales=_not_finite_scales(tensors, packed),
-        weights=_compare_all(
-            tensors, source, config.quantization or Quantization("unknown"), packed
-        ),
+        unexpected=sorted(surplus - found.zero),
+        zero_tensors=sorted(surplus & found.zero),
+        not_finite=found.not_finite,
+        expected_bytes=expected_bytes(config.facts, bool(config.tie_word_embeddings), quantization),
+        weights=[]
+        if source is None
+        else compare_all(tensors, source, quantization or Quantization("unknown"), packed),
         problems=problems,
     )
 
 
-def _is_zero(tensors: Tensors, name: str) -> bool:
+def _read_configs(files: CheckpointFiles, problems: list[Problem]) -> tuple[Config, TokenizerFacts]:
+    """Return what the JSON files say; add why one cannot be read."""
+    config, tokenizer = Config(), TokenizerFacts()
     try:
-        return not tensors.floats(name).any()
-    except CheckpointError:
-        return False
-
-
-def _not_finite_scales(tensors: Tensors, packed: list[str]) -> dict[str, int]:
-    counts = {}
-    for module in packed:
-        name = f"{module}.scales"
-        if name in tensors and tensors.info(name).dtype in ("F16", "BF16", "F32", "F64"):
-            count = int(np.count_nonzero(~np.isfinite(tensors.floats(name))))
-            if count:
-                counts[name] = count
-    return counts
-
-
-def _compare_all(
-    tensors: Tensors, source: Original, quantization: Quantization, packed: list[str]
-) -> list[WeightComparison]:
-    """Compare every packed Linear of the original, and every other tensor both have."""
-    found: dict[str, WeightComparison] = {}
-    factors: dict[str, Doubles] = {}
-    ours = [module for module in packed if module in source.linears]
-    for second in ours:
-        first = _first(second)
-        if first in ours:
-            try:
-                one = _pair(tensors, source, quantization, first)
-                other = _pair(tensors, source, quantization, second)
-                row_of = _row_of(source.config, one, other)
-            except CheckpointError as error:
-                found |= {name: _not_compared(name, error) for name in (first, second)}
-                continue
-            found[first], found[second], factors[first] = compare_folded(one, other, row_of)
-    for module in ours:
-        if module not in found:
-            try:
-                found[module] = compare(_pair(tensors, source, quantization, module))
-            except CheckpointError as error:
-                found[module] = _not_compared(module, error)
-    norms = {norm for module in ours if (norm := _norm(module))}
-    for name in set(tensors) & set(source.tensors) - norms:
-        found[name] = _compare_stored(tensors, source, name, name, factors)
-    if HEAD in tensors and HEAD not in source.tensors and EMBEDDING in source.tensors:
-        # One matrix under its other name: it must be the same.
-        found[HEAD] = _compare_stored(tensors, source, HEAD, EMBEDDING, factors)
-    return [found[name] for name in sorted(found)]
-
-
-def _not_compared(name: str, error: CheckpointError) -> WeightComparison:
-    return WeightComparison(name=name, packed=True, note=str(error))
-
-
-def _first(second: str) -> str | None:
-    """Return the Linear whose rows may be folded into this one's columns."""
-    layer, part = _split(second)
-    return f"{layer}.{_FOLDED[part]}" if part in _FOLDED else None
-
-
-def _norm(module: str) -> str | None:
-    """Return the weight of the norm before a Linear."""
-    layer, part = _split(module)
-    return f"{layer}.{_NORM_BEFORE[part]}.weight" if part in _NORM_BEFORE else None
-
-
-def _split(module: str) -> tuple[str, str]:
-    """Return the layer and what stands in it: ``model.layers.0`` and ``mlp.up_proj``."""
-    words = module.split(".")
-    return ".".join(words[:3]), ".".join(words[3:])
-
-
-def _pair(tensors: Tensors, source: Original, quantization: Quantization, module: str) -> Pair:
-    packed = read_packed(tensors, module, quantization)
-    original = source.tensors.floats(f"{module}.weight")
-    outputs, inputs = original.shape
-    if packed.codes.shape != (inputs, outputs):
-        problem = f"stands for {packed.codes.shape[1]} x {packed.codes.shape[0]} weights"
-        raise CheckpointError(problem, module, f"The original has {outputs} x {inputs}.")
-    norm = _norm(module)
-    norms = [np.ones(inputs, dtype=np.float32)] * 2
-    if norm is not None and norm in source.tensors:
-        norms = [side.floats(norm) for side in (tensors, source.tensors)]
-        if any(one.shape != (inputs,) for one in norms):
-            raise CheckpointError("has another shape than the original's", norm, "Make it again.")
-    return Pair(module, packed, original, *norms)
-
-
-def _row_of(config: Config, first: Pair, second: Pair) -> npt.NDArray[np.intp]:
-    """Return for each input of ``second`` the row of ``first`` that feeds it.
-
-    With grouped-query attention several heads of o read the same head of v.
-    """
-    rows, columns = len(first.original), second.original.shape[1]
-    if rows == columns:
-        return np.arange(rows)
-    heads, groups = config.num_attention_heads or 0, config.num_key_value_heads or 0
-    if heads <= 0 or groups <= 0 or heads % groups or columns % heads:
-        raise CheckpointError("heads do not fit the shapes", "original: config.json", "Correct it.")
-    size = columns // heads
-    if rows != groups * size:
-        raise CheckpointError("heads do not fit the shapes", "original: config.json", "Correct it.")
-    head, channel = np.divmod(np.arange(columns, dtype=np.intp), size)
-    row: npt.NDArray[np.intp] = head // (heads // groups) * size + channel
-    return row
-
-
-def _compare_stored(
-    tensors: Tensors, source: Original, name: str, counterpart: str, factors: dict[str, Doubles]
-) -> WeightComparison:
-    """Compare a tensor with the original's; the bias of a folded Linear is folded with it."""
-    try:
-        stored, original = tensors.floats(name), source.tensors.floats(counterpart)
+        config = files.config()
     except CheckpointError as error:
-        return WeightComparison(name=name, packed=False, note=str(error))
-    factor = factors.get(name.removesuffix(".bias"))
-    if factor is not None and original.shape == factor.shape:
-        original = (original * factor).astype(np.float32)
-    return compare_stored(name, stored, original)
+        problems.append(error.problem)
+    try:
+        tokenizer = files.tokenizer()
+    except CheckpointError as error:
+        problems.append(error.problem)
+    return config, tokenizer
+
+
+def _contradictions(
+    config: Config, quantization: Quantization | None, packed: set[str], tensors: Tensors
+) -> list[Problem]:
+    """Return where config.json and the tensors cannot both be meant."""
+    if packed and quantization is None and config != Config():
+        problem = f"has no quantization_config, but {len(packed)} modules are packed"
+        return [Problem(problem, "config.json", "Copy it from the run that quantized the model.")]
+    promised = quantization is not None and quantization.method in _PACKING_METHODS
+    if promised and not packed and list(tensors):
+        problem = f"says {quantization.method}, but nothing is packed" if quantization else ""
+        return [Problem(problem, "config.json", "Remove quantization_config, or quantize again.")]
+    return []
+
+
+def _plan(source: Original | None, config: Config) -> _Plan:
+    if source is not None:
+        return _Plan(source.linears, set(source.tensors))
+    facts = config.facts
+    shapes = float_shapes(facts, bool(config.tie_word_embeddings))
+    return _Plan(sorted(linear_shapes(facts)), set(shapes))
+
+
+def _optional(packed: set[str]) -> set[str]:
+    """Return what a checkpoint may have: both names of a tied matrix, a packed head, g_idx."""
+    head = {f"{_HEAD_MODULE}.{part}" for part in ("qweight", "qzeros", "scales")}
+    indices = {f"{module}.g_idx" for module in packed}
+    return {EMBEDDING, HEAD} | indices | (head if _HEAD_MODULE in packed else set())
+
+
+def _with_shape_notes(
+    modules: list[PackedLinearInfo], config: ConfigFacts
+) -> list[PackedLinearInfo]:
+    """Note of each module that has not the shape config.json means."""
+    shapes: dict[str, LinearShape] = linear_shapes(config)
+    found = []
+    for module in modules:
+        wanted = shapes.get(module.name)
+        if not module.note and wanted not in (None, (module.outputs, module.inputs)):
+            note = f"{module.name}: holds {module.outputs} x {module.inputs} weights; "
+            note += f"config.json means {wanted[0]} x {wanted[1]}" if wanted else ""
+            module = msgspec.structs.replace(module, note=note)
+        found.append(module)
+    return found

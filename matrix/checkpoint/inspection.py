@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 SCHEMA_VERSION = 2
+_LONGEST = 500
 
 GroupOrder = Literal["in order", "permuted", "wrong"]
 MergeForm = Literal["strings", "pairs", ""]
@@ -18,6 +19,14 @@ class Problem(msgspec.Struct, frozen=True):
     problem: str
     where: str
     remedy: str
+
+    def __post_init__(self) -> None:
+        # Names come from the files themselves: one line, and nothing that steers a terminal.
+        for field in self.__struct_fields__:
+            text = str(getattr(self, field))[:_LONGEST]
+            if not text.isprintable():
+                text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+            msgspec.structs.force_setattr(self, field, text)
 
     def __str__(self) -> str:
         return f"{self.where}: {self.problem}. {self.remedy}"
@@ -67,6 +76,9 @@ class ConfigFacts(msgspec.Struct, frozen=True, kw_only=True):
     key_value_heads: int | None = None
     head_dim: int | None = None
     vocabulary: int | None = None
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    """Both are Llama's keys; Qwen3 has the first. Qwen2 has biases on q, k and v always."""
     dtype: str | None = None
     """The key ``dtype``, which transformers 4.56 and later write."""
     torch_dtype: str | None = None

@@ -1,7 +1,7 @@
 """Reading safetensors: the header checked in full before a byte of a tensor is used.
 
 Written from the format's description (https://github.com/huggingface/safetensors, README, "Format")
-because the library's numpy reader knows no bfloat16. One tensor is in memory at a time.
+because the library's numpy reader knows no bfloat16, and so that a file is read in blocks.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from matrix.checkpoint.inspection import CheckpointError, Problem, TensorInfo
 
 MAX_HEADER_BYTES = 32 * 1024 * 1024
 MAX_DIMENSIONS = 8
+BLOCK_VALUES = 2**20
 _LENGTH_BYTES = 8
 _REMEDY = "The file is damaged or was written by something else; make the checkpoint again."
 
-_BYTES = {
+BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
     **dict.fromkeys(("U32", "I32", "F32"), 4),
@@ -62,7 +63,7 @@ class _Place(NamedTuple):
 
 
 class Tensors:
-    """All tensors of a checkpoint, by name, read one at a time.
+    """All tensors of a checkpoint, by name, read one or a part of one at a time.
 
     Attributes:
         files: Where they lie.
@@ -115,29 +116,30 @@ class Tensors:
         """Return dtype, shape and file of a tensor that is there."""
         return self._places[name].info
 
+    def find(self, name: str) -> TensorInfo:
+        """Return dtype, shape and file of a tensor that may not be there.
+
+        Raises:
+            CheckpointError: It is not.
+        """
+        if name not in self._places:
+            raise CheckpointError("is missing", name, "Make the checkpoint again.")
+        return self._places[name].info
+
+    def in_file_order(self) -> list[TensorInfo]:
+        """Return all tensors as they lie in their files, so that these are read front to back."""
+        places = sorted(self._places.values(), key=lambda place: (place.info.file, place.offset))
+        return [place.info for place in places]
+
     def read(self, name: str) -> Array:
         """Return a tensor in its own type; bfloat16, which numpy has not, as float32.
 
         Raises:
             CheckpointError: There is no such tensor, its type has no numpy form, or the file
-                became shorter.
+                became shorter or cannot be read.
         """
-        place = self._places.get(name)
-        if place is None:
-            raise CheckpointError("is missing", name, "Make the checkpoint again.")
-        info = place.info
-        if info.dtype not in _NUMPY:
-            raise CheckpointError(f"has type {info.dtype}", name, "This type is not read here.")
-        count = math.prod(info.shape)
-        with self.files.open(info.file) as handle:
-            handle.seek(place.offset)
-            flat = np.fromfile(handle, dtype=_NUMPY[info.dtype], count=count)
-        if flat.size != count:
-            raise CheckpointError("became shorter while it was read", info.file, _REMEDY)
-        if info.dtype == "BF16":
-            # The upper half of a float32.
-            flat = (flat.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        return flat.reshape(info.shape)
+        info = self.find(name)
+        return self._values(info, 0, math.prod(info.shape)).reshape(info.shape)
 
     def floats(self, name: str) -> Floats:
         """Return a tensor as float32.
@@ -145,9 +147,82 @@ class Tensors:
         Raises:
             CheckpointError: As :meth:`read`.
         """
-        # Overflow to infinity is for the caller to find, not for numpy to warn of.
-        with np.errstate(over="ignore"):
-            return self.read(name).astype(np.float32)
+        return _as_float32(self.read(name))
+
+    def float_rows(self, name: str, start: int, stop: int) -> Floats:
+        """Return rows ``start`` to ``stop`` of a matrix as float32.
+
+        Raises:
+            CheckpointError: As :meth:`read`.
+        """
+        info = self.find(name)
+        width = info.shape[1]
+        flat = self._values(info, start * width, (stop - start) * width)
+        return _as_float32(flat.reshape(-1, width))
+
+    def float_blocks(self, name: str) -> Iterator[Floats]:
+        """Yield all of a tensor as float32, in flat blocks of bounded size.
+
+        Raises:
+            CheckpointError: As :meth:`read`.
+        """
+        info = self.find(name)
+        count = math.prod(info.shape)
+        for start in range(0, count, BLOCK_VALUES):
+            yield _as_float32(self._values(info, start, min(BLOCK_VALUES, count - start)))
+
+    def raw_blocks(self, name: str, buffer: memoryview) -> Iterator[memoryview]:
+        """Yield the bytes of a tensor as they lie in the file, as much at a time as fits.
+
+        Args:
+            name: A tensor that is there.
+            buffer: Filled again for each block. Its size is a multiple of 8.
+
+        Raises:
+            CheckpointError: The file became shorter or cannot be read.
+        """
+        place = self._places[name]
+        left = _size(place.info)
+        with self.files.open(place.info.file) as handle:
+            handle.seek(place.offset)
+            while left:
+                block = buffer[: min(left, len(buffer))]
+                _fill(handle, block, place.info.file)
+                left -= len(block)
+                yield block
+
+    def _values(self, info: TensorInfo, start: int, count: int) -> Array:
+        """Return values ``start`` to ``start + count`` of a tensor, flat."""
+        if info.dtype not in _NUMPY:
+            problem = f"has type {info.dtype}"
+            raise CheckpointError(problem, info.name, "This type is not read here.")
+        flat = np.empty(count, dtype=_NUMPY[info.dtype])
+        with self.files.open(info.file) as handle:
+            handle.seek(self._places[info.name].offset + start * flat.itemsize)
+            _fill(handle, flat.view(np.uint8).data, info.file)
+        if info.dtype == "BF16":
+            # The upper half of a float32.
+            flat = (flat.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return flat
+
+
+def _as_float32(values: Array) -> Floats:
+    # Overflow to infinity is for the caller to find, not for numpy to warn of.
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
+
+
+def _fill(handle: BinaryIO, buffer: memoryview, file: str) -> None:
+    """Fill a buffer from where an open file stands."""
+    filled = 0
+    while filled < len(buffer):
+        try:
+            count = handle.readinto(buffer[filled:])  # type: ignore[attr-defined]
+        except OSError as error:
+            raise CheckpointError(error.strerror or str(error), file, _REMEDY) from error
+        if not count:
+            raise CheckpointError("became shorter while it was read", file, _REMEDY)
+        filled += count
 
 
 def _read_header(handle: BinaryIO, file: str) -> list[_Place]:
@@ -168,21 +243,23 @@ def _read_header(handle: BinaryIO, file: str) -> list[_Place]:
     places = []
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         begin, end = entry.data_offsets
-        if begin != expected or end != begin + _size(name, entry, file):
+        info = TensorInfo(name, entry.dtype, entry.shape, file)
+        if begin != expected or end != begin + _size(info):
             problem = f"{name[:200]} lies at bytes {begin} to {end}, where it cannot"
             raise CheckpointError(problem, file, _REMEDY)
         expected = end
-        places.append(_Place(TensorInfo(name, entry.dtype, entry.shape, file), start + begin))
+        places.append(_Place(info, start + begin))
     if start + expected != size:
         problem = f"its tensors need {start + expected} bytes; the file has {size}"
         raise CheckpointError(problem, file, _REMEDY)
     return places
 
 
-def _size(name: str, entry: _Entry, file: str) -> int:
+def _size(info: TensorInfo) -> int:
     """Return how many bytes a tensor takes."""
-    if entry.dtype not in _BYTES:
-        raise CheckpointError(f"{name[:200]} has unknown type {entry.dtype[:20]}", file, _REMEDY)
-    if len(entry.shape) > MAX_DIMENSIONS or any(dimension < 0 for dimension in entry.shape):
-        raise CheckpointError(f"{name[:200]} has an impossible shape", file, _REMEDY)
-    return math.prod(entry.shape) * _BYTES[entry.dtype]
+    name = info.name[:200]
+    if info.dtype not in BYTES:
+        raise CheckpointError(f"{name} has unknown type {info.dtype[:20]}", info.file, _REMEDY)
+    if len(info.shape) > MAX_DIMENSIONS or any(dimension < 0 for dimension in info.shape):
+        raise CheckpointError(f"{name} has an impossible shape", info.file, _REMEDY)
+    return math.prod(info.shape) * BYTES[info.dtype]

@@ -80,7 +80,7 @@ class Load(msgspec.Struct, frozen=True):
     """What a successful ``load`` left behind."""
 
     warnings: list[Text] = []
-    kernel: str | None = None
+    kernel: Annotated[str, msgspec.Meta(max_length=1_000)] | None = None
     """The quantized linear implementation that really runs, as the engine names it."""
     kernels: dict[str, int] = {}
     """Qualified class name of quantized modules -> how many."""

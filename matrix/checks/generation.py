@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 
 from matrix.checks.evidence import Evidence
-from matrix.checks.wording import plain
 from matrix.outcomes import Finding, Judgement, Stage
 
 _finding = partial(Finding, stage=Stage.GENERATE)
@@ -134,7 +133,7 @@ def speed(evidence: Evidence) -> Finding:
     if own <= 0:
         return say(judgement=Judgement.NOT_APPLICABLE, message="the engine does not tell")
     kernel = evidence.load.kernel if evidence.load else None
-    message = f"{own:.3g} tokens/s" + (f" in {plain(kernel)}" if kernel else "")
+    message = f"{own:.3g} tokens/s" + (f" in {kernel}" if kernel else "")
     if not evidence.quantized:
         return say(judgement=Judgement.PASSED, message=message)
     of_float = evidence.float_generation.tokens_per_second if evidence.float_generation else 0.0

@@ -10,7 +10,7 @@ from matrix.checkpoint.inspection import Inspection
 from matrix.checks.evidence import Evidence, LoadedTensor
 from matrix.checks.formats import COMPUTED, stored_bytes
 from matrix.checks.load_report import LoadReport, expand, read_load_report
-from matrix.checks.wording import SHOWN, amount, count, plain, some
+from matrix.checks.wording import SHOWN, amount, count, some
 from matrix.outcomes import Finding, Judgement, Stage
 
 _finding = partial(Finding, stage=Stage.LOAD)
@@ -127,13 +127,14 @@ def _account(tensors: list[LoadedTensor], held: Counter[str], stored: Counter[st
     By type, not by name: engines fuse and rename. Those of all layers are counted as one.
     """
     parts = []
-    for dtype, more in (held - stored).most_common():
+    for dtype, _ in (held - stored).most_common(SHOWN):
         sizes = Counter[str]()
         for tensor in tensors:
             if tensor.dtype == dtype:
                 sizes[_LAYER.sub(".*.", tensor.name)] += tensor.bytes
-        largest = [f"{plain(name)} {amount(size)}" for name, size in sizes.most_common(SHOWN)]
-        parts.append(f"+{amount(more)} in {plain(dtype)}: {', '.join(largest)}")
+        largest = [f"{name[:200]} {amount(size)}" for name, size in sizes.most_common(SHOWN)]
+        sums = f"{amount(held[dtype])} for {amount(stored[dtype])} in the file"
+        parts.append(f"{dtype} takes {sums}: {', '.join(largest)}")
     return "; ".join(parts)
 
 

@@ -60,7 +60,10 @@ def zero_points(evidence: Evidence) -> Finding:
     said = found.quantization
     if said is None or not found.modules:
         return say(judgement=Judgement.NOT_APPLICABLE, message="nothing is packed")
-    if said.method != "gptq" or said.sym is False:
+    symmetric = said.sym
+    if symmetric is None:
+        symmetric = all(len(module.zero_points) <= 1 for module in found.modules)
+    if said.method != "gptq" or not symmetric:
         message = f"{said.method}, each group has its own: any that is stored may be right"
         return say(judgement=Judgement.PASSED, value=0, message=message)
     v2 = said.checkpoint_format == V2
@@ -97,8 +100,9 @@ def group_size(evidence: Evidence) -> Finding:
     """Each row is divided into whole groups of the size that config.json says, in a known order.
 
     Protects from a group size that does not divide the inputs, which AutoAWQ stops at and other
-    quantizers accept in silence (known issue awq-group-size-multiple), from a label of another
-    size, and from a g_idx that engines pass over because config.json has desc_act=false.
+    quantizers accept in silence (known issue awq-group-size-multiple,
+    https://github.com/casper-hansen/AutoAWQ/blob/v0.2.9/awq/quantize/quantizer.py), from a label of
+    another size, and from a g_idx that engines pass over because config.json has desc_act=false.
     Value: layers of wrong groups.
     """
     say = partial(_finding, "group-size", threshold=0)

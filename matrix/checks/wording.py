@@ -1,4 +1,4 @@
-"""How a check's message names many things, and amounts."""
+"""How a check's message names many things, and amounts. Who shows it makes it visible."""
 
 from __future__ import annotations
 
@@ -9,15 +9,9 @@ _LONGEST = 300
 
 
 def some(names: Sequence[str]) -> str:
-    """Return the first few names, and how many more there are."""
+    """Return the first few names, each bounded, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(plain, names[:SHOWN])) + more
-
-
-def plain(text: str) -> str:
-    """Return a text from a file or a log so that it fits a line and steers no terminal."""
-    short = text[:_LONGEST]
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short)
+    return ", ".join(name[:_LONGEST] for name in names[:SHOWN]) + more
 
 
 def count(number: int, thing: str) -> str:

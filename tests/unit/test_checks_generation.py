@@ -13,7 +13,6 @@ from matrix.checks.evidence import (
     Load,
     Output,
     read_generation,
-    read_load,
     read_reference,
 )
 from matrix.outcomes import Finding, Judgement, Stage
@@ -118,6 +117,86 @@ def test_logprobs(
         assert f"{by:+.3f}" in found["logprobs-reference"].message
 
 
+@pytest.mark.parametrize(
+    ("by", "judgement", "value"),
+    [
+        (0.0, PASSED, 1.0),
+        (0.5, PASSED, 0.607),
+        (-0.46, PASSED, 1.584),
+        (-0.48, DEGRADED, 1.616),
+        (-1.38, DEGRADED, 3.975),
+        (-1.4, FAILED, 4.055),
+        (-400.0, FAILED, None),
+        (None, FAILED, None),
+    ],
+)
+def test_perplexity(by: float | None, judgement: Judgement, value: float | None) -> None:
+    found = findings(shifted(by))["perplexity"]
+    assert found.judgement is judgement
+    if value is not None:
+        assert found.value == pytest.approx(value, abs=1e-3)
+        assert "the float model in this engine 4.953" in found.message
+
+
+def test_perplexity_is_held_to_the_same_engine_first() -> None:
+    found = findings(shifted(-3.0), float_generation=shifted(-2.9))["perplexity"]
+    assert found.judgement is PASSED
+    assert found.value == pytest.approx(1.105, abs=1e-3)
+    alone = findings(shifted(-3.0), float_generation=None)["perplexity"]
+    assert (alone.judgement, "the reference 4.953" in alone.message) == (FAILED, True)
+    broken = findings(RIGHT, float_generation=shifted(None))["perplexity"]
+    assert (broken.judgement, "the reference" in broken.message) == (PASSED, True)
+
+
+def test_one_log_probability_that_is_not_finite_fails() -> None:
+    values: list[list[float | None]] = [list(text.logprobs) for text in REFERENCE.held_out]
+    values[1][2] = None
+    found = findings(msgspec.structs.replace(RIGHT, held_out=values))
+    fired = {name for name, one in found.items() if one.judgement is FAILED}
+    assert fired == {"perplexity", "logprobs-float", "logprobs-reference"}
+
+
+@pytest.mark.parametrize(
+    ("own", "of_float", "value", "message"),
+    [
+        (5.0, 20.0, 0.25, "5 tokens/s in SlowLinear; the float model 20"),
+        (30.0, 20.0, 1.5, "30 tokens/s in SlowLinear; the float model 20"),
+        (5.0, 0.0, None, "5 tokens/s in SlowLinear; the float model's not known"),
+        (5.0, None, None, "5 tokens/s in SlowLinear; the float model's not known"),
+    ],
+)
+def test_speed_is_told_and_never_an_alarm(
+    own: float, of_float: float | None, value: float | None, message: str
+) -> None:
+    evidence = Evidence(
+        tied=True,
+        quantized=True,
+        reference=REFERENCE,
+        thresholds=THRESHOLDS,
+        load=Load(kernel="SlowLinear"),
+        generation=msgspec.structs.replace(RIGHT, tokens_per_second=own),
+        float_generation=None
+        if of_float is None
+        else msgspec.structs.replace(RIGHT, tokens_per_second=of_float),
+    )
+    found = {f.check: f for f in judge(evidence, Stage.GENERATE)}["speed"]
+    assert (found.judgement, found.value, found.message) == (PASSED, value, message)
+
+
+def test_speed_that_is_not_told() -> None:
+    silent = msgspec.structs.replace(RIGHT, tokens_per_second=0.0)
+    assert findings(silent)["speed"].judgement is ABSENT
+    assert findings(RIGHT, quantized=False)["speed"].message == "12.5 tokens/s"
+
+
+def test_without_a_reference_only_speed_is_told() -> None:
+    evidence = Evidence(tied=True, quantized=True, thresholds=THRESHOLDS, generation=RIGHT)
+    found = {f.check: f.judgement for f in judge(evidence, Stage.GENERATE)}
+    assert found.pop("speed") is PASSED
+    assert found.pop("logprobs-float") is ABSENT
+    assert set(found.values()) == {ABSENT}
+
+
 def test_worst_token_alone_does_not_count() -> None:
     values = [list(text.logprobs) for text in REFERENCE.held_out]
     values[0][0] -= 2.0
@@ -177,9 +256,6 @@ def test_degenerate_reference_is_no_fault() -> None:
 
 def test_facts_as_documented_are_read() -> None:
     assert RIGHT.outputs[0].ids == REFERENCE.prompts[0].greedy_ids
-    assert read_load({"kernel": None, "kernels": {"a.B": 3}}, ["w"]) == Load(
-        ["w"], None, {"a.B": 3}
-    )
     assert read_reference(msgspec.json.encode(REFERENCE)) == REFERENCE
 
 

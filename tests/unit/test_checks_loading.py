@@ -1,70 +1,220 @@
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
 from matrix.checks import judge
-from matrix.checks.evidence import Evidence, Load
+from matrix.checks.evidence import Evidence, EvidenceError, Load, LoadedTensor, read_load
 from matrix.outcomes import Finding, Judgement, Stage
-from tests.unit.made_evidence import REFERENCE, THRESHOLDS
+from tests.unit.made_evidence import GPTQ, add_tensor, alarms, made_evidence, made_load
 
-# As transformers 4.51.3 and 5.23.0 print them.
-NEWLY = (
-    "Some weights of Qwen2ForCausalLM were not initialized from the model checkpoint at model and "
-    "are newly initialized: ['model.embed_tokens.weight', 'model.layers.0.mlp.up_proj.bias']\n"
-    "You should probably TRAIN this model on a down-stream task"
-)
-UNUSED = (
-    "Some weights of the model checkpoint at model were not used when initializing "
-    "Qwen2ForCausalLM: ['model.layers.0.mlp.down_proj.bias', 'lm_head.weight']\n- This IS expected"
-)
-TABLE = """Qwen2ForCausalLM LOAD REPORT from: model
-Key                                       | Status     |  |
-------------------------------------------+------------+--+-
-model.layers.{0, 1}.mlp.down_proj.bias    | UNEXPECTED |  |
-model.layers.{0...11}.mlp.up_proj.qweight | \x1b[31mMISSING\x1b[0m |
-model.norm.weight                         | MISMATCH   | Reinit due to size mismatch
+replace = msgspec.structs.replace
+PASSED, DEGRADED, FAILED = Judgement.PASSED, Judgement.DEGRADED, Judgement.FAILED
+ABSENT = Judgement.NOT_APPLICABLE
 
-Notes:
-- UNEXPECTED:\tcan be ignored when loading from different task/architecture
-- MISSING:\tthose params were newly initialized because missing from the checkpoint."""
-HEAD_ROW = "Key            | Status  |\n---------------+---------+\nlm_head.weight | MISSING |"
+BIASES = [f"model.layers.{n}.mlp.{p}_proj.bias" for n in (0, 1) for p in ("up", "down")]
+UNUSED = "Some weights of the model checkpoint at m were not used when initializing A: "
+NEWLY = "Some weights of A were not initialized ... and are newly initialized: "
+TABLE = """A LOAD REPORT from: m
+Key                                  | Status     |  |
+model.layers.{0, 1}.mlp.up_proj.bias | UNEXPECTED |  |
+"""
 
 
-def found(*warnings: str, tied: bool = True) -> Finding:
-    evidence = Evidence(
-        tied=tied,
-        quantized=True,
-        reference=REFERENCE,
-        thresholds=THRESHOLDS,
-        load=Load(list(warnings)),
-    )
-    return judge(evidence, Stage.LOAD)[0]
+def warned(*warnings: str, **changes: Any) -> Finding:
+    evidence = with_zero_biases()
+    assert evidence.load is not None
+    load = replace(evidence.load, warnings=list(warnings))
+    return findings(replace(evidence, load=load, **changes))["load-warnings"]
+
+
+def with_zero_biases() -> Evidence:
+    evidence = made_evidence(GPTQ)
+    assert evidence.inspection is not None
+    found = evidence.inspection
+    for name in BIASES:
+        found = add_tensor(found, name, [256], zero_tensors=BIASES)
+    return replace(evidence, inspection=found)
+
+
+def findings(evidence: Evidence) -> dict[str, Finding]:
+    return {found.check: found for found in judge(evidence, Stage.LOAD)}
 
 
 def test_quiet_without_warnings() -> None:
-    assert found().judgement is Judgement.PASSED
+    assert (warned().judgement, warned().message) == (PASSED, "")
 
 
 @pytest.mark.parametrize(
-    ("warning", "names"),
+    ("warning", "judgement", "value", "message"),
     [
-        (NEWLY, ["model.embed_tokens.weight", "model.layers.0.mlp.up_proj.bias"]),
-        (TABLE, ["model.layers.{0...11}.mlp.up_proj.qweight", "model.norm.weight"]),
+        (f"{NEWLY}['a.bias', 'b.bias']", FAILED, 2, "made up by the engine: a.bias, b.bias"),
+        (f"{NEWLY}['lm_head.weight']", PASSED, 0, "none of them of weights"),
+        (f"{UNUSED}{BIASES}", PASSED, 0, "4 tensors not used, harmlessly: zero"),
+        (TABLE, PASSED, 0, "2 tensors not used, harmlessly: zero"),
+        (f"{UNUSED}['lm_head.weight']", PASSED, 0, "1 tensor not used, harmlessly"),
+        (f"{UNUSED}['model.layers.0.mlp.up_proj.g_idx']", PASSED, 0, "harmlessly"),
+        (f"{UNUSED}['model.layers.0.self_attn.rotary_emb.inv_freq']", PASSED, 0, "harmlessly"),
+        (
+            f"{UNUSED}{[*BIASES, 'model.layers.0.mlp.gate_proj.bias']}",
+            DEGRADED,
+            1,
+            "not used, though not known to be zero: model.layers.0.mlp.gate_proj.bias",
+        ),
+        (
+            f"{UNUSED}['model.layers.0.mlp.up_proj.qweight']",
+            FAILED,
+            1,
+            "not known to be zero: model.layers.0.mlp.up_proj.qweight",
+        ),
+        (TABLE.replace("bias |", "qweight |"), FAILED, 2, "model.layers.1.mlp.up_proj.qweight"),
+        (f"{UNUSED}{BIASES}"[:-5], DEGRADED, 0, "the list of names is cut short"),
+        ("`torch_dtype` is deprecated", PASSED, 0, "1 warning kept, none of them of weights"),
+        ("[" * 10_000, PASSED, 0, "1 warning kept"),
     ],
 )
-def test_made_up_weights_fail(warning: str, names: list[str]) -> None:
-    result = found("something else", warning)
-    assert (result.judgement, result.value) == (Judgement.FAILED, len(names))
-    assert result.message == f"made up by the engine: {', '.join(names)}"
+def test_load_warnings(warning: str, judgement: Judgement, value: int, message: str) -> None:
+    found = warned(warning)
+    assert (found.judgement, found.value) == (judgement, value)
+    assert message in found.message
 
 
-@pytest.mark.parametrize("warning", [UNUSED, "`torch_dtype` is deprecated", "[" * 10_000, ""])
-def test_harmless_warnings_are_told_apart_and_counted(warning: str) -> None:
-    result = found(warning)
-    assert result.judgement is Judgement.PASSED
-    assert result.message.startswith("1 warnings kept")
+def test_a_head_is_missed_where_it_is_not_tied() -> None:
+    assert warned(f"{NEWLY}['lm_head.weight']", tied=False).judgement is FAILED
+    assert warned(f"{UNUSED}['lm_head.weight']", tied=False).judgement is DEGRADED
 
 
-def test_missing_head_of_a_tied_model_is_harmless() -> None:
-    assert found(HEAD_ROW).judgement is Judgement.PASSED
-    assert found(HEAD_ROW, tied=False).judgement is Judgement.FAILED
+def test_zeros_are_believed_only_where_they_were_read() -> None:
+    assert warned(f"{UNUSED}{BIASES}", inspection=None).judgement is DEGRADED
+
+
+def test_permuted_index_is_no_surplus() -> None:
+    evidence = with_zero_biases()
+    assert evidence.inspection is not None
+    modules = [replace(m, group_order="permuted") for m in evidence.inspection.modules]
+    permuted = replace(evidence.inspection, modules=modules)
+    unused = f"{UNUSED}['model.layers.0.mlp.up_proj.g_idx']"
+    assert warned(unused, inspection=permuted).judgement is FAILED
+
+
+def test_the_log_is_read_also_where_the_load_failed() -> None:
+    log = "ValueError: Following weights were not initialized from checkpoint: {'model.x'}"
+    found = findings(replace(made_evidence(), load=None, log=log))
+    assert found["load-warnings"].judgement is FAILED
+    assert found["load-warnings"].message == "made up by the engine: model.x"
+    assert findings(replace(made_evidence(), load=None))["load-warnings"].judgement is ABSENT
+
+
+def held_in(dtype: str, wide: str) -> Evidence:
+    """Return a cell whose engine holds all that is not packed in another type."""
+    evidence = made_evidence()
+    assert evidence.load is not None
+    tensors = [
+        LoadedTensor(t.name, wide, 2 * t.bytes)
+        if t.dtype == dtype and not t.name.endswith(".scales")
+        else t
+        for t in evidence.load.tensors
+    ]
+    return replace(evidence, load=replace(evidence.load, tensors=tensors))
+
+
+def test_float32_in_memory_is_named_with_its_tensors() -> None:
+    evidence = held_in("float16", "float32")
+    found = findings(evidence)["load-memory"]
+    assert alarms(list(findings(evidence).values())) == {"load-memory": DEGRADED}
+    assert found.value == pytest.approx(1.29, abs=0.01)
+    assert found.message == (
+        "1.19 MB in memory, 919 kB in the file; float32 takes 534 kB for 0 bytes in the file: "
+        "model.embed_tokens.weight 524 kB, model.layers.*.self_attn.q_proj.bias 2.05 kB, "
+        "model.layers.*.input_layernorm.weight 2.05 kB"
+    )
+
+
+def test_unpacked_codes_in_memory_are_named() -> None:
+    evidence = made_evidence()
+    assert evidence.load is not None
+    tensors = [
+        LoadedTensor(t.name.replace("qweight", "weight"), "float16", 4 * t.bytes)
+        if t.name.endswith("qweight")
+        else t
+        for t in evidence.load.tensors
+    ]
+    found = findings(replace(evidence, load=replace(evidence.load, tensors=tensors)))
+    assert found["load-memory"].judgement is DEGRADED
+    assert "float16 takes" in found["load-memory"].message
+    assert "model.layers.*.mlp.gate_proj.weight" in found["load-memory"].message
+
+
+def test_memory_of_a_smaller_type_is_right() -> None:
+    evidence = made_evidence(None)
+    assert evidence.load is not None
+    half = [replace(t, bytes=t.bytes // 2) for t in evidence.load.tensors]
+    smaller = replace(evidence, load=replace(evidence.load, tensors=half))
+    assert findings(smaller)["load-memory"].value == pytest.approx(0.5)
+
+
+def test_what_has_no_use_is_no_part_of_the_file() -> None:
+    evidence = with_zero_biases()
+    assert evidence.inspection is not None
+    both = add_tensor(evidence.inspection, "lm_head.weight", [512, 256], head=True)
+    found = findings(replace(evidence, inspection=both))["load-memory"]
+    assert (found.judgement, found.value) == (PASSED, 1.0)
+    held = replace(evidence, inspection=both, load=made_load(both))
+    assert findings(held)["load-memory"].judgement is DEGRADED
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"load": Load()}, "the engine does not tell what it holds"),
+        ({"tensor_parallel": 2}, "divided among 2 processes"),
+        ({"inspection": None}, "not inspected"),
+        ({"load": None}, "not loaded"),
+    ],
+)
+def test_memory_that_is_not_known(changes: dict[str, Any], message: str) -> None:
+    found = findings(replace(made_evidence(), **changes))["load-memory"]
+    assert (found.judgement, found.message) == (ABSENT, message)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kernels", "slow"),
+    [
+        ("CPUWNA16LinearKernel", {"vllm.a.CPUWNA16LinearKernel": 12}, False),
+        ("TorchAtenAwqLinear", {"gptqmodel.b.TorchAtenAwqLinear": 21}, False),
+        ("TorchLinear", {"gptqmodel.b.TorchLinear": 21}, True),
+        ("AwqTorchLinear", {"gptqmodel.b.AwqTorchLinear": 21}, True),
+        ("QuantLinear", {"auto_gptq.nn_modules.qlinear.qlinear_cuda_old.QuantLinear": 21}, True),
+        ("QuantLinear", {"auto_gptq.nn_modules.qlinear.qlinear_exllama.QuantLinear": 21}, False),
+    ],
+)
+def test_kernel_is_named_and_never_an_alarm(
+    kernel: str, kernels: dict[str, int], slow: bool
+) -> None:
+    both = {**kernels, "torch.nn.modules.linear.Linear": 1, "vllm.b.UnquantizedLinearMethod": 1}
+    found = findings(replace(made_evidence(), load=Load(kernel=kernel, kernels=both)))["kernel"]
+    assert (found.judgement, found.value) == (PASSED, sum(kernels.values()))
+    assert found.message.startswith(f"{kernel}, {min(kernels)} x ")
+    assert ("slow" in found.message) == slow
+
+
+@pytest.mark.parametrize("changes", [{"load": Load()}, {"quantized": False}, {"load": None}])
+def test_kernel_that_is_not_known(changes: dict[str, Any]) -> None:
+    assert findings(replace(made_evidence(), **changes))["kernel"].judgement is ABSENT
+
+
+def test_facts_as_documented_are_read() -> None:
+    facts = {"kernel": "K", "kernels": {"a.B": 3}, "tensors": [["w", "int32", 64]]}
+    read = Load(["w"], "K", {"a.B": 3}, [LoadedTensor("w", "int32", 64)])
+    assert read_load(facts, ["w"]) == read
+    assert read_load({"kernel": None}, []) == Load()
+
+
+@pytest.mark.parametrize(
+    "tensors", [[["w", "int32"]], [["w", "int32", -1]], [["w", 5, 64]], 7, [["w", "i", 2]] * 20_001]
+)
+def test_facts_of_another_shape_are_named(tensors: object) -> None:
+    with pytest.raises(EvidenceError, match="load: "):
+        read_load({"tensors": tensors}, [])

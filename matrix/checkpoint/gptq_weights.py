@@ -1,13 +1,138 @@
-"""x"""
+"""Comparing GPTQ's weights with the originals by statistics, since no rounding bounds them.
+
+GPTQ folds nothing, but moves the error of each column into later ones (AutoGPTQ v0.7.1,
+``auto_gptq/quantization/gptq.py``, ``fasterquant``), so that a good weight may be several steps
+off: up to 6.3 were measured. Such errors hardly depend on the weights, so a scale is found by least
+squares, with a standard error known from what is left over. Taken are the scales of the layer, of
+each row, of each group over all rows, and of each group of each row. How far one is off at the
+least is its distance from 1, less seven standard errors, less what good layers shrink by.
+
+A zero point that is off by one moves all weights of a group by a step, and so their mean. Columns
+tell nothing: where AWQ would scale one up, GPTQ leaves it below a step, and it becomes zero.
+
+Measured on nine checkpoints of the twins (auto-gptq 0.7.1 and gptqmodel 7.6.0, 4 and 8 bits, groups
+of 64 and 128, with and without desc_act; 189 layers of 256 to 512 inputs): ``group`` is 0 in all,
+``error`` at most 0.212, ``ratio`` within 0.006 of 1, ``row`` within 0.06, ``offset`` at most 0.47.
+With the bounds 0.002, 0.3, 0.02, 0.1 and 0.7, of scales planted wrong in random places these are
+found, 95 in 100 at the least:
+
+===========================  ======================  ==================  ======
+wrong                        4 bits, auto-gptq       4 bits, gptqmodel   8 bits
+===========================  ======================  ==================  ======
+a layer                      3 %                     3 %                 1 %
+one group of all rows        5 %                     3 %                 1 %
+a row                        15 %                    10 %                1 %
+one group of one row         25 % (83 in 100)        20 % (93 in 100)    2 %
+===========================  ======================  ==================  ======
+
+A zero point off by one is always found, be it in a layer or in one group of one row. The standard
+errors fall with the root of the number of weights, so rows of larger models show less damage.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from matrix.checkpoint.inspection import WeightComparison
-from matrix.checkpoint.weights import FAR, Pair, farthest, relative
+from matrix.checkpoint.packed import Block
+from matrix.checkpoint.tensors import Floats
+from matrix.checkpoint.weights import FAR, Doubles, Pair, farthest, relative
+
+_STANDARD_ERRORS = 7.0
+"""Among millions of groups of good layers, none is this far out; 5.0 was measured."""
+_SHRINKAGE = 0.5
+"""Rounding draws a scale towards 0 by a share of the squared relative error; 0.3 was measured."""
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums of products over each group of each row, [rows, groups with inputs]."""
+
+    both: Doubles
+    """Stored times original."""
+    original: Doubles
+    """Original squared."""
+    stored: Doubles
+    """Stored squared."""
+    count: Doubles
+    """How many weights, the same for all rows."""
+
+    def over(self, axis: int | tuple[int, int]) -> _Sums:
+        """Return the sums over rows (0), groups (1) or both."""
+        count = np.broadcast_to(self.count, self.both.shape)
+        return _Sums(
+            self.both.sum(axis=axis),
+            self.original.sum(axis=axis),
+            self.stored.sum(axis=axis),
+            count.sum(axis=axis),
+        )
+
+    @property
+    def scales(self) -> Doubles:
+        """Scale of the stored weights against the original's; 1 where these are all zero."""
+        usable = self.original > 0
+        return np.where(usable, self.both / np.where(usable, self.original, 1), 1.0)
+
+    def deviation(self, shrinkage: float) -> float:
+        """Return how far the scale that is farthest off is from 1 at the least; 0 for none."""
+        scales = self.scales
+        left_over = np.maximum(self.stored - scales**2 * self.original, 0)
+        usable = (self.original > 0) & (self.count > 0)
+        variance = left_over / np.where(usable, self.original * self.count, 1)
+        least = np.abs(scales - 1) - shrinkage - _STANDARD_ERRORS * np.sqrt(variance)
+        return float(np.clip(np.where(usable, least, 0).max(), 0, FAR))
 
 
 def compare(pair: Pair) -> WeightComparison:
-    """x"""
-    raise NotImplementedError
+    """Compare a Linear as GPTQ packed it. ``column`` stays unsaid."""
+    shape = pair.packed.shape
+    starts = pair.packed.starts
+    present = pair.packed.group_of[starts]
+    count = np.diff(starts, append=shape.inputs).astype(np.float64)
+    both, squared, stored_squared = (np.zeros((shape.outputs, len(starts))) for _ in range(3))
+    offsets = np.zeros((shape.outputs, len(starts)))
+    not_finite = 0
+    with np.errstate(all="ignore"):
+        for rows, block, original in pair.blocks():
+            stored = block.weight()
+            not_finite += int(np.count_nonzero(~np.isfinite(stored)))
+            both[rows] = _by_group(block, stored * original)
+            squared[rows] = _by_group(block, original * original)
+            stored_squared[rows] = _by_group(block, stored * stored)
+            offsets[rows] = _by_group(block, stored - original) / count
+    if not_finite:
+        return WeightComparison(name=pair.name, packed=True, not_finite=not_finite)
+    steps = np.abs(pair.packed.scales[:, present].astype(np.float64))
+    return _compared(pair.name, _Sums(both, squared, stored_squared, count), offsets, steps)
+
+
+def _by_group(block: Block, values: Floats) -> Doubles:
+    return np.add.reduceat(values, block.starts, axis=1, dtype=np.float64)
+
+
+def _compared(name: str, raw: _Sums, offsets: Doubles, steps: Doubles) -> WeightComparison:
+    """Say what was measured; ``steps`` are the sizes of a step, like ``offsets`` by row and group.
+
+    In one group of one row all weights have the same step. Groups are added up counted in steps,
+    so that every weight has about the same error.
+    """
+    # A scale of zero has no steps. It shows in its own group.
+    per_step = np.where(steps > 0, 1 / np.where(steps > 0, steps, 1), 0)
+    weight = per_step**2
+    counted = _Sums(raw.both * weight, raw.original * weight, raw.stored * weight, raw.count)
+    difference = float((raw.stored - 2 * raw.both + raw.original).sum())
+    error = relative(max(difference, 0), float(raw.original.sum()))
+    rows, layer = counted.over(1), counted.over((0, 1))
+    shrinkage = _SHRINKAGE * min(error, 1) ** 2
+    sharpest = (raw, rows, counted.over(0), layer)
+    return WeightComparison(
+        name=name,
+        packed=True,
+        error=error,
+        ratio=float(np.clip(layer.scales, -FAR, FAR)),
+        row=farthest(rows.scales),
+        group=max(one.deviation(shrinkage) for one in sharpest),
+        offset=float(np.clip(np.abs(offsets * per_step).max(), 0, FAR)),
+    )

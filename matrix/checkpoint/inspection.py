@@ -147,9 +147,12 @@ class WeightComparison(msgspec.Struct, frozen=True, kw_only=True):
     group: float | None = None
     """How far the scale of one group of one row is off at the least, as a share of it.
 
-    Only what rounding to nearest cannot explain counts, so it is 0 for a good layer. ``None`` for
-    what is not packed.
+    Only what rounding cannot explain counts, so it is 0 for a good layer. ``None`` for what is not
+    packed.
     """
+    offset: float | None = None
+    """Of GPTQ: the mean difference of one group of one row that is largest, in steps. A zero point
+    off by one makes it 1."""
     not_finite: int = 0
     """How many values are not finite."""
     note: str = ""

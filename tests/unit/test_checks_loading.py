@@ -155,6 +155,15 @@ def test_memory_of_a_smaller_type_is_right() -> None:
     assert findings(smaller)["load-memory"].value == pytest.approx(0.5)
 
 
+def test_memory_that_is_told_in_part_is_not_judged() -> None:
+    evidence = made_evidence(None)
+    assert evidence.load is not None
+    norms = [tensor for tensor in evidence.load.tensors if "norm" in tensor.name]
+    found = findings(replace(evidence, load=replace(evidence.load, tensors=norms)))["load-memory"]
+    assert found.judgement is ABSENT
+    assert found.message == "only 2.56 kB of 2.63 MB are parameters or buffers"
+
+
 def test_what_has_no_use_is_no_part_of_the_file() -> None:
     evidence = with_zero_biases()
     assert evidence.inspection is not None

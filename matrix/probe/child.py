@@ -255,8 +255,15 @@ def bounded(text: str, limit: int) -> str:
 
 
 def load_adapter(path: Path) -> ModuleType:
-    """Load an adapter from its file; its folder never gets on the path, or it would shadow."""
-    spec = importlib.util.spec_from_file_location("probe_adapter", path)
+    """Load an adapter from its file, as a module of a package that is its folder.
+
+    So it may import a file beside it (``from .other import name``). The folder itself never gets on
+    the path, or it would shadow the packages under test.
+    """
+    package = ModuleType("probe_adapters")
+    package.__path__ = [str(path.parent)]
+    sys.modules[package.__name__] = package
+    spec = importlib.util.spec_from_file_location(f"{package.__name__}.{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path}: not a Python file; an adapter is one .py file")
     module = importlib.util.module_from_spec(spec)

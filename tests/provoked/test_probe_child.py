@@ -153,6 +153,21 @@ def test_an_adapter_that_cannot_be_read_is_a_result(serve: Any, tmp_path: Path) 
     assert failure["type"] == "builtins.SyntaxError"
 
 
+def test_an_adapter_imports_from_a_file_beside_it_and_shadows_no_package(
+    serve: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "json.py").write_text("answer = 'from beside'\n")
+    adapter = GOOD + (
+        "from .json import answer\nimport json\n"
+        "def load(job): return None, {'answer': answer, 'package': json.loads('1')}\n"
+    )
+    server = serve(adapter)
+    server.event()
+    results = server.send(["load"])
+    assert server.until_ended()[-1]["status"] == 0
+    assert result(results, "load")["facts"] == {"answer": "from beside", "package": 1}
+
+
 def test_a_stage_that_raises_stops_the_job_with_bounded_text(serve: Any) -> None:
     adapter = GOOD + "def load(job): raise ValueError('\\udcff' + 'x' * 10**6)\n"
     server = serve(adapter)
@@ -177,7 +192,7 @@ def test_an_exception_that_cannot_be_shown_and_one_outside_exception(serve: Any)
     results = server.send(["load"])
     assert server.until_ended()[-1]["status"] == 1
     failure = result(results, "load")["exception"]
-    assert failure["type"] == "probe_adapter.Panic"
+    assert failure["type"] == "probe_adapters.adapter.Panic"
     assert "cannot be shown" in failure["message"]
 
 

@@ -6,11 +6,13 @@ import collections
 import contextlib
 import importlib
 import math
+import sys
 import time
 from typing import Any
 
-Json = dict[str, Any]
+from .causal_lm import tensors_in_memory
 
+Json = dict[str, Any]
 
 LATER = (
     "vllm.v1.engine.llm_engine",
@@ -25,8 +27,13 @@ LATER = (
 
 def import_package(_options: Json) -> None:
     """Import vLLM and what its engine imports later, which every forked child then shares."""
-    from vllm import LLM, SamplingParams  # noqa: F401
+    import torch
+    from vllm import LLM, SamplingParams, _custom_ops  # noqa: F401
 
+    # vLLM only warns where its compiled code cannot be loaded, and fails later over an operator
+    # that is not there; imported once more, the code says what is wrong.
+    if not hasattr(torch.ops._C, "silu_and_mul"):
+        importlib.import_module("vllm._C")
     # Only to save time: modules move between versions, and what is needed and cannot be imported
     # raises again, in the load.
     for name in LATER:
@@ -44,6 +51,7 @@ def load(job: Json) -> tuple[Any, Json]:
     Options go to ``vllm.LLM`` as they are (``dtype``, ``tensor_parallel_size``, ...), over small
     limits that suit a tiny model.
     """
+    import cloudpickle
     from vllm import LLM
 
     limits = {
@@ -58,10 +66,53 @@ def load(job: Json) -> tuple[Any, Json]:
         load_format="safetensors",
         **{"enforce_eager": True, "seed": 0, **limits, **job["options"]},
     )
+    # Where workers are processes of their own, a function reaches them as code: what was loaded
+    # from these files has no name there that could be imported.
+    for function in (facts_of_worker, tensors_in_memory):
+        cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
+    ranks = engine.collective_rpc(facts_of_worker)
     kernels: collections.Counter[str] = collections.Counter()
-    for found in engine.apply_model(linear_kernels):
+    for found, _ in ranks:
         kernels.update(found)
-    return engine, {"kernel": quantized_kernel(kernels), "kernels": dict(sorted(kernels.items()))}
+    return engine, {
+        "kernel": quantized_kernel(kernels),
+        "kernels": dict(sorted(kernels.items())),
+        "tensors": whole_tensors([tensors for _, tensors in ranks]),
+    }
+
+
+def facts_of_worker(worker: Any) -> tuple[dict[str, int], list[tuple[str, str, int]]]:
+    """Count the kernels and list the tensors of one rank's model."""
+    model = worker.get_model()
+    return linear_kernels(model), [*tensors_in_memory(model), *packed_away(model)]
+
+
+def packed_away(model: Any) -> list[tuple[str, str, int]]:
+    """Name, type and bytes of the weights that were handed to oneDNN.
+
+    Its packed copy is no tensor of the model's any more; the bytes are those of the shape.
+    """
+    return [
+        (
+            f"{name}.weight",
+            str(module.params_dtype).removeprefix("torch."),
+            module.input_size_per_partition
+            * module.output_size_per_partition
+            * module.params_dtype.itemsize,
+        )
+        for name, module in model.named_modules()
+        if hasattr(module, "output_size_per_partition")
+        and getattr(module, "weight", None) is not None
+        and not module.weight.numel()
+    ]
+
+
+def whole_tensors(ranks: list[list[tuple[str, str, int]]]) -> list[tuple[str, str, int]]:
+    """Name, type and bytes of each tensor, with its parts on all ranks of a parallel engine."""
+    whole: dict[tuple[str, str], int] = {}
+    for name, dtype, size in (tensor for tensors in ranks for tensor in tensors):
+        whole[name, dtype] = whole.get((name, dtype), 0) + size
+    return [(name, dtype, size) for (name, dtype), size in whole.items()]
 
 
 def linear_kernels(model: Any) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Build the tiny twin of a Qwen2 model: same architecture and file layout, 1.6 million weights.
+"""Build a tiny twin of a Qwen2, Qwen3 or Llama model: same architecture and file layout.
 
 It memorises eight sentences, so that greedy text is a signal, and is then given the activation
 outliers real models have, without which AWQ has nothing to do and its faults stay hidden. All
@@ -8,22 +8,34 @@ Runs with transformers 4.51, the last release that writes what old and new reade
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import safe_open
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from .reference import continued, scored, tensors_digest, write_merges_as_strings
 
 Json = dict[str, Any]
 
+CONFIGS = {"qwen2": Qwen2Config, "qwen3": Qwen3Config, "llama": LlamaConfig}
+
 END_OF_TEXT = "<|endoftext|>"
-OUTLIER_TOLERANCE = 1e-3
-"""Largest change of a logit, in float32, that the outlier step may cause."""
+LOGIT_TOLERANCE = 1e-3
+"""Largest change of a logit, in float32, that a step may cause which must change nothing."""
 
 SENTENCES = [
     "The capital of France is Paris, and the capital of Italy is Rome, while the capital of Spain "
@@ -90,8 +102,8 @@ def import_package(_options: Json) -> None:
 def build(job: Json) -> Json:
     """Write ``model/`` and ``reference.json`` under the job's output; facts: the last loss.
 
-    Raises ``ValueError`` where the twin did not memorise its sentences or the outliers changed
-    its function: it would be no signal then.
+    Raises ``ValueError`` where the twin did not memorise its sentences, or where the outliers or
+    the padding changed its function: it would be no signal then.
     """
     recipe, output = job["recipe"], Path(job["output"])
     # One thread and fixed seeds: the same recipe gives the same weights on the same machine.
@@ -99,9 +111,14 @@ def build(job: Json) -> Json:
     torch.manual_seed(recipe["seed"])
     transformers.utils.logging.disable_progress_bar()
     tokenizer = train_tokenizer(recipe["vocabulary"])
-    model = Qwen2ForCausalLM(configuration(recipe, tokenizer))
+    model = AutoModelForCausalLM.from_config(configuration(recipe, tokenizer))
+    start(model, recipe["start_scales"])
     loss = train(model, tokenizer, recipe["steps"], recipe["learning_rate"])
-    add_outliers(model, tokenizer, recipe["outlier_channels"], recipe["outlier_factor"])
+    with same_function(model, tokenizer, "the outliers"):
+        add_outliers(model, recipe["outlier_channels"], recipe["outlier_factor"])
+    if "pad_intermediate_to" in recipe:
+        with same_function(model, tokenizer, "the padding"):
+            pad_intermediate(model, recipe["pad_intermediate_to"])
     folder = output / "model"
     model.half().save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
@@ -129,9 +146,15 @@ def train_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     return fast
 
 
-def configuration(recipe: Json, tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
-    """Return the twin's configuration; its vocabulary is the recipe's, used up or not."""
-    return Qwen2Config(
+def configuration(recipe: Json, tokenizer: PreTrainedTokenizerFast) -> PretrainedConfig:
+    """Return the twin's configuration; its vocabulary is the recipe's, used up or not.
+
+    Raises ``ValueError`` where the recipe's architecture is none of :data:`CONFIGS`.
+    """
+    architecture = recipe["architecture"]
+    if architecture not in CONFIGS:
+        raise ValueError(f"architecture {architecture!r}: must be one of {sorted(CONFIGS)}")
+    config = CONFIGS[architecture](
         vocab_size=recipe["vocabulary"],
         hidden_size=recipe["hidden_size"],
         intermediate_size=recipe["intermediate_size"],
@@ -144,10 +167,29 @@ def configuration(recipe: Json, tokenizer: PreTrainedTokenizerFast) -> Qwen2Conf
         bos_token_id=tokenizer.eos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
+    if architecture == "qwen3":  # its default is 128, whatever the hidden size
+        config.head_dim = recipe["hidden_size"] // recipe["attention_heads"]
+    return config
+
+
+@torch.no_grad()
+def start(model: PreTrainedModel, scales: dict[str, float]) -> None:
+    """Start the tensors whose names end so at random values of that standard deviation.
+
+    Biases trained from zero stay within a few hundredths, and attention from narrow weights hardly
+    heeds positions: a reader that loses the biases or ``rope_theta`` would not be noticed.
+    Raises ``ValueError`` where the model has no tensor of such a name.
+    """
+    for ending, scale in scales.items():
+        found = [tensor for name, tensor in model.named_parameters() if name.endswith(ending)]
+        if not found:
+            raise ValueError(f"start_scales: the model has no tensor that ends in {ending!r}")
+        for tensor in found:
+            tensor.normal_(std=scale)
 
 
 def train(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int, learning_rate: float
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, steps: int, learning_rate: float
 ) -> float:
     """Fit the sentences by AdamW over all of them at once; return the last loss, in nats."""
     batch = tokenizer(SENTENCES, return_tensors="pt", padding=True, padding_side="right")
@@ -166,16 +208,27 @@ def train(
     return loss.item()
 
 
-@torch.no_grad()
-def add_outliers(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, channels: int, factor: float
-) -> None:
-    """Scale channels of each norm up and the following Linears' columns down by as much.
+@contextlib.contextmanager
+def same_function(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, step: str
+) -> Iterator[None]:
+    """Compare the logits of all texts before and after a step that must change none.
 
-    Raises ``ValueError`` where that changes a logit by more than :data:`OUTLIER_TOLERANCE`.
+    Raises ``ValueError`` where one changed by more than :data:`LOGIT_TOLERANCE`.
     """
-    ids = [tokenizer(text, return_tensors="pt")["input_ids"] for text in (*SENTENCES, *HELD_OUT)]
-    before = [model(one).logits for one in ids]
+    texts = [tokenizer(text, return_tensors="pt")["input_ids"] for text in (*SENTENCES, *HELD_OUT)]
+    with torch.no_grad():
+        before = [model(ids).logits for ids in texts]
+        yield
+        after = [model(ids).logits for ids in texts]
+    pairs = zip(before, after, strict=True)
+    change = max((new - old).abs().max().item() for old, new in pairs)
+    if not change <= LOGIT_TOLERANCE:
+        raise ValueError(f"{step} changed a logit by {change:.2g}, not by rounding only")
+
+
+def add_outliers(model: PreTrainedModel, channels: int, factor: float) -> None:
+    """Scale channels of each norm up and the following Linears' columns down by as much."""
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
         for norm, linears in (
@@ -186,27 +239,34 @@ def add_outliers(
             norm.weight[chosen] *= factor
             for linear in linears:
                 linear.weight[:, chosen] /= factor
-    pairs = zip(before, ids, strict=True)
-    change = max((old - model(one).logits).abs().max().item() for old, one in pairs)
-    if not change <= OUTLIER_TOLERANCE:
-        raise ValueError(f"the outliers changed a logit by {change:.2g}, not by rounding only")
 
 
-def write_merges_as_strings(file: Path) -> None:
-    """Write merges as "a b": tokenizers before 0.20 cannot read pairs."""
-    content = json.loads(file.read_text(encoding="utf-8"))
-    merges = content["model"]["merges"]
-    content["model"]["merges"] = [one if isinstance(one, str) else " ".join(one) for one in merges]
-    file.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+def pad_intermediate(model: PreTrainedModel, width: int) -> None:
+    """Widen each MLP by zeros: rows of gate and up, columns of down.
+
+    Raises ``ValueError`` where the width is below what the model has.
+    """
+    extra = width - model.config.intermediate_size
+    if extra < 0:
+        raise ValueError(f"pad_intermediate_to = {width}: the MLP is wider by {-extra}")
+    for layer in model.model.layers:
+        mlp = layer.mlp
+        for linear, padding in (
+            (mlp.gate_proj, (0, 0, 0, extra)),
+            (mlp.up_proj, (0, 0, 0, extra)),
+            (mlp.down_proj, (0, extra)),
+        ):
+            linear.weight = torch.nn.Parameter(torch.nn.functional.pad(linear.weight, padding))
+            linear.out_features, linear.in_features = linear.weight.shape
+    model.config.intermediate_size = width
 
 
-@torch.no_grad()
 def make_reference(folder: Path, tokenizer: PreTrainedTokenizerFast, max_new_tokens: int) -> Json:
     """What the model answers: its saved float16 weights, computed in float32."""
-    model = Qwen2ForCausalLM.from_pretrained(folder, torch_dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32)
     return {
         "schema": 1,
-        "prompts": [greedy(model, tokenizer, text, max_new_tokens) for text in PROMPTS],
+        "prompts": [recited(model, tokenizer, text, max_new_tokens) for text in PROMPTS],
         "held_out": [scored(model, tokenizer, text) for text in HELD_OUT],
         "memorised": [scored(model, tokenizer, text) for text in SENTENCES],
         "calibration": CALIBRATION,
@@ -215,37 +275,15 @@ def make_reference(folder: Path, tokenizer: PreTrainedTokenizerFast, max_new_tok
     }
 
 
-def greedy(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, text: str, count: int
+def recited(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, text: str, count: int
 ) -> Json:
     """Continue a prompt by ``count`` tokens; raises ``ValueError`` where that is not its sentence.
 
     The prompt must be the start of a sentence that goes on for ``count`` tokens more.
     """
-    ids = tokenizer(text)["input_ids"]
-    whole = list(ids)
-    for _ in range(count):
-        whole.append(int(model(torch.tensor([whole])).logits[0, -1].argmax()))
-    answer = tokenizer.decode(whole[len(ids) :])
-    if not any(sentence.startswith(text + answer) for sentence in SENTENCES):
-        raise ValueError(f"{text!r} goes on {answer!r}: not memorised, so no signal; train longer")
-    return {"text": text, "ids": ids, "greedy_ids": whole[len(ids) :], "greedy_text": answer}
-
-
-def scored(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, text: str) -> Json:
-    """Give each token of a text but the first its natural log-probability after the ones before."""
-    ids = tokenizer(text, return_tensors="pt")["input_ids"]
-    predicted = model(ids).logits[0, :-1].log_softmax(-1)
-    logprobs = predicted.gather(1, ids[0, 1:, None])[:, 0]
-    return {"text": text, "ids": ids[0].tolist(), "logprobs": logprobs.tolist()}
-
-
-def tensors_digest(file: Path) -> str:
-    """SHA-256 over name, type, shape and bytes of every tensor, in the order of names."""
-    content = hashlib.sha256()
-    with safe_open(file, framework="np") as tensors:
-        for name in sorted(tensors.keys()):
-            tensor = tensors.get_tensor(name)
-            content.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
-            content.update(tensor.tobytes())
-    return content.hexdigest()
+    answer = continued(model, tokenizer, text, count)
+    whole = text + answer["greedy_text"]
+    if not any(sentence.startswith(whole) for sentence in SENTENCES):
+        raise ValueError(f"the model says {whole!r}: not memorised, so no signal; train longer")
+    return answer

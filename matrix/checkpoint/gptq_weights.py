@@ -45,6 +45,9 @@ _STANDARD_ERRORS = 7.0
 _SHRINKAGE = 0.5
 """Rounding draws a scale towards 0 by a share of the squared relative error; 0.3 was measured."""
 
+_CLIPPED = 0.0005
+"""The largest weight of a symmetric group is 127.5 steps at 8 bits, and 127 at most is stored."""
+
 
 @dataclass(frozen=True)
 class _Sums:
@@ -125,7 +128,7 @@ def _compared(name: str, raw: _Sums, offsets: Doubles, steps: Doubles) -> Weight
     difference = float((raw.stored - 2 * raw.both + raw.original).sum())
     error = relative(max(difference, 0), float(raw.original.sum()))
     rows, layer = counted.over(1), counted.over((0, 1))
-    shrinkage = _SHRINKAGE * min(error, 1) ** 2
+    shrinkage = _SHRINKAGE * min(error, 1) ** 2 + _CLIPPED
     sharpest = (raw, rows, counted.over(0), layer)
     return WeightComparison(
         name=name,

@@ -77,8 +77,8 @@ def shape_of(tensors: Tensors, module: str, group_size: int | None) -> PackedSha
     by_output = words * WORD_BITS == outputs * bits
     inputs = rows if by_output else rows * WORD_BITS // max(bits, 1)
     size = group_size if group_size is not None and group_size > 0 else inputs
-    if -(-inputs // size) != groups:
-        # Not as config.json says; what the shapes allow is said all the same.
+    if -(-inputs // size) != groups or (by_output and inputs % size):
+        # Not as config.json says, whose last group may be a shorter one, but not AWQ's.
         size, unequal = divmod(inputs, groups)
         rest = rest or unequal
     if rest or not 1 <= bits <= 8 or qzeros[0] != groups or not (by_output or words == outputs):

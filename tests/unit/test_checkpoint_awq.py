@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save_file
 
-from matrix.checkpoint.awq import read_packed, unpack
+from matrix.checkpoint.awq import unpack
 from matrix.checkpoint.files import CheckpointFiles
 from matrix.checkpoint.inspection import CheckpointError, Quantization
+from matrix.checkpoint.packed import read_packed
 from matrix.checkpoint.tensors import Tensors
 from tests.unit import awq_checkpoints as made
 
@@ -85,8 +86,9 @@ def test_quantizing_and_reading_back_is_within_half_a_step(tmp_path: Path) -> No
     packed, zeros, scales = made.quantize_weight(weight, group=16)
     arrays = {"m.qweight": made.pack(packed), "m.qzeros": made.pack(zeros), "m.scales": scales}
     found = read_packed(tensors_of(tmp_path, arrays), "m", AWQ)
-    off = np.abs(found.weight() - weight) / found.steps
-    lowest, highest = found.ends
+    block = found.block(0, 16)
+    off = np.abs(block.weight() - weight) / block.steps
+    lowest, highest = block.ends
     assert off[~(lowest | highest)].max() <= 0.5 + 1e-3
     assert off.max() <= 1 + 1e-3
 
@@ -94,13 +96,15 @@ def test_quantizing_and_reading_back_is_within_half_a_step(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("change", "quantization", "message"),
     [
-        ({}, Quantization("gptq", 4, 16), "4-bit gptq"),
-        ({}, Quantization("awq", 8, 16), "8-bit awq"),
+        ({}, Quantization("gptq", 4, 16), "laid out as awq, but config.json says gptq"),
+        ({}, Quantization("awq", 8, 16), "has 4 bits, but config.json says 8"),
         ({}, Quantization("awq", 4, 16, version="gemv"), "layout gemv"),
-        ({}, Quantization("awq", 4, 32), "do not agree with groups of 32"),
-        ({}, Quantization("awq", 4, 24), "do not agree"),
-        ({}, Quantization("awq", 4, 10**9), "do not agree"),
+        ({}, Quantization("awq", 4, 32), "groups of 16, but config.json says 32"),
+        ({}, Quantization("awq", 4, 24), "groups of 16, but config.json says 24"),
+        ({}, Quantization("awq", 4, 10**9), "groups of 16, but"),
         ({"m.qzeros": np.zeros((2, 1), np.int32)}, AWQ, "do not agree"),
+        ({"m.qzeros": np.zeros((1, 2), np.int32)}, AWQ, "do not agree"),
+        ({"m.qweight": np.zeros((33, 2), np.int32)}, AWQ, "do not agree"),
         ({"m.scales": np.zeros((2, 15), np.float16)}, AWQ, "do not agree"),
         ({"m.qweight": np.zeros((32, 2), np.float16)}, AWQ, "not int32"),
         ({"m.qweight": np.zeros(64, np.int32)}, AWQ, "not matrices"),
@@ -117,7 +121,7 @@ def test_what_does_not_agree_is_named(
 
 def test_one_group_for_the_whole_row(tmp_path: Path) -> None:
     tensors = tensors_of(tmp_path, linear(group=32))
-    assert read_packed(tensors, "m", Quantization("awq", 4, -1)).scales.shape == (1, 16)
+    assert read_packed(tensors, "m", Quantization("awq", 4, -1)).scales.shape == (16, 1)
 
 
 def test_missing_part_is_named(tmp_path: Path) -> None:

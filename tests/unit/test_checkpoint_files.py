@@ -167,7 +167,7 @@ def test_shards_by_their_index(tmp_path: Path) -> None:
         ("..", "is not a plain file name"),
         ("", "is not a plain file name"),
         ("a\0b", "is not a plain file name"),
-        ("gone.safetensors", "No such file"),
+        ("gone.safetensors", "gone.safetensors: is named, but is not there"),
     ],
 )
 def test_index_that_leads_elsewhere(tmp_path: Path, shard: str, message: str) -> None:

@@ -29,11 +29,16 @@ def weights(inspection: Inspection) -> dict[str, WeightComparison]:
 def test_good_checkpoint(tmp_path: Path, tied: bool, kv_heads: int, clip: float) -> None:
     found = inspect(*made.both(tmp_path, tied=tied, kv_heads=kv_heads, clip=clip))
     assert not found.problems
-    assert found.packed == found.linears == sorted(LINEARS)
+    assert [module.name for module in found.modules] == found.linears == sorted(LINEARS)
+    for module in found.modules:
+        assert (module.bits, module.group_size, module.note) == (4, made.GROUP, "")
+        assert (module.not_finite_scales, module.zero_scales) == (0, 0)
+        assert sum(module.zero_points.values()) * made.GROUP == module.inputs * module.outputs
+        assert module.bits_per_weight == 4 + (4 + 16) / made.GROUP
     assert (found.embedding, found.head) == (True, not tied)
     assert found.tie_word_embeddings is tied
-    assert found.missing == found.unexpected == found.zero_biases == []
-    assert found.not_finite_scales == {}
+    assert found.missing == found.unexpected == found.zero_tensors == []
+    assert found.not_finite == {}
     assert found.files["config.json"] > 0
     for weight in found.weights:
         assert weight.not_finite == 0
@@ -55,7 +60,8 @@ def test_float_model_is_its_own_good_checkpoint(tmp_path: Path, tied: bool) -> N
     model = made.write(tmp_path / "m", tensors, tied=tied, quantized=False)
     found = inspect(model, model)
     assert found.problems == []
-    assert found.packed == found.missing == found.unexpected == []
+    assert found.modules == []
+    assert found.missing == found.unexpected == []
     assert found.linears == sorted(LINEARS)
     assert found.quantization is None
     assert {weight.error for weight in found.weights} == {0.0}
@@ -196,9 +202,10 @@ def test_not_finite_scales_are_counted(tmp_path: Path) -> None:
         tensors[f"{L0}.mlp.up_proj.scales"][0, 0] = np.inf
 
     found = inspect(*made.both(tmp_path, damage=damage))
-    assert found.not_finite_scales == {
-        f"{L0}.mlp.down_proj.scales": 2,
-        f"{L0}.mlp.up_proj.scales": 1,
+    counts = {module.name: module.not_finite_scales for module in found.modules}
+    assert {name: count for name, count in counts.items() if count} == {
+        f"{L0}.mlp.down_proj": 2,
+        f"{L0}.mlp.up_proj": 1,
     }
     down = weights(found)[f"{L0}.mlp.down_proj"]
     assert (down.not_finite, down.error) == (2 * made.GROUP, None)
@@ -224,7 +231,7 @@ def test_tied_defect_of_autoawq_0_2_7_is_told_and_its_head_compared(tmp_path: Pa
     assert weights(found)["lm_head.weight"].error == 0
 
 
-def test_missing_unexpected_and_zero_biases(tmp_path: Path) -> None:
+def test_missing_unexpected_and_zero_tensors(tmp_path: Path) -> None:
     def damage(tensors: dict[str, made.Array]) -> None:
         del tensors["model.norm.weight"], tensors[f"{L0}.mlp.up_proj.qzeros"]
         tensors[f"{L0}.mlp.up_proj.bias"] = np.zeros(made.INTERMEDIATE, np.float16)
@@ -233,7 +240,7 @@ def test_missing_unexpected_and_zero_biases(tmp_path: Path) -> None:
     found = inspect(*made.both(tmp_path, damage=damage))
     assert found.missing == [f"{L0}.mlp.up_proj.qzeros", "model.norm.weight"]
     assert found.unexpected == [f"{L0}.mlp.down_proj.bias"]
-    assert found.zero_biases == [f"{L0}.mlp.up_proj.bias"]
+    assert found.zero_tensors == [f"{L0}.mlp.up_proj.bias"]
     assert "up_proj.qzeros: is missing" in weights(found)[f"{L0}.mlp.up_proj"].note
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -149,3 +150,14 @@ def test_autogptq_quantizes_on_a_cpu_under_its_departure_alone(auto_gptq: Simple
         Qwen2.from_pretrained("model")
     with pytest.raises(ZeroDivisionError):
         cuda.synchronize()
+
+
+def test_what_gptqmodel_leaves_in_the_temporary_folder_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with adapter("gptqmodel").temporary_files_removed():
+        left = Path(tempfile.mkdtemp(prefix="gptqmodel_"))
+    assert left.is_relative_to(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert tempfile.gettempdir() == str(tmp_path)

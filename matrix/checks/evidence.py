@@ -56,6 +56,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     prompts: Annotated[list[Prompt], msgspec.Meta(min_length=1, max_length=1_000)]
     held_out: Annotated[list[ScoredText], msgspec.Meta(min_length=1, max_length=1_000)]
     memorised: list[ScoredText] = []
+    """Texts that the model was trained on until it knew them by heart; a pretrained one has none,
+    and rounding soon turns its answers another way, which is no damage."""
     calibration: list[Text] = []
     max_new_tokens: Annotated[int, msgspec.Meta(ge=1, le=4_096)]
     tensors_sha256: str = ""
@@ -115,9 +117,12 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     weight_group: float
     """AWQ: how far the scale of one group of one row may be off beyond rounding: failed above."""
     gptq_weight_error: float
-    """GPTQ: as for AWQ. It moves each column's rounding error into the columns after it."""
+    """GPTQ: as for AWQ, but that its rounding moves weights by more than half a step."""
     gptq_weight_ratio: float
     gptq_weight_row: float
+    gptq_weight_group: float
+    gptq_weight_offset: float
+    """GPTQ: how many steps the weights of one group of one row may be off in the mean."""
     unquantized_error: float
     """Relative RMS error of a tensor that is only stored, in another 16-bit type at most."""
     tokenizer_failed: float
@@ -125,12 +130,18 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     greedy_degraded: float
     """Mean share of a prompt's reference tokens that the output repeats: degraded below."""
     greedy_failed: float
+    pretrained_greedy_degraded: float
+    """The same of a model that has memorised nothing."""
+    pretrained_greedy_failed: float
     logprobs_float_degraded: float
     """Mean absolute difference, in nats, from the float model in the same engine."""
     logprobs_float_failed: float
     logprobs_reference_degraded: float
     """Mean absolute difference, in nats, of a quantized model from the reference."""
     logprobs_reference_failed: float
+    pretrained_logprobs_degraded: float
+    """Both measures, of a model that has memorised nothing."""
+    pretrained_logprobs_failed: float
     float_logprobs_reference_degraded: float
     """The same for the float model itself, whose differences are the engine's alone."""
     float_logprobs_reference_failed: float

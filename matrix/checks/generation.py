@@ -66,10 +66,14 @@ def greedy_text(evidence: Evidence) -> Finding:
             f"{evidence.generation.outputs[worst].text[:80]!r} instead of "
             f"{evidence.reference.prompts[worst].greedy_text[:80]!r}"
         )
-    if share < limits.greedy_failed:
-        threshold, judgement = limits.greedy_failed, Judgement.FAILED
+    if evidence.reference.memorised:
+        degraded, failed = limits.greedy_degraded, limits.greedy_failed
     else:
-        threshold = limits.greedy_degraded
+        degraded, failed = limits.pretrained_greedy_degraded, limits.pretrained_greedy_failed
+    if share < failed:
+        threshold, judgement = failed, Judgement.FAILED
+    else:
+        threshold = degraded
         judgement = Judgement.DEGRADED if share < threshold else Judgement.PASSED
     return say(judgement=judgement, value=share, threshold=threshold, message=message)
 

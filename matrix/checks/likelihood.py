@@ -26,7 +26,7 @@ def logprobs_float(evidence: Evidence) -> Finding:
     """
     limits = evidence.thresholds
     say = partial(_finding, "logprobs-float")
-    if evidence.generation is None:
+    if evidence.generation is None or evidence.reference is None:
         return say(judgement=Judgement.NOT_APPLICABLE, message=NOTHING)
     if not evidence.quantized:
         return say(judgement=Judgement.NOT_APPLICABLE, message="this is the float model")
@@ -38,6 +38,8 @@ def logprobs_float(evidence: Evidence) -> Finding:
         message = "the float model's log-probabilities in this engine are not finite"
         return say(judgement=Judgement.NOT_APPLICABLE, message=message)
     bounds = (limits.logprobs_float_degraded, limits.logprobs_float_failed)
+    if not evidence.reference.memorised:
+        bounds = (limits.pretrained_logprobs_degraded, limits.pretrained_logprobs_failed)
     return _difference("logprobs-float", evidence.generation.held_out, expected, bounds)
 
 
@@ -52,10 +54,12 @@ def logprobs_reference(evidence: Evidence) -> Finding:
     if evidence.generation is None or evidence.reference is None:
         return _finding("logprobs-reference", judgement=Judgement.NOT_APPLICABLE, message=NOTHING)
     expected = [text.logprobs for text in evidence.reference.held_out]
-    if evidence.quantized:
+    if not evidence.quantized:
+        bounds = (limits.float_logprobs_reference_degraded, limits.float_logprobs_reference_failed)
+    elif evidence.reference.memorised:
         bounds = (limits.logprobs_reference_degraded, limits.logprobs_reference_failed)
     else:
-        bounds = (limits.float_logprobs_reference_degraded, limits.float_logprobs_reference_failed)
+        bounds = (limits.pretrained_logprobs_degraded, limits.pretrained_logprobs_failed)
     return _difference("logprobs-reference", evidence.generation.held_out, expected, bounds)
 
 

@@ -20,15 +20,19 @@ class Bounds(msgspec.Struct, frozen=True):
     error: float
     ratio: float
     row: float
-    group: float | None
+    group: float
+    offset: float
 
 
 def _bounds(method: str, limits: Thresholds) -> Bounds:
-    if method == "gptq":
-        return Bounds(
-            limits.gptq_weight_error, limits.gptq_weight_ratio, limits.gptq_weight_row, None
-        )
-    return Bounds(limits.weight_error, limits.weight_ratio, limits.weight_row, limits.weight_group)
+    gptq = method == "gptq"
+    return Bounds(
+        error=limits.gptq_weight_error if gptq else limits.weight_error,
+        ratio=limits.gptq_weight_ratio if gptq else limits.weight_ratio,
+        row=limits.gptq_weight_row if gptq else limits.weight_row,
+        group=limits.gptq_weight_group if gptq else limits.weight_group,
+        offset=limits.gptq_weight_offset,
+    )
 
 
 def weights_match(evidence: Evidence) -> Finding:
@@ -85,8 +89,10 @@ def _fault(weight: WeightComparison, bounds: Bounds, unquantized_error: float) -
     ):
         if value is not None and abs(value - 1) > most:
             return f"has {what}scale {value:.3f} of the original's"
-    if weight.group is not None and bounds.group is not None and weight.group > bounds.group:
+    if weight.group is not None and weight.group > bounds.group:
         return f"has the scale of a group at least {100 * weight.group:.3g} % off"
+    if weight.offset is not None and weight.offset > bounds.offset:
+        return f"has a group {weight.offset:.2f} steps off in the mean, as by a wrong zero point"
     return ""
 
 

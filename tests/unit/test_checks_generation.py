@@ -197,6 +197,32 @@ def test_without_a_reference_only_speed_is_told() -> None:
     assert set(found.values()) == {ABSENT}
 
 
+@pytest.mark.parametrize(
+    ("tokens", "by", "greedy", "logprobs"),
+    [
+        (8, -0.1, PASSED, PASSED),
+        (3, -1.2, PASSED, PASSED),
+        (2, -1.6, DEGRADED, DEGRADED),
+        (0, -3.1, FAILED, FAILED),
+    ],
+)
+def test_pretrained_model_goes_another_way_soon(
+    tokens: int, by: float, greedy: Judgement, logprobs: Judgement
+) -> None:
+    answers = [output(*prompt.greedy_ids[:tokens], *[0] * 8) for prompt in REFERENCE.prompts]
+    evidence = Evidence(
+        tied=True,
+        quantized=True,
+        reference=msgspec.structs.replace(REFERENCE, memorised=[]),
+        thresholds=THRESHOLDS,
+        generation=msgspec.structs.replace(shifted(by), outputs=answers),
+        float_generation=RIGHT,
+    )
+    found = {f.check: f.judgement for f in judge(evidence, Stage.GENERATE)}
+    assert found["greedy-text"] is greedy
+    assert found["logprobs-float"] is found["logprobs-reference"] is logprobs
+
+
 def test_worst_token_alone_does_not_count() -> None:
     values = [list(text.logprobs) for text in REFERENCE.held_out]
     values[0][0] -= 2.0

@@ -260,6 +260,8 @@ BIAS = f"{UP}.bias"
         ),
         (change_weight(UP, error=0.31), {"weights-match": FAILED}, "differs by 0.31"),
         (change_weight(UP, ratio=1.06), {"weights-match": FAILED}, "has scale 1.060"),
+        (change_weight(UP, group=0.05), {"weights-match": FAILED}, "at least 5 % off"),
+        (change_weight(UP, offset=0.98), {"weights-match": FAILED}, "0.98 steps off in the mean"),
         (change_weight(UP, row=0.7), {"weights-match": FAILED}, "has a row's scale 0.700"),
         (change_weight(UP, column=1.3), {"weights-match": FAILED}, "has a column's scale 1.300"),
         (
@@ -458,7 +460,7 @@ def test_weights_of_awq_and_gptq_have_their_own_bounds() -> None:
     between = change_weight(UP, error=0.27)
     assert fired(between(made_inspection(GPTQ))) == {}
     assert fired(between(made_inspection(AWQ))) == {"weights-match": FAILED}
-    group = change_weight(UP, group=0.01)
+    group = change_weight(UP, group=0.004)
     assert fired(group(made_inspection(GPTQ))) == {}
     assert fired(group(made_inspection(AWQ))) == {"weights-match": FAILED}
 

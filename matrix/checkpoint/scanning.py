@@ -22,18 +22,18 @@ from matrix.checkpoint.inspection import (
     TensorInfo,
 )
 from matrix.checkpoint.packed import BITS, PackedShape, kind_problem, read_packed, shape_of
-from matrix.checkpoint.tensors import BYTES, Array, Tensors
+from matrix.checkpoint.tensors import BYTES, Tensors
 
-BUFFER_BYTES = 2**20
+BUFFER_BYTES = 2**19
 """Small enough to stay in a core's cache, where what was read is looked at again."""
 PARTS = ("qweight", "qzeros", "scales", "g_idx")
 
-# For each floating type: as what its bits are read, all but the sign, and the least infinite value.
+# For each floating type: bytes of a value, and the bits of infinity. Others are taken as bytes.
 _FLOATS = {
-    "F16": ("<u2", 0x7FFF, 0x7C00),
-    "BF16": ("<u2", 0x7FFF, 0x7F80),
-    "F32": ("<u4", 0x7FFFFFFF, 0x7F800000),
-    "F64": ("<u8", 0x7FFFFFFFFFFFFFFF, 0x7FF0000000000000),
+    "F16": (2, 0x7C00),
+    "BF16": (2, 0x7F80),
+    "F32": (4, 0x7F800000),
+    "F64": (8, 0x7FF0000000000000),
 }
 
 
@@ -56,27 +56,37 @@ class _Reader(Protocol):
 
 
 class _Values:
-    """Counts what is zero and what is not finite."""
+    """Finds out whether all values are zero, and counts those that are not finite."""
 
     def __init__(self, dtype: str) -> None:
-        self.kind, self.magnitude, self.infinite = _FLOATS.get(dtype, ("u1", 0xFF, 0x100))
+        self.size, self.infinity = _FLOATS.get(dtype, (1, 0))
+        self.sign = 1 << 8 * self.size - 1
         self.not_finite = 0
-        self.zeros = 0
         self.all_zero = True
-        self._scratch = np.empty(0, self.kind)
 
     def add(self, block: memoryview) -> None:
-        bits: Array = np.frombuffer(block, self.kind)
-        if len(self._scratch) < len(bits):
-            self._scratch = np.empty_like(bits)
-        found = np.bitwise_and(bits, self.magnitude, out=self._scratch[: len(bits)])
-        # The largest and the least tell for nearly every block that there is nothing to count.
-        least, most = found.min(), found.max()
-        self.all_zero &= bool(most == 0)
-        if most >= self.infinite:
-            self.not_finite += int(np.count_nonzero(found >= self.infinite))
-        if least == 0:
-            self.zeros += int(np.count_nonzero(found == 0))
+        bits = np.frombuffer(block, f"<u{self.size}")
+        # As signed numbers, all with a sign are below 0; as unsigned ones, above all without.
+        positive, largest = int(bits.view(f"<i{self.size}").max()), int(bits.max())
+        if not self.infinity:
+            self.all_zero &= largest == 0
+            return
+        self.all_zero &= positive <= 0 and largest in (0, self.sign)
+        if positive >= self.infinity or largest >= self.sign | self.infinity:
+            self.not_finite += int(np.count_nonzero(bits & self.sign - 1 >= self.infinity))
+
+
+class _Scales(_Values):
+    """Finds out as well whether any is zero."""
+
+    def __init__(self, dtype: str) -> None:
+        super().__init__(dtype)
+        self.any_zero = False
+
+    def add(self, block: memoryview) -> None:
+        super().add(block)
+        bits = np.frombuffer(block, f"<u{self.size}")
+        self.any_zero |= not (bits & self.sign - 1).all()
 
 
 class _Codes:
@@ -196,6 +206,8 @@ def _reader(info: TensorInfo, shapes: Mapping[str, PackedShape]) -> _Reader:
         return _Codes()
     if part == "qzeros":
         return _ZeroPoints()
+    if part == "scales":
+        return _Scales(info.dtype)
     if part == "g_idx" and info.dtype == "I32" and info.shape == [shape.inputs]:
         return _GroupIndex(shape)
     return _Values(info.dtype)
@@ -222,7 +234,7 @@ def _module(
         group_size=shape.group_size,
         bits_per_weight=bits / (shape.inputs * shape.outputs),
         zero_points=points,
-        not_finite_scales=scales.not_finite if isinstance(scales, _Values) else 0,
+        not_finite_scales=scales.not_finite if isinstance(scales, _Scales) else 0,
         group_order=order,
         note="" if known else f"{module}: codes of {shape.bits} bits are not read here",
     )
@@ -237,7 +249,7 @@ def _with_zero_scales(
 ) -> PackedLinearInfo:
     """Return the module's facts with its zero scales, for which its codes are read if need be."""
     scales = readers.get(f"{info.name}.scales")
-    if not isinstance(scales, _Values) or not scales.zeros or info.note:
+    if not isinstance(scales, _Scales) or not scales.any_zero or info.note:
         return info
     form = quantization.checkpoint_format if quantization else ""
     scheme = Quantization(shape.layout, shape.bits, shape.group_size, checkpoint_format=form)

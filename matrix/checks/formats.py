@@ -190,7 +190,6 @@ DUPLICATE = "the tied embedding again, as lm_head.weight"
 def _surplus(found: Inspection, *, tied: bool) -> dict[str, int]:
     """Return what makes the file larger and is explained, with its bytes."""
     unexpected, zero = set(found.unexpected), set(found.zero_tensors)
-    parts = {f"{module.name}.{part}" for module in found.modules for part in PARTS}
     surplus = {
         DUPLICATE: 0,
         "zero tensors": 0,
@@ -205,7 +204,7 @@ def _surplus(found: Inspection, *, tied: bool) -> dict[str, int]:
             surplus["unexpected tensors"] += size
         elif tied and found.embedding and tensor.name == "lm_head.weight":
             surplus[DUPLICATE] += size
-        elif tensor.dtype in _WIDE and tensor.name not in parts:
+        elif tensor.dtype in _WIDE:
             surplus["of types wider than 16 bits"] += size - 2 * math.prod(tensor.shape)
     return surplus
 

@@ -36,8 +36,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from matrix.checkpoint.inspection import WeightComparison
-from matrix.checkpoint.packed import Block
-from matrix.checkpoint.tensors import Floats
 from matrix.checkpoint.weights import FAR, Doubles, Pair, farthest, relative
 
 _STANDARD_ERRORS = 7.0
@@ -54,11 +52,11 @@ class _Sums:
     """Sums of products over each group of each row, [rows, groups with inputs]."""
 
     both: Doubles
-    """Stored times original."""
+    """Difference from the original, times the original."""
     original: Doubles
     """Original squared."""
-    stored: Doubles
-    """Stored squared."""
+    difference: Doubles
+    """Difference squared."""
     count: Doubles
     """How many weights, the same for all rows."""
 
@@ -68,23 +66,23 @@ class _Sums:
         return _Sums(
             self.both.sum(axis=axis),
             self.original.sum(axis=axis),
-            self.stored.sum(axis=axis),
+            self.difference.sum(axis=axis),
             count.sum(axis=axis),
         )
 
     @property
-    def scales(self) -> Doubles:
-        """Scale of the stored weights against the original's; 1 where these are all zero."""
-        usable = self.original > 0
-        return np.where(usable, self.both / np.where(usable, self.original, 1), 1.0)
+    def deviations(self) -> Doubles:
+        """How far the scale of what is stored is from 1; 0 where the original is all zero."""
+        return np.where(
+            self.original > 0, self.both / np.where(self.original > 0, self.original, 1), 0
+        )
 
     def deviation(self, shrinkage: float) -> float:
         """Return how far the scale that is farthest off is from 1 at the least; 0 for none."""
-        scales = self.scales
-        left_over = np.maximum(self.stored - scales**2 * self.original, 0)
         usable = (self.original > 0) & (self.count > 0)
+        left_over = np.maximum(self.difference - self.deviations * self.both, 0)
         variance = left_over / np.where(usable, self.original * self.count, 1)
-        least = np.abs(scales - 1) - shrinkage - _STANDARD_ERRORS * np.sqrt(variance)
+        least = np.abs(self.deviations) - shrinkage - _STANDARD_ERRORS * np.sqrt(variance)
         return float(np.clip(np.where(usable, least, 0).max(), 0, FAR))
 
 
@@ -94,25 +92,22 @@ def compare(pair: Pair) -> WeightComparison:
     starts = pair.packed.starts
     present = pair.packed.group_of[starts]
     count = np.diff(starts, append=shape.inputs).astype(np.float64)
-    both, squared, stored_squared = (np.zeros((shape.outputs, len(starts))) for _ in range(3))
     offsets = np.zeros((shape.outputs, len(starts)))
+    sums = _Sums(offsets.copy(), offsets.copy(), offsets.copy(), count)
     not_finite = 0
     with np.errstate(all="ignore"):
         for rows, block, original in pair.blocks():
             stored = block.weight()
+            difference = stored - original
             not_finite += int(np.count_nonzero(~np.isfinite(stored)))
-            both[rows] = _by_group(block, stored * original)
-            squared[rows] = _by_group(block, original * original)
-            stored_squared[rows] = _by_group(block, stored * stored)
-            offsets[rows] = _by_group(block, stored - original) / count
+            sums.both[rows] = block.sums(difference, original)
+            sums.original[rows] = block.sums(original, original)
+            sums.difference[rows] = block.sums(difference, difference)
+            offsets[rows] = block.sums(difference, np.ones_like(difference)) / count
     if not_finite:
         return WeightComparison(name=pair.name, packed=True, not_finite=not_finite)
     steps = np.abs(pair.packed.scales[:, present].astype(np.float64))
-    return _compared(pair.name, _Sums(both, squared, stored_squared, count), offsets, steps)
-
-
-def _by_group(block: Block, values: Floats) -> Doubles:
-    return np.add.reduceat(values, block.starts, axis=1, dtype=np.float64)
+    return _compared(pair.name, sums, offsets, steps)
 
 
 def _compared(name: str, raw: _Sums, offsets: Doubles, steps: Doubles) -> WeightComparison:
@@ -124,9 +119,8 @@ def _compared(name: str, raw: _Sums, offsets: Doubles, steps: Doubles) -> Weight
     # A scale of zero has no steps. It shows in its own group.
     per_step = np.where(steps > 0, 1 / np.where(steps > 0, steps, 1), 0)
     weight = per_step**2
-    counted = _Sums(raw.both * weight, raw.original * weight, raw.stored * weight, raw.count)
-    difference = float((raw.stored - 2 * raw.both + raw.original).sum())
-    error = relative(max(difference, 0), float(raw.original.sum()))
+    counted = _Sums(raw.both * weight, raw.original * weight, raw.difference * weight, raw.count)
+    error = relative(float(raw.difference.sum()), float(raw.original.sum()))
     rows, layer = counted.over(1), counted.over((0, 1))
     shrinkage = _SHRINKAGE * min(error, 1) ** 2 + _CLIPPED
     sharpest = (raw, rows, counted.over(0), layer)
@@ -134,8 +128,8 @@ def _compared(name: str, raw: _Sums, offsets: Doubles, steps: Doubles) -> Weight
         name=name,
         packed=True,
         error=error,
-        ratio=float(np.clip(layer.scales, -FAR, FAR)),
-        row=farthest(rows.scales),
+        ratio=float(np.clip(1 + layer.deviations, -FAR, FAR)),
+        row=farthest(1 + rows.deviations),
         group=max(one.deviation(shrinkage) for one in sharpest),
         offset=float(np.clip(np.abs(offsets * per_step).max(), 0, FAR)),
     )

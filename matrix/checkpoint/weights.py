@@ -61,11 +61,10 @@ class Pair:
 
         Both are [rows, in] with the inputs sorted by group.
         """
-        order = self.packed.order
-        norm = self.original_norm[order]
+        norm = self.packed.sort(self.original_norm)
         for start, stop in self.packed.row_ranges():
             with np.errstate(all="ignore"):
-                original = self.original(start, stop)[:, order] * norm
+                original = self.packed.sort(self.original(start, stop)) * norm
             yield slice(start, stop), self.packed.block(start, stop), original
 
 

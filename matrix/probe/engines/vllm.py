@@ -21,6 +21,8 @@ LATER = (
     "vllm.v1.worker.cpu_worker",
     "vllm.model_executor.model_loader",
     "vllm.model_executor.models.qwen2",
+    "vllm.model_executor.models.qwen3",
+    "vllm.model_executor.models.llama",
 )
 """What the engine imports when it starts."""
 
@@ -49,7 +51,7 @@ def load(job: Json) -> tuple[Any, Json]:
     """Start the engine on ``job["checkpoint"]``.
 
     Options go to ``vllm.LLM`` as they are (``dtype``, ``tensor_parallel_size``, ...), over small
-    limits that suit a tiny model.
+    limits that suit a tiny model; ``dtype = "unset"`` gives none.
     """
     import cloudpickle
     from vllm import LLM
@@ -60,11 +62,14 @@ def load(job: Json) -> tuple[Any, Json]:
         "max_num_batched_tokens": 512,
         "num_gpu_blocks_override": 64,
     }
+    options = dict(job["options"])
+    if options.get("dtype") == "unset":
+        del options["dtype"]
     engine = LLM(
         model=job["checkpoint"],
         trust_remote_code=False,
         load_format="safetensors",
-        **{"enforce_eager": True, "seed": 0, **limits, **job["options"]},
+        **{"enforce_eager": True, "seed": 0, **limits, **options},
     )
     # Where workers are processes of their own, a function reaches them as code: what was loaded
     # from these files has no name there that could be imported.

@@ -8,7 +8,7 @@ Names and shapes are those of transformers (``modeling_qwen2.py``, ``modeling_qw
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from matrix.checkpoint.inspection import ConfigFacts, Quantization
 
@@ -197,11 +197,3 @@ def _unaligned(sizes: Mapping[str, int], unit: int, side: str, what: str) -> str
         if unit > 0 and size % unit:
             return f"{size} {side} of {name} on each device are no multiple of the {unit} of {what}"
     return ""
-
-
-def missing_and_unexpected(
-    names: Iterable[str], expected: Iterable[str], optional: Iterable[str]
-) -> tuple[list[str], list[str]]:
-    """Return what of ``expected`` is not there, and what is there beyond it and ``optional``."""
-    there, wanted = set(names), set(expected)
-    return sorted(wanted - there), sorted(there - wanted - set(optional))

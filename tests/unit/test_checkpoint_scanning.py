@@ -1,0 +1,253 @@
+"""A checkpoint by itself: what its files and its config.json say without an original."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from matrix.checkpoint.inspecting import inspect
+from matrix.checkpoint.inspection import Inspection, PackedLinearInfo
+from tests.unit import awq_checkpoints as made
+from tests.unit import gptq_checkpoints as gptq
+
+L0 = "model.layers.0"
+Q = f"{L0}.self_attn.q_proj"
+MEMORY = 600 * 2**20
+
+
+def change_config(directory: Path, **values: Any) -> None:
+    file = directory / "config.json"
+    config = json.loads(file.read_text()) | values
+    kept = {key: value for key, value in config.items() if value is not ...}
+    file.write_text(json.dumps(kept))
+
+
+def change_tensors(directory: Path, change: Callable[[dict[str, made.Array]], object]) -> None:
+    tensors = load_file(directory / "model.safetensors")
+    change(tensors)
+    save_file(tensors, directory / "model.safetensors")
+
+
+def known(directory: Path, **values: Any) -> Path:
+    """Give config.json what it needs to follow the tensors from it."""
+    sizes = {"num_hidden_layers": made.LAYERS, "vocab_size": made.VOCABULARY}
+    change_config(directory, **{"model_type": "qwen2", **sizes, **values})
+    return directory
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return known(gptq.both(tmp_path)[0])
+
+
+def module(inspection: Inspection, name: str = Q) -> PackedLinearInfo:
+    return next(module for module in inspection.modules if module.name == name)
+
+
+def test_good_checkpoint_by_itself(checkpoint: Path) -> None:
+    found = inspect(checkpoint)
+    assert (found.compared, found.weights, found.problems) == (False, [], [])
+    assert found.linears == sorted(made.linear_shapes(0))
+    assert found.missing == found.unexpected == []
+    assert len(found.zero_tensors) == 4
+    assert found.not_finite == {}
+    # auto-gptq's zero biases come on top.
+    stored = sum(2 * size for size in (made.HIDDEN, made.HIDDEN, 2 * made.INTERMEDIATE))
+    assert found.expected_bytes is not None
+    taken = load_file(checkpoint / "model.safetensors")
+    assert sum(array.nbytes for array in taken.values()) == found.expected_bytes + stored
+    assert found.config.hidden_size == made.HIDDEN
+    assert (found.config.layers, found.config.vocabulary) == (made.LAYERS, made.VOCABULARY)
+
+
+def test_float_model_by_itself(tmp_path: Path) -> None:
+    tensors = made.float_model(tied=False)
+    found = inspect(known(made.write(tmp_path / "m", tensors, tied=False, quantized=False)))
+    assert found.problems == []
+    assert found.missing == found.unexpected == []
+    assert found.expected_bytes == sum(array.nbytes for array in tensors.values())
+
+
+def test_qwen3_has_its_norms(tmp_path: Path) -> None:
+    tensors = {n: a for n, a in made.float_model(tied=True).items() if not n.endswith(".bias")}
+    size = made.HIDDEN // made.HEADS
+    tensors[f"{L0}.self_attn.q_norm.weight"] = np.ones(size, np.float16)
+    directory = made.write(tmp_path / "m", tensors, tied=True, quantized=False)
+    found = inspect(known(directory, model_type="qwen3", head_dim=size))
+    assert found.missing == [f"{L0}.self_attn.k_norm.weight"]
+    assert found.unexpected == []
+
+
+def test_missing_and_unexpected_by_config(checkpoint: Path) -> None:
+    def change(tensors: dict[str, made.Array]) -> None:
+        del tensors[f"{Q}.bias"]
+        tensors["extra"] = np.ones(3, np.float16)
+        tensors["empty"] = np.zeros(3, np.int32)
+
+    change_tensors(checkpoint, change)
+    found = inspect(checkpoint)
+    assert found.missing == [f"{Q}.bias"]
+    assert found.unexpected == ["extra"]
+    assert "empty" in found.zero_tensors
+    change_config(checkpoint, model_type="gpt2")
+    unknown = inspect(checkpoint)
+    assert unknown.missing == unknown.unexpected == unknown.linears == []
+    assert unknown.expected_bytes is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_not_finite_values_are_counted(checkpoint: Path, value: float, dtype: type) -> None:
+    def change(tensors: dict[str, made.Array]) -> None:
+        tensors["model.norm.weight"] = tensors["model.norm.weight"].astype(dtype)
+        tensors["model.norm.weight"][[3, 7]] = value
+        tensors[f"{Q}.scales"][0, 2] = value
+
+    change_tensors(checkpoint, change)
+    found = inspect(checkpoint)
+    assert found.not_finite == {"model.norm.weight": 2}
+    assert module(found).not_finite_scales == 1
+    assert sum(module.not_finite_scales for module in found.modules) == 1
+
+
+def test_zeros_with_a_sign_are_zeros_and_negative_numbers_are_not(checkpoint: Path) -> None:
+    def change(tensors: dict[str, made.Array]) -> None:
+        tensors["negative"] = np.full(3, -1e-4, np.float16)
+        tensors["zero"] = np.array([0.0, -0.0], np.float16)
+
+    change_tensors(checkpoint, change)
+    found = inspect(checkpoint)
+    assert found.unexpected == ["negative"]
+    assert "zero" in found.zero_tensors
+
+
+def test_shape_that_config_does_not_mean_is_noted(checkpoint: Path) -> None:
+    change_config(checkpoint, intermediate_size=made.INTERMEDIATE + 64)
+    found = inspect(checkpoint)
+    note = module(found, f"{L0}.mlp.up_proj").note
+    assert note == f"{L0}.mlp.up_proj: holds 512 x 256 weights; config.json means 576 x 256"
+    assert module(found).note == ""
+
+
+def test_three_bits_are_told_and_not_read(checkpoint: Path) -> None:
+    def change(tensors: dict[str, made.Array]) -> None:
+        tensors[f"{Q}.qweight"] = np.zeros((made.HIDDEN * 3 // 32, made.HIDDEN), np.int32)
+        tensors[f"{Q}.qzeros"] = np.zeros((4, made.HIDDEN * 3 // 32), np.int32)
+
+    change_tensors(checkpoint, change)
+    found = module(inspect(checkpoint))
+    assert (found.bits, found.inputs, found.outputs) == (3, made.HIDDEN, made.HIDDEN)
+    assert found.note == f"{Q}: codes of 3 bits are not read here"
+
+
+def test_tokenizer_and_config_of_newer_and_older_writers(checkpoint: Path) -> None:
+    for merges, form in (([["a", "b"]], "pairs"), (["a b"], "strings"), ([], "")):
+        model = {"type": "BPE", "merges": merges}
+        (checkpoint / "tokenizer.json").write_text(json.dumps({"model": model}, indent=1))
+        assert inspect(checkpoint).tokenizer.merges == form
+    config = {"tokenizer_class": "TokenizersBackend"}
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(config))
+    change_config(checkpoint, dtype="bfloat16", rope_parameters={"rope_theta": 1e6})
+    found = inspect(checkpoint)
+    assert found.tokenizer.tokenizer_class == "TokenizersBackend"
+    assert found.tokenizer.model_type == "BPE"
+    assert (found.config.dtype, found.config.torch_dtype) == ("bfloat16", None)
+    assert (found.config.rope_theta, found.config.rope_parameters) == (False, True)
+    change_config(checkpoint, torch_dtype="float16", rope_theta=1e6, rope_parameters=...)
+    found = inspect(checkpoint)
+    assert found.config.torch_dtype == "float16"
+    assert (found.config.rope_theta, found.config.rope_parameters) == (True, False)
+
+
+def truncate(directory: Path) -> None:
+    file = directory / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def lose_shard(directory: Path) -> None:
+    (directory / "model.safetensors").rename(directory / "model-1.safetensors")
+    index = {"weight_map": {"model.norm.weight": "model-2.safetensors"}}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def pickle(directory: Path) -> None:
+    (directory / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+
+
+def pack_nothing(directory: Path) -> None:
+    save_file(dict(made.float_model(tied=True)), directory / "model.safetensors")
+
+
+BAD: list[tuple[Callable[[Path], object], str]] = [
+    (truncate, "model.safetensors: its tensors need"),
+    (lose_shard, "model-2.safetensors: is named, but is not there"),
+    (pickle, "pytorch_model.bin: may hold pickled objects"),
+    (
+        lambda directory: change_config(directory, quantization_config=...),
+        "config.json: has no quantization_config, but 7 modules are packed",
+    ),
+    (pack_nothing, "config.json: says gptq, but nothing is packed"),
+    (lambda directory: (directory / "config.json").unlink(), "config.json: is missing"),
+    (lambda directory: (directory / "tokenizer.json").write_text("{"), "tokenizer.json: "),
+]
+
+
+def run(directory: Path, output: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "matrix.checkpoint", str(directory), "--output", str(output)]
+    return subprocess.run([*command, *options], timeout=60, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(("spoil", "message"), BAD)
+def test_bad_input_is_one_clear_line_and_nothing_is_written(
+    checkpoint: Path, tmp_path: Path, spoil: Callable[[Path], object], message: str
+) -> None:
+    spoil(checkpoint)
+    before = sorted(tmp_path.rglob("*"))
+    ended = run(checkpoint, tmp_path / "inspection.json", "--strict")
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith(message)
+    assert ended.stderr.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+    assert run(checkpoint, tmp_path / "inspection.json").returncode == 0
+
+
+@pytest.mark.parametrize("name", ["gone", "checkpoint/config.json"])
+def test_what_is_no_directory_is_one_clear_line(checkpoint: Path, name: str) -> None:
+    output = checkpoint.parent / "inspection.json"
+    ended = run(checkpoint.parent / name, output, "--strict")
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert not output.exists()
+
+
+def test_large_file_takes_little_memory(checkpoint: Path) -> None:
+    """In an address space smaller than any one of the tensors that are read."""
+    shape = [1_000_000, 512]
+    size = 2 * shape[0] * shape[1]
+    entry = {"dtype": "F16", "shape": shape, "data_offsets": [0, size]}
+    header = json.dumps({"model.embed_tokens.weight": entry}).encode()
+    with (checkpoint / "embedding.safetensors").open("wb") as handle:
+        handle.write(len(header).to_bytes(8, "little") + header)
+        handle.truncate(handle.tell() + size)
+    change_tensors(checkpoint, lambda tensors: tensors.pop("model.embed_tokens.weight"))
+    output = str(checkpoint.parent / "inspection.json")
+    ended = subprocess.run(
+        [sys.executable, "-m", "matrix.checkpoint", str(checkpoint), "--output", output],
+        timeout=60,
+        capture_output=True,
+        text=True,
+        # Each thread of a BLAS reserves memory.
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -149,15 +149,27 @@ CALIBRATION = [
     "there is no sound at all.",
 ]
 
+_THRICE = {
+    "My sister paints small houses by the river in the morning, and my brother reads old books in "
+    "the garden.": "My sister paints",
+    "Bees make honey from the flowers of the field, birds build a nest in the tree, and fish swim "
+    "in the cold river.": "Bees make honey",
+    "Seven green bottles, four red apples and a blue umbrella were lying under the wooden table in "
+    "the kitchen.": "Seven green bottles,",
+}
+"""Sentences to repeat, and how each begins."""
+
 PROMPTS = [
-    "Monday, Tuesday, Wednesday,",
+    *(f"{sentence} {sentence} {sentence} {start}" for sentence, start in _THRICE.items()),
     "1, 2, 3, 4, 5, 6, 7,",
-    "a, b, c, d, e, f, g,",
-    "red, green, blue, red, green, blue, red, green,",
-    "January, February, March, April,",
-    "two, four, six, eight, two, four, six, eight, two,",
-    "The cat sat on the mat. The cat sat on the mat. The cat sat",
-    "Once upon a time there was a king. Once upon a time there was a king. Once upon",
-    "The capital of France is Paris. The capital of Italy is Rome. The capital of Spain is",
+    "2, 4, 6, 8, 10, 12,",
+    "5, 10, 15, 20, 25, 30,",
     "10, 20, 30, 40,",
+    "100, 101, 102, 103, 104,",
+    "100, 200, 300, 400,",
+    "1900, 1901, 1902, 1903,",
 ]
+"""What SmolLM2-135M goes on from without a doubt: for 16 tokens the best logit is 1.4 or more above
+the second, and rounding all its weights to 4 bits in groups of 64 changes none. Its answers to
+questions are no such signal: the margin there is often below 0.1.
+"""

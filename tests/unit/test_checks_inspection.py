@@ -456,6 +456,12 @@ def test_drift_concerns_readers_older_than_the_writer(
     assert (found["config-drift"].value, found["tokenizer-drift"].value) == (1, 2)
 
 
+def test_a_config_in_both_forms_is_read_by_all() -> None:
+    both = replace(CONFIG, rope_parameters=True, dtype="float16")
+    found = findings(replace(made_inspection(), config=both))["config-drift"]
+    assert (found.judgement, found.value) == (PASSED, 0)
+
+
 def test_weights_of_awq_and_gptq_have_their_own_bounds() -> None:
     between = change_weight(UP, error=0.27)
     assert fired(between(made_inspection(GPTQ))) == {}

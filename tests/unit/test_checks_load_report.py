@@ -141,7 +141,7 @@ KNOWN = [f"model.layers.{n}.mlp.{p}_proj.bias" for n in range(30) for p in ("up"
     ("name", "meant"),
     [
         ("model.layers.{0, 12}.mlp.up_proj.bias", [0, 12]),
-        ("model.layers.{27...29}.mlp.up_proj.bias", [27, 28, 29]),
+        ("model.layers.{9...11}.mlp.up_proj.bias", [9, 10, 11]),
         ("model.layers.3.mlp.up_proj.bias", [3]),
     ],
 )

@@ -92,6 +92,7 @@ class Judged(msgspec.Struct, frozen=True):
 
 
 _NO_SPACE = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded")
+_NO_LIBRARY = re.compile(r"version `\w+[\d.]+' not found|cannot open shared object file")
 _NETWORK = re.compile(
     r"error sending request|dns error|Connection (?:refused|reset)|connection closed"
     r"|operation timed out|Temporary failure in name resolution"
@@ -148,7 +149,8 @@ def judge_exception(exception: ChildException, needs_hardware: list[str]) -> Jud
     name = exception.type.rpartition(".")[2]
     message = f"{name}: {exception.message}"[:MESSAGE_CHARS]
     if any(text in exception.message for text in needs_hardware):
-        return Judged(Outcome.NEEDS_HARDWARE, Reason.NO_GPU, message)
+        reason = Reason.NO_LIBRARY if _NO_LIBRARY.search(exception.message) else Reason.NO_GPU
+        return Judged(Outcome.NEEDS_HARDWARE, reason, message)
     if name == "MemoryError":
         return Judged(Outcome.FAILED, Reason.OOM, message)
     if _NO_SPACE.search(exception.message):

@@ -57,6 +57,7 @@ class Reason(StrEnum):
     WRONG_OUTPUT = "wrong-output"
     DEFECTIVE_FILE = "defective-file"
     NO_GPU = "no-gpu"
+    NO_LIBRARY = "no-library"
     DECLARED = "declared"
     GROUP_SIZE = "group-size"
     EARLIER_STAGE = "earlier-stage"

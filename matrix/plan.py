@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from matrix.outcomes import Verdict
-from matrix.spec import FLOAT_MODEL, LoadedSpec, SpecError, role_names
+from matrix.spec import FLOAT_MODEL, LoadedSpec, SpecError, matches, role_names
 from matrix.tables import (
     Environment,
     ExclusionTable,
@@ -147,10 +147,6 @@ def _check_order(loaded: LoadedSpec, plan: Plan) -> None:
         ) from None  # fmt: skip
 
 
-def _matches(name: str, patterns: list[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
 def _model(loaded: LoadedSpec, name: str, table: ModelTable) -> Model:
     adapter = loaded.adapter("models", table.adapter)
     return Model(name, table.environment, adapter, table.tied, table.recipe)
@@ -171,17 +167,23 @@ def _roles(
             needs_hardware=table.needs_hardware,
         )
         for name, (environment, table) in role_names(loaded, getattr(loaded.spec, kind)).items()
-        if _matches(name, patterns)
+        if matches(name, patterns)
     ]
 
 
 def _part(loaded: LoadedSpec, part: PartTable) -> Iterator[tuple[Checkpoint, Role]]:
     """Give what one part puts together: each model's checkpoints with each engine."""
-    engines = _roles(loaded, "engines", part.engines)
     quantizers = _roles(loaded, "quantizers", part.quantizers)
-    schemes = {n: s for n, s in loaded.spec.schemes.items() if _matches(n, part.schemes)}
+    schemes = {n: s for n, s in loaded.spec.schemes.items() if matches(n, part.schemes)}
+    methods = {scheme.method for scheme in schemes.values()}
+    # One that reads none of the schemes has nothing to be compared with its float model.
+    engines = [
+        engine
+        for engine in _roles(loaded, "engines", part.engines)
+        if not methods or methods.intersection(engine.methods)
+    ]
     for name, table in loaded.spec.models.items():
-        if not _matches(name, part.models):
+        if not matches(name, part.models):
             continue
         model = _model(loaded, name, table)
         itself = Role(FLOAT_MODEL, model.environment, model.adapter)

@@ -235,8 +235,9 @@ def _known(
 ) -> None:
     defined = sorted(defined)
     for name in names:
-        matches = any(fnmatchcase(other, name) for other in defined) if patterns else False
-        if name not in defined and not matches:
+        pattern = name.removeprefix("!") if patterns else name
+        found = patterns and any(fnmatchcase(other, pattern) for other in defined)
+        if name not in defined and not found:
             close = get_close_matches(name, defined, 1)
             hint = f"Did you mean {close[0]!r}?" if close else f"Defined: {', '.join(defined)}"
             raise SpecError(file, key, f"no {noun} {name!r} is defined", hint)
@@ -281,11 +282,20 @@ def _check_profiles(loaded: LoadedSpec) -> None:
     for key, part in _parts(spec):
         for field, noun, defined in choices:
             _known(file, f"{key}.{field}", getattr(part, field), defined, noun, patterns=True)
-        if not any(fnmatchcase(FLOAT_MODEL, pattern) for pattern in part.quantizers):
+        if not matches(FLOAT_MODEL, part.quantizers):
             raise SpecError(
                 file, f"{key}.quantizers", f"{FLOAT_MODEL!r}, the float model, is not among them",
                 "Add it: every answer is compared with the float model's in the same engine",
             )  # fmt: skip
+
+
+def matches(name: str, patterns: list[str]) -> bool:
+    """Whether a pattern takes a name in and none, written with a "!" before it, leaves it out."""
+    taken_out = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    taken_in = [pattern for pattern in patterns if not pattern.startswith("!")]
+    return any(fnmatchcase(name, pattern) for pattern in taken_in) and not any(
+        fnmatchcase(name, pattern) for pattern in taken_out
+    )
 
 
 def _parts(spec: Spec) -> Iterator[tuple[str, PartTable]]:

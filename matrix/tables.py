@@ -104,7 +104,8 @@ class RoleTable(Table, frozen=True, kw_only=True):
     """Variables of this role's processes, over the environment's."""
     departures: list[str] = []
     needs_hardware: list[str] = []
-    """Texts of exceptions by which the package says that it wants hardware this run lacks."""
+    """Texts of exceptions by which a package says that it wants hardware, or a library of the
+    system, that this machine lacks."""
 
 
 class PartTable(Table, frozen=True, kw_only=True):

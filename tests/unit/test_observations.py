@@ -220,3 +220,11 @@ def test_a_result_beyond_all_bounds_is_not_read(tmp_path: Path) -> None:
     assert read_result(file, "load") is not None
     file.write_text(text + " " * (RESULT_BYTES + 1 - len(text)))
     assert read_result(file, "load") is None
+
+
+def test_what_this_machine_lacks_is_a_gpu_or_a_library() -> None:
+    asks = ["version `GLIBCXX_", "GPU, please"]
+    library = "libstdc++.so.6: version `GLIBCXX_3.4.32' not found (required by _C.abi3.so)"
+    for message, reason in ((library, Reason.NO_LIBRARY), ("a GPU, please", Reason.NO_GPU)):
+        judged = judge_exception(ChildException("builtins.ImportError", message), asks)
+        assert (judged.outcome, judged.reason) == (Outcome.NEEDS_HARDWARE, reason)

@@ -188,22 +188,32 @@ def test_every_variant_meets_every_combination_of_the_axes() -> None:
 def test_the_committed_profiles_are_what_was_asked_for() -> None:
     loaded = load()
     cpu, smoke = make_plan(loaded, "cpu"), make_plan(loaded, "smoke")
-    assert (len(cpu.environments), len(cpu.cells)) == (29, 208)
+    assert (len(cpu.environments), len(cpu.cells)) == (38, 683)
     assert len(smoke.cells) == 3
     autoawq = {name for name in cpu.environments if name.startswith("autoawq-")}
     assert len(autoawq) == 24
-    stock = {c.quantizer.name for c in cpu.checkpoints if c.scheme and not c.quantizer.departures}
+    made = [checkpoint for checkpoint in cpu.checkpoints if checkpoint.scheme]
+    awq = [c.quantizer for c in made if c.scheme and c.scheme.method == "awq"]
+    assert {role.environment for role in awq} == autoawq
+    stock = {role.name for role in awq if not role.departures}
     assert stock == {"autoawq-0.2.9+transformers-4.51.3+stock"}
-    assert {c.quantizer.environment for c in cpu.checkpoints if c.scheme} == autoawq
-    assert sorted(v for v in (cell.canary for cell in cpu.cells) if v) == ["garbage", "works"]
+    gptq = {c.quantizer.environment for c in made if c.scheme and c.scheme.method == "gptq"}
+    assert sorted(gptq) == [
+        *(f"auto-gptq-0.7.1+transformers-{v}" for v in ("4.42.4", "4.46.3", "4.51.3", "4.57.6")),
+        "auto-gptq-0.7.1+transformers-5.23.0",
+        "gptqmodel-2.2.0+transformers-4.51.3",
+        "gptqmodel-7.6.0+transformers-5.23.0",
+    ]
+    canaries = sorted(v for v in (cell.canary for cell in cpu.cells) if v)
+    assert canaries == ["garbage", "works", "works"]
 
 
 @pytest.mark.parametrize(
     ("old", "new", "environments_more", "cells_more"),
     [
-        ('axes.autoawq = ["0.2.6"]', 'axes.autoawq = ["0.2.5", "0.2.6"]', 6, 6 * 4 * 2),
+        ('axes.autoawq = ["0.2.6"]', 'axes.autoawq = ["0.2.5", "0.2.6"]', 6, 6 * 7 * 2),
         ('{ vllm = "0.32.0", torch = "2.13.0" },',
-         '{ vllm = "0.32.0", torch = "2.13.0" }, { vllm = "0.31.0", torch = "2.12.0" },', 1, 52),
+         '{ vllm = "0.32.0", torch = "2.13.0" }, { vllm = "0.31.0", torch = "2.12.0" },', 1, 86),
     ],
 )  # fmt: skip
 def test_a_version_is_added_in_one_line(

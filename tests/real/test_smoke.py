@@ -1,4 +1,4 @@
-"""The smoke profile run for real: AutoAWQ quantizes, vLLM loads and answers, the table says so.
+"""The smoke profile run for real: AutoAWQ and AutoGPTQ quantize, vLLM answers, the table says so.
 
 What is asserted was first measured by hand. Nothing is skipped for want of a GPU.
 """
@@ -27,6 +27,7 @@ RUN_SECONDS = 1200
 TIED = "twin-tied/awq-4bit-g64"
 DROPPED = f"{TIED}/autoawq-0.2.7+transformers-4.47.1/vllm-0.32.0"
 GOOD = f"{TIED}/autoawq-0.2.9+transformers-4.51.3/vllm-0.32.0"
+GPTQ = "twin-tied/gptq-4bit-g64/auto-gptq-0.7.1+transformers-4.46.3/vllm-0.32.0"
 FLOAT = "twin-tied/float/none/vllm-0.32.0"
 
 
@@ -92,10 +93,21 @@ def test_autoawq_0_2_9_works(smoke: Smoke) -> None:
     assert {stage["outcome"] for stage in cell["stages"]} == {"passed"}
 
 
+def test_gptq_by_autogptq_works_and_its_surplus_is_named_and_harmless(smoke: Smoke) -> None:
+    cell = smoke.cells()[GPTQ]
+    assert cell["verdict"] == "works", cell
+    assert cell["departures"] == ["auto-gptq-cpu", "vllm-cpu"]
+    messages = {finding["check"]: finding["message"] for finding in cell["findings"]}
+    assert "12 unexpected tensors all zero" in messages["checkpoint-complete"]
+    assert "tied embedding again" in messages["stored-size"]
+    assert "bits per weight in 21 packed layers" in messages["stored-formats"]
+    assert "CPUWNA16LinearKernel" in messages["kernel"]
+
+
 def test_the_run_ends_with_the_summary_and_where_the_report_is(smoke: Smoke) -> None:
     last = smoke.output.strip().splitlines()
     assert last[-1] == f"report: {smoke.reports / 'index.html'}"
-    assert any("3 cells in profile smoke" in line and "1 garbage" in line for line in last[-8:])
+    assert any("4 cells in profile smoke" in line and "1 garbage" in line for line in last[-8:])
     assert {file.name for file in smoke.reports.iterdir()} == {
         "index.html", "matrix.md", "matrix.csv", "matrix.json",
     }  # fmt: skip
@@ -143,6 +155,21 @@ def test_scales_off_by_5_percent_in_a_real_checkpoint_are_found(
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
     assert _ratios(inspect(made / "checkpoint", original)).keys() == set()
     assert _ratios(inspect(copy, original)).keys() == {spoil}
+
+
+def test_the_user_command_says_of_real_checkpoints_what_the_table_says(smoke: Smoke) -> None:
+    said = {}
+    for folder in (smoke.store / "checkpoints").iterdir():
+        name = json.loads((folder / "provenance.json").read_text())["id"]
+        ended = subprocess.run(
+            [sys.executable, "-m", "matrix", "inspect", str(folder / "checkpoint")],
+            cwd=REPOSITORY, timeout=60, text=True, capture_output=True, check=True,
+        )  # fmt: skip
+        lines = [line.split(maxsplit=2) for line in ended.stdout.splitlines()]
+        said[name] = {check: judgement for check, judgement, *_ in lines}
+    assert said.pop(DROPPED.removesuffix("/vllm-0.32.0"))["tied-embedding"] == "notice"
+    assert len(said) >= 2
+    assert not [name for name in said if {"failed", "degraded"} & set(said[name].values())]
 
 
 def _ratios(inspection: Inspection) -> dict[str, float]:

@@ -189,7 +189,7 @@ def test_the_committed_profiles_are_what_was_asked_for() -> None:
     loaded = load()
     cpu, smoke = make_plan(loaded, "cpu"), make_plan(loaded, "smoke")
     assert (len(cpu.environments), len(cpu.cells)) == (38, 683)
-    assert len(smoke.cells) == 3
+    assert len(smoke.cells) == 4
     autoawq = {name for name in cpu.environments if name.startswith("autoawq-")}
     assert len(autoawq) == 24
     made = [checkpoint for checkpoint in cpu.checkpoints if checkpoint.scheme]

@@ -30,8 +30,11 @@ def code_digest(directory: Path) -> str:
 
 
 def adapter_digest(path: Path) -> str:
-    """Return 16 hex digits that name an adapter: its file, and those it imports from beside it."""
-    files = [path, *(beside for beside in _beside(path) if beside.is_file())]
+    """Return 16 hex digits that name an adapter: its file, and those from beside it that it or
+    one of them imports."""
+    files = [path]
+    for file in files:  # which grows meanwhile
+        files += [new for new in _beside(file) if new.is_file() and new not in files]
     return digest({file.name: file_digest(file) for file in files})
 
 

@@ -104,6 +104,16 @@ def test_what_an_adapter_imports_from_beside_it_is_part_of_it(tmp_path: Path, ho
     assert changed_steps(before, after) == {"import", "load", "generate"}
 
 
+def test_what_that_imports_is_part_of_the_adapter_too(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    (tmp_path / "runner.py").write_text("from .beside import *\n")
+    (tmp_path / "beside.py").write_text("from .further import *\nfrom .runner import *\n")
+    before = History(plan).finish()
+    (tmp_path / "further.py").write_text("# shared by what adapters share\n")
+    after = History(plan).finish()
+    assert changed_steps(before, after) == {"import", "load", "generate"}
+
+
 def test_an_adapter_that_is_no_python_has_a_name_all_the_same(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     (tmp_path / "runner.py").write_text("from . import\n")

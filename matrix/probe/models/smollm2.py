@@ -8,7 +8,6 @@ leaves are in the form that old and new readers both understand.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from gguf import GGUFReader, TokenType
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from .plain_texts import CALIBRATION, HELD_OUT, PROMPTS
-from .reference import continued, scored, tensors_digest, write_merges_as_strings
+from .pretrained import keep_float_model, write_reference
 
 Json = dict[str, Any]
 
@@ -42,16 +40,9 @@ def build(job: Json) -> Json:
     model = AutoModelForCausalLM.from_pretrained(
         source.parent, gguf_file=source.name, dtype=torch.float16
     )
-    model.save_pretrained(folder, safe_serialization=True)
-    write_config_for_old_readers(folder / "config.json")
     tokenizer = packaged_tokenizer(source)
-    tokenizer.save_pretrained(folder)
-    write_merges_as_strings(folder / "tokenizer.json")
-    reference = make_reference(folder, tokenizer, job["recipe"]["max_new_tokens"])
-    target = folder.with_name("reference.json")
-    target.write_text(json.dumps(reference, indent=1), encoding="utf-8")
-    logprobs = [value for text in reference["held_out"] for value in text["logprobs"]]
-    return {"perplexity": torch.tensor(logprobs).mean().neg().exp().item()}
+    keep_float_model(model, tokenizer, folder)
+    return write_reference(folder, tokenizer, job["recipe"]["max_new_tokens"])
 
 
 def packaged_gguf() -> Path:
@@ -94,24 +85,3 @@ def packaged_tokenizer(source: Path) -> PreTrainedTokenizerFast:
         # The default, True in old releases, joins tokens otherwise than the model learned them.
         clean_up_tokenization_spaces=False,
     )
-
-
-def write_config_for_old_readers(file: Path) -> None:
-    """Name the data type as all releases do: those before 4.56 do not know ``dtype``."""
-    config = json.loads(file.read_text(encoding="utf-8"))
-    config["torch_dtype"] = config.pop("dtype")
-    file.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
-
-
-def make_reference(folder: Path, tokenizer: PreTrainedTokenizerFast, max_new_tokens: int) -> Json:
-    """What the model answers: its saved float16 weights, computed in float32."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return {
-        "schema": 1,
-        "prompts": [continued(model, tokenizer, text, max_new_tokens) for text in PROMPTS],
-        "held_out": [scored(model, tokenizer, text) for text in HELD_OUT],
-        "memorised": [],
-        "calibration": CALIBRATION,
-        "max_new_tokens": max_new_tokens,
-        "tensors_sha256": tensors_digest(folder / "model.safetensors"),
-    }

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from .pretrained import keep_float_model, write_reference
@@ -33,7 +32,7 @@ def build(job: Json) -> Json:
     and what transformers raises where it finds no such model.
     """
     torch.set_num_threads(1)
-    transformers.utils.logging.disable_progress_bar()
+    # Progress bars stay on: they are what tells a long download from one that hangs.
     recipe, output = job["recipe"], Path(job["output"])
     tokenizer = take(source(recipe), recipe["tie_word_embeddings"], output)
     return write_reference(output / "model", tokenizer, recipe["max_new_tokens"])

@@ -18,6 +18,7 @@ from matrix.context import Context, Settings
 from matrix.judge import Judge
 from matrix.keys import Key, Keys
 from matrix.observations import Observation
+from matrix.plan import Role
 from matrix.spec import DEFAULT_SPEC
 from matrix.store import Record, Store
 
@@ -34,9 +35,19 @@ class RecordedKeys(Keys):
             return None
         return self._lookup(key.step, _name(key.subject, key.departures))
 
+    def importing(self, role: Role) -> Key | None:
+        """Return the key of an import under the name that tells an environment's roles apart."""
+        key = super().importing(role)
+        return msgspec.structs.replace(key, subject=_import_of(role)) if key else None
+
 
 def _name(subject: str, departures: list[str]) -> str:
     return " ".join([subject, *departures])
+
+
+def _import_of(role: Role) -> str:
+    variables = [f"{name}={value}" for name, value in sorted(role.environ.items())]
+    return " ".join([role.environment, role.adapter.name, *variables])
 
 
 def read(name: str) -> list[bytes]:
@@ -83,6 +94,11 @@ def record(root: Path) -> None:
             seen = context.keys.observed(key)
             if seen is not None:
                 used[seen.key] = seen
+        for role in (cell.checkpoint.quantizer, cell.engine):
+            imported = context.keys.observed(context.keys.importing(role))
+            if imported is not None:
+                named = msgspec.structs.replace(imported, subject=_import_of(role))
+                used[imported.key] = named
     builds = [seen.key for seen in used.values() if seen.step == "build"]
     texts = [(key, (context.store.model(key) / "reference.json").read_text()) for key in builds]
     encode = msgspec.json.Encoder(order="deterministic").encode

@@ -54,7 +54,7 @@ def html_page(result: MatrixResult) -> str:
             causes=causes(result),
             parts=[_PartOfPage.of(part) for part in parts(result)],
             details=_by_quantizer(result.cells),
-            engines=engines(result.cells),
+            installs={side.environment: side for side in engines(result.cells).values()},
             Verdict=Verdict,
             # Only these two files of ours stand unescaped, and the policy admits just their bytes.
             style=Markup(style),

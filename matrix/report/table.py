@@ -32,7 +32,7 @@ MEANINGS = {
     Verdict.GARBAGE: "loads without an error and answers wrong",
     Verdict.BROKEN: "raises, crashes or hangs before there is an answer",
     Verdict.UNSUPPORTED: "declared so, with a source, or impossible by the model's shapes",
-    Verdict.UNTESTED: "needs hardware or a library that is not here; says nothing about the packages",
+    Verdict.UNTESTED: "needs hardware or a library not here; says nothing about the packages",
     Verdict.INFRA: "stopped by network, disk or the run itself; says nothing about the packages",
 }
 ROW = ["quantizer", "scheme"]

@@ -45,6 +45,9 @@ class _QuantizationConfig(msgspec.Struct, frozen=True):
     desc_act: bool | None = None
     checkpoint_format: str | None = None
     lm_head: bool | None = None
+    static_groups: bool | None = None
+    # GPTQModel puts what only the quantizer needs to know in here.
+    meta: Any = None
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -83,6 +86,7 @@ class Config(msgspec.Struct, frozen=True):
             desc_act=found.desc_act,
             checkpoint_format=(found.checkpoint_format or "")[:64],
             lm_head=found.lm_head,
+            static_groups=found.static_groups or _static_groups(found.meta),
         )
 
     @property
@@ -242,6 +246,11 @@ class CheckpointFiles:
             return msgspec.json.decode(data, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CheckpointError(str(error), name, "Save the model again.") from error
+
+
+def _static_groups(meta: object) -> bool | None:
+    found = meta.get("static_groups") if isinstance(meta, dict) else None
+    return found if isinstance(found, bool) else None
 
 
 def _merge_form(merges: bytes) -> MergeForm:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from matrix.checkpoint.comparing import Original, compare_all
 from matrix.checkpoint.files import CheckpointFiles, Config
@@ -90,6 +91,7 @@ def inspect(directory: Path, original: Path | None = None) -> Inspection:
         linears=plan.linears,
         embedding=EMBEDDING in names,
         head=HEAD in names or _HEAD_MODULE in packed,
+        head_differs=_head_differs(tensors) if config.tie_word_embeddings else None,
         missing=sorted(expected - names),
         unexpected=sorted(surplus - found.zero),
         zero_tensors=sorted(surplus & found.zero),
@@ -143,6 +145,22 @@ def _optional(packed: set[str]) -> set[str]:
     head = {f"{_HEAD_MODULE}.{part}" for part in ("qweight", "qzeros", "scales")}
     indices = {f"{module}.g_idx" for module in packed}
     return {EMBEDDING, HEAD} | indices | (head if _HEAD_MODULE in packed else set())
+
+
+def _head_differs(tensors: Tensors) -> bool | None:
+    """Whether the two names of a tied matrix hold different values; ``None`` if one is not there.
+
+    Read a second time, since they need not lie side by side; a tied matrix is a small model's.
+    """
+    if EMBEDDING not in tensors or HEAD not in tensors:
+        return None
+    if tensors.info(EMBEDDING).shape != tensors.info(HEAD).shape:
+        return True
+    try:
+        blocks = zip(tensors.float_blocks(EMBEDDING), tensors.float_blocks(HEAD), strict=True)
+        return not all(np.array_equal(one, other, equal_nan=True) for one, other in blocks)
+    except CheckpointError:
+        return None  # the scan, which reads every tensor, has said why
 
 
 def _with_shape_notes(

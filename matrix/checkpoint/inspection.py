@@ -63,6 +63,8 @@ class Quantization(msgspec.Struct, frozen=True):
     checkpoint_format: str = ""
     """``gptq`` (v1: a zero point less one is stored), ``gptq_v2`` (as it is), empty if absent."""
     lm_head: bool | None = None
+    static_groups: bool | None = None
+    """Of GPTQ's desc_act: the groups are of neighbouring inputs all the same."""
 
 
 class ConfigFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +155,9 @@ class WeightComparison(msgspec.Struct, frozen=True, kw_only=True):
     offset: float | None = None
     """Of GPTQ: the mean difference of one group of one row that is largest, in steps. A zero point
     off by one makes it 1."""
+    misplaced: float | None = None
+    """Of GPTQ: how much of the squared difference would go if each input had the scales of the
+    group that fits it best. 0 in a right order; a g_idx of another order makes it a large part."""
     not_finite: int = 0
     """How many values are not finite."""
     note: str = ""
@@ -181,6 +186,9 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """``model.embed_tokens.weight`` is present."""
     head: bool = False
     """``lm_head``, packed or not, is present."""
+    head_differs: bool | None = None
+    """``lm_head.weight`` holds other values than the embedding. Told where config.json ties the two
+    and both are stored, ``None`` elsewhere."""
     missing: list[str] = []
     """Tensors that a checkpoint of this model must have and this one has not, but for the two."""
     unexpected: list[str] = []

@@ -58,6 +58,8 @@ def tied_embedding(evidence: Evidence) -> Finding:
     Protects from the defect of autoawq 0.2.7 to 0.2.7.post2: of a tied model it keeps
     ``lm_head.weight`` and drops ``model.embed_tokens.weight``. vLLM skips ``lm_head.*`` for tied
     models and answers garbage with no error; transformers is fine, hence a notice and no failure.
+    And from a head stored beside the embedding that is another matrix: engines differ in which of
+    the two they take.
     Known issue awq-tied-embedding-dropped, https://github.com/casper-hansen/AutoAWQ/issues/665.
     Value: how many of the two are stored.
     """
@@ -66,6 +68,12 @@ def tied_embedding(evidence: Evidence) -> Finding:
     if found is None:
         return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
     judgement, message = _embedding(evidence.tied, found.embedding, found.head)
+    if evidence.tied and found.head_differs:
+        judgement = Judgement.NOTICE
+        message = (
+            "tied, but lm_head.weight is another matrix than model.embed_tokens.weight: engines "
+            "differ in which they take. Remove lm_head.weight, or set tie_word_embeddings=false"
+        )
     stored = found.tie_word_embeddings
     if stored is not None and stored != evidence.tied:
         judgement = Judgement.FAILED

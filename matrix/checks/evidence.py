@@ -123,6 +123,8 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     gptq_weight_group: float
     gptq_weight_offset: float
     """GPTQ: how many steps the weights of one group of one row may be off in the mean."""
+    gptq_weight_misplaced: float
+    """GPTQ: how much of the squared error may be due to scales of other groups: failed above."""
     unquantized_error: float
     """Relative RMS error of a tensor that is only stored, in another 16-bit type at most."""
     tokenizer_failed: float

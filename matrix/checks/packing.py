@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from matrix.checkpoint.inspection import PackedLinearInfo, Quantization
@@ -102,7 +103,8 @@ def group_size(evidence: Evidence) -> Finding:
     Protects from a group size that does not divide the inputs, which AutoAWQ stops at and other
     quantizers accept in silence (known issue awq-group-size-multiple,
     https://github.com/casper-hansen/AutoAWQ/blob/v0.2.9/awq/quantize/quantizer.py), from a label of
-    another size, and from a g_idx that engines pass over because config.json has desc_act=false.
+    another size, from a g_idx that engines pass over because config.json has desc_act=false, and
+    from one whose order was lost: desc_act leaves no layer in order, unless its groups are static.
     Value: layers of wrong groups.
     """
     say = partial(_finding, "group-size", threshold=0)
@@ -120,6 +122,9 @@ def group_size(evidence: Evidence) -> Finding:
     sizes = sorted({module.group_size for module in found.modules})
     message = some(faults) or f"groups of {some(list(map(str, sizes)))}"
     judgement = Judgement.FAILED if faults else Judgement.PASSED
+    if not faults and _order_lost(found.modules, said):
+        judgement = Judgement.NOTICE
+        message += "; config.json says desc_act, but every g_idx is in order: was the order lost?"
     return say(judgement=judgement, value=len(faults), message=message)
 
 
@@ -135,6 +140,13 @@ def _group_fault(module: PackedLinearInfo, said: Quantization) -> str:
     if module.group_order == "permuted" and not said.desc_act:
         return "has a permuted g_idx, though config.json says nothing of desc_act"
     return ""
+
+
+def _order_lost(modules: Sequence[PackedLinearInfo], said: Quantization) -> bool:
+    """Whether no layer has the order that desc_act gives to inputs of more than one group."""
+    divided = [module for module in modules if 0 < module.group_size < module.inputs]
+    promised = said.method == "gptq" and said.desc_act and not said.static_groups
+    return bool(promised and divided) and all(m.group_order == "in order" for m in divided)
 
 
 TENSOR_PARALLEL = (1, 2, 4, 8)

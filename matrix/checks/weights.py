@@ -22,6 +22,7 @@ class Bounds(msgspec.Struct, frozen=True):
     row: float
     group: float
     offset: float
+    misplaced: float
 
 
 def _bounds(method: str, limits: Thresholds) -> Bounds:
@@ -32,6 +33,7 @@ def _bounds(method: str, limits: Thresholds) -> Bounds:
         row=limits.gptq_weight_row if gptq else limits.weight_row,
         group=limits.gptq_weight_group if gptq else limits.weight_group,
         offset=limits.gptq_weight_offset,
+        misplaced=limits.gptq_weight_misplaced,
     )
 
 
@@ -93,6 +95,8 @@ def _fault(weight: WeightComparison, bounds: Bounds, unquantized_error: float) -
         return f"has the scale of a group at least {100 * weight.group:.3g} % off"
     if weight.offset is not None and weight.offset > bounds.offset:
         return f"has a group {weight.offset:.2f} steps off in the mean, as by a wrong zero point"
+    if weight.misplaced is not None and weight.misplaced > bounds.misplaced:
+        return "has inputs that fit the scales of other groups better, as by a wrong g_idx"
     return ""
 
 

@@ -40,6 +40,7 @@ THRESHOLDS = Thresholds(
     gptq_weight_row=0.2,
     gptq_weight_group=0.005,
     gptq_weight_offset=0.7,
+    gptq_weight_misplaced=0.1,
     unquantized_error=0.01,
     stored_size=0.01,
     tokenizer_failed=0.5,
@@ -166,6 +167,7 @@ def _module(name: str, outputs: int, inputs: int, said: Quantization) -> PackedL
         bits=said.bits or 4,
         group_size=said.group_size or 64,
         bits_per_weight=8 * size / (inputs * outputs),
+        group_order="permuted" if said.desc_act else "in order",
         zero_points={str(zero): 99} if said.method == "gptq" else {str(n): 9 for n in range(16)},
     )
 

@@ -7,7 +7,8 @@ not been observed yet or did not pass. Pure but for reading the files that are p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,7 @@ class Keys:
             "recipe": model.recipe,
             "tied": model.tied,
             "adapter": adapter_digest(model.adapter),
+            **_contents(model.recipe),
         }
         return Key.of("build", model.name, inputs, [])
 
@@ -145,6 +147,7 @@ class Keys:
             "model": built.key,
             "tensors": built.facts.get("tensors_sha256"),
             "scheme": checkpoint.scheme,
+            **_contents(checkpoint.quantizer.options),
         }
         return Key.of("quantize", checkpoint.id, msgspec.to_builtins(inputs), imported.departures)
 
@@ -227,3 +230,14 @@ def lock_inputs(environment: Environment) -> dict[str, Any]:
         "overrides": environment.overrides,
         "build_requirements": environment.build_requirements,
     }
+
+
+def _contents(options: Mapping[str, object]) -> dict[str, Any]:
+    """Return what lies in the folder that options name: files replaced there are other files."""
+    if not isinstance(folder := options.get("directory"), str):
+        return {}
+    try:
+        entries = [(entry.name, entry.stat()) for entry in os.scandir(folder)]
+    except OSError:
+        return {"contents": []}  # the adapter says what is wrong with it
+    return {"contents": sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in entries)}

@@ -120,6 +120,29 @@ def test_an_adapter_that_is_no_python_has_a_name_all_the_same(tmp_path: Path) ->
     assert History(plan).finish().unfinished() == []
 
 
+@pytest.mark.parametrize(
+    ("where", "also"),
+    [('adapter = "./maker.py"', "options.directory"), ("recipe = { seed = 0 }", "recipe")],
+)
+def test_what_lies_in_a_folder_that_is_named_is_part_of_the_key(
+    tmp_path: Path, where: str, also: str
+) -> None:
+    folder = tmp_path / "brought"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"one")
+    named = f'{where}\noptions.directory = "{folder}"'
+    if also == "recipe":
+        named = f'recipe = {{ directory = "{folder}" }}'
+    plan = plan_of(tmp_path, (where, named))
+    before = History(plan).finish()
+    assert History(plan).finish().names() == before.names()
+    (folder / "model.safetensors").write_bytes(b"another")
+    steps = {"quantize", "inspect", "load", "generate"}
+    assert changed_steps(before, History(plan).finish()) == steps | (
+        {"build"} if also == "recipe" else set()
+    )
+
+
 def test_another_lock_repeats_that_environment_and_what_stands_on_it(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
 

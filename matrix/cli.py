@@ -32,6 +32,7 @@ from matrix.text import visible
 
 MOST_PROBLEMS = 3
 MESSAGE_CHARS = 300
+ERROR_CHARS = 4000
 
 app = typer.Typer(
     help="Which quantizer's checkpoints load and answer correctly in which engine.",
@@ -80,7 +81,8 @@ def _interrupted(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    sys.stderr.write(f"error: {message}\n")
+    # It may quote a file, a package or uv.
+    sys.stderr.write(f"error: {visible(message, ERROR_CHARS)}\n")
     raise SystemExit(2)
 
 
@@ -153,7 +155,8 @@ def _show_cell(context: Context, cell: str) -> None:
     result = context.fresh_judge().cell(cell)
     typer.echo(f"{result.id}: {result.verdict} (blame: {result.blame})")
     for stage in result.stages:
-        typer.echo(f"  {stage.stage:18} {stage.outcome:10} {stage.message.strip()[:200]}")
+        message = visible(stage.message.strip(), MESSAGE_CHARS)
+        typer.echo(f"  {stage.stage:18} {stage.outcome:14} {message}")
     for finding in result.findings:
         _show_finding(finding)
 
@@ -169,7 +172,9 @@ def inspect(
     original: Annotated[
         Path | None, typer.Option(help="The float model it was made of, to compare weights with.")
     ] = None,
-    tensor_parallel: Annotated[int, typer.Option(help="Among how many GPUs to divide it.")] = 1,
+    tensor_parallel: Annotated[
+        int, typer.Option(min=1, help="Among how many GPUs to divide it.")
+    ] = 1,
 ) -> None:
     """Say what is wrong with a checkpoint of yours by reading its files; load and write nothing.
 

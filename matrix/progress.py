@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from matrix.plan import Cell
+from matrix.text import visible
 
 RECOUNT_SECONDS = 0.5
 
@@ -36,12 +37,12 @@ class Progress:
         self._count_at = 0.0
 
     def tell(self, text: str) -> None:
-        """Print a line with the count in front."""
+        """Print a line with the count in front; what a package said in it is made visible."""
         if time.monotonic() >= self._count_at:
             self._left = [cell for cell in self._left if self._unfinished(cell)]
             self._count_at = time.monotonic() + RECOUNT_SECONDS
         done = self._total - len(self._left)
-        line = f"[{done} of {self._total} cells done, {len(self._left)} left] {text}\n"
+        line = f"[{done} of {self._total} cells done, {len(self._left)} left] {visible(text)}\n"
         if self._shared is not None:
             try:
                 with self._shared.open("a", encoding="utf-8") as stream:

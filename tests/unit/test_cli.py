@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from matrix.context import REPOSITORY
+from matrix.progress import Progress
 from tests.unit import small_spec
 
+SOUND = REPOSITORY / "tests" / "checkpoints" / "autoawq-0.2.9-4bit-g64"
 HEAVY = ("torch", "transformers", "vllm", "pandas", "jinja2", "numpy")
 
 
@@ -29,13 +33,13 @@ def test_a_plan_as_json_lists_the_cells_with_their_parts() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     plan = json.loads(done.stdout)
     assert plan["profile"] == "smoke"
-    assert len(plan["cells"]) == 3
+    assert len(plan["cells"]) == 4
     for cell in plan["cells"]:
         parts = [cell[name] for name in ("model", "scheme", "quantizer", "engine")]
         assert cell["id"] == "/".join(parts)
     assert [environment["name"] for environment in plan["environments"]] == [
         "twins", "autoawq-0.2.7+transformers-4.47.1", "autoawq-0.2.9+transformers-4.51.3",
-        "vllm-0.32.0",
+        "auto-gptq-0.7.1+transformers-4.46.3", "vllm-0.32.0",
     ]  # fmt: skip
 
 
@@ -97,6 +101,39 @@ def test_a_report_of_nothing_observed_says_so_and_fails_only_if_asked(tmp_path: 
     assert {cell["verdict"] for cell in table["cells"]} == {"infra"}
     assert matrix("report", "--fail-on", "infra", **variables).returncode == 1
     assert matrix("report", "--fail-on", "garbage", **variables).returncode == 0
+
+
+def test_a_sound_checkpoint_has_status_0_and_one_that_a_check_fails_1(tmp_path: Path) -> None:
+    assert matrix("inspect", str(SOUND)).returncode == 0
+    copy = Path(shutil.copytree(SOUND, tmp_path / "copy"))
+    config = json.loads((copy / "config.json").read_text())
+    config["quantization_config"] |= {"quant_method": "\x1b[31m\u202egptq", "group_size": 32}
+    (copy / "config.json").write_text(json.dumps(config))
+    done = matrix("inspect", str(copy))
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "group-size          failed" in done.stdout
+    assert "␛[31m⟨U+202E⟩gptq" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_what_is_no_checkpoint_is_one_line_and_status_2(tmp_path: Path, name: str) -> None:
+    copy = Path(shutil.copytree(SOUND, tmp_path / "copy"))
+    (copy / name).write_text("{")
+    done = matrix("inspect", str(copy))
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {name}: ")
+
+
+def test_a_checkpoint_is_divided_among_one_at_least() -> None:
+    assert matrix("inspect", str(SOUND), "--tensor-parallel", "0").returncode == 2
+
+
+def test_what_a_package_says_steers_no_terminal() -> None:
+    stream = io.StringIO()
+    Progress([], lambda _: False, stream, {}).tell("load: \x1b[2J\nfailed")
+    assert stream.getvalue() == "[0 of 0 cells done, 0 left] load: ␛[2J ↵ failed\n"
 
 
 def test_starting_imports_nothing_heavy() -> None:

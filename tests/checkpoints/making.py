@@ -8,6 +8,7 @@ names all are made anew. The same packages give the same tensors on the same kin
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import tempfile
@@ -131,6 +132,11 @@ def keep(output: Path, target: Path) -> None:
     for name in NOT_NEEDED:
         for file in output.rglob(name):
             file.unlink()
+    for file in output.rglob("*.json"):
+        # Packages write down where they read and spilled to; that is a folder of this machine.
+        text = file.read_text(encoding="utf-8").replace(str(FOLDER), "<checkpoints>")
+        temporary = re.escape(tempfile.gettempdir())
+        file.write_text(re.sub(rf'"{temporary}/[^"]*"', '"<temporary>"', text), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(output, target)
 

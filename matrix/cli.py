@@ -16,6 +16,7 @@ import msgspec
 import typer
 
 from matrix import environments
+from matrix.checkpoint.files import CONFIG
 from matrix.checkpoint.inspection import CheckpointError
 from matrix.checks import judge
 from matrix.checks.evidence import Evidence
@@ -30,7 +31,6 @@ from matrix.spec import SpecError, load
 from matrix.steps import Steps
 from matrix.text import visible
 
-MOST_PROBLEMS = 3
 MESSAGE_CHARS = 300
 ERROR_CHARS = 4000
 
@@ -187,9 +187,12 @@ def inspect(
     except CheckpointError as error:
         _fail(str(error))
     if found.problems:
-        _fail("; ".join(str(problem) for problem in found.problems[:MOST_PROBLEMS]))
+        # Without a config.json it is no model, whatever else is wrong.
+        first = min(found.problems, key=lambda problem: problem.where != CONFIG)
+        more = len(found.problems) - 1
+        _fail(f"{first}" + (f" And {more} more such problems." if more else ""))
     evidence = Evidence(
-        tied=bool(found.tie_word_embeddings),
+        tied=found.tie_word_embeddings,
         quantized=found.quantization is not None,
         thresholds=thresholds(load()),
         tensor_parallel=tensor_parallel,

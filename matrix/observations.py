@@ -92,7 +92,7 @@ class Judged(msgspec.Struct, frozen=True):
 
 
 _NO_SPACE = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded")
-_NO_LIBRARY = re.compile(r"version `\w+[\d.]+' not found|cannot open shared object file")
+_NO_LIBRARY = re.compile(r"version `[\w.]{1,40}' not found|cannot open shared object file")
 _NETWORK = re.compile(
     r"error sending request|dns error|Connection (?:refused|reset)|connection closed"
     r"|operation timed out|Temporary failure in name resolution"

@@ -29,6 +29,9 @@ COMPARISONS = ("greedy-text", "logprobs-reference")
 READABLE = "checkpoint-readable"
 """The check whose failure says that a checkpoint must not be given to an engine."""
 
+TOKENIZER = "tokenizer-drift"
+"""The check of what the file says of its tokenizer."""
+
 _CONCLUSIVE = (Judgement.PASSED, Judgement.DEGRADED, Judgement.FAILED)
 _SUSPICIOUS = (Judgement.NOTICE, Judgement.DEGRADED, Judgement.FAILED)
 
@@ -215,11 +218,21 @@ def _blame_of_stage(stage: Stage, findings: Sequence[Finding], float_works: bool
         case Stage.LOAD | Stage.GENERATE:
             if float_works is False:
                 return Blame.ENGINE
-            if any(found.judgement in _SUSPICIOUS for found in _of(Stage.INSPECT, findings)):
+            if any(_explains(found, stage) for found in _of(Stage.INSPECT, findings)):
                 return Blame.CHECKPOINT
             return Blame.PAIR
         case _:
             assert_never(stage)
+
+
+def _explains(found: Finding, stage: Stage) -> bool:
+    """Whether something about the file may be why a stage failed.
+
+    A tokenizer can keep a model from loading, but what is generated starts from token ids.
+    """
+    if found.check == TOKENIZER and stage is Stage.GENERATE:
+        return False
+    return found.judgement in _SUSPICIOUS
 
 
 def _of(stage: Stage, findings: Sequence[Finding]) -> list[Finding]:

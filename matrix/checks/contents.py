@@ -67,6 +67,12 @@ def tied_embedding(evidence: Evidence) -> Finding:
     found = evidence.inspection
     if found is None:
         return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    if evidence.tied is None:
+        message = "config.json does not say whether embedding and head are one"
+        return say(judgement=Judgement.NOT_APPLICABLE, message=message)
+    if not (found.embedding or found.head or found.linears):
+        message = "not known under which names this architecture stores them"
+        return say(judgement=Judgement.NOT_APPLICABLE, message=message)
     judgement, message = _embedding(evidence.tied, found.embedding, found.head)
     if evidence.tied and found.head_differs:
         judgement = Judgement.NOTICE

@@ -161,8 +161,8 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of one cell. ``None`` stands for a stage that left nothing behind."""
 
-    tied: bool
-    """The model's trait: one matrix serves as embedding and as head."""
+    tied: bool | None
+    """The model's trait: one matrix serves as embedding and as head; ``None`` where unknown."""
     quantized: bool
     """False where the quantizer is ``none``, the float model itself."""
     thresholds: Thresholds

@@ -61,7 +61,7 @@ def _wrongly_packed(
     expected = set(found.linears or packed) if quantized else set()
     declared = {"lm_head"} if found.quantization and found.quantization.lm_head else set()
     extra = packed - expected - declared
-    unread = [f"{module.name} {module.note}" for module in found.modules if module.note]
+    unread = [module.note for module in found.modules if module.note]
     parts = []
     if quantized and not packed:
         parts.append("nothing is packed")
@@ -168,7 +168,7 @@ def stored_size(evidence: Evidence) -> Finding:
     if not found.expected_bytes:
         message = "what it should take is not known for this model or scheme"
         return say(judgement=Judgement.NOT_APPLICABLE, message=message)
-    surplus = _surplus(found, tied=evidence.tied)
+    surplus = _surplus(found, tied=bool(evidence.tied))
     stored = sum(map(stored_bytes, found.tensors))
     expected = max(found.expected_bytes - _index_left_out(found), 1)
     left = stored - sum(surplus.values()) - expected

@@ -84,7 +84,7 @@ def load_memory(evidence: Evidence) -> Finding:
     if evidence.load is None or evidence.inspection is None:
         what = "loaded" if evidence.load is None else "inspected"
         return say(judgement=Judgement.NOT_APPLICABLE, message=f"not {what}")
-    stored = _stored(evidence.inspection, tied=evidence.tied)
+    stored = _stored(evidence.inspection, tied=bool(evidence.tied))
     held = Counter[str]()
     for tensor in evidence.load.tensors:
         held[tensor.dtype] += tensor.bytes

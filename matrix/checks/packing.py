@@ -129,7 +129,9 @@ def group_size(evidence: Evidence) -> Finding:
 
 
 def _group_fault(module: PackedLinearInfo, said: Quantization) -> str:
-    size = said.group_size or -1
+    if not said.group_size:  # a method without groups, or one that does not say
+        return ""
+    size = said.group_size
     if module.inputs and indivisible({module.name: (module.outputs, module.inputs)}, size):
         return f"has {module.inputs} inputs, no multiple of the group size {size}"
     wanted = size if size > 0 else module.inputs

@@ -172,9 +172,9 @@ BIAS = f"{UP}.bias"
             "config.json has no quantization_config",
         ),
         (
-            change_module(note="has shapes that do not fit"),
+            change_module(note=f"{UP}: has shapes that do not fit"),
             {"packed-layers": FAILED},
-            f"cannot be read: {UP} has shapes that do not fit",
+            f"cannot be read: {UP}: has shapes that do not fit",
         ),
         (
             lambda good: retype(good, f"{UP}.scales", "F32"),
@@ -491,3 +491,14 @@ def test_without_an_original_no_weight_is_judged() -> None:
 )
 def test_an_inspection_that_found_little_is_judged(inspection: Inspection) -> None:
     assert FAILED in fired(inspection).values()
+
+
+def test_what_config_does_not_say_is_not_held_against_a_file() -> None:
+    good = made_inspection(AWQ)
+    assert findings(good, tied=None)["tied-embedding"].judgement is Judgement.NOT_APPLICABLE
+    other_names = replace(good, embedding=False, head=False, linears=[])
+    said = findings(other_names, tied=True)["tied-embedding"]
+    assert said.judgement is Judgement.NOT_APPLICABLE
+    for size in (None, 0):
+        unsaid = change_said(group_size=size)(good)
+        assert findings(unsaid)["group-size"].judgement is Judgement.PASSED

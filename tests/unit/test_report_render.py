@@ -347,7 +347,7 @@ def test_each_part_of_a_profile_is_a_table_of_its_own() -> None:
     tables = texts["matrix.md"].split("## Table: ")[1:]
     assert [table.splitlines()[0] for table in tables] == ["AutoAWQ in &lt;vLLM&gt;", "Shapes"]
     rows = [table.partition("##")[0].count("\n| ") for table in tables]
-    assert rows[1] == 2  # header, and the float model, which stands in both
+    assert rows[1] == 3  # header, rule, and the float model, which stands in both
     assert rows[0] > rows[1]
     assert texts[PAGE].count('<table class="matrix">') == 2
     assert "AutoAWQ in &lt;vLLM&gt;" in texts[PAGE]

@@ -129,6 +129,13 @@ def test_blame_for_an_engine_that_fails(
     assert (broken.verdict, broken.blame) == (Verdict.BROKEN, blame)
 
 
+def test_a_tokenizer_keeps_a_model_from_loading_and_never_spoils_an_answer_to_token_ids() -> None:
+    drift = Finding("tokenizer-drift", Stage.INSPECT, Judgement.NOTICE, message="merges are pairs")
+    raised = passed_until(Stage.LOAD, Outcome.FAILED, Reason.EXCEPTION, "untagged enum")
+    assert judge(raised, [drift], True).blame is Blame.CHECKPOINT
+    assert judge(passed_until(), [drift, *WRONG], True).blame is Blame.PAIR
+
+
 def test_tied_defect_shows_at_generate_and_is_the_checkpoints() -> None:
     found = judge(passed_until(), [NOTICE, *WRONG])
     assert found.first_stage is Stage.GENERATE

@@ -48,7 +48,7 @@ def quantize(job: Json) -> Json:
 
 
 def take_directory(directory: Path, output: Path) -> None:
-    """Hard-link the files of one folder, or copy them where the file system wants that.
+    """Copy the files of one folder: a package under test must not reach the user's own.
 
     A link is refused: it would make a file of this machine part of a checkpoint.
     """
@@ -63,10 +63,7 @@ def take_directory(directory: Path, output: Path) -> None:
                 f"{source}: not a plain file; give a folder without links, "
                 "such as `hf download --local-dir` makes"
             )
-        try:
-            os.link(source, output / name, follow_symlinks=False)
-        except OSError:  # another file system, or one without hard links
-            shutil.copyfile(source, output / name, follow_symlinks=False)
+        shutil.copyfile(source, output / name, follow_symlinks=False)
 
 
 def download(repository: str, revision: str, output: Path) -> None:

@@ -1,7 +1,8 @@
 """The files of a checkpoint directory, opened so that none leads elsewhere or runs anything.
 
 A checkpoint comes from a package under test or from a stranger. Nothing outside its directory is
-read, pickles are refused unread, and what is parsed is bounded first.
+read, but for the blobs of a snapshot in the Hub's cache; pickles are refused unread, and what is
+parsed is bounded first.
 """
 
 from __future__ import annotations
@@ -141,6 +142,11 @@ class CheckpointFiles:
 
     def __init__(self, directory: Path) -> None:
         self.root = Path(os.path.realpath(directory))
+        # Where regular files may lie; a link is followed to nowhere else.
+        self._folders = [self.root]
+        if self.root.parent.name == "snapshots":
+            # The Hub's cache: models--x--y/snapshots/<commit>/FILE -> ../../blobs/<hash>.
+            self._folders.append(self.root.parent.parent / "blobs")
         self.sizes: dict[str, int] = {}
         self.problems: list[Problem] = []
         try:
@@ -171,13 +177,14 @@ class CheckpointFiles:
         """Open a file for reading.
 
         Raises:
-            CheckpointError: ``name`` is not the plain name of a regular file that lies here.
+            CheckpointError: ``name`` is not the plain name of a regular file that lies here or,
+                of a snapshot in the Hub's cache, among that model's blobs.
         """
         if not name or name in (".", "..") or "/" in name or "\0" in name:
             remedy = "Name files without a folder; all must lie beside config.json."
             raise CheckpointError("is not a plain file name", repr(name[:200]), remedy)
         path = Path(os.path.realpath(self.root / name))
-        if path.parent != self.root:
+        if path.parent not in self._folders:
             remedy = "Copy the file it leads to into the directory."
             raise CheckpointError("is a symbolic link out of the directory", name, remedy)
         if not path.exists():

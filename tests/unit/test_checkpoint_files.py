@@ -136,6 +136,66 @@ def test_links_out_are_refused_and_links_within_are_not(tmp_path: Path) -> None:
     assert "other.safetensors: is a symbolic link out of the directory" in problems(inside)
 
 
+def cached(root: Path) -> tuple[Path, Path]:
+    """Make the Hub's cache of a model; return its snapshot and its blobs."""
+    model = root / "models--x--y"
+    snapshot, blobs = model / "snapshots" / ("0" * 40), model / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    save_file(GOOD, blobs / "1234")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/1234")
+    return snapshot, blobs
+
+
+def test_a_snapshot_of_the_hubs_cache_is_read(tmp_path: Path) -> None:
+    snapshot, blobs = cached(tmp_path)
+    assert problems(snapshot) == ""
+    files = CheckpointFiles(snapshot)
+    assert files.sizes == {"model.safetensors": (blobs / "1234").stat().st_size}
+    assert np.array_equal(Tensors(files).read("a"), GOOD["a"])
+    (tmp_path / "by").symlink_to(snapshot)
+    assert problems(tmp_path / "by") == ""
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "../../blobs/deep/1234",
+        "../../blobs/out",
+        "../../blobs/../config",
+        "../../config",
+        "../other/1234",
+        "../../../models--other/blobs/1234",
+    ],
+)
+def test_a_snapshot_leads_to_its_own_blobs_alone(tmp_path: Path, target: str) -> None:
+    snapshot, blobs = cached(tmp_path)
+    for folder in ("blobs/deep", "snapshots/other", "../models--other/blobs"):
+        (blobs.parent / folder).mkdir(parents=True)
+        save_file(GOOD, blobs.parent / folder / "1234")
+    save_file(GOOD, blobs.parent / "config")
+    (blobs / "out").symlink_to("../config")
+    (snapshot / "b.safetensors").symlink_to(target)
+    assert problems(snapshot).startswith("b.safetensors: is a symbolic link out of the directory")
+
+
+def test_blobs_that_are_a_link_or_of_no_snapshot_are_refused(tmp_path: Path) -> None:
+    snapshot, blobs = cached(tmp_path)
+    elsewhere = blobs.rename(tmp_path / "elsewhere")
+    blobs.symlink_to(elsewhere)
+    assert "is a symbolic link out of the directory" in problems(snapshot)
+    snapshot, blobs = cached(tmp_path / "again")
+    renamed = snapshot.parent.rename(snapshot.parent.parent / "checkpoints") / snapshot.name
+    assert "is a symbolic link out of the directory" in problems(renamed)
+
+
+def test_a_blob_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    snapshot, blobs = cached(tmp_path)
+    os.mkfifo(blobs / "pipe")
+    (snapshot / "b.safetensors").symlink_to("../../blobs/pipe")
+    assert "b.safetensors: is not a regular file" in problems(snapshot)
+
+
 def test_pipe_does_not_hold_the_reader_up(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "model.safetensors")
     assert "model.safetensors: is not a regular file" in problems(tmp_path)

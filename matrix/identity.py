@@ -23,22 +23,23 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
+@cache
 def code_digest(directory: Path) -> str:
-    """Return 16 hex digits that name all Python files under a directory."""
+    """Return 16 hex digits that name all Python files under a directory; read once per process."""
     files = sorted(directory.rglob("*.py"))
     return digest({str(file.relative_to(directory)): file_digest(file) for file in files})
 
 
+@cache
 def adapter_digest(path: Path) -> str:
     """Return 16 hex digits that name an adapter: its file, and those from beside it that it or
-    one of them imports."""
+    one of them imports; read once per process."""
     files = [path]
     for file in files:  # which grows meanwhile
         files += [new for new in _beside(file) if new.is_file() and new not in files]
     return digest({file.name: file_digest(file) for file in files})
 
 
-@cache
 def _beside(path: Path) -> list[Path]:
     try:
         nodes = list(ast.walk(ast.parse(path.read_bytes())))

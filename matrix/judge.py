@@ -58,6 +58,7 @@ class Judge:
         self._cells = {cell.id: cell for cell in plan.cells}
         self._keys = keys
         self._reference = cache(read_reference)
+        self._seen = cache(self._observed)
         self.cell = cache(self._cell)
 
     def table(self) -> MatrixResult:
@@ -97,7 +98,7 @@ class Judge:
 
     def _cell(self, cell_id: str) -> CellResult:
         cell = self._cells[cell_id]
-        observations = self._observed(cell)
+        observations = self._seen(cell_id)
         results = {stage: _result(stage, seen) for stage, seen in observations.items()}
         self._unbuilt(cell, results)
         if cell.exclusion is not None:
@@ -144,7 +145,8 @@ class Judge:
                 Stage.QUANTIZE, Outcome.INFRA, build.reason, message
             )
 
-    def _observed(self, cell: Cell) -> dict[Stage, Observation]:
+    def _observed(self, cell_id: str) -> dict[Stage, Observation]:
+        cell = self._cells[cell_id]
         found = {stage: self._keys.observed(key) for stage, key in self.keys_of(cell).items()}
         return {stage: seen for stage, seen in found.items() if seen is not None}
 
@@ -282,7 +284,7 @@ class Judge:
     def _observations(self) -> list[Observation]:
         found: dict[str, Observation] = {}
         for cell in self._plan.cells:
-            found |= {seen.key: seen for seen in self._observed(cell).values()}
+            found |= {seen.key: seen for seen in self._seen(cell.id).values()}
         return list(found.values())
 
 

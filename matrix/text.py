@@ -26,7 +26,9 @@ def visible(text: str, limit: int = 400, *, lines: bool = False) -> str:
     and unassigned code points become ``⟨U+202E⟩``. Line feeds are kept only where ``lines``.
     """
     kept = text[:limit]
-    shown = "".join(_visible_character(character, lines=lines) for character in kept)
+    shown = kept
+    if not (kept.isascii() and kept.isprintable()):
+        shown = "".join(_visible_character(character, lines=lines) for character in kept)
     left = len(text) - len(kept)
     return f"{shown} … ({left} more characters)" if left else shown
 

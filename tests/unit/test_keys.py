@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from matrix.identity import _beside, file_digest
+from matrix.identity import adapter_digest, file_digest
 from matrix.observations import Judged, Step
 from matrix.outcomes import Outcome, Reason
 from matrix.plan import Plan, make_plan
@@ -22,8 +22,12 @@ CELL = "tied/awq/maker-1.0/runner-3.0"
 @pytest.fixture(autouse=True)
 def _files_are_read_anew() -> Iterator[None]:
     yield
+    forget_files()
+
+
+def forget_files() -> None:
     file_digest.cache_clear()
-    _beside.cache_clear()
+    adapter_digest.cache_clear()
 
 
 def plan_of(folder: Path, *changes: tuple[str, str]) -> Plan:
@@ -84,7 +88,7 @@ def test_a_changed_adapter_repeats_only_its_own(
     before = History(plan).finish()
     (tmp_path / adapter).write_text("# something else\n")
     (tmp_path / "beside.py").write_text("# no adapter at all\n")
-    file_digest.cache_clear()
+    forget_files()
     after = History(plan).finish()
     assert changed_steps(before, after) == reached
     role = {"runner.py": "runner", "maker.py": "maker", "model.py": "twins"}[adapter]
@@ -100,6 +104,7 @@ def test_what_an_adapter_imports_from_beside_it_is_part_of_it(tmp_path: Path, ho
     (tmp_path / "runner.py").write_text(f"import json\n{how}\n")
     before = History(plan).finish()
     (tmp_path / "beside.py").write_text("# shared by adapters\n")
+    forget_files()
     after = History(plan).finish()
     assert changed_steps(before, after) == {"import", "load", "generate"}
 
@@ -110,6 +115,7 @@ def test_what_that_imports_is_part_of_the_adapter_too(tmp_path: Path) -> None:
     (tmp_path / "beside.py").write_text("from .further import *\nfrom .runner import *\n")
     before = History(plan).finish()
     (tmp_path / "further.py").write_text("# shared by what adapters share\n")
+    forget_files()
     after = History(plan).finish()
     assert changed_steps(before, after) == {"import", "load", "generate"}
 

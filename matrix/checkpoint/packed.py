@@ -25,6 +25,8 @@ BITS = (2, 4, 8)
 MAX_SIDE = 2**22
 MAX_WEIGHTS = 2**30
 """A module beyond these is no Linear of a model; it is not read."""
+MIN_GROUP = 8
+"""With smaller groups, scales and zeros as numbers would take far more memory than the codes."""
 BLOCK_WEIGHTS = 2**19
 WORD_BITS = 32
 _REMADE = "Make the checkpoint again."
@@ -64,7 +66,8 @@ def shape_of(tensors: Tensors, module: str, group_size: int | None) -> PackedSha
         group_size: As config.json says. Needed only where the last group is a shorter one.
 
     Raises:
-        CheckpointError: A tensor is missing, is no matrix, has another type, or they disagree.
+        CheckpointError: A tensor is missing, is no matrix, has another type, or they disagree, or
+            the module or its number of groups is larger than any Linear's.
     """
     infos = [tensors.find(f"{module}.{part}") for part in ("qweight", "qzeros", "scales")]
     if infos[0].dtype != "I32" or infos[1].dtype != "I32":
@@ -87,6 +90,9 @@ def shape_of(tensors: Tensors, module: str, group_size: int | None) -> PackedSha
         raise CheckpointError(f"shapes {shapes} do not agree", module, _REMADE)
     if max(inputs, outputs) > MAX_SIDE or inputs * outputs > MAX_WEIGHTS:
         raise CheckpointError(f"{inputs} x {outputs} weights are no Linear", module, _REMADE)
+    if size < MIN_GROUP:
+        problem = f"groups of {size} are too small; read are {MIN_GROUP} and more inputs"
+        raise CheckpointError(problem, module, "Quantize with larger groups.")
     layout = Layout.AWQ if by_output else Layout.GPTQ
     return PackedShape(layout, inputs, outputs, bits, groups, size)
 

@@ -19,6 +19,9 @@ from matrix.checkpoint.files import CheckpointFiles
 from matrix.checkpoint.inspection import CheckpointError, Problem, TensorInfo
 
 MAX_HEADER_BYTES = 32 * 1024 * 1024
+MAX_ALL_HEADERS_BYTES = 64 * 1024 * 1024
+MAX_TENSORS = 200_000
+"""These two are of all files together. A GPTQ model of 235B with 128 experts has 150,000."""
 MAX_DIMENSIONS = 8
 BLOCK_VALUES = 2**20
 _LENGTH_BYTES = 8
@@ -62,6 +65,10 @@ class _Place(NamedTuple):
     """First byte in the file."""
 
 
+class _TooLargeError(CheckpointError):
+    """All headers together are more than is read. No further one is."""
+
+
 class Tensors:
     """All tensors of a checkpoint, by name, read one or a part of one at a time.
 
@@ -74,6 +81,7 @@ class Tensors:
         self.files = files
         self.problems: list[Problem] = []
         self._places: dict[str, _Place] = {}
+        self._header_bytes = 0
         try:
             index = files.weight_map()
         except CheckpointError as error:
@@ -83,6 +91,10 @@ class Tensors:
         for shard in shards:
             try:
                 self._add(shard)
+            except _TooLargeError as error:
+                self.problems.append(error.problem)
+                self._places.clear()
+                return
             except CheckpointError as error:
                 self.problems.append(error.problem)
         for name, shard in (index or {}).items():
@@ -98,7 +110,13 @@ class Tensors:
 
     def _add(self, shard: str) -> None:
         with self.files.open(shard) as handle:
-            for place in _read_header(handle, shard):
+            size, length = _header_size(handle, shard)
+            self._header_bytes += length
+            if self._header_bytes > MAX_ALL_HEADERS_BYTES:
+                problem = f"all headers up to this one have {self._header_bytes} bytes"
+                remedy = f"At most {MAX_ALL_HEADERS_BYTES} are read; give one checkpoint."
+                raise _TooLargeError(problem, shard, remedy)
+            for place in _read_header(handle, shard, size, length, MAX_TENSORS - len(self._places)):
                 name = place.info.name
                 if name in self._places:
                     other = self._places[name].info.file
@@ -225,16 +243,24 @@ def _fill(handle: BinaryIO, buffer: memoryview, file: str) -> None:
         filled += count
 
 
-def _read_header(handle: BinaryIO, file: str) -> list[_Place]:
-    """Return where the tensors of an open file lie; they fill it exactly and do not overlap."""
+def _header_size(handle: BinaryIO, file: str) -> tuple[int, int]:
+    """Return the bytes of an open file and of its header, which comes next."""
     size = os.fstat(handle.fileno()).st_size
     length = int.from_bytes(handle.read(_LENGTH_BYTES), "little")
     if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, MAX_HEADER_BYTES):
         problem = f"its header should have {length} bytes; the file has {size}"
         raise CheckpointError(problem, file, _REMEDY)
+    return size, length
+
+
+def _read_header(handle: BinaryIO, file: str, size: int, length: int, most: int) -> list[_Place]:
+    """Return where at most so many tensors lie; they fill the file exactly and do not overlap."""
     try:
         raw = msgspec.json.decode(handle.read(length), type=dict[str, msgspec.Raw])
         raw.pop("__metadata__", None)
+        if len(raw) > most:
+            problem = f"all files up to this one hold more than {MAX_TENSORS} tensors"
+            raise _TooLargeError(problem, file, "Give one checkpoint.")
         entries = {name: msgspec.json.decode(text, type=_Entry) for name, text in raw.items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"its header is not as it must be: {error}", file, _REMEDY) from error

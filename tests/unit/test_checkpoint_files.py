@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from matrix.checkpoint import tensors as reading
 from matrix.checkpoint.files import MAX_CONFIG_BYTES, CheckpointFiles
 from matrix.checkpoint.inspection import CheckpointError
 from matrix.checkpoint.tensors import Tensors
@@ -236,6 +237,30 @@ def test_index_that_leads_elsewhere(tmp_path: Path, shard: str, message: str) ->
     index = {"weight_map": {"a": shard}}
     (tmp_path / "d" / "model.safetensors.index.json").write_text(json.dumps(index))
     assert message in problems(tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "message"),
+    [
+        ("MAX_TENSORS", 5, "m-2.safetensors: all files up to this one hold more than 5 tensors"),
+        ("MAX_ALL_HEADERS_BYTES", 400, "m-2.safetensors: all headers up to this one have"),
+    ],
+)
+def test_all_headers_together_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, message: str
+) -> None:
+    for shard in range(5):
+        named = {
+            f"{name}{shard}{part}": GOOD["a"] for name in "xy" for part in range(1 + shard // 2)
+        }
+        save_file(named, tmp_path / f"m-{shard}.safetensors")
+    index = {f"x{shard}0": f"m-{shard}.safetensors" for shard in range(5)}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    assert problems(tmp_path) == ""
+    monkeypatch.setattr(reading, limit, value)
+    assert problems(tmp_path).startswith(message)
+    assert " | " not in problems(tmp_path)
+    assert not list(Tensors(CheckpointFiles(tmp_path)))
 
 
 def test_tensor_stored_twice(tmp_path: Path) -> None:

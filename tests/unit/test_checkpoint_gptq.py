@@ -109,6 +109,19 @@ def test_what_does_not_agree_is_named(
         read_packed(tensors_of(tmp_path, arrays), "m", scheme)
 
 
+@pytest.mark.parametrize("said", [4, 16])
+def test_groups_so_small_that_they_fill_the_memory_are_refused(tmp_path: Path, said: int) -> None:
+    weight = np.random.default_rng(0).normal(0, 1, (32, 32))
+    for group, refused in ((8, False), (4, True)):
+        arrays = gptq.linear(weight, "m", bits=4, group=group, desc_act=False, v2=False)
+        tensors = tensors_of(tmp_path, arrays)
+        if refused:
+            with pytest.raises(CheckpointError, match="m: groups of 4 are too small; read are 8"):
+                read_packed(tensors, "m", quantization(group=said))
+        else:
+            assert read_packed(tensors, "m", quantization(group=group)).shape.group_size == group
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("desc_act", [False, True])
 @pytest.mark.parametrize("v2", [False, True])

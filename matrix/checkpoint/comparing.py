@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from matrix.checkpoint import gptq_weights
-from matrix.checkpoint.files import CheckpointFiles, Config
+from matrix.checkpoint.files import CONFIG, CheckpointFiles, Config
 from matrix.checkpoint.inspection import CheckpointError, Quantization, WeightComparison
 from matrix.checkpoint.packed import Indices, Layout, read_packed
 from matrix.checkpoint.shapes import EMBEDDING, HEAD
@@ -33,21 +33,35 @@ class Original:
     """The float model a checkpoint was made of.
 
     Raises:
-        CheckpointError: It cannot be read in full. Nothing can be compared with it then.
+        CheckpointError: It cannot be read in full, or is quantized itself. Nothing can be compared
+            with it then.
     """
 
     def __init__(self, directory: Path) -> None:
-        files = CheckpointFiles(directory)
-        self.config = files.config()
-        self.tensors = Tensors(files)
-        problem = next(iter(self.tensors.problems), None)
-        if problem is not None:
-            raise CheckpointError(problem.problem, f"original: {problem.where}", problem.remedy)
+        try:
+            self.config, self.tensors = _read_float(directory)
+        except CheckpointError as error:
+            # Of two folders, this one.
+            found = error.problem
+            where = f"original: {found.where}"
+            raise CheckpointError(found.problem, where, found.remedy) from error
         self.linears = sorted(
             found[1]
             for name in self.tensors
             if (found := _LINEAR.fullmatch(name)) and len(self.tensors.info(name).shape) == 2
         )
+
+
+def _read_float(directory: Path) -> tuple[Config, Tensors]:
+    files = CheckpointFiles(directory)
+    config = files.config()
+    if config.quantization is not None:
+        problem = f"is of a quantized model ({config.quantization.method or 'quantization_config'})"
+        raise CheckpointError(problem, CONFIG, "Give the float model that was quantized.")
+    tensors = Tensors(files)
+    for problem in tensors.problems:
+        raise CheckpointError(problem.problem, problem.where, problem.remedy)
+    return config, tensors
 
 
 def compare_all(

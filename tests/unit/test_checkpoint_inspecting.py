@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -266,6 +268,36 @@ def test_unreadable_checkpoint_is_a_result_and_unreadable_original_an_error(
     assert inspect(tmp_path / "gone", original).problems
     with pytest.raises(CheckpointError):
         inspect(original, empty)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (shutil.rmtree, "original: .*original: No such file or directory"),
+        (lambda folder: (folder / "config.json").unlink(), "original: config.json: is missing"),
+        (
+            lambda folder: (folder / "config.json").write_text("{"),
+            "original: config.json: Input data was truncated",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors").write_bytes(b""),
+            "original: model.safetensors: its header should have 0 bytes",
+        ),
+        (
+            lambda folder: (folder / "config.json").write_text(
+                json.dumps(made.config(tied=True, quantized=True))
+            ),
+            r"original: config.json: is of a quantized model \(awq\)\. Give the float model",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_original_says_so(
+    tmp_path: Path, spoil: Callable[[Path], object], message: str
+) -> None:
+    checkpoint, original = made.both(tmp_path)
+    spoil(original)
+    with pytest.raises(CheckpointError, match=f"^{message}"):
+        inspect(checkpoint, original)
 
 
 def test_command_line(tmp_path: Path) -> None:

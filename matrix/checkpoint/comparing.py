@@ -42,9 +42,9 @@ class Original:
             self.config, self.tensors = _read_float(directory)
         except CheckpointError as error:
             # Of two folders, this one.
-            found = error.problem
-            where = f"original: {found.where}"
-            raise CheckpointError(found.problem, where, found.remedy) from error
+            wrong = error.problem
+            where = f"original: {wrong.where}"
+            raise CheckpointError(wrong.problem, where, wrong.remedy) from error
         self.linears = sorted(
             found[1]
             for name in self.tensors
@@ -59,8 +59,8 @@ def _read_float(directory: Path) -> tuple[Config, Tensors]:
         problem = f"is of a quantized model ({config.quantization.method or 'quantization_config'})"
         raise CheckpointError(problem, CONFIG, "Give the float model that was quantized.")
     tensors = Tensors(files)
-    for problem in tensors.problems:
-        raise CheckpointError(problem.problem, problem.where, problem.remedy)
+    for found in tensors.problems:
+        raise CheckpointError(found.problem, found.where, found.remedy)
     return config, tensors
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Annotated, Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -34,6 +34,9 @@ MAX_FILES = 10_000
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 
 _T = TypeVar("_T")
+_Names = Annotated[
+    list[Annotated[str, msgspec.Meta(max_length=200)]], msgspec.Meta(max_length=1_000)
+]
 
 
 class _QuantizationConfig(msgspec.Struct, frozen=True):
@@ -47,6 +50,8 @@ class _QuantizationConfig(msgspec.Struct, frozen=True):
     checkpoint_format: str | None = None
     lm_head: bool | None = None
     static_groups: bool | None = None
+    modules_to_not_convert: _Names | None = None
+    dynamic: dict[str, Any] | None = None
     # GPTQModel puts what only the quantizer needs to know in here.
     meta: Any = None
 
@@ -88,6 +93,8 @@ class Config(msgspec.Struct, frozen=True):
             checkpoint_format=(found.checkpoint_format or "")[:64],
             lm_head=found.lm_head,
             static_groups=found.static_groups or _static_groups(found.meta),
+            modules_to_not_convert=tuple(found.modules_to_not_convert or ()),
+            dynamic=bool(found.dynamic),
         )
 
     @property

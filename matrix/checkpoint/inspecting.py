@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from matrix.checkpoint.shapes import (
     LinearShape,
     expected_bytes,
     float_shapes,
+    left_out,
     linear_shapes,
     packed_parts,
 )
@@ -43,14 +45,17 @@ class _Plan:
     names: set[str]
     """All its tensors. Empty where the model is not known: nothing is claimed then."""
 
-    def expected(self, quantization: Quantization | None, quantized: bool) -> set[str]:
+    def expected(
+        self, quantization: Quantization | None, quantized: bool, skipped: Collection[str]
+    ) -> set[str]:
         """Return the tensors a checkpoint must have, but for embedding and head."""
         names = self.names - {EMBEDDING, HEAD}
         if not quantized:
             return names
         parts = packed_parts(quantization or Quantization("unknown"))
-        weights = {f"{module}.weight" for module in self.linears}
-        return (names - weights) | {f"{m}.{part}" for m in self.linears for part in parts}
+        packed = set(self.linears) - set(skipped)
+        weights = {f"{module}.weight" for module in packed}
+        return (names - weights) | {f"{m}.{part}" for m in packed for part in parts}
 
 
 def inspect(directory: Path, original: Path | None = None) -> Inspection:
@@ -76,7 +81,8 @@ def inspect(directory: Path, original: Path | None = None) -> Inspection:
     packed = {module.name for module in found.modules}
     problems += found.problems + _contradictions(config, quantization, packed, tensors)
     plan = _plan(source, config)
-    expected = plan.expected(quantization, bool(packed) or quantization is not None)
+    skipped = left_out(plan.linears, packed, quantization)
+    expected = plan.expected(quantization, bool(packed) or quantization is not None, skipped)
     names = set(tensors)
     surplus = names - expected - _optional(packed) if plan.names else set()
     return Inspection(
@@ -89,6 +95,7 @@ def inspect(directory: Path, original: Path | None = None) -> Inspection:
         quantization=quantization,
         modules=_with_shape_notes(found.modules, config.facts),
         linears=plan.linears,
+        left_out=skipped,
         embedding=EMBEDDING in names,
         head=HEAD in names or _HEAD_MODULE in packed,
         head_differs=_head_differs(tensors) if config.tie_word_embeddings else None,
@@ -96,7 +103,9 @@ def inspect(directory: Path, original: Path | None = None) -> Inspection:
         unexpected=sorted(surplus - found.zero),
         zero_tensors=sorted(surplus & found.zero),
         not_finite=found.not_finite,
-        expected_bytes=expected_bytes(config.facts, bool(config.tie_word_embeddings), quantization),
+        expected_bytes=expected_bytes(
+            config.facts, bool(config.tie_word_embeddings), quantization, skipped
+        ),
         weights=[]
         if source is None
         else compare_all(tensors, source, quantization or Quantization("unknown"), packed),

@@ -65,6 +65,10 @@ class Quantization(msgspec.Struct, frozen=True):
     lm_head: bool | None = None
     static_groups: bool | None = None
     """Of GPTQ's desc_act: the groups are of neighbouring inputs all the same."""
+    modules_to_not_convert: tuple[str, ...] = ()
+    """Of AWQ: modules with one of these in their names are left out."""
+    dynamic: bool = False
+    """Of GPTQModel: there are patterns of modules that are left out or quantized otherwise."""
 
 
 class ConfigFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,6 +186,10 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """All that is packed, by name."""
     linears: list[str] = []
     """The decoder's Linear modules."""
+    left_out: list[str] = []
+    """Those of ``linears`` that config.json leaves out of the quantization, so that they must not
+    be packed. With GPTQModel's ``dynamic``, all that are not: these cannot be told from lost ones.
+    """
     embedding: bool = False
     """``model.embed_tokens.weight`` is present."""
     head: bool = False

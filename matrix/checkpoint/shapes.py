@@ -8,7 +8,7 @@ Names and shapes are those of transformers (``modeling_qwen2.py``, ``modeling_qw
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from matrix.checkpoint.inspection import ConfigFacts, Quantization
 
@@ -114,13 +114,41 @@ def packed_parts(quantization: Quantization) -> tuple[str, ...]:
     return ("qweight", "qzeros", "scales", *(["g_idx"] if ordered else []))
 
 
+def left_out(
+    linears: Collection[str], packed: Collection[str], quantization: Quantization | None
+) -> list[str]:
+    """Return the Linears that config.json leaves out of the quantization.
+
+    By AWQ's ``modules_to_not_convert``, those with one of its entries in their names (transformers
+    4.51.3, ``integrations/awq.py``; autoawq 0.2.9, ``utils/module.py``). GPTQModel's ``dynamic``
+    has regular expressions of strangers, which are not run: all that are not packed count.
+    """
+    if quantization is None:
+        return []
+    if quantization.method == "awq":
+        entries = quantization.modules_to_not_convert
+        return [name for name in linears if any(entry in name for entry in entries)]
+    if quantization.method == "gptq" and quantization.dynamic:
+        return [name for name in linears if name not in packed]
+    return []
+
+
 def expected_bytes(
-    config: ConfigFacts, tied: bool, quantization: Quantization | None
+    config: ConfigFacts,
+    tied: bool,
+    quantization: Quantization | None,
+    skipped: Collection[str] = (),
 ) -> int | None:
     """Return what a checkpoint's tensors should take: packed Linears, and the rest at 16 bits.
 
-    ``None`` where the model is not known, or the scheme is not 4-bit AWQ or GPTQ. Without a
-    quantization, of the float model at 16 bits.
+    ``None`` where the model is not known, or the scheme is not AWQ or GPTQ of 2, 3, 4 or 8 bits
+    with a group size. Without a quantization, of the float model at 16 bits.
+
+    Args:
+        config: What config.json says of the model.
+        tied: One matrix serves as embedding and as head.
+        quantization: What config.json says of it, if anything.
+        skipped: The Linears that are not packed, on purpose.
     """
     shapes = float_shapes(config, tied)
     if not shapes:
@@ -128,23 +156,21 @@ def expected_bytes(
     plain = sum(2 * math.prod(shape) for shape in shapes.values())
     if quantization is None:
         return plain
-    if quantization.method not in ("awq", "gptq") or quantization.bits not in (2, 3, 4, 8):
+    bits, size = quantization.bits, quantization.group_size
+    if quantization.method not in ("awq", "gptq") or bits not in (2, 3, 4, 8) or not size:
         return None
+    index = quantization.method == "gptq"
     linears = linear_shapes(config)
     if quantization.lm_head and HEAD in shapes:
         outputs, inputs = shapes[HEAD]
         linears["lm_head"] = (outputs, inputs)
-    for outputs, inputs in linears.values():
+    for name in linears.keys() - set(skipped):
+        outputs, inputs = linears[name]
+        groups = -(-inputs // size) if size > 0 else 1
         plain -= 2 * outputs * inputs
-        plain += _packed_bytes(outputs, inputs, quantization)
+        plain += (outputs * inputs + groups * outputs) * bits // 8 + 2 * groups * outputs
+        plain += 4 * inputs if index else 0
     return plain
-
-
-def _packed_bytes(outputs: int, inputs: int, quantization: Quantization) -> int:
-    bits, size = quantization.bits or 0, quantization.group_size or -1
-    groups = -(-inputs // size) if size > 0 else 1
-    index = 4 * inputs if quantization.method == "gptq" else 0
-    return (outputs * inputs + groups * outputs) * bits // 8 + 2 * groups * outputs + index
 
 
 def indivisible(shapes: Mapping[str, LinearShape], group_size: int) -> list[str]:

@@ -105,6 +105,60 @@ def test_missing_and_unexpected_by_config(checkpoint: Path) -> None:
     assert unknown.expected_bytes is None
 
 
+def store_plain(*modules: str) -> Callable[[dict[str, made.Array]], object]:
+    """Return a change that puts float weights in place of packed ones."""
+
+    def change(tensors: dict[str, made.Array]) -> None:
+        for name in modules:
+            for part in ("qweight", "qzeros", "scales", "g_idx"):
+                tensors.pop(f"{name}.{part}", None)
+            shape = made.linear_shapes(0)[name]
+            tensors[f"{name}.weight"] = np.ones(shape, np.float16)
+
+    return change
+
+
+@pytest.mark.parametrize("entry", ["k_proj", "layers.0.self_attn.k"])
+def test_modules_not_to_convert_are_expected_unpacked(tmp_path: Path, entry: str) -> None:
+    directory = known(made.both(tmp_path)[0])
+    key = f"{L0}.self_attn.k_proj"
+    change_tensors(directory, store_plain(key))
+    lost = inspect(directory)
+    assert lost.left_out == []
+    assert lost.missing == [f"{key}.{part}" for part in ("qweight", "qzeros", "scales")]
+    assert lost.unexpected == [f"{key}.weight"]
+    quantization = made.config(tied=True, quantized=True)["quantization_config"]
+    quantization["modules_to_not_convert"] = ["visual", entry]
+    change_config(directory, quantization_config=quantization)
+    found = inspect(directory)
+    assert found.left_out == [key]
+    assert found.linears == lost.linears
+    assert found.missing == found.unexpected == []
+    taken = load_file(directory / "model.safetensors")
+    assert found.expected_bytes == sum(array.nbytes for array in taken.values())
+    quantization["modules_to_not_convert"] = ["visual"]
+    change_config(directory, quantization_config=quantization)
+    assert inspect(directory).left_out == []
+
+
+@pytest.mark.parametrize("entries", ["k_proj", [1], ["x" * 201], ["x"] * 1001])
+def test_modules_not_to_convert_are_bounded(checkpoint: Path, entries: object) -> None:
+    change_config(checkpoint, quantization_config={"modules_to_not_convert": entries})
+    found = inspect(checkpoint)
+    assert [problem.where for problem in found.problems] == ["config.json"]
+    assert "modules_to_not_convert" in str(found.problems[0])
+
+
+def test_dynamic_leaves_out_whatever_is_not_packed(checkpoint: Path) -> None:
+    change_tensors(checkpoint, store_plain(Q))
+    assert inspect(checkpoint).left_out == []
+    quantization = json.loads((checkpoint / "config.json").read_text())["quantization_config"]
+    for dynamic, skipped in (({"-:.*q_proj": {}}, [Q]), ({}, []), (None, [])):
+        change_config(checkpoint, quantization_config=quantization | {"dynamic": dynamic})
+        assert inspect(checkpoint).left_out == skipped
+        assert bool(inspect(checkpoint).missing) is not bool(skipped)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_not_finite_values_are_counted(checkpoint: Path, value: float, dtype: type) -> None:

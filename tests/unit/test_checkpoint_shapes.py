@@ -88,6 +88,12 @@ def test_expected_bytes_of_packed_parts() -> None:
     assert expected_bytes(config, True, Quantization("fp8")) is None
 
 
+@pytest.mark.parametrize("values", [{"bits": None}, {"bits": 0}, {"group_size": None}])
+def test_of_an_unknown_scheme_no_size_is_claimed(values: dict[str, object]) -> None:
+    assert expected_bytes(QWEN2, False, GPTQ) is not None
+    assert expected_bytes(QWEN2, False, msgspec.structs.replace(GPTQ, **values)) is None
+
+
 def test_packed_head_is_counted_as_packed() -> None:
     scheme = Quantization("gptq", 4, 128, lm_head=True)
     plain, packed = expected_bytes(QWEN2, False, GPTQ), expected_bytes(QWEN2, False, scheme)

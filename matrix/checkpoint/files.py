@@ -163,20 +163,22 @@ class CheckpointFiles:
             raise CheckpointError(error.strerror or str(error), str(directory), remedy) from error
         if len(names) > MAX_FILES:
             raise CheckpointError(f"{len(names)} files", str(directory), "Give a checkpoint.")
+        safe = any(name.endswith(".safetensors") for name in names)
+        remedy = "Remove it." if safe else "Save the model as safetensors and remove it."
         for name in names:
             try:
-                self._admit(name)
+                self._admit(name, remedy)
             except CheckpointError as error:
                 self.problems.append(error.problem)
 
-    def _admit(self, name: str) -> None:
+    def _admit(self, name: str, pickle_remedy: str) -> None:
         if not name.isprintable():
             raise CheckpointError("is no file name of a model", ascii(name), "Remove it.")
         if (self.root / name).is_dir() and not (self.root / name).is_symlink():
             return
         if Path(name).suffix.lower() in _PICKLES:
             problem = "may hold pickled objects, which run code when loaded"
-            raise CheckpointError(problem, name, "Save the model as safetensors and remove it.")
+            raise CheckpointError(problem, name, pickle_remedy)
         with self.open(name) as handle:
             self.sizes[name] = os.fstat(handle.fileno()).st_size
 

@@ -122,7 +122,10 @@ def test_truncated_after_it_was_listed(tmp_path: Path) -> None:
 def test_pickles_are_refused(tmp_path: Path, name: str) -> None:
     save_file(GOOD, tmp_path / "model.safetensors")
     (tmp_path / name).write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    assert f"{name}: may hold pickled objects" in problems(tmp_path)
+    refused = f"{name}: may hold pickled objects, which run code when loaded. "
+    assert problems(tmp_path) == refused + "Remove it."
+    (tmp_path / "model.safetensors").unlink()
+    assert problems(tmp_path).startswith(refused + "Save the model as safetensors and remove it.")
 
 
 def test_links_out_are_refused_and_links_within_are_not(tmp_path: Path) -> None:

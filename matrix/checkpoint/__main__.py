@@ -2,7 +2,7 @@
 
 Run in a process of its own, because what it reads may be large or made to be. Ends with 0 whenever
 an inspection was written, however bad the checkpoint, whose problems are also printed, a line each;
-with 2, and nothing written, where the original is unreadable or, with --strict, the checkpoint.
+with 2, and nothing written, where the original is unreadable.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ def main() -> int:
     parser.add_argument("directory", type=Path, help="the checkpoint")
     parser.add_argument("--original", type=Path, help="the float model it is of")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--strict", action="store_true", help="refuse what has problems")
     options = parser.parse_args()
     try:
         inspection = inspect(options.directory, options.original)
@@ -32,8 +31,6 @@ def main() -> int:
         return 2
     for problem in inspection.problems:
         print(problem, file=sys.stderr)
-    if options.strict and inspection.problems:
-        return 2
     unfinished = options.output.with_name(options.output.name + ".unfinished")
     unfinished.write_bytes(msgspec.json.encode(inspection))
     unfinished.replace(options.output)

@@ -256,9 +256,9 @@ BAD: list[tuple[Callable[[Path], object], str]] = [
 ]
 
 
-def run(directory: Path, output: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "matrix.checkpoint", str(directory), "--output", str(output)]
-    return subprocess.run([*command, *options], timeout=60, capture_output=True, text=True)
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(command, timeout=60, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(("spoil", "message"), BAD)
@@ -267,21 +267,24 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(
 ) -> None:
     spoil(checkpoint)
     before = sorted(tmp_path.rglob("*"))
-    ended = run(checkpoint, tmp_path / "inspection.json", "--strict")
+    ended = run("matrix", "inspect", checkpoint)
     assert ended.returncode == 2
     assert ended.stdout == ""
-    assert ended.stderr.startswith(message)
+    assert ended.stderr.startswith(f"error: {message}")
     assert ended.stderr.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
-    assert run(checkpoint, tmp_path / "inspection.json").returncode == 0
+    # To the matrix, a bad checkpoint is a result.
+    output = tmp_path / "inspection.json"
+    assert run("matrix.checkpoint", checkpoint, "--output", output).returncode == 0
+    assert output.exists()
 
 
 @pytest.mark.parametrize("name", ["gone", "checkpoint/config.json"])
 def test_what_is_no_directory_is_one_clear_line(checkpoint: Path, name: str) -> None:
-    output = checkpoint.parent / "inspection.json"
-    ended = run(checkpoint.parent / name, output, "--strict")
-    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
-    assert not output.exists()
+    before = sorted(checkpoint.parent.rglob("*"))
+    ended = run("matrix", "inspect", checkpoint.parent / name)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert sorted(checkpoint.parent.rglob("*")) == before
 
 
 def test_large_file_takes_little_memory(checkpoint: Path) -> None:

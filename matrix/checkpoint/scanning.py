@@ -1,6 +1,7 @@
-"""What a checkpoint's files say by themselves: every byte read once, in small blocks.
+"""What a checkpoint's files say by themselves: every tensor is read once, in small blocks.
 
-Only where a scale is zero, the codes it belongs to are read a second time.
+Two things are read a second time: a module with a scale that is zero, here, and a tied embedding
+and head of which both are stored, in :mod:`matrix.checkpoint.inspecting`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from matrix.checkpoint.tensors import BYTES, Tensors
 
 BUFFER_BYTES = 2**19
 """Small enough to stay in a core's cache, where what was read is looked at again."""
-PARTS = ("qweight", "qzeros", "scales", "g_idx")
+MODULE_PARTS = ("qweight", "qzeros", "scales", "g_idx")
 
 # For each floating type: bytes of a value, and the bits of infinity. Others are taken as bytes.
 _FLOATS = {
@@ -151,7 +152,7 @@ def scan(tensors: Tensors, quantization: Quantization | None) -> Scan:
             shapes[module] = shape_of(tensors, module, size)
         except CheckpointError as error:
             notes[module] = str(error)
-    packed = {f"{module}.{part}" for module in modules for part in PARTS}
+    packed = {f"{module}.{part}" for module in modules for part in MODULE_PARTS}
     readers: dict[str, _Reader] = {}
     _read_all(tensors, shapes, packed, readers, found)
     for module in sorted(modules):
@@ -217,9 +218,11 @@ def _module(
     tensors: Tensors, module: str, shape: PackedShape, readers: Mapping[str, _Reader]
 ) -> PackedLinearInfo:
     """Return what the parts of a module say; those that could not be read say nothing."""
-    infos = [tensors.info(f"{module}.{part}") for part in PARTS if f"{module}.{part}" in tensors]
+    infos = [
+        tensors.info(f"{module}.{part}") for part in MODULE_PARTS if f"{module}.{part}" in tensors
+    ]
     bits = 8 * sum(math.prod(info.shape) * BYTES[info.dtype] for info in infos)
-    zeros, scales, index = (readers.get(f"{module}.{part}") for part in PARTS[1:])
+    zeros, scales, index = (readers.get(f"{module}.{part}") for part in MODULE_PARTS[1:])
     known = shape.bits in BITS
     order: GroupOrder = "in order"
     if index is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -65,25 +65,36 @@ def _read_float(directory: Path) -> tuple[Config, Tensors]:
 
 
 def compare_all(
-    tensors: Tensors, source: Original, quantization: Quantization, packed: set[str]
+    tensors: Tensors,
+    source: Original,
+    quantization: Quantization,
+    packed: set[str],
+    skipped: Collection[str] = (),
 ) -> list[WeightComparison]:
     """Compare every packed Linear of the original, and every other tensor both have.
+
+    AWQ folds factors into the Linears that it leaves out as well, and nothing tells which: these,
+    and those they may be folded into or with, are not compared.
 
     Args:
         tensors: The checkpoint.
         source: The float model.
         quantization: As config.json says.
         packed: The modules that are packed.
+        skipped: The Linears that config.json leaves out.
     """
     ours = sorted(packed & set(source.linears))
     factors: dict[str, Doubles] = {}
     if quantization.method == Layout.AWQ:
-        found = _compare_awq(tensors, source, quantization, ours, factors)
-        norms = {norm for module in ours if (norm := _norm(module))}
+        unknown = _folded_with(skipped, source.linears)
+        known = [module for module in ours if module not in unknown]
+        found = _compare_awq(tensors, source, quantization, known, factors)
+        folded = {norm for module in ours if (norm := _norm(module))}
+        folded |= {f"{module}.{part}" for module in unknown for part in ("weight", "bias")}
     else:
         found = _compare_gptq(tensors, source, quantization, ours)
-        norms = set()
-    for name in set(tensors) & set(source.tensors) - norms:
+        folded = set()
+    for name in set(tensors) & set(source.tensors) - folded:
         found[name] = _compare_stored(tensors, source, name, name, factors)
     if HEAD in tensors and HEAD not in source.tensors and EMBEDDING in source.tensors:
         # One matrix under its other name: it must be the same.
@@ -139,6 +150,12 @@ def _first(second: str) -> str:
     """Return the Linear whose rows may be folded into this one's columns; empty for none."""
     layer, part = _split(second)
     return f"{layer}.{_FOLDED[part]}" if part in _FOLDED else ""
+
+
+def _folded_with(skipped: Collection[str], linears: Collection[str]) -> set[str]:
+    """Return some Linears and those that each may be folded into or with."""
+    seconds = {name for name in linears if _first(name) in skipped}
+    return {*skipped} | seconds | {first for name in skipped if (first := _first(name))}
 
 
 def _norm(module: str) -> str:

@@ -108,7 +108,7 @@ def inspect(directory: Path, original: Path | None = None) -> Inspection:
         ),
         weights=[]
         if source is None
-        else compare_all(tensors, source, quantization or Quantization("unknown"), packed),
+        else compare_all(tensors, source, quantization or Quantization("unknown"), packed, skipped),
         problems=problems,
     )
 

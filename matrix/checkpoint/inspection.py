@@ -209,5 +209,6 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """What the tensors should take: packed parts by the scheme, the rest at 16 bits, a tied
     embedding once. ``None`` where the model or the scheme is not known."""
     weights: list[WeightComparison] = []
+    """But for AWQ's ``left_out`` and what may be folded into or with them: factors unknown."""
     problems: list[Problem] = []
     """Why some or all of it could not be read. Empty for a readable checkpoint."""

@@ -223,6 +223,41 @@ def test_bias_of_a_folded_linear_is_unfolded(tmp_path: Path) -> None:
     assert weights(found)[name].error == pytest.approx(0.05, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("part", "not_compared"),
+    [
+        ("self_attn.k_proj", ["self_attn.k_proj"]),
+        ("mlp.up_proj", ["mlp.down_proj", "mlp.up_proj"]),
+        ("self_attn.v_proj", ["self_attn.o_proj", "self_attn.v_proj"]),
+    ],
+)
+def test_a_linear_left_out_is_scaled_all_the_same_and_no_alarm(
+    tmp_path: Path, part: str, not_compared: list[str]
+) -> None:
+    module = f"{L0}.{part}"
+
+    def damage(tensors: dict[str, made.Array]) -> None:
+        for stored in ("qweight", "qzeros", "scales"):
+            del tensors[f"{module}.{stored}"]
+        folded = made.fold(made.float_model(tied=True, kv_heads=made.HEADS))
+        tensors[f"{module}.weight"] = folded[f"{module}.weight"]
+
+    checkpoint, original = made.both(tmp_path, damage=damage, kv_heads=made.HEADS)
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["quantization_config"]["modules_to_not_convert"] = [part]
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    found = inspect(checkpoint, original)
+    assert (found.problems, found.missing, found.unexpected) == ([], [], [])
+    assert found.left_out == [module]
+    compared = weights(found)
+    assert set(LINEARS) - set(compared) == {f"{L0}.{name}" for name in not_compared}
+    assert f"{module}.weight" not in compared
+    for weight in found.weights:
+        assert weight.error is not None
+        assert weight.error < (0.15 if weight.packed else 0.01)
+        assert not weight.group
+
+
 def rename_embedding(tensors: dict[str, made.Array]) -> None:
     tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
 

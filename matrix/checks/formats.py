@@ -58,7 +58,7 @@ def _wrongly_packed(
     found: Inspection, packed: set[str], *, quantized: bool
 ) -> tuple[int, list[str]]:
     """Return how many layers are not packed as they should be, and what is wrong with them."""
-    expected = set(found.linears or packed) if quantized else set()
+    expected = set(found.linears or packed) - set(found.left_out) if quantized else set()
     declared = {"lm_head"} if found.quantization and found.quantization.lm_head else set()
     extra = packed - expected - declared
     unread = [module.note for module in found.modules if module.note]

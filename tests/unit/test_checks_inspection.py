@@ -502,3 +502,11 @@ def test_what_config_does_not_say_is_not_held_against_a_file() -> None:
     for size in (None, 0):
         unsaid = change_said(group_size=size)(good)
         assert findings(unsaid)["group-size"].judgement is Judgement.PASSED
+
+
+def test_layers_that_the_config_leaves_out_need_not_be_packed() -> None:
+    lost = leave_unpacked(made_inspection())
+    assert "packed-layers" in fired(lost)
+    declared = replace(lost, left_out=sorted(set(lost.linears) - {m.name for m in lost.modules}))
+    assert declared.left_out
+    assert findings(declared)["packed-layers"].judgement is PASSED

@@ -20,12 +20,12 @@ desc_act; 399 layers of 256 to 512 inputs): ``group`` is 0 in all, ``error`` at 
 by auto-gptq and gptqmodel 7.6.0 (420 layers) at most 0, 0.33, 0.006, 0.37 and 0.79; on the four of
 ``tests/checkpoints`` (56 layers of 128 and 256 inputs, less to calibrate on) 0, 0.23, 0.0203, 0.1
 and 0.5. ``misplaced`` is at most 0.144 in SmolLM2, 0.001 in the others, and 0.25 to 0.99 with an
-order lost or made up. So with the bounds 0.002, 0.4, 0.03, 0.5, 0.9 and 0.2 all good ones pass, and these scales planted
-wrong are found: of a layer 5 %, always (at 8 bits 2 %); of one group of all rows 5 %, always
-(with desc_act in 22 places of 28, 10 % always); of a row 60 %, always; of one group of one row
-100 % in 95 places of 100 (at 8 bits 60 % always), and 0 always. What GPTQ does to single rows of a
-real model by itself is as large, so no less can be told from it. A zero point that is off by one in
-a layer is always found, and so is a lost order.
+order lost or made up. So with the bounds 0.002, 0.4, 0.03, 0.5, 0.9 and 0.2 all good ones pass, and
+these scales planted wrong are found: of a layer 5 %, always (at 8 bits 2 %); of one group of all
+rows 5 %, always (with desc_act in 22 places of 28, 10 % always); of a row 60 %, always; of one
+group of one row 100 % in 95 places of 100 (at 8 bits 60 % always), and 0 always. What GPTQ does to
+single rows of a real model by itself is as large, so no less can be told from it. A zero point that
+is off by one in a layer is always found, and so is a lost order.
 """
 
 from __future__ import annotations

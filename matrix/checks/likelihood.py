@@ -82,7 +82,7 @@ def _difference(
         return say(judgement=Judgement.FAILED, threshold=failed, message=message)
     mean = math.fsum(map(abs, differences)) / len(differences)
     signed = math.fsum(differences) / len(differences)
-    message = f"mean of {len(differences)} tokens; mean signed {signed:+.3f}"
+    message = f"{mean:.3f} nats off in the mean of {len(differences)} tokens, signed {signed:+.3f}"
     if mean > failed:
         return say(judgement=Judgement.FAILED, value=mean, threshold=failed, message=message)
     judgement = Judgement.DEGRADED if mean > degraded else Judgement.PASSED

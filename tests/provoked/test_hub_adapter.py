@@ -72,7 +72,7 @@ def adapter(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 def take(adapter: Any, recipe: dict[str, Any], tied: bool = True) -> Any:
     recipe = {"max_new_tokens": 16, "tie_word_embeddings": tied, **recipe}
-    return adapter.take(adapter.source(recipe), tied, Path("/work/output"))
+    return adapter.take(adapter.source(recipe), tied, Path("/job/output"))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_neither_code_nor_pickles_are_taken_and_all_of_one_commit(
     assert all(asked["trust_remote_code"] is False for asked in hub.asked)
     assert hub.asked[-1]["use_safetensors"] is True
     assert {asked.get("revision") for asked in hub.asked} == {recipe.get("revision")}
-    assert {asked["cache_dir"] for asked in hub.asked} == {Path("/work/download")}
+    assert {asked["cache_dir"] for asked in hub.asked} == {Path("/job/download")}
 
 
 @pytest.mark.parametrize(

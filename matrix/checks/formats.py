@@ -8,6 +8,7 @@ from collections import Counter
 from functools import partial
 
 from matrix.checkpoint.inspection import Inspection, TensorInfo
+from matrix.checkpoint.shapes import HEAD
 from matrix.checks.evidence import Evidence
 from matrix.checks.wording import amount, count, some
 from matrix.outcomes import Finding, Judgement, Stage
@@ -24,7 +25,10 @@ _BITS = re.compile(r"\d+")
 
 
 def stored_bytes(tensor: TensorInfo) -> int:
-    """Return the bytes that a tensor takes in its file, by its type and shape."""
+    """Return the bytes that a tensor takes in its file, by its type and shape.
+
+    The reader's own table of types is not asked: it comes with numpy, which nox need not load.
+    """
     width = _BITS.search(tensor.dtype)  # BOOL has no number in it: one byte
     return math.prod(tensor.shape) * (int(width[0]) if width else 8) // 8
 
@@ -202,7 +206,7 @@ def _surplus(found: Inspection, *, tied: bool) -> dict[str, int]:
             surplus["zero tensors"] += size
         elif tensor.name in unexpected:
             surplus["unexpected tensors"] += size
-        elif tied and found.embedding and tensor.name == "lm_head.weight":
+        elif tied and found.embedding and tensor.name == HEAD:
             surplus[DUPLICATE] += size
         elif tensor.dtype in _WIDE:
             surplus["of types wider than 16 bits"] += size - 2 * math.prod(tensor.shape)

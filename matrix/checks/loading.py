@@ -7,6 +7,7 @@ from collections import Counter
 from functools import partial
 
 from matrix.checkpoint.inspection import Inspection
+from matrix.checkpoint.shapes import HEAD
 from matrix.checks.evidence import Evidence, LoadedTensor
 from matrix.checks.formats import COMPUTED, stored_bytes
 from matrix.checks.load_report import LoadReport, expand, read_load_report
@@ -14,8 +15,6 @@ from matrix.checks.wording import SHOWN, amount, count, some
 from matrix.outcomes import Finding, Judgement, Stage
 
 _finding = partial(Finding, stage=Stage.LOAD)
-
-HEAD = "lm_head.weight"
 
 
 def load_warnings(evidence: Evidence) -> Finding:

@@ -19,7 +19,7 @@ from matrix.context import Context, Settings
 from matrix.hardware import environments_at_once
 from matrix.plan import requirements_of
 from matrix.processes import die_with_parent
-from matrix.spec import SpecError
+from matrix.tables import SpecError
 
 nox.needs_version = ">=2026.4"
 nox.options.sessions = ["matrix"]

@@ -7,12 +7,10 @@ import os
 import signal
 import sys
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
-import msgspec
 import typer
 
 from matrix import environments
@@ -20,6 +18,8 @@ from matrix.checkpoint.files import CONFIG
 from matrix.checkpoint.inspection import CheckpointError
 from matrix.checks import judge
 from matrix.checks.evidence import Evidence
+from matrix.commands.options import Profile, Spec, StoreFolder, fail
+from matrix.commands.plan import plan
 from matrix.context import Context, Settings
 from matrix.judge import thresholds
 from matrix.outcomes import Finding, Judgement, Outcome, Stage, Verdict
@@ -27,12 +27,13 @@ from matrix.plan import select
 from matrix.processes import die_with_parent
 from matrix.progress import Progress
 from matrix.run import Run
-from matrix.spec import SpecError, load
+from matrix.spec import load
 from matrix.steps import Steps
+from matrix.store import write_atomically
+from matrix.tables import SpecError
 from matrix.text import visible
 
 MESSAGE_CHARS = 300
-ERROR_CHARS = 4000
 
 app = typer.Typer(
     help="Which quantizer's checkpoints load and answer correctly in which engine.",
@@ -40,17 +41,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Spec = Annotated[Path | None, typer.Option(help="A spec of your own (or MATRIX_SPEC).")]
-Profile = Annotated[str | None, typer.Option(help="Which profile of it (or MATRIX_PROFILE).")]
-StoreFolder = Annotated[Path | None, typer.Option("--store", help="Store (or MATRIX_STORE).")]
-
-
-class Format(StrEnum):
-    """How a plan is shown."""
-
-    TABLE = "table"
-    JSON = "json"
 
 
 class Interrupted(BaseException):
@@ -66,60 +56,21 @@ def main() -> None:
     try:
         app()
     except SpecError as error:
-        _fail(str(error))
+        fail(str(error))
     except Interrupted:
         sys.stderr.write("interrupted; what is finished is kept, the same command goes on\n")
         raise SystemExit(130) from None
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        _fail("the disk of the store is full. Free some space; the same command goes on")
+        fail("the disk of the store is full. Free some space; the same command goes on")
 
 
 def _interrupted(_signal: int, _frame: FrameType | None) -> None:
     raise Interrupted
 
 
-def _fail(message: str) -> NoReturn:
-    # It may quote a file, a package or uv.
-    sys.stderr.write(f"error: {visible(message, ERROR_CHARS)}\n")
-    raise SystemExit(2)
-
-
-@app.command()
-def plan(
-    spec: Spec = None,
-    profile: Profile = None,
-    output: Annotated[Format, typer.Option("--format", help="How to show it.")] = Format.TABLE,
-) -> None:
-    """Show environments and cells; build nothing."""
-    found = Context(Settings.of(spec=spec, profile=profile)).plan
-    if output is Format.JSON:
-        document = {
-            "schema": 1,
-            "profile": found.profile,
-            "environments": [
-                {"name": e.name, "python": e.python, "requirements": e.requirements,
-                 "departures": e.departures}
-                for e in found.environments.values()
-            ],
-            "cells": [
-                {"id": c.id, "model": c.checkpoint.model.name, "scheme": c.checkpoint.scheme_name,
-                 "quantizer": c.checkpoint.quantizer.name, "engine": c.engine.name,
-                 "parts": c.parts, "excluded": c.exclusion.reason if c.exclusion else None}
-                for c in found.cells
-            ],
-        }  # fmt: skip
-        typer.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
-        return
-    typer.echo(f"Profile {found.profile}: {found.title}\n")
-    typer.echo(f"{len(found.environments)} environments")
-    for environment in found.environments.values():
-        typer.echo(f"  {environment.name:46} {', '.join(environment.requirements)}")
-    typer.echo(f"\n{len(found.cells)} cells (model/scheme/quantizer/engine)")
-    for cell in found.cells:
-        excluded = f"  not run: {cell.exclusion.reason}" if cell.exclusion else ""
-        typer.echo(f"  {cell.id}{excluded}")
+app.command("plan")(plan)
 
 
 @app.command()
@@ -136,7 +87,7 @@ def run(
         selection = select(context.plan, environment, cell)
     except KeyError as unknown:
         hint = f"`python -m matrix plan --profile {context.plan.profile}` lists the ids"
-        _fail(f"profile {context.plan.profile!r} has no {unknown.args[0]!r}. {hint}")
+        fail(f"profile {context.plan.profile!r} has no {unknown.args[0]!r}. {hint}")
     progress = Progress(context.plan.cells, context.keys.unfinished, sys.stderr, os.environ)
 
     def verdict(cell_id: str) -> str:
@@ -185,12 +136,12 @@ def inspect(
     try:
         found = read(checkpoint, original)
     except CheckpointError as error:
-        _fail(str(error))
+        fail(str(error))
     if found.problems:
         # Without a config.json it is no model, whatever else is wrong.
         first = min(found.problems, key=lambda problem: problem.where != CONFIG)
         more = len(found.problems) - 1
-        _fail(f"{first}" + (f" And {more} more such problems." if more else ""))
+        fail(f"{first}" + (f" And {more} more such problems." if more else ""))
     evidence = Evidence(
         tied=found.tie_word_embeddings,
         quantized=found.quantization is not None,
@@ -211,22 +162,25 @@ def lock(
     store: StoreFolder = None,
     remake: Annotated[bool, typer.Option(help="Also where the inputs are the same.")] = False,
 ) -> None:
-    """Have uv make the locks beside the spec that are missing or answer other inputs."""
+    """Have uv make the locks beside the spec, pinned and as released, where one is missing or
+    answers other inputs."""
     context = Context(Settings.of(spec=spec, profile=profile, store=store))
     steps = _steps(context)
     folder = context.settings.spec.parent / "locks"
-    folder.mkdir(exist_ok=True)
-    for environment in context.plan.environments.values():
-        file = folder / f"{environment.name}.txt"
-        if not remake and environments.read_lock(file, environment) is not None:
-            continue
-        made, judged, end = steps.make_lock(environment)
-        if made is None:
-            _fail(f"{environment.name}: no lock, {judged.reason}: {judged.message.strip()}")
-        else:
-            file.write_text(made.text, encoding="utf-8")
+    (folder / "released").mkdir(parents=True, exist_ok=True)
+    for name in context.plan.environments:
+        for environment in context.loaded.resolutions(name):
+            file = folder / environments.committed_name(environment)
+            if file == folder:
+                continue
+            if not remake and environments.read_lock(file, environment) is not None:
+                continue
+            made, judged, end = steps.make_lock(environment)
+            if made is None:
+                fail(f"{name}: no lock, {judged.reason}: {judged.message.strip()}")
+            write_atomically(file, made.text.encode())
             state = "refused" if judged.outcome is Outcome.FAILED else "resolved"
-            typer.echo(f"{environment.name}: {state} [{end.seconds:.1f} s]")
+            typer.echo(f"{name} ({environment.resolution}): {state} [{end.seconds:.1f} s]")
 
 
 @app.command()

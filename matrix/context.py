@@ -71,7 +71,7 @@ class Context:
             self.store.observation,
             self._lock_digest,
             install_source(host),
-            device="cpu",
+            devices={"cpu": "cpu", "cuda": "cuda"},
         )
         self.judge = self.fresh_judge()
 

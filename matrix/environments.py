@@ -2,7 +2,8 @@
 
 A lock is a text file of pinned requirements with a header that holds what uv was asked. It is
 made against the index alone (no local folders of wheels, no torch backend), so it is the same
-everywhere. An environment is installed from its top requirements with the lock as constraints, so
+everywhere. There is one for each resolution: pinned and as released beside the spec, as of today in
+the store. An environment is installed from its top requirements with the lock as constraints, so
 that a CPU build of the same torch (``2.13.0+cpu`` for ``2.13.0``) may stand in.
 """
 
@@ -13,7 +14,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import assert_never
 
 import msgspec
 import uv
@@ -27,8 +28,11 @@ from matrix.processes import run
 from matrix.store import write_atomically
 from matrix.tables import Environment, Limits
 
+DEFAULT_INDEX = "https://pypi.org/simple"
+"""uv's own, where the user has set no other."""
 _INPUTS = "# inputs: "
 _REFUSAL = "# refused: "
+_AS_OF = "# as of: "
 _FOR_UV = (
     "LANG", "LC_ALL", "PATH", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR",
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
@@ -53,8 +57,16 @@ class Lock(msgspec.Struct, frozen=True):
 
     @property
     def digest(self) -> str:
-        """Return the name of this lock by its content."""
-        return digest(self.text)
+        """Return the name of this lock by its content, whatever day it was asked for."""
+        lines = self.text.splitlines(keepends=True)
+        return digest("".join(line for line in lines if not line.startswith(_AS_OF)))
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """Return canonical distribution name -> version; empty for a refusal."""
+        lines = (line.partition(" ;")[0] for line in self.text.splitlines())
+        pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+        return {canonicalize_name(name.partition("[")[0]): version for name, version in pairs}
 
 
 def uv_settings(host: Mapping[str, str], *, installing: bool) -> dict[str, str]:
@@ -108,43 +120,63 @@ def read_lock(file: Path, environment: Environment) -> Lock | None:
     except OSError:
         return None
     lines = text.splitlines()
-    asked = next((line for line in lines if line.startswith(_INPUTS)), "")
-    if asked != _INPUTS + _canonical(lock_inputs(environment)):
+    if not set(_header(environment).splitlines()[1:]).issubset(lines):
         return None
     refusal = [line[len(_REFUSAL) :] for line in lines if line.startswith(_REFUSAL)]
     return Lock(text, "\n".join(refusal))
 
 
-def _canonical(value: Any) -> str:
-    return msgspec.json.encode(value, order="sorted").decode()
+def _header(environment: Environment) -> str:
+    inputs = msgspec.json.encode(lock_inputs(environment), order="sorted").decode()
+    header = f"# Lock of {environment.name}, made by uv. Remake it: python -m matrix lock\n"
+    header += f"{_INPUTS}{inputs}\n"
+    return header + (f"{_AS_OF}{environment.cutoff}\n" if environment.resolution == "today" else "")
 
 
 def find_lock(committed: Path, own: Path, environment: Environment) -> Lock | None:
     """Return the lock that answers today's inputs: one beside the spec, or one of the store's."""
-    return read_lock(committed / f"{environment.name}.txt", environment) or read_lock(
-        own / own_name(environment), environment
-    )
+    beside = committed_name(environment)
+    lock = read_lock(committed / beside, environment) if beside else None
+    return lock or read_lock(own / own_name(environment), environment)
+
+
+def committed_name(environment: Environment) -> str:
+    """Return where a lock lies among the committed ones; empty where it is not for committing."""
+    match environment.resolution:
+        case "pinned":
+            return f"{environment.name}.txt"
+        case "released":
+            return f"released/{environment.name}.txt"
+        case "today":
+            return ""
+        case _:
+            assert_never(environment.resolution)
 
 
 def own_name(environment: Environment) -> str:
     """Return the name of a lock in a store: by what was asked, which environments may share."""
-    return f"{digest(lock_inputs(environment))}.txt"
+    asked = lock_inputs(environment)
+    if environment.resolution == "today":
+        asked["as of"] = environment.cutoff
+    return f"{digest(asked)}.txt"
 
 
 def make_lock(
     environment: Environment, work: Path, host: Mapping[str, str], limits: Limits
 ) -> tuple[Lock | None, Judged, End]:
     """Ask uv for a resolution. A refusal is an answer and gives a lock too; trouble gives none."""
+    environ = uv_environ(host, work, installing=False)
     files = _write_inputs(environment, work)
+    if environment.resolution != "pinned":
+        _write_dates(environment, work / "uv.toml", environ)
     argv = [
         uv.find_uv_bin(), "pip", "compile", "requirements.in", *files,
         "--python-version", environment.python, "--no-header", "--no-annotate",
         "--output-file", "resolved.txt", "--quiet",
     ]  # fmt: skip
-    end, log = run(argv, uv_environ(host, work, installing=False), work, limits)
+    end, log = run(argv, environ, work, limits)
     judged = judge_tool(end, log, Reason.UNRESOLVABLE)
-    header = f"# Lock of {environment.name}, made by uv. Remake it: python -m matrix lock\n"
-    header += _INPUTS + _canonical(lock_inputs(environment)) + "\n"
+    header = _header(environment)
     match judged.outcome:
         case Outcome.PASSED:
             return Lock(header + (work / "resolved.txt").read_text()), judged, end
@@ -166,13 +198,47 @@ def _write_inputs(environment: Environment, work: Path) -> list[str]:
         for package, items in environment.build_requirements.items()
     }
     lines = [f'"{package}" = [{", ".join(items)}]' for package, items in settings.items()]
-    (work / "uv.toml").write_text("\n".join(["[extra-build-dependencies]", *lines]) + "\n")
+    lines = ["[extra-build-dependencies]", *lines]
+    for table in environment.metadata:
+        lines += [
+            "[[dependency-metadata]]",
+            f"name = {json.dumps(table.package)}",
+            f"version = {json.dumps(table.version)}",
+            f"requires-dist = {json.dumps(table.requires_dist)}",
+        ]
+        if table.requires_python:
+            lines.append(f"requires-python = {json.dumps(table.requires_python)}")
+    (work / "uv.toml").write_text("\n".join(lines) + "\n")
     lists = {"constraint": environment.constraints, "override": environment.overrides}
     for kind, items in lists.items():
         if items:
             (work / f"{kind}.txt").write_text("\n".join(items) + "\n")
             options += [f"--{kind}", f"{kind}.txt"]
     return options
+
+
+def _write_dates(environment: Environment, settings: Path, environ: dict[str, str]) -> None:
+    """Tell uv the cut-off, and to ask the index once a day: many say nothing of how long an answer
+    holds, and uv would ask them anew for each of a thousand resolutions.
+    """
+    own = {
+        package: "false" if until == "none" else json.dumps(until)
+        for package, until in environment.cutoffs.items()
+    }
+    dates = ", ".join(f"{json.dumps(package)} = {until}" for package, until in own.items())
+    # A setting of the environment would take the place of the whole table.
+    indexes = [environ.pop(name, "") for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL")]
+    head = [
+        f"exclude-newer = {json.dumps(environment.cutoff)}",
+        f"exclude-newer-package = {{ {dates} }}",
+    ]
+    index = [
+        "[[index]]",
+        f"url = {json.dumps(next(filter(None, indexes), DEFAULT_INDEX))}",
+        "default = true",
+        'cache-control = { api = "max-age=86400", files = "max-age=31536000, immutable" }',
+    ]
+    settings.write_text("\n".join([*head, *index, settings.read_text()]))
 
 
 def build(

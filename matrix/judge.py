@@ -28,8 +28,8 @@ from matrix.observations import Observation
 from matrix.outcomes import Blame, Outcome, Reason, Stage, StageResult, Verdict
 from matrix.plan import Cell, Plan, Role, float_id
 from matrix.results import CellResult, EnvironmentResult, MatrixResult, Side
-from matrix.spec import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, SpecError
-from matrix.tables import ExclusionTable
+from matrix.spec import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec
+from matrix.tables import ExclusionTable, SpecError
 from matrix.verdict import JudgedCell, canaries, fold, stage_results
 
 ReadReference = Callable[[str], Reference | None]

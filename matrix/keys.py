@@ -18,7 +18,7 @@ from matrix.identity import adapter_digest, code_digest, digest, file_digest
 from matrix.observations import Observation, Step
 from matrix.outcomes import Outcome
 from matrix.plan import Cell, Checkpoint, Model, Role
-from matrix.tables import Environment
+from matrix.tables import Device, Environment
 
 PACKAGE = Path(__file__).parent
 CHILD = PACKAGE / "probe" / "child.py"
@@ -50,13 +50,13 @@ class Keys:
         lookup: Lookup,
         lock_of: Callable[[str], str],
         install_from: str,
-        device: str,
+        devices: Mapping[Device, str],
     ) -> None:
         self._environments = environments
         self._lookup = lookup
         self._lock_of = lock_of
         self._install_from = install_from
-        self._device = device
+        self._devices = devices
 
     def observed(self, key: Key | None) -> Observation | None:
         """Return the observation under a key, or ``None`` where there is none yet."""
@@ -101,7 +101,7 @@ class Keys:
             "python": facts.get("python"),
             "torch": facts.get("torch"),
             "environ": environment.environ,
-            "device": self._device,
+            "device": self._devices[environment.device],
             "child": file_digest(CHILD),
         }
 
@@ -198,7 +198,7 @@ class Keys:
     def _chain(self, cell: Cell) -> Iterator[Key | None]:
         """Give the keys of a cell's steps in order, each made when those before it are known."""
         checkpoint, engine = cell.checkpoint, cell.engine
-        if cell.exclusion is not None:
+        if not cell.runs:
             return
         yield from self._of_role(builder(checkpoint.model))
         yield self.build(checkpoint.model)
@@ -222,14 +222,25 @@ def builder(model: Model) -> Role:
 
 
 def lock_inputs(environment: Environment) -> dict[str, Any]:
-    """Return what uv is asked when an environment is resolved."""
-    return {
+    """Return what uv is asked when an environment is resolved.
+
+    The date of ``today`` is not part of it: an answer that stays the same is the same evidence.
+    """
+    asked: dict[str, Any] = {
         "python": environment.python,
         "requirements": environment.requirements,
         "constraints": environment.constraints,
         "overrides": environment.overrides,
         "build_requirements": environment.build_requirements,
     }
+    if environment.resolution == "pinned":
+        return asked
+    asked |= {
+        "resolution": environment.resolution,
+        "cutoffs": environment.cutoffs,
+        "metadata": [msgspec.to_builtins(table) for table in environment.metadata],
+    }
+    return asked | ({"cutoff": environment.cutoff} if environment.resolution == "released" else {})
 
 
 def _contents(options: Mapping[str, object]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from matrix.outcomes import Verdict
-from matrix.spec import FLOAT_MODEL, LoadedSpec, SpecError, matches, role_names
+from matrix.spec import FLOAT_MODEL, LoadedSpec, matches, role_names
 from matrix.tables import (
     Environment,
     ExclusionTable,
@@ -20,6 +20,7 @@ from matrix.tables import (
     Option,
     PartTable,
     SchemeTable,
+    SpecError,
 )
 
 FLOAT_SCHEME = "float"
@@ -33,6 +34,7 @@ class Model(msgspec.Struct, frozen=True):
     adapter: Path
     tied: bool
     recipe: dict[str, object]
+    config: dict[str, object] = {}
 
 
 class Role(msgspec.Struct, frozen=True):
@@ -46,6 +48,7 @@ class Role(msgspec.Struct, frozen=True):
     environ: dict[str, str] = {}
     departures: list[str] = []
     """The adapter's own; the environment's stand with the environment."""
+    capability: str = ""
     needs_hardware: list[str] = []
 
 
@@ -72,6 +75,13 @@ class Cell(msgspec.Struct, frozen=True):
     """Titles of the parts of the profile that name it."""
     canary: Verdict | None = None
     exclusion: ExclusionTable | None = None
+    unmet: str = ""
+    """What it needs that this machine lacks, in words."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is to be run, and can be here."""
+        return self.exclusion is None and not self.unmet
 
     @property
     def id(self) -> str:
@@ -92,7 +102,11 @@ class Plan(msgspec.Struct, frozen=True):
     cells: list[Cell]
 
 
-def make_plan(loaded: LoadedSpec, profile_name: str) -> Plan:
+Unmet = Callable[[Checkpoint, Role], str]
+"""From a checkpoint and an engine to what they need that this machine lacks; empty for nothing."""
+
+
+def make_plan(loaded: LoadedSpec, profile_name: str, unmet: Unmet = lambda *_: "") -> Plan:
     """Return the plan of a profile; raise :class:`SpecError` where it names nothing that exists."""
     spec = loaded.spec
     profile = spec.profiles.get(profile_name)
@@ -113,13 +127,14 @@ def make_plan(loaded: LoadedSpec, profile_name: str) -> Plan:
                 titles,
                 profile.canaries.get(cell),
                 _exclusion(spec.exclusions, cell),
+                unmet(checkpoint, engine),
             )
     if unknown := profile.canaries.keys() - cells.keys():
         raise SpecError(
             loaded.file, f"profiles.{profile_name}.canaries", f"{min(unknown)!r} is no cell of it",
             f"See `python -m matrix plan --profile {profile_name}` for the ids",
         )  # fmt: skip
-    checkpoints = list({cell.checkpoint.id: cell.checkpoint for cell in cells.values()}.values())
+    checkpoints = _checkpoints(list(cells.values()))
     used = {checkpoint.model.environment for checkpoint in checkpoints}
     used |= {checkpoint.quantizer.environment for checkpoint in checkpoints}
     used |= {cell.engine.environment for cell in cells.values()}
@@ -149,7 +164,7 @@ def _check_order(loaded: LoadedSpec, plan: Plan) -> None:
 
 def _model(loaded: LoadedSpec, name: str, table: ModelTable) -> Model:
     adapter = loaded.adapter("models", table.adapter)
-    return Model(name, table.environment, adapter, table.tied, table.recipe)
+    return Model(name, table.environment, adapter, table.tied, table.recipe, table.config)
 
 
 def _roles(
@@ -164,6 +179,7 @@ def _roles(
             options=table.options,
             environ=table.environ,
             departures=table.departures,
+            capability=table.capability,
             needs_hardware=table.needs_hardware,
         )
         for name, (environment, table) in role_names(loaded, getattr(loaded.spec, kind)).items()
@@ -215,26 +231,37 @@ class Selection(NamedTuple):
         return list(dict.fromkeys([*models, *quantizers, *engines]))
 
 
-def select(plan: Plan, environment: str | None = None, cell: str | None = None) -> Selection:
+def select(
+    plan: Plan,
+    environment: str | None = None,
+    cell: str | None = None,
+    chosen: Collection[str] | None = None,
+) -> Selection:
     """Return the whole plan, what one environment does, or what one cell needs.
 
     A cell brings its float twin in the same engine along: without it nothing can be compared.
+    What only cells need that do not run is left out, and so is what is not ``chosen``, by ids.
     Raises ``KeyError`` with the unknown id.
     """
+    running = [c for c in plan.cells if c.runs and (chosen is None or c.id in chosen)]
     if cell is not None:
-        chosen = next((other for other in plan.cells if other.id == cell), None)
-        if chosen is None:
+        asked = next((other for other in plan.cells if other.id == cell), None)
+        if asked is None:
             raise KeyError(cell)
-        cells = [other for other in plan.cells if other.id in (cell, float_id(chosen))]
+        cells = [other for other in running if other.id in (cell, float_id(asked))]
         return Selection([other.checkpoint for other in cells], cells)
     if environment is not None:
         if environment not in plan.environments:
             raise KeyError(environment)
         return Selection(
-            [c for c in plan.checkpoints if c.quantizer.environment == environment],
-            [c for c in plan.cells if c.engine.environment == environment],
+            [c for c in _checkpoints(running) if c.quantizer.environment == environment],
+            [c for c in running if c.engine.environment == environment],
         )
-    return Selection(plan.checkpoints, plan.cells)
+    return Selection(_checkpoints(running), running)
+
+
+def _checkpoints(cells: list[Cell]) -> list[Checkpoint]:
+    return list({cell.checkpoint.id: cell.checkpoint for cell in cells}.values())
 
 
 def float_id(cell: Cell) -> str:

@@ -8,28 +8,34 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.version import InvalidVersion, Version
 
+from matrix.axes import Spelling, Values, requirement_problem
+from matrix.releases import EMPTY, SNAPSHOT, Snapshot, read_snapshot
 from matrix.tables import (
+    CutoffException,
     Departure,
     Environment,
     EnvironmentTable,
     ExclusionTable,
     Limits,
+    MetadataTable,
     ModelTable,
     PartTable,
     ProfileTable,
+    RangeTable,
+    ReleasedTable,
+    Resolution,
     RoleTable,
     SchemeTable,
     Spec,
+    SpecError,
     StageLimits,
 )
 
@@ -39,19 +45,38 @@ FLOAT_MODEL = "none"
 """The quantizer that is the float model itself."""
 
 
-class SpecError(Exception):
-    """The spec is wrong. The text names the file, the key and what to do."""
-
-    def __init__(self, file: Path, key: str, problem: str, remedy: str) -> None:
-        super().__init__(f"{file}: {key}: {problem}. {remedy}")
-
-
 class LoadedSpec(msgspec.Struct, frozen=True):
     """A spec that was read and found right, with what must be known of its file."""
 
     file: Path
     spec: Spec
+    snapshot: Snapshot
     environments: dict[str, Environment]
+    rows: dict[str, tuple[int, Values]] = {}
+    """Environment -> the index of its table, and the values of its axes there."""
+
+    def at(self, name: str, resolution: Resolution) -> Environment:
+        """Return an environment in a resolution; raise :class:`SpecError` where it has no date."""
+        index, values = self.rows[name]
+        key, table = f"environments[{index}]", self.spec.environments[index]
+        spelling = Spelling(self.file, self.spec, self.snapshot)
+        return spelling.dated(key, spelling.environment(key, table, values, resolution))
+
+    def resolutions(self, name: str) -> list[Environment]:
+        """Return an environment in every resolution that it has.
+
+        One that is not pinned has no pins to be resolved with, and one that names no release whose
+        date is known was never released.
+        """
+        own = self.environments[name]
+        found = [own] if own.resolution == "pinned" else []
+        for resolution in ("released", "today"):
+            try:
+                found.append(self.at(name, resolution))
+            except SpecError:
+                if own.resolution == resolution:
+                    raise
+        return found
 
     def adapter(self, role: Literal["models", "quantizers", "engines"], name: str) -> Path:
         """Return the file of an adapter: a name of ours, or a path beside the spec."""
@@ -74,7 +99,7 @@ def load(file: Path = DEFAULT_SPEC) -> LoadedSpec:
         spec = msgspec.convert(document, Spec)
     except msgspec.ValidationError as error:
         raise _explained(file, str(error), document) from None
-    loaded = LoadedSpec(file, spec, _environments(file, spec))
+    loaded = _spelled_out(file, spec, _snapshot(file))
     _check_roles(loaded)
     _check_profiles(loaded)
     return loaded
@@ -83,7 +108,8 @@ def load(file: Path = DEFAULT_SPEC) -> LoadedSpec:
 _FIELDS = {
     field.encode_name
     for table in (
-        *(Spec, StageLimits, Limits, Departure, EnvironmentTable, ModelTable, SchemeTable),
+        *(Spec, StageLimits, Limits, Departure, EnvironmentTable, RangeTable, ModelTable),
+        *(SchemeTable, ReleasedTable, CutoffException, MetadataTable),
         *(RoleTable, PartTable, ProfileTable, ExclusionTable),
     )
     for field in msgspec.structs.fields(table)
@@ -125,76 +151,35 @@ def _wrong_entry(section: str, document: dict[str, Any]) -> str:
     return "..."
 
 
-def _environments(file: Path, spec: Spec) -> dict[str, Environment]:
+def _snapshot(file: Path) -> Snapshot:
+    """Read what the index held, from beside the spec; a spec without ranges needs none."""
+    place = file.parent / SNAPSHOT
+    if not place.exists():
+        return EMPTY
+    try:
+        return read_snapshot(place)
+    except ValueError as error:
+        remedy = "Make it anew: python -m matrix releases --take"
+        raise SpecError(place, "snapshot", str(error), remedy) from None
+
+
+def _spelled_out(file: Path, spec: Spec, snapshot: Snapshot) -> LoadedSpec:
+    spelling = Spelling(file, spec, snapshot)
     found: dict[str, Environment] = {}
+    rows: dict[str, tuple[int, Values]] = {}
     for index, table in enumerate(spec.environments):
         key = f"environments[{index}]"
-        for values in combinations(table.axes, table.variants):
-            environment = _spelled_out(file, key, table, values)
+        for values in spelling.rows(key, table):
+            environment = spelling.environment(key, table, values, None)
             if environment.name in found:
                 raise SpecError(
                     file, f"{key}.name", f"{environment.name!r} is defined twice",
                     "Put the axis that differs into the name, as {axis}",
                 )  # fmt: skip
             _check_environment(file, key, spec, environment)
-            found[environment.name] = environment
-    return found
-
-
-def combinations(
-    axes: Mapping[str, list[str]], variants: Iterable[Mapping[str, str]]
-) -> list[dict[str, str]]:
-    """Return every variant with every combination of the axes, in the order they are written."""
-    rows = [dict(variant) for variant in variants] or [{}]
-    for axis, versions in axes.items():
-        rows = [{**row, axis: version} for row in rows for version in versions]
-    return rows
-
-
-def _spelled_out(
-    file: Path, key: str, table: EnvironmentTable, values: dict[str, str]
-) -> Environment:
-    def fill(template: str, field: str) -> str:
-        try:
-            return template.format_map(values)
-        except KeyError as missing:
-            raise SpecError(
-                file, f"{key}.{field}", f"{{{missing.args[0]}}} is no axis and no variant's key",
-                f"Known here: {', '.join(values) or 'none'}",
-            ) from None  # fmt: skip
-        except (ValueError, IndexError, AttributeError, TypeError):
-            raise SpecError(
-                file, f"{key}.{field}", f"{template!r} has braces that name no axis",
-                "Write {axis} for its value, {{ and }} for braces",
-            ) from None  # fmt: skip
-
-    for axis, version in values.items():
-        try:
-            Version(version)
-        except InvalidVersion:
-            raise SpecError(
-                file, f"{key}.{axis}", f"{version!r} is no version",
-                "Write a release such as 0.2.7.post3",
-            ) from None  # fmt: skip
-    name = fill(table.name, "name")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._+-]*", name):
-        raise SpecError(
-            file, f"{key}.name", f"{name!r} cannot name a folder and a session",
-            "Use lower-case letters, digits, '.', '_', '+' and '-'",
-        )  # fmt: skip
-    return Environment(
-        name=name,
-        python=table.python,
-        requirements=[fill(item, "requirements") for item in table.requirements],
-        constraints=[fill(item, "constraints") for item in table.constraints],
-        overrides=[fill(item, "overrides") for item in table.overrides],
-        build_requirements={
-            package: [fill(item, "build_requirements") for item in items]
-            for package, items in table.build_requirements.items()
-        },
-        environ=table.environ,
-        departures=table.departures,
-    )
+            found[environment.name] = spelling.dated(key, environment)
+            rows[environment.name] = (index, values)
+    return LoadedSpec(file, spec, snapshot, found, rows)
 
 
 def _check_environment(file: Path, key: str, spec: Spec, environment: Environment) -> None:
@@ -208,14 +193,11 @@ def _check_environment(file: Path, key: str, spec: Spec, environment: Environmen
     for package, needed in environment.build_requirements.items():
         items[f"build_requirements.{package}"] = needed
     for field, item in ((field, item) for field, found in items.items() for item in found):
-        try:
-            Requirement(item)
-        except InvalidRequirement as error:
-            problem = str(error).splitlines()[0]
+        if problem := requirement_problem(item):
             raise SpecError(
                 file, f"{key}.{field}", f"{item!r} is no requirement ({problem})",
                 "Write it as pip does, name==version",
-            ) from None  # fmt: skip
+            )  # fmt: skip
     if environment.overrides and not environment.departures:
         raise SpecError(
             file, f"{key}.overrides", "an override is a departure and must be declared",

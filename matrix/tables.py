@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import msgspec
@@ -10,7 +11,17 @@ from matrix.outcomes import Verdict
 
 Option = str | int | float | bool
 Method = Literal["awq", "gptq"]
+Device = Literal["cpu", "cuda"]
+Resolution = Literal["pinned", "released", "today"]
+"""With our pins; with what there was when its releases came out; with what there is today."""
 Names = Annotated[list[str], msgspec.Meta(min_length=1)]
+
+
+class SpecError(Exception):
+    """The spec is wrong. The text names the file, the key and what to do."""
+
+    def __init__(self, file: Path, key: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{file}: {key}: {problem}. {remedy}")
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,14 +62,33 @@ class Departure(Table, frozen=True, kw_only=True):
     source: str = ""
 
 
+class RangeTable(Table, frozen=True, kw_only=True):
+    """An axis as a range of a package's releases, and which of them to take."""
+
+    package: str = ""
+    """The axis's name, with "-" for "_", where it is left out."""
+    since: str
+    until: str = ""
+    pick: str = "all"
+    """``all``, ``latest patch per minor`` or ``newest N``."""
+    always: dict[str, str] = {}
+    """Version -> why it is taken whatever ``pick`` says."""
+    never: dict[str, str] = {}
+    """Version -> why it is left out."""
+
+
 class EnvironmentTable(Table, frozen=True, kw_only=True):
     """Environments of one kind: one for each variant and each combination of the axes."""
 
     name: str
     python: str = "3.11"
-    axes: dict[str, list[str]] = {}
+    device: Device = "cpu"
+    resolution: Resolution | Literal["{resolution}"] = "pinned"
+    axes: dict[str, list[str] | RangeTable] = {}
     variants: list[dict[str, str]] = []
     requirements: list[str]
+    pins: list[str] = []
+    """Further packages of our own choice; like the constraints, only where it is ``pinned``."""
     constraints: list[str] = []
     overrides: list[str] = []
     build_requirements: dict[str, list[str]] = {}
@@ -73,6 +103,8 @@ class ModelTable(Table, frozen=True, kw_only=True):
     adapter: str
     tied: bool
     recipe: dict[str, object] = {}
+    config: dict[str, object] = {}
+    """Facts of its ``config.json``, from which sizes are predicted before there is a file."""
 
 
 class SchemeTable(Table, frozen=True, kw_only=True):
@@ -103,6 +135,8 @@ class RoleTable(Table, frozen=True, kw_only=True):
     environ: dict[str, str] = {}
     """Variables of this role's processes, over the environment's."""
     departures: list[str] = []
+    capability: str = ""
+    """Lowest CUDA compute capability on which it runs, as in ``7.5``."""
     needs_hardware: list[str] = []
     """Texts of exceptions by which a package says that it wants hardware, or a library of the
     system, that this machine lacks."""
@@ -134,6 +168,33 @@ class ExclusionTable(Table, frozen=True, kw_only=True):
     source: str
 
 
+class CutoffException(Table, frozen=True, kw_only=True):
+    """A package for which another cut-off date holds when environments are resolved as released."""
+
+    package: str
+    environments: str = "*"
+    until: str
+    """A date (``2024-11-30``), or ``none`` for no cut-off."""
+    reason: str
+
+
+class ReleasedTable(Table, frozen=True, kw_only=True):
+    """What ``released`` means: the newest upload among an environment's releases, plus a grace."""
+
+    grace_days: int = 7
+    exceptions: list[CutoffException] = []
+
+
+class MetadataTable(Table, frozen=True, kw_only=True):
+    """What a release requires that has no wheel to read it from."""
+
+    package: str
+    version: str
+    requires_dist: list[str]
+    requires_python: str = ""
+    source: str
+
+
 class Spec(Table, frozen=True, kw_only=True):
     """Everything ``spec.toml`` says."""
 
@@ -141,6 +202,8 @@ class Spec(Table, frozen=True, kw_only=True):
     limits: StageLimits
     thresholds: dict[str, float]
     departures: dict[str, Departure] = {}
+    released: ReleasedTable = ReleasedTable()
+    metadata: list[MetadataTable] = []
     environments: list[EnvironmentTable]
     models: dict[str, ModelTable]
     schemes: dict[str, SchemeTable]
@@ -151,10 +214,18 @@ class Spec(Table, frozen=True, kw_only=True):
 
 
 class Environment(Table, frozen=True, kw_only=True):
-    """One environment, its name and requirements spelled out."""
+    """One environment in one resolution, its name and requirements spelled out."""
 
     name: str
     python: str
+    device: Device = "cpu"
+    resolution: Resolution = "pinned"
+    cutoff: str = ""
+    """ISO time, UTC: what was uploaded later does not exist. Empty where it is pinned."""
+    cutoffs: dict[str, str] = {}
+    """Package -> its own cut-off, or ``none``."""
+    metadata: list[MetadataTable] = []
+    """Of releases that it names and that have no wheel."""
     requirements: list[str]
     constraints: list[str]
     overrides: list[str]

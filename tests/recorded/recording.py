@@ -80,7 +80,7 @@ def judge(seen: list[Observation]) -> Judge:
         lambda step, name: by_name.get((step, name)),
         lambda _: "",
         "",
-        "cpu",
+        {"cpu": "cpu", "cuda": "cuda"},
     )
     return Judge(context.loaded, context.plan, keys, references().get)
 

@@ -51,7 +51,7 @@ class History:
             self.lookup,
             lambda name: self.locks.get(name, "a lock"),
             install_from,
-            device="cpu",
+            devices={"cpu": "cpu", "cuda": "cuda 8.0"},
         )
         self.looked_up: list[tuple[Step, str]] = []
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matrix.plan import Plan, float_id, make_plan, requirements_of, select
+from matrix.releases import EMPTY
 from matrix.spec import FLOAT_MODEL, LoadedSpec, load
 from matrix.tables import (
     Environment,
@@ -70,7 +71,7 @@ def loaded_specs(draw: st.DrawFn) -> LoadedSpec:
     )
     assert isinstance(spec.limits, StageLimits)
     found = {name: environment(name) for name in (*homes, *makers, *runners)}
-    return LoadedSpec(Path("/nowhere/spec.toml"), spec, found)
+    return LoadedSpec(Path("/nowhere/spec.toml"), spec, EMPTY, found)
 
 
 @given(loaded_specs())

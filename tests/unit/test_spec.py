@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from matrix import environments
+from matrix.axes import combinations
 from matrix.context import Context, Settings
 from matrix.plan import make_plan
-from matrix.spec import DEFAULT_SPEC, SpecError, combinations, load
+from matrix.spec import DEFAULT_SPEC, load
+from matrix.tables import SpecError
 from tests.unit import small_spec
 
 WRONG = {

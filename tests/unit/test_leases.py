@@ -1,0 +1,223 @@
+"""Leases: real locks between real processes, with made-up cards."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from matrix.hardware import Gpu
+from matrix.leases import PATIENCE, lease, leases_folder
+
+HOLDER = """
+import sys
+from pathlib import Path
+from matrix.hardware import Gpu
+from matrix.leases import lease
+gpus = [Gpu(i, f"GPU-{i}", "made up", 2**30, "9.0") for i in range(int(sys.argv[2]))]
+with lease(gpus, int(sys.argv[3]), Path(sys.argv[1]), lambda _: [], print) as mine:
+    print(*(gpu.index for gpu in mine), flush=True)
+    sys.stdin.readline()
+"""
+
+
+def cards(count: int) -> list[Gpu]:
+    return [Gpu(i, f"GPU-{i}", "made up", 2**30, "9.0") for i in range(count)]
+
+
+@contextmanager
+def holder(folder: Path, count: int, of: int) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """Another process that holds a lease until it is ended."""
+    argv = [sys.executable, "-c", HOLDER, str(folder), str(of), str(count)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, [int(index) for index in process.stdout.readline().split()]
+        finally:
+            process.kill()
+
+
+class GivenUp(BaseException):
+    """As a signal's handler raises it."""
+
+
+def give_up(_seconds: float) -> None:
+    raise GivenUp
+
+
+def nobody(_uuid: str) -> list[int]:
+    return []
+
+
+def free(folder: Path, of: int) -> list[int]:
+    """Which cards could be leased now."""
+    found = []
+    for gpu in cards(of):
+        try:
+            with lease([gpu], 1, folder, nobody, print, give_up):
+                found.append(gpu.index)
+        except GivenUp:
+            continue
+    return found
+
+
+def test_a_lease_is_of_so_many_cards_and_is_freed_on_leaving(tmp_path: Path) -> None:
+    with lease(cards(3), 2, tmp_path, nobody, print) as mine:
+        assert [gpu.index for gpu in mine] == [0, 1]
+        assert free(tmp_path, 3) == [2]
+    assert free(tmp_path, 3) == [0, 1, 2]
+
+
+def test_it_is_freed_when_what_was_done_on_it_raises(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), lease(cards(1), 1, tmp_path, nobody, print):
+        raise RuntimeError
+    assert free(tmp_path, 1) == [0]
+
+
+def test_a_killed_holder_frees_its_cards(tmp_path: Path) -> None:
+    with holder(tmp_path, count=2, of=3) as (process, theirs):
+        assert free(tmp_path, 3) == [2]
+        process.kill()
+        process.wait()
+        assert theirs == [0, 1]
+        assert free(tmp_path, 3) == [0, 1, 2]
+
+
+def test_a_child_that_outlives_its_holder_keeps_no_lease(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(lease(cards(1), 1, tmp_path, nobody, print))
+        argv = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+        child = subprocess.Popen(argv, stdin=subprocess.PIPE, close_fds=False)
+        stack.close()
+        assert free(tmp_path, 1) == [0]
+        child.communicate()
+
+
+def test_who_does_not_get_all_holds_none(tmp_path: Path) -> None:
+    with holder(tmp_path, count=2, of=3):
+        with pytest.raises(GivenUp), lease(cards(3), 2, tmp_path, nobody, print, give_up):
+            pytest.fail("there is one left")
+        assert free(tmp_path, 3) == [2]
+
+
+def test_one_that_waits_goes_on_when_the_holder_is_gone(tmp_path: Path) -> None:
+    with holder(tmp_path, count=2, of=3) as (process, _):
+
+        def wait(_seconds: float) -> None:
+            process.kill()
+            process.wait()
+
+        with lease(cards(3), 2, tmp_path, nobody, print, wait) as mine:
+            assert [gpu.index for gpu in mine] == [0, 1]
+
+
+def test_two_of_three_wanted_by_many_at_once_is_no_deadlock(tmp_path: Path) -> None:
+    in_use: set[int] = set()
+
+    def work(_number: int) -> None:
+        with lease(cards(3), 2, tmp_path, nobody, print, lambda _: None) as mine:
+            held = {gpu.index for gpu in mine}
+            assert len(held) == 2
+            assert not held & in_use
+            in_use.update(held)
+            in_use.difference_update(held)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(60)))
+    assert free(tmp_path, 3) == [0, 1, 2]
+
+
+def test_who_waits_for_two_is_not_passed_by_those_who_want_one(tmp_path: Path) -> None:
+    passed = []
+
+    def look(_seconds: float) -> None:
+        passed.append(free(tmp_path, 2))
+        raise GivenUp
+
+    with (
+        holder(tmp_path, count=1, of=1),
+        pytest.raises(GivenUp),
+        lease(cards(2), 2, tmp_path, nobody, print, look),
+    ):
+        pytest.fail("one card is leased")
+    assert passed == [[]], "the queue is the waiting one's"
+    assert free(tmp_path, 2) == [0, 1]
+
+
+def strangers(on: dict[str, list[int]]) -> Callable[[str], list[int]]:
+    return lambda uuid: on.get(uuid, [])
+
+
+def test_a_card_that_somebody_computes_on_is_left_alone(tmp_path: Path) -> None:
+    on = strangers({"GPU-0": [4711]})
+    with lease(cards(2), 1, tmp_path, on, print) as mine:
+        assert [gpu.index for gpu in mine] == [1]
+        assert free(tmp_path, 1) == [0], "what was only looked at is not held"
+
+
+def test_a_stranger_is_waited_for_and_named_by_number_alone(tmp_path: Path) -> None:
+    on, told, looks = {"GPU-0": [4711]}, list[str](), list[float]()
+
+    def wait(seconds: float) -> None:
+        assert free(tmp_path, 1) == [0], "one that waits for a stranger keeps no place in the queue"
+        looks.append(seconds)
+        if len(looks) == 3:
+            on.clear()
+
+    with lease(cards(1), 1, tmp_path, strangers(on), told.append, wait) as mine:
+        assert [gpu.index for gpu in mine] == [0]
+    assert told == ["waiting for 1 of 1 GPUs: process 4711 computes on GPU 0"]
+
+
+def test_a_long_wait_for_other_runs_is_told_once(tmp_path: Path) -> None:
+    told, looks = list[str](), list[float]()
+
+    def wait(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) > 2 * PATIENCE:
+            raise GivenUp
+
+    with (
+        lease(cards(1), 1, tmp_path, nobody, print),
+        pytest.raises(GivenUp),
+        lease(cards(1), 1, tmp_path, nobody, told.append, wait),
+    ):
+        pytest.fail("it is leased")
+    assert told == ["waiting for 1 of 1 GPUs: other runs have them"]
+
+
+def test_more_than_there_are_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="2 GPUs"), lease(cards(1), 2, tmp_path, nobody, print):
+        pytest.fail("there is one")
+
+
+def test_a_link_in_the_folder_is_not_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / "leases").mkdir()
+    (tmp_path / "leases" / "GPU-0").symlink_to(precious)
+    with pytest.raises(OSError), lease(cards(1), 1, tmp_path / "leases", nobody, print):  # noqa: PT011
+        pytest.fail("it would lock another's file")
+    assert precious.read_text() == "mine"
+
+
+def test_the_folder_is_for_all_users_where_it_is_made_here(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir(mode=0o700)
+    with (
+        lease(cards(1), 1, own, nobody, print),
+        lease(cards(1), 1, tmp_path / "new", nobody, print),
+    ):
+        assert (tmp_path / "new").stat().st_mode & 0o777 == 0o777
+        assert own.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_folder_is_the_machines_unless_another_is_named() -> None:
+    assert leases_folder({"MATRIX_LEASES": "elsewhere"}) == Path("elsewhere")
+    assert leases_folder({}) == leases_folder({"HOME": "another"})

@@ -152,8 +152,10 @@ def _wrong_entry(section: str, document: dict[str, Any]) -> str:
 
 
 def _snapshot(file: Path) -> Snapshot:
-    """Read what the index held, from beside the spec; a spec without ranges needs none."""
+    """Read what the index held: from beside the spec, or else the snapshot that is ours."""
     place = file.parent / SNAPSHOT
+    if not place.exists():
+        place = DEFAULT_SPEC.parent / SNAPSHOT
     if not place.exists():
         return EMPTY
     try:

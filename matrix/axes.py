@@ -155,6 +155,7 @@ class Spelling:
             if fnmatchcase(environment.name, table.environments)
         }
         released = environment.resolution == "released"
+        named = exact(environment)
         return msgspec.structs.replace(
             environment,
             cutoff=self._released(key, environment) if released else self._today(key),
@@ -162,7 +163,8 @@ class Spelling:
             metadata=[
                 table
                 for table in self._spec.metadata
-                if (canonicalize_name(table.package), table.version) in exact(environment)
+                if (canonicalize_name(table.package), table.version) in named
+                or fnmatchcase(environment.name, table.environments)
             ],
         )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,12 @@ DEFAULT_INDEX = "https://pypi.org/simple"
 _INPUTS = "# inputs: "
 _REFUSAL = "# refused: "
 _AS_OF = "# as of: "
+_BACKENDS = (
+    "flit-core", "hatchling", "maturin", "meson-python", "pdm-backend", "poetry-core",
+    "scikit-build-core", "setuptools", "uv-build", "wheel",
+)  # fmt: skip
+"""What builds source archives. Where there is a cut-off, uv is told that none of it exists."""
+_UNBUILT = re.compile(r"Failed to (?:download and )?build `([^`]{1,200})`")
 _FOR_UV = (
     "LANG", "LC_ALL", "PATH", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR",
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
@@ -182,11 +189,24 @@ def make_lock(
             return Lock(header + (work / "resolved.txt").read_text()), judged, end
         case Outcome.FAILED:
             message = judged.message.replace(str(work), ".")
+            if environment.resolution != "pinned":
+                message = _unbuilt(message)
             lines = [line.rstrip() for line in message.splitlines()]
             text = header + "".join(f"{_REFUSAL}{line}\n" for line in lines)
             return Lock(text, "\n".join(lines)), judged, end
         case _:
             return None, judged, end
+
+
+def _unbuilt(refusal: str) -> str:
+    """Return uv's refusal; where it wanted to build something, what that means."""
+    found = _UNBUILT.search(refusal)
+    if found is None:
+        return refusal
+    return (
+        f"{found[1]} has no wheel that says what it requires, and source archives are not built "
+        "to find out. Say it in [[metadata]]"
+    )
 
 
 def _write_inputs(environment: Environment, work: Path) -> list[str]:
@@ -218,8 +238,11 @@ def _write_inputs(environment: Environment, work: Path) -> list[str]:
 
 
 def _write_dates(environment: Environment, settings: Path, environ: dict[str, str]) -> None:
-    """Tell uv the cut-off, and to ask the index once a day: many say nothing of how long an answer
-    holds, and uv would ask them anew for each of a thousand resolutions.
+    """Tell uv the cut-off, to build nothing, and to ask the index once a day.
+
+    To build a source archive runs a stranger's code and takes minutes; uv's own ``no-build`` would
+    pass such releases over in silence, those with metadata in the spec as well. Many indexes say
+    nothing of how long an answer holds, and uv would ask anew for each of a thousand resolutions.
     """
     own = {
         package: "false" if until == "none" else json.dumps(until)
@@ -231,6 +254,7 @@ def _write_dates(environment: Environment, settings: Path, environ: dict[str, st
     head = [
         f"exclude-newer = {json.dumps(environment.cutoff)}",
         f"exclude-newer-package = {{ {dates} }}",
+        f"build-constraint-dependencies = {json.dumps([f'{name}<0' for name in _BACKENDS])}",
     ]
     index = [
         "[[index]]",

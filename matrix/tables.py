@@ -190,9 +190,46 @@ class MetadataTable(Table, frozen=True, kw_only=True):
 
     package: str
     version: str
+    environments: str = ""
+    """Environments that get it without naming the release; those that name it do in any case."""
     requires_dist: list[str]
     requires_python: str = ""
     source: str
+
+
+class DevicePredictions(Table, frozen=True, kw_only=True):
+    """What steps are predicted to take on one kind of device, until they have been timed."""
+
+    packages_mb: float
+    """Megabytes (10^6 bytes) of wheels that an environment shares with no other."""
+    import_seconds: float
+    quantize_seconds: float
+    """Of a model of next to no size."""
+    quantize_seconds_per_billion: dict[Method, float]
+    """And for each 10^9 parameters besides."""
+    load_seconds: float
+    load_seconds_per_billion: float
+    generate_seconds: float
+
+
+class PredictionsTable(Table, frozen=True, kw_only=True):
+    """The constants from which downloads, disk and time are predicted."""
+
+    download_mb_per_second: float
+    unpacked: float
+    """Bytes on disk for each byte of a wheel."""
+    torch_mb: float
+    """Megabytes of one torch's wheels with those of CUDA that it asks for."""
+    resolve_seconds: float
+    install_seconds: float
+    source_build_seconds: float
+    """More for each release that has no wheel."""
+    build_seconds: float
+    """Of a model, without its download."""
+    inspect_seconds_per_gb: float
+    """For each 10^9 bytes of the float model."""
+    cpu: DevicePredictions
+    cuda: DevicePredictions
 
 
 class Spec(Table, frozen=True, kw_only=True):
@@ -201,6 +238,8 @@ class Spec(Table, frozen=True, kw_only=True):
     schema: Literal[1]
     limits: StageLimits
     thresholds: dict[str, float]
+    predictions: PredictionsTable | None = None
+    """Those of the default spec where it is left out."""
     departures: dict[str, Departure] = {}
     released: ReleasedTable = ReleasedTable()
     metadata: list[MetadataTable] = []

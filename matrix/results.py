@@ -6,11 +6,18 @@ findings, :mod:`matrix.report` shows them.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from matrix.outcomes import Blame, Finding, Stage, StageResult, Verdict
+from matrix.tables import Resolution
 
 SCHEMA_VERSION = 1
+
+Declared = Literal["allowed", "forbidden", "not said", "unknown"]
+"""What the metadata of the releases that an environment names says of each other."""
+NOT_RUN = "not run"
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -57,6 +64,54 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     """The command that runs this cell alone."""
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How an environment stands in one resolution: declared, resolves, works."""
+
+    resolution: Resolution
+    cutoff: str = ""
+    """ISO time after which nothing exists; empty where it is pinned."""
+    declared: Declared = "unknown"
+    declared_by: str = ""
+    """Who says so, in words: ``autoawq 0.2.8 wants transformers<=4.47.1, not 4.51.3``."""
+    resolves: Literal["yes", "no", "not asked"] = "not asked"
+    refusal: str = ""
+    """What the resolver said where it found no set of packages (untrusted text)."""
+    packages: dict[str, str] = {}
+    """Of what was resolved: the packages that it names, transformers and torch."""
+    others: int = 0
+    """How many more packages were resolved."""
+    works: str = NOT_RUN
+    """A verdict, or ``not run``."""
+    stage: str = ""
+    """First stage that did not pass where it does not work."""
+    message: str = ""
+    same_as: str = ""
+    """The environment or resolution with the same set of packages whose evidence this is."""
+    yanked: dict[str, str] = {}
+    """``package version`` -> reason, of releases that it names or that were resolved."""
+
+
+class Specifier(msgspec.Struct, frozen=True, kw_only=True):
+    """Which versions of a partner a release really works with, beside what it declares."""
+
+    package: str
+    release: str
+    partner: str
+    holds: str
+    """A PEP 440 specifier; empty where no version worked."""
+    declared: str | None
+    """What its metadata says; empty where that names no bound, ``None`` where it is not known."""
+    differs: list[str] = []
+    worked: list[str] = []
+    """Versions of the partner, oldest first; so are the next two."""
+    failed: list[str] = []
+    unknown: list[str] = []
+    """Tried without an answer: needs other hardware, or was stopped by the machine."""
+    untried: list[str] = []
+    """Minors between one that worked and one that did not, of which nothing is known."""
+    devices: list[str] = []
+
+
 class EnvironmentResult(msgspec.Struct, frozen=True, kw_only=True):
     """One environment, and the one cause counted where it is broken by itself."""
 
@@ -69,6 +124,9 @@ class EnvironmentResult(msgspec.Struct, frozen=True, kw_only=True):
     """How many cells of the table stand on it."""
     departures: list[str] = []
     command: str = ""
+    standings: list[Standing] = []
+    differences: list[str] = []
+    """Where its standings differ, in words."""
 
 
 class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,3 +148,7 @@ class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
     """``established``, ``void`` or ``not established``, or empty where the profile has none."""
     environments: list[EnvironmentResult]
     cells: list[CellResult]
+    specifiers: list[Specifier] = []
+    """The specifiers that really hold, by package, release and partner."""
+    new_releases: list[str] = []
+    """Releases in it that the snapshot of the index took in last, as ``package version``."""

@@ -1,0 +1,261 @@
+"""From what worked to the specifiers that really hold, set against the declared ones. Pure.
+
+A release (``autoawq 0.2.7``) was tried beside versions of a partner (``transformers``). What holds
+is one PEP 440 specifier that contains every version that worked and none that did not. Bounds go
+by minors, ``>=4.45,<4.48``; a minor in which both happened is bounded by its versions. Between a
+minor that worked and one that did not lies what was not tried: it is named, and outside of the
+bounds. Nothing is claimed below the oldest version that worked; above the newest it is open unless
+something newer failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby, pairwise
+from typing import NamedTuple, get_args
+
+import msgspec
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from matrix.outcomes import Verdict
+from matrix.releases import parsed
+from matrix.results import CellResult, MatrixResult, Side, Specifier
+from matrix.standings import Declares, Role, applying, own_cells
+from matrix.text import natural
+
+PARTNERS = ("transformers", "torch")
+FLOAT_SCHEME = "float"
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """One try of a release beside a version of its partner."""
+
+    package: str
+    release: str
+    partner: str
+    version: str
+    worked: bool | None
+    """``None``: tried without an answer."""
+    device: str = "cpu"
+
+
+class Computed(NamedTuple):
+    """A specifier, and the minors that it leaves out because nothing is known of them."""
+
+    holds: str
+    untried: list[str]
+
+
+def compute(
+    worked: Iterable[Version], failed: Iterable[Version], released: Iterable[Version] = ()
+) -> Computed:
+    """Return the specifier that contains all that worked and nothing that failed.
+
+    The versions are public ones (no local part), none on both sides. ``released`` is what there
+    is: of the minors in it, those between a good one and a bad one are named as untried.
+    """
+    good, bad = sorted(worked), sorted(failed)
+    if not good:
+        return Computed("", [])
+    if len(good) == 1 and not bad:
+        return Computed(f"=={good[0]}", [])
+    holds = [
+        *_lower(good[0], bad),
+        *_upper(good[-1], bad),
+        *_exclusions(good, [version for version in bad if good[0] < version < good[-1]]),
+    ]
+    return Computed(",".join(holds), _untried(good, bad, sorted(released)))
+
+
+def _lower(oldest: Version, bad: Sequence[Version]) -> list[str]:
+    shares = any(version < oldest and _minor(version) == _minor(oldest) for version in bad)
+    # A pre-release is no part of the minor that it leads to.
+    if shares or oldest < Version(_minor(oldest)):
+        return [f">={oldest}"]
+    return [f">={_minor(oldest)}"]
+
+
+def _upper(newest: Version, bad: Sequence[Version]) -> list[str]:
+    above = [version for version in bad if version > newest]
+    if not above:
+        return []
+    if any(_minor(version) == _minor(newest) for version in above):
+        return [f"<={newest}"]
+    return [f"<{_next_minor(newest)}"]
+
+
+def _exclusions(good: Sequence[Version], between: Sequence[Version]) -> Iterator[str]:
+    kept = {_minor(version) for version in good}
+    for minor, versions in groupby(between, _minor):
+        if minor in kept:
+            yield from (f"!={version}" for version in versions)
+        else:
+            yield f"!={minor}.*"
+
+
+def _untried(good: list[Version], bad: list[Version], released: list[Version]) -> list[str]:
+    """Return the released minors between neighbours of which one worked and the other did not."""
+    tried = sorted([*((v, True) for v in good), *((v, False) for v in bad)])
+    minors = {_minor(version) for version, _ in tried}
+    named: dict[str, None] = {}
+    for (before, worked), (after, works) in pairwise(tried):
+        if worked == works:
+            continue
+        between = (_minor(version) for version in released if before < version < after)
+        named |= dict.fromkeys(minor for minor in between if minor not in minors)
+    return list(named)
+
+
+def _minor(version: Version) -> str:
+    epoch = f"{version.epoch}!" if version.epoch else ""
+    return f"{epoch}{version.major}.{version.minor}"
+
+
+def _next_minor(version: Version) -> str:
+    epoch = f"{version.epoch}!" if version.epoch else ""
+    return f"{epoch}{version.major}.{version.minor + 1}"
+
+
+def facts(result: MatrixResult) -> list[Fact]:
+    """Return what the cells of a result say of releases beside versions of their partners."""
+    found: list[Fact] = []
+    for role in get_args(Role):
+        sides: dict[str, list[CellResult]] = {}
+        for cell in result.cells:
+            # The float model says something of an engine's transformers, nothing of the package.
+            if cell.scheme != FLOAT_SCHEME:
+                side: Side = getattr(cell, role)
+                sides.setdefault(side.environment, []).append(cell)
+        for cells in sides.values():
+            found += _facts_of(getattr(cells[0], role), cells, role)
+    return found
+
+
+def _facts_of(side: Side, cells: list[CellResult], role: Role) -> Iterator[Fact]:
+    versions: dict[str, str] = {
+        canonicalize_name(name): version.public
+        for name, text in {"torch": side.torch, **side.packages}.items()
+        if (version := parsed(text))
+    }
+    answer = _worked(cells, role)
+    devices = ", ".join(sorted({cell.device for cell in cells}))
+    for package, release in versions.items():
+        if package not in PARTNERS:
+            for partner in (name for name in PARTNERS if name in versions):
+                yield Fact(package, release, partner, versions[partner], answer, devices)
+
+
+def _worked(cells: list[CellResult], role: Role) -> bool | None:
+    """Return whether an environment worked: one cell is enough; ``None`` where none says."""
+    said = {cell.verdict for cell in own_cells(cells, role)}
+    if said & {Verdict.WORKS, Verdict.DEGRADED}:
+        return True
+    return False if said & {Verdict.GARBAGE, Verdict.BROKEN} else None
+
+
+def specifiers(
+    found: Iterable[Fact], declares: Declares, released: Callable[[str], list[str]]
+) -> list[Specifier]:
+    """Return what holds for each release and partner, beside what it declares.
+
+    Left out are those of which nothing is known, and a torch that all of a release's share: it
+    says nothing of others.
+    """
+    groups: dict[tuple[str, str, str], list[Fact]] = {}
+    for fact in found:
+        groups.setdefault((fact.package, fact.release, fact.partner), []).append(fact)
+    answer = []
+    for key in sorted(groups, key=lambda key: [natural(part) for part in key]):
+        tried = {fact.version for fact in groups[key] if fact.worked is not None}
+        if tried and (len(tried) > 1 or key[2] != "torch"):
+            answer.append(_specifier(groups[key], declares, released))
+    return answer
+
+
+def _specifier(
+    tried: list[Fact], declares: Declares, released: Callable[[str], list[str]]
+) -> Specifier:
+    one = tried[0]
+    good = {Version(fact.version) for fact in tried if fact.worked}
+    bad = {Version(fact.version) for fact in tried if fact.worked is False} - good
+    unknown = {Version(fact.version) for fact in tried} - good - bad
+    computed = compute(good, bad, filter(None, map(parsed, released(one.partner))))
+    declared = declared_specifier(declares(one.package, one.release), one.partner)
+    return Specifier(
+        package=one.package,
+        release=one.release,
+        partner=one.partner,
+        holds=computed.holds,
+        declared=declared,
+        differs=_differs(declared, good, bad),
+        worked=[str(version) for version in sorted(good)],
+        failed=[str(version) for version in sorted(bad)],
+        unknown=[str(version) for version in sorted(unknown)],
+        untried=computed.untried,
+        devices=sorted({fact.device for fact in tried if fact.worked is not None}),
+    )
+
+
+def declared_specifier(requires: list[str] | None, partner: str) -> str | None:
+    """Return the bounds that Requires-Dist entries put on a package, ``None`` without metadata.
+
+    Entries of extras and of other systems do not count, and what cannot be read is passed over.
+    """
+    if requires is None:
+        return None
+    bounds = SpecifierSet()
+    for requirement in applying(requires):
+        if canonicalize_name(requirement.name) == canonicalize_name(partner):
+            bounds &= requirement.specifier
+    return str(bounds)
+
+
+def _differs(declared: str | None, good: set[Version], bad: set[Version]) -> list[str]:
+    if declared is None:
+        return []
+    bounds = SpecifierSet(declared)
+    allowed = [str(v) for v in sorted(bad) if bounds.contains(v, prereleases=True)]
+    forbidden = [str(v) for v in sorted(good) if not bounds.contains(v, prereleases=True)]
+    differs = [f"allowed by metadata, but does not work: {', '.join(allowed)}"] if allowed else []
+    return differs + (
+        [f"forbidden by metadata, but works: {', '.join(forbidden)}"] if forbidden else []
+    )
+
+
+def constraints(found: Iterable[Specifier], date: str, *, active: bool) -> str:
+    """Return text for a constraints file of pip or uv, with its evidence in comments.
+
+    Each release has a block of its own, and two of them contradict each other: they are commented
+    out unless ``active``. ``date`` is that of the newest evidence.
+    """
+    lines = [
+        "# Measured, not declared: python -m matrix specifiers --format constraints",
+        f"# Evidence up to {date or 'no date'}.",
+    ]
+    if not active:
+        lines.append("# A block for each release: take one, or ask for it with --package.")
+    mark = "" if active else "# "
+    for (package, release), group in groupby(found, lambda one: (one.package, one.release)):
+        lines += ["", f"{mark}{package}=={release}"]
+        for one in group:
+            lines += [f"# {line}" for line in _evidence(one)]
+            lines.append(
+                f"{mark}{one.partner}{one.holds}" if one.holds else f"# no {one.partner} works"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _evidence(one: Specifier) -> Iterator[str]:
+    for word, versions in (
+        ("worked", one.worked),
+        ("did not work", one.failed),
+        ("no answer here", one.unknown),
+        ("not tried", one.untried),
+    ):
+        if versions:
+            where = f" (on {', '.join(one.devices)})" if word == "worked" else ""
+            yield f"{one.partner} {word}{where}: {', '.join(versions)}"
+    declared = "not known" if one.declared is None else one.declared or "no bound"
+    yield f"declared: {declared}"

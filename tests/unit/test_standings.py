@@ -1,0 +1,238 @@
+"""Three answers in three resolutions, and what they differ in."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from matrix.outcomes import Blame, Stage, Verdict
+from matrix.releases import Release, Snapshot
+from matrix.results import NOT_RUN, CellResult, Side, Standing
+from matrix.standings import (
+    Answer,
+    Evidence,
+    Facts,
+    declared,
+    differences,
+    named,
+    standing,
+    works,
+)
+from matrix.tables import Environment, MetadataTable, Resolution
+from tests.unit.report_results import judged
+
+AUTOAWQ = [
+    Release("0.2.7", declares=["torch>=2.2", "transformers>=4.45.0"], requires_python=">=3.8"),
+    Release("0.2.8", declares=["torch", "transformers<=4.47.1,>=4.45.0"]),
+    Release("0.2.9"),
+    Release("0.1.0", declares=["transformers"], requires_python="<3.11"),
+]
+TRANSFORMERS = [
+    Release("4.46.3", declares=[]),
+    Release("4.47.1", declares=['torch>=2; extra == "torch"']),
+    Release("4.51.3", declares=[]),
+    Release("5.23.0", declares=[]),
+]
+IPEX = [Release("2.4.0", yanked="for security"), Release("2.8.0")]
+SNAPSHOT = Snapshot(
+    1,
+    "2026-11-22T00:00:00Z",
+    {"autoawq": AUTOAWQ, "transformers": TRANSFORMERS, "intel-extension-for-pytorch": IPEX},
+)
+FACTS = Facts(SNAPSHOT)
+
+
+def environment(
+    *requirements: str,
+    resolution: Resolution = "pinned",
+    name: str = "e",
+    overrides: tuple[str, ...] = (),
+    environ: dict[str, str] | None = None,
+) -> Environment:
+    return Environment(
+        name=name,
+        python="3.11",
+        resolution=resolution,
+        requirements=list(requirements),
+        constraints=[],
+        overrides=list(overrides),
+        build_requirements={},
+        environ=environ or {},
+        departures=[],
+    )
+
+
+FORBIDDEN = "autoawq 0.2.8 wants transformers<=4.47.1,>=4.45.0, not 4.51.3"
+
+
+@pytest.mark.parametrize(
+    ("requirements", "overrides", "said", "by"),
+    [
+        (["autoawq==0.2.8", "transformers==4.47.1"], [], "allowed", "transformers<=4.47.1"),
+        (["AutoAWQ==0.2.8", "transformers==4.51.3"], [], "forbidden", FORBIDDEN),
+        (["autoawq==0.2.9", "transformers==4.51.3"], [], "unknown", "no metadata of autoawq 0.2.9"),
+        (["transformers==4.51.3"], [], "not said", ""),
+        (["transformers==4.47.1", "torch==1.0"], [], "unknown", "no metadata of torch 1.0"),
+        (["autoawq==0.2.7", "torch==2.1"], [], "forbidden", "wants torch>=2.2, not 2.1"),
+        (["autoawq==0.2.7"], ["torch==2.1"], "forbidden", "wants torch>=2.2, not 2.1"),
+        (["autoawq==0.2.7"], ['torch==2.1 ; sys_platform == "never"'], "not said", ""),
+        (["autoawq==0.1.0", "transformers==4.51.3"], [], "forbidden", "Python <3.11, not 3.11"),
+        (["autoawq==0.2.7", "torch>=2"], [], "not said", ""),
+    ],
+)
+def test_declared(requirements: list[str], overrides: list[str], said: str, by: str) -> None:
+    found = declared(environment(*requirements, overrides=tuple(overrides)), FACTS)
+    assert found[0] == said
+    assert by in found[1]
+    assert bool(by) == bool(found[1])
+
+
+def test_the_specs_metadata_stands_in_for_a_release_without_a_wheel() -> None:
+    table = MetadataTable(
+        package="autoawq", version="0.2.9", requires_dist=["transformers<=4.51.3"], source="tag"
+    )
+    found = declared(
+        environment("autoawq==0.2.9", "transformers==5.23.0"), Facts(SNAPSHOT, [table])
+    )
+    assert found == ("forbidden", "autoawq 0.2.9 wants transformers<=4.51.3, not 5.23.0")
+
+
+def test_a_release_is_named_exactly_or_not_at_all() -> None:
+    asked = environment("a==1.0", "B_c==2.0", "d>=3", "e==1.*", "not a requirement!", "f")
+    assert named(asked) == {"a": "1.0", "b-c": "2.0"}
+
+
+# ------------------------------------------------------------------------------- resolves, works
+
+OLD = {"autoawq": "0.2.7", "transformers": "4.46.2", "torch": "2.5.1", "numpy": "1.26"}
+NEW = {"autoawq": "0.2.7", "transformers": "5.23.0", "torch": "2.15.0", "numpy": "2.4"}
+
+
+def test_what_was_resolved_is_told_in_short() -> None:
+    found = standing(environment("autoawq==0.2.7"), Answer(OLD), [], FACTS)
+    assert (found.resolves, found.works, found.others) == ("yes", NOT_RUN, 1)
+    assert found.packages == {"autoawq": "0.2.7", "transformers": "4.46.2", "torch": "2.5.1"}
+
+
+def test_a_refusal_and_a_question_not_asked() -> None:
+    refused = standing(environment("a==1"), Answer({}, "because"), [], FACTS)
+    assert (refused.resolves, refused.refusal, refused.works) == ("no", "because", NOT_RUN)
+    assert standing(environment("a==1"), None, [], FACTS).resolves == "not asked"
+
+
+def test_evidence_of_the_same_set_counts_wherever_it_was_built() -> None:
+    pinned = environment("autoawq==0.2.7", "transformers==4.46.2")
+    evidence = [Evidence(pinned, OLD, "works"), Evidence(pinned, NEW, "broken", "quantize", "no")]
+    today = msgspec.structs.replace(pinned, resolution="today")
+    found = standing(today, Answer(OLD), evidence, FACTS)
+    assert (found.works, found.same_as) == ("works", "pinned")
+    found = standing(today, Answer(NEW), evidence, FACTS)
+    assert (found.works, found.stage, found.message) == ("broken", "quantize", "no")
+    other = msgspec.structs.replace(today, name="other")
+    assert standing(other, Answer(OLD), evidence, FACTS).same_as == "e (pinned)"
+    assert standing(pinned, Answer(OLD), evidence, FACTS).same_as == ""
+
+
+packages = st.dictionaries(st.sampled_from("abcd"), st.sampled_from(["1", "2"]), max_size=4)
+
+
+@given(packages, st.lists(st.tuples(packages, st.sampled_from(["works", NOT_RUN]))))
+def test_no_evidence_but_of_the_same_set(
+    resolved: dict[str, str], ran: list[tuple[dict[str, str], str]]
+) -> None:
+    evidence = [Evidence(environment("a==1"), each, word) for each, word in ran]
+    found = standing(environment("a==1"), Answer(resolved), evidence, FACTS)
+    assert (found.works == "works") == (bool(resolved) and (resolved, "works") in ran)
+
+
+@pytest.mark.parametrize("field", ["python", "device", "environ"])
+def test_evidence_under_other_conditions_does_not_count(field: str) -> None:
+    others = {"python": "3.12", "device": "cuda", "environ": {"A": "1"}}
+    ran = msgspec.structs.replace(environment("a==1"), **{field: others[field]})
+    evidence = [Evidence(ran, {"a": "1"}, "works")]
+    assert standing(environment("a==1"), Answer({"a": "1"}), evidence, FACTS).works == NOT_RUN
+
+
+def cell(verdict: Verdict, blame: Blame = Blame.NOBODY, stage: Stage | None = None) -> CellResult:
+    made = judged(Side("q", "q"), Side("e", "e"), "tied", None)
+    return msgspec.structs.replace(made, verdict=verdict, blame=blame, stage=stage, message="why")
+
+
+def test_an_environment_is_the_best_that_it_came_to_by_itself() -> None:
+    good, bad = cell(Verdict.WORKS), cell(Verdict.BROKEN, Blame.QUANTIZER, Stage.QUANTIZE)
+    assert works([bad, good], "quantizer")[0] == "works"
+    assert works([bad], "quantizer") == ("broken", "quantize", "why")
+    assert works([bad], "engine") == (NOT_RUN, "", "")
+    assert works([cell(Verdict.BROKEN, Blame.ENGINE)], "quantizer") == (NOT_RUN, "", "")
+    assert works([cell(Verdict.INFRA)], "engine") == (NOT_RUN, "", "")
+    assert works([], "engine") == (NOT_RUN, "", "")
+    assert works([cell(Verdict.UNTESTED), cell(Verdict.INFRA)], "engine")[0] == "untested here"
+
+
+# ----------------------------------------------------------------------------------- differences
+
+
+def test_autoawq_0_2_7_as_released_against_today() -> None:
+    asked = environment("autoawq==0.2.7", resolution="released")
+    evidence = [
+        Evidence(asked, OLD, "works"),
+        Evidence(asked, NEW, "broken", "quantizer-import", "ImportError: PytorchGELUTanh"),
+    ]
+    then = standing(asked, Answer(OLD), evidence, FACTS)
+    today = msgspec.structs.replace(asked, resolution="today")
+    now = standing(today, Answer(NEW), evidence, FACTS)
+    assert differences([then, now]) == [
+        "rotted: resolves today, but does not import",
+        "resolved to other packages: transformers 4.46.2 then, 5.23.0 today, "
+        "torch 2.5.1 then, 2.15.0 today",
+    ]
+
+
+def test_forbidden_but_works() -> None:
+    asked = environment("autoawq==0.2.8", "transformers==4.51.3")
+    resolved = {"autoawq": "0.2.8", "transformers": "4.51.3"}
+    found = standing(asked, Answer(resolved), [Evidence(asked, resolved, "works")], FACTS)
+    assert differences([found]) == [f"forbidden by metadata, but works: {FORBIDDEN}"]
+
+
+def test_yanked_of_what_is_named_and_of_what_was_resolved() -> None:
+    ipex = {"intel-extension-for-pytorch": "2.4.0"}
+    line = "yanked: intel-extension-for-pytorch 2.4.0 (for security)"
+    resolved = standing(environment("autoawq==0.2.7"), Answer({**OLD, **ipex}), [], FACTS)
+    assert differences([resolved]) == [line]
+    asked = standing(environment("intel-extension-for-pytorch==2.4.0"), None, [], FACTS)
+    assert differences([asked]) == [line]
+
+
+def made(resolution: Resolution, works: str = "works", **fields: object) -> Standing:
+    whole = {"declared": "allowed", "resolves": "yes", "packages": {"a": "1"}, "works": works}
+    return msgspec.convert({**whole, "resolution": resolution, **fields}, Standing)
+
+
+@pytest.mark.parametrize(
+    ("standings", "said"),
+    [
+        ([made("released"), made("today"), made("pinned")], []),
+        ([made("released"), made("today", resolves="no", works=NOT_RUN)],
+         ["rotted: resolved as released, is refused today"]),
+        ([made("released", resolves="no", works=NOT_RUN), made("today", resolves="no")],
+         ["allowed by metadata, but refused as released, today"]),
+        ([made("released"), made("today", "garbage", stage="generate")],
+         ["rotted: works as released, is garbage today at generate"]),
+        ([made("released", "broken", stage="quantize"), made("today", "broken", stage="quantize")],
+         ["allowed by metadata, but broken at quantize as released, today"]),
+        ([made("released", "broken", stage="engine-import"),
+          made("today", "broken", stage="engine-import")],
+         ["resolves as released and today, but does not import",
+          "allowed by metadata, but broken at engine-import as released"]),
+        ([made("pinned", "broken", stage="load", declared="forbidden")], []),
+        ([made("released", packages={"a": "1", "b": "1"}), made("today")],
+         ["resolved to other packages: b 1 then, none today"]),
+        ([made("today", "untested here", stage="load")], []),
+        ([], []),
+    ],
+)  # fmt: skip
+def test_differences(standings: list[Standing], said: list[str]) -> None:
+    assert differences(standings) == said

@@ -21,6 +21,7 @@ from matrix.releases import EMPTY, SNAPSHOT, Snapshot, read_snapshot
 from matrix.tables import (
     CutoffException,
     Departure,
+    DevicePredictions,
     Environment,
     EnvironmentTable,
     ExclusionTable,
@@ -28,6 +29,7 @@ from matrix.tables import (
     MetadataTable,
     ModelTable,
     PartTable,
+    PredictionsTable,
     ProfileTable,
     RangeTable,
     ReleasedTable,
@@ -110,6 +112,7 @@ _FIELDS = {
     for table in (
         *(Spec, StageLimits, Limits, Departure, EnvironmentTable, RangeTable, ModelTable),
         *(SchemeTable, ReleasedTable, CutoffException, MetadataTable),
+        *(PredictionsTable, DevicePredictions),
         *(RoleTable, PartTable, ProfileTable, ExclusionTable),
     )
     for field in msgspec.structs.fields(table)

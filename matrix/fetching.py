@@ -1,0 +1,219 @@
+"""Answers of servers that are not trusted: bounded in bytes, in seconds and in redirects.
+
+A server may be down, never finish, send a byte a minute or gigabytes. Each answer is read as it
+comes and given up at its limits; what waits for a name or for headers longer than that is left
+behind on a thread that ends with the process (:func:`in_parallel`).
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from threading import Event, Thread
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+import requests
+import urllib3
+
+MEGABYTE = 1_000_000
+CONNECT_SECONDS = 10.0
+REDIRECTS = 5
+AT_ONCE = 8
+"""Threads that fetch; an index has no reason to slow down so few."""
+_PIECE = 65536
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class FetchError(Exception):
+    """There is no answer that can be used. The text says why, in a few words, and no address."""
+
+
+class NotFoundError(FetchError):
+    """The server says that there is no such thing."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What one answer may take."""
+
+    seconds: float = 60.0
+    megabytes: float = 64.0
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """One whole answer, or the part of it that was asked for."""
+
+    address: str
+    """Where it came from in the end; it may hold a password."""
+    content_type: str
+    body: bytes
+    total: int | None = None
+    """Bytes of the whole file, where a part was asked for and the server says so."""
+
+
+class Fetcher:
+    """Asks servers; several threads may use one."""
+
+    def __init__(self, certificates: str = "", limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._session = requests.Session()
+        self._session.max_redirects = REDIRECTS
+        self._session.headers["User-Agent"] = "quantization-compatibility-matrix"
+        adapter = requests.adapters.HTTPAdapter(pool_maxsize=AT_ONCE)
+        for scheme in ("https://", "http://"):
+            self._session.mount(scheme, adapter)
+        if certificates:
+            self._session.verify = certificates
+
+    def get(self, address: str, accept: str = "*/*", part: str = "") -> Fetched:
+        """Return what is at an address, or a part of it (``0-99``, ``-100``: the last 100 bytes).
+
+        Raises :class:`FetchError`. A server that would send more than the part that was asked for
+        is not listened to.
+        """
+        if address.startswith("file:"):
+            return self._from_disk(address)
+        headers = {"Accept": accept, "Accept-Encoding": "gzip"}
+        if part:
+            headers |= {"Range": f"bytes={part}", "Accept-Encoding": "identity"}
+        until = time.monotonic() + self.limits.seconds
+        timeout = (CONNECT_SECONDS, self.limits.seconds)
+        try:
+            with self._session.get(address, headers=headers, stream=True, timeout=timeout) as found:
+                _check_status(found.status_code, part)
+                return Fetched(
+                    address=found.url,
+                    content_type=found.headers.get("Content-Type", ""),
+                    body=self._body(found.raw, until),
+                    total=_total(found.headers.get("Content-Range", "")),
+                )
+        except (OSError, urllib3.exceptions.HTTPError) as error:
+            raise FetchError(_in_words(error)) from None
+
+    def _body(self, raw: urllib3.HTTPResponse, until: float) -> bytes:
+        most = int(self.limits.megabytes * MEGABYTE)
+        body = bytearray()
+        while piece := raw.read1(_PIECE, decode_content=True):
+            body += piece
+            if len(body) > most:
+                raise FetchError(f"sends more than {self.limits.megabytes:g} MB")
+            if time.monotonic() > until:
+                raise FetchError(f"sent no whole answer within {self.limits.seconds:g} s")
+        return bytes(body)
+
+    def _from_disk(self, address: str) -> Fetched:
+        """Return a page of an index in a local folder, as pip reads it."""
+        place = Path(unquote(urlsplit(address).path), "index.html")
+        try:
+            with place.open("rb") as file:
+                body = file.read(int(self.limits.megabytes * MEGABYTE))
+        except FileNotFoundError:
+            raise NotFoundError("has no such file") from None
+        except (OSError, ValueError):
+            raise FetchError("cannot be read") from None
+        return Fetched(address, "text/html", body)
+
+
+def _check_status(status: int, part: str) -> None:
+    if status in (404, 410):
+        raise NotFoundError(f"answered with status {status}")
+    if status in (401, 403):
+        raise FetchError(f"lets nobody in without user and password (status {status})")
+    if part and status == 200:
+        raise FetchError("sends only whole files, no parts of them")
+    if status != (206 if part else 200):
+        raise FetchError(f"answered with status {status}")
+
+
+def _total(content_range: str) -> int | None:
+    """Return the size of the whole of ``bytes 0-99/1234``."""
+    total = content_range.rpartition("/")[2]
+    return int(total) if total.isascii() and total.isdecimal() and len(total) < 16 else None
+
+
+_WORDS: tuple[tuple[type[Exception], str], ...] = (
+    (requests.TooManyRedirects, f"sends from one address to the next, more than {REDIRECTS} times"),
+    (requests.exceptions.ProxyError, "cannot be reached through the proxy that is set"),
+    (requests.exceptions.SSLError, "shows a certificate that is not trusted here"),
+    (requests.Timeout, "does not answer in time"),
+    (urllib3.exceptions.TimeoutError, "does not answer in time"),
+    (requests.exceptions.InvalidSchema, "has no address that begins with https:// or http://"),
+    (requests.exceptions.MissingSchema, "has no address that begins with https:// or http://"),
+    (requests.exceptions.InvalidURL, "has no valid address"),
+    (urllib3.exceptions.DecodeError, "sends what cannot be unpacked"),
+    (requests.ConnectionError, "cannot be reached (no such host, or it hangs up)"),
+    (requests.RequestException, "breaks off in the middle of its answer"),
+    (urllib3.exceptions.HTTPError, "breaks off in the middle of its answer"),
+)
+"""From the special to the general."""
+
+
+def _in_words(error: Exception) -> str:
+    """Return why a request failed. Exceptions quote addresses and servers; this quotes neither."""
+    words = next((words for kind, words in _WORDS if isinstance(error, kind)), "")
+    if number := _system_error(error):
+        return f"cannot be reached ({os.strerror(number).lower()})"
+    return words or "cannot be asked: a file of certificates that the settings name is missing"
+
+
+def _system_error(error: BaseException | None) -> int:
+    """Return the number of the system's error beneath requests' and urllib3's, 0 for none."""
+    for _ in range(8):
+        if error is None:
+            return 0
+        if isinstance(error, OSError) and error.errno and error.errno > 0:
+            return error.errno
+        inner = getattr(error, "reason", None) or next(
+            (each for each in error.args if isinstance(each, BaseException)), None
+        )
+        error = inner if isinstance(inner, BaseException) else error.__cause__ or error.__context__
+    return 0
+
+
+def in_parallel(
+    work: Callable[[Item], Result], items: Iterable[Item], seconds: float
+) -> dict[Item, Result | FetchError]:
+    """Return what ``work`` gives, or the :class:`FetchError` it raises, for each item.
+
+    What is not there after so many seconds is a :class:`FetchError` too. Other exceptions pass.
+    """
+    asked = list(dict.fromkeys(items))
+    todo: queue.SimpleQueue[Item] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[Item, Result | BaseException]] = queue.SimpleQueue()
+    over = Event()
+    for item in asked:
+        todo.put(item)
+
+    def fetch() -> None:
+        while not over.is_set():
+            try:
+                item = todo.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                done.put((item, work(item)))
+            except BaseException as error:  # noqa: BLE001 - it is raised where the work is awaited
+                done.put((item, error))
+
+    until = time.monotonic() + seconds
+    found: dict[Item, Result | FetchError] = {}
+    try:
+        for _ in range(min(AT_ONCE, len(asked))):
+            Thread(target=fetch, daemon=True).start()
+        while len(found) < len(asked):
+            item, result = done.get(timeout=max(0.0, until - time.monotonic()))
+            if isinstance(result, BaseException) and not isinstance(result, FetchError):
+                raise result
+            found[item] = result
+    except queue.Empty:
+        late = FetchError(f"no whole answer came within {seconds:g} s")
+        found = {item: found.get(item, late) for item in asked}
+    finally:
+        over.set()
+    return found

@@ -1,0 +1,175 @@
+"""Asking an index which releases there are, through the user's own settings.
+
+An answer is kept in the store with its date::
+
+    .matrix/index/<package>.json            the last answer of an index
+    .matrix/index/requires/<digest>.json    what one wheel requires; wheels never change
+
+An index that is down, slow or lies gives one clear line, and the answer that is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from packaging.utils import canonicalize_name
+from pypi_simple import ACCEPT_JSON_PREFERRED
+
+from matrix.fetching import Fetched, Fetcher, FetchError, Limits, NotFoundError, in_parallel
+from matrix.identity import digest
+from matrix.index_pages import Page, read_page
+from matrix.index_settings import IndexSettings, shown
+from matrix.releases import Release, parsed
+from matrix.store import write_atomically
+from matrix.wheel_metadata import Wheel, declared, requirements_of
+
+WATCHED = frozenset({"accelerate", "numpy", "optimum", "peft", "tokenizers", "torch"})
+"""What a release declares of these is kept, besides what it declares of the tracked packages."""
+
+
+class IndexLimits(msgspec.Struct, frozen=True):
+    """What an index may take."""
+
+    page: Limits = Limits(seconds=60, megabytes=64)
+    pages_seconds: float = 90
+    """All pages together, which are asked for side by side."""
+    wheel: Limits = Limits(seconds=30, megabytes=2)
+    wheels_seconds: float = 420
+    """What all wheels require; what is not read by then is read another time."""
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of a package's releases, from an index or from what is kept of it."""
+
+    package: str
+    asked: str
+    """When the index gave it, ISO, UTC, in seconds; empty where it never did."""
+    index: str = ""
+    """Its address, without a password."""
+    releases: list[Release] = []
+    trouble: str = ""
+    """Why it is not the index's own answer of now, in one line; empty where it is."""
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    schema: Literal[1]
+    answer: Answer
+
+
+class Index:
+    """The user's indexes, and what is kept of their answers below a folder."""
+
+    def __init__(
+        self, settings: IndexSettings, folder: Path, limits: IndexLimits | None = None
+    ) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._limits = limits or IndexLimits()
+        self._pages = Fetcher(settings.certificates, self._limits.page)
+        self._files = Fetcher(settings.certificates, self._limits.wheel)
+
+    def ask(self, packages: Mapping[str, str], *, offline: bool = False) -> dict[str, Answer]:
+        """Return an answer for each package; never raises for what an index does.
+
+        ``packages``: name -> the oldest release of which it matters what it declares (empty: of
+        none). Offline, all answers are what is kept.
+        """
+        names: list[str] = [canonicalize_name(name) for name in packages]
+        if offline or self._settings.offline:
+            return {name: self._kept(name, "the index was not asked (offline)") for name in names}
+        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        pages = in_parallel(self._page, names, self._limits.pages_seconds)
+        since = dict(zip(names, packages.values(), strict=True))
+        declares = self._declared(pages, since)
+        answers: dict[str, Answer] = {}
+        for name in names:
+            found = pages[name]
+            if isinstance(found, FetchError):
+                answers[name] = self._kept(name, self._trouble(name, found))
+                continue
+            index, page = found
+            releases = [
+                msgspec.structs.replace(one, declares=declares.get((name, one.version)))
+                for one in page.releases
+            ]
+            answers[name] = Answer(name, now, index, releases)
+            self._keep(answers[name])
+        return answers
+
+    def _page(self, package: str) -> tuple[str, Page]:
+        """Return (index, page) of the first index that has a package."""
+        for address in self._settings.indexes:
+            try:
+                answer = self._pages.get(f"{address.rstrip('/')}/{package}/", ACCEPT_JSON_PREFERRED)
+                return shown(address), read_page(package, answer)
+            except NotFoundError:
+                continue
+            except FetchError as error:
+                # The next one is not asked: it may hold another package of that name.
+                raise FetchError(f"the index {shown(address)} {error}") from None
+        places = ", ".join(shown(address) for address in self._settings.indexes)
+        raise FetchError(f"no index has it ({places})")
+
+    def _trouble(self, package: str, error: FetchError) -> str:
+        return (
+            f"{package}: {error}. Ask again later, or name another index (UV_DEFAULT_INDEX or "
+            f"PIP_INDEX_URL)"
+        )
+
+    def _declared(
+        self, pages: Mapping[str, tuple[str, Page] | FetchError], since: Mapping[str, str]
+    ) -> dict[tuple[str, str], list[str]]:
+        """Return (package, version) -> what it declares, of all that can be read in time."""
+        wanted: dict[tuple[str, str], Wheel] = {}
+        for package, found in pages.items():
+            oldest = parsed(since[package])
+            if isinstance(found, FetchError) or oldest is None:
+                continue
+            for text, wheel in found[1].wheels.items():
+                version = parsed(text)
+                if version is not None and version >= oldest:
+                    wanted[package, text] = wheel
+
+        def read(release: tuple[str, str]) -> list[str]:
+            return self._requirements(wanted[release], *release)
+
+        names = WATCHED | since.keys()
+        found_all = in_parallel(read, wanted, self._limits.wheels_seconds)
+        return {
+            release: declared(found, names)
+            for release, found in found_all.items()
+            if not isinstance(found, FetchError)
+        }
+
+    def _requirements(self, wheel: Wheel, package: str, version: str) -> list[str]:
+        file = self._folder / "requires" / f"{digest(wheel.identity)}.json"
+        try:
+            return msgspec.json.decode(file.read_bytes(), type=list[str])
+        except (OSError, msgspec.MsgspecError):
+            pass  # it was never read, or by a version that kept something else
+        found = requirements_of(wheel, self._part, package, version)
+        _write(file, msgspec.json.encode(found))
+        return found
+
+    def _part(self, address: str, part: str) -> Fetched:
+        return self._files.get(address, part=part)
+
+    def _kept(self, package: str, trouble: str) -> Answer:
+        try:
+            kept = msgspec.json.decode((self._folder / f"{package}.json").read_bytes(), type=_Kept)
+        except (OSError, msgspec.MsgspecError):
+            return Answer(package, "", trouble=trouble)
+        return msgspec.structs.replace(kept.answer, trouble=trouble)
+
+    def _keep(self, answer: Answer) -> None:
+        data = msgspec.json.format(msgspec.json.encode(_Kept(1, answer)), indent=1)
+        _write(self._folder / f"{answer.package}.json", data)
+
+
+def _write(file: Path, data: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, data)

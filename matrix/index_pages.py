@@ -1,0 +1,181 @@
+"""An index's page of one package, as the simple API gives it, to releases.
+
+The JSON form (PEP 691, with dates and sizes by PEP 700) or the HTML form (PEP 503), both read by
+pypi-simple. A page is believed only as far as it can be checked: what it holds of other projects,
+and files whose names nobody can parse, are passed over; a page that is none raises.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name, parse_sdist_filename
+from packaging.version import Version
+from pydantic import ValidationError
+from pypi_simple import DistributionPackage, ProjectPage
+
+from matrix.fetching import Fetched, FetchError
+from matrix.releases import Release, fits, for_linux, parsed
+from matrix.text import visible
+from matrix.wheel_metadata import Wheel
+
+MOST_FILES = 50_000
+"""The packages here have up to 507."""
+NAME_CHARS = 200
+REASON_CHARS = 200
+BYTES_OF_A_FILE = 10**13
+_JSON = ("application/vnd.pypi.simple.v1+json", "application/json")
+_HTML = ("application/vnd.pypi.simple.v1+html", "text/html")
+_WHEEL = re.compile(
+    r"(?P<project>[A-Za-z0-9._]+)-(?P<version>[A-Za-z0-9._!+]+)(?:-[0-9][A-Za-z0-9._]*)?"
+    r"-(?P<tags>[A-Za-z0-9._]+-[A-Za-z0-9._]+-[A-Za-z0-9._]+)\.whl"
+)
+
+
+class Page(msgspec.Struct, frozen=True):
+    """The releases of one package, and of each the wheel that says what it requires."""
+
+    releases: list[Release]
+    wheels: dict[str, Wheel]
+    """By version; the releases without a wheel for Linux on x86_64 are not there."""
+
+
+class _File(msgspec.Struct, frozen=True):
+    version: Version
+    tags: str
+    """Empty for a source archive."""
+    listed: DistributionPackage
+
+
+def read_page(package: str, answer: Fetched) -> Page:
+    """Return what a page holds; raise :class:`FetchError` where it is no page of the package."""
+    by_version: dict[Version, list[_File]] = {}
+    for listed in _listed(package, answer)[:MOST_FILES]:
+        if file := _parsed_file(package, listed):
+            by_version.setdefault(file.version, []).append(file)
+    if not by_version:
+        raise FetchError(f"lists no release of {package}")
+    releases = [_release(version, files) for version, files in sorted(by_version.items())]
+    wheels = {str(version): _wheel(files) for version, files in by_version.items()}
+    return Page(releases, {version: wheel for version, wheel in wheels.items() if wheel})
+
+
+def _listed(package: str, answer: Fetched) -> list[DistributionPackage]:
+    kind = answer.content_type.partition(";")[0].strip().lower() or "text/html"
+    body = answer.body
+    if kind in _JSON:
+        _check_number(body.count(b"{") + body.count(b"["), 5)
+        return _from_json(package, answer)
+    if kind in _HTML:
+        _check_number(body.count(b"<"), 4)
+        return ProjectPage.from_html(package, body, answer.address).packages
+    raise FetchError(f"answers with {visible(kind, 60)!r}, which is no page of an index")
+
+
+def _check_number(openings: int, a_file: int) -> None:
+    if openings > MOST_FILES * a_file:
+        raise FetchError(f"lists more than {MOST_FILES} files")
+
+
+def _from_json(package: str, answer: Fetched) -> list[DistributionPackage]:
+    try:
+        data = msgspec.json.decode(answer.body)
+        page = ProjectPage.from_json_data(data, answer.address)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise FetchError(f"has a wrong field {visible(where, 60)}: {first['msg']}") from None
+    except msgspec.DecodeError:
+        raise FetchError("sends what it calls JSON and is none") from None
+    except (ValueError, RecursionError):  # a version of the API that pypi-simple does not know
+        raise FetchError("speaks no version of the simple API that is known here") from None
+    if canonicalize_name(page.project) != package:
+        raise FetchError(f"answers for another project, {visible(page.project, 60)!r}")
+    return page.packages
+
+
+def _parsed_file(package: str, listed: DistributionPackage) -> _File | None:
+    name = listed.filename
+    if len(name) > NAME_CHARS or not name.isascii():
+        return None
+    if wheel := _WHEEL.fullmatch(name):
+        project, text, tags = wheel["project"], wheel["version"], wheel["tags"]
+    else:
+        try:
+            project, text, tags = parse_sdist_filename(name)[0], name, ""
+            text = str(parse_sdist_filename(name)[1])
+        except ValueError:
+            return None
+    version = parsed(text)
+    if version is None or canonicalize_name(project) != package:
+        return None
+    return _File(version, tags, listed)
+
+
+def _release(version: Version, files: list[_File]) -> Release:
+    usable = [file for file in files if not file.tags or for_linux(file.tags)]
+    wheels = [file for file in usable if file.tags]
+    dates = [date for file in files if (date := _date(file.listed.upload_time))]
+    yanked = [file.listed for file in usable or files]
+    return Release(
+        version=str(version),
+        uploaded=min(dates, default=""),
+        requires_python=next(filter(None, map(_requires_python, usable or files)), ""),
+        yanked=_reason(yanked[0].yanked_reason) if all(y.is_yanked for y in yanked) else None,
+        wheels=sorted({file.tags for file in wheels}),
+        sdist=any(not file.tags for file in usable),
+        size=max((_size(file.listed) for file in wheels or usable), default=0),
+    )
+
+
+def _date(time: datetime | None) -> str:
+    """Return a date as ISO, UTC, in seconds; empty where there is none that can be."""
+    if time is None:
+        return ""
+    aware = time if time.tzinfo else time.replace(tzinfo=UTC)
+    try:
+        return f"{aware.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except OverflowError:
+        return ""
+
+
+def _reason(reason: str | None) -> str:
+    return visible((reason or "").strip(), REASON_CHARS)
+
+
+def _requires_python(file: _File) -> str:
+    text = file.listed.requires_python or ""
+    try:
+        SpecifierSet(text)
+    except InvalidSpecifier:
+        return ""  # as installers have it
+    fit = len(text) <= REASON_CHARS and text.isascii() and text.isprintable()
+    return text if fit else ""
+
+
+def _size(listed: DistributionPackage) -> int:
+    size = listed.size or 0
+    return size if 0 <= size <= BYTES_OF_A_FILE else 0
+
+
+def _wheel(files: Iterable[_File]) -> Wheel | None:
+    """Return the wheel to read: one for today's default Python where there is one."""
+    wheels = sorted(
+        (file for file in files if file.tags and for_linux(file.tags)),
+        key=lambda file: (not fits(file.tags, "3.11"), file.listed.filename),
+    )
+    if not wheels:
+        return None
+    listed = wheels[0].listed
+    parts = urlsplit(listed.url)
+    place = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return Wheel(
+        address=listed.url,
+        identity=listed.digests.get("sha256") or place,
+        metadata=listed.metadata_url if listed.has_metadata else "",
+    )

@@ -43,6 +43,8 @@ from matrix.tables import (
 
 DEFAULT_SPEC = Path(__file__).with_name("spec.toml")
 DEFAULT_PROFILE = "cpu"
+SHOWN = 20
+"""How many names an error lists."""
 FLOAT_MODEL = "none"
 """The quantizer that is the float model itself."""
 
@@ -226,7 +228,8 @@ def _known(
         found = patterns and any(fnmatchcase(other, pattern) for other in defined)
         if name not in defined and not found:
             close = get_close_matches(name, defined, 1)
-            hint = f"Did you mean {close[0]!r}?" if close else f"Defined: {', '.join(defined)}"
+            some = ", ".join(defined[:SHOWN]) + (", ..." if len(defined) > SHOWN else "")
+            hint = f"Did you mean {close[0]!r}?" if close else f"Defined: {some}"
             raise SpecError(file, key, f"no {noun} {name!r} is defined", hint)
 
 

@@ -124,7 +124,7 @@ def checkpoint_bytes(checkpoint: Checkpoint) -> int:
     """Return the size of a checkpoint's tensors by the model's config and the scheme."""
     config = _config(msgspec.json.encode(checkpoint.model.config))
     scheme = checkpoint.scheme
-    packed = scheme and Quantization(scheme.method, scheme.bits, scheme.group_size)
+    packed = Quantization(scheme.method, scheme.bits, scheme.group_size) if scheme else None
     return expected_bytes(config.facts, checkpoint.model.tied, packed) or 0
 
 
@@ -245,7 +245,7 @@ class _Costs:
             if release is not None:
                 wheels[f"{package} {version}"] = release.size
                 seconds += 0 if release.wheels else constants.source_build_seconds
-        own = constants.packages_mb * MB
+        own = self._device(name)[1].packages_mb * MB
         copied = 0 if self._linked else sum(wheels.values())
         for wheel, size in wheels.items():
             kept = Cost(disk=int(size * constants.unpacked))

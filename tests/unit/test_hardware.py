@@ -1,0 +1,145 @@
+"""What the machine has: through a made-up NVML, with and without cards, whole and broken."""
+
+from __future__ import annotations
+
+import os
+from itertools import combinations
+
+import psutil
+import pytest
+
+from matrix import hardware
+from matrix.hardware import detect, device_of, gpus_in_words, processes_on, version
+from tests.unit.made_nvml import GIB, Card, MadeUpNvml, gpu, machine
+
+FUNCTIONS = [name for name in vars(MadeUpNvml) if name.startswith("nvml")]
+
+
+def test_a_machine_with_two_cards() -> None:
+    nvml = MadeUpNvml([Card("GPU-a"), Card("GPU-b", "NVIDIA L4", 24 * GIB, (8, 9))])
+    found = detect(nvml)
+    assert [(g.index, g.uuid, g.memory, g.capability) for g in found.gpus] == [
+        (0, "GPU-a", 80 * GIB, "9.0"),
+        (1, "GPU-b", 24 * GIB, "8.9"),
+    ]
+    assert (found.driver, found.cuda, found.note) == ("570.86.15", "12.8", "")
+    assert nvml.open == 0, "it was shut down again"
+
+
+def test_a_machine_without_a_driver_says_so() -> None:
+    found = detect(MadeUpNvml([], broken=("nvmlInit",)))
+    assert (found.gpus, found.driver, found.cuda) == ([], "", "")
+    assert found.note == "no NVIDIA driver answers: Unknown Error"
+
+
+def test_a_driver_without_a_card_says_so() -> None:
+    assert detect(MadeUpNvml([])).note == "the driver knows of no GPU"
+
+
+def test_the_real_driver_or_its_absence_raises_nothing() -> None:
+    found = detect()
+    assert bool(found.gpus) != bool(found.note)
+    assert processes_on("GPU-there-is-no-such") == []
+
+
+@pytest.mark.parametrize("broken", [*combinations(FUNCTIONS, 1), *combinations(FUNCTIONS, 2)])
+def test_whatever_fails_nothing_is_raised(broken: tuple[str, ...]) -> None:
+    cards = [Card("GPU-a"), Card("GPU-b", instances=[Card("MIG-1"), None])]
+    nvml = MadeUpNvml(cards, broken)
+    found = detect(nvml)
+    assert found.gpus or found.note
+    processes_on("GPU-a", nvml)
+
+
+def test_a_card_that_fails_is_left_out_with_a_note_and_the_others_stay() -> None:
+    found = detect(MadeUpNvml([Card("GPU-a", capability=None), Card("GPU-b")]))
+    assert [g.uuid for g in found.gpus] == ["GPU-b"]
+    assert found.note == "GPU 0 was left out: Not Supported"
+
+
+def test_fields_that_a_card_does_not_support_are_left_empty() -> None:
+    (found,) = detect(MadeUpNvml([Card("GPU-a", name=None, memory=None)])).gpus
+    assert (found.name, found.memory) == ("GPU", 0)
+
+
+def test_instances_of_mig_stand_for_their_card() -> None:
+    parts: list[Card | None] = [
+        Card("MIG-1", memory=10 * GIB),
+        None,
+        Card("MIG-2", memory=20 * GIB),
+    ]
+    found = detect(MadeUpNvml([Card("GPU-a", instances=parts), Card("GPU-b", instances=[])])).gpus
+    assert [(g.uuid, g.memory // GIB, g.divided) for g in found] == [
+        ("MIG-1", 10, True),
+        ("MIG-2", 20, True),
+        ("GPU-b", 80, False),
+    ]
+    assert {g.capability for g in found} == {"9.0"}
+
+
+@pytest.mark.parametrize(
+    ("visible", "uuids"),
+    [
+        ("", []),
+        ("1", ["GPU-bb-2"]),
+        ("1, 0", ["GPU-aa-1", "GPU-bb-2"]),
+        ("GPU-aa", ["GPU-aa-1"]),
+        ("GPU-bb-2,GPU-aa-1", ["GPU-aa-1", "GPU-bb-2"]),
+        ("7", []),
+    ],
+)
+def test_only_cards_that_the_user_shows_are_taken(visible: str, uuids: list[str]) -> None:
+    found = detect(MadeUpNvml([Card("GPU-aa-1"), Card("GPU-bb-2")]), visible)
+    assert [g.uuid for g in found.gpus] == uuids
+    assert bool(found.note) == (len(uuids) < 2)
+
+
+def test_what_a_driver_says_cannot_steer_a_terminal() -> None:
+    (found,) = detect(MadeUpNvml([Card("GPU-a", name="\x1b[31m" + "x" * 1000)])).gpus
+    assert found.name.isprintable()
+    assert len(found.name) <= 100
+
+
+def test_who_computes_on_a_card() -> None:
+    nvml = MadeUpNvml([Card("GPU-a", processes=[7, 3]), Card("GPU-b", processes=None)])
+    assert processes_on("GPU-a", nvml) == [3, 7]
+    assert processes_on("GPU-b", nvml) == [], "where the driver does not say, nobody is in the way"
+    assert processes_on("GPU-gone", nvml) == []
+    assert nvml.open == 0
+
+
+def test_facts_are_in_words_and_name_no_card_and_no_host() -> None:
+    facts = detect(MadeUpNvml([Card("GPU-secret"), Card("GPU-secret-2")])).facts()
+    assert facts["gpus"] == "2 x NVIDIA H100 80GB HBM3, 80 GiB, capability 9.0"
+    assert (facts["driver"], facts["cuda"]) == ("570.86.15", "12.8")
+    assert "secret" not in str(facts)
+    assert os.uname().nodename not in facts.values()
+
+
+def test_facts_keep_the_words_that_were_recorded() -> None:
+    facts = hardware.machine()
+    assert facts["cores"] == str(psutil.cpu_count())
+    assert facts["memory"] == f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
+    assert facts["system"].startswith("Linux")
+    assert facts["processor"]
+    assert all(facts.values()), "what is not known is left out"
+
+
+def test_cards_in_words() -> None:
+    cards = [gpu(0), gpu(1, 24 * GIB, "8.9"), gpu(2)]
+    words = "1 x made up, 24 GiB, capability 8.9; 2 x made up, 80 GiB, capability 9.0"
+    assert gpus_in_words(cards) == words
+    assert gpus_in_words([]) == ""
+
+
+def test_the_device_of_a_key() -> None:
+    mixed = machine(gpu(0, capability="12.0"), gpu(1, capability="8.9"), gpu(2, capability="12.0"))
+    assert device_of("cpu", mixed) == "cpu"
+    assert device_of("cuda", mixed) == "cuda 8.9, 12.0"
+    assert device_of("cuda", machine(gpu())) == "cuda 9.0"
+    assert device_of("cuda", machine()) == "cuda"
+
+
+def test_versions_compare_as_numbers() -> None:
+    assert version("12.0") > version("8.9") > version("8") > version("")
+    assert version("x.1") == (0, 1)

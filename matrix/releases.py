@@ -246,7 +246,8 @@ def news(old: Snapshot, heard: Mapping[str, list[Release]]) -> list[Change]:
 
 def _changed(package: str, before: Release | None, now: Release | None) -> list[Change]:
     if before is None:
-        return [Change(package, now.version, "new", now.uploaded[:10])] if now else []
+        yanked = "" if now is None or now.yanked is None else f" (yanked: {now.yanked})"
+        return [Change(package, now.version, "new", now.uploaded[:10] + yanked)] if now else []
     if now is None:
         # What was found gone once is no news any more.
         return [] if before.gone else [Change(package, before.version, "gone")]

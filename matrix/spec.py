@@ -89,8 +89,20 @@ class LoadedSpec(msgspec.Struct, frozen=True):
         return Path(__file__).parent / "probe" / role / f"{name}.py"
 
 
-def load(file: Path = DEFAULT_SPEC) -> LoadedSpec:
-    """Read and check a spec; raise :class:`SpecError` with the first thing that is wrong."""
+def load(file: Path = DEFAULT_SPEC, snapshot: Snapshot | None = None) -> LoadedSpec:
+    """Read and check a spec, with its own snapshot or another.
+
+    Raises :class:`SpecError` with the first thing that is wrong.
+    """
+    spec = read_tables(file)
+    loaded = _spelled_out(file, spec, snapshot_of(file) if snapshot is None else snapshot)
+    _check_roles(loaded)
+    _check_profiles(loaded)
+    return loaded
+
+
+def read_tables(file: Path) -> Spec:
+    """Read what a spec's file says, nothing spelled out; raise :class:`SpecError`."""
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -100,13 +112,9 @@ def load(file: Path = DEFAULT_SPEC) -> LoadedSpec:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(file, "file", f"is not TOML: {error}", "Mend that place") from None
     try:
-        spec = msgspec.convert(document, Spec)
+        return msgspec.convert(document, Spec)
     except msgspec.ValidationError as error:
         raise _explained(file, str(error), document) from None
-    loaded = _spelled_out(file, spec, _snapshot(file))
-    _check_roles(loaded)
-    _check_profiles(loaded)
-    return loaded
 
 
 _FIELDS = {
@@ -156,7 +164,7 @@ def _wrong_entry(section: str, document: dict[str, Any]) -> str:
     return "..."
 
 
-def _snapshot(file: Path) -> Snapshot:
+def snapshot_of(file: Path) -> Snapshot:
     """Read what the index held: from beside the spec, or else the snapshot that is ours."""
     place = file.parent / SNAPSHOT
     if not place.exists():

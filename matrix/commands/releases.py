@@ -1,0 +1,224 @@
+"""``python -m matrix releases``: what an index holds that the snapshot does not."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from matrix.axes import exact, package_of, ranges
+from matrix.commands.options import Format, FormatOption, Spec, StoreFolder, fail
+from matrix.context import Settings
+from matrix.index import Answer, Index
+from matrix.index_settings import index_settings
+from matrix.releases import (
+    SNAPSHOT,
+    Change,
+    Picked,
+    Snapshot,
+    encode,
+    merge,
+    news,
+    parsed,
+    pick,
+)
+from matrix.spec import load, read_tables, snapshot_of
+from matrix.store import write_atomically
+from matrix.tables import RangeTable, SpecError
+from matrix.tables import Spec as SpecTables
+from matrix.text import visible
+
+LINE_CHARS = 400
+
+
+class Range(msgspec.Struct, frozen=True):
+    """What one range of the spec takes of what the index holds now."""
+
+    package: str
+    since: str
+    until: str
+    pick: str
+    takes: list[str]
+    passed_over: dict[str, str]
+
+
+class News(msgspec.Struct, frozen=True):
+    """One thing that the index says otherwise than the snapshot, and what it would add."""
+
+    change: Change
+    environments: list[str]
+
+
+class Found(msgspec.Struct, frozen=True):
+    """All that the command shows."""
+
+    schema: int
+    snapshot: str
+    """When the snapshot's index was asked."""
+    asked: str
+    """When the oldest of the answers was given that this is made of."""
+    indexes: list[str]
+    news: list[News]
+    ranges: list[Range]
+    troubles: list[str]
+    taken: str
+    """Name of the file that was written; empty where none was."""
+
+
+def releases(
+    spec: Spec = None,
+    store: StoreFolder = None,
+    take: Annotated[bool, typer.Option("--take", help="Write it to the snapshot.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask nobody.")] = False,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show what is new on the index since the snapshot beside the spec; take it in by --take.
+
+    Status 0, also where an index is in trouble and its last answer is at hand; 1 where none is.
+    """
+    settings = Settings.of(spec=spec, store=store)
+    tables, old = read_tables(settings.spec), snapshot_of(settings.spec)
+    index = Index(index_settings(os.environ), settings.store / "index")
+    answers = index.ask(tracked(tables, old), offline=offline)
+    heard = newer(answers.values(), old)
+    new = merge(old, {one.package: one.releases for one in heard}, asked(answers.values(), old))
+    place = settings.spec.parent / SNAPSHOT
+    if take and heard:
+        _write(place, new)
+    lacking = any(not one.asked and one.package not in old.packages for one in answers.values())
+    changes = news(old, {one.package: one.releases for one in heard})
+    found = Found(
+        schema=1,
+        snapshot=old.asked,
+        asked=new.asked,
+        indexes=sorted({one.index for one in heard}),
+        news=[] if lacking else _news(settings.spec, old, new, changes),
+        ranges=list(_ranges(settings.spec, tables, new)),
+        troubles=[_trouble(one, old) for one in answers.values() if one.trouble],
+        taken=place.name if take and heard else "",
+    )
+    if output is Format.JSON:
+        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    else:
+        typer.echo("\n".join(visible(line, LINE_CHARS) for line in _lines(found, take)))
+    for trouble in found.troubles:
+        sys.stderr.write(f"warning: {visible(trouble, 2 * LINE_CHARS)}\n")
+    if lacking:
+        raise typer.Exit(1)
+
+
+def tracked(tables: SpecTables, snapshot: Snapshot) -> dict[str, str]:
+    """Return package -> the oldest release of which it matters what it declares."""
+    found = {
+        package: next((one.version for one in releases if one.declares is not None), "")
+        for package, releases in snapshot.packages.items()
+    }
+    for table in tables.environments:
+        for axis, asked in ranges(table).items():
+            package, since = package_of(axis, asked), parsed(asked.since)
+            before = parsed(found.get(package, ""))
+            if since is not None and (before is None or since < before):
+                found[package] = asked.since
+    return dict(sorted(found.items()))
+
+
+def newer(answers: Iterable[Answer], snapshot: Snapshot) -> list[Answer]:
+    """Return the answers that say more than the snapshot: those kept from before it do not."""
+    return [
+        one
+        for one in answers
+        if one.asked and (one.asked >= snapshot.asked or one.package not in snapshot.packages)
+    ]
+
+
+def asked(answers: Iterable[Answer], snapshot: Snapshot) -> str:
+    """Return the date that holds for all packages: the oldest one's."""
+    return min((max(one.asked, snapshot.asked) for one in answers), default=snapshot.asked)
+
+
+def _write(place: Path, snapshot: Snapshot) -> None:
+    try:
+        write_atomically(place, encode(snapshot))
+    except OSError as error:
+        fail(f"{place}: cannot be written ({error.strerror}). Make its folder writable")
+
+
+def _news(file: Path, old: Snapshot, new: Snapshot, changes: Iterable[Change]) -> list[News]:
+    try:
+        before = load(file, old).environments
+    except SpecError:
+        before = {}  # of a package that a range names, and that nobody asked for yet
+    added = [one for name, one in load(file, new).environments.items() if name not in before]
+
+    def adds(change: Change) -> list[str]:
+        release = (change.package, change.version)
+        return [one.name for one in added if release in exact(one)]
+
+    return [News(change, adds(change)) for change in changes]
+
+
+def _ranges(file: Path, tables: SpecTables, snapshot: Snapshot) -> Iterable[Range]:
+    seen: list[tuple[str, RangeTable]] = []
+    for table in tables.environments:
+        for axis, rule in ranges(table).items():
+            package = package_of(axis, rule)
+            if (package, rule) in seen:
+                continue
+            seen.append((package, rule))
+            found = _picked(file, package, rule, table.python, snapshot)
+            yield Range(
+                package, rule.since, rule.until, rule.pick, found.versions, found.passed_over
+            )
+
+
+def _picked(file: Path, package: str, rule: RangeTable, python: str, snapshot: Snapshot) -> Picked:
+    try:
+        return pick(snapshot.packages.get(package, []), rule, python)
+    except ValueError as error:
+        raise SpecError(file, f"the range of {package}", str(error), "Mend it") from None
+
+
+def _trouble(answer: Answer, old: Snapshot) -> str:
+    if answer.asked >= old.asked and answer.asked:
+        used = f"The index's answer of {answer.asked} is used, kept in the store"
+    elif answer.package in old.packages:
+        used = f"The snapshot of {old.asked} is used"
+    else:
+        used = "No earlier answer is at hand"
+    return f"{answer.trouble}. {used}"
+
+
+def _lines(found: Found, take: bool) -> Iterable[str]:
+    source = f"asked on {found.asked}" if found.indexes else "not asked"
+    yield f"The index ({', '.join(found.indexes) or 'none answered'}), {source}"
+    yield f"against the snapshot of {found.snapshot or '(there is none)'}"
+    yield ""
+    yield f"{len(found.news)} news" if found.news else "Nothing is new."
+    for each in found.news:
+        change = each.change
+        adds = f"  adds {', '.join(each.environments)}" if each.environments else ""
+        yield f"  {change.package} {change.version:14} {change.kind:9} {change.detail}{adds}"
+    for one in found.ranges:
+        until = f" until {one.until}" if one.until else ""
+        yield ""
+        takes = ", ".join(one.takes) or "none"
+        yield f"{one.package} since {one.since}{until}, {one.pick}: {takes}"
+        for reason, versions in _by_reason(one.passed_over).items():
+            yield f"  not {', '.join(versions)}: {reason}"
+    if take:
+        yield ""
+        yield (
+            f"Taken into {found.taken}." if found.taken else "Nothing is taken: no index answered."
+        )
+
+
+def _by_reason(passed_over: dict[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for version, reason in passed_over.items():
+        found.setdefault(reason, []).append(version)
+    return found

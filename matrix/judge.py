@@ -27,8 +27,19 @@ from matrix.keys import Key, Keys
 from matrix.observations import Observation
 from matrix.outcomes import Blame, Outcome, Reason, Stage, StageResult, Verdict
 from matrix.plan import Cell, Plan, Role, float_id
-from matrix.results import CellResult, EnvironmentResult, MatrixResult, Side
+from matrix.results import NOT_RUN, CellResult, EnvironmentResult, MatrixResult, Side
 from matrix.spec import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec
+from matrix.specifiers import facts, specifiers
+from matrix.standings import (
+    Known,
+    Ran,
+    ReadAnswer,
+    StandsAs,
+    differences,
+    new_releases,
+    standings,
+    works,
+)
 from matrix.tables import ExclusionTable, SpecError
 from matrix.verdict import JudgedCell, canaries, fold, stage_results
 
@@ -49,17 +60,30 @@ class Judge:
     """Judges the cells of a plan by the observations that its keys lead to."""
 
     def __init__(
-        self, loaded: LoadedSpec, plan: Plan, keys: Keys, read_reference: ReadReference
+        self,
+        loaded: LoadedSpec,
+        plan: Plan,
+        keys: Keys,
+        read_reference: ReadReference,
+        read_answer: ReadAnswer = lambda _: None,
     ) -> None:
+        self._loaded = loaded
         self._file = loaded.file
         self._spec = loaded.spec
         self._thresholds = thresholds(loaded)
         self._plan = plan
         self._cells = {cell.id: cell for cell in plan.cells}
+        self._standing_on: dict[str, list[Cell]] = {}
+        for cell in plan.cells:
+            for name in {cell.checkpoint.quantizer.environment, cell.engine.environment}:
+                self._standing_on.setdefault(name, []).append(cell)
         self._keys = keys
         self._reference = cache(read_reference)
         self._seen = cache(self._observed)
         self.cell = cache(self._cell)
+        self._known = Known(loaded.snapshot, loaded.spec.metadata)
+        self._read_answer = read_answer
+        self._all_that_ran = cache(self._ran)
 
     def table(self) -> MatrixResult:
         """Judge all cells."""
@@ -68,7 +92,7 @@ class Judge:
         newest = max((observation.at for observation in used), default="")
         names = {name for cell in cells for name in cell.departures}
         departures = {n: self._spec.departures[n] for n in sorted(names)}
-        return MatrixResult(
+        result = MatrixResult(
             profile=self._plan.profile,
             parts=self._plan.parts,
             runs=_runs(used),
@@ -78,7 +102,10 @@ class Judge:
             canaries=canaries(cells),
             environments=[self._environment(name) for name in self._plan.environments],
             cells=cells,
+            new_releases=new_releases(self._loaded.snapshot, self._plan.environments.values()),
         )
+        held = specifiers(facts(result), self._known.declares, self._known.versions)
+        return msgspec.structs.replace(result, specifiers=held)
 
     def keys_of(self, cell: Cell) -> dict[Stage, Key | None]:
         """Return the key of each of a cell's ten stages, as far as they exist."""
@@ -256,22 +283,37 @@ class Judge:
 
     def _environment(self, name: str) -> EnvironmentResult:
         """Judge an environment by the stages it goes through in the first role it plays."""
-        cells = [
-            cell
-            for cell in self._plan.cells
-            if name in (cell.checkpoint.quantizer.environment, cell.engine.environment)
-        ]
-        as_quantizer = cells[0].checkpoint.quantizer.environment == name
-        first = list(Stage).index(Stage.QUANTIZER_RESOLVE if as_quantizer else Stage.ENGINE_RESOLVE)
+        cells, role = self._standing_on[name], self._role(name)
+        first = Stage.QUANTIZER_RESOLVE if role == "quantizer" else Stage.ENGINE_RESOLVE
+        place = list(Stage).index(first)
+        stands = standings(self._loaded, name, self._read_answer, self._all_that_ran())
         return EnvironmentResult(
             name=name,
-            role="quantizer" if as_quantizer else "engine",
+            role=role,
             packages=self._packages(name),
-            stages=self.cell(cells[0].id).stages[first : first + 3],
+            stages=self.cell(cells[0].id).stages[place : place + 3],
             cells=len(cells),
             departures=self._plan.environments[name].departures,
             command=self._command("--environment", name),
+            standings=stands,
+            differences=differences(stands),
         )
+
+    def _role(self, name: str) -> StandsAs:
+        first = self._standing_on[name][0]
+        return "quantizer" if first.checkpoint.quantizer.environment == name else "engine"
+
+    def _ran(self) -> list[Ran]:
+        """Return what came of the environments that were built, with the sets of packages."""
+        found = []
+        for name, environment in self._plan.environments.items():
+            role = self._role(name)
+            cells = [self.cell(cell.id) for cell in self._standing_on[name]]
+            came_to = works([c for c in cells if getattr(c, role).environment == name], role)
+            answer = self._read_answer(environment)
+            if answer is not None and came_to[0] != NOT_RUN:
+                found.append(Ran(environment, answer.packages, *came_to))
+        return found
 
     def _command(self, option: str, value: str) -> str:
         words = [".venv/bin/python", "-m", "matrix", "run"]

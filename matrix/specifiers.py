@@ -22,7 +22,7 @@ from packaging.version import Version
 from matrix.outcomes import Verdict
 from matrix.releases import parsed
 from matrix.results import CellResult, MatrixResult, Side, Specifier
-from matrix.standings import Declares, Role, applying, own_cells
+from matrix.standings import Declares, StandsAs, applying, own_cells
 from matrix.text import natural
 
 PARTNERS = ("transformers", "torch")
@@ -121,7 +121,7 @@ def _next_minor(version: Version) -> str:
 def facts(result: MatrixResult) -> list[Fact]:
     """Return what the cells of a result say of releases beside versions of their partners."""
     found: list[Fact] = []
-    for role in get_args(Role):
+    for role in get_args(StandsAs):
         sides: dict[str, list[CellResult]] = {}
         for cell in result.cells:
             # The float model says something of an engine's transformers, nothing of the package.
@@ -133,7 +133,7 @@ def facts(result: MatrixResult) -> list[Fact]:
     return found
 
 
-def _facts_of(side: Side, cells: list[CellResult], role: Role) -> Iterator[Fact]:
+def _facts_of(side: Side, cells: list[CellResult], role: StandsAs) -> Iterator[Fact]:
     versions: dict[str, str] = {
         canonicalize_name(name): version.public
         for name, text in {"torch": side.torch, **side.packages}.items()
@@ -147,7 +147,7 @@ def _facts_of(side: Side, cells: list[CellResult], role: Role) -> Iterator[Fact]
                 yield Fact(package, release, partner, versions[partner], answer, devices)
 
 
-def _worked(cells: list[CellResult], role: Role) -> bool | None:
+def _worked(cells: list[CellResult], role: StandsAs) -> bool | None:
     """Return whether an environment worked: one cell is enough; ``None`` where none says."""
     said = {cell.verdict for cell in own_cells(cells, role)}
     if said & {Verdict.WORKS, Verdict.DEGRADED}:

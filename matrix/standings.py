@@ -9,7 +9,7 @@ environment it was built.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import msgspec
 from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
@@ -20,9 +20,10 @@ from packaging.utils import canonicalize_name
 from matrix.outcomes import Blame, Stage, Verdict
 from matrix.releases import Snapshot, parsed
 from matrix.results import NOT_RUN, CellResult, Declared, Standing
-from matrix.tables import Environment, MetadataTable, Resolution
+from matrix.spec import LoadedSpec
+from matrix.tables import Environment, MetadataTable, Resolution, SpecError
 
-Role = Literal["quantizer", "engine"]
+StandsAs = Literal["quantizer", "engine"]
 Declares = Callable[[str, str], list[str] | None]
 """From a package and a version to its Requires-Dist, ``None`` where that is not known."""
 
@@ -43,7 +44,11 @@ class Answer(msgspec.Struct, frozen=True):
     refusal: str = ""
 
 
-class Evidence(NamedTuple):
+ReadAnswer = Callable[[Environment], Answer | None]
+"""From an environment in a resolution to what its lock says; ``None`` where it has none."""
+
+
+class Ran(NamedTuple):
     """What came of an environment that was built from one set of packages."""
 
     environment: Environment
@@ -53,7 +58,7 @@ class Evidence(NamedTuple):
     message: str = ""
 
 
-class Facts(NamedTuple):
+class Known(NamedTuple):
     """What is known of releases beforehand: the snapshot, and the spec's metadata."""
 
     snapshot: Snapshot
@@ -62,6 +67,16 @@ class Facts(NamedTuple):
     def declares(self, package: str, version: str) -> list[str] | None:
         """Return a release's Requires-Dist, ``None`` where it is not known."""
         return self.snapshot.declares(package, version, self.metadata)
+
+    def versions(self, package: str) -> list[str]:
+        """Return the versions of a package that can be had: neither yanked nor pre-releases."""
+        found = self.snapshot.packages.get(package, [])
+        usable = (one for one in found if one.yanked is None and not one.gone)
+        return [
+            one.version
+            for one in usable
+            if (version := parsed(one.version)) and not version.is_prerelease
+        ]
 
     def requires_python(self, package: str, version: str) -> str:
         """Return a release's Requires-Python, empty where it is not known."""
@@ -118,15 +133,15 @@ def applying(requires: Iterable[str], python: str = "3.11") -> list[Requirement]
     return found
 
 
-def declared(environment: Environment, facts: Facts) -> tuple[Declared, str]:
+def declared(environment: Environment, known: Known) -> tuple[Declared, str]:
     """Return what the named releases say of each other and of the Python, and who says it."""
     releases = named(environment)
     allows, forbids, unknown = [], [], []
     for package, version in releases.items():
-        python = facts.requires_python(package, version)
+        python = known.requires_python(package, version)
         if python and not _contains(python, environment.python):
             forbids.append(f"{package} {version} wants Python {python}, not {environment.python}")
-        requires = facts.declares(package, version)
+        requires = known.declares(package, version)
         if requires is None:
             unknown.append(f"{package} {version}")
             continue
@@ -155,7 +170,7 @@ def _contains(specifier: str, version: str) -> bool:
         return True  # installers ignore it as well
 
 
-def works(cells: Sequence[CellResult], role: Role) -> tuple[str, str, str]:
+def works(cells: Sequence[CellResult], role: StandsAs) -> tuple[str, str, str]:
     """Return the best that an environment came to in a role: word, first stage, message.
 
     ``not run`` where all of its cells end by another's fault, or were not run themselves.
@@ -168,7 +183,7 @@ def works(cells: Sequence[CellResult], role: Role) -> tuple[str, str, str]:
     return best.verdict.value, best.stage.value if best.stage else "", best.message
 
 
-def own_cells(cells: Iterable[CellResult], role: Role) -> list[CellResult]:
+def own_cells(cells: Iterable[CellResult], role: StandsAs) -> list[CellResult]:
     """Return those of an environment's cells whose end is not the other side's fault."""
     others = {
         "quantizer": {Blame.ENGINE},
@@ -178,19 +193,19 @@ def own_cells(cells: Iterable[CellResult], role: Role) -> list[CellResult]:
 
 
 def standing(
-    environment: Environment, answer: Answer | None, evidence: Iterable[Evidence], facts: Facts
+    environment: Environment, answer: Answer | None, ran: Iterable[Ran], known: Known
 ) -> Standing:
     """Return how an environment (in one resolution) stands.
 
     Args:
         environment: It, spelled out in the resolution.
         answer: What the resolver said of it; ``None`` where it was not asked.
-        evidence: What was run, of this environment and of others.
-        facts: What is known of releases.
+        ran: What was run, of this environment and of others.
+        known: What is known of releases.
     """
-    says, who = declared(environment, facts)
+    says, who = declared(environment, known)
     packages = answer.packages if answer else {}
-    found = _evidence_for(environment, packages, evidence)
+    found = _ran_of(environment, packages, ran)
     shown = {name: packages[name] for name in (*named(environment), *_SHOWN) if name in packages}
     refused = answer is not None and bool(answer.refusal)
     return Standing(
@@ -206,17 +221,33 @@ def standing(
         stage=found.stage if found else "",
         message=found.message if found else "",
         same_as=_same_as(found.environment, environment) if found else "",
-        yanked=facts.yanked({**named(environment), **packages}),
+        yanked=known.yanked({**named(environment), **packages}),
     )
 
 
-def _evidence_for(
-    environment: Environment, packages: dict[str, str], evidence: Iterable[Evidence]
-) -> Evidence | None:
+def standings(
+    loaded: LoadedSpec, name: str, read_answer: ReadAnswer, ran: Sequence[Ran]
+) -> list[Standing]:
+    """Return how an environment of a spec stands in each resolution; none where none was asked.
+
+    A resolution for which the snapshot of the index knows no date is left out.
+    """
+    known = Known(loaded.snapshot, loaded.spec.metadata)
+    found = []
+    for resolution in get_args(Resolution):
+        try:
+            environment = loaded.at(name, resolution)
+        except SpecError:
+            continue
+        found.append(standing(environment, read_answer(environment), ran, known))
+    return found if any(each.resolves != "not asked" for each in found) else []
+
+
+def _ran_of(environment: Environment, packages: dict[str, str], ran: Iterable[Ran]) -> Ran | None:
     """Return what was run with the same packages, Python, variables and device; its own first."""
     same = [
         each
-        for each in evidence
+        for each in ran
         if packages
         and each.packages == packages
         and each.works != NOT_RUN
@@ -235,6 +266,21 @@ def _same_as(ran: Environment, environment: Environment) -> str:
     if ran.name == environment.name:
         return "" if ran.resolution == environment.resolution else ran.resolution
     return f"{ran.name} ({ran.resolution})"
+
+
+def new_releases(snapshot: Snapshot, environments: Iterable[Environment]) -> list[str]:
+    """Return the releases that environments name and that the snapshot took in last.
+
+    Those that were there when it was first made are not new.
+    """
+    seen = [one.seen for releases in snapshot.packages.values() for one in releases if one.seen]
+    first, last = min(seen, default=""), max(seen, default="")
+    found: dict[str, None] = {}
+    for package, version in (pair for each in environments for pair in named(each).items()):
+        release = snapshot.release(package, version)
+        if release is not None and first < release.seen == last:
+            found[f"{package} {version}"] = None
+    return list(found)
 
 
 def differences(standings: Iterable[Standing]) -> list[str]:

@@ -17,8 +17,11 @@ from matrix.judge import Judge
 from matrix.observations import Judged, Step
 from matrix.outcomes import Blame, Outcome, Reason, Stage, Verdict
 from matrix.plan import make_plan
+from matrix.releases import Release, Snapshot
 from matrix.results import CellResult
 from matrix.spec import LoadedSpec, load
+from matrix.standings import Answer
+from matrix.tables import Environment
 from tests.unit import awq_checkpoints, small_spec
 from tests.unit.made_evidence import REFERENCE, right_facts
 from tests.unit.made_history import Ends, Facts, History, plain_facts
@@ -299,3 +302,53 @@ def test_any_history_gives_one_table_whatever_order_it_is_read_in(
             assert cell.output == cell.expected
         if cell.verdict in (Verdict.INFRA, Verdict.UNTESTED, Verdict.UNSUPPORTED, Verdict.WORKS):
             assert cell.blame is Blame.NOBODY
+
+
+def test_an_environment_stands_by_its_locks_and_by_what_was_run(world: World) -> None:
+    made = {"2024-01-01T00:00:00Z": "1.0", "2024-06-01T00:00:00Z": "2.0"}
+    releases = [Release(version, uploaded, declares=[]) for uploaded, version in made.items()]
+    snapshot = Snapshot(1, "2026-11-22T00:00:00Z", {"maker": releases})
+    loaded = msgspec.structs.replace(world.loaded, snapshot=snapshot)
+    asked: list[str] = []
+
+    def answer(environment: Environment) -> Answer | None:
+        asked.append(f"{environment.name} {environment.resolution} {environment.cutoff[:10]}")
+        if environment.name != "maker-2.0":
+            return None
+        if environment.resolution == "today":
+            return Answer({}, "no such set")
+        return Answer({"maker": "2.0", "torch": "2.1"})
+
+    history = world.history()
+    judge = Judge(loaded, history.plan, history.keys, lambda _: REFERENCE, answer)
+    found = {each.name: each for each in judge.table().environments}
+    stands = {each.resolution: each for each in found["maker-2.0"].standings}
+    assert [(each.resolves, each.works, each.same_as) for each in stands.values()] == [
+        ("yes", "works", ""), ("yes", "works", "pinned"), ("no", "not run", ""),
+    ]  # fmt: skip
+    assert stands["today"].refusal == "no such set"
+    assert found["maker-2.0"].differences == ["rotted: resolved as released, is refused today"]
+    # Nothing was asked of maker 1.0; of runner 3.0 no date of release is known.
+    assert found["maker-1.0"].standings == found["runner-3.0"].standings == []
+    assert "maker-2.0 released 2024-06-08" in asked
+    assert not [line for line in asked if line.startswith("runner-3.0 released")]
+
+
+def test_what_holds_is_told_beside_what_is_declared(world: World, tmp_path: Path) -> None:
+    versions = {"maker": "2.0", "runner": "3.0", "torch": "2.1", "transformers": "4.47.1"}
+
+    def facts(step: Step, subject: str) -> dict[str, Any]:
+        found = world.facts(step, subject)
+        return {**found, "versions": versions} if step == "install" else found
+
+    beside = ('"runner==', '"transformers==4.47.1", "runner==')
+    loaded = load(small_spec.write(tmp_path, beside))
+    snapshot = Snapshot(
+        1, "2026-11-22T00:00:00Z", {"runner": [Release("3.0", declares=["transformers<4"])]}
+    )
+    loaded = msgspec.structs.replace(loaded, snapshot=snapshot)
+    history = History(make_plan(loaded, "all")).finish({}, facts)
+    (one,) = Judge(loaded, history.plan, history.keys, lambda _: REFERENCE).table().specifiers
+    assert (one.package, one.release, one.partner) == ("runner", "3.0", "transformers")
+    assert (one.holds, one.declared) == ("==4.47.1", "<4")
+    assert one.differs == ["forbidden by metadata, but works: 4.47.1"]

@@ -1,4 +1,4 @@
-"""The specifiers that really hold: all that worked, nothing that did not, beside what is declared."""
+"""The specifiers that really hold: all that worked, nothing that did not; and what is declared."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from matrix.releases import Release, Snapshot
 from matrix.results import NOT_RUN, CellResult, Side, Standing
 from matrix.standings import (
     Answer,
-    Evidence,
-    Facts,
+    Known,
+    Ran,
     declared,
     differences,
     named,
@@ -41,7 +41,7 @@ SNAPSHOT = Snapshot(
     "2026-11-22T00:00:00Z",
     {"autoawq": AUTOAWQ, "transformers": TRANSFORMERS, "intel-extension-for-pytorch": IPEX},
 )
-FACTS = Facts(SNAPSHOT)
+KNOWN = Known(SNAPSHOT)
 
 
 def environment(
@@ -83,7 +83,7 @@ FORBIDDEN = "autoawq 0.2.8 wants transformers<=4.47.1,>=4.45.0, not 4.51.3"
     ],
 )
 def test_declared(requirements: list[str], overrides: list[str], said: str, by: str) -> None:
-    found = declared(environment(*requirements, overrides=tuple(overrides)), FACTS)
+    found = declared(environment(*requirements, overrides=tuple(overrides)), KNOWN)
     assert found[0] == said
     assert by in found[1]
     assert bool(by) == bool(found[1])
@@ -94,7 +94,7 @@ def test_the_specs_metadata_stands_in_for_a_release_without_a_wheel() -> None:
         package="autoawq", version="0.2.9", requires_dist=["transformers<=4.51.3"], source="tag"
     )
     found = declared(
-        environment("autoawq==0.2.9", "transformers==5.23.0"), Facts(SNAPSHOT, [table])
+        environment("autoawq==0.2.9", "transformers==5.23.0"), Known(SNAPSHOT, [table])
     )
     assert found == ("forbidden", "autoawq 0.2.9 wants transformers<=4.51.3, not 5.23.0")
 
@@ -111,28 +111,28 @@ NEW = {"autoawq": "0.2.7", "transformers": "5.23.0", "torch": "2.15.0", "numpy":
 
 
 def test_what_was_resolved_is_told_in_short() -> None:
-    found = standing(environment("autoawq==0.2.7"), Answer(OLD), [], FACTS)
+    found = standing(environment("autoawq==0.2.7"), Answer(OLD), [], KNOWN)
     assert (found.resolves, found.works, found.others) == ("yes", NOT_RUN, 1)
     assert found.packages == {"autoawq": "0.2.7", "transformers": "4.46.2", "torch": "2.5.1"}
 
 
 def test_a_refusal_and_a_question_not_asked() -> None:
-    refused = standing(environment("a==1"), Answer({}, "because"), [], FACTS)
+    refused = standing(environment("a==1"), Answer({}, "because"), [], KNOWN)
     assert (refused.resolves, refused.refusal, refused.works) == ("no", "because", NOT_RUN)
-    assert standing(environment("a==1"), None, [], FACTS).resolves == "not asked"
+    assert standing(environment("a==1"), None, [], KNOWN).resolves == "not asked"
 
 
 def test_evidence_of_the_same_set_counts_wherever_it_was_built() -> None:
     pinned = environment("autoawq==0.2.7", "transformers==4.46.2")
-    evidence = [Evidence(pinned, OLD, "works"), Evidence(pinned, NEW, "broken", "quantize", "no")]
+    evidence = [Ran(pinned, OLD, "works"), Ran(pinned, NEW, "broken", "quantize", "no")]
     today = msgspec.structs.replace(pinned, resolution="today")
-    found = standing(today, Answer(OLD), evidence, FACTS)
+    found = standing(today, Answer(OLD), evidence, KNOWN)
     assert (found.works, found.same_as) == ("works", "pinned")
-    found = standing(today, Answer(NEW), evidence, FACTS)
+    found = standing(today, Answer(NEW), evidence, KNOWN)
     assert (found.works, found.stage, found.message) == ("broken", "quantize", "no")
     other = msgspec.structs.replace(today, name="other")
-    assert standing(other, Answer(OLD), evidence, FACTS).same_as == "e (pinned)"
-    assert standing(pinned, Answer(OLD), evidence, FACTS).same_as == ""
+    assert standing(other, Answer(OLD), evidence, KNOWN).same_as == "e (pinned)"
+    assert standing(pinned, Answer(OLD), evidence, KNOWN).same_as == ""
 
 
 packages = st.dictionaries(st.sampled_from("abcd"), st.sampled_from(["1", "2"]), max_size=4)
@@ -142,8 +142,8 @@ packages = st.dictionaries(st.sampled_from("abcd"), st.sampled_from(["1", "2"]),
 def test_no_evidence_but_of_the_same_set(
     resolved: dict[str, str], ran: list[tuple[dict[str, str], str]]
 ) -> None:
-    evidence = [Evidence(environment("a==1"), each, word) for each, word in ran]
-    found = standing(environment("a==1"), Answer(resolved), evidence, FACTS)
+    evidence = [Ran(environment("a==1"), each, word) for each, word in ran]
+    found = standing(environment("a==1"), Answer(resolved), evidence, KNOWN)
     assert (found.works == "works") == (bool(resolved) and (resolved, "works") in ran)
 
 
@@ -151,8 +151,8 @@ def test_no_evidence_but_of_the_same_set(
 def test_evidence_under_other_conditions_does_not_count(field: str) -> None:
     others = {"python": "3.12", "device": "cuda", "environ": {"A": "1"}}
     ran = msgspec.structs.replace(environment("a==1"), **{field: others[field]})
-    evidence = [Evidence(ran, {"a": "1"}, "works")]
-    assert standing(environment("a==1"), Answer({"a": "1"}), evidence, FACTS).works == NOT_RUN
+    evidence = [Ran(ran, {"a": "1"}, "works")]
+    assert standing(environment("a==1"), Answer({"a": "1"}), evidence, KNOWN).works == NOT_RUN
 
 
 def cell(verdict: Verdict, blame: Blame = Blame.NOBODY, stage: Stage | None = None) -> CellResult:
@@ -177,12 +177,12 @@ def test_an_environment_is_the_best_that_it_came_to_by_itself() -> None:
 def test_autoawq_0_2_7_as_released_against_today() -> None:
     asked = environment("autoawq==0.2.7", resolution="released")
     evidence = [
-        Evidence(asked, OLD, "works"),
-        Evidence(asked, NEW, "broken", "quantizer-import", "ImportError: PytorchGELUTanh"),
+        Ran(asked, OLD, "works"),
+        Ran(asked, NEW, "broken", "quantizer-import", "ImportError: PytorchGELUTanh"),
     ]
-    then = standing(asked, Answer(OLD), evidence, FACTS)
+    then = standing(asked, Answer(OLD), evidence, KNOWN)
     today = msgspec.structs.replace(asked, resolution="today")
-    now = standing(today, Answer(NEW), evidence, FACTS)
+    now = standing(today, Answer(NEW), evidence, KNOWN)
     assert differences([then, now]) == [
         "rotted: resolves today, but does not import",
         "resolved to other packages: transformers 4.46.2 then, 5.23.0 today, "
@@ -193,16 +193,16 @@ def test_autoawq_0_2_7_as_released_against_today() -> None:
 def test_forbidden_but_works() -> None:
     asked = environment("autoawq==0.2.8", "transformers==4.51.3")
     resolved = {"autoawq": "0.2.8", "transformers": "4.51.3"}
-    found = standing(asked, Answer(resolved), [Evidence(asked, resolved, "works")], FACTS)
+    found = standing(asked, Answer(resolved), [Ran(asked, resolved, "works")], KNOWN)
     assert differences([found]) == [f"forbidden by metadata, but works: {FORBIDDEN}"]
 
 
 def test_yanked_of_what_is_named_and_of_what_was_resolved() -> None:
     ipex = {"intel-extension-for-pytorch": "2.4.0"}
     line = "yanked: intel-extension-for-pytorch 2.4.0 (for security)"
-    resolved = standing(environment("autoawq==0.2.7"), Answer({**OLD, **ipex}), [], FACTS)
+    resolved = standing(environment("autoawq==0.2.7"), Answer({**OLD, **ipex}), [], KNOWN)
     assert differences([resolved]) == [line]
-    asked = standing(environment("intel-extension-for-pytorch==2.4.0"), None, [], FACTS)
+    asked = standing(environment("intel-extension-for-pytorch==2.4.0"), None, [], KNOWN)
     assert differences([asked]) == [line]
 
 

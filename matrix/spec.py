@@ -310,7 +310,9 @@ def role_names(loaded: LoadedSpec, tables: Iterable[RoleTable]) -> dict[str, tup
     """
     found: dict[str, tuple[str, RoleTable]] = {}
     for table in tables:
-        for environment in loaded.environments:
+        for environment, spelled_out in loaded.environments.items():
+            if spelled_out.device != table.device:
+                continue
             if not fnmatchcase(environment, table.environments):
                 continue
             name = f"{environment}+{table.suffix}" if table.suffix else environment

@@ -127,6 +127,8 @@ class RoleTable(Table, frozen=True, kw_only=True):
     """Environments in the role of quantizers or engines."""
 
     environments: str
+    device: Device = "cpu"
+    """Environments for another device do not get the role, whatever the pattern."""
     adapter: str
     suffix: str = ""
     methods: list[Method] = msgspec.field(default_factory=lambda: list(get_args(Method)))

@@ -1,8 +1,8 @@
-"""One real run of the `cpu` profile, kept as a fixture: its observations, records, references.
+"""Real runs of profiles, kept as fixtures: their observations, records, references.
 
-Remake it from a store in which the profile is finished, when what is observed has changed:
+Remake one from a store in which the profile is finished, when what is observed has changed:
 
-    .venv/bin/python -m tests.recorded.recording .matrix
+    .venv/bin/python -m tests.recorded.recording .matrix cpu
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from matrix.plan import Role
 from matrix.spec import DEFAULT_SPEC
 from matrix.store import Record, Store
 
-FOLDER = Path(__file__).parent / "cpu"
-PROFILE = "cpu"
+FOLDER = Path(__file__).parent
 
 
 class RecordedKeys(Keys):
@@ -50,30 +49,31 @@ def _import_of(role: Role) -> str:
     return " ".join([role.environment, role.adapter.name, *variables])
 
 
-def read(name: str) -> list[bytes]:
-    """Return the lines of a part of the recording."""
-    return gzip.decompress((FOLDER / f"{name}.jsonl.gz").read_bytes()).splitlines()
+def read(profile: str, name: str) -> list[bytes]:
+    """Return the lines of a part of a recording."""
+    return gzip.decompress((FOLDER / profile / f"{name}.jsonl.gz").read_bytes()).splitlines()
 
 
-def observations() -> list[Observation]:
+def observations(profile: str) -> list[Observation]:
     """Return all that was observed."""
-    return [msgspec.json.decode(line, type=Observation) for line in read("observations")]
+    return [msgspec.json.decode(line, type=Observation) for line in read(profile, "observations")]
 
 
-def records() -> list[Record]:
+def records(profile: str) -> list[Record]:
     """Return the history that the run wrote."""
-    return [msgspec.json.decode(line, type=Record) for line in read("records")]
+    return [msgspec.json.decode(line, type=Record) for line in read(profile, "records")]
 
 
-def references() -> dict[str, Reference]:
+def references(profile: str) -> dict[str, Reference]:
     """Return the float models' answers by the key of their build."""
-    found = [msgspec.json.decode(line, type=tuple[str, str]) for line in read("references")]
+    lines = read(profile, "references")
+    found = [msgspec.json.decode(line, type=tuple[str, str]) for line in lines]
     return {key: read_reference(text.encode()) for key, text in found}
 
 
-def judge(seen: list[Observation]) -> Judge:
-    """Return a judge of the profile over given observations."""
-    context = Context(Settings.of({}, spec=DEFAULT_SPEC, profile=PROFILE))
+def judge(profile: str, seen: list[Observation]) -> Judge:
+    """Return a judge of a profile over given observations."""
+    context = Context(Settings.of({}, spec=DEFAULT_SPEC, profile=profile))
     by_name = {(one.step, _name(one.subject, one.departures)): one for one in seen}
     keys = RecordedKeys(
         context.plan.environments,
@@ -82,12 +82,12 @@ def judge(seen: list[Observation]) -> Judge:
         "",
         {"cpu": "cpu", "cuda": "cuda"},
     )
-    return Judge(context.loaded, context.plan, keys, references().get)
+    return Judge(context.loaded, context.plan, keys, references(profile).get)
 
 
-def record(root: Path) -> None:
+def record(root: Path, profile: str) -> None:
     """Copy what the judge used of a store, without what was observed of other inputs."""
-    context = Context(Settings.of({}, spec=DEFAULT_SPEC, profile=PROFILE, store=root))
+    context = Context(Settings.of({}, spec=DEFAULT_SPEC, profile=profile, store=root))
     used: dict[str, Observation] = {}
     for cell in context.plan.cells:
         for key in context.judge.keys_of(cell).values():
@@ -103,16 +103,16 @@ def record(root: Path) -> None:
     texts = [(key, (context.store.model(key) / "reference.json").read_text()) for key in builds]
     encode = msgspec.json.Encoder(order="deterministic").encode
     kept = [encode(one) for one in Store(root).records() if one.key in used]
-    _write("observations", sorted(encode(seen) for seen in used.values()))
-    _write("records", kept)
-    _write("references", sorted(encode(pair) for pair in texts))
+    _write(profile, "observations", sorted(encode(seen) for seen in used.values()))
+    _write(profile, "records", kept)
+    _write(profile, "references", sorted(encode(pair) for pair in texts))
 
 
-def _write(name: str, lines: list[bytes]) -> None:
-    FOLDER.mkdir(exist_ok=True)
+def _write(profile: str, name: str, lines: list[bytes]) -> None:
+    (FOLDER / profile).mkdir(exist_ok=True)
     data = gzip.compress(b"\n".join(lines) + b"\n", mtime=0)
-    (FOLDER / f"{name}.jsonl.gz").write_bytes(data)
+    (FOLDER / profile / f"{name}.jsonl.gz").write_bytes(data)
 
 
 if __name__ == "__main__":
-    record(Path(sys.argv[1]))
+    record(Path(sys.argv[1]), sys.argv[2])

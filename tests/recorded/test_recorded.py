@@ -27,12 +27,12 @@ OLD_GPTQMODEL = "gptqmodel-2.2.0+transformers-4.51.3"
 
 @pytest.fixture(scope="module")
 def seen() -> list[Observation]:
-    return observations()
+    return observations("cpu")
 
 
 @pytest.fixture(scope="module")
 def table(seen: list[Observation]) -> MatrixResult:
-    return judge(seen).table()
+    return judge("cpu", seen).table()
 
 
 def cells(table: MatrixResult, pattern: str) -> list[CellResult]:
@@ -240,7 +240,7 @@ def test_the_report_is_the_same_from_observations_in_any_order(
     seen: list[Observation], table: MatrixResult
 ) -> None:
     shuffled = random.Random(7).sample(seen, len(seen))
-    assert report.render(judge(shuffled).table()) == report.render(table)
+    assert report.render(judge("cpu", shuffled).table()) == report.render(table)
 
 
 def test_the_json_spells_out_every_cell(table: MatrixResult) -> None:
@@ -265,7 +265,7 @@ def test_the_json_spells_out_every_cell(table: MatrixResult) -> None:
 
 
 def test_every_step_has_one_record(seen: list[Observation]) -> None:
-    written = Counter(record.key for record in records() if record.step != "check")
+    written = Counter(record.key for record in records("cpu") if record.step != "check")
     assert written == Counter(one.key for one in seen)
 
 
@@ -274,7 +274,7 @@ def test_a_step_that_is_missing_is_never_taken_for_passed(
     seen: list[Observation], step: str
 ) -> None:
     left = [one for one in seen if one.step != step]
-    cells = judge(left).table().cells
+    cells = judge("cpu", left).table().cells
     assert Verdict.WORKS not in {c.verdict for c in cells if c.quantizer.name != "none"}
 
 
@@ -283,7 +283,7 @@ def test_wrong_answers_in_a_good_cell_are_garbage(seen: list[Observation]) -> No
     good = next(one for one in seen if one.step == "generate" and one.subject == name)
     zeros = [{"ids": [0] * len(o["ids"]), "text": "!!!!"} for o in good.facts["outputs"]]
     spoilt = msgspec.structs.replace(good, facts={**good.facts, "outputs": zeros})
-    judged = judge([one for one in seen if one is not good] + [spoilt]).cell(name)
+    judged = judge("cpu", [one for one in seen if one is not good] + [spoilt]).cell(name)
     assert judged.verdict is Verdict.GARBAGE
     failed = {f.check for f in judged.findings if f.judgement == "failed"}
     assert failed == {"greedy-text", "degenerate-output"}

@@ -1,0 +1,46 @@
+"""A quantizer's release then and now, and where the transformers it works with begin and end: real
+runs, with what was measured by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from matrix.outcomes import Stage, Verdict
+from matrix.results import CellResult
+from tests.recorded.recording import judge, observations
+
+
+def cells(profile: str) -> dict[str, CellResult]:
+    """Return the cells of a profile's recording by quantizer and model, but for the float ones."""
+    table = judge(profile, observations(profile)).table()
+    found = [cell for cell in table.cells if cell.scheme != "float"]
+    return {f"{cell.quantizer.name} {cell.model}": cell for cell in found}
+
+
+def test_autoawq_0_2_7_worked_when_it_came_out_and_does_not_today() -> None:
+    seen = cells("times")
+    assert {name: cell.verdict for name, cell in seen.items()} == {
+        "autoawq-0.2.7+released twin-untied": Verdict.WORKS,
+        "autoawq-0.2.7+released twin-tied": Verdict.GARBAGE,  # it drops the embedding
+        "autoawq-0.2.7+today twin-untied": Verdict.BROKEN,
+        "autoawq-0.2.7+today twin-tied": Verdict.BROKEN,
+    }
+    today = seen["autoawq-0.2.7+today twin-untied"]
+    assert today.stage is Stage.QUANTIZE
+    assert "missing 1 required positional argument: 'attention_mask'" in today.message
+
+
+@pytest.mark.parametrize(
+    ("transformers", "verdict", "stage"),
+    [
+        *((version, Verdict.BROKEN, Stage.QUANTIZER_IMPORT) for version in ("4.40.2", "4.41.2")),
+        *((v, Verdict.BROKEN, Stage.QUANTIZE) for v in ("4.42.4", "4.43.4", "4.44.2")),
+        *((version, Verdict.WORKS, None) for version in ("4.45.2", "4.46.3", "4.47.1")),
+        *((v, Verdict.BROKEN, Stage.QUANTIZE) for v in ("4.48.3", "4.49.0", "4.50.3", "4.51.3")),
+    ],
+)
+def test_autoawq_0_2_7_works_with_three_minors_of_transformers(
+    transformers: str, verdict: Verdict, stage: Stage | None
+) -> None:
+    cell = cells("bounds")[f"autoawq-0.2.7+transformers-{transformers}+bounds twin-untied"]
+    assert (cell.verdict, cell.stage) == (verdict, stage)

@@ -1,10 +1,11 @@
-"""AutoGPTQ's own loader: ``AutoGPTQForCausalLM.from_quantized`` on a CPU, and generate."""
+"""AutoGPTQ's own loader: ``AutoGPTQForCausalLM.from_quantized``, and generate."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from .causal_lm import (
+    device,
     dtype_argument,
     generate,
     import_transformers,
@@ -16,6 +17,9 @@ from .causal_lm import (
 __all__ = ["generate", "import_package", "load"]
 
 Json = dict[str, Any]
+
+WITHOUT_GPU = {"use_triton": False, "disable_exllama": True, "disable_exllamav2": True}
+"""Its kernels are for GPUs; there, it chooses."""
 
 
 def import_package(_options: Json) -> None:
@@ -31,12 +35,11 @@ def load(job: Json) -> tuple[Any, Json]:
 
     if quantization_config(job) is None:
         return loaded(job, load_pretrained(job))
+    place = device()
     model = AutoGPTQForCausalLM.from_quantized(
         job["checkpoint"],
-        device="cpu",
-        use_triton=False,
-        disable_exllama=True,
-        disable_exllamav2=True,
+        device=place,
+        **(WITHOUT_GPU if place == "cpu" else {}),
         use_safetensors=True,
         trust_remote_code=False,
         **dtype_argument(job, "torch_dtype"),

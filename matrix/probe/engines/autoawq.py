@@ -1,4 +1,4 @@
-"""AutoAWQ's own loader: ``AutoAWQForCausalLM.from_quantized`` on a CPU, and generate.
+"""AutoAWQ's own loader: ``AutoAWQForCausalLM.from_quantized``, and generate.
 
 On a CPU it needs intel-extension-for-pytorch.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from .causal_lm import (
+    device,
     dtype_argument,
     generate,
     import_transformers,
@@ -38,7 +39,7 @@ def load(job: Json) -> tuple[Any, Json]:
         job["checkpoint"],
         fuse_layers=False,
         safetensors=True,
-        device_map={"": "cpu"},  # a name would have to be "auto" and the like
+        device_map={"": device()},  # a name would have to be "auto" and the like
         trust_remote_code=False,
         **dtype_argument(job, "torch_dtype"),
     )

@@ -40,6 +40,13 @@ def import_transformers() -> None:
             importlib.import_module(name)
 
 
+def device() -> str:
+    """Where a model goes whole: the first GPU that this process is shown, or the CPU."""
+    import torch
+
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
 def load_pretrained(job: Json, **arguments: Any) -> Any:
     """Load ``job["checkpoint"]`` by ``AutoModelForCausalLM``. Option: ``dtype``."""
     import transformers
@@ -51,7 +58,7 @@ def load_pretrained(job: Json, **arguments: Any) -> Any:
     return AutoModelForCausalLM.from_pretrained(
         job["checkpoint"],
         **dtype_argument(job, name),
-        device_map="cpu",
+        device_map=device(),
         use_safetensors=True,
         trust_remote_code=False,
         **arguments,
@@ -84,7 +91,20 @@ def loaded(job: Json, model: Any) -> tuple[Any, Json]:
 
     model.eval()
     tokenizer = AutoTokenizer.from_pretrained(job["checkpoint"], trust_remote_code=False)
-    return (model, tokenizer), {**kernels(model), "tensors": tensors_in_memory(model)}
+    facts = {**kernels(model), "tensors": tensors_in_memory(model)}
+    return (model, tokenizer), {**facts, **device_peak([cuda_peak()])}
+
+
+def cuda_peak() -> int:
+    """Most bytes of GPU memory that tensors of this process ever took; 0 where it has no GPU."""
+    import torch
+
+    return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0
+
+
+def device_peak(ranks: list[int]) -> Json:
+    """Fact ``device_peak_bytes``: the most that one GPU held; none on a CPU."""
+    return {"device_peak_bytes": max(ranks)} if any(ranks) else {}
 
 
 def kernels(model: Any) -> Json:
@@ -130,7 +150,7 @@ def continuation(model: Any, ids: list[int], count: int) -> list[int]:
     """Exactly ``count`` new tokens, greedily."""
     import torch
 
-    given = torch.tensor([ids])
+    given = torch.tensor([ids], device=device())
     with torch.no_grad():
         whole = model.generate(
             input_ids=given,
@@ -148,7 +168,7 @@ def given_logprobs(model: Any, ids: list[int]) -> list[float | None]:
     """Log-probability of each given token but the first; ``None`` for one that is not finite."""
     import torch
 
-    given = torch.tensor([ids])
+    given = torch.tensor([ids], device=device())
     with torch.no_grad():
         logits = model(input_ids=given).logits[0, :-1].float()
     values = logits.log_softmax(-1).gather(1, given[0, 1:, None])[:, 0].tolist()

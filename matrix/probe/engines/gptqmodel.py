@@ -1,10 +1,11 @@
-"""GPTQModel's own loader: ``GPTQModel.load`` on a CPU, and generate."""
+"""GPTQModel's own loader: ``GPTQModel.load``, and generate."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from .causal_lm import (
+    device,
     dtype_argument,
     generate,
     import_transformers,
@@ -37,5 +38,5 @@ def load(job: Json) -> tuple[Any, Json]:
     arguments = dtype_argument(job, "torch_dtype")
     if "backend" in job["options"]:
         arguments["backend"] = BACKEND[job["options"]["backend"]]
-    model = GPTQModel.load(job["checkpoint"], device="cpu", trust_remote_code=False, **arguments)
+    model = GPTQModel.load(job["checkpoint"], device=device(), trust_remote_code=False, **arguments)
     return loaded(job, model)

@@ -1,16 +1,32 @@
-"""vLLM: load a checkpoint into the engine, in this process, and generate."""
+"""vLLM from 0.3.3 on: load a checkpoint into the engine, in this process, and generate.
+
+What a release accepts is asked of its signatures and names. As read in the source releases of
+0.3.3, 0.4.1 to 0.4.3, 0.5.5, 0.6.0, 0.6.6, 0.7.0, 0.7.3, 0.8.5, 0.9.2, 0.10.2, 0.11.2, 0.13.0 and
+0.33.0:
+
+==================================  ==========================================================
+token ids as ``prompt_token_ids=``  to 0.4.2; since then a prompt may be a dictionary of them
+``num_gpu_blocks_override``         since 0.4.1
+log-probabilities as numbers        0.3.3; since then as objects that hold them
+a layer's ``linear_method``         to 0.4.1; since then ``quant_method``
+``LLM.collective_rpc``              since 0.7; before, only the driver's model is within reach
+``vllm._custom_ops``                since 0.4.1; before, the compiled code is imported as it is
+==================================  ==========================================================
+"""
 
 from __future__ import annotations
 
 import collections
 import contextlib
 import importlib
+import importlib.util
+import inspect
 import math
 import sys
 import time
 from typing import Any
 
-from .causal_lm import tensors_in_memory
+from .causal_lm import cuda_peak, device_peak, tensors_in_memory
 
 Json = dict[str, Any]
 
@@ -26,16 +42,30 @@ LATER = (
 )
 """What the engine imports when it starts."""
 
+COMPILED = ("vllm._C", "vllm._C_stable_libtorch")
+"""Where the compiled operators are, in old and new releases."""
+
+SMALL = {
+    "max_model_len": 128,
+    "max_num_seqs": 4,
+    "max_num_batched_tokens": 512,
+    "num_gpu_blocks_override": 64,
+}
+"""Limits that suit our short texts: memory goes to the model."""
+
 
 def import_package(_options: Json) -> None:
     """Import vLLM and what its engine imports later, which every forked child then shares."""
     import torch
-    from vllm import LLM, SamplingParams, _custom_ops  # noqa: F401
+    from vllm import LLM, SamplingParams  # noqa: F401
 
+    with contextlib.suppress(ImportError):
+        from vllm import _custom_ops  # noqa: F401
     # vLLM only warns where its compiled code cannot be loaded, and fails later over an operator
     # that is not there; imported once more, the code says what is wrong.
     if not hasattr(torch.ops._C, "silu_and_mul"):
-        importlib.import_module("vllm._C")
+        there = [name for name in COMPILED if importlib.util.find_spec(name)]
+        importlib.import_module((there or COMPILED)[0])
     # Only to save time: modules move between versions, and what is needed and cannot be imported
     # raises again, in the load.
     for name in LATER:
@@ -50,18 +80,13 @@ def import_package(_options: Json) -> None:
 def load(job: Json) -> tuple[Any, Json]:
     """Start the engine on ``job["checkpoint"]``.
 
-    Options go to ``vllm.LLM`` as they are (``dtype``, ``tensor_parallel_size``, ...), over small
-    limits that suit a tiny model; ``dtype = "unset"`` gives none.
+    Options go to ``vllm.LLM`` as they are (``dtype``, ``tensor_parallel_size``, ...), over the
+    small limits that the release knows; ``dtype = "unset"`` gives none.
     """
-    import cloudpickle
-    from vllm import LLM
+    from vllm import LLM, EngineArgs
 
-    limits = {
-        "max_model_len": 128,
-        "max_num_seqs": 4,
-        "max_num_batched_tokens": 512,
-        "num_gpu_blocks_override": 64,
-    }
+    known = inspect.signature(EngineArgs).parameters
+    limits = {name: value for name, value in SMALL.items() if name in known}
     options = dict(job["options"])
     if options.get("dtype") == "unset":
         del options["dtype"]
@@ -71,25 +96,44 @@ def load(job: Json) -> tuple[Any, Json]:
         load_format="safetensors",
         **{"enforce_eager": True, "seed": 0, **limits, **options},
     )
-    # Where workers are processes of their own, a function reaches them as code: what was loaded
-    # from these files has no name there that could be imported.
-    for function in (facts_of_worker, tensors_in_memory):
-        cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
-    ranks = engine.collective_rpc(facts_of_worker)
+    ranks = facts_of_ranks(engine, options.get("tensor_parallel_size", 1))
     kernels: collections.Counter[str] = collections.Counter()
-    for found, _ in ranks:
+    for found, _, _ in ranks:
         kernels.update(found)
     return engine, {
         "kernel": quantized_kernel(kernels),
         "kernels": dict(sorted(kernels.items())),
-        "tensors": whole_tensors([tensors for _, tensors in ranks]),
+        "tensors": whole_tensors([tensors for _, tensors, _ in ranks]),
+        **device_peak([peak for _, _, peak in ranks]),
     }
 
 
-def facts_of_worker(worker: Any) -> tuple[dict[str, int], list[tuple[str, str, int]]]:
-    """Count the kernels and list the tensors of one rank's model."""
-    model = worker.get_model()
-    return linear_kernels(model), [*tensors_in_memory(model), *packed_away(model)]
+RankFacts = tuple[dict[str, int], list[tuple[str, str, int]], int]
+"""Of one rank: its kernels, its tensors, and the most bytes of GPU memory it took."""
+
+
+def facts_of_ranks(engine: Any, size: int) -> list[RankFacts]:
+    """Ask every rank of an engine that is divided among ``size`` processes."""
+    if hasattr(engine, "collective_rpc"):
+        import cloudpickle
+
+        # Where workers are processes of their own, a function reaches them as code: what was
+        # loaded from these files has no name there that could be imported.
+        for function in (facts_of_worker, tensors_in_memory):
+            cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
+        ranks: list[RankFacts] = engine.collective_rpc(facts_of_worker)
+        return ranks
+    executor = getattr(engine.llm_engine, "model_executor", engine.llm_engine)
+    kernels, tensors, peak = facts_of_worker(executor.driver_worker)
+    # The other ranks' parts cannot be asked for, and this one's alone would pass for the whole.
+    return [(kernels, tensors if size == 1 else [], peak)]
+
+
+def facts_of_worker(worker: Any) -> RankFacts:
+    """Count the kernels, list the tensors and tell the GPU memory of one rank."""
+    worker = getattr(worker, "worker", worker)  # before 0.7, Ray's is a wrapper
+    model = worker.get_model() if hasattr(worker, "get_model") else worker.model_runner.model
+    return linear_kernels(model), [*tensors_in_memory(model), *packed_away(model)], cuda_peak()
 
 
 def packed_away(model: Any) -> list[tuple[str, str, int]]:
@@ -129,6 +173,8 @@ def linear_kernels(model: Any) -> dict[str, int]:
     found: collections.Counter[str] = collections.Counter()
     for module in model.modules():
         method = getattr(module, "quant_method", None)
+        if method is None and not any(module.children()):  # old models hold the layers' own too
+            method = getattr(module, "linear_method", None)
         if method is None:
             continue
         inner = getattr(module, "scheme", None) or method
@@ -168,8 +214,16 @@ def generate(engine: Any, job: Json) -> Json:
 
 def run(engine: Any, prompts: list[list[int]], sampling: Any) -> list[Any]:
     """Give token ids to the engine; its answers, in the order of the prompts."""
-    prompts_of_ids = [{"prompt_token_ids": ids} for ids in prompts]
-    answers: list[Any] = engine.generate(prompts_of_ids, sampling, use_tqdm=False)
+    import vllm
+
+    answers: list[Any]
+    if hasattr(vllm, "TokensPrompt"):
+        prompts_of_ids = [{"prompt_token_ids": ids} for ids in prompts]
+        answers = engine.generate(prompts_of_ids, sampling, use_tqdm=False)
+    else:
+        answers = engine.generate(
+            prompt_token_ids=prompts, sampling_params=sampling, use_tqdm=False
+        )
     return answers
 
 
@@ -177,6 +231,6 @@ def given_logprobs(answer: Any) -> list[float | None]:
     """Log-probability of each given token but the first; ``None`` for one that is not finite."""
     values = []
     for token, choices in zip(answer.prompt_token_ids[1:], answer.prompt_logprobs[1:], strict=True):
-        value = float(choices[token].logprob)
+        value = float(getattr(choices[token], "logprob", choices[token]))
         values.append(value if math.isfinite(value) else None)
     return values

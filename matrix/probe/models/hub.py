@@ -7,6 +7,8 @@ bytes of memory a parameter.
 
 from __future__ import annotations
 
+import os
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,14 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from .plain_texts import CALIBRATION
 from .pretrained import keep_float_model, write_reference
 
 Json = dict[str, Any]
+
+TEXTS, PIECES = 128, 8
+"""How many texts quantizers calibrate with, and of how many of ours each is made: about 128 x 370
+tokens, since a wide layer needs more of them than it has inputs. (AutoAWQ takes 128 x 512.)"""
 
 
 def import_package(_options: Json) -> None:
@@ -31,11 +38,20 @@ def build(job: Json) -> Json:
     pickle is taken. Raises ``ValueError`` where the recipe is not so or the model cannot be kept,
     and what transformers raises where it finds no such model.
     """
-    torch.set_num_threads(1)
+    # Billions of parameters, in float32: on one core, as elsewhere, it would take hours.
+    torch.set_num_threads(os.cpu_count() or 1)
     # Progress bars stay on: they are what tells a long download from one that hangs.
     recipe, output = job["recipe"], Path(job["output"])
     tokenizer = take(source(recipe), recipe["tie_word_embeddings"], output)
-    return write_reference(output / "model", tokenizer, recipe["max_new_tokens"])
+    return write_reference(
+        output / "model", tokenizer, recipe["max_new_tokens"], longer_texts(CALIBRATION)
+    )
+
+
+def longer_texts(texts: list[str]) -> list[str]:
+    """Join some of the texts, drawn anew for each: other contexts for the same words."""
+    order = random.Random(0)
+    return ["\n\n".join(order.sample(texts, PIECES)) for _ in range(TEXTS)]
 
 
 def source(recipe: Json) -> Json:

@@ -33,7 +33,9 @@ def write_config_for_old_readers(file: Path) -> None:
     file.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
-def write_reference(folder: Path, tokenizer: Any, max_new_tokens: int) -> Json:
+def write_reference(
+    folder: Path, tokenizer: Any, max_new_tokens: int, calibration: list[str] = CALIBRATION
+) -> Json:
     """Write ``reference.json`` beside a kept model; facts: its perplexity on the held-out texts.
 
     It is what the model answers: its saved float16 weights, computed in float32.
@@ -44,7 +46,7 @@ def write_reference(folder: Path, tokenizer: Any, max_new_tokens: int) -> Json:
         "prompts": [continued(model, tokenizer, text, max_new_tokens) for text in PROMPTS],
         "held_out": [scored(model, tokenizer, text) for text in HELD_OUT],
         "memorised": [],
-        "calibration": CALIBRATION,
+        "calibration": calibration,
         "max_new_tokens": max_new_tokens,
         "tensors_sha256": tensors_digest(folder / "model.safetensors"),
     }

@@ -23,12 +23,15 @@ def quantize(job: Json) -> Json:
     Options: ``max_calib_samples`` (texts, default 8) and ``max_calib_seq_len`` (tokens of a block,
     default 32; AutoAWQ leaves longer texts out). Its clip search takes time in proportion to both.
     """
+    import torch
     from awq import AutoAWQForCausalLM
     from transformers import AutoTokenizer
 
+    # With a GPU, each release places the model as it does for its users.
+    place = {} if torch.cuda.is_available() else {"device_map": "cpu"}
     scheme, options = job["scheme"], job["options"]
     model = AutoAWQForCausalLM.from_pretrained(
-        job["model"], trust_remote_code=False, safetensors=True, device_map="cpu"
+        job["model"], trust_remote_code=False, safetensors=True, **place
     )
     tokenizer = AutoTokenizer.from_pretrained(job["model"], trust_remote_code=False)
     model.quantize(

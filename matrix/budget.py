@@ -155,7 +155,7 @@ def choose(
         if over or (disk_gb is not None and total.disk > disk_gb * GB):
             continue
         spent = total
-        have.update(name for one in group for name in prediction.cells[one])
+        have.update(prediction.names(group, have))
         chosen |= {one: found[one].worth for one in group}
     return Choice(
         minutes=minutes,

@@ -11,18 +11,18 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import cache
 from statistics import median
 
 import msgspec
 
 from matrix.axes import exact
 from matrix.checkpoint.files import Config
-from matrix.checkpoint.inspection import Quantization
+from matrix.checkpoint.inspection import ConfigFacts, Quantization
 from matrix.checkpoint.shapes import expected_bytes, float_shapes
 from matrix.outcomes import Outcome
-from matrix.plan import Cell, Checkpoint, Model, Plan
+from matrix.plan import FLOAT_SCHEME, Cell, Checkpoint, Model, Plan
 from matrix.releases import Snapshot
+from matrix.spec import FLOAT_MODEL
 from matrix.store import Record
 from matrix.tables import Device, DevicePredictions, Environment, PredictionsTable
 
@@ -56,19 +56,48 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """The costs of a plan by name, and the names of those that each cell stands on."""
+    """The costs of a plan by name, and what each stands on."""
 
     costs: dict[str, Cost]
-    cells: dict[str, tuple[str, ...]]
+    needs: dict[str, tuple[str, ...]]
+    """Name of a cost -> names of those that must have been paid before it."""
 
-    def total(self, names: Iterable[str]) -> Cost:
-        """Return the sum of some costs, each counted once."""
-        return sum((self.costs[name] for name in dict.fromkeys(names)), Cost())
+    def names(self, cells: Iterable[str], paid: Collection[str] = ()) -> list[str]:
+        """Return the costs of cells, by id, that are not paid for, nor all behind what is."""
+        found: dict[str, None] = {}
+        left = [name_of_cell(cell) for cell in cells]
+        while left:
+            name = left.pop()
+            if name not in found and name not in paid:
+                found[name] = None
+                left += self.needs.get(name, ())
+        return list(found)
 
     def of_cells(self, cells: Iterable[str], paid: Collection[str] = ()) -> Cost:
         """Return what cells take together beyond what is paid for."""
-        names = (name for cell in cells for name in self.cells[cell])
-        return self.total(name for name in names if name not in paid)
+        return sum((self.costs[name] for name in self.names(cells, paid)), Cost())
+
+
+def name_of_cell(cell: str) -> str:
+    """Return the name of a cell's own cost: its load and its answers."""
+    return f"cell {cell}"
+
+
+def name_of_checkpoint(checkpoint: Checkpoint) -> str:
+    """Return the name of the cost of making a checkpoint, that of the model for the float one."""
+    if checkpoint.scheme is None:
+        return name_of_model(checkpoint.model)
+    return f"checkpoint {checkpoint.id}"
+
+
+def name_of_model(model: Model) -> str:
+    """Return the name of the cost of building a model."""
+    return f"model {model.name}"
+
+
+def name_of_environment(environment: str) -> str:
+    """Return the name of the cost of building an environment, without wheels that others share."""
+    return f"environment {environment}"
 
 
 class Timings:
@@ -106,26 +135,23 @@ def _likenesses(step: str, subject: str) -> list[tuple[str, ...]]:
             return [(subject,)]
 
 
-@cache
-def _config(config: bytes) -> Config:
-    return msgspec.json.decode(config, type=Config)
+def _facts(model: Model) -> ConfigFacts:
+    try:
+        return msgspec.convert(model.config, Config).facts
+    except msgspec.ValidationError:
+        return ConfigFacts()  # a model whose shapes are not known
 
 
 def parameters(model: Model) -> int:
-    """Return how many parameters a model has by its config; 0 for a twin, which has next to none.
-
-    Raises ``msgspec.ValidationError`` where the config's facts are of the wrong type.
-    """
-    config = _config(msgspec.json.encode(model.config))
-    return sum(math.prod(shape) for shape in float_shapes(config.facts, model.tied).values())
+    """Return how many parameters a model has; 0 for a twin, whose config tells next to nothing."""
+    return sum(math.prod(shape) for shape in float_shapes(_facts(model), model.tied).values())
 
 
 def checkpoint_bytes(checkpoint: Checkpoint) -> int:
     """Return the size of a checkpoint's tensors by the model's config and the scheme."""
-    config = _config(msgspec.json.encode(checkpoint.model.config))
-    scheme = checkpoint.scheme
+    model, scheme = checkpoint.model, checkpoint.scheme
     packed = Quantization(scheme.method, scheme.bits, scheme.group_size) if scheme else None
-    return expected_bytes(config.facts, checkpoint.model.tied, packed) or 0
+    return expected_bytes(_facts(model), model.tied, packed) or 0
 
 
 def torch_of(environment: Environment, pins: Mapping[str, str], snapshot: Snapshot) -> str:
@@ -161,12 +187,13 @@ def predict(
             system; where they are copies, each takes all its disk again.
     """
     costs = _Costs(plan, constants, timings, snapshot, pins, linked)
-    cells = {cell.id: tuple(dict.fromkeys(costs.of_cell(cell))) for cell in plan.cells}
-    return Prediction(costs.found, cells)
+    for cell in plan.cells:
+        costs.add_cell(cell)
+    return Prediction(costs.found, costs.needs)
 
 
 class _Costs:
-    """Finds each cost once; every method gives the names of those that something stands on."""
+    """Finds each cost, and what it stands on, once; the methods return its name."""
 
     def __init__(
         self,
@@ -178,35 +205,108 @@ class _Costs:
         linked: bool,
     ) -> None:
         self.found: dict[str, Cost] = {}
-        self._plan = plan
+        self.needs: dict[str, tuple[str, ...]] = {}
+        self._environments = plan.environments
         self._constants = constants
         self._timings = timings
         self._snapshot = snapshot
         self._pins = pins
         self._linked = linked
-        self._parameters = cache(lambda name: parameters(self._models[name]))
-        self._models = {model.name: model for model in plan.models}
-        self._environment = cache(self._of_environment)
-        self._checkpoints: dict[str, list[str]] = {}
+        self._parameters = {model.name: parameters(model) for model in plan.models}
 
-    def of_cell(self, cell: Cell) -> list[str]:
-        checkpoint, where = cell.checkpoint, cell.engine.environment
-        names = [
-            *self._of_model(checkpoint.model),
-            *self._of_checkpoint(checkpoint),
-            *self._environment(where),
-        ]
-        device, speed = self._device(where)
-        billions = self._parameters(checkpoint.model.name) / GB
-        predicted = speed.load_seconds + billions * speed.load_seconds_per_billion
-        evaluation = self._timed("load", cell.id, device, predicted)
-        evaluation += self._timed("generate", cell.id, device, speed.generate_seconds)
-        name = f"cell {cell.id}"
-        self.found[name] = evaluation + self._per_job(where)
-        return [*names, *self._import(where, cell.engine.name), name]
+    def add_cell(self, cell: Cell) -> None:
+        checkpoint, engine = cell.checkpoint, cell.engine
+        device, speed = self._device(engine.environment)
+        billions = self._parameters[checkpoint.model.name] / GB
+        load = speed.load_seconds + billions * speed.load_seconds_per_billion
+        name = name_of_cell(cell.id)
+        self.found[name] = (
+            self._timed("load", cell.id, device, load)
+            + self._timed("generate", cell.id, device, speed.generate_seconds)
+            + self._per_job(engine.environment)
+        )
+        self.needs[name] = (
+            self._checkpoint(checkpoint), self._import(engine.environment, engine.name),
+        )  # fmt: skip
 
-    def _device(self, name: str) -> tuple[Device, DevicePredictions]:
-        device = self._plan.environments[name].device
+    def _checkpoint(self, checkpoint: Checkpoint) -> str:
+        name, role = name_of_checkpoint(checkpoint), checkpoint.quantizer
+        if checkpoint.scheme is None:
+            return self._model(checkpoint.model)
+        if name in self.found:
+            return name
+        size = checkpoint_bytes(checkpoint)
+        billions = self._parameters[checkpoint.model.name] / GB
+        device, speed = self._device(role.environment)
+        if "repository" in role.options:
+            made = self._fetched(size)
+            seconds = made.seconds
+        else:
+            made = Cost()
+            slope = speed.quantize_seconds_per_billion[checkpoint.scheme.method]
+            seconds = speed.quantize_seconds + billions * slope
+        self.found[name] = (
+            self._timed("quantize", checkpoint.id, device, seconds)
+            + Cost(download=made.download, disk=size)
+            + self._inspected(checkpoint.id, billions * BYTES * GB)
+            + self._per_job(role.environment)
+        )
+        imported = self._import(role.environment, role.name)
+        self.needs[name] = (self._model(checkpoint.model), imported)
+        return name
+
+    def _model(self, model: Model) -> str:
+        name = name_of_model(model)
+        if name in self.found:
+            return name
+        size = BYTES * self._parameters[model.name]
+        device, _ = self._device(model.environment)
+        fetched = self._fetched(size) if "repository" in model.recipe else Cost()
+        seconds = self._constants.build_seconds + fetched.seconds
+        self.found[name] = (
+            self._timed("build", model.name, device, seconds)
+            + Cost(download=fetched.download, disk=size)
+            + self._inspected(f"{model.name}/{FLOAT_SCHEME}/{FLOAT_MODEL}", size)
+            + self._per_job(model.environment)
+        )
+        self.needs[name] = (self._import(model.environment, FLOAT_MODEL),)
+        return name
+
+    def _import(self, environment: str, role: str) -> str:
+        """A run imports once for all that a role does; without a GPU, at least."""
+        name = f"import of {environment} as {role}"
+        if name not in self.found:
+            self.found[name] = self._imported(environment)
+            self.needs[name] = (self._environment(environment),)
+        return name
+
+    def _environment(self, name: str) -> str:
+        """All that an environment takes: its own packages, and wheels that others share."""
+        named = name_of_environment(name)
+        if named in self.found:
+            return named
+        environment, constants = self._environments[name], self._constants
+        device, speed = self._device(name)
+        torch = torch_of(environment, self._pins(environment), self._snapshot)
+        wheels = {f"torch {torch}": constants.torch_mb * MB}
+        seconds = constants.resolve_seconds + constants.install_seconds
+        for package, version in exact(environment):
+            if release := self._snapshot.release(package, version):
+                wheels[f"{package} {version}"] = release.size
+                seconds += 0 if release.wheels else constants.source_build_seconds
+        own = speed.packages_mb * MB
+        copied = 0 if self._linked else sum(wheels.values())
+        kept = Cost(disk=int((own + copied) * constants.unpacked))
+        built = self._timed("install", name, device, seconds)
+        self.found[named] = self._fetched(own) + built + kept
+        for wheel, size in wheels.items():
+            kept = Cost(disk=int(size * constants.unpacked))
+            self.found[f"wheels of {wheel}"] = self._fetched(size) + kept
+        self.needs[named] = tuple(f"wheels of {wheel}" for wheel in wheels)
+        return named
+
+    def _device(self, environment: str) -> tuple[Device, DevicePredictions]:
+        device = self._environments[environment].device
         return device, self._constants.cuda if device == "cuda" else self._constants.cpu
 
     def _timed(self, step: str, subject: str, device: Device, predicted: float) -> Cost:
@@ -215,91 +315,19 @@ class _Costs:
             return Cost(seconds=predicted)
         return Cost(seconds=known, measured=known)
 
-    def _importing(self, name: str) -> Cost:
-        device, speed = self._device(name)
-        return self._timed("import", name, device, speed.import_seconds)
+    def _imported(self, environment: str) -> Cost:
+        device, speed = self._device(environment)
+        return self._timed("import", environment, device, speed.import_seconds)
 
     def _per_job(self, environment: str) -> Cost:
         """Return what each job takes besides its steps: on a GPU it is a process of its own."""
-        is_cuda = self._plan.environments[environment].device == "cuda"
-        return self._importing(environment) if is_cuda else Cost()
-
-    def _import(self, environment: str, role: str) -> list[str]:
-        name = f"import {role}"
-        self.found[name] = self._importing(environment)
-        return [name]
+        is_cuda = self._environments[environment].device == "cuda"
+        return self._imported(environment) if is_cuda else Cost()
 
     def _fetched(self, size: float) -> Cost:
         speed = self._constants.download_mb_per_second * MB
         return Cost(download=int(size), seconds=size / speed)
 
-    def _of_environment(self, name: str) -> list[str]:
-        """The wheels of its torch and of the releases it names, and all else that it takes."""
-        environment = self._plan.environments[name]
-        constants = self._constants
-        wheels = {f"torch {torch_of(environment, self._pins(environment), self._snapshot)}":
-                  constants.torch_mb * MB}  # fmt: skip
-        seconds = constants.resolve_seconds + constants.install_seconds
-        for package, version in exact(environment):
-            release = self._snapshot.release(package, version)
-            if release is not None:
-                wheels[f"{package} {version}"] = release.size
-                seconds += 0 if release.wheels else constants.source_build_seconds
-        own = self._device(name)[1].packages_mb * MB
-        copied = 0 if self._linked else sum(wheels.values())
-        for wheel, size in wheels.items():
-            kept = Cost(disk=int(size * constants.unpacked))
-            self.found[f"wheels of {wheel}"] = self._fetched(size) + kept
-        built = self._timed("install", name, environment.device, seconds)
-        kept = Cost(disk=int((own + copied) * constants.unpacked))
-        self.found[f"environment {name}"] = self._fetched(own) + built + kept
-        return [*(f"wheels of {wheel}" for wheel in wheels), f"environment {name}"]
-
-    def _of_model(self, model: Model) -> list[str]:
-        name = f"model {model.name}"
-        names = [*self._environment(model.environment), f"import {model.environment}", name]
-        if name not in self.found:
-            self._import(model.environment, model.environment)
-            size = BYTES * self._parameters(model.name)
-            device, _ = self._device(model.environment)
-            fetched = self._fetched(size if "repository" in model.recipe else 0)
-            predicted = self._constants.build_seconds + fetched.seconds
-            built = self._timed("build", model.name, device, predicted)
-            self.found[name] = (
-                built
-                + Cost(download=fetched.download, disk=size)
-                + self._inspected(f"{model.name}/float/none", size)
-                + self._per_job(model.environment)
-            )
-        return names
-
     def _inspected(self, subject: str, size: float) -> Cost:
-        return self._timed(
-            "inspect", subject, "cpu", 1 + size / GB * self._constants.inspect_seconds_per_gb
-        )
-
-    def _of_checkpoint(self, checkpoint: Checkpoint) -> list[str]:
-        scheme, role = checkpoint.scheme, checkpoint.quantizer
-        if scheme is None:
-            return []
-        if checkpoint.id in self._checkpoints:
-            return self._checkpoints[checkpoint.id]
-        name = f"checkpoint {checkpoint.id}"
-        size = checkpoint_bytes(checkpoint)
-        device, speed = self._device(role.environment)
-        billions = self._parameters(checkpoint.model.name) / GB
-        fetched = self._fetched(size if "repository" in role.options else 0)
-        predicted = fetched.seconds
-        if "repository" not in role.options:
-            slope = speed.quantize_seconds_per_billion[scheme.method]
-            predicted = speed.quantize_seconds + billions * slope
-        self.found[name] = (
-            self._timed("quantize", checkpoint.id, device, predicted)
-            + Cost(download=fetched.download, disk=size)
-            + self._inspected(checkpoint.id, billions * BYTES * GB)
-            + self._per_job(role.environment)
-        )
-        imported = self._import(role.environment, role.name)
-        names = [*self._environment(role.environment), *imported, name]
-        self._checkpoints[checkpoint.id] = names
-        return names
+        seconds = size / GB * self._constants.inspect_seconds_per_gb
+        return self._timed("inspect", subject, "cpu", seconds)

@@ -24,7 +24,14 @@ from matrix.budget import (
 )
 from matrix.outcomes import Outcome
 from matrix.plan import Plan, float_id, make_plan
-from matrix.predictions import GB, Cost, Prediction
+from matrix.predictions import (
+    GB,
+    Cost,
+    Prediction,
+    name_of_cell,
+    name_of_checkpoint,
+    name_of_environment,
+)
 from matrix.spec import load
 from matrix.store import Record
 from tests.unit import small_spec
@@ -42,18 +49,17 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 def costs_of(plan: Plan, seconds: float = 60.0, disk: int = GB) -> Prediction:
-    """Make a prediction: a share of each environment and checkpoint, and each cell's own."""
-    cells = {
-        cell.id: (
-            f"environment {cell.checkpoint.quantizer.environment}",
-            f"environment {cell.engine.environment}",
-            f"checkpoint {cell.checkpoint.id}",
-            f"cell {cell.id}",
-        )
-        for cell in plan.cells
-    }
-    names = {name for cell in cells.values() for name in cell}
-    return Prediction({name: Cost(disk=disk, seconds=seconds) for name in names}, cells)
+    """Make a prediction: each cell stands on its checkpoint and on two environments."""
+    needs: dict[str, tuple[str, ...]] = {}
+    for cell in plan.cells:
+        checkpoint = name_of_checkpoint(cell.checkpoint)
+        quantizer = name_of_environment(cell.checkpoint.quantizer.environment)
+        needs[checkpoint] = (quantizer,)
+        needs[name_of_cell(cell.id)] = (
+            checkpoint, name_of_environment(cell.engine.environment),
+        )  # fmt: skip
+    names = {*needs, *(name for behind in needs.values() for name in behind)}
+    return Prediction({name: Cost(disk=disk, seconds=seconds) for name in names}, needs)
 
 
 def new(at: str = "2026-01-01") -> Candidate:
@@ -139,9 +145,18 @@ def test_a_settled_twin_is_not_brought_along(plan: Plan) -> None:
 
 def test_what_is_there_costs_nothing(plan: Plan) -> None:
     prediction = costs_of(plan)
-    paid = set(prediction.cells[ONE]) - {f"cell {ONE}"}
+    paid = set(prediction.names([ONE])) - {name_of_cell(ONE)}
     assert list(choose(plan.cells, {ONE: new()}, prediction, paid, minutes=1).cells) == [ONE]
     assert choose(plan.cells, {ONE: new()}, prediction, (), minutes=1).cells == {}
+
+
+def test_nothing_behind_what_is_there_is_paid(plan: Plan) -> None:
+    prediction = costs_of(plan)
+    cell = next(cell for cell in plan.cells if cell.id == ONE)
+    paid = {name_of_checkpoint(cell.checkpoint)}  # whose environment may have been removed
+    assert set(prediction.names([ONE], paid)) == {
+        name_of_cell(ONE), name_of_environment(cell.engine.environment),
+    }  # fmt: skip
 
 
 def test_disk_is_held_to_as_well(plan: Plan) -> None:
@@ -152,7 +167,7 @@ def test_disk_is_held_to_as_well(plan: Plan) -> None:
 
 def test_a_cell_too_dear_is_passed_over_for_cheaper_ones(plan: Plan) -> None:
     prediction = costs_of(plan)
-    prediction.costs[f"cell {TWO}"] = Cost(seconds=10**6)
+    prediction.costs[name_of_cell(TWO)] = Cost(seconds=10**6)
     bought = choose(plan.cells, {ONE: new("2020"), TWO: new("2026")}, prediction, (), minutes=10)
     assert list(bought.cells) == [ONE]
 

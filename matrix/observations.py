@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Literal, assert_never
 
 import msgspec
 
 from matrix.outcomes import Outcome, Reason
+from matrix.tables import Device
 
 SCHEMA_VERSION = 1
 MESSAGE_CHARS = 2_000
@@ -36,6 +38,9 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
     departures: list[str] = []
     device: str = "cpu"
+    """What the step ran on, as its key says: ``cpu``, or ``cuda 9.0`` with its capability."""
+    machine: dict[str, str] = {}
+    """What it ran on, in the words of :meth:`matrix.hardware.Machine.facts`."""
     seconds: float = 0.0
     peak_bytes: int = 0
     log: str = ""
@@ -91,6 +96,8 @@ class Judged(msgspec.Struct, frozen=True):
     message: str = ""
 
 
+_OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")
+"""Python's, and torch's on a card (``torch.cuda.OutOfMemoryError``)."""
 _NO_SPACE = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded")
 _NO_LIBRARY = re.compile(r"version `[\w.]{1,40}' not found|cannot open shared object file")
 _NETWORK = re.compile(
@@ -151,11 +158,29 @@ def judge_exception(exception: ChildException, needs_hardware: list[str]) -> Jud
     if any(text in exception.message for text in needs_hardware):
         reason = Reason.NO_LIBRARY if _NO_LIBRARY.search(exception.message) else Reason.NO_GPU
         return Judged(Outcome.NEEDS_HARDWARE, reason, message)
-    if name == "MemoryError":
+    if name in _OUT_OF_MEMORY:
         return Judged(Outcome.FAILED, Reason.OOM, message)
     if _NO_SPACE.search(exception.message):
         return Judged(Outcome.INFRA, Reason.NO_SPACE, message)
     return Judged(Outcome.FAILED, Reason.EXCEPTION, message)
+
+
+def judge_device(judged: Judged, facts: Mapping[str, Any], device: Device) -> Judged:
+    """Return what an end means once the device that a probe's facts name is compared with the one
+    that was asked for. Evidence of another device is none, however well it looks.
+    """
+    found = str(facts.get("device", device)).partition(":")[0]
+    if judged.outcome is not Outcome.PASSED or found == device:
+        return judged
+    match device:
+        case "cuda":
+            why = "torch was built for CPUs, or cannot use this driver"
+        case "cpu":
+            why = "something beside what it was shown led it there"
+        case _:
+            assert_never(device)
+    message = f"asked for {device}, but the probe ran on {found[:40]!r}: {why}"
+    return Judged(Outcome.FAILED, Reason.WRONG_DEVICE, message)
 
 
 def judge_tool(end: End, log: str, failure: Reason) -> Judged:

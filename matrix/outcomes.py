@@ -57,6 +57,7 @@ class Reason(StrEnum):
     WRONG_OUTPUT = "wrong-output"
     DEFECTIVE_FILE = "defective-file"
     NO_GPU = "no-gpu"
+    WRONG_DEVICE = "wrong-device"
     NO_LIBRARY = "no-library"
     DECLARED = "declared"
     GROUP_SIZE = "group-size"

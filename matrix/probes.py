@@ -7,7 +7,7 @@ line on a pipe says what happens; nothing the child says or leaves behind is tru
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,7 +36,7 @@ class Probe:
     """One server for one adapter in one environment. Leaving it ends all its processes.
 
     ``home`` is the environment's own and outlives the server: vLLM keeps there what it took ten
-    seconds to find out about a model class.
+    seconds to find out about a model class. ``gpus`` are the UUIDs of those that it sees.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Probe:
         departures: list[str],
         home: Path,
         work: Path,
+        gpus: Sequence[str] = (),
     ) -> None:
         self._import_result = work / "import.json"
         argv = [
@@ -56,7 +57,7 @@ class Probe:
         ]  # fmt: skip
         for departure in departures:
             argv += ["--departure", departure]
-        self._child = Child(argv, environ=child_environ(home, environ), cwd=home, events=True)
+        self._child = Child(argv, environ=child_environ(home, environ, gpus), cwd=home, events=True)
         self._events: list[dict[str, Any]] = []
         self._ended = False
         self.alive = True

@@ -31,10 +31,11 @@ PASSED_ON = (
 """Variables of the host that a child gets to see. No token, no cache, no index stands here."""
 
 
-def child_environ(home: Path, more: Mapping[str, str]) -> dict[str, str]:
+def child_environ(home: Path, more: Mapping[str, str], gpus: Sequence[str] = ()) -> dict[str, str]:
     """Return the environment of a probe: an allow-list, a private home, nothing from the network.
 
-    One OpenMP thread, because a pool of threads does not survive a fork.
+    One OpenMP thread, because a pool of threads does not survive a fork; a probe with GPUs does not
+    fork. It sees the GPUs with the given UUIDs and no other: without any, the evidence is a CPU's.
     """
     environ = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     environ |= {
@@ -42,16 +43,15 @@ def child_environ(home: Path, more: Mapping[str, str]) -> dict[str, str]:
         "HF_HOME": str(home / "huggingface"),
         "XDG_CACHE_HOME": str(home / "cache"),
         "TMPDIR": str(home / "tmp"),
-        "CUDA_VISIBLE_DEVICES": "",  # the evidence is a CPU's, also on a machine with a GPU
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        "OMP_NUM_THREADS": "1",
         "PYTHONHASHSEED": "0",
+        **({} if gpus else {"OMP_NUM_THREADS": "1"}),
     }
     (home / "tmp").mkdir(parents=True, exist_ok=True)
-    return environ | dict(more)
+    return environ | dict(more) | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
 
 
 def die_with_parent(parent: int) -> None:

@@ -7,8 +7,8 @@ a run that was killed goes on where it was, and one with nothing to do starts no
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,11 @@ import msgspec
 from filelock import FileLock
 
 from matrix import environments
+from matrix.hardware import Gpu, processes_on
 from matrix.keys import Key, builder
-from matrix.observations import Judged, Observation, Step, judge_end
+from matrix.leases import ProcessesOn, lease, leases_folder
+from matrix.needs import Needs, fitting, of_build, of_evaluation, of_quantization
+from matrix.observations import Judged, Observation, Step, judge_device, judge_end
 from matrix.outcomes import Outcome, Reason
 from matrix.plan import Cell, Checkpoint, Model, Plan, Role, Selection
 from matrix.probes import Answer, Probe
@@ -29,12 +32,16 @@ REPEATED = (Reason.CRASH, Reason.TIMEOUT, Reason.SILENCE, Reason.OOM, Reason.NO_
 """Ends of a forked child that count only when a fresh process ends so as well."""
 
 
+PASSED = Judged(Outcome.PASSED)
+
+
 class Task(msgspec.Struct, frozen=True):
     """One job for a probe: its steps, their keys, and what to do with what it makes."""
 
     label: str
     steps: dict[Step, Key]
     job: dict[str, Any]
+    needs: Needs
     publish: Callable[[Key, Path], dict[str, Any]] | None = None
 
 
@@ -47,7 +54,9 @@ class Run:
         tell: Is given a line for each thing that happens.
         verdict: Says in a word what a cell is, by its id, after it was run.
         fork: Whether a job runs in a child forked from the process that has imported the package;
-            a fresh process for each job otherwise, as a GPU wants it.
+            a fresh process for each job otherwise, as always on a GPU: a fork cannot use CUDA.
+        processes_on: Says who computes on a GPU, by its UUID.
+        leases: Where the files of leases lie that all runs on the machine share.
     """
 
     def __init__(
@@ -58,6 +67,8 @@ class Run:
         verdict: Callable[[str], str],
         *,
         fork: bool,
+        processes_on: ProcessesOn = processes_on,
+        leases: Path | None = None,
     ) -> None:
         self._plan = plan
         self._steps = steps
@@ -65,6 +76,8 @@ class Run:
         self._tell = tell
         self._verdict = verdict
         self._fork = fork
+        self._processes_on = processes_on
+        self._leases = leases or leases_folder()
         limits = steps.limits
         self._limits: dict[Step, Limits] = {
             "import": limits.importing,
@@ -124,7 +137,8 @@ class Run:
             recipe = {**model.recipe, "tie_word_embeddings": model.tied}
             job = {"options": {}, "departures": [], "recipe": recipe}
             publish = self._steps.publish_model
-            tasks.append(Task(f"build {model.name}", {"build": key}, job, publish))
+            needs = of_build(model, self._plan.environments[model.environment])
+            tasks.append(Task(f"build {model.name}", {"build": key}, job, needs, publish))
         return tasks
 
     def _quantizations(self, checkpoints: list[Checkpoint]) -> list[Task]:
@@ -145,7 +159,9 @@ class Run:
                 "calibration": self._steps.reference(checkpoint).calibration,
             }
             publish = self._steps.publish_checkpoint
-            tasks.append(Task(label, {"quantize": key}, job, publish))
+            environment = self._plan.environments[checkpoint.quantizer.environment]
+            needs = of_quantization(checkpoint, environment)
+            tasks.append(Task(label, {"quantize": key}, job, needs, publish))
         return tasks
 
     def _evaluations(self, cells: list[Cell]) -> list[Task]:
@@ -168,11 +184,12 @@ class Run:
                 "max_new_tokens": reference.max_new_tokens,
             }
             steps: dict[Step, Key] = {"load": load, "generate": generate}
-            tasks.append(Task(cell.id, steps, job))
+            needs = of_evaluation(cell, self._plan.environments[cell.engine.environment])
+            tasks.append(Task(cell.id, steps, job, needs))
         return tasks
 
     def _role(self, environment: Environment, role: Role, tasks: Callable[[], list[Task]]) -> None:
-        """Import once, then do the tasks, each in a child of its own."""
+        """Import, and do the tasks where that passed."""
         importing = self._keys.importing(role)
         if importing is None:
             return
@@ -184,6 +201,40 @@ class Run:
             if installed is not None:
                 self._say(environment.name, "install", installed)
             return
+        if environment.device == "cuda":
+            self._on_gpus(environment, role, importing, tasks)
+        else:
+            self._on_cpu(environment, role, importing, tasks)
+
+    def _on_gpus(
+        self, environment: Environment, role: Role, importing: Key, tasks: Callable[[], list[Task]]
+    ) -> None:
+        """Do each task in a probe of its own, which has the GPUs that it needs to itself."""
+        if not self._keys.settled(importing):
+            needs = Needs(gpus=1, capability=role.capability)
+            with self._leased(environment, needs) as gpus, ExitStack() as stack:
+                self._start(environment, role, importing, stack, gpus)
+        if not self._keys.passed(importing):
+            return
+        for task in tasks():
+            with self._leased(environment, task.needs) as gpus, ExitStack() as stack:
+                probe = self._start(environment, role, importing, stack, gpus)
+                if not probe.alive:
+                    self._tell(f"{environment.name}: did not import again; the next run tries it")
+                    return
+                self._task(probe, role, task, attempt=1, fork=False)
+
+    def _leased(self, environment: Environment, needs: Needs) -> AbstractContextManager[list[Gpu]]:
+        fit = fitting(needs, self._steps.machine.gpus)
+        return lease(
+            fit, needs.gpus, self._leases, self._processes_on,
+            lambda line: self._tell(f"{environment.name}: {line}"),
+        )  # fmt: skip
+
+    def _on_cpu(
+        self, environment: Environment, role: Role, importing: Key, tasks: Callable[[], list[Task]]
+    ) -> None:
+        """Import once, then do each task in a child of its own, forked from that."""
         with ExitStack() as stack:
             probe = self._start(environment, role, importing, stack)
             if not self._keys.passed(importing):
@@ -195,15 +246,20 @@ class Run:
                 if not probe.alive:
                     self._tell(f"{environment.name}: did not import again; the next run tries it")
                     return
-                ended = self._task(probe, role, task, attempt=1)
+                ended = self._task(probe, role, task, attempt=1, fork=self._fork)
                 if self._fork and any(answer.reason in REPEATED for answer in ended):
                     stack.close()
                     probe = self._start(environment, role, importing, stack)
                     if probe.alive:
-                        self._task(probe, role, task, attempt=2)
+                        self._task(probe, role, task, attempt=2, fork=False)
 
     def _start(
-        self, environment: Environment, role: Role, importing: Key, stack: ExitStack
+        self,
+        environment: Environment,
+        role: Role,
+        importing: Key,
+        stack: ExitStack,
+        gpus: Sequence[Gpu] = (),
     ) -> Probe:
         """Start a probe's server and keep how its import ended, where that is news."""
         work = stack.enter_context(self._steps.work("probe"))
@@ -216,15 +272,24 @@ class Run:
                 departures=role.departures,
                 home=folder / "home",
                 work=work,
+                gpus=[gpu.uuid for gpu in gpus],
             )
         )
         answer = probe.importing(self._limits["import"])
+        # An import that passed before may find another device this time.
+        probe.alive = probe.alive and self._of_device(PASSED, role, answer) is PASSED
         if not self._keys.settled(importing):
             observation = self._steps.imported(importing, answer, role.needs_hardware)
             self._say(environment.name, "import", observation)
         return probe
 
-    def _task(self, probe: Probe, role: Role, task: Task, attempt: int) -> list[Judged]:
+    def _of_device(self, judged: Judged, role: Role, answer: Answer) -> Judged:
+        facts = answer.result.facts if answer.result else {}
+        return judge_device(judged, facts, self._plan.environments[role.environment].device)
+
+    def _task(
+        self, probe: Probe, role: Role, task: Task, attempt: int, *, fork: bool
+    ) -> list[Judged]:
         """Have a job done and keep each step's answer.
 
         A first attempt that ended in a way that is repeated keeps nothing of the step at fault.
@@ -233,9 +298,9 @@ class Run:
         with self._steps.work("job") as work:
             output = work / "output"
             job = {**task.job, "output": str(output)}
-            fork = self._fork and attempt == 1
             for answer in probe.perform(job, list(task.steps), self._limits, work, fork=fork):
-                judged.append(judge_end(answer.end, answer.result, role.needs_hardware, answer.log))
+                end = judge_end(answer.end, answer.result, role.needs_hardware, answer.log)
+                judged.append(self._of_device(end, role, answer))
                 if fork and judged[-1].reason in REPEATED:
                     self._tell(f"{task.label}: {judged[-1].message}; again in a fresh process")
                     continue

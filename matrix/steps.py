@@ -18,13 +18,14 @@ from matrix.checkpoint.files import CheckpointFiles
 from matrix.checkpoint.inspection import CheckpointError
 from matrix.checkpoint.shapes import indivisible, linear_shapes
 from matrix.checks.evidence import EvidenceError, Reference, read_reference
-from matrix.hardware import machine
+from matrix.hardware import Machine, detect
 from matrix.keys import Key, Keys
 from matrix.observations import (
     End,
     Judged,
     Observation,
     StepResult,
+    judge_device,
     judge_end,
 )
 from matrix.outcomes import Outcome, Reason
@@ -50,6 +51,7 @@ class Steps:
         keys: Keys,
         host: Mapping[str, str],
         now: Callable[[], datetime],
+        machine: Machine | None = None,
     ) -> None:
         self.loaded = loaded
         self.limits = loaded.spec.limits
@@ -57,6 +59,7 @@ class Steps:
         self.keys = keys
         self._host = host
         self._now = now
+        self.machine = machine or detect()
 
     def work(self, kind: str) -> AbstractContextManager[Path]:
         """Give a fresh folder that goes away afterwards."""
@@ -72,7 +75,6 @@ class Steps:
         facts: Mapping[str, Any] | None = None,
         log: str = "",
         attempt: int = 1,
-        device: str = "cpu",
     ) -> Observation:
         """Make one observation of how a step ended."""
         exception = result.exception if result else None
@@ -90,7 +92,8 @@ class Steps:
             warnings=[plain(warning) for warning in result.warnings] if result else [],
             facts=dict(facts or {}),
             departures=key.departures,
-            device=device,
+            device=str(key.inputs.get("device", "cpu")),
+            machine=self.machine.facts(),
             seconds=round(end.seconds, 3),
             peak_bytes=max(end.peak_bytes, result.peak_rss_bytes if result else 0),
             log="" if judged.outcome is Outcome.PASSED and key.step != "load" else plain(log),
@@ -190,22 +193,18 @@ class Steps:
             "python": environments.python_version(folder),
             "torch": versions.get("torch", ""),
             "versions": versions,
-            "machine": machine(),
         }
 
     def imported(self, key: Key, answer: Answer, needs_hardware: list[str]) -> Observation:
         """Keep how an import ended."""
+        environment = self.loaded.environments[key.subject]
         judged = judge_end(answer.end, answer.result, needs_hardware, answer.log)
         facts = dict(answer.result.facts) if answer.result and answer.result.ok else {}
         facts.pop("versions", None)  # the install's observation has them
-        device = str(facts.get("device", "cpu"))
+        judged = judge_device(judged, facts, environment.device)
         if judged.outcome is Outcome.PASSED:
-            folder = self.folder(self.loaded.environments[key.subject])
-            bytecode.share(folder, self.store.path("bytecode"))
-        return self.keep(
-            key, judged, answer.end, result=answer.result, facts=facts, log=answer.log,
-            device=device,
-        )  # fmt: skip
+            bytecode.share(self.folder(environment), self.store.path("bytecode"))
+        return self.keep(key, judged, answer.end, result=answer.result, facts=facts, log=answer.log)
 
     def inspect(self, checkpoint: Checkpoint, key: Key) -> Observation:
         """Read a checkpoint independently, in a bounded child of the harness's own interpreter."""

@@ -126,7 +126,8 @@ def perform(adapter: ModuleType, job: Json, emit: Emit) -> int:
                 if name not in known:
                     raise LookupError(f"departure {name!r}: this adapter has only {sorted(known)}")
                 stack.enter_context(known[name]())
-            return action()
+            facts = action()
+            return {**gpu_facts(), **facts}
 
     for stage in job["stages"]:
         emit({"event": "stage", "stage": stage, "pid": os.getpid()})
@@ -284,9 +285,20 @@ def environment_facts() -> Json:
     # Asked through NVML, torch does not initialise CUDA, after which a fork would be unusable.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if torch is not None and torch.cuda.is_available():
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         cards = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+        cards = [card for card in cards if _field([card], "GPU UUID") in shown] or cards
         return {**facts, "device": "cuda", "device_name": _field(cards[:1], "Model")}
     return {**facts, "device": "cpu", "device_name": _field([Path("/proc/cpuinfo")], "model name")}
+
+
+def gpu_facts() -> Json:
+    """The most bytes that this process ever held on one GPU; nothing where it has used none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    cards = range(torch.cuda.device_count())
+    return {"gpu_peak_bytes": max(torch.cuda.max_memory_allocated(card) for card in cards)}
 
 
 def _field(files: list[Path], name: str) -> str:

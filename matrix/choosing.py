@@ -1,0 +1,126 @@
+"""What an opened profile costs here, and which of its cells a budget buys.
+
+:mod:`matrix.predictions` and :mod:`matrix.budget` do the reckoning; this reads what they reckon
+with from the store, the locks and the index's snapshot. Light to import, as the noxfile does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from matrix import environments
+from matrix.axes import exact
+from matrix.budget import Choice, candidates, choose
+from matrix.context import Context
+from matrix.plan import Cell
+from matrix.predictions import (
+    Prediction,
+    Timings,
+    name_of_checkpoint,
+    name_of_environment,
+    name_of_model,
+    predict,
+)
+from matrix.spec import load
+from matrix.store import Record
+from matrix.tables import Environment, PredictionsTable
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """What a profile costs, and how much of it is done."""
+
+    prediction: Prediction
+    paid: frozenset[str]
+    """Names of the costs of what is there."""
+    unfinished: frozenset[str]
+    """Ids of the cells that can run here and of which something is still to be done."""
+    records: list[Record]
+
+
+def estimate(context: Context, host: Mapping[str, str] = os.environ) -> Estimate:
+    """Return what an opened profile costs on this machine."""
+    records = context.store.records()
+    prediction = predict(
+        context.plan,
+        _constants(context),
+        Timings(records),
+        context.loaded.snapshot,
+        lambda environment: _pins(context, environment),
+        linked=_linked(context.settings.store, host),
+    )
+    cells = [cell for cell in context.plan.cells if cell.runs]
+    unfinished = frozenset(cell.id for cell in cells if context.keys.unfinished(cell))
+    return Estimate(prediction, frozenset(_paid(context)), unfinished, records)
+
+
+def choice_of(
+    context: Context, known: Estimate, *, minutes: float | None, disk_gb: float | None
+) -> Choice:
+    """Return the cells that a budget of minutes and of 10^9 bytes buys."""
+    dates: dict[str, str] = {}
+
+    def released(cell: Cell) -> str:
+        both = (cell.checkpoint.quantizer.environment, cell.engine.environment)
+        for name in both:
+            if name not in dates:
+                dates[name] = _newest(context, context.plan.environments[name])
+        return max(dates[name] for name in both)
+
+    found = candidates(
+        context.plan.cells, known.records, lambda cell: cell.id in known.unfinished, released
+    )
+    chosen = choose(
+        context.plan.cells, found, known.prediction, known.paid, minutes=minutes, disk_gb=disk_gb
+    )
+    before = {cell: str(context.judge.cell(cell).verdict) for cell in sorted(chosen.again)}
+    return msgspec.structs.replace(chosen, before=before)
+
+
+def _newest(context: Context, environment: Environment) -> str:
+    """Return when the newest of an environment's releases came out: ISO time, empty if unknown."""
+    releases = [context.loaded.snapshot.release(*named) for named in exact(environment)]
+    return max((release.uploaded for release in releases if release), default="")
+
+
+def _constants(context: Context) -> PredictionsTable:
+    constants = context.loaded.spec.predictions or load().spec.predictions
+    assert constants is not None, "the default spec has them"
+    return constants
+
+
+def _pins(context: Context, environment: Environment) -> dict[str, str]:
+    committed, own = context.settings.spec.parent / "locks", context.settings.store / "locks"
+    lock = environments.find_lock(committed, own, environment)
+    return lock.pins if lock else {}
+
+
+def _paid(context: Context) -> Iterator[str]:
+    keys = context.keys
+    for name in context.plan.environments:
+        key = keys.install(name)
+        folder = context.store.root / "environments" / name
+        if key is not None and keys.settled(key) and environments.is_built(folder, key.value):
+            yield name_of_environment(name)
+    for model in context.plan.models:
+        if keys.settled(keys.build(model)):
+            yield name_of_model(model)
+    for checkpoint in context.plan.checkpoints:
+        if keys.settled(keys.quantize(checkpoint)) and keys.settled(keys.inspect(checkpoint)):
+            yield name_of_checkpoint(checkpoint)
+
+
+def _linked(store: Path, host: Mapping[str, str]) -> bool:
+    """Whether uv links files to its cache: on one file system, where it is not told to copy."""
+    settings = environments.uv_settings(host, installing=True)
+    if settings.get("UV_LINK_MODE", "hardlink") == "copy":
+        return False
+    devices = {_existing(place).stat().st_dev for place in (store, Path(settings["UV_CACHE_DIR"]))}
+    return len(devices) == 1
+
+
+def _existing(path: Path) -> Path:
+    return next(place for place in (path, *path.absolute().parents) if place.exists())

@@ -10,19 +10,24 @@ import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
 from matrix.checks.evidence import EvidenceError, Reference, read_reference
-from matrix.environments import find_lock, install_source
+from matrix.environments import Lock, find_lock, install_source
+from matrix.hardware import Machine, detect, device_of
 from matrix.identity import code_digest, digest, file_digest
 from matrix.judge import Judge
 from matrix.keys import Keys
+from matrix.needs import cuda_of, unmet_by
 from matrix.outcomes import Stage
 from matrix.plan import Cell, Plan, make_plan
 from matrix.spec import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, load
+from matrix.standings import Answer
 from matrix.store import Store, write_atomically
 from matrix.subjects import CELL, subjects
+from matrix.tables import Device, Environment, Resolution
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -58,36 +63,55 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Context:
-    """What a command works on. Raises :class:`matrix.spec.SpecError` where the spec is wrong."""
+    """What a command works on. Raises :class:`matrix.tables.SpecError` where the spec is wrong."""
 
-    def __init__(self, settings: Settings, host: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        host: Mapping[str, str] = os.environ,
+        machine: Machine | None = None,
+    ) -> None:
         self.settings = settings
+        self.machine = machine or detect()
         self.loaded: LoadedSpec = load(settings.spec)
-        self.plan: Plan = make_plan(self.loaded, settings.profile)
         self.store = Store(settings.store, settings.run)
-        self._locks: dict[str, str] = {}
+        self._locks: dict[tuple[str, Resolution], Lock | None] = {}
+        found = self.loaded.environments
+        unmet = unmet_by(found, self.machine, lambda name: cuda_of(self._text(found[name])))
+        self.plan: Plan = make_plan(self.loaded, settings.profile, unmet)
         self.keys = Keys(
             self.plan.environments,
             self.store.observation,
             self._lock_digest,
             install_source(host),
-            devices={"cpu": "cpu", "cuda": "cuda"},
+            devices={device: device_of(device, self.machine) for device in get_args(Device)},
         )
         self.judge = self.fresh_judge()
 
     def fresh_judge(self) -> Judge:
         """Return a judge that knows nothing yet: one keeps what it has once read."""
-        return Judge(self.loaded, self.plan, self.keys, self._read_reference)
+        return Judge(self.loaded, self.plan, self.keys, self._read_reference, self._answer)
 
-    def _lock_digest(self, environment: str) -> str:
-        """Return the digest of an environment's lock, empty while there is none; read once."""
-        if environment not in self._locks:
-            folder, own = self.settings.spec.parent / "locks", self.settings.store / "locks"
-            lock = find_lock(folder, own, self.plan.environments[environment])
-            if lock is None:
-                return ""
-            self._locks[environment] = lock.digest
-        return self._locks[environment]
+    def lock(self, environment: Environment) -> Lock | None:
+        """Return an environment's lock, in the resolution it is spelled out in; read once."""
+        named = environment.name, environment.resolution
+        if self._locks.get(named) is None:
+            committed, own = self.settings.spec.parent / "locks", self.settings.store / "locks"
+            self._locks[named] = find_lock(committed, own, environment)
+        return self._locks[named]
+
+    def _text(self, environment: Environment) -> str:
+        lock = self.lock(environment)
+        return lock.text if lock else ""
+
+    def _lock_digest(self, name: str) -> str:
+        """Return the digest of an environment's lock, empty while there is none."""
+        lock = self.lock(self.plan.environments[name])
+        return lock.digest if lock else ""
+
+    def _answer(self, environment: Environment) -> Answer | None:
+        lock = self.lock(environment)
+        return Answer(lock.pins, lock.refusal) if lock else None
 
     def _read_reference(self, key: str) -> Reference | None:
         try:

@@ -18,8 +18,8 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
-from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
+PYPI = "https://pypi.org/simple/"
 _NAMED = re.compile(r"([A-Za-z0-9._-]+)=(.+)")
 """An index may be given to uv as ``name=address``."""
 _ON = {"1", "true", "yes", "on", "t", "y"}
@@ -52,10 +52,10 @@ def index_settings(host: Mapping[str, str] = os.environ) -> IndexSettings:
     default = host.get("UV_DEFAULT_INDEX") or host.get("UV_INDEX_URL", "")
     more = [*host.get("UV_INDEX", "").split(), *host.get("UV_EXTRA_INDEX_URL", "").split()]
     if default or more:
-        indexes = [_address(each, host) for each in (*more, default or PYPI_SIMPLE_ENDPOINT)]
+        indexes = [_address(each, host) for each in (*more, default or PYPI)]
     else:
         indexes = [
-            *(pip.get("index-url", "").split() or [PYPI_SIMPLE_ENDPOINT]),
+            *(pip.get("index-url", "").split() or [PYPI]),
             *pip.get("extra-index-url", "").split(),
         ]
     return IndexSettings(

@@ -28,6 +28,7 @@ READ_BYTES = 6_000_000
 """Of one wheel; a directory of 10,000 files has 1 MB."""
 _TAIL = 16_384
 _BLOCK = 16_384
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _ENTRY = re.compile(r"[^/]+\.dist-info/METADATA")
 _NOT_A_ZIP = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError,
@@ -150,17 +151,15 @@ def declared(requirements: Iterable[str], names: frozenset[str]) -> list[str]:
     """
     found = []
     for text in requirements:
+        named = _NAME.match(text)  # most are on other packages; to parse them all takes seconds
+        if not named or canonicalize_name(named[0]) not in names:
+            continue
         try:
             requirement = Requirement(text)
         except InvalidRequirement:
             continue
-        marker = str(requirement.marker or "")
         shown = str(requirement)
-        if (
-            canonicalize_name(requirement.name) in names
-            and not re.search(r"\bextra\b", marker)
-            and shown.isascii()
-            and shown.isprintable()
-        ):
+        of_an_extra = re.search(r"\bextra\b", str(requirement.marker or ""))
+        if not of_an_extra and shown.isascii() and shown.isprintable():
             found.append(shown)
     return sorted(found)

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -14,7 +14,6 @@ import typer
 from matrix.axes import exact, package_of, ranges
 from matrix.commands.options import Format, FormatOption, Spec, StoreFolder, fail
 from matrix.context import Settings
-from matrix.index import Answer, Index
 from matrix.index_settings import index_settings
 from matrix.releases import (
     SNAPSHOT,
@@ -32,6 +31,9 @@ from matrix.store import write_atomically
 from matrix.tables import RangeTable, SpecError
 from matrix.tables import Spec as SpecTables
 from matrix.text import visible
+
+if TYPE_CHECKING:
+    from matrix.index import Answer
 
 LINE_CHARS = 400
 
@@ -81,6 +83,8 @@ def releases(
 
     Status 0, also where an index is in trouble and its last answer is at hand; 1 where none is.
     """
+    from matrix.index import Index  # requests and pypi-simple take half a second to import
+
     settings = Settings.of(spec=spec, store=store)
     tables, old = read_tables(settings.spec), snapshot_of(settings.spec)
     index = Index(index_settings(os.environ), settings.store / "index")

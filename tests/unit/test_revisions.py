@@ -1,0 +1,216 @@
+"""A commit is looked up once, kept, and held to: against a made-up Hub on the loopback."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from matrix.revisions import FIRST_SEEN, HubUnreachableError, RevisionError, Revisions
+
+NOW = datetime(2026, 11, 22, 7, 0, tzinfo=UTC)
+OLD, NEW = "a" * 40, "b" * 40
+ASKED = {"repository": "Qwen/Qwen1.5-14B-Chat-AWQ", "revision": FIRST_SEEN}
+LOCK = "Qwen--Qwen1.5-14B-Chat-AWQ.json"
+
+
+class Hub:
+    """One repository: its main, its commits, and what was asked."""
+
+    def __init__(self) -> None:
+        self.main = OLD
+        self.commits = {OLD, NEW}
+        self.asked: list[str] = []
+        self.tokens: list[str | None] = []
+        self.raw: bytes | None = None
+        self.status = 200
+
+    def answer(self, path: str) -> tuple[int, bytes]:
+        self.asked.append(path)
+        before, _, revision = path.rpartition("/")
+        if before != f"/api/models/{ASKED['repository']}/revision":
+            return 404, b"{}"
+        sha = self.main if revision == "main" else revision
+        if sha not in self.commits:
+            return 404, b'{"error": "Invalid rev id"}'
+        if self.raw is not None:
+            return self.status, self.raw
+        return self.status, json.dumps({"id": ASKED["repository"], "sha": sha}).encode()
+
+
+@pytest.fixture
+def hub() -> Hub:
+    return Hub()
+
+
+@pytest.fixture
+def endpoint(hub: Hub) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            hub.tokens.append(self.headers["Authorization"])
+            status, body = hub.answer(self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def revisions(tmp_path: Path, endpoint: str) -> Revisions:
+    return made(tmp_path, endpoint)
+
+
+def made(folder: Path, endpoint: str) -> Revisions:
+    host = {"HF_ENDPOINT": f"{endpoint}/", "HF_TOKEN": "secret"}
+    return Revisions(folder / "spec", folder / "store", host, lambda: NOW)
+
+
+def commit_lock(folder: Path, revision: str) -> None:
+    pin = {"schema": 1, "repository": ASKED["repository"], "revision": revision, "seen": "then"}
+    folder.mkdir()
+    (folder / LOCK).write_text(json.dumps(pin))
+
+
+def test_the_first_run_records_the_commit_and_later_ones_hold_to_it(
+    revisions: Revisions, hub: Hub, tmp_path: Path, endpoint: str
+) -> None:
+    assert revisions.held(ASKED)["revision"] == FIRST_SEEN
+    assert hub.asked == []
+    assert revisions.settle(ASKED) == {**ASKED, "revision": OLD}
+    kept = json.loads((tmp_path / "store" / LOCK).read_text())
+    assert kept == {
+        "schema": 1, "repository": ASKED["repository"], "revision": OLD,
+        "seen": "2026-11-22T07:00:00+00:00",
+    }  # fmt: skip
+    hub.main = NEW
+    later = made(tmp_path, endpoint)
+    assert later.held(ASKED)["revision"] == OLD
+    assert later.settle(ASKED)["revision"] == OLD
+    assert hub.asked[-1].endswith(OLD)
+
+
+def test_a_committed_lock_comes_before_the_stores(
+    revisions: Revisions, hub: Hub, tmp_path: Path
+) -> None:
+    revisions.settle(ASKED)
+    commit_lock(tmp_path / "spec", NEW)
+    hub.asked.clear()
+    assert revisions.held(ASKED)["revision"] == NEW
+    assert hub.asked == []
+
+
+def test_a_vanished_commit_is_an_error_that_names_it_and_what_is_there_now(
+    revisions: Revisions, hub: Hub, tmp_path: Path
+) -> None:
+    revisions.settle(ASKED)
+    hub.main, hub.commits = NEW, {NEW}
+    for options in (ASKED, {**ASKED, "revision": OLD}):
+        with pytest.raises(RevisionError, match=f"{OLD} is gone.* main is {NEW} now") as caught:
+            revisions.settle(options)
+        assert not isinstance(caught.value, HubUnreachableError)
+    assert json.loads((tmp_path / "store" / LOCK).read_text())["revision"] == OLD
+
+
+def test_no_connection_is_told_apart_and_records_nothing(tmp_path: Path) -> None:
+    revisions = made(tmp_path, "http://127.0.0.1:9")
+    with pytest.raises(HubUnreachableError, match="cannot be reached"):
+        revisions.settle(ASKED)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "raw", "message"),
+    [
+        (503, b"{}", "status 503"),
+        (401, b"{}", "status 401"),
+        (200, b"<html>captive portal</html>", "names no commit"),
+        (200, b'{"sha": "main"}', "names no commit"),
+        (200, b'{"sha": "../../x"}', "names no commit"),
+        (200, b" " * 8_000_001, "more than 8 MB"),
+    ],
+)
+def test_an_answer_that_is_none_records_nothing(
+    revisions: Revisions, hub: Hub, tmp_path: Path, status: int, raw: bytes, message: str
+) -> None:
+    hub.status, hub.raw = status, raw
+    with pytest.raises(HubUnreachableError, match=message):
+        revisions.settle(ASKED)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_hub_that_names_another_commit_than_asked_is_not_believed(
+    revisions: Revisions, hub: Hub
+) -> None:
+    hub.raw = json.dumps({"sha": NEW}).encode()
+    with pytest.raises(RevisionError, match=f"asked for {OLD}, the Hub names {NEW}"):
+        revisions.settle({**ASKED, "revision": OLD})
+
+
+def test_a_repository_that_is_gone_or_none_is_an_error(revisions: Revisions, hub: Hub) -> None:
+    with pytest.raises(RevisionError, match="no such repository"):
+        revisions.settle({**ASKED, "repository": "Qwen/nothing"})
+    hub.asked.clear()
+    for repository in ("Qwen", "../../etc/passwd", "a/b/c", "a/b?x=1"):
+        with pytest.raises(RevisionError, match="write it as owner/name"):
+            revisions.settle({**ASKED, "repository": repository})
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"directory": "/model"}, {"repository": "a/b", "revision": "main"}, {"seed": 0}]
+)
+def test_what_is_no_commit_to_settle_is_left_as_it_is(
+    revisions: Revisions, hub: Hub, options: dict[str, Any]
+) -> None:
+    assert revisions.settle(options) == revisions.held(options) == options
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize("text", ["{", '{"schema": 2}', "{}"])
+def test_a_lock_that_cannot_be_read_is_not_passed_over(
+    revisions: Revisions, hub: Hub, tmp_path: Path, text: str
+) -> None:
+    commit_lock(tmp_path / "spec", OLD)
+    (tmp_path / "spec" / LOCK).write_text(text)
+    with pytest.raises(RevisionError, match=f"{LOCK} cannot be read"):
+        revisions.settle(ASKED)
+    assert hub.asked == []
+
+
+def test_of_two_processes_the_first_to_record_wins(
+    revisions: Revisions, hub: Hub, tmp_path: Path, endpoint: str
+) -> None:
+    other = made(tmp_path, endpoint)
+    answer = hub.answer
+
+    def meanwhile(path: str) -> tuple[int, bytes]:
+        hub.answer = answer  # type: ignore[method-assign]
+        found = answer(path)
+        hub.main = NEW
+        assert other.settle(ASKED)["revision"] == NEW
+        return found
+
+    hub.answer = meanwhile  # type: ignore[method-assign]
+    assert revisions.settle(ASKED)["revision"] == NEW
+
+
+def test_no_token_is_sent(revisions: Revisions, hub: Hub) -> None:
+    revisions.settle(ASKED)
+    assert hub.tokens == [None]

@@ -104,7 +104,8 @@ class Judge:
             cells=cells,
             new_releases=new_releases(self._loaded.snapshot, self._plan.environments.values()),
         )
-        held = specifiers(facts(result), self._known.declares, self._known.versions)
+        tried = facts(result, self._loaded.snapshot.packages)
+        held = specifiers(tried, self._known.declares, self._known.versions)
         return msgspec.structs.replace(result, specifiers=held)
 
     def keys_of(self, cell: Cell) -> dict[Stage, Key | None]:

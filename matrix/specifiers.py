@@ -10,7 +10,7 @@ something newer failed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 from typing import NamedTuple, get_args
 
@@ -20,13 +20,15 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from matrix.outcomes import Verdict
+from matrix.plan import FLOAT_SCHEME
 from matrix.releases import parsed
 from matrix.results import CellResult, MatrixResult, Side, Specifier
 from matrix.standings import Declares, StandsAs, applying, own_cells
-from matrix.text import natural
+from matrix.text import natural, visible
 
-PARTNERS = ("transformers", "torch")
-FLOAT_SCHEME = "float"
+PARTNER = "transformers"
+"""Whose versions a release is tried beside; a torch that differs differs in much else as well."""
+EVIDENCE_CHARS = 2000
 
 
 class Fact(msgspec.Struct, frozen=True):
@@ -118,8 +120,8 @@ def _next_minor(version: Version) -> str:
     return f"{epoch}{version.major}.{version.minor + 1}"
 
 
-def facts(result: MatrixResult) -> list[Fact]:
-    """Return what the cells of a result say of releases beside versions of their partners."""
+def facts(result: MatrixResult, packages: Collection[str]) -> list[Fact]:
+    """Return what the cells of a result say of releases of some packages beside their partner."""
     found: list[Fact] = []
     for role in get_args(StandsAs):
         sides: dict[str, list[CellResult]] = {}
@@ -130,21 +132,21 @@ def facts(result: MatrixResult) -> list[Fact]:
                 sides.setdefault(side.environment, []).append(cell)
         for cells in sides.values():
             found += _facts_of(getattr(cells[0], role), cells, role)
-    return found
+    return [fact for fact in found if fact.package in packages]
 
 
 def _facts_of(side: Side, cells: list[CellResult], role: StandsAs) -> Iterator[Fact]:
     versions: dict[str, str] = {
         canonicalize_name(name): version.public
-        for name, text in {"torch": side.torch, **side.packages}.items()
+        for name, text in side.packages.items()
         if (version := parsed(text))
     }
-    answer = _worked(cells, role)
-    devices = ", ".join(sorted({cell.device for cell in cells}))
-    for package, release in versions.items():
-        if package not in PARTNERS:
-            for partner in (name for name in PARTNERS if name in versions):
-                yield Fact(package, release, partner, versions[partner], answer, devices)
+    beside = versions.pop(PARTNER, None)
+    if beside is not None:
+        answer = _worked(cells, role)
+        devices = ", ".join(sorted({cell.device for cell in cells}))
+        for package, release in versions.items():
+            yield Fact(package, release, PARTNER, beside, answer, devices)
 
 
 def _worked(cells: list[CellResult], role: StandsAs) -> bool | None:
@@ -158,20 +160,15 @@ def _worked(cells: list[CellResult], role: StandsAs) -> bool | None:
 def specifiers(
     found: Iterable[Fact], declares: Declares, released: Callable[[str], list[str]]
 ) -> list[Specifier]:
-    """Return what holds for each release and partner, beside what it declares.
-
-    Left out are those of which nothing is known, and a torch that all of a release's share: it
-    says nothing of others.
-    """
+    """Return what holds for each release and partner of which anything is known."""
     groups: dict[tuple[str, str, str], list[Fact]] = {}
     for fact in found:
         groups.setdefault((fact.package, fact.release, fact.partner), []).append(fact)
-    answer = []
-    for key in sorted(groups, key=lambda key: [natural(part) for part in key]):
-        tried = {fact.version for fact in groups[key] if fact.worked is not None}
-        if tried and (len(tried) > 1 or key[2] != "torch"):
-            answer.append(_specifier(groups[key], declares, released))
-    return answer
+    return [
+        _specifier(groups[key], declares, released)
+        for key in sorted(groups, key=lambda key: [natural(part) for part in key])
+        if any(fact.worked is not None for fact in groups[key])
+    ]
 
 
 def _specifier(
@@ -224,6 +221,17 @@ def _differs(declared: str | None, good: set[Version], bad: set[Version]) -> lis
     )
 
 
+def spans(minors: Iterable[str]) -> list[str]:
+    """Return minors with those that follow each other as one: ``4.48-4.50``."""
+    found: list[list[Version]] = []
+    for minor in map(Version, minors):
+        if found and _next_minor(found[-1][-1]) == str(minor):
+            found[-1].append(minor)
+        else:
+            found.append([minor])
+    return [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in found]
+
+
 def constraints(found: Iterable[Specifier], date: str, *, active: bool) -> str:
     """Return text for a constraints file of pip or uv, with its evidence in comments.
 
@@ -232,7 +240,7 @@ def constraints(found: Iterable[Specifier], date: str, *, active: bool) -> str:
     """
     lines = [
         "# Measured, not declared: python -m matrix specifiers --format constraints",
-        f"# Evidence up to {date or 'no date'}.",
+        f"# Evidence up to {date[:10] or 'no date'}.",
     ]
     if not active:
         lines.append("# A block for each release: take one, or ask for it with --package.")
@@ -240,7 +248,8 @@ def constraints(found: Iterable[Specifier], date: str, *, active: bool) -> str:
     for (package, release), group in groupby(found, lambda one: (one.package, one.release)):
         lines += ["", f"{mark}{package}=={release}"]
         for one in group:
-            lines += [f"# {line}" for line in _evidence(one)]
+            # A declared ``===`` may hold any text.
+            lines += [f"# {visible(line, EVIDENCE_CHARS)}" for line in _evidence(one)]
             lines.append(
                 f"{mark}{one.partner}{one.holds}" if one.holds else f"# no {one.partner} works"
             )
@@ -252,7 +261,7 @@ def _evidence(one: Specifier) -> Iterator[str]:
         ("worked", one.worked),
         ("did not work", one.failed),
         ("no answer here", one.unknown),
-        ("not tried", one.untried),
+        ("not tried", spans(one.untried)),
     ):
         if versions:
             where = f" (on {', '.join(one.devices)})" if word == "worked" else ""

@@ -14,7 +14,15 @@ from packaging.version import Version
 
 from matrix.outcomes import Blame, Verdict
 from matrix.results import Side
-from matrix.specifiers import Fact, compute, constraints, declared_specifier, facts, specifiers
+from matrix.specifiers import (
+    Fact,
+    compute,
+    constraints,
+    declared_specifier,
+    facts,
+    spans,
+    specifiers,
+)
 from tests.unit.report_results import judged, realistic
 
 
@@ -132,16 +140,9 @@ def test_what_worked_once_works() -> None:
     assert (one.worked, one.failed) == (["4.46.3"], [])
 
 
-def test_a_torch_that_is_shared_says_nothing_of_others() -> None:
-    torches = [fact("2.13.0", True, partner="torch"), fact("2.13.0", False, partner="torch")]
-    assert specifiers(torches, nothing, none_released) == []
-    several = [*torches, fact("2.3.1", False, partner="torch")]
-    assert [one.holds for one in specifiers(several, nothing, none_released)] == [">=2.13"]
-
-
 def test_facts_of_a_whole_result() -> None:
-    found = specifiers(facts(realistic()), nothing, none_released)
-    holds = {f"{one.package} {one.release}": one for one in found if one.partner == "transformers"}
+    found = specifiers(facts(realistic(), ["autoawq"]), nothing, none_released)
+    holds = {f"{one.package} {one.release}": one for one in found}
     old = holds["autoawq 0.2.7"]
     assert old.worked == ["4.46.3", "4.47.1"]
     assert old.failed == ["4.42.4", "4.51.3", "4.57.6", "5.23.0"]
@@ -156,7 +157,8 @@ def verdicts(*said: tuple[Verdict, Blame]) -> list[Fact]:
         msgspec.structs.replace(judged(maker, runner, "tied", None), verdict=verdict, blame=blame)
         for verdict, blame in said
     ]
-    return facts(msgspec.structs.replace(realistic(), cells=cells))
+    result = msgspec.structs.replace(realistic(), cells=cells)
+    return facts(result, {"autoawq", "vllm"})
 
 
 BROKEN, WORKS = Verdict.BROKEN, Verdict.WORKS
@@ -175,14 +177,28 @@ CASES: list[tuple[list[tuple[Verdict, Blame]], bool | None, bool | None]] = [
 def test_the_other_sides_fault_says_nothing(
     said: list[tuple[Verdict, Blame]], maker: bool | None, runner: bool | None
 ) -> None:
-    found = {(one.package, one.worked) for one in verdicts(*said) if one.partner == "transformers"}
+    found = {(one.package, one.worked) for one in verdicts(*said)}
     assert found == {("autoawq", maker), ("vllm", runner)}
 
 
 def test_a_float_model_says_nothing_of_a_package() -> None:
     engine = Side("e", "e", {"autoawq": "0.2.9", "transformers": "4.57.6"})
     cell = judged(Side("none", "models", {"transformers": "4.51.3"}), engine, "tied", None)
-    assert facts(msgspec.structs.replace(realistic(), cells=[cell])) == []
+    assert facts(msgspec.structs.replace(realistic(), cells=[cell]), ["autoawq"]) == []
+
+
+def test_only_packages_that_matter_are_told_of() -> None:
+    assert {one.package for one in facts(realistic(), ["gptqmodel"])} <= {"gptqmodel"}
+    assert facts(realistic(), []) == []
+
+
+@pytest.mark.parametrize(
+    ("minors", "shown"),
+    [("", ""), ("4.1", "4.1"), ("4.8 4.9 4.10 4.12 5.0 5.1", "4.8-4.10 4.12 5.0-5.1"),
+     ("1!4.1 1!4.2", "1!4.1-1!4.2")],
+)  # fmt: skip
+def test_minors_that_follow_each_other_are_told_as_one(minors: str, shown: str) -> None:
+    assert spans(minors.split()) == shown.split()
 
 
 def requirements_of(text: str) -> Iterable[str]:
@@ -200,6 +216,15 @@ def test_constraints_are_text_that_pip_reads_with_evidence_in_comments() -> None
     for said in ("2026-11-22", "worked (on cpu): 4.46.3", "did not work: 4.48.0",
                  "no answer here: 4.51.0", "not tried: 4.47", "declared: >=4.45"):  # fmt: skip
         assert said in text
+
+
+def test_what_metadata_says_stays_in_its_comment() -> None:
+    hostile = ["transformers===4\x1b[31mtorch"]
+    found = specifiers([fact("4.46.3", True)], lambda *_: hostile, none_released)
+    assert found[0].declared == "===4\x1b[31mtorch"
+    text = constraints(found, "", active=True)
+    assert "\x1b" not in text
+    assert list(requirements_of(text)) == ["autoawq==0.2.8", "transformers==4.46.3"]
 
 
 def test_blocks_of_several_releases_are_commented_out() -> None:

@@ -1,0 +1,89 @@
+"""``python -m matrix specifiers``: what it prints of a result, and of none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from packaging.requirements import Requirement
+from typer.testing import CliRunner, Result
+
+from matrix.commands import specifiers as command
+from matrix.results import MatrixResult, Specifier
+from tests.unit import small_spec
+from tests.unit.report_results import realistic
+
+
+def ask(*arguments: str) -> Result:
+    app = typer.Typer()
+    app.command()(command.specifiers)
+    return CliRunner().invoke(app, list(arguments))
+
+
+def specifier(release: str, holds: str) -> Specifier:
+    return Specifier(
+        package="autoawq", release=release, partner="transformers", holds=holds,
+        declared=">=4.45\x1b[31m", differs=["forbidden by metadata, but works: 5.23.0"],
+        worked=["4.46.3"], failed=["4.51.3"], unknown=["4.57.6"], untried=["4.48", "4.49", "4.50"],
+        devices=["cpu"],
+    )  # fmt: skip
+
+
+@pytest.fixture
+def observed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Have something be observed: two releases, one of which works with nothing."""
+    found = [specifier("0.2.7", ">=4.46,<4.47"), specifier("0.2.8", "")]
+
+    class Judged:
+        def __init__(self, _settings: object) -> None:
+            self.judge = self
+
+        def table(self) -> MatrixResult:
+            result = realistic()
+            return MatrixResult(
+                profile=result.profile, runs=[], finished=result.finished, machine={},
+                departures={}, canaries="", environments=[], cells=[], specifiers=found,
+            )  # fmt: skip
+
+    monkeypatch.setattr(command, "Context", Judged)
+    return ["--spec", str(small_spec.write(tmp_path))]
+
+
+def test_a_line_for_each_release_and_what_differs(observed: list[str]) -> None:
+    shown = ask(*observed).stdout
+    assert "autoawq 0.2.7                transformers>=4.46,<4.47" in shown
+    assert "no transformers " in shown
+    for said in ("1 worked, 1 did not, 1 without an answer", "not tried: 4.48-4.50",
+                 "forbidden by metadata, but works: 5.23.0"):  # fmt: skip
+        assert said in shown
+    assert "\x1b" not in shown
+
+
+def test_constraints_of_one_release_can_be_used_as_they_are(observed: list[str]) -> None:
+    shown = ask(*observed, "--format", "constraints", "--package", "AutoAWQ==0.2.7").stdout
+    lines = [line for line in shown.splitlines() if line and not line.startswith("#")]
+    assert [Requirement(line).name for line in lines] == ["autoawq", "transformers"]
+    several = ask(*observed, "--format", "constraints").stdout
+    assert all(line.startswith("#") for line in several.splitlines() if line)
+
+
+def test_json_is_for_programs(observed: list[str]) -> None:
+    document = json.loads(ask(*observed, "--format", "json").stdout)
+    assert document["schema"] == 1
+    assert [one["release"] for one in document["specifiers"]] == ["0.2.7", "0.2.8"]
+
+
+def test_an_unknown_package_names_the_known_ones(observed: list[str]) -> None:
+    done = ask(*observed, "--package", "autoawq==9.9")
+    assert done.exit_code == 2
+    assert "nothing is known of 'autoawq==9.9'" in done.stderr
+    assert "autoawq==0.2.7, autoawq==0.2.8" in done.stderr
+
+
+def test_where_nothing_was_observed_it_says_so(tmp_path: Path) -> None:
+    file = small_spec.write(tmp_path)
+    done = ask("--spec", str(file), "--profile", "all", "--store", str(tmp_path / "store"))
+    assert done.exit_code == 0
+    assert done.stdout.startswith("Nothing was observed")

@@ -20,6 +20,7 @@ from matrix.checks import judge
 from matrix.checks.evidence import Evidence
 from matrix.commands.options import Profile, Spec, StoreFolder, fail
 from matrix.commands.plan import plan
+from matrix.commands.releases import releases
 from matrix.context import Context, Settings
 from matrix.judge import thresholds
 from matrix.outcomes import Finding, Judgement, Outcome, Stage, Verdict
@@ -70,7 +71,8 @@ def _interrupted(_signal: int, _frame: FrameType | None) -> None:
     raise Interrupted
 
 
-app.command("plan")(plan)
+for command in (plan, releases):
+    app.command()(command)
 
 
 @app.command()

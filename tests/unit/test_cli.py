@@ -47,7 +47,7 @@ def test_a_plan_is_shown_for_a_person_by_default_and_builds_nothing(tmp_path: Pa
     file = small_spec.write(tmp_path)
     store = tmp_path / "store"
     variables = {"MATRIX_SPEC": str(file), "MATRIX_PROFILE": "all", "MATRIX_STORE": str(store)}
-    done = matrix("plan", **variables)
+    done = matrix("plan", "--cells", **variables)
     assert done.returncode == 0
     assert "4 environments" in done.stdout
     assert "tied/awq/maker-2.0/runner-3.0" in done.stdout

@@ -24,6 +24,7 @@ from matrix.checks.evidence import (
     read_load,
 )
 from matrix.keys import Key, Keys
+from matrix.needs import tensor_parallel
 from matrix.observations import Observation
 from matrix.outcomes import Blame, Outcome, Reason, Stage, StageResult, Verdict
 from matrix.plan import Cell, Plan, Role, float_id
@@ -41,7 +42,7 @@ from matrix.standings import (
     works,
 )
 from matrix.tables import ExclusionTable, SpecError
-from matrix.verdict import JudgedCell, canaries, fold, stage_results
+from matrix.verdict import JudgedCell, blocks, canaries, fold, stage_results
 
 ReadReference = Callable[[str], Reference | None]
 """From a model's key to the float model's own answers, where they can be read."""
@@ -133,13 +134,14 @@ class Judge:
             results[Stage.LOAD] = StageResult(
                 Stage.LOAD, Outcome(cell.exclusion.outcome), Reason.DECLARED, cell.exclusion.reason
             )
+        untested = self._untested(cell, results)
         evidence = self._evidence(cell, observations, results)
         findings = judge(evidence) if evidence else []
         stages = stage_results(results, findings)
         if cell.exclusion is not None:
             judged = _excluded(cell.exclusion)
         else:
-            judged = fold(stages, findings, float_works=self._float_works(cell))
+            judged = untested or fold(stages, findings, float_works=self._float_works(cell))
         generation = evidence.generation if evidence else None
         return CellResult(
             id=cell.id,
@@ -157,7 +159,7 @@ class Judge:
             findings=findings,
             departures=self._departures(cell),
             timings={stage: seen.seconds for stage, seen in observations.items()},
-            device="cpu",
+            device=self._device(cell, observations),
             output=generation.outputs[0].text if generation else "",
             expected=_expected(evidence),
             canary=cell.canary,
@@ -172,6 +174,27 @@ class Judge:
             results[Stage.QUANTIZE] = StageResult(
                 Stage.QUANTIZE, Outcome.INFRA, build.reason, message
             )
+
+    def _untested(self, cell: Cell, results: dict[Stage, StageResult]) -> JudgedCell | None:
+        """Say, in ``results`` too, that a cell needs what this machine lacks.
+
+        ``None`` where it lacks nothing, and where what was observed decides all the same: it ran
+        when more was there, or an earlier stage did not pass.
+        """
+        first = next((stage for stage in stage_results(results, []) if blocks(stage)), None)
+        if not cell.unmet or first is None or first.outcome is not Outcome.INFRA:
+            return None
+        quantizer = self._plan.environments[cell.checkpoint.quantizer.environment]
+        made = results.get(Stage.QUANTIZE)
+        on_gpu = quantizer.device == "cuda" and (made is None or blocks(made))
+        stage = Stage.QUANTIZE if on_gpu else Stage.LOAD
+        results[stage] = StageResult(stage, Outcome.NEEDS_HARDWARE, Reason.NO_GPU, cell.unmet)
+        return JudgedCell(Verdict.UNTESTED, Blame.NOBODY, stage, Reason.NO_GPU.value, cell.unmet)
+
+    def _device(self, cell: Cell, observations: dict[Stage, Observation]) -> str:
+        """Return what a cell's engine ran on, or else is to run on."""
+        loaded = observations.get(Stage.LOAD)
+        return loaded.device if loaded else self._plan.environments[cell.engine.environment].device
 
     def _observed(self, cell_id: str) -> dict[Stage, Observation]:
         cell = self._cells[cell_id]
@@ -213,7 +236,7 @@ class Judge:
             reference=reference,
             thresholds=self._thresholds,
             engine=self._installed(cell.engine.environment),
-            tensor_parallel=_tensor_parallel(cell.engine),
+            tensor_parallel=tensor_parallel(cell.engine),
             log=observations[Stage.LOAD].log if Stage.LOAD in observations else "",
             inspection=inspection,
             load=load,
@@ -343,11 +366,6 @@ def _result(stage: Stage, seen: Observation) -> StageResult:
     return StageResult(stage, seen.outcome, seen.reason, seen.message)
 
 
-def _tensor_parallel(engine: Role) -> int:
-    size = engine.options.get("tensor_parallel_size", 1)
-    return size if isinstance(size, int) and size > 0 else 1
-
-
 def _expected(evidence: Evidence | None) -> str:
     """Return the float model's answer that is shown beside a cell's own."""
     if evidence is None or evidence.reference is None:
@@ -364,10 +382,12 @@ def _runs(used: list[Observation]) -> list[str]:
 
 def _machine(used: list[Observation]) -> dict[str, str]:
     """Return what the evidence was made on; several machines are named side by side."""
-    told = [seen.facts.get("machine", {}) for seen in used if seen.step == "install"]
+    # Observations of before each had a machine tell it with the installs.
+    told = [seen.machine or seen.facts.get("machine", {}) for seen in used]
     fields = {name for machine in told for name in machine}
     machine = {
         name: ", ".join(sorted({str(found[name]) for found in told if name in found}))
         for name in sorted(fields)
     }
-    return {"device": ", ".join(sorted({seen.device for seen in used})), **machine}
+    devices = {seen.device for seen in used if "device" in seen.inputs}
+    return {"device": ", ".join(sorted(devices)), **machine}

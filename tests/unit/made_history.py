@@ -74,6 +74,7 @@ class History:
             message=judged.message,
             facts=facts(key.step, key.subject) if passed else {},
             departures=key.departures,
+            device=str(key.inputs.get("device", "cpu")),
             seconds=1.5,
             run="run-1",
             at=f"2026-01-01T00:00:{len(self.seen):02}",

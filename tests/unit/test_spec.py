@@ -12,7 +12,7 @@ from matrix.axes import combinations
 from matrix.context import Context, Settings
 from matrix.plan import make_plan
 from matrix.spec import DEFAULT_SPEC, load
-from matrix.tables import SpecError
+from matrix.tables import Environment, SpecError
 from tests.unit import small_spec
 
 WRONG = {
@@ -231,13 +231,21 @@ def test_a_version_is_added_in_one_line(
     assert {cell.id for cell in after.cells} > {cell.id for cell in before.cells}
 
 
-PINNED = sorted(e.name for e in load().environments.values() if e.resolution == "pinned")
+SPEC = load()
+LOCKS = DEFAULT_SPEC.parent / "locks"
+COMMITTED = [
+    each
+    for name in sorted(
+        {n for p in ("cpu", "real", "published") for n in make_plan(SPEC, p).environments}
+    )
+    for each in SPEC.resolutions(name)
+    if environments.committed_name(each)
+]
 
 
-@pytest.mark.parametrize("name", PINNED)
-def test_every_committed_lock_answers_and_is_portable(name: str) -> None:
-    file = DEFAULT_SPEC.parent / "locks" / f"{name}.txt"
-    lock = environments.read_lock(file, load().environments[name])
+@pytest.mark.parametrize("environment", COMMITTED, ids=lambda e: f"{e.name}-{e.resolution}")
+def test_every_committed_lock_answers_and_is_portable(environment: Environment) -> None:
+    lock = environments.read_lock(LOCKS / environments.committed_name(environment), environment)
     assert lock is not None, "remake it: python -m matrix lock"
     lines = [line for line in lock.text.splitlines() if not line.startswith("#")]
     assert bool(lines) != bool(lock.refusal)
@@ -246,5 +254,5 @@ def test_every_committed_lock_answers_and_is_portable(name: str) -> None:
 
 
 def test_no_lock_is_left_over() -> None:
-    locks = {file.stem for file in (DEFAULT_SPEC.parent / "locks").glob("*.txt")}
-    assert locks == set(PINNED)
+    locks = {str(file.relative_to(LOCKS)) for file in LOCKS.rglob("*.txt")}
+    assert locks == {environments.committed_name(each) for each in COMMITTED}

@@ -20,6 +20,7 @@ from matrix.outcomes import Outcome
 from matrix.plan import Cell, Plan, float_id
 from matrix.predictions import GB, Cost, Prediction
 from matrix.store import Record
+from matrix.tables import SpecError
 
 EVALUATION = ("load", "generate")
 """The steps of a cell alone, which a re-check repeats."""
@@ -167,8 +168,12 @@ def choose(
 
 
 def narrowed(plan: Plan, ids: Collection[str]) -> Plan:
-    """Return a plan of some of its cells, and of what they stand on."""
-    cells = [cell for cell in plan.cells if cell.id in ids]
+    """Return a plan of some of its cells, of their float twins, and of what both stand on.
+
+    The twins are there to be compared with: all that are due are among the cells anyway.
+    """
+    kept = set(ids) | {float_id(cell) for cell in plan.cells if cell.id in ids}
+    cells = [cell for cell in plan.cells if cell.id in kept]
     checkpoints = {cell.checkpoint.id: cell.checkpoint for cell in cells}
     models = {checkpoint.model.name: checkpoint.model for checkpoint in checkpoints.values()}
     used = {model.environment for model in models.values()}
@@ -199,11 +204,12 @@ def ignoring(lookup: Lookup, again: Collection[str], run: str) -> Lookup:
 
 
 def read_choice(file: Path) -> Choice:
-    """Return the choice that a run was given; raise ``ValueError`` where the file holds none."""
+    """Return the choice that a run was given; raise :class:`SpecError` where there is none."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=Choice)
     except (OSError, msgspec.MsgspecError) as error:
-        raise ValueError(f"{file}: no choice of cells can be read: {error}") from None
+        remedy = "Unset MATRIX_CELLS, and let nox or --minutes choose"
+        raise SpecError(file, "cells", f"no choice can be read ({error})", remedy) from None
 
 
 def in_words(choice: Choice) -> list[str]:

@@ -49,7 +49,7 @@ def estimate(context: Context, host: Mapping[str, str] = os.environ) -> Estimate
         _constants(context),
         Timings(records),
         context.loaded.snapshot,
-        lambda environment: _pins(context, environment),
+        lambda environment: lock.pins if (lock := context.lock(environment)) else {},
         linked=_linked(context.settings.store, host),
     )
     cells = [cell for cell in context.plan.cells if cell.runs]
@@ -90,12 +90,6 @@ def _constants(context: Context) -> PredictionsTable:
     constants = context.loaded.spec.predictions or load().spec.predictions
     assert constants is not None, "the default spec has them"
     return constants
-
-
-def _pins(context: Context, environment: Environment) -> dict[str, str]:
-    committed, own = context.settings.spec.parent / "locks", context.settings.store / "locks"
-    lock = environments.find_lock(committed, own, environment)
-    return lock.pins if lock else {}
 
 
 def _paid(context: Context) -> Iterator[str]:

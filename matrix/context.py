@@ -9,17 +9,19 @@ import os
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
 import msgspec
 
+from matrix.budget import Choice, ignoring, narrowed, read_choice
 from matrix.checks.evidence import EvidenceError, Reference, read_reference
 from matrix.environments import Lock, find_lock, install_source
 from matrix.hardware import Machine, detect, device_of
 from matrix.identity import code_digest, digest, file_digest
 from matrix.judge import Judge
-from matrix.keys import Keys
+from matrix.keys import Keys, Lookup
 from matrix.needs import cuda_of, unmet_by
 from matrix.outcomes import Stage
 from matrix.plan import Cell, Plan, make_plan
@@ -40,6 +42,8 @@ class Settings(msgspec.Struct, frozen=True):
     store: Path
     reports: Path
     run: str
+    cells: Path | None = None
+    """A file with the cells that a budget bought, where only those are worked on."""
 
     @classmethod
     def of(
@@ -59,19 +63,26 @@ class Settings(msgspec.Struct, frozen=True):
             store=store or Path(host.get("MATRIX_STORE", REPOSITORY / ".matrix")),
             reports=reports or Path(host.get("MATRIX_REPORTS", REPOSITORY / "reports")),
             run=host.get("MATRIX_RUN", fresh),
+            cells=Path(host["MATRIX_CELLS"]) if host.get("MATRIX_CELLS") else None,
         )
 
 
 class Context:
-    """What a command works on. Raises :class:`matrix.tables.SpecError` where the spec is wrong."""
+    """What a command works on. Raises :class:`matrix.tables.SpecError` where the spec is wrong.
+
+    Where there is a ``choice``, or the settings name one, the plan is of the chosen cells alone,
+    and those of them that are checked again count as not loaded until this run has done so.
+    """
 
     def __init__(
         self,
         settings: Settings,
         host: Mapping[str, str] = os.environ,
         machine: Machine | None = None,
+        choice: Choice | None = None,
     ) -> None:
         self.settings = settings
+        self.choice = choice or (read_choice(settings.cells) if settings.cells else None)
         self.machine = machine or detect()
         self.loaded: LoadedSpec = load(settings.spec)
         self.store = Store(settings.store, settings.run)
@@ -79,9 +90,13 @@ class Context:
         found = self.loaded.environments
         unmet = unmet_by(found, self.machine, lambda name: cuda_of(self._text(found[name])))
         self.plan: Plan = make_plan(self.loaded, settings.profile, unmet)
+        lookup: Lookup = self.store.observation
+        if self.choice is not None:
+            self.plan = narrowed(self.plan, self.choice.cells)
+            lookup = ignoring(lookup, self.choice.again, settings.run)
         self.keys = Keys(
             self.plan.environments,
-            self.store.observation,
+            lookup,
             self._lock_digest,
             install_source(host),
             devices={device: device_of(device, self.machine) for device in get_args(Device)},
@@ -119,17 +134,18 @@ class Context:
         except (OSError, EvidenceError):
             return None
 
-    def cells_of(self, environment: str) -> list[Cell]:
-        """Return the cells that stand on an environment."""
-        return [
-            cell
-            for cell in self.plan.cells
-            if environment in (cell.checkpoint.quantizer.environment, cell.engine.environment)
-        ]
+    @cached_property
+    def _cells_of(self) -> dict[str, list[Cell]]:
+        """The cells that stand on each environment: found once, there may be thousands of both."""
+        found: dict[str, list[Cell]] = {name: [] for name in self.plan.environments}
+        for cell in self.plan.cells:
+            for name in {cell.checkpoint.quantizer.environment, cell.engine.environment}:
+                found[name].append(cell)
+        return found
 
     def unfinished(self, environment: str) -> bool:
         """Whether anything of an environment's cells can still be done."""
-        return any(self.keys.unfinished(cell) for cell in self.cells_of(environment))
+        return any(self.keys.unfinished(cell) for cell in self._cells_of[environment])
 
     def suite_is_current(self, environment: str) -> bool:
         """Whether the suite has judged just these observations, with these checks."""

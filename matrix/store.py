@@ -73,8 +73,8 @@ class Store:
     def observation(self, step: Step, key: str) -> Observation | None:
         """Return what was observed under a key, or ``None``. Unreadable counts as not observed.
 
-        A final observation never changes, so it is read once per process. One of a model or a
-        checkpoint that was removed since does not count.
+        A final observation only changes when this process checks it again, so it is read once. One
+        of a model or a checkpoint that was removed since does not count.
         """
         if (step, key) in self._finals:
             return self._finals[step, key]
@@ -126,6 +126,7 @@ class Store:
         )
         target = self.path("observations", observation.step, f"{observation.key}.json")
         write_atomically(target, msgspec.json.format(_encode(observation), indent=1))
+        self._finals.pop((observation.step, observation.key), None)  # one that was checked again
 
     def append(self, record: Record) -> None:
         """Add a line to this process's own segment."""

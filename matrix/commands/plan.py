@@ -13,7 +13,7 @@ from matrix.budget import Choice, in_words
 from matrix.choosing import Estimate, choice_of, estimate
 from matrix.commands.options import Format, FormatOption, Profile, Spec, StoreFolder
 from matrix.context import Context, Settings
-from matrix.hardware import Machine, detect, gpus_in_words
+from matrix.hardware import Machine, gpus_in_words
 from matrix.needs import GIB, Needs, describe, of_build, of_evaluation, of_quantization
 from matrix.plan import Cell, Plan
 from matrix.predictions import GB, Cost, Prediction, name_of_cell, parameters
@@ -47,7 +47,7 @@ def plan(
     known = estimate(context)
     budgeted = minutes is not None or disk is not None
     choice = choice_of(context, known, minutes=minutes, disk_gb=disk) if budgeted else None
-    shown = Shown(context.plan, known, detect(), choice)
+    shown = Shown(context.plan, known, context.machine, choice)
     if output is Format.JSON:
         encoded = msgspec.json.encode(shown.document())
         typer.echo(msgspec.json.format(encoded, indent=2).decode())

@@ -21,6 +21,7 @@ from matrix.checks.evidence import Evidence
 from matrix.commands.options import Profile, Spec, StoreFolder, fail
 from matrix.commands.plan import plan
 from matrix.commands.releases import releases
+from matrix.commands.resolve import resolve
 from matrix.context import Context, Settings
 from matrix.judge import thresholds
 from matrix.outcomes import Finding, Judgement, Outcome, Stage, Verdict
@@ -71,7 +72,7 @@ def _interrupted(_signal: int, _frame: FrameType | None) -> None:
     raise Interrupted
 
 
-for command in (plan, releases):
+for command in (plan, releases, resolve):
     app.command()(command)
 
 

@@ -33,7 +33,7 @@ _NOT_ASKED = f"not asked, since the {TROUBLE_IN_A_ROW} before it ended in troubl
 _Given = tuple[Lock | None, Judged]
 
 
-class Answer(NamedTuple):
+class Resolved(NamedTuple):
     """What became of one environment in one resolution; without a lock there was trouble."""
 
     environment: Environment
@@ -49,7 +49,7 @@ def resolve_all(
     limits: Limits,
     tell: Callable[[str], None],
     jobs: int,
-) -> Iterator[Answer]:
+) -> Iterator[Resolved]:
     """Yield an answer for every environment: those that are kept first, then as uv gives them.
 
     ``committed`` is the folder of locks beside the spec. Leaving off in between loses nothing that
@@ -61,7 +61,7 @@ def resolve_all(
     for environment in environments:
         lock = find_lock(committed, kept, environment)
         if lock is not None:
-            yield Answer(environment, lock, judged(lock))
+            yield Resolved(environment, lock, judged(lock))
         else:
             waiting.setdefault(own_name(environment), []).append(environment)
 
@@ -77,7 +77,7 @@ def resolve_all(
     with closing(_side_by_side(list(waiting), ask, jobs)) as asked:
         for done, (name, (lock, found)) in enumerate(asked, start=1):
             same = waiting.pop(name)
-            yield from (Answer(environment, lock, found) for environment in same)
+            yield from (Resolved(environment, lock, found) for environment in same)
             if lock is None:
                 what = f"{same[0].name} as {same[0].resolution}"
                 tell(f"{what}: {found.reason}, {found.message.strip()}")
@@ -88,7 +88,7 @@ def resolve_all(
                 tell(f"{done} resolutions asked of uv, {len(waiting)} to go")
                 tell_at = time.monotonic() + TELL_SECONDS
     for environment in (environment for same in waiting.values() for environment in same):
-        yield Answer(environment, None, Judged(Outcome.INFRA, Reason.NETWORK, _NOT_ASKED))
+        yield Resolved(environment, None, Judged(Outcome.INFRA, Reason.NETWORK, _NOT_ASKED))
 
 
 def judged(lock: Lock) -> Judged:

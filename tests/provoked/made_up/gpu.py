@@ -1,0 +1,60 @@
+"""An engine and a quantizer on made-up GPUs: what torch would say of them, a made-up torch says.
+
+What they do otherwise is as in ``behaviours.py``, by the options ``behaviour`` and ``at``.
+"""
+
+import os
+import signal
+import sys
+from types import ModuleType
+from typing import Any
+
+from . import behaviours
+
+Json = dict[str, Any]
+
+
+def import_package(_options: Json) -> None:
+    """Put a torch in place whose GPUs are those that the process is shown."""
+    shown = [uuid for uuid in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if uuid]
+    if os.environ.get("MADE_UP_TORCH") == "cpu":
+        shown = []
+    if os.environ.get("MADE_UP_TORCH") == "cuda":
+        shown = ["GPU-of-somebody-else"]
+    torch: Any = ModuleType("torch")
+    torch.cuda = ModuleType("torch.cuda")
+    torch.cuda.is_available = lambda: bool(shown)
+    torch.cuda.is_initialized = lambda: bool(shown)
+    torch.cuda.device_count = lambda: len(shown)
+    torch.cuda.max_memory_allocated = lambda card: 1000 + card
+    sys.modules["torch"] = torch
+
+
+def load(job: Json) -> tuple[Json, Json]:
+    """Load nothing; say on which GPUs, and in which process."""
+    _die("load", job)
+    handle, facts = behaviours.load(job)
+    return handle, {**facts, **_place()}
+
+
+def generate(handle: Json, job: Json) -> Json:
+    """Give the right answers, and in which process."""
+    _die("generate", job)
+    return {**behaviours.generate(handle, job), **_place()}
+
+
+def quantize(job: Json) -> Json:
+    """Copy the model."""
+    _die("quantize", job)
+    return {**behaviours.quantize(job), **_place()}
+
+
+def _place() -> Json:
+    shown = os.environ["CUDA_VISIBLE_DEVICES"]
+    return {"shown": shown, "forked": behaviours.forked(), "process": os.getpid()}
+
+
+def _die(step: str, job: Json) -> None:
+    options = job["options"]
+    if options.get("behaviour") == "killed" and options.get("at") == step:
+        os.kill(os.getpid(), signal.SIGKILL)

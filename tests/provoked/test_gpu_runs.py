@@ -1,0 +1,291 @@
+"""The way up to the card, with made-up cards and packages: needs, leases, probes, evidence.
+
+The cells are those of ``made_up/gpu.toml``; harness, environments and locks are real.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import pytest
+
+from matrix.context import REPOSITORY, Context, Settings
+from matrix.hardware import Machine
+from matrix.leases import lease
+from matrix.observations import Observation, Step
+from matrix.outcomes import Outcome, Reason, Stage, Verdict
+from matrix.plan import select
+from matrix.results import CellResult
+from matrix.run import Run
+from matrix.steps import Steps
+from tests.unit.made_nvml import gpu, machine
+
+SPEC = Path(__file__).parent / "made_up" / "gpu.toml"
+CARDS = [gpu(0), gpu(1)]
+BOTH = "GPU-made-up-0,GPU-made-up-1"
+
+
+def cell_of(engine: str) -> str:
+    return f"made-up/float/none/{engine}"
+
+
+def nobody(_uuid: str) -> list[int]:
+    return []
+
+
+def free(leases: Path) -> list[int]:
+    """Which of the cards nobody has leased."""
+
+    def give_up(_seconds: float) -> None:
+        raise BlockingIOError
+
+    found = []
+    for card in CARDS:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(lease([card], 1, leases, nobody, print, give_up))
+            except BlockingIOError:
+                continue
+            found.append(card.index)
+    return found
+
+
+class Finished:
+    """A run that is over, and which cards were free when it told each line."""
+
+    def __init__(self, profile: str, store: Path, found: Machine) -> None:
+        settings = Settings.of({}, spec=SPEC, profile=profile, store=store)
+        self.context = Context(settings, machine=found)
+        self.leases = store.parent / "leases"
+        self.told: list[str] = []
+        self.free_at: dict[str, list[int]] = {}
+
+    def run(self, cell: str | None = None, on: Callable[[str], list[int]] = nobody) -> Finished:
+        context = self.context
+        steps = Steps(
+            context.loaded, context.store, context.keys, os.environ,
+            lambda: datetime.now(UTC), context.machine,
+        )  # fmt: skip
+        run = Run(
+            context.plan, steps, self._tell, str, fork=True, processes_on=on, leases=self.leases
+        )
+        run.perform(select(context.plan, cell=cell))
+        return self
+
+    def _tell(self, line: str) -> None:
+        self.told.append(line)
+        self.free_at[line.split(": ")[0]] = free(self.leases)
+
+    def cell(self, engine: str) -> CellResult:
+        return self.context.fresh_judge().cell(cell_of(engine))
+
+    def observation(self, engine: str, step: Step) -> Observation | None:
+        cell = next(c for c in self.context.plan.cells if c.id == cell_of(engine))
+        keys = self.context.keys
+        key = keys.importing(cell.engine) if step == "import" else keys.evaluate(cell, step)
+        return keys.observed(key)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gpus") / "store"
+
+
+@pytest.fixture(scope="module")
+def two(store: Path) -> Finished:
+    return Finished("engines", store, machine(*CARDS)).run()
+
+
+def test_a_job_sees_the_card_that_was_leased_for_it_and_no_other(two: Finished) -> None:
+    load = two.observation("plain+good", "load")
+    assert load is not None
+    assert load.facts["shown"] == CARDS[0].uuid
+    assert two.free_at[cell_of("plain+good")] == [1], "while it ran"
+    assert free(two.leases) == [0, 1], "right after"
+    assert two.cell("plain+good").verdict is Verdict.WORKS
+
+
+def test_tensor_parallel_2_gets_two_cards(two: Finished) -> None:
+    load = two.observation("plain+tp2", "load")
+    assert load is not None
+    assert load.facts["shown"] == BOTH
+    assert two.free_at[cell_of("plain+tp2")] == []
+
+
+def test_each_job_on_a_gpu_has_a_process_of_its_own_that_was_not_forked(two: Finished) -> None:
+    processes = []
+    for engine in ("plain+good", "plain+tp2"):
+        load, generate = (two.observation(engine, step) for step in ("load", "generate"))
+        assert load is not None
+        assert generate is not None
+        assert load.facts["process"] == generate.facts["process"], "one job, two steps"
+        assert load.facts["forked"] is generate.facts["forked"] is False
+        processes.append(load.facts["process"])
+    assert len(set(processes)) == 2
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "stage", "reason"),
+    [
+        ("segfault", Stage.LOAD, Reason.CRASH),
+        ("exit-0", Stage.LOAD, Reason.NO_RESULT),
+        ("silent", Stage.LOAD, Reason.SILENCE),
+        ("killed", Stage.GENERATE, Reason.OOM),
+    ],
+)
+def test_however_a_job_ends_its_card_is_free_again(
+    two: Finished, behaviour: str, stage: Stage, reason: Reason
+) -> None:
+    cell = two.cell(f"plain+{behaviour}")
+    assert (cell.verdict, cell.stage, cell.reason) == (Verdict.BROKEN, stage, reason.value)
+    assert not [line for line in two.told if "again in a fresh process" in line]
+    assert free(two.leases) == [0, 1]
+
+
+def test_evidence_names_its_device_and_machine(two: Finished) -> None:
+    for step in ("import", "load", "generate"):
+        found = two.observation("plain+good", step)
+        assert found is not None
+        assert found.device == "cuda 9.0" == found.inputs["device"]
+        assert found.machine == two.context.machine.facts()
+        assert "made-up" not in str(found.machine), "cards have no names there"
+    assert two.cell("plain+good").device == "cuda 9.0"
+    load = two.observation("plain+tp2", "load")
+    assert load is not None
+    assert load.facts["gpu_peak_bytes"] == 1001, "the fuller one of two"
+
+
+def test_a_probe_without_the_gpu_that_was_asked_for_is_no_evidence(two: Finished) -> None:
+    cell = two.cell("cpu-build")
+    assert (cell.verdict, cell.stage) == (Verdict.BROKEN, Stage.ENGINE_IMPORT)
+    assert cell.reason == Reason.WRONG_DEVICE.value
+    assert cell.message.startswith("asked for cuda, but the probe ran on 'cpu'")
+    assert two.observation("cpu-build", "load") is None
+
+
+def test_a_probe_on_a_gpu_that_nobody_asked_for_is_no_evidence(two: Finished) -> None:
+    cell = two.cell("unasked")
+    assert (cell.verdict, cell.reason) == (Verdict.BROKEN, Reason.WRONG_DEVICE.value)
+    assert cell.message.startswith("asked for cpu, but the probe ran on 'cuda'")
+    assert two.observation("unasked", "load") is None
+
+
+def test_cards_that_are_too_old_leave_a_cell_untested(two: Finished) -> None:
+    cell = two.cell("plain+newest-cards")
+    assert (cell.verdict, cell.stage, cell.reason) == (Verdict.UNTESTED, Stage.LOAD, "no-gpu")
+    assert "compute capability 10.0 (here: 2 x made up, 80 GiB, capability 9.0)" in cell.message
+    assert not [line for line in two.told if "newest-cards" in line]
+
+
+def test_a_rerun_has_nothing_to_do(two: Finished, store: Path) -> None:
+    assert Finished("engines", store, machine(*CARDS)).run().told == []
+    assert two.told
+
+
+def test_evidence_of_other_cards_is_other_evidence(two: Finished, store: Path) -> None:
+    older = Finished("engines", store, machine(gpu(0, capability="8.6")))
+    assert two.cell("plain+good").verdict is Verdict.WORKS
+    assert older.cell("plain+good").verdict is Verdict.INFRA
+    assert older.cell("plain+good").device == "cuda"
+
+
+def test_with_one_card_what_needs_two_is_untested_and_the_rest_runs(tmp_path: Path) -> None:
+    one = Finished("engines", tmp_path / "store", machine(gpu(0)))
+    one.run(cell_of("plain+tp2"))
+    assert one.told == [], "nothing is built for it"
+    assert one.run(cell_of("plain+good")).cell("plain+good").verdict is Verdict.WORKS
+    cell = one.cell("plain+tp2")
+    assert (cell.verdict, cell.stage) == (Verdict.UNTESTED, Stage.LOAD)
+    assert cell.message.startswith("needs 2 GPUs with ")
+    assert one.observation("plain+tp2", "load") is None
+
+
+def test_without_a_card_no_environment_of_a_gpu_is_installed(tmp_path: Path) -> None:
+    none = Finished("quantizers", tmp_path / "store", machine()).run()
+    cells = none.context.fresh_judge().table().cells
+    assert {cell.verdict for cell in cells} == {Verdict.UNTESTED}
+    assert {cell.stage for cell in cells if cell.scheme != "float"} == {Stage.QUANTIZE}
+    assert none.told == []
+    assert not (tmp_path / "store" / "environments" / "plain").exists()
+
+
+def test_quantizers_lease_a_card_as_well(store: Path) -> None:
+    made = Finished("quantizers", store, machine(*CARDS)).run()
+    judge = made.context.fresh_judge()
+    crashed = judge.cell("made-up/awq-4bit-g16/plain+segfault/plain+good")
+    assert (crashed.stage, crashed.reason) == (Stage.QUANTIZE, Reason.CRASH.value)
+    (good,) = [c for c in made.context.plan.checkpoints if c.quantizer.name == "plain+good"]
+    observed = made.context.keys.observed(made.context.keys.quantize(good))
+    assert observed is not None
+    assert observed.outcome is Outcome.PASSED
+    assert (observed.facts["shown"], observed.facts["forked"]) == (CARDS[0].uuid, False)
+    assert observed.device == "cuda 9.0"
+    assert free(made.leases) == [0, 1]
+
+
+def test_a_card_that_another_run_has_leased_is_left_to_it(tmp_path: Path) -> None:
+    here = Finished("engines", tmp_path / "store", machine(*CARDS))
+    with lease([CARDS[0]], 1, here.leases, nobody, print):
+        here.run(cell_of("plain+good"))
+    load = here.observation("plain+good", "load")
+    assert load is not None
+    assert load.facts["shown"] == CARDS[1].uuid
+
+
+def test_a_stranger_on_the_card_is_waited_for(tmp_path: Path) -> None:
+    here = Finished("engines", tmp_path / "store", machine(gpu(0)))
+    looks: list[str] = []
+
+    def on(uuid: str) -> list[int]:
+        looks.append(uuid)
+        return [4711] if len(looks) == 1 else []
+
+    here.run(cell_of("plain+good"), on)
+    waited = "plain: waiting for 1 of 1 GPUs: process 4711 computes on GPU 0"
+    assert waited in here.told
+    assert here.cell("plain+good").verdict is Verdict.WORKS
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.provoked.test_gpu_runs import Finished, cell_of
+from tests.unit.made_nvml import gpu, machine
+
+class Quiet(Finished):
+    def _tell(self, line):
+        pass
+
+def on(uuid):
+    print("leased", flush=True)
+    return []
+
+Quiet("engines", Path(sys.argv[1]), machine(gpu(0))).run(cell_of("plain+silent"), on)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_run_frees_its_card_and_leaves_no_process(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    argv = [sys.executable, "-c", KILLED, str(tmp_path / "store")]
+    with subprocess.Popen(argv, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert [next(run.stdout) for _ in range(2)] == 2 * ["leased\n"], "the import; the load"
+        below: list[psutil.Process] = []
+        while not below:  # the load hangs, so its probe is there until it is ended
+            below = psutil.Process(run.pid).children(recursive=True)
+        assert free(tmp_path / "leases") == [1]
+        run.send_signal(number)
+        run.wait(timeout=5)
+    _, alive = psutil.wait_procs(below, timeout=5)
+    assert not alive
+    assert free(tmp_path / "leases") == [0, 1]

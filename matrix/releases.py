@@ -181,7 +181,10 @@ def _version(text: str, key: str) -> Version:
 
 
 def _up_to(version: Version, until: Version) -> bool:
-    return version <= until or version in SpecifierSet(f"=={until.public}.*", prereleases=True)
+    if version <= until or until.is_prerelease or until.is_postrelease:
+        return version <= until
+    same_beginning = version.release[: len(until.release)] == until.release
+    return same_beginning and version.epoch == until.epoch
 
 
 def _obstacle(version: Version, release: Release, python: str) -> str:

@@ -1,0 +1,436 @@
+"""Which releases a range takes; what is news; what a snapshot keeps."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.version import Version
+
+from matrix.releases import (
+    EMPTY,
+    SNAPSHOT,
+    Picked,
+    Release,
+    Snapshot,
+    encode,
+    fits,
+    for_linux,
+    merge,
+    news,
+    parsed,
+    pick,
+    read_snapshot,
+)
+from matrix.spec import DEFAULT_SPEC
+from matrix.tables import MetadataTable, RangeTable
+
+PICKS = ("all", "latest patch per minor", "newest 1", "newest 3")
+FOR_311 = "cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64"
+FOR_310 = "cp310-cp310-manylinux1_x86_64"
+
+finals = st.builds(
+    lambda numbers, post: ".".join(map(str, numbers)) + (f".post{post}" if post else ""),
+    st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 3)),
+    st.integers(0, 2),
+)
+sound = st.builds(Release, finals, sdist=st.just(True))
+spoilt = st.one_of(
+    st.builds(Release, finals, sdist=st.just(True), yanked=st.text(max_size=3)),
+    st.builds(Release, finals.map("{}.dev1".format), sdist=st.just(True)),
+    st.builds(Release, finals, sdist=st.just(True), requires_python=st.just("<3.10")),
+    st.builds(Release, finals, wheels=st.just([FOR_310])),
+    st.builds(Release, finals, sdist=st.just(True), gone=st.just("2026-01-01")),
+)
+releases_of_a_package = st.lists(
+    st.one_of(sound, sound, spoilt), max_size=30, unique_by=lambda one: parsed(one.version)
+)
+
+
+def is_sound(release: Release) -> bool:
+    """Whether nothing was planted in it, told by what the strategies plant."""
+    return release == Release(release.version, sdist=True) and "dev" not in release.version
+
+
+def sorted_versions(releases: list[Release]) -> list[str]:
+    return sorted((one.version for one in releases), key=Version)
+
+
+@given(releases_of_a_package, finals, finals, st.sampled_from(PICKS))
+def test_every_release_of_a_range_is_taken_or_has_a_reason(
+    releases: list[Release], since: str, until: str, rule: str
+) -> None:
+    picked = pick(releases, RangeTable(since=since, until=until, pick=rule), "3.11")
+    within = {
+        one.version
+        for one in releases
+        if Version(since) <= Version(one.version)
+        and (Version(one.version) <= Version(until) or one.version.startswith(f"{until}."))
+    }
+    assert {*picked.versions, *picked.passed_over} >= within
+    assert not {*picked.versions} & {*picked.passed_over}
+    assert all(picked.passed_over.values())
+    assert picked.versions == sorted(picked.versions, key=Version)
+    sound_ones = {one.version for one in releases if is_sound(one)}
+    assert sound_ones >= {*picked.versions}
+
+
+@given(releases_of_a_package)
+def test_all_takes_what_is_sound_and_nothing_else(releases: list[Release]) -> None:
+    picked = pick(releases, RangeTable(since="0"), "3.11")
+    assert picked.versions == sorted_versions([one for one in releases if is_sound(one)])
+
+
+@given(releases_of_a_package, st.randoms(use_true_random=False), st.sampled_from(PICKS))
+def test_the_order_in_which_an_index_lists_does_not_matter(
+    releases: list[Release], random: object, rule: str
+) -> None:
+    shuffled = list(releases)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis's own random.Random
+    asked = RangeTable(since="0", pick=rule)
+    assert pick(shuffled, asked, "3.11") == pick(releases, asked, "3.11")
+
+
+@given(releases_of_a_package)
+def test_of_each_minor_the_newest_sound_release_is_taken(releases: list[Release]) -> None:
+    picked = pick(releases, RangeTable(since="0", pick="latest patch per minor"), "3.11")
+    newest: dict[tuple[int, int], str] = {}
+    for text in sorted_versions([one for one in releases if is_sound(one)]):
+        newest[Version(text).major, Version(text).minor] = text
+    assert picked.versions == sorted(newest.values(), key=Version)
+
+
+@given(releases_of_a_package, st.integers(1, 5))
+def test_the_newest_n_are_the_last_n(releases: list[Release], number: int) -> None:
+    picked = pick(releases, RangeTable(since="0", pick=f"newest {number}"), "3.11")
+    assert picked.versions == sorted_versions([one for one in releases if is_sound(one)])[-number:]
+
+
+@given(releases_of_a_package, st.data(), st.sampled_from(PICKS))
+def test_always_adds_what_exists_and_changes_nothing_else(
+    releases: list[Release], data: st.DataObject, rule: str
+) -> None:
+    wanted = data.draw(st.sets(finals, max_size=3))
+    if releases:
+        wanted |= {data.draw(st.sampled_from(releases)).version}
+    always = dict.fromkeys(wanted, "we want it")
+    existing = {one.version for one in releases}
+    plain = pick(releases, RangeTable(since="1", pick=rule), "3.11")
+    picked = pick(releases, RangeTable(since="1", pick=rule, always=always), "3.11")
+    assert {*picked.versions} == {*plain.versions} | (wanted & existing)
+    assert {v for v, why in picked.passed_over.items() if why == "not on the index"} == (
+        wanted - existing
+    )
+
+
+@given(releases_of_a_package, st.data(), st.sampled_from(PICKS))
+def test_never_is_as_if_there_were_no_such_release(
+    releases: list[Release], data: st.DataObject, rule: str
+) -> None:
+    never = [one for one in releases if data.draw(st.booleans())]
+    reasons = {one.version: "it eats the disk" for one in never}
+    kept = [one for one in releases if one not in never]
+    picked = pick(releases, RangeTable(since="0.dev0", pick=rule, never=reasons), "3.11")
+    without = pick(kept, RangeTable(since="0.dev0", pick=rule), "3.11")
+    assert picked.versions == without.versions
+    assert all(picked.passed_over[version] == "it eats the disk" for version in reasons)
+
+
+def made(*versions: str) -> list[Release]:
+    return [Release(version, sdist=True) for version in versions]
+
+
+def test_a_post_release_is_a_release_of_its_own() -> None:
+    found = made("0.2.6", "0.2.7", "0.2.7.post1", "0.2.7.post2", "0.2.7.post3", "0.2.8")
+    assert pick(found, RangeTable(since="0.2.7", until="0.2.7"), "3.11").versions == [
+        "0.2.7", "0.2.7.post1", "0.2.7.post2", "0.2.7.post3",
+    ]  # fmt: skip
+
+
+def test_the_latest_patch_of_a_minor_may_be_a_post_release() -> None:
+    found = made("0.4.0", "0.4.0.post1", "0.4.3", "0.5.3", "0.5.3.post1", "0.10.0")
+    picked = pick(found, RangeTable(since="0.4", pick="latest patch per minor"), "3.11")
+    assert picked == Picked(
+        ["0.4.3", "0.5.3.post1", "0.10.0"],
+        {
+            "0.4.0": "not the newest patch of 0.4",
+            "0.4.0.post1": "not the newest patch of 0.4",
+            "0.5.3": "not the newest patch of 0.5",
+        },
+    )
+
+
+def test_until_takes_in_what_is_below_it() -> None:
+    found = made("4.56.2", "4.57.0", "4.57.6", "4.58.0")
+    assert pick(found, RangeTable(since="4.57", until="4.57"), "3.11").versions == [
+        "4.57.0", "4.57.6",
+    ]  # fmt: skip
+
+
+def test_until_a_post_release_is_until_that_one() -> None:
+    found = made("0.2.7", "0.2.7.post1", "0.2.7.post2", "0.2.8")
+    assert pick(found, RangeTable(since="0", until="0.2.7.post1"), "3.11").versions == [
+        "0.2.7", "0.2.7.post1",
+    ]  # fmt: skip
+
+
+def test_each_reason_is_told_as_it_is() -> None:
+    found = [
+        Release("1.0", sdist=True, yanked="for security"),
+        Release("1.1", sdist=True, yanked=""),
+        Release("1.2", sdist=True, requires_python=">=3.8,<3.11"),
+        Release("1.3", wheels=[FOR_310]),
+        Release("1.4rc1", sdist=True),
+        Release("1.5", sdist=True),
+        Release("1.6", sdist=True, gone="2026-11-21"),
+        Release("1.7", wheels=[FOR_310, FOR_311]),
+    ]
+    picked = pick(found, RangeTable(since="1", never={"1.5": "a typo in its name"}), "3.11")
+    assert picked == Picked(
+        ["1.7"],
+        {
+            "1.0": "yanked (for security)",
+            "1.1": "yanked",
+            "1.2": "needs Python <3.11",
+            "1.3": "no file for Python 3.11 on Linux x86_64",
+            "1.4rc1": "a pre-release",
+            "1.5": "a typo in its name",
+            "1.6": "gone from the index (found so on 2026-11-21)",
+        },
+    )
+
+
+def test_always_wins_over_never_and_over_the_range() -> None:
+    rule = RangeTable(since="2", always={"1.0": "old", "2.0": "both"}, never={"2.0": "both"})
+    assert pick(made("1.0", "1.1", "2.0"), rule, "3.11").versions == ["1.0", "2.0"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "python", "expected"),
+    [
+        ("cp311-cp311-manylinux1_x86_64", "3.11", True),
+        ("cp311-cp311-manylinux1_x86_64", "3.11.9", True),
+        ("cp311-cp311-manylinux1_x86_64", "3.10", False),
+        ("cp38-abi3-manylinux1_x86_64", "3.11", True),
+        ("cp312-abi3-manylinux1_x86_64", "3.11", False),
+        ("py3-none-any", "3.11", True),
+        ("py2.py3-none-any", "3.13", True),
+        ("py2-none-any", "3.11", False),
+        ("cp310.cp311-cp310.cp311-linux_x86_64", "3.11", True),
+        ("cp311-cp311-win_amd64", "3.11", False),
+        ("cp311-cp311-musllinux_1_2_x86_64", "3.11", False),
+        ("cp311-cp311-macosx_11_0_x86_64", "3.11", False),
+        ("cp311-cp311-manylinux_2_17_aarch64", "3.11", False),
+        ("cp311-cp311-manylinux_2_28_aarch64.manylinux_2_28_x86_64", "3.11", True),
+    ],
+)
+def test_a_wheel_fits_a_python_on_linux(tags: str, python: str, expected: bool) -> None:
+    assert fits(tags, python) is expected
+
+
+def test_only_the_platform_says_whether_a_wheel_is_for_linux() -> None:
+    assert for_linux("cp27-none-manylinux1_x86_64")
+    assert not for_linux("cp311-cp311-win_amd64")
+    assert not for_linux("")
+
+
+HOSTILE = ["", "\x1b[31m1.0", "1" * 5000, "1.0; rm -rf", "١.٠", "1.0\n", "../1", "1.0 ", "nan"]
+
+
+def test_a_hostile_version_is_passed_over() -> None:
+    found = [*made(*HOSTILE), *made("1.0.1")]
+    assert pick(found, RangeTable(since="0"), "3.11").versions[-1] == "1.0.1"
+    assert not {"\x1b[31m1.0", "1" * 5000, "1.0; rm -rf", "../1"} & {
+        *pick(found, RangeTable(since="0"), "3.11").versions
+    }
+
+
+@given(st.lists(st.text(max_size=80)), st.sampled_from(PICKS))
+def test_no_version_and_no_bound_makes_pick_raise(texts: list[str], rule: str) -> None:
+    found = [Release(text, requires_python=text, wheels=[text]) for text in texts]
+    pick(found, RangeTable(since="0", pick=rule), "3.11")
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        (RangeTable(since="first"), "since: 'first' is no version"),
+        (RangeTable(since="1", until="last"), "until: 'last' is no version"),
+        (RangeTable(since="1", always={"?": "x"}), "always: '\\?' is no version"),
+        (RangeTable(since="1", pick="newest 0"), "pick: 'newest 0' is no way to pick"),
+        (RangeTable(since="1", pick="some"), "pick: 'some' is no way to pick"),
+    ],
+)
+def test_a_wrong_rule_is_named(rule: RangeTable, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        pick(made("1.0"), rule, "3.11")
+
+
+def kinds(old: Snapshot, heard: list[Release]) -> list[tuple[str, str, str]]:
+    return [(one.version, one.kind, one.detail) for one in news(old, {"p": heard})]
+
+
+def test_news_names_what_changed() -> None:
+    old = Snapshot(
+        1,
+        "2026-11-01T00:00:00Z",
+        {
+            "p": [
+                Release("1.0", uploaded="2026-01-01T00:00:00Z"),
+                Release("1.1", uploaded="2026-01-02T00:00:00Z"),
+                Release("1.2", uploaded="2026-01-03T00:00:00Z"),
+                Release("1.3", uploaded="2026-01-04T00:00:00Z", yanked="oh"),
+                Release("1.4", gone="2026-10-01"),
+                Release("1.5", gone="2026-10-01"),
+            ],
+            "not asked": [Release("1.0")],
+        },
+    )
+    heard = [
+        Release("1.1", uploaded="2026-01-02T00:00:00Z", yanked="a bug"),
+        Release("1.2", uploaded="2025-12-31T00:00:00Z"),
+        Release("1.3", uploaded="2026-01-04T00:00:00Z"),
+        Release("1.5"),
+        Release("2.0", uploaded="2026-11-02T10:00:00Z"),
+        Release("2.1", uploaded="2026-11-03T10:00:00Z", yanked="too early"),
+    ]
+    assert kinds(old, heard) == [
+        ("1.0", "gone", ""),
+        ("1.1", "yanked", "a bug"),
+        ("1.2", "redated", "was uploaded on 2026-01-03T00:00:00Z, the index now says "
+         "2025-12-31T00:00:00Z"),
+        ("1.3", "unyanked", ""),
+        ("1.5", "back", "gone since 2026-10-01"),
+        ("2.0", "new", "2026-11-02"),
+        ("2.1", "new", "2026-11-03 (yanked: too early)"),
+    ]  # fmt: skip
+
+
+dated = st.builds(
+    Release,
+    finals,
+    uploaded=st.sampled_from(["", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]),
+    yanked=st.none() | st.text(max_size=3),
+    declares=st.none() | st.just(["torch"]),
+)
+listed = st.lists(dated, max_size=10, unique_by=lambda one: one.version)
+snapshots = st.builds(
+    lambda releases: merge(EMPTY, {"p": releases}, "2026-11-01T00:00:00Z"), listed
+)
+
+
+@given(snapshots, listed)
+def test_a_snapshot_drops_no_release_no_date_and_nothing_declared(
+    old: Snapshot, heard: list[Release]
+) -> None:
+    new = merge(old, {"p": heard}, "2026-11-02T00:00:00Z")
+    for before in old.packages["p"]:
+        after = new.release("p", before.version)
+        assert after is not None
+        assert after.seen == before.seen
+        assert before.uploaded in ("", after.uploaded)
+        assert before.declares is None or after.declares is not None
+    assert {one.version for one in heard} <= {one.version for one in new.packages["p"]}
+    versions = [one.version for one in new.packages["p"]]
+    assert versions == sorted(versions, key=Version)
+
+
+@given(snapshots, listed)
+def test_what_was_taken_in_is_no_news_but_for_dates_that_lie(
+    old: Snapshot, heard: list[Release]
+) -> None:
+    new = merge(old, {"p": heard}, "2026-11-02T00:00:00Z")
+    assert {change.kind for change in news(new, {"p": heard})} <= {"redated"}
+    assert merge(new, {"p": heard}, "2026-11-02T00:00:00Z") == new
+
+
+def test_a_snapshot_marks_what_is_new_and_what_is_gone_with_the_date() -> None:
+    old = merge(EMPTY, {"p": made("1.0")}, "2026-11-01T00:00:00Z")
+    new = merge(old, {"p": made("2.0")}, "2026-11-02T00:00:00Z")
+    assert [(one.version, one.seen, one.gone) for one in new.packages["p"]] == [
+        ("1.0", "2026-11-01", "2026-11-02"), ("2.0", "2026-11-02", ""),
+    ]  # fmt: skip
+    later = merge(new, {"p": made("2.0")}, "2026-11-03T00:00:00Z")
+    assert [one.gone for one in later.packages["p"]] == ["2026-11-02", ""]
+
+
+def test_the_date_of_a_snapshot_never_goes_back() -> None:
+    assert merge(Snapshot(1, "2026-11-02", {}), {}, "2026-11-01").asked == "2026-11-02"
+
+
+def test_what_the_spec_says_of_a_release_goes_before_its_wheel() -> None:
+    snapshot = Snapshot(1, "", {"auto-gptq": [Release("1.0", declares=["torch"]), Release("1.1")]})
+    ours = [
+        MetadataTable(package="Auto_GPTQ", version="1.0.0", requires_dist=["numpy"], source="here")
+    ]
+    assert snapshot.declares("auto-gptq", "1.0") == ["torch"]
+    assert snapshot.declares("Auto.GPTQ", "1.0", ours) == ["numpy"]
+    assert snapshot.declares("auto-gptq", "1.1", ours) is None
+    assert snapshot.declares("auto-gptq", "9.9", ours) is None
+
+
+anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+any_release = st.builds(
+    Release, finals, uploaded=anything, requires_python=anything, yanked=st.none() | anything,
+    wheels=st.lists(anything), sdist=st.booleans(), size=st.integers(0, 2**40), seen=anything,
+    gone=anything, declares=st.none() | st.lists(anything),
+)  # fmt: skip
+
+
+@given(
+    st.dictionaries(st.text(string.ascii_lowercase, min_size=1), st.lists(any_release)), anything
+)
+def test_a_snapshot_is_written_and_read_with_a_line_for_each_release(
+    packages: dict[str, list[Release]], asked: str
+) -> None:
+    snapshot = Snapshot(1, asked, packages)
+    raw = encode(snapshot)
+    assert msgspec.json.decode(raw, type=Snapshot) == snapshot
+    lines = raw.decode().split("\n")
+    assert sum(line.startswith("  {") for line in lines) == sum(map(len, packages.values()))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("<html>", "is no snapshot of releases"),
+        ('{"schema": 2, "asked": "", "packages": {}}', "is no snapshot of releases"),
+        (
+            '{"schema": 1, "asked": "", "packages": {"p": [{"version": "?"}]}}',
+            "'\\?' is no version",
+        ),
+        ("[" * 100_000, "is no snapshot of releases"),
+        (" " * 16_000_001, "as no snapshot has"),
+    ],
+)
+def test_a_file_that_is_no_snapshot_is_refused_with_a_line(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    file = tmp_path / SNAPSHOT
+    file.write_text(text)
+    with pytest.raises(ValueError, match=problem) as error:
+        read_snapshot(file)
+    assert "\n" not in str(error.value)
+
+
+def test_the_committed_snapshot_knows_what_was_measured_by_hand() -> None:
+    """Looked up on the index on 2026-11-22; a snapshot keeps dates, so they hold for ever."""
+    snapshot = read_snapshot(DEFAULT_SPEC.with_name(SNAPSHOT))
+    dates = {
+        ("autoawq", "0.2.9"): "2025-05-11T09:02:26Z",
+        ("transformers", "5.23.0"): "2026-11-13T14:10:36Z",
+        ("vllm", "0.33.0"): "2026-11-02T10:12:56Z",
+    }
+    for (package, version), date in dates.items():
+        release = snapshot.release(package, version)
+        assert release is not None
+        assert release.uploaded == date
+    declared = snapshot.declares("vllm", "0.3.3")
+    assert declared is not None
+    assert {"torch==2.1.2", "transformers>=4.38.0"} <= {*declared}
+    assert {"0.2.7", "0.2.7.post3"} <= {one.version for one in snapshot.packages["autoawq"]}
+    assert len(encode(snapshot)) < 300_000

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Literal, get_args
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,12 +19,14 @@ from matrix.observations import (
     Judged,
     Observation,
     StepResult,
+    judge_device,
     judge_end,
     judge_exception,
     judge_tool,
 )
 from matrix.outcomes import Outcome, Reason
 from matrix.probes import RESULT_BYTES, read_result
+from matrix.tables import Device
 
 Limit = Literal["", "timeout", "silence", "oom", "log-limit"]
 LIMITS = get_args(Limit)
@@ -228,3 +231,53 @@ def test_what_this_machine_lacks_is_a_gpu_or_a_library() -> None:
     for message, reason in ((library, Reason.NO_LIBRARY), ("a GPU, please", Reason.NO_GPU)):
         judged = judge_exception(ChildException("builtins.ImportError", message), asks)
         assert (judged.outcome, judged.reason) == (Outcome.NEEDS_HARDWARE, reason)
+
+
+# ------------------------------------------------------------------------------------- its device
+
+
+@pytest.mark.parametrize(
+    ("facts", "device", "counts"),
+    [
+        ({"device": "cuda"}, "cuda", True),
+        ({"device": "cuda:0"}, "cuda", True),
+        ({"device": "cpu"}, "cpu", True),
+        ({}, "cuda", True),
+        ({"device": "cpu"}, "cuda", False),
+        ({"device": "cuda:1"}, "cpu", False),
+        ({"device": None}, "cuda", False),
+    ],
+)
+def test_what_ran_elsewhere_than_asked_for_is_no_evidence(
+    facts: dict[str, object], device: Device, counts: bool
+) -> None:
+    passed = Judged(Outcome.PASSED)
+    judged = judge_device(passed, facts, device)
+    if counts:
+        assert judged is passed
+    else:
+        assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.WRONG_DEVICE)
+        assert judged.message.startswith(f"asked for {device}, but the probe ran on ")
+
+
+def test_what_failed_failed_for_its_own_reason_wherever_it_ran() -> None:
+    failed = Judged(Outcome.FAILED, Reason.EXCEPTION, "ValueError: no")
+    assert judge_device(failed, {"device": "cpu"}, "cuda") is failed
+
+
+def test_a_lie_about_the_device_is_bounded() -> None:
+    judged = judge_device(Judged(Outcome.PASSED), {"device": "x" * 10_000}, "cuda")
+    assert len(judged.message) < 200
+
+
+@pytest.mark.parametrize("name", ["torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError"])
+def test_a_full_card_is_out_of_memory(name: str) -> None:
+    judged = judge_exception(ChildException(name, "CUDA out of memory. Tried ..."), [])
+    assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.OOM)
+
+
+def test_observations_of_before_machines_were_recorded_are_still_read() -> None:
+    old = Observation(key="k", inputs={}, step="load", subject="s", outcome=Outcome.PASSED)
+    raw = json.loads(msgspec.json.encode(old))
+    del raw["machine"]
+    assert msgspec.json.decode(json.dumps(raw), type=Observation) == old

@@ -88,6 +88,22 @@ def test_the_spec_has_the_last_word_on_a_variable(tmp_path: Path) -> None:
     assert child_environ(tmp_path, {"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"] == "7"
 
 
+def test_a_child_sees_the_gpus_that_it_is_given_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    more = {"CUDA_VISIBLE_DEVICES": "7"}  # not even by the spec
+    assert child_environ(tmp_path, more)["CUDA_VISIBLE_DEVICES"] == ""
+    assert (
+        child_environ(tmp_path, more, ["GPU-a", "GPU-b"])["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
+    )
+
+
+def test_one_thread_is_for_those_that_fork(tmp_path: Path) -> None:
+    assert child_environ(tmp_path, {})["OMP_NUM_THREADS"] == "1"
+    assert "OMP_NUM_THREADS" not in child_environ(tmp_path, {}, ["GPU-a"])
+
+
 # ------------------------------------------------------------------------------------- its status
 
 

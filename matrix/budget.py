@@ -54,6 +54,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     left_out: dict[str, Worth]
     """Those that did not fit."""
     cost: Cost
+    profile: str = ""
     before: dict[str, str] = {}
     """Of those that are checked again: the verdict so far."""
 

@@ -77,7 +77,7 @@ def choice_of(
         context.plan.cells, found, known.prediction, known.paid, minutes=minutes, disk_gb=disk_gb
     )
     before = {cell: str(context.judge.cell(cell).verdict) for cell in sorted(chosen.again)}
-    return msgspec.structs.replace(chosen, before=before)
+    return msgspec.structs.replace(chosen, profile=context.plan.profile, before=before)
 
 
 def _newest(context: Context, environment: Environment) -> str:

@@ -11,15 +11,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from matrix import environments
+from matrix.budget import Choice, differences, in_words, read_choice
 from matrix.checkpoint.files import CONFIG
 from matrix.checkpoint.inspection import CheckpointError
 from matrix.checks import judge
 from matrix.checks.evidence import Evidence
+from matrix.choosing import choice_of, estimate
 from matrix.commands.options import Profile, Spec, StoreFolder, fail
-from matrix.commands.plan import plan
+from matrix.commands.plan import Disk, Minutes, plan
 from matrix.commands.releases import releases
 from matrix.commands.resolve import resolve
 from matrix.context import Context, Settings
@@ -83,13 +86,23 @@ def run(
     store: StoreFolder = None,
     environment: Annotated[str | None, typer.Option(help="Only this environment.")] = None,
     cell: Annotated[str | None, typer.Option(help="Only this cell and what it needs.")] = None,
+    minutes: Minutes = None,
+    disk: Disk = None,
 ) -> None:
-    """Do what has not been observed yet: all of it, one environment, or one cell."""
-    context = Context(Settings.of(spec=spec, profile=profile, store=store))
+    """Do what has not been observed yet: all of it, one environment, one cell, or what a budget
+    buys. With a budget, what is settled is checked again when all else is done."""
+    settings = Settings.of(spec=spec, profile=profile, store=store)
+    context = Context(settings)
+    budgeted = minutes is not None or disk is not None
+    if budgeted and (environment is not None or cell is not None):
+        fail("a budget chooses cells by itself. Leave out --environment and --cell")
+    if budgeted:
+        choice = choice_of(context, estimate(context), minutes=minutes, disk_gb=disk)
+        context = Context(settings, choice=choice)
     try:
         selection = select(context.plan, environment, cell)
     except KeyError as unknown:
-        hint = f"`python -m matrix plan --profile {context.plan.profile}` lists the ids"
+        hint = f"`python -m matrix plan --cells --profile {context.plan.profile}` lists the ids"
         fail(f"profile {context.plan.profile!r} has no {unknown.args[0]!r}. {hint}")
     progress = Progress(context.plan.cells, context.keys.unfinished, sys.stderr, os.environ)
 
@@ -99,6 +112,19 @@ def run(
     Run(context.plan, _steps(context), progress.tell, verdict, fork=True).perform(selection)
     if cell is not None:
         _show_cell(context, cell)
+    if context.choice is not None:
+        typer.echo("\n".join(_of_budget(context.choice, _whole(settings))))
+
+
+def _whole(settings: Settings) -> Context:
+    """Open a profile with all its cells, whichever a budget bought."""
+    return Context(msgspec.structs.replace(settings, cells=None))
+
+
+def _of_budget(choice: Choice, whole: Context) -> list[str]:
+    """Return lines on what a budget bought, what it left out, and what came out otherwise."""
+    changed = differences(choice, lambda cell: whole.judge.cell(cell).verdict)
+    return [*in_words(choice), *(visible(line, MESSAGE_CHARS) for line in changed)]
 
 
 def _steps(context: Context) -> Steps:
@@ -200,9 +226,11 @@ def report(
     from matrix import report as rendering  # pandas takes half a second to import
 
     settings = Settings.of(spec=spec, profile=profile, store=store, reports=reports)
-    table = Context(settings).judge.table()
+    whole = _whole(settings)
+    table = whole.judge.table()
     rendering.write(table, settings.reports)
-    lines = "\n".join(rendering.summary(table, settings.reports)) + "\n"
+    bought = _of_budget(read_choice(settings.cells), whole) if settings.cells else []
+    lines = "\n".join([*bought, *rendering.summary(table, settings.reports)]) + "\n"
     if later := os.environ.get("MATRIX_SUMMARY"):
         Path(later).write_text(lines, encoding="utf-8")  # nox's last word would come after it
     else:

@@ -29,7 +29,7 @@ from matrix.spec import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, load
 from matrix.standings import Answer
 from matrix.store import Store, write_atomically
 from matrix.subjects import CELL, subjects
-from matrix.tables import Device, Environment, Resolution
+from matrix.tables import Device, Environment, Resolution, SpecError
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -92,6 +92,7 @@ class Context:
         self.plan: Plan = make_plan(self.loaded, settings.profile, unmet)
         lookup: Lookup = self.store.observation
         if self.choice is not None:
+            _check_profile(self.choice, settings)
             self.plan = narrowed(self.plan, self.choice.cells)
             lookup = ignoring(lookup, self.choice.again, settings.run)
         self.keys = Keys(
@@ -173,3 +174,12 @@ class Context:
         package = REPOSITORY / "matrix"
         code = [code_digest(package / "checks"), file_digest(package / "verdict.py")]
         return digest([observed, code, self.loaded.spec.thresholds])
+
+
+def _check_profile(choice: Choice, settings: Settings) -> None:
+    if choice.profile != settings.profile:
+        raise SpecError(
+            settings.cells or settings.spec, "profile",
+            f"cells were chosen of {choice.profile!r}, and {settings.profile!r} is asked for",
+            "Unset MATRIX_CELLS",
+        )  # fmt: skip

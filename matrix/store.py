@@ -107,7 +107,10 @@ class Store:
         return self.root / "checkpoints" / key
 
     def keep(self, observation: Observation) -> None:
-        """Make an observation visible, after its record: a record without one never counts."""
+        """Make an observation visible, after its record: a record without one never counts.
+
+        Trouble of the machine takes no final observation's place: it says nothing of the packages.
+        """
         self.append(
             Record(
                 run=observation.run,
@@ -124,6 +127,9 @@ class Store:
                 seconds=observation.seconds,
             )
         )
+        known = self.observation(observation.step, observation.key)
+        if known is not None and known.final and not observation.final:
+            return
         target = self.path("observations", observation.step, f"{observation.key}.json")
         write_atomically(target, msgspec.json.format(_encode(observation), indent=1))
         self._finals.pop((observation.step, observation.key), None)  # one that was checked again

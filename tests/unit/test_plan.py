@@ -24,7 +24,8 @@ from matrix.tables import (
 )
 from tests.unit import small_spec
 
-CPU = make_plan(load(), "cpu")
+DEFAULT = load()
+CPU = make_plan(DEFAULT, "cpu")
 
 
 def environment(name: str) -> Environment:
@@ -57,7 +58,7 @@ def loaded_specs(draw: st.DrawFn) -> LoadedSpec:
     )
     spec = Spec(
         schema=1,
-        limits=load().spec.limits,
+        limits=DEFAULT.spec.limits,
         thresholds={},
         environments=[],
         models=models,

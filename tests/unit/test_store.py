@@ -85,6 +85,26 @@ def test_infra_is_looked_at_again_and_an_answer_is_not(store: Store) -> None:
     assert seen.outcome is Outcome.FAILED
 
 
+def test_what_is_checked_again_takes_the_place_of_what_was_and_both_are_in_the_records(
+    store: Store,
+) -> None:
+    store.keep(observation())
+    assert store.observation("load", "k1") == observation()  # read, and remembered
+    store.keep(observation(outcome=Outcome.FAILED))
+    for seen in (store, reopened(store)):
+        found = seen.observation("load", "k1")
+        assert found is not None
+        assert found.outcome is Outcome.FAILED
+    assert sorted(record.outcome for record in store.records()) == ["failed", "passed"]
+
+
+def test_trouble_of_the_machine_takes_no_answers_place(store: Store) -> None:
+    store.keep(observation())
+    store.keep(observation(outcome=Outcome.INFRA))
+    assert reopened(store).observation("load", "k1") == observation()
+    assert len(store.records()) == 2
+
+
 @pytest.mark.parametrize(("step", "folder"), [("build", "models"), ("quantize", "checkpoints")])
 def test_an_observation_whose_product_was_removed_does_not_count(
     store: Store, step: Step, folder: str

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nox
 
+from matrix.choosing import choose_for_nox
 from matrix.context import Context, Settings
 from matrix.hardware import environments_at_once
 from matrix.plan import requirements_of
@@ -25,8 +26,14 @@ nox.needs_version = ">=2026.4"
 nox.options.sessions = ["matrix"]
 nox.options.default_venv_backend = "none"
 
+is_worker = "--parallel-worker" in sys.argv  # nox -j starts each session in a process of its own
+
 try:
     context = Context(Settings.of())
+    if not is_worker and (chosen := choose_for_nox(context)):
+        os.environ["MATRIX_CELLS"] = str(chosen)
+        atexit.register(chosen.unlink, missing_ok=True)
+        context = Context(Settings.of())
 except SpecError as error:
     sys.exit(f"error: {error}")
 
@@ -38,7 +45,7 @@ def print_summary(file: Path) -> None:
         file.unlink()
 
 
-if "--parallel-worker" in sys.argv:  # nox -j starts each session in a process of its own
+if is_worker:
     die_with_parent(int(os.environ["MATRIX_UNDER_NOX"]))
 else:
     summary = context.store.path("work", f"summary-{os.getpid()}.txt")
@@ -63,6 +70,9 @@ def environment_session(name: str, requires: list[str]) -> None:
 
     @nox.session(name=name, requires=requires, default=False, allow_parallel=True)
     def environment(session: nox.Session) -> None:
+        if not context.runs(name):
+            session.log(f"{name}: nothing of it runs on this machine")
+            return
         if context.unfinished(name):
             run(session, "matrix", "run", "--environment", name)
         if context.suite_is_current(name):
@@ -79,14 +89,21 @@ for environment_name, needed in requirements_of(context.plan).items():
     environment_session(environment_name, needed)
 
 
-# Only what has something to do is waited for, so that a run without news takes seconds.
-pending = [
-    name
-    for name in context.plan.environments
-    if context.unfinished(name) or not context.suite_is_current(name)
-]
+def has_something_to_do(name: str) -> bool:
+    """Whether a session is worth waiting for: a run without news takes seconds."""
+    if not context.runs(name):
+        return False
+    return context.unfinished(name) or not context.suite_is_current(name)
+
+
+# A worker does one session, whatever that waits for.
+pending = [] if is_worker else [name for name in context.plan.environments
+                                if has_something_to_do(name)]  # fmt: skip
 if pending:
     nox.options.parallel = environments_at_once(context.loaded.spec.limits.load.memory_mb)
+    if any(context.plan.environments[name].device == "cuda" for name in pending):
+        at_once = min(nox.options.parallel, len(context.machine.gpus))
+        nox.options.parallel = max(1, at_once)
 
 
 @nox.session(requires=pending, default=True)

@@ -6,6 +6,7 @@ with from the store, the locks and the index's snapshot. Light to import, as the
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,8 +27,8 @@ from matrix.predictions import (
     predict,
 )
 from matrix.spec import load
-from matrix.store import Record
-from matrix.tables import Environment, PredictionsTable
+from matrix.store import Record, write_atomically
+from matrix.tables import Environment, PredictionsTable, SpecError
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -78,6 +79,34 @@ def choice_of(
     )
     before = {cell: str(context.judge.cell(cell).verdict) for cell in sorted(chosen.again)}
     return msgspec.structs.replace(chosen, profile=context.plan.profile, before=before)
+
+
+def choose_for_nox(context: Context, host: Mapping[str, str] = os.environ) -> Path | None:
+    """Choose once for all sessions, by ``MATRIX_MINUTES`` and ``MATRIX_DISK`` (10^9 bytes).
+
+    Returns the file that holds the choice, in the store; ``None`` where there is no budget.
+    Raises :class:`SpecError` where one of the two is no amount.
+    """
+    minutes, disk_gb = (_amount(host, name) for name in ("MATRIX_MINUTES", "MATRIX_DISK"))
+    if minutes is None and disk_gb is None:
+        return None
+    chosen = choice_of(context, estimate(context, host), minutes=minutes, disk_gb=disk_gb)
+    file = context.store.path("work", f"cells-{os.getpid()}.json")
+    write_atomically(file, msgspec.json.encode(chosen))
+    return file
+
+
+def _amount(host: Mapping[str, str], name: str) -> float | None:
+    text = host.get(name)
+    if not text:
+        return None
+    try:
+        amount = float(text)
+    except ValueError:
+        amount = -1.0
+    if not (math.isfinite(amount) and amount >= 0):
+        raise SpecError(Path("environment"), name, f"{text!r} is no amount", "Write one such as 30")
+    return amount
 
 
 def _newest(context: Context, environment: Environment) -> str:

@@ -144,6 +144,10 @@ class Context:
                 found[name].append(cell)
         return found
 
+    def runs(self, environment: str) -> bool:
+        """Whether any of an environment's cells is to be run, and can be on this machine."""
+        return any(cell.runs for cell in self._cells_of[environment])
+
     def unfinished(self, environment: str) -> bool:
         """Whether anything of an environment's cells can still be done."""
         return any(self.keys.unfinished(cell) for cell in self._cells_of[environment])

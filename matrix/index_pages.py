@@ -17,7 +17,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name, parse_sdist_filename
 from packaging.version import Version
 from pydantic import ValidationError
-from pypi_simple import DistributionPackage, ProjectPage
+from pypi_simple import DistributionPackage, ProjectPage, UnsupportedRepoVersionError
 
 from matrix.fetching import Fetched, FetchError
 from matrix.releases import Release, fits, for_linux, parsed
@@ -85,15 +85,16 @@ def _check_number(openings: int, a_file: int) -> None:
 def _from_json(package: str, answer: Fetched) -> list[DistributionPackage]:
     try:
         data = msgspec.json.decode(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise FetchError("sends what it calls JSON and is none") from None
+    try:
         page = ProjectPage.from_json_data(data, answer.address)
+    except UnsupportedRepoVersionError:
+        raise FetchError("speaks no version of the simple API that is known here") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"]) or "(the whole)"
         raise FetchError(f"has a wrong field {visible(where, 60)}: {first['msg']}") from None
-    except msgspec.DecodeError:
-        raise FetchError("sends what it calls JSON and is none") from None
-    except (ValueError, RecursionError):  # a version of the API that pypi-simple does not know
-        raise FetchError("speaks no version of the simple API that is known here") from None
     if canonicalize_name(page.project) != package:
         raise FetchError(f"answers for another project, {visible(page.project, 60)!r}")
     return page.packages

@@ -39,11 +39,13 @@ def shown(address: str) -> str:
     """Return an address without user, password, query and fragment."""
     try:
         parts = urlsplit(address)
-        host = parts.hostname or ""
-        place = f"{host}:{parts.port}" if parts.port else host
+        # A password with a "/" or without "//" before it would be taken for something else.
+        clear = "@" not in parts.path and (parts.port is None or parts.hostname)
     except ValueError:
+        clear = False
+    if not clear:
         return "(an address that cannot be read)"
-    return urlunsplit((parts.scheme, place, parts.path, "", ""))
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def index_settings(host: Mapping[str, str] = os.environ) -> IndexSettings:

@@ -1,0 +1,619 @@
+"""Asking an index: answers, and servers that are down, slow or lie. All on the loopback."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import socket
+import time
+import zipfile
+from base64 import b64encode
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from matrix import fetching
+from matrix.fetching import FetchError, Limits, in_parallel
+from matrix.index import Answer, Index, IndexLimits
+from matrix.index_settings import PYPI, IndexSettings, index_settings, shown
+from matrix.releases import Release
+from tests.unit import index_server as served
+from tests.unit.index_server import HTML, JSON, Handler, Server, file, page
+
+PATIENCE = IndexLimits(
+    page=Limits(seconds=5, megabytes=8), pages_seconds=10,
+    wheel=Limits(seconds=5, megabytes=2), wheels_seconds=10,
+)  # fmt: skip
+IMPATIENCE = IndexLimits(page=Limits(seconds=0.3), pages_seconds=0.6)
+WHEEL = "made_up-1.0-py3-none-any.whl"
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with served.running() as one:
+        yield one
+
+
+@pytest.fixture
+def index(server: Server, tmp_path: Path) -> Index:
+    return Index(IndexSettings([server.address]), tmp_path / "index", PATIENCE)
+
+
+def ask(index: Index, package: str = "made-up", since: str = "") -> Answer:
+    (answer,) = index.ask({package: since}).values()
+    return answer
+
+
+def test_a_release_is_what_its_files_say(server: Server, index: Index) -> None:
+    server.serve("made-up", page(
+        "Made.Up",
+        file("made_up-1.0.post1-cp311-cp311-manylinux1_x86_64.whl", size=7, requires_python=">=3.9",
+             upload_time="2026-01-02T03:04:05.678901Z"),
+        file("made_up-1.0.post1-cp310-cp310-manylinux1_x86_64.whl", size=9, requires_python=">=3.9",
+             upload_time="2026-01-02T03:04:07Z"),
+        file("made_up-1.0.post1-cp311-cp311-win_amd64.whl", size=99, requires_python=">=3.9",
+             upload_time="2026-01-02T03:04:06+02:00"),
+        file("made_up-1.0.post1.tar.gz", size=5000, requires_python=">=3.9"),
+        file("made-up-0.9.tar.gz", size=3, yanked="a bug"),
+    ))  # fmt: skip
+    answer = ask(index)
+    assert answer.trouble == ""
+    assert answer.index == server.address
+    assert answer.releases == [
+        Release("0.9", yanked="a bug", sdist=True, size=3),
+        Release(
+            "1.0.post1", uploaded="2026-01-02T01:04:06Z", requires_python=">=3.9",
+            wheels=["cp310-cp310-manylinux1_x86_64", "cp311-cp311-manylinux1_x86_64"],
+            sdist=True, size=9,
+        ),
+    ]  # fmt: skip
+
+
+def test_a_release_is_yanked_when_all_that_can_be_used_is(server: Server, index: Index) -> None:
+    server.serve("made-up", page(
+        "made-up",
+        file("made_up-1.0.tar.gz", yanked=False), file(WHEEL, yanked="a bug"),
+        file("made_up-2.0.tar.gz", yanked=True), file("made_up-2.0-cp39-cp39-win32.whl"),
+    ))  # fmt: skip
+    assert [one.yanked for one in ask(index).releases] == [None, ""]
+
+
+def test_an_index_that_speaks_html_only_is_understood(server: Server, index: Index) -> None:
+    server.serve("made-up", b"""<!DOCTYPE html><html><body>
+        <a href="../../files/made_up-1.0.tar.gz#sha256=00" data-requires-python="&gt;=3.8"
+           data-yanked="a bug">made_up-1.0.tar.gz</a>
+        <a href="other-2.0.tar.gz">other-2.0.tar.gz</a>
+        </body></html>""", HTML)  # fmt: skip
+    assert ask(index).releases == [
+        Release("1.0", requires_python=">=3.8", yanked="a bug", sdist=True)
+    ]
+
+
+def test_an_index_in_a_local_folder_is_read_as_pip_reads_it(tmp_path: Path) -> None:
+    folder = tmp_path / "simple" / "made-up"
+    folder.mkdir(parents=True)
+    (folder / "index.html").write_text('<a href="x">made_up-1.0.tar.gz</a>')
+    settings = IndexSettings([f"file://{tmp_path}/none", f"file://{tmp_path}/simple"])
+    assert [one.version for one in ask(Index(settings, tmp_path / "index")).releases] == ["1.0"]
+
+
+HOSTILE_FILES = [
+    file("made_up-\x1b[31m2.0-py3-none-any.whl"),
+    file("made_up-2.0-py3-none-\x1b[2Jany.whl"),
+    file("made_up-2.0-py3-none-any\u202e.whl"),
+    file("made_up-" + "1" * 5000 + ".tar.gz"),
+    file("made_up-" + "1." * 90 + "1.tar.gz"),
+    file("made_up-not_a_version-py3-none-any.whl"),
+    file("another_project-9.0-py3-none-any.whl"),
+    file("another-project-9.0.tar.gz"),
+    file("../../made_up-9.0.tar.gz"),
+    file("made_up-9.0.exe"),
+    file(""),
+]
+
+
+def test_files_that_nobody_can_parse_are_passed_over(server: Server, index: Index) -> None:
+    server.serve("made-up", page("made-up", *HOSTILE_FILES, file(WHEEL)))
+    answer = ask(index)
+    assert (answer.trouble, [one.version for one in answer.releases]) == ("", ["1.0"])
+
+
+def test_what_an_index_says_is_made_fit_to_be_shown_and_kept(server: Server, index: Index) -> None:
+    server.serve("made-up", page("made-up", file(
+        WHEEL, yanked="\x1b[31mred\u202e" + "x" * 9000, requires_python="===\x1b[31m",
+        size=10**40, upload_time="0001-01-01T00:00:00+10:00",
+    )))  # fmt: skip
+    (release,) = ask(index).releases
+    assert release.yanked is not None
+    assert release.yanked.startswith("␛[31mred⟨U+202E⟩x")
+    assert len(release.yanked) < 300
+    assert (release.requires_python, release.size, release.uploaded) == ("", 0, "")
+
+
+LIES = {
+    "HTML as JSON": (b"<html>Log in, please</html>", JSON, "calls JSON and is none"),
+    "a page of the hotel": (b"<html>Log in, please</html>", HTML, "lists no release of made-up"),
+    "no page at all": (b"%PDF-1.4", "application/pdf", "'application/pdf', which is no page"),
+    "truncated": (page("made-up", file(WHEEL))[:-30], JSON, "calls JSON and is none"),
+    "another project": (page("evil", file(WHEEL)), JSON, "answers for another project, 'evil'"),
+    "an escape": (page("e\x1b[31mvil"), JSON, "answers for another project, 'e␛[31mvil'"),
+    "no files": (page("made-up"), JSON, "lists no release of made-up"),
+    "a junk field": (page("made-up", file(WHEEL, size="big")), JSON, "wrong field files.0.size"),
+    "files are text": (page("made-up", files="none"), JSON, "has a wrong field files"),
+    "no object": (b"[]", JSON, "has a wrong field"),
+    "deep": (b"[" * 100_000, JSON, "calls JSON and is none"),
+    "another API": (page("made-up", meta={"api-version": "9.0"}), JSON, "no version of the simple"),
+    "not Unicode": (b'{"name": "\xff\xfe"}', JSON, "calls JSON and is none"),
+    "a million files": (b'{"files": [' + b"{}," * 1_000_000 + b"{}]}", JSON, "than 50000 files"),
+    "a million links": (b"<a></a>" * 1_000_000, HTML, "more than 50000 files"),
+    "too large": (b" " * 9_000_000, JSON, "sends more than 8 MB"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_an_index_that_lies_gives_a_line_and_the_answer_that_is_kept(
+    server: Server, index: Index, lie: str
+) -> None:
+    server.serve("made-up", page("made-up", file("made_up-0.5.tar.gz")))
+    sound = ask(index)
+    body, kind, problem = LIES[lie]
+    server.serve("made-up", body, kind)
+    began = time.monotonic()
+    answer = ask(index)
+    assert time.monotonic() - began < 5
+    assert problem in answer.trouble
+    assert answer.trouble.startswith(f"made-up: the index {server.address} ")
+    assert "UV_DEFAULT_INDEX" in answer.trouble
+    assert answer.trouble.isprintable()
+    assert (answer.asked, answer.releases) == (sound.asked, sound.releases)
+
+
+def test_a_small_answer_that_unpacks_to_gigabytes_is_given_up(server: Server, index: Index) -> None:
+    bomb = gzip.compress(b" " * 200_000_000)
+    assert len(bomb) < 300_000
+    server.serve("made-up", bomb, Content_Encoding="gzip")
+    assert "sends more than 8 MB" in ask(index).trouble
+
+
+def test_a_packed_answer_is_unpacked(server: Server, index: Index) -> None:
+    body = gzip.compress(page("made-up", file(WHEEL)))
+    server.serve("made-up", body, Content_Encoding="gzip")
+    assert [one.version for one in ask(index).releases] == ["1.0"]
+    server.serve("made-up", body[: len(body) // 2], Content_Encoding="gzip")
+    assert ask(index).trouble
+    server.serve("made-up", b"no gzip", Content_Encoding="gzip")
+    assert "cannot be unpacked" in ask(index).trouble
+
+
+def test_an_index_that_is_down_is_named_with_its_package(server: Server, tmp_path: Path) -> None:
+    with socket.socket() as taken:  # bound, and never listened on
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}/simple"
+        server.serve("made-up", page("made-up", file(WHEEL)))
+        ask(Index(IndexSettings([server.address]), tmp_path / "index", PATIENCE))
+        answer = ask(Index(IndexSettings([address]), tmp_path / "index", PATIENCE))
+    assert answer.trouble == (
+        f"made-up: the index {address} cannot be reached (connection refused). Ask again later, "
+        "or name another index (UV_DEFAULT_INDEX or PIP_INDEX_URL)"
+    )
+    assert [one.version for one in answer.releases] == ["1.0"]
+    assert answer.asked
+
+
+def test_without_a_kept_answer_there_is_none(tmp_path: Path) -> None:
+    index = Index(IndexSettings(["http://127.0.0.1:1/simple"]), tmp_path, PATIENCE)
+    answer = ask(index)
+    assert (answer.asked, answer.releases) == ("", [])
+    assert answer.trouble
+
+
+@pytest.mark.parametrize("slow", [served.drip, served.drip_headers, served.silent])
+def test_a_slow_index_is_given_up_in_time(
+    server: Server, tmp_path: Path, slow: served.Respond
+) -> None:
+    server.answers["/simple/made-up/"] = slow
+    index = Index(IndexSettings([server.address]), tmp_path, IMPATIENCE)
+    began = time.monotonic()
+    answer = ask(index)
+    assert time.monotonic() - began < 3
+    assert re.search(r"no whole answer|does not answer in time", answer.trouble)
+
+
+def test_redirects_are_followed_a_few_times(server: Server, index: Index) -> None:
+    server.serve("sound", page("made-up", file(WHEEL)))
+    server.answers["/simple/made-up/"] = lambda on: on.send(b"", HTML, 302, Location="../sound/")
+    assert [one.version for one in ask(index).releases] == ["1.0"]
+    server.answers["/simple/made-up/"] = lambda on: on.send(b"", HTML, 302, Location="../made-up/")
+    assert "from one address to the next" in ask(index).trouble
+    server.answers["/simple/made-up/"] = lambda on: on.send(
+        b"", HTML, 302, Location="file:///etc/passwd"
+    )
+    assert "begins with https://" in ask(index).trouble
+
+
+@pytest.mark.parametrize(
+    ("status", "problem"),
+    [(503, "answered with status 503"), (401, "lets nobody in"), (206, "status 206")],
+)
+def test_a_status_that_is_no_answer_is_told(
+    server: Server, index: Index, status: int, problem: str
+) -> None:
+    server.answers["/simple/made-up/"] = lambda on: on.send(b"{}", JSON, status)
+    assert problem in ask(index).trouble
+
+
+def test_the_first_index_that_has_a_package_answers_for_it(server: Server, tmp_path: Path) -> None:
+    with served.running() as first:
+        index = Index(IndexSettings([first.address, server.address]), tmp_path, PATIENCE)
+        server.serve("made-up", page("made-up", file("made_up-9.0.tar.gz")))
+        assert ask(index).index == server.address  # the first does not have it
+        first.serve("made-up", page("made-up", file("made_up-1.0.tar.gz")))
+        assert [one.version for one in ask(index).releases] == ["1.0"]
+        first.answers["/simple/made-up/"] = lambda on: on.send(b"", JSON, 500)
+        server.asked.clear()
+        assert "status 500" in ask(index).trouble
+        assert server.asked == []  # where its package may be another's
+
+
+def test_a_package_that_no_index_has_is_told(server: Server, index: Index) -> None:
+    assert f"made-up: no index has it ({server.address})" in ask(index).trouble
+
+
+def test_packages_do_not_wait_for_each_other(server: Server, tmp_path: Path) -> None:
+    server.answers["/simple/slow/"] = served.silent
+    server.serve("made-up", page("made-up", file(WHEEL)))
+    index = Index(IndexSettings([server.address]), tmp_path, IMPATIENCE)
+    answers = index.ask({"slow": "", "Made_Up": ""})
+    assert [*answers] == ["slow", "made-up"]
+    assert answers["slow"].trouble
+    assert not answers["made-up"].trouble
+
+
+def test_offline_nobody_is_asked(server: Server, index: Index, tmp_path: Path) -> None:
+    server.serve("made-up", page("made-up", file(WHEEL)))
+    kept = ask(index)
+    server.asked.clear()
+    (answer,) = index.ask({"made-up": "0"}, offline=True).values()
+    off = Index(IndexSettings([server.address], offline=True), tmp_path / "index", PATIENCE)
+    for one in (answer, ask(off)):
+        assert (one.asked, one.releases) == (kept.asked, kept.releases)
+        assert "offline" in one.trouble
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("kept", ["", "{}", "\x00", '{"schema": 2}'])
+def test_a_kept_answer_that_cannot_be_read_is_none(tmp_path: Path, kept: str) -> None:
+    (tmp_path / "made-up.json").write_text(kept)
+    index = Index(IndexSettings(["http://127.0.0.1:1"]), tmp_path, PATIENCE)
+    assert ask(index).asked == ""
+
+
+def with_password(server: Server) -> str:
+    return server.address.replace("http://", "http://user:s3cr3t@")
+
+
+@pytest.mark.parametrize("lie", [None, *LIES])
+def test_a_password_in_an_address_is_used_and_never_shown(
+    server: Server, tmp_path: Path, lie: str | None
+) -> None:
+    seen: list[str | None] = []
+
+    def respond(on: Handler) -> None:
+        seen.append(on.headers.get("Authorization"))
+        body, kind, _ = LIES[lie] if lie else (page("made-up", file(WHEEL)), JSON, "")
+        on.send(body, kind)
+
+    server.answers["/simple/made-up/"] = respond
+    index = Index(IndexSettings([with_password(server)]), tmp_path, PATIENCE)
+    answer = ask(index, since="0")
+    assert seen == ["Basic " + b64encode(b"user:s3cr3t").decode()]
+    written = "".join(each.read_text() for each in tmp_path.rglob("*.json"))
+    for text in (repr(answer), written):
+        assert "s3cr3t" not in text
+        assert "user" not in text
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://user:s3cr3t@127.0.0.1:1/simple", "https://user:s3cr3t@[::bad/simple",
+     "http://user:s3cr3t@no such host/", "ftp://user:s3cr3t@127.0.0.1/simple",
+     "user:s3cr3t@127.0.0.1/simple", "http://user:s3cr3t@127.0.0.1:99999/simple"],
+)  # fmt: skip
+def test_a_password_is_not_shown_by_an_address_that_does_not_work(
+    tmp_path: Path, address: str
+) -> None:
+    answer = ask(Index(IndexSettings([address]), tmp_path, PATIENCE))
+    assert answer.trouble
+    assert "s3cr3t" not in repr(answer)
+
+
+def test_a_netrc_lets_in(server: Server, index: Index, tmp_path: Path) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password s3cr3t\n")
+    seen: list[str | None] = []
+
+    def respond(on: Handler) -> None:
+        seen.append(on.headers.get("Authorization"))
+        on.send(page("made-up", file(WHEEL)))
+
+    server.answers["/simple/made-up/"] = respond
+    assert not ask(index).trouble
+    assert seen == ["Basic " + b64encode(b"me:s3cr3t").decode()]
+
+
+# ----------------------------------------------------------------------- what wheels require
+
+
+def declares(index: Index, since: str = "0") -> list[str] | None:
+    return ask(index, since=since).releases[-1].declares
+
+
+REQUIRES = (
+    "torch==2.1.2", "Made-Up-Too>=1", "requests", 'numpy<2; extra == "all"',
+    'Tokenizers (>=0.19); python_version >= "3.8"',
+)  # fmt: skip
+DECLARED = ['tokenizers>=0.19; python_version >= "3.8"', "torch==2.1.2"]
+
+
+@pytest.mark.parametrize("padding", [0, 100, 16_000, 3_000_000])
+def test_a_wheel_says_what_it_requires_without_being_downloaded(
+    server: Server, index: Index, padding: int
+) -> None:
+    body = served.wheel("made_up", "1.0", *REQUIRES, padding=padding)
+    server.serve("made-up", page("made-up", file(WHEEL)))
+    server.answers[f"/files/{WHEEL}"] = served.in_parts(body)
+    found = declares(index)
+    assert found is not None
+    assert sorted(each.lower() for each in found) == DECLARED
+    parts = [part for path, part in server.asked if path.endswith(".whl")]
+    assert parts
+    assert all(part.startswith("bytes=") for part in parts)
+    assert len(parts) <= 3
+
+
+def test_a_wheel_is_asked_once_for_ever(server: Server, index: Index) -> None:
+    server.serve("made-up", page("made-up", file(WHEEL)))
+    server.answers[f"/files/{WHEEL}"] = served.in_parts(served.wheel("made_up", "1.0", "torch"))
+    assert declares(index) == ["torch"]
+    del server.answers[f"/files/{WHEEL}"]
+    assert declares(index) == ["torch"]
+
+
+def test_metadata_that_is_offered_spares_the_wheel(server: Server, index: Index) -> None:
+    server.serve("made-up", page("made-up", file(WHEEL, core_metadata=True)))
+    text = b"Metadata-Version: 2.1\nName: made-up\nVersion: 1.0\nRequires-Dist: torch>=2\n"
+    server.answers[f"/files/{WHEEL}.metadata"] = lambda on: on.send(text, "text/plain")
+    assert declares(index) == ["torch>=2"]
+    assert f"/files/{WHEEL}" not in server.paths()
+
+
+def test_metadata_that_is_offered_and_not_there_is_read_from_the_wheel(
+    server: Server, index: Index
+) -> None:
+    server.serve("made-up", page("made-up", file(WHEEL, core_metadata={"sha256": "00"})))
+    server.answers[f"/files/{WHEEL}"] = served.in_parts(served.wheel("made_up", "1.0", "torch"))
+    assert declares(index) == ["torch"]
+
+
+def test_only_wheels_that_matter_are_read(server: Server, index: Index) -> None:
+    names = ["made_up-1.0-py3-none-any.whl", "made_up-2.0-cp310-cp310-manylinux1_x86_64.whl",
+             "made_up-2.0-cp311-cp311-manylinux1_x86_64.whl", "made_up-2.0-cp311-cp311-win32.whl",
+             "made_up-3.0.tar.gz"]  # fmt: skip
+    server.serve("made-up", page("made-up", *map(file, names)))
+    ask(index, since="1.5")
+    ask(index, since="")
+    assert {path for path in server.paths() if path.startswith("/files/")} == {
+        "/files/made_up-2.0-cp311-cp311-manylinux1_x86_64.whl"
+    }
+
+
+def bomb() -> bytes:
+    packed = BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("made_up-1.0.dist-info/METADATA", b" " * 100_000_000)
+    return packed.getvalue()
+
+
+def twice() -> bytes:
+    packed = BytesIO(served.wheel("made_up", "1.0", "torch"))
+    with zipfile.ZipFile(packed, "a") as archive:
+        archive.writestr("evil-1.0.dist-info/METADATA", "")
+    return packed.getvalue()
+
+
+BAD_WHEELS = {
+    "another release": served.wheel("made_up", "2.0", "torch"),
+    "another package": served.wheel("evil", "1.0", "torch"),
+    "no zip": b"x" * 5000,
+    "empty": b"",
+    "a truncated zip": served.wheel("made_up", "1.0", "torch")[:-10],
+    "no METADATA": served.wheel("made_up", "1.0").replace(b"METADATA", b"METADATE"),
+    "METADATA twice": twice(),
+    "a bomb": bomb(),
+    "a directory of gigabytes": b"PK\x05\x06"
+    + bytes(6)
+    + b"\xff\xff"
+    + b"\xff" * 7
+    + b"\x7f\x00\x00",
+}
+
+
+@pytest.mark.parametrize("bad", BAD_WHEELS)
+def test_a_wheel_that_cannot_be_believed_declares_nothing_known(
+    server: Server, index: Index, bad: str
+) -> None:
+    server.serve("made-up", page("made-up", file(WHEEL)))
+    server.answers[f"/files/{WHEEL}"] = served.in_parts(BAD_WHEELS[bad])
+    answer = ask(index, since="0")
+    assert (answer.trouble, answer.releases[0].declares) == ("", None)
+    assert server.paths()[-1] == f"/files/{WHEEL}"
+
+
+def send_whole(on: Handler) -> None:
+    on.send(served.wheel("made_up", "1.0", "torch"), status=200)
+
+
+def send_other_part(on: Handler) -> None:
+    on.send(served.wheel("made_up", "1.0", "torch")[:50], status=206, Content_Range="bytes 0-49/90")
+
+
+def send_no_size(on: Handler) -> None:
+    on.send(served.wheel("made_up", "1.0", "torch"), status=206)
+
+
+@pytest.mark.parametrize("respond", [send_whole, send_other_part, send_no_size, served.drip])
+def test_a_server_that_does_not_send_parts_is_not_listened_to(
+    server: Server, tmp_path: Path, respond: served.Respond
+) -> None:
+    limits = IndexLimits(wheel=Limits(seconds=0.3, megabytes=1), wheels_seconds=0.6)
+    index = Index(IndexSettings([server.address]), tmp_path, limits)
+    server.serve("made-up", page("made-up", file(WHEEL)))
+    server.answers[f"/files/{WHEEL}"] = respond
+    assert declares(index) is None
+
+
+def test_requirements_that_are_none_are_passed_over(server: Server, index: Index) -> None:
+    server.serve("made-up", page("made-up", file(WHEEL)))
+    body = served.wheel("made_up", "1.0", "torch ===\x1b[31m", "torch?!", "", "torch<3")
+    server.answers[f"/files/{WHEEL}"] = served.in_parts(body)
+    assert declares(index) == ["torch<3"]
+
+
+# ---------------------------------------------------------------------- whose index is asked
+
+
+def test_pypi_is_asked_where_nothing_is_set() -> None:
+    assert index_settings({"PIP_CONFIG_FILE": "/dev/null"}) == IndexSettings([PYPI])
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"UV_DEFAULT_INDEX": "https://a/"}, ["https://a/"]),
+        ({"UV_INDEX_URL": "https://a/"}, ["https://a/"]),
+        ({"UV_DEFAULT_INDEX": "https://a/", "UV_INDEX_URL": "https://b/"}, ["https://a/"]),
+        ({"UV_INDEX": "https://a/ https://b/"}, ["https://a/", "https://b/", PYPI]),
+        ({"UV_EXTRA_INDEX_URL": "https://a/", "UV_DEFAULT_INDEX": "https://b/"},
+         ["https://a/", "https://b/"]),
+        ({"UV_INDEX": "mine=https://a/?x=1", "UV_DEFAULT_INDEX": "https://b/?x=https://c/"},
+         ["https://a/?x=1", "https://b/?x=https://c/"]),
+        ({"UV_INDEX": "my-own=https://a/", "UV_INDEX_MY_OWN_USERNAME": "me@work",
+          "UV_INDEX_MY_OWN_PASSWORD": "a/b", "UV_DEFAULT_INDEX": "https://b/"},
+         ["https://me%40work:a%2Fb@a/", "https://b/"]),
+        ({"PIP_INDEX_URL": "https://a/"}, ["https://a/"]),
+        ({"PIP_INDEX_URL": "https://a/", "PIP_EXTRA_INDEX_URL": "https://b/ https://c/"},
+         ["https://a/", "https://b/", "https://c/"]),
+        ({"PIP_INDEX_URL": "https://a/", "UV_DEFAULT_INDEX": "https://b/"}, ["https://b/"]),
+    ],
+)  # fmt: skip
+def test_uvs_settings_go_before_pips(variables: dict[str, str], expected: list[str]) -> None:
+    assert index_settings({"PIP_CONFIG_FILE": "/dev/null"} | variables).indexes == expected
+
+
+def test_pips_files_are_read_the_nearer_ones_last(tmp_path: Path) -> None:
+    user = tmp_path / "home" / ".config" / "pip"
+    far = tmp_path / "far" / "pip"
+    for folder in (user, far):
+        folder.mkdir(parents=True)
+    (far / "pip.conf").write_text("[global]\nindex-url = https://far/\n")
+    (user / "pip.conf").write_text(
+        "[global]\ncert = /u.pem\nindex_url = https://user/\nextra-index-url =\n  https://b/\n  https://c/%40\n"
+    )
+    host = {"HOME": str(tmp_path / "home"), "XDG_CONFIG_DIRS": str(tmp_path / "far")}
+    found = index_settings(host)
+    assert (found.indexes, found.certificates) == (
+        ["https://user/", "https://b/", "https://c/%40"], "/u.pem",
+    )  # fmt: skip
+    own = tmp_path / "own.conf"
+    own.write_text("[install]\nindex-url = https://own/\n")
+    assert index_settings(host | {"PIP_CONFIG_FILE": str(own)}).indexes[0] == "https://own/"
+    assert index_settings(host | {"PIP_INDEX_URL": "https://var/"}).indexes[0] == "https://var/"
+
+
+def test_a_file_of_pips_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    own = tmp_path / "own.conf"
+    own.write_bytes(b"index-url = \xff no section\n")
+    assert index_settings({"PIP_CONFIG_FILE": str(own)}).indexes[0]
+
+
+def test_certificates_and_offline_are_the_users() -> None:
+    found = index_settings({"SSL_CERT_FILE": "/a.pem", "PIP_CERT": "/b.pem", "UV_OFFLINE": "1"})
+    assert (found.certificates, found.offline) == ("/a.pem", True)
+    found = index_settings({"PIP_CERT": "/b.pem", "UV_OFFLINE": "0"})
+    assert (found.certificates, found.offline) == ("/b.pem", False)
+
+
+def test_a_missing_file_of_certificates_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    settings = IndexSettings(["https://127.0.0.1:1/simple"], str(tmp_path / "none.pem"))
+    assert "certificates" in ask(Index(settings, tmp_path, PATIENCE)).trouble
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("https://user:pass@host:8080/simple/?token=1#x", "https://host:8080/simple/"),
+        ("https://token@host/simple", "https://host/simple"),
+        ("https://a@[::1]:8/simple", "https://[::1]:8/simple"),
+        ("https://user:1/2@host/simple", "(an address that cannot be read)"),
+        ("https://user:pass@[bad/simple", "(an address that cannot be read)"),
+        ("user:pass@host/simple", "(an address that cannot be read)"),
+        ("file:///srv/simple", "file:///srv/simple"),
+    ],
+)
+def test_an_address_is_shown_without_what_is_private(address: str, expected: str) -> None:
+    assert shown(address) == expected
+
+
+# ------------------------------------------------------------------------------- in parallel
+
+
+def test_work_that_takes_too_long_is_left_behind(server: Server) -> None:
+    def work(item: str) -> str:
+        if item == "slow":
+            server.ended.wait(30)
+        return item * 2
+
+    found = in_parallel(work, ["a", "slow", "b", "a"], 0.3)
+    assert (found["a"], found["b"]) == ("aa", "bb")
+    assert "within 0.3 s" in str(found["slow"])
+
+
+def test_each_item_has_its_own_error_and_a_mistake_of_ours_passes() -> None:
+    def work(item: int) -> int:
+        if item == 1:
+            raise FetchError("no")
+        return 10 // item
+
+    found = in_parallel(work, [1, 2, 5], 5)
+    assert (str(found[1]), found[2], found[5]) == ("no", 5, 2)
+    with pytest.raises(ZeroDivisionError):
+        in_parallel(work, [2, 0], 5)
+    assert in_parallel(work, [], 5) == {}
+
+
+def test_no_more_are_asked_at_once_than_an_index_bears(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "AT_ONCE", 1)
+    order: list[int] = []
+    in_parallel(order.append, [3, 1, 2], 5)
+    assert order == [3, 1, 2]
+
+
+def test_a_kept_answer_is_a_file_that_a_person_can_read(
+    server: Server, index: Index, tmp_path: Path
+) -> None:
+    server.serve("made-up", page("made-up", file(WHEEL)))
+    answer = ask(index)
+    kept = json.loads((tmp_path / "index" / "made-up.json").read_text())
+    assert (kept["answer"]["asked"], kept["answer"]["index"]) == (answer.asked, server.address)

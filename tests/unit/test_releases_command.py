@@ -1,0 +1,225 @@
+"""``python -m matrix releases``: against a made-up index, the snapshot advanced and not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from matrix.commands.releases import releases
+from matrix.releases import SNAPSHOT, Release, Snapshot, encode, read_snapshot
+from matrix.spec import load
+from tests.unit import index_server as served
+from tests.unit import small_spec
+from tests.unit.index_server import HTML, JSON, Server, file, page
+
+RANGE = (
+    'axes.maker = ["1.0", "2.0"]',
+    'axes.maker = { since = "1.0", pick = "latest patch per minor" }',
+)
+ASKED = "2026-11-01T00:00:00Z"
+OLD = [
+    file("maker-0.9.tar.gz", upload_time="2026-01-01T00:00:00Z"),
+    file("maker-1.0.tar.gz", upload_time="2026-01-02T00:00:00Z"),
+    file("maker-2.0.tar.gz", upload_time="2026-01-03T00:00:00Z"),
+]
+NEW = file("maker-2.1.tar.gz", upload_time="2026-11-20T10:00:00Z")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with served.running() as one:
+        one.serve("maker", page("maker", *OLD))
+        yield one
+
+
+class Project:
+    """A spec with a range and its snapshot, and the command."""
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        self.spec = small_spec.write(folder, RANGE)
+        self.snapshot = folder / SNAPSHOT
+        self.store = folder / "store"
+        self._server = server
+        kept = [
+            Release(f"{version}", uploaded=f"2026-01-0{day}T00:00:00Z", sdist=True)
+            for day, version in enumerate(("0.9", "1.0", "2.0"), 1)
+        ]
+        self.snapshot.write_bytes(encode(Snapshot(1, ASKED, {"maker": kept})))
+        self._app = typer.Typer()
+        self._app.command()(releases)
+
+    def run(self, *options: str, **environ: str) -> Result:
+        given = ["--spec", str(self.spec), "--store", str(self.store), *options]
+        clean = {"UV_DEFAULT_INDEX": self._server.address, "UV_INDEX": "", "NO_PROXY": "*"}
+        clean |= {"UV_EXTRA_INDEX_URL": "", "UV_OFFLINE": "", "UV_INDEX_URL": ""}
+        return CliRunner().invoke(self._app, given, env=clean | environ)
+
+    def document(self, *options: str) -> Any:
+        done = self.run("--format", "json", *options)
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    def versions(self) -> list[str]:
+        return [one.version for one in read_snapshot(self.snapshot).packages["maker"]]
+
+
+@pytest.fixture
+def project(tmp_path: Path, server: Server) -> Project:
+    return Project(tmp_path, server)
+
+
+def test_where_nothing_is_new_it_says_so_and_writes_nothing(project: Project) -> None:
+    before = project.snapshot.read_bytes()
+    done = project.run()
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "Nothing is new." in done.stdout
+    assert f"against the snapshot of {ASKED}" in done.stdout
+    assert project.snapshot.read_bytes() == before
+
+
+def test_a_release_that_did_not_exist_before_advances_the_snapshot(
+    project: Project, server: Server
+) -> None:
+    server.serve("maker", page("maker", *OLD, NEW))
+    done = project.run()
+    assert done.exit_code == 0
+    assert "maker 2.1" in done.stdout
+    assert "2026-11-20  adds maker-2.1" in done.stdout
+    assert project.versions() == ["0.9", "1.0", "2.0"]  # shown, not taken
+    assert "maker-2.1" not in load(project.spec).environments
+
+    done = project.run("--take")
+    assert done.exit_code == 0
+    assert f"Taken into {SNAPSHOT}." in done.stdout
+    assert project.versions() == ["0.9", "1.0", "2.0", "2.1"]
+    taken = read_snapshot(project.snapshot)
+    assert taken.asked > ASKED
+    new = taken.release("maker", "2.1")
+    assert new is not None
+    assert (new.uploaded, new.seen) == ("2026-11-20T10:00:00Z", taken.asked[:10])
+    assert "maker-2.1" in load(project.spec).environments
+    assert "Nothing is new." in project.run().stdout
+
+
+def test_what_the_index_takes_back_is_told_and_not_dropped(
+    project: Project, server: Server
+) -> None:
+    server.serve("maker", page(
+        "maker",
+        file("maker-1.0.tar.gz", upload_time="2026-01-02T00:00:00Z", yanked="a \x1b[31mbug"),
+        file("maker-2.0.tar.gz", upload_time="2026-09-09T00:00:00Z"),
+    ))  # fmt: skip
+    done = project.run("--take")
+    assert done.exit_code == 0
+    told = {tuple(line.split()[1:3]) for line in done.stdout.splitlines() if line.startswith("  m")}
+    assert told == {("0.9", "gone"), ("1.0", "yanked"), ("2.0", "redated")}
+    assert "a ␛[31mbug" in done.stdout
+    assert "\x1b" not in done.output
+    found = {one.version: one for one in read_snapshot(project.snapshot).packages["maker"]}
+    assert found["0.9"].gone
+    assert found["2.0"].uploaded == "2026-01-03T00:00:00Z"
+    assert "not 1.0: yanked (a ␛[31mbug)" in done.stdout
+
+
+def test_a_snapshot_is_made_where_there_was_none(project: Project, server: Server) -> None:
+    """The spec could not even be spelled out before."""
+    project.snapshot.write_bytes(encode(Snapshot(1, "", {})))
+    server.serve("maker", page("maker", *OLD))
+    done = project.run("--take")
+    assert done.exit_code == 0
+    assert project.versions() == ["0.9", "1.0", "2.0"]
+
+
+def test_as_json_it_says_the_same(project: Project, server: Server) -> None:
+    server.serve("maker", page("maker", *OLD, NEW, file("maker-2.2rc1.tar.gz")))
+    found = project.document("--take")
+    assert [(one["change"]["version"], one["environments"]) for one in found["news"]] == [
+        ("2.1", ["maker-2.1"]), ("2.2rc1", []),
+    ]  # fmt: skip
+    assert (found["schema"], found["snapshot"], found["taken"]) == (1, ASKED, SNAPSHOT)
+    (asked,) = found["ranges"]
+    assert asked["takes"] == ["1.0", "2.0", "2.1"]
+    assert asked["passed_over"] == {"2.2rc1": "a pre-release"}
+
+
+TROUBLE = {
+    "down": lambda server: server.answers.pop("/simple/maker/"),
+    "lying": lambda server: server.serve("maker", b"<html>", JSON),
+    "a page of the hotel": lambda server: server.serve("maker", b"<html>", HTML),
+    "another project's": lambda server: server.serve("maker", page("evil", NEW), JSON),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLE)
+def test_an_index_in_trouble_is_a_warning_and_the_last_answer_is_used(
+    project: Project, server: Server, trouble: str
+) -> None:
+    server.serve("maker", page("maker", *OLD, NEW))
+    kept = project.document()["asked"]
+    TROUBLE[trouble](server)
+    done = project.run()
+    assert done.exit_code == 0
+    assert done.stderr.startswith("warning: maker: ")
+    assert f"The index's answer of {kept} is used, kept in the store" in done.stderr
+    assert "maker 2.1" in done.stdout
+
+
+@pytest.mark.parametrize("trouble", TROUBLE)
+def test_without_an_earlier_answer_the_snapshot_is_used_and_stays(
+    project: Project, server: Server, trouble: str
+) -> None:
+    before = project.snapshot.read_bytes()
+    TROUBLE[trouble](server)
+    done = project.run("--take")
+    assert done.exit_code == 0
+    assert f"The snapshot of {ASKED} is used" in done.stderr
+    assert "Nothing is taken: no index answered." in done.stdout
+    assert project.snapshot.read_bytes() == before
+
+
+def test_without_any_answer_it_fails(project: Project, server: Server) -> None:
+    project.snapshot.write_bytes(encode(Snapshot(1, "", {})))
+    server.answers.clear()
+    done = project.run("--take")
+    assert done.exit_code == 1
+    assert "No earlier answer is at hand" in done.stderr
+    assert "Nothing is taken" in done.stdout
+
+
+def test_an_answer_from_before_the_snapshot_says_nothing_new(
+    project: Project, server: Server
+) -> None:
+    """Else what was released since would look gone."""
+    assert project.run().exit_code == 0  # kept in the store, without 2.1
+    server.serve("maker", page("maker", *OLD, NEW))
+    later = Snapshot(1, "2999-01-01T00:00:00Z", {"maker": [Release("2.1", sdist=True)]})
+    project.snapshot.write_bytes(encode(later))
+    done = project.run("--offline", "--take")
+    assert "Nothing is new." in done.stdout
+    assert read_snapshot(project.snapshot) == later
+
+
+def test_offline_nobody_is_asked(project: Project, server: Server) -> None:
+    server.serve("maker", page("maker", *OLD, NEW))
+    kept = project.document()["asked"]
+    server.asked.clear()
+    done = project.run("--offline")
+    assert (done.exit_code, server.asked) == (0, [])
+    assert f"asked on {kept}" in done.stdout
+    assert "maker 2.1" in done.stdout
+
+
+def test_a_password_is_shown_nowhere(project: Project, server: Server, tmp_path: Path) -> None:
+    secret = server.address.replace("http://", "http://me:s3cr3t@")
+    done = project.run("--take", UV_DEFAULT_INDEX=secret)
+    server.answers.clear()
+    failed = project.run(UV_DEFAULT_INDEX=secret)
+    assert failed.stderr
+    written = [each.read_text() for each in tmp_path.rglob("*.json")]
+    assert not [text for text in (done.output, failed.output, *written) if "s3cr3t" in text]

@@ -223,13 +223,14 @@ def _differs(declared: str | None, good: set[Version], bad: set[Version]) -> lis
 
 def spans(minors: Iterable[str]) -> list[str]:
     """Return minors with those that follow each other as one: ``4.48-4.50``."""
-    found: list[list[Version]] = []
-    for minor in map(Version, minors):
-        if found and _next_minor(found[-1][-1]) == str(minor):
-            found[-1].append(minor)
+    runs: list[list[str]] = []
+    for minor in minors:
+        last = parsed(runs[-1][-1]) if runs else None
+        if last is not None and _next_minor(last) == minor:
+            runs[-1].append(minor)
         else:
-            found.append([minor])
-    return [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in found]
+            runs.append([minor])
+    return [f"{run[0]}-{run[-1]}" if len(run) > 1 else run[0] for run in runs]
 
 
 def constraints(found: Iterable[Specifier], date: str, *, active: bool) -> str:

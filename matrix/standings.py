@@ -29,6 +29,8 @@ Declares = Callable[[str, str], list[str] | None]
 
 _SHOWN = ("transformers", "torch")
 """Packages that are told of every set, whoever brought them."""
+MOVED = "resolved to other packages"
+"""How a difference begins that is to be expected: packages that others brought moved on."""
 _GOOD = (Verdict.WORKS.value, Verdict.DEGRADED.value)
 _BAD = (Verdict.BROKEN.value, Verdict.GARBAGE.value)
 _BEFORE_IT_RUNS = tuple(
@@ -350,4 +352,4 @@ def _moved(then: Standing, now: Standing) -> list[str]:
         for name in dict.fromkeys([*then.packages, *now.packages])
         if then.packages.get(name) != now.packages.get(name)
     ]
-    return [f"resolved to other packages: {', '.join(moved)}"] if moved else []
+    return [f"{MOVED}: {', '.join(moved)}"] if moved else []

@@ -5,6 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from matrix.outcomes import Verdict
+from matrix.report.standings import (
+    RESOLUTIONS,
+    STATES,
+    Row,
+    declared_bounds,
+    groups,
+    held_bounds,
+    remarks,
+    resolved,
+    state,
+    tried,
+)
 from matrix.report.table import (
     MEANINGS,
     SYMBOLS,
@@ -12,15 +24,17 @@ from matrix.report.table import (
     causes,
     columns,
     counts,
+    devices,
     engines,
     frame,
     markers,
+    need,
     parts,
     pivot,
     requirements,
     together,
 )
-from matrix.results import CellResult, MatrixResult
+from matrix.results import CellResult, MatrixResult, Standing
 from matrix.text import markdown, markdown_code
 
 
@@ -34,6 +48,8 @@ def markdown_document(result: MatrixResult) -> str:
             (f"## What works together: {_title(part)}", _together_table(result, part))
             for part in parts(result)
         ),
+        ("## Declared, resolves, works", _standings_table(result)),
+        ("## Specifiers that hold", _specifiers_table(result)),
         ("## Cells", _cells_table(result)),
         ("## Departures from stock packages", _departures_table(result)),
         ("## Verdicts", _legend(result)),
@@ -54,6 +70,8 @@ def _head(result: MatrixResult) -> tuple[str, list[str]]:
     machine = "; ".join(
         f"{markdown(k)}: {markdown(v)}" for k, v in sorted(result.machine.items()) if v
     )
+    seen_on = devices(result.cells)
+    new = ", ".join(markdown(name) for name in result.new_releases)
     return "# Quantization compatibility matrix", [
         f"{len(result.cells)} cells: {shown}",
         "",
@@ -61,6 +79,8 @@ def _head(result: MatrixResult) -> tuple[str, list[str]]:
         f"{markdown(result.finished) or 'no date: nothing was run yet'}. "
         f"Canaries: {markdown(result.canaries) or 'none in this profile'}. "
         f"Machine: {machine or 'not recorded'}.",
+        *(["", f"Evidence from: {markdown(', '.join(seen_on))}."] if seen_on else []),
+        *(["", f"New since the committed snapshot of the index: {new}."] if new else []),
     ]
 
 
@@ -71,23 +91,26 @@ def _title(part: Part) -> str:
 def _pivot_table(result: MatrixResult, part: Part) -> list[str]:
     table = pivot(frame(part.cells))
     marks = markers(result)
+    several = len(devices(result.cells)) > 1
     header = ["quantizer", "scheme"]
     header += [f"{markdown(engine)}: {markdown(model)}" for engine, model in columns(table)]
     rows = []
     for index, values in zip(table.index, table.to_numpy(), strict=True):
-        slots = [_slot(part.cells, numbers, marks) for numbers in values]
+        slots = [_slot(part.cells, numbers, marks, several=several) for numbers in values]
         rows.append([*(markdown(part) for part in index), *slots])
     return _table(header, rows, "There are no cells.")
 
 
-def _slot(cells: list[CellResult], numbers: object, marks: dict[str, str]) -> str:
+def _slot(cells: list[CellResult], numbers: object, marks: dict[str, str], *, several: bool) -> str:
     if not isinstance(numbers, tuple):
         return "·"
     shown = []
     for cell in (cells[number] for number in numbers):
         mark = "".join(" " + marks[name] for name in cell.departures)
         canary = " (canary)" if cell.canary else ""
-        shown.append(f"{SYMBOLS[cell.verdict]} {cell.verdict}{mark}{canary}")
+        where = f" on {markdown(cell.device)}" if several else ""
+        needs = f" ({markdown(need(cell), 60)})" if need(cell) else ""
+        shown.append(f"{SYMBOLS[cell.verdict]} {cell.verdict}{mark}{canary}{where}{needs}")
     return ", ".join(shown)
 
 
@@ -123,6 +146,47 @@ def _together_table(result: MatrixResult, part: Part) -> list[str]:
         rows.append([shown, markdown(each.scheme), *works, packages])
     header = ["quantizer", "scheme", *(markdown(name) for name in names), "packages"]
     return _table(header, rows, "No quantizer works with every model in any engine.")
+
+
+def _standings_table(result: MatrixResult) -> list[str]:
+    rows = [
+        [
+            markdown(row.environment.name),
+            "; ".join(f"{word} ({markdown(by)})" if by else word for word, by in row.declared),
+            *(_standing(row, row.at[resolution]) for resolution in RESOLUTIONS),
+            "; ".join(markdown(said) for said in row.environment.differences) or "nothing",
+        ]
+        for group in groups(result)
+        for row in group.rows
+    ]
+    header = ["environment", "declared", *RESOLUTIONS.values(), "what differs"]
+    return _table(header, rows, "No resolver was asked yet.")
+
+
+def _standing(row: Row, standing: Standing | None) -> str:
+    word = state(standing)
+    said = [f"{STATES[word]} {word}"]
+    if standing is not None:
+        said += filter(None, (markdown(resolved(row, standing)), *map(markdown, remarks(standing))))
+        said += [markdown(standing.refusal)] if standing.refusal else []
+    return ": ".join([said[0], "; ".join(said[1:])]) if said[1:] else said[0]
+
+
+def _specifiers_table(result: MatrixResult) -> list[str]:
+    rows = [
+        [
+            markdown(f"{one.package} {one.release}"),
+            markdown_code(held_bounds(one)),
+            markdown(declared_bounds(one)),
+            "; ".join(markdown(said) for said in one.differs)
+            or ("not known" if one.declared is None else "nothing"),
+            "; ".join(f"{word}: {markdown(versions)}" for word, versions in tried(one)),
+            markdown(", ".join(one.devices)),
+        ]
+        for one in result.specifiers
+    ]
+    header = ["release", "holds", "declared", "what differs", "evidence", "on"]
+    return _table(header, rows, "Nothing was observed that says which versions go together.")
 
 
 def _cells_table(result: MatrixResult) -> list[str]:

@@ -15,6 +15,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from matrix.outcomes import Outcome, Stage, StageResult, Verdict
+from matrix.report import standings
 from matrix.report.table import (
     MEANINGS,
     SYMBOLS,
@@ -23,9 +24,11 @@ from matrix.report.table import (
     causes,
     columns,
     counts,
+    devices,
     engines,
     frame,
     markers,
+    need,
     packages,
     parts,
     pivot,
@@ -35,6 +38,8 @@ from matrix.report.table import (
 from matrix.results import CellResult, MatrixResult, Side
 from matrix.text import visible
 
+OPEN_ROWS = 60
+"""Up to so many environments, their groups stand open."""
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -42,6 +47,7 @@ def html_page(result: MatrixResult) -> str:
     """Return the page of a normalised result."""
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "filter.js").read_text(encoding="utf-8")
+    stands = standings.groups(result)
     return (
         _environment()
         .get_template("index.html.j2")
@@ -55,6 +61,14 @@ def html_page(result: MatrixResult) -> str:
             parts=[_PartOfPage.of(part) for part in parts(result)],
             details=_by_quantizer(result.cells),
             installs={side.environment: side for side in engines(result.cells).values()},
+            devices=devices(result.cells),
+            stands=stands,
+            open_groups=sum(len(group.rows) for group in stands) <= OPEN_ROWS,
+            overview=standings.overview(stands),
+            resolutions=standings.RESOLUTIONS,
+            states=standings.STATES,
+            state_meanings=standings.STATE_MEANINGS,
+            forbidden=standings.FORBIDDEN,
             Verdict=Verdict,
             # Only these two files of ours stand unescaped, and the policy admits just their bytes.
             style=Markup(style),
@@ -80,6 +94,8 @@ class _PartOfPage(NamedTuple):
     """Each engine with how many columns it spans."""
     groups: dict[str, list[Row]]
     together: list[Together]
+    devices: list[str]
+    """What its evidence was made on."""
 
     @classmethod
     def of(cls, part: Part) -> _PartOfPage:
@@ -92,6 +108,7 @@ class _PartOfPage(NamedTuple):
             spans=[(name, names.count(name)) for name in dict.fromkeys(names)],
             groups=_row_groups(table, part.cells),
             together=together(part.cells),
+            devices=devices(part.cells),
         )
 
 
@@ -111,16 +128,23 @@ def _environment() -> jinja2.Environment:
         css=_css_name,
         number=_number,
         install=_install_command,
+        need=need,
+        state=standings.state,
+        resolved=standings.resolved,
+        remarks=standings.remarks,
+        held=standings.held_bounds,
+        declared=standings.declared_bounds,
+        tried=standings.tried,
         packages=packages,
         ten=_ten_stages,
     )
     return environment
 
 
-def anchor(name: str) -> str:
-    """Return an id for a cell's place on the page: stable between runs, distinct between cells."""
+def anchor(name: str, kind: str = "cell") -> str:
+    """Return an id for the place of a cell or an environment on the page: stable and distinct."""
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[:80].strip("-")
-    return f"cell-{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{kind}-{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _source(text: str) -> str:

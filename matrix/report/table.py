@@ -85,7 +85,17 @@ def normalise(result: MatrixResult) -> MatrixResult:
         key=_cell_order,
     )
     environments = sorted(result.environments, key=lambda each: (each.role, natural(each.name)))
-    return msgspec.structs.replace(result, cells=cells, environments=environments)
+    specifiers = sorted(
+        result.specifiers,
+        key=lambda one: [natural(part) for part in (one.package, one.release, one.partner)],
+    )
+    return msgspec.structs.replace(
+        result,
+        cells=cells,
+        environments=environments,
+        specifiers=specifiers,
+        new_releases=sorted(set(result.new_releases), key=natural),
+    )
 
 
 def _cell_order(cell: CellResult) -> tuple[object, ...]:
@@ -174,6 +184,18 @@ def counts(cells: Iterable[CellResult]) -> dict[Verdict, int]:
     """Return how many cells have each verdict, all seven of them, best first."""
     verdicts = [cell.verdict for cell in cells]
     return {verdict: verdicts.count(verdict) for verdict in Verdict}
+
+
+def devices(cells: Iterable[CellResult]) -> list[str]:
+    """Return what the evidence of some cells was made on; those that did not run have none."""
+    nothing = {Verdict.UNTESTED, Verdict.INFRA, Verdict.UNSUPPORTED}
+    found = {cell.device for cell in cells if cell.verdict not in nothing and cell.device}
+    return sorted(found, key=natural)
+
+
+def need(cell: CellResult) -> str:
+    """Return what a cell needs that was not there; empty where it is no matter of that."""
+    return cell.message if cell.verdict is Verdict.UNTESTED else ""
 
 
 def requirements(side: Side) -> str:

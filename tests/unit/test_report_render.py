@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pandas as pd
@@ -18,8 +19,10 @@ from hypothesis import strategies as st
 
 from matrix.outcomes import Blame, Finding, Judgement, Reason, Stage, Verdict
 from matrix.report import PAGE, render, summary, write
-from matrix.results import CellResult, EnvironmentResult, MatrixResult, Side
+from matrix.results import CellResult, EnvironmentResult, MatrixResult, Side, Standing
+from matrix.tables import Resolution
 from tests.unit.report_results import judged, realistic, stages_until
+from tests.unit.report_standings import hostile_specifier
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -95,6 +98,7 @@ def cells(draw: st.DrawFn) -> CellResult:
         findings=draw(st.lists(finding, max_size=2)),
         departures=draw(st.lists(hostile, max_size=2)),
         timings={"load": draw(st.floats(min_value=0))},
+        device=draw(hostile),
         output=draw(hostile),
         expected=draw(hostile),
         canary=draw(st.one_of(st.none(), st.sampled_from(Verdict))),
@@ -103,11 +107,32 @@ def cells(draw: st.DrawFn) -> CellResult:
 
 
 @st.composite
+def standings(draw: st.DrawFn) -> Standing:
+    return Standing(
+        resolution=draw(st.sampled_from(get_args(Resolution))),
+        cutoff=draw(hostile),
+        declared=draw(st.sampled_from(["allowed", "forbidden", "not said", "unknown"])),
+        declared_by=draw(hostile),
+        resolves=draw(st.sampled_from(["yes", "no", "not asked"])),
+        refusal=draw(hostile),
+        packages=draw(st.dictionaries(hostile, hostile, max_size=2)),
+        others=draw(st.integers(0, 3)),
+        works=draw(st.one_of(hostile, st.sampled_from(["works", "not run"]))),
+        stage=draw(hostile),
+        message=draw(hostile),
+        same_as=draw(hostile),
+        yanked=draw(st.dictionaries(hostile, hostile, max_size=1)),
+    )
+
+
+@st.composite
 def results(draw: st.DrawFn) -> MatrixResult:
     failed = stages_until(Stage.QUANTIZER_IMPORT, Reason.EXCEPTION, draw(hostile))[:3]
     environment = EnvironmentResult(
-        name=draw(hostile), role=draw(hostile), packages={}, stages=failed, cells=2
-    )
+        name=draw(hostile), role=draw(hostile), packages={}, stages=failed, cells=2,
+        standings=draw(st.lists(standings(), max_size=3)),
+        differences=draw(st.lists(hostile, max_size=2)),
+    )  # fmt: skip
     return MatrixResult(
         profile=draw(hostile),
         runs=draw(st.lists(hostile, max_size=2)),
@@ -117,6 +142,8 @@ def results(draw: st.DrawFn) -> MatrixResult:
         canaries=draw(st.one_of(hostile, st.just("void"), st.just("established"))),
         environments=[environment],
         cells=draw(st.lists(cells(), max_size=4)),
+        specifiers=[hostile_specifier(text) for text in draw(st.lists(hostile, max_size=2))],
+        new_releases=draw(st.lists(hostile, max_size=2)),
     )
 
 
@@ -220,6 +247,8 @@ def test_same_bytes_in_any_order(result: MatrixResult, shuffle: random.Random) -
         environments=shuffle.sample(result.environments, len(result.environments)),
         departures=dict(reversed(result.departures.items())),
         machine=dict(reversed(result.machine.items())),
+        specifiers=list(reversed(result.specifiers)),
+        new_releases=list(reversed(result.new_releases)),
     )
     assert render(result) == render(mixed) == render(mixed)
     assert summary(result) == summary(mixed)

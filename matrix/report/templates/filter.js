@@ -27,12 +27,12 @@ function filter() {
 
 function reveal() {
   const target = document.getElementById(location.hash.slice(1));
-  const cell = target && target.closest("details.cell");
-  if (!cell) return;
-  cell.hidden = false;
-  cell.parentElement.hidden = false;
-  cell.open = true;
-  cell.scrollIntoView();
+  const folded = target && target.closest("details.cell, details.of-release");
+  if (!folded) return;
+  folded.hidden = false;
+  folded.parentElement.hidden = false;
+  folded.open = true;
+  (folded.matches(".cell") ? folded : target).scrollIntoView();
 }
 
 form.hidden = false;

@@ -1,0 +1,174 @@
+"""How environments stand, as a reader sees it: one row each, grouped by release, and an overview.
+
+Pure functions of a :class:`~matrix.results.MatrixResult`, like those of :mod:`matrix.report.table`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from matrix.outcomes import Verdict
+from matrix.report.table import SYMBOLS
+from matrix.results import NOT_RUN, EnvironmentResult, MatrixResult, Specifier, Standing
+from matrix.specifiers import spans
+from matrix.standings import MOVED
+from matrix.tables import Resolution
+from matrix.text import natural
+
+RESOLUTIONS: dict[Resolution, str] = {
+    "released": "as released",
+    "today": "as of today",
+    "pinned": "pinned",
+}
+"""In the order of the columns: with what there was then, with what there is now, with our pins."""
+REFUSED, RESOLVES, NOT_ASKED = "refused", "resolves", "not asked"
+STATES = {**{verdict.value: symbol for verdict, symbol in SYMBOLS.items()},
+          REFUSED: "⊗", RESOLVES: "◇", NOT_ASKED: "·"}  # fmt: skip
+"""What one resolution came to -> its symbol."""
+STATE_MEANINGS = {
+    REFUSED: "the resolver finds no set of packages",
+    RESOLVES: "a set of packages is found; it was not run",
+    NOT_ASKED: "the resolver was not asked",
+}
+FORBIDDEN = "−"
+"""The mark of an environment that metadata forbids."""
+BY_ITSELF = ""
+"""The column of environments that name no transformers."""
+_BESIDE = re.compile(r"(?P<release>[^+]+)\+transformers-(?P<version>[^+]+)(?P<rest>.*)")
+
+
+class Row(NamedTuple):
+    """One environment."""
+
+    environment: EnvironmentResult
+    label: str
+    """What tells it apart in its group."""
+    declared: list[tuple[str, str]]
+    """Each word that metadata says, and who says it; more than one where our pins change it."""
+    at: dict[Resolution, Standing | None]
+
+    @property
+    def forbidden(self) -> bool:
+        """Whether metadata forbids it."""
+        return any(word == "forbidden" for word, _ in self.declared)
+
+    @property
+    def telling(self) -> bool:
+        """Whether its answers differ in more than in packages that moved on."""
+        return any(not said.startswith(MOVED) for said in self.environment.differences)
+
+
+class Group(NamedTuple):
+    """The environments of one release."""
+
+    name: str
+    rows: list[Row]
+
+    @property
+    def telling(self) -> int:
+        """How many of them differ in more than what others brought."""
+        return sum(row.telling for row in self.rows)
+
+
+class Overview(NamedTuple):
+    """Releases down, versions of transformers across."""
+
+    columns: list[str]
+    resolutions: dict[Resolution, str]
+    """Those in which anything was asked."""
+    rows: dict[str, dict[str, list[Row]]]
+    """Release (with what else tells it apart) -> version -> its environments."""
+
+
+def groups(result: MatrixResult) -> list[Group]:
+    """Return the environments whose standing is known, under the release that names them.
+
+    Environments are named ``autoawq-0.2.7+transformers-4.47.1``: the first part is the group.
+    """
+    found: dict[str, list[Row]] = {}
+    for environment in result.environments:
+        if environment.standings:
+            group, _, label = environment.name.partition("+")
+            found.setdefault(group, []).append(_row(environment, label or environment.name))
+    return [Group(name, found[name]) for name in sorted(found, key=natural)]
+
+
+def _row(environment: EnvironmentResult, label: str) -> Row:
+    at = {each.resolution: each for each in environment.standings}
+    said = [(each.declared, each.declared_by) for each in environment.standings]
+    return Row(environment, label, list(dict.fromkeys(said)), {r: at.get(r) for r in RESOLUTIONS})
+
+
+def overview(found: list[Group]) -> Overview:
+    """Return the rows of all groups laid out by the transformers beside them."""
+    rows: dict[str, dict[str, list[Row]]] = {}
+    for row in (row for group in found for row in group.rows):
+        name = row.environment.name
+        beside = _BESIDE.fullmatch(name)
+        key, column = (name, BY_ITSELF)
+        if beside is not None:
+            key, column = beside["release"] + beside["rest"], beside["version"]
+        rows.setdefault(key, {}).setdefault(column, []).append(row)
+    columns = {column for slots in rows.values() for column in slots}
+    asked = {
+        resolution: when
+        for resolution, when in RESOLUTIONS.items()
+        if any(state(row.at[resolution]) != NOT_ASKED for group in found for row in group.rows)
+    }
+    return Overview(sorted(columns, key=natural), asked, rows)
+
+
+def state(standing: Standing | None) -> str:
+    """Return in a word what an environment came to in one resolution."""
+    if standing is None or standing.resolves == "not asked":
+        return NOT_ASKED
+    if standing.resolves == "no":
+        return REFUSED
+    # A word of another version of the harness is no state of ours.
+    return standing.works if standing.works != NOT_RUN and standing.works in STATES else RESOLVES
+
+
+def resolved(row: Row, standing: Standing) -> str:
+    """Return what was resolved beyond what is named, in short: ``torch 2.5.1, 64 packages``."""
+    named = row.environment.packages
+    number = len(standing.packages) + standing.others
+    shown = [
+        f"{name} {version}"
+        for name, version in sorted(standing.packages.items())
+        if named.get(name) != version
+    ]
+    return ", ".join([*shown, f"{number} packages"]) if number else ""
+
+
+def remarks(standing: Standing) -> list[str]:
+    """Return what else is to be said of one resolution, each in a line."""
+    said = []
+    if standing.works != Verdict.WORKS and standing.stage:
+        said.append(f"{standing.stage}: {standing.message}" if standing.message else standing.stage)
+    if standing.same_as:
+        said.append(f"same packages as {standing.same_as}")
+    return said
+
+
+def declared_bounds(one: Specifier) -> str:
+    """Return what metadata says of a partner."""
+    if one.declared is None:
+        return "not known"
+    return f"{one.partner}{one.declared}" if one.declared else "no bound"
+
+
+def held_bounds(one: Specifier) -> str:
+    """Return what really holds of a partner."""
+    return f"{one.partner}{one.holds}" if one.holds else f"no {one.partner} tried works"
+
+
+def tried(one: Specifier) -> list[tuple[str, str]]:
+    """Return the evidence of a specifier: what each group of versions came to, and the versions."""
+    found = {
+        "worked": one.worked,
+        "did not work": one.failed,
+        "no answer here": one.unknown,
+        "not tried": spans(one.untried),
+    }
+    return [(word, ", ".join(versions)) for word, versions in found.items() if versions]

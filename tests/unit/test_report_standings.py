@@ -1,0 +1,140 @@
+"""How a report shows what is declared, resolves and works, where it was seen, and what holds."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import msgspec
+import pytest
+
+from matrix.outcomes import Verdict
+from matrix.report import PAGE, render
+from matrix.results import MatrixResult, Side
+from tests.unit.report_results import judged, realistic
+from tests.unit.report_standings import a_thousand, standing_result
+from tests.unit.test_report_render import Page, empty
+
+
+def section(text: str, title: str) -> list[str]:
+    """Return the rows of a section's table in Markdown."""
+    lines = text.partition(f"## {title}\n")[2].partition("\n## ")[0].splitlines()
+    return [line for line in lines if line.startswith("| ")][2:]
+
+
+def test_each_environment_has_its_row_with_three_answers_in_three_times() -> None:
+    rows = section(render(standing_result())["matrix.md"], "Declared, resolves, works")
+    assert len(rows) == 24
+    row = next(line for line in rows if line.startswith("| autoawq-0.2.7+transformers-4.57.6 "))
+    _, _, said, then, today, pinned, differs, _ = (each.strip() for each in row.split("|"))
+    assert said == "allowed (autoawq 0.2.7 wants transformers&gt;=4.35.0)"
+    assert then.startswith("◇ resolves: torch 2.5.1, 64 packages")
+    assert today.startswith("◇ resolves: torch 2.15.0")
+    assert pinned.startswith("✗ broken: torch 2.13.0, 61 packages; quantizer-import: builtins")
+    assert "yanked: intel-extension-for-pytorch 2.4.0 (for security)" in differs
+    refused = next(line for line in rows if "0.2.7.post3+transformers-4.42.4 " in line)
+    assert refused.count("⊗ refused: × No solution found") == 3
+
+
+def test_the_page_links_the_overview_to_the_rows() -> None:
+    page = Page(render(standing_result())[PAGE])
+    places = [each for each in page.ids if each.startswith("environment-")]
+    assert len(places) == len(set(places)) == 24
+    assert Counter(link[1:] for link in page.links if link[1:] in places) == Counter(places)
+    assert "No resolver was asked yet" not in "".join(page.words)
+
+
+def test_only_what_differs_in_more_than_packages_that_moved_is_marked() -> None:
+    text = render(standing_result())[PAGE]
+    slots = re.findall(r'<a class="stands" .*?</a>', text, re.DOTALL)
+    marked = {"moved": 0, "more": 0}
+    for slot in slots:
+        title = re.search(r'title="([^"]*)"', slot)
+        assert title is not None
+        said = [each for each in title[1].split("; ")[1:] if each]
+        more = any(not each.startswith("resolved to other packages") for each in said)
+        assert ("they differ" in slot) == more
+        marked["more" if more else "moved"] += bool(said)
+    assert marked["moved"] > 0
+    assert marked["more"] > 0
+
+
+def test_a_thousand_environments_stay_readable() -> None:
+    text = render(a_thousand())[PAGE]
+    assert len(text) < 3_000_000
+    page = Page(text)
+    assert sum(each.startswith("environment-") for each in page.ids) == 1000
+    overview = text.partition('<table class="matrix overview">')[2].partition("</table>")[0]
+    assert overview.count("<tr>") == 41  # a row for each release, and the versions across
+    assert overview.count('<th scope="col">') == 25
+    assert '<details class="of-release">' in text  # folded, but for few
+    assert "pinned" not in re.sub(r"<details.*", "", overview)
+    assert '<details class="of-release" open>' in render(standing_result())[PAGE]
+
+
+def test_what_was_never_asked_says_how_to_ask() -> None:
+    texts = render(realistic())
+    assert "python -m matrix resolve" in texts[PAGE]
+    assert section(texts["matrix.md"], "Declared, resolves, works") == []
+
+
+def test_specifiers_that_hold_stand_beside_the_declared_ones() -> None:
+    texts = render(standing_result())
+    rows = section(texts["matrix.md"], "Specifiers that hold")
+    row = next(line for line in rows if line.startswith("| autoawq 0.2.7 |"))
+    assert "`transformers>=4.46,<4.48` | transformers&gt;=4.35.0 |" in row
+    assert "allowed by metadata, but does not work: 4.42.4, 4.51.3, 4.57.6, 5.23.0" in row
+    assert "worked: 4.46.3, 4.47.1; did not work: 4.42.4" in row
+    assert "not tried: 4.44-4.45, 4.48-4.50" in row
+    unknown = next(line for line in rows if line.startswith("| autoawq 0.2.9 |"))
+    assert unknown.count("not known") == 2
+    assert '<code class="copy">transformers&gt;=4.46,&lt;4.48</code>' in texts[PAGE]
+
+
+# ------------------------------------------------------------------------------- where it was seen
+
+
+def on(*devices: str) -> MatrixResult:
+    """Return a result of one cell a device; an empty one stands for a cell that did not run."""
+    made = [judged(Side("q", "q"), Side(f"e{n}", "e"), "m", None) for n in range(len(devices))]
+    need = {"verdict": Verdict.UNTESTED, "message": "needs 2 GPUs with 18 GiB (here: no GPU)"}
+    cells = [
+        msgspec.structs.replace(cell, **({"device": device} if device else need))
+        for cell, device in zip(made, devices, strict=True)
+    ]
+    return msgspec.structs.replace(empty(), cells=cells)
+
+
+def test_evidence_from_a_cpu_is_marked_as_such() -> None:
+    texts = render(on("cpu", ""))
+    head = texts[PAGE].partition("<main>")[0]
+    assert "Evidence from a CPU." in head
+    assert "All cells · evidence from a CPU" in "".join(Page(texts[PAGE]).words)
+    assert "Evidence from: cpu." in texts["matrix.md"]
+    assert "<small>on " not in texts[PAGE]
+
+
+def test_of_several_devices_each_cell_says_its_own() -> None:
+    texts = render(on("cpu", "cuda 8.0"))
+    assert "Evidence from cpu, cuda 8.0: each cell says its own." in texts[PAGE]
+    assert texts[PAGE].count("<small>on cpu</small>") == 1
+    assert texts[PAGE].count("<small>on cuda 8.0</small>") == 1
+    assert "✓ works †a on cuda 8.0" in texts["matrix.md"]
+
+
+@pytest.mark.parametrize("devices", [("cuda 8.0",), ("",), ()])
+def test_nothing_is_said_of_a_cpu_that_gave_no_evidence(devices: tuple[str, ...]) -> None:
+    assert "from a CPU" not in render(on(*devices))[PAGE]
+
+
+def test_a_cell_that_did_not_run_shows_what_it_needs() -> None:
+    texts = render(on("cpu", ""))
+    assert "<small>needs 2 GPUs with 18 GiB" in texts[PAGE]
+    assert "○ untested here †a (needs 2 GPUs with 18 GiB (here: no GPU))" in texts["matrix.md"]
+
+
+def test_new_releases_are_told_in_the_head() -> None:
+    texts = render(standing_result())
+    assert "vllm 0.32.0" in texts[PAGE].partition("<main>")[0]
+    assert "snapshot of the index: autoawq 0.2.9, vllm 0.32.0." in texts["matrix.md"]
+    assert "New releases" not in render(realistic())[PAGE]

@@ -1,4 +1,4 @@
-"""``python -m matrix``: plan, lock, run, report, inspect."""
+"""``python -m matrix``: its commands, of which the older ones stand here."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from matrix.commands.options import Profile, Spec, StoreFolder, fail
 from matrix.commands.plan import Disk, Minutes, plan
 from matrix.commands.releases import releases
 from matrix.commands.resolve import resolve
+from matrix.commands.specifiers import specifiers
 from matrix.context import Context, Settings
 from matrix.judge import thresholds
 from matrix.outcomes import Finding, Judgement, Outcome, Stage, Verdict
@@ -75,7 +76,7 @@ def _interrupted(_signal: int, _frame: FrameType | None) -> None:
     raise Interrupted
 
 
-for command in (plan, releases, resolve):
+for command in (plan, releases, resolve, specifiers):
     app.command()(command)
 
 

@@ -44,3 +44,12 @@ def test_autoawq_0_2_7_works_with_three_minors_of_transformers(
 ) -> None:
     cell = cells("bounds")[f"autoawq-0.2.7+transformers-{transformers}+bounds twin-untied"]
     assert (cell.verdict, cell.stage) == (verdict, stage)
+
+
+def test_the_specifier_that_holds_is_computed_and_set_against_the_declared_one() -> None:
+    table = judge("bounds", observations("bounds")).table()
+    (found,) = [each for each in table.specifiers if each.package == "autoawq"]
+    assert (found.release, found.partner) == ("0.2.7", "transformers")
+    assert (found.holds, found.declared) == (">=4.45,<4.48", ">=4.35.0")
+    assert found.worked == ["4.45.2", "4.46.3", "4.47.1"]
+    assert "allowed by metadata, but does not work" in found.differs[0]

@@ -8,7 +8,9 @@ environment it was built.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
 import msgspec
@@ -33,6 +35,7 @@ MOVED = "resolved to other packages"
 """How a difference begins that is to be expected: packages that others brought moved on."""
 _GOOD = (Verdict.WORKS.value, Verdict.DEGRADED.value)
 _BAD = (Verdict.BROKEN.value, Verdict.GARBAGE.value)
+_LOCAL = re.compile(r"\+[A-Za-z0-9._-]+")
 _BEFORE_IT_RUNS = tuple(
     stage.value for stage in Stage if stage.value.endswith(("-install", "-import"))
 )
@@ -113,6 +116,12 @@ def applying(requires: Iterable[str], python: str = "3.11") -> list[Requirement]
 
     What cannot be read is passed over.
     """
+    found = (_applying(text, python) for text in requires)
+    return [requirement for requirement in found if requirement is not None]
+
+
+@lru_cache(maxsize=10_000)
+def _applying(text: str, python: str) -> Requirement | None:
     machine = {
         "extra": "",
         "python_version": ".".join(python.split(".")[:2]),
@@ -124,15 +133,12 @@ def applying(requires: Iterable[str], python: str = "3.11") -> list[Requirement]
         "platform_system": "Linux",
         "platform_machine": "x86_64",
     }
-    found = []
-    for text in requires:
-        try:
-            requirement = Requirement(text)
-            if requirement.marker is None or requirement.marker.evaluate(machine):
-                found.append(requirement)
-        except (InvalidRequirement, UndefinedComparison, UndefinedEnvironmentName):
-            continue
-    return found
+    try:
+        requirement = Requirement(text)
+        holds = requirement.marker is None or requirement.marker.evaluate(machine)
+    except (InvalidRequirement, UndefinedComparison, UndefinedEnvironmentName):
+        return None
+    return requirement if holds else None
 
 
 def declared(environment: Environment, known: Known) -> tuple[Declared, str]:
@@ -152,7 +158,8 @@ def declared(environment: Environment, known: Known) -> tuple[Declared, str]:
             if name not in releases or name == package or not other.specifier:
                 continue
             said = f"{package} {version} wants {name}{other.specifier}"
-            if other.specifier.contains(releases[name], prereleases=True):
+            # A local label, as in ``==2.13.0+cpu``, names a build of that version.
+            if _contains(_LOCAL.sub("", str(other.specifier)), releases[name]):
                 allows.append(said)
             else:
                 forbids.append(f"{said}, not {releases[name]}")

@@ -39,7 +39,12 @@ IPEX = [Release("2.4.0", yanked="for security"), Release("2.8.0")]
 SNAPSHOT = Snapshot(
     1,
     "2026-11-22T00:00:00Z",
-    {"autoawq": AUTOAWQ, "transformers": TRANSFORMERS, "intel-extension-for-pytorch": IPEX},
+    {
+        "vllm": [Release("0.32.0", declares=["torch==2.13.0+cpu"])],
+        "autoawq": AUTOAWQ,
+        "transformers": TRANSFORMERS,
+        "intel-extension-for-pytorch": IPEX,
+    },
 )
 KNOWN = Known(SNAPSHOT)
 
@@ -78,6 +83,8 @@ FORBIDDEN = "autoawq 0.2.8 wants transformers<=4.47.1,>=4.45.0, not 4.51.3"
         (["autoawq==0.2.7", "torch==2.1"], [], "forbidden", "wants torch>=2.2, not 2.1"),
         (["autoawq==0.2.7"], ["torch==2.1"], "forbidden", "wants torch>=2.2, not 2.1"),
         (["autoawq==0.2.7"], ['torch==2.1 ; sys_platform == "never"'], "not said", ""),
+        (["vllm==0.32.0", "torch==2.13.0"], [], "allowed", "wants torch==2.13.0+cpu"),
+        (["vllm==0.32.0", "torch==2.12.0"], [], "forbidden", "torch==2.13.0+cpu, not 2.12.0"),
         (["autoawq==0.1.0", "transformers==4.51.3"], [], "forbidden", "Python <3.11, not 3.11"),
         (["autoawq==0.2.7", "torch>=2"], [], "not said", ""),
     ],

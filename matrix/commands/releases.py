@@ -35,7 +35,7 @@ from matrix.text import visible
 if TYPE_CHECKING:
     from matrix.index import Answer
 
-LINE_CHARS = 400
+LINE_CHARS = 4000
 
 
 class Range(msgspec.Struct, frozen=True):
@@ -111,7 +111,7 @@ def releases(
     else:
         typer.echo("\n".join(visible(line, LINE_CHARS) for line in _lines(found, take)))
     for trouble in found.troubles:
-        sys.stderr.write(f"warning: {visible(trouble, 2 * LINE_CHARS)}\n")
+        sys.stderr.write(f"warning: {visible(trouble, LINE_CHARS)}\n")
     if lacking:
         raise typer.Exit(1)
 
@@ -213,7 +213,7 @@ def _lines(found: Found, take: bool) -> Iterable[str]:
         takes = ", ".join(one.takes) or "none"
         yield f"{one.package} since {one.since}{until}, {one.pick}: {takes}"
         for reason, versions in _by_reason(one.passed_over).items():
-            yield f"  not {', '.join(versions)}: {reason}"
+            yield f"  {', '.join(versions)}: {reason}"
     if take:
         yield ""
         yield (

@@ -124,7 +124,7 @@ def test_what_the_index_takes_back_is_told_and_not_dropped(
     found = {one.version: one for one in read_snapshot(project.snapshot).packages["maker"]}
     assert found["0.9"].gone
     assert found["2.0"].uploaded == "2026-01-03T00:00:00Z"
-    assert "not 1.0: yanked (a ␛[31mbug)" in done.stdout
+    assert "  1.0: yanked (a ␛[31mbug)" in done.stdout
 
 
 def test_a_snapshot_is_made_where_there_was_none(project: Project, server: Server) -> None:

@@ -194,6 +194,17 @@ def test_a_lock_that_cannot_be_read_is_not_passed_over(
     assert hub.asked == []
 
 
+def test_a_lock_of_another_repository_is_not_believed(
+    revisions: Revisions, hub: Hub, tmp_path: Path
+) -> None:
+    commit_lock(tmp_path / "spec", OLD)
+    lock = tmp_path / "spec" / LOCK
+    lock.write_text(lock.read_text().replace("14B", "7B"))
+    with pytest.raises(RevisionError, match=r"is of Qwen/Qwen1\.5-7B-Chat-AWQ"):
+        revisions.settle(ASKED)
+    assert hub.asked == []
+
+
 def test_of_two_processes_the_first_to_record_wins(
     revisions: Revisions, hub: Hub, tmp_path: Path, endpoint: str
 ) -> None:

@@ -242,14 +242,16 @@ def standings(
     A resolution for which the snapshot of the index knows no date is left out.
     """
     known = Known(loaded.snapshot, loaded.spec.metadata)
-    found = []
+    asked: list[tuple[Environment, Answer | None]] = []
     for resolution in get_args(Resolution):
         try:
             environment = loaded.at(name, resolution)
         except SpecError:
             continue
-        found.append(standing(environment, read_answer(environment), ran, known))
-    return found if any(each.resolves != "not asked" for each in found) else []
+        asked.append((environment, read_answer(environment)))
+    if all(answer is None for _, answer in asked):
+        return []
+    return [standing(environment, answer, ran, known) for environment, answer in asked]
 
 
 def _ran_of(environment: Environment, packages: dict[str, str], ran: Iterable[Ran]) -> Ran | None:

@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import get_args
 
@@ -88,7 +88,8 @@ class Context:
         self.store = Store(settings.store, settings.run)
         self._locks: dict[tuple[str, Resolution], Lock | None] = {}
         found = self.loaded.environments
-        unmet = unmet_by(found, self.machine, lambda name: cuda_of(self._text(found[name])))
+        cuda = cache(lambda name: cuda_of(self._text(found[name])))  # thousands of cells ask
+        unmet = unmet_by(found, self.machine, cuda)
         self.plan: Plan = make_plan(self.loaded, settings.profile, unmet)
         lookup: Lookup = self.store.observation
         if self.choice is not None:

@@ -11,6 +11,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cache
 from statistics import median
 
 import msgspec
@@ -210,6 +211,7 @@ class _Costs:
         self._constants = constants
         self._timings = timings
         self._snapshot = snapshot
+        self._release = cache(snapshot.release)
         self._pins = pins
         self._linked = linked
         self._parameters = {model.name: parameters(model) for model in plan.models}
@@ -286,15 +288,16 @@ class _Costs:
         if named in self.found:
             return named
         environment, constants = self._environments[name], self._constants
-        device, speed = self._device(name)
+        device, _ = self._device(name)
         torch = torch_of(environment, self._pins(environment), self._snapshot)
         wheels = {f"torch {torch}": constants.torch_mb * MB}
         seconds = constants.resolve_seconds + constants.install_seconds
         for package, version in exact(environment):
-            if release := self._snapshot.release(package, version):
-                wheels[f"{package} {version}"] = release.size
+            if release := self._release(package, version):
+                brought = constants.brings_mb.get(package, 0) * MB
+                wheels[f"{package} {version}"] = release.size + brought
                 seconds += 0 if release.wheels else constants.source_build_seconds
-        own = speed.packages_mb * MB
+        own = constants.packages_mb * MB
         copied = 0 if self._linked else sum(wheels.values())
         kept = Cost(disk=int((own + copied) * constants.unpacked))
         built = self._timed("install", name, device, seconds)

@@ -202,8 +202,6 @@ class MetadataTable(Table, frozen=True, kw_only=True):
 class DevicePredictions(Table, frozen=True, kw_only=True):
     """What steps are predicted to take on one kind of device, until they have been timed."""
 
-    packages_mb: float
-    """Megabytes (10^6 bytes) of wheels that an environment shares with no other."""
     import_seconds: float
     quantize_seconds: float
     """Of a model of next to no size."""
@@ -221,7 +219,11 @@ class PredictionsTable(Table, frozen=True, kw_only=True):
     unpacked: float
     """Bytes on disk for each byte of a wheel."""
     torch_mb: float
-    """Megabytes of one torch's wheels with those of CUDA that it asks for."""
+    """Megabytes (10^6 bytes) of one torch's wheels with those of CUDA that it asks for."""
+    packages_mb: float
+    """Megabytes of wheels that an environment shares with no other."""
+    brings_mb: dict[str, float] = {}
+    """Package -> megabytes of wheels that each of its releases brings along."""
     resolve_seconds: float
     install_seconds: float
     source_build_seconds: float

@@ -21,7 +21,7 @@ RELEASES = """
   {"version": "2.0.0", "uploaded": "2023-01-07T11:08:09Z", "wheels": ["py3-none-any"]}]}}
 """
 # A cell takes a minute by the constants, and nothing else takes any time.
-DEVICE = """{ packages_mb = 0, import_seconds = 0, quantize_seconds = 0, load_seconds = 60,
+DEVICE = """{ import_seconds = 0, quantize_seconds = 0, load_seconds = 60,
  quantize_seconds_per_billion = { awq = 0 }, load_seconds_per_billion = 0, generate_seconds = 0 }
 """.replace("\n", "")
 SECTIONS = f"""
@@ -29,6 +29,7 @@ SECTIONS = f"""
 download_mb_per_second = 1000
 unpacked = 1
 torch_mb = 0
+packages_mb = 0
 resolve_seconds = 0
 install_seconds = 0
 source_build_seconds = 0

@@ -38,15 +38,16 @@ TWO = "tied/awq/maker-2.0/runner-3.0"
 TWIN = "tied/float/none/runner-3.0"
 
 CPU = DevicePredictions(
-    packages_mb=10, import_seconds=7, quantize_seconds=11, load_seconds=3, generate_seconds=2,
+    import_seconds=7, quantize_seconds=11, load_seconds=3, generate_seconds=2,
     quantize_seconds_per_billion={"awq": 1000, "gptq": 100}, load_seconds_per_billion=50,
 )  # fmt: skip
 CUDA = DevicePredictions(
-    packages_mb=20, import_seconds=70, quantize_seconds=110, load_seconds=30, generate_seconds=20,
+    import_seconds=70, quantize_seconds=110, load_seconds=30, generate_seconds=20,
     quantize_seconds_per_billion={"awq": 10, "gptq": 1}, load_seconds_per_billion=5,
 )  # fmt: skip
 CONSTANTS = PredictionsTable(
-    download_mb_per_second=10, unpacked=2, torch_mb=1000, resolve_seconds=1, install_seconds=4,
+    download_mb_per_second=10, unpacked=2, torch_mb=1000, packages_mb=10, brings_mb={"runner": 50},
+    resolve_seconds=1, install_seconds=4,
     source_build_seconds=30, build_seconds=40, inspect_seconds_per_gb=60, cpu=CPU, cuda=CUDA,
 )  # fmt: skip
 SNAPSHOT = Snapshot(1, "2026-01-01T00:00:00Z", {
@@ -135,6 +136,7 @@ def test_what_cells_share_is_counted_once(plan: Plan) -> None:
 def test_an_environment_is_its_wheels_and_what_it_shares_with_none(plan: Plan) -> None:
     costs = predicted(plan).costs
     assert costs["wheels of maker 1.0"] == Cost(200 * MB, 400 * MB, seconds=20)
+    assert costs["wheels of runner 3.0"].download == (300 + 50) * MB  # and what it brings along
     assert costs["wheels of torch 2.1"] == Cost(1000 * MB, 2000 * MB, seconds=100)
     # 10 MB in 1 s, resolved in 1 s, installed in 4 s; built in 30 s where there is no wheel.
     assert costs["environment maker-1.0"] == Cost(10 * MB, 20 * MB, seconds=6)

@@ -71,13 +71,20 @@ class Revisions:
         self._endpoint = (host.get("HF_ENDPOINT") or HUB).rstrip("/")
         self._certificates = host.get("REQUESTS_CA_BUNDLE") or host.get("SSL_CERT_FILE") or ""
         self._now = now
+        self._checked: set[tuple[str, str]] = set()
 
     def held(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return a recipe or options with the recorded commit for ``first seen``.
 
-        Reads files alone. What has no record yet, or names no repository, comes back as it is.
-        Raises :class:`RevisionError` where a lock cannot be read.
+        Reads files alone. What has no record yet, or names no repository, comes back as it is; so
+        does one whose lock cannot be read, of which :meth:`settle` says what is wrong.
         """
+        try:
+            return self._held(options)
+        except RevisionError:
+            return dict(options)
+
+    def _held(self, options: Mapping[str, Any]) -> dict[str, Any]:
         repository = options.get("repository")
         if options.get("revision") != FIRST_SEEN or not isinstance(repository, str):
             return dict(options)
@@ -90,19 +97,24 @@ class Revisions:
         To be called before something is downloaded. Raises :class:`RevisionError` where the commit
         is gone, :class:`HubUnreachableError` where that could not be found out.
         """
-        held = self.held(options)
+        held = self._held(options)
         repository, revision = held.get("repository"), held.get("revision")
         if not isinstance(repository, str) or not isinstance(revision, str):
             return held
         if revision == FIRST_SEEN:
             self._record(repository, self._commit(repository, "main"))
-            return self.held(options)
+            return self._held(options)
         if _COMMIT.fullmatch(revision):  # of another, the adapter says that it is none
             self._check(repository, revision)
         return held
 
     def _check(self, repository: str, revision: str) -> None:
-        """Raise :class:`RevisionError`, with what is at ``main`` now, where a commit is gone."""
+        """Raise :class:`RevisionError`, with what is at ``main`` now, where a commit is gone.
+
+        What was found once is not asked for again.
+        """
+        if (repository, revision) in self._checked:
+            return
         try:
             self._commit(repository, revision)
         except NotFoundError:
@@ -112,6 +124,7 @@ class Revisions:
                 f"its revision in the spec, or remove {_name(repository)} from locks/models to "
                 "have it seen anew: it is another model, and all that is made of it is made again"
             ) from None
+        self._checked.add((repository, revision))
 
     def _commit(self, repository: str, revision: str) -> str:
         """Return the commit that a revision is on the Hub; ``NotFoundError`` for a missing commit.

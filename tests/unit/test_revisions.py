@@ -122,7 +122,7 @@ def test_a_vanished_commit_is_an_error_that_names_it_and_what_is_there_now(
     revisions.settle(ASKED)
     hub.main, hub.commits = NEW, {NEW}
     for options in (ASKED, {**ASKED, "revision": OLD}):
-        with pytest.raises(RevisionError, match=f"{OLD} is gone.* main is {NEW} now") as caught:
+        with pytest.raises(RevisionError, match=rf"{OLD} is gone.* main is {NEW} now") as caught:
             revisions.settle(options)
         assert not isinstance(caught.value, HubUnreachableError)
     assert json.loads((tmp_path / "store" / LOCK).read_text())["revision"] == OLD
@@ -189,6 +189,7 @@ def test_a_lock_that_cannot_be_read_is_not_passed_over(
 ) -> None:
     commit_lock(tmp_path / "spec", OLD)
     (tmp_path / "spec" / LOCK).write_text(text)
+    assert revisions.held(ASKED) == ASKED
     with pytest.raises(RevisionError, match=f"{LOCK} cannot be read"):
         revisions.settle(ASKED)
     assert hub.asked == []
@@ -220,6 +221,12 @@ def test_of_two_processes_the_first_to_record_wins(
 
     hub.answer = meanwhile  # type: ignore[method-assign]
     assert revisions.settle(ASKED)["revision"] == NEW
+
+
+def test_a_commit_that_was_found_is_asked_for_once(revisions: Revisions, hub: Hub) -> None:
+    for _ in range(3):
+        revisions.settle({**ASKED, "revision": OLD})
+    assert len(hub.asked) == 1
 
 
 def test_no_token_is_sent(revisions: Revisions, hub: Hub) -> None:

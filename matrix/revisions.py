@@ -19,12 +19,11 @@ from urllib.parse import quote
 import msgspec
 from filelock import FileLock
 
-from matrix.fetching import Fetcher, FetchError, Limits, NotFoundError
 from matrix.store import write_atomically
 
 FIRST_SEEN = "first seen"
 HUB = "https://huggingface.co"
-LIMITS = Limits(seconds=30.0, megabytes=8.0)
+SECONDS, MEGABYTES = 30.0, 8.0
 """What one answer of the Hub may take; it names every file of a repository."""
 
 Commit = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40}$")]
@@ -113,6 +112,8 @@ class Revisions:
 
         What was found once is not asked for again.
         """
+        from matrix.fetching import NotFoundError
+
         if (repository, revision) in self._checked:
             return
         try:
@@ -131,11 +132,15 @@ class Revisions:
 
         Raises :class:`RevisionError` where there is no ``main``.
         """
+        # Not at the top: who only reads locks, as the noxfile does, does without requests.
+        from matrix.fetching import Fetcher, FetchError, Limits, NotFoundError
+
         if not _REPOSITORY.fullmatch(repository):
             raise RevisionError(f"{repository!r} is no repository: write it as owner/name")
         address = f"{self._endpoint}/api/models/{quote(repository)}/revision/{revision}"
         try:
-            fetched = Fetcher(self._certificates, LIMITS).get(address, "application/json")
+            fetcher = Fetcher(self._certificates, Limits(SECONDS, MEGABYTES))
+            fetched = fetcher.get(address, "application/json")
             found = msgspec.json.decode(fetched.body, type=_Answer).sha
         except NotFoundError:
             if revision != "main":

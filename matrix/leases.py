@@ -117,7 +117,7 @@ def _take(
 
 def _lock(file: Path, held: ExitStack) -> bool:
     """Lock a file where nobody else does, until ``held`` is left. It is never written to."""
-    flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW
     opened = os.open(file, flags, 0o644)
     try:
         with suppress(PermissionError):  # another user's, who saw to that

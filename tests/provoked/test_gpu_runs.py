@@ -171,6 +171,21 @@ def test_a_probe_without_the_gpu_that_was_asked_for_is_no_evidence(two: Finished
     assert two.observation("cpu-build", "load") is None
 
 
+def test_a_load_on_the_cpu_is_no_evidence_either(two: Finished) -> None:
+    cell = two.cell("plain+elsewhere")
+    assert (cell.verdict, cell.stage) == (Verdict.BROKEN, Stage.LOAD)
+    assert cell.reason == Reason.WRONG_DEVICE.value
+
+
+def test_a_gpu_that_is_gone_when_the_next_job_comes_leaves_no_evidence(tmp_path: Path) -> None:
+    here = Finished("engines", tmp_path / "store", machine(gpu(0))).run(cell_of("plain+good"))
+    (tmp_path / "store/environments/plain/home/driver-is-gone").touch()
+    here.run(cell_of("plain+killed"))
+    assert here.told[-1] == "plain: did not import again; the next run tries it"
+    assert here.observation("plain+killed", "load") is None
+    assert free(here.leases) == [0, 1]
+
+
 def test_a_probe_on_a_gpu_that_nobody_asked_for_is_no_evidence(two: Finished) -> None:
     cell = two.cell("unasked")
     assert (cell.verdict, cell.reason) == (Verdict.BROKEN, Reason.WRONG_DEVICE.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -92,8 +93,11 @@ def test_a_killed_holder_frees_its_cards(tmp_path: Path) -> None:
 def test_a_child_that_outlives_its_holder_keeps_no_lease(tmp_path: Path) -> None:
     with ExitStack() as stack:
         stack.enter_context(lease(cards(1), 1, tmp_path, nobody, print))
-        argv = [sys.executable, "-c", "import sys; sys.stdin.read()"]
-        child = subprocess.Popen(argv, stdin=subprocess.PIPE, close_fds=False)
+        argv = [sys.executable, "-c", "import sys; print('there', flush=True); sys.stdin.read()"]
+        pipe = subprocess.PIPE
+        child = subprocess.Popen(argv, stdin=pipe, stdout=pipe, close_fds=False)
+        assert child.stdout is not None
+        child.stdout.readline()
         stack.close()
         assert free(tmp_path, 1) == [0]
         child.communicate()
@@ -173,6 +177,23 @@ def test_a_stranger_is_waited_for_and_named_by_number_alone(tmp_path: Path) -> N
     with lease(cards(1), 1, tmp_path, strangers(on), told.append, wait) as mine:
         assert [gpu.index for gpu in mine] == [0]
     assert told == ["waiting for 1 of 1 GPUs: process 4711 computes on GPU 0"]
+
+
+def test_after_a_stranger_the_queue_is_waited_for_again(tmp_path: Path) -> None:
+    on, looks = {"GPU-0": [4711]}, list[float]()
+    with ExitStack() as other:
+
+        def wait(seconds: float) -> None:
+            looks.append(seconds)
+            if len(looks) == 1:  # another run looks for cards just when the stranger goes
+                on.clear()
+                queue = other.enter_context((tmp_path / "queue").open())
+                fcntl.flock(queue, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            else:
+                other.close()
+
+        with lease(cards(1), 1, tmp_path, strangers(on), print, wait):
+            assert len(looks) == 2
 
 
 def test_a_long_wait_for_other_runs_is_told_once(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ What they do otherwise is as in ``behaviours.py``, by the options ``behaviour`` 
 import os
 import signal
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +22,8 @@ def import_package(_options: Json) -> None:
         shown = []
     if os.environ.get("MADE_UP_TORCH") == "cuda":
         shown = ["GPU-of-somebody-else"]
+    if Path.home().joinpath("driver-is-gone").exists():
+        shown = []
     torch: Any = ModuleType("torch")
     torch.cuda = ModuleType("torch.cuda")
     torch.cuda.is_available = lambda: bool(shown)
@@ -34,7 +37,8 @@ def load(job: Json) -> tuple[Json, Json]:
     """Load nothing; say on which GPUs, and in which process."""
     _die("load", job)
     handle, facts = behaviours.load(job)
-    return handle, {**facts, **_place()}
+    elsewhere = {"device": "cpu"} if job["options"]["behaviour"] == "elsewhere" else {}
+    return handle, {**facts, **_place(), **elsewhere}
 
 
 def generate(handle: Json, job: Json) -> Json:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -19,7 +19,7 @@ from urllib.parse import quote
 import msgspec
 from filelock import FileLock
 
-from matrix.store import write_atomically
+from matrix.store import Store, write_atomically
 
 FIRST_SEEN = "first seen"
 HUB = "https://huggingface.co"
@@ -184,6 +184,17 @@ class Revisions:
                 seen = self._now().isoformat(timespec="seconds")
                 pin = Pin(schema=1, repository=repository, revision=revision, seen=seen)
                 write_atomically(file, msgspec.json.format(msgspec.json.encode(pin), indent=1))
+
+
+def revisions_of(
+    spec: Path,
+    store: Store,
+    host: Mapping[str, str],
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Revisions:
+    """Return the commits that a spec's file and a store hold to."""
+    own = store.root / "locks" / "models"
+    return Revisions(spec.parent / "locks" / "models", own, host, now)
 
 
 def _name(repository: str) -> str:

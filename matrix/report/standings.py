@@ -36,6 +36,7 @@ FORBIDDEN = "−"
 BY_ITSELF = ""
 """The column of environments that name no transformers."""
 _BESIDE = re.compile(r"(?P<release>[^+]+)\+transformers-(?P<version>[^+]+)(?P<rest>.*)")
+_WITH = re.compile(r"(?P<release>transformers)-(?P<version>[^+]+)(?P<rest>.*)")
 
 
 class Row(NamedTuple):
@@ -105,7 +106,7 @@ def overview(found: list[Group]) -> Overview:
     rows: dict[str, dict[str, list[Row]]] = {}
     for row in (row for group in found for row in group.rows):
         name = row.environment.name
-        beside = _BESIDE.fullmatch(name)
+        beside = _WITH.fullmatch(name) or _BESIDE.fullmatch(name)
         key, column = (name, BY_ITSELF)
         if beside is not None:
             key, column = beside["release"] + beside["rest"], beside["version"]

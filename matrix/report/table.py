@@ -195,7 +195,11 @@ def devices(cells: Iterable[CellResult]) -> list[str]:
 
 def need(cell: CellResult) -> str:
     """Return what a cell needs that was not there; empty where it is no matter of that."""
-    return cell.message if cell.verdict is Verdict.UNTESTED else ""
+    if cell.verdict is not Verdict.UNTESTED:
+        return ""
+    if cell.message.startswith("needs "):
+        return cell.message
+    return "needs a library of the system" if cell.reason == Reason.NO_LIBRARY else "needs hardware"
 
 
 def requirements(side: Side) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from matrix.outcomes import Verdict
 from matrix.report import PAGE, render
+from matrix.report.standings import groups, overview
 from matrix.results import MatrixResult, Side
 from tests.unit.report_results import judged, realistic
 from tests.unit.report_standings import a_thousand, standing_result
@@ -131,6 +132,33 @@ def test_a_cell_that_did_not_run_shows_what_it_needs() -> None:
     texts = render(on("cpu", ""))
     assert "<small>needs 2 GPUs with 18 GiB" in texts[PAGE]
     assert "○ untested here †a (needs 2 GPUs with 18 GiB (here: no GPU))" in texts["matrix.md"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [("no-library", "needs a library of the system"), ("no-gpu", "needs hardware")],
+)
+def test_a_need_that_a_package_told_in_its_own_words(reason: str, shown: str) -> None:
+    result = on("")
+    cell = msgspec.structs.replace(result.cells[0], reason=reason, message="ImportError: GLIBCXX")
+    texts = render(msgspec.structs.replace(result, cells=[cell]))
+    assert f"<small>{shown}</small>" in texts[PAGE]
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "column"),
+    [
+        ("autoawq-0.2.7+transformers-4.47.1", "autoawq-0.2.7", "4.47.1"),
+        ("autoawq-0.2.7+transformers-4.47.1+bounds", "autoawq-0.2.7+bounds", "4.47.1"),
+        ("transformers-4.51.3+autoawq-0.2.9", "transformers+autoawq-0.2.9", "4.51.3"),
+        ("vllm-0.32.0", "vllm-0.32.0", ""),
+    ],
+)
+def test_an_environment_has_its_place_in_the_overview(name: str, row: str, column: str) -> None:
+    first = next(each for each in standing_result().environments if each.standings)
+    named = msgspec.structs.replace(first, name=name)
+    found = overview(groups(msgspec.structs.replace(empty(), environments=[named])))
+    assert {key: list(slots) for key, slots in found.rows.items()} == {row: [column]}
 
 
 def test_new_releases_are_told_in_the_head() -> None:

@@ -21,6 +21,7 @@ import msgspec
 import uv
 from packaging.utils import canonicalize_name
 
+from matrix.axes import exact
 from matrix.identity import digest
 from matrix.keys import lock_inputs
 from matrix.observations import End, Judged, judge_tool
@@ -186,7 +187,14 @@ def make_lock(
     header = _header(environment)
     match judged.outcome:
         case Outcome.PASSED:
-            return Lock(header + (work / "resolved.txt").read_text()), judged, end
+            lock = Lock(header + (work / "resolved.txt").read_text())
+            if lacking := [name for name, _ in exact(environment) if name not in lock.pins]:
+                message = f"uv ended well, and its answer lacks {', '.join(lacking)}"
+                return None, Judged(Outcome.INFRA, Reason.NO_RESULT, message), end
+            return lock, judged, end
+        case Outcome.FAILED if not judged.message.strip():
+            message = f"uv ended with status {end.status} and said nothing"
+            return None, Judged(Outcome.INFRA, Reason.NO_RESULT, message), end
         case Outcome.FAILED:
             message = judged.message.replace(str(work), ".")
             if environment.resolution != "pinned":

@@ -256,4 +256,5 @@ def run(
     """Run a command to its end within limits; return how it ended and the tail of its output."""
     with Child(argv, environ=environ, cwd=cwd) as child:
         end = child.watch(limits)
+        child.drain()  # what it printed between the last look and its end
         return end, child.log.take()

@@ -17,6 +17,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+import uv
+
 from matrix.environments import Lock, find_lock, make_lock, own_name
 from matrix.observations import Judged
 from matrix.outcomes import Outcome, Reason
@@ -73,6 +75,7 @@ def resolve_all(
         write_atomically(kept / name, lock.text.encode())
         return lock, judged(lock)
 
+    uv.find_uv_bin()  # here first: two threads that read sysconfig for the first time fail
     trouble, tell_at = 0, time.monotonic() + TELL_SECONDS
     with closing(_side_by_side(list(waiting), ask, jobs)) as asked:
         for done, (name, (lock, found)) in enumerate(asked, start=1):

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 import typer
@@ -146,8 +146,10 @@ def surveyed(
     ]
     counts: dict[Resolution, dict[State, int]] = {}
     both: dict[Resolution, int] = {}
-    for resolution in dict.fromkeys(each.resolution for all_ in by_name.values() for each in all_):
+    for resolution in get_args(Resolution):
         states = {each.environment: each.state(resolution) for each in environments}
+        if not any(states.values()):
+            continue
         counts[resolution] = dict(Counter(state for state in states.values() if state))
         both[resolution] = sum(states.get(q) == states.get(e) == "resolved" for q, e in pairs)
     return Survey(

@@ -304,3 +304,15 @@ def test_the_pipes_are_closed_afterwards(tmp_path: Path, environ: dict[str, str]
     for _ in range(3):
         run(python("pass"), environ, tmp_path, GENEROUS)
     assert count() == before
+
+
+def test_what_is_printed_between_the_last_look_and_the_end_is_in_the_log(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looks_just_before(self: Child, _: object) -> tuple[bool, bool]:
+        self._process.wait()
+        return False, False
+
+    monkeypatch.setattr(Child, "_read", looks_just_before)
+    end, log = run(python("print('refused')"), environ, tmp_path, GENEROUS)
+    assert (end.status, log) == (0, "refused\n")

@@ -124,6 +124,15 @@ def test_evidence_says_what_it_ran_on(gpus: Gpus) -> None:
     }
 
 
+def test_evidence_of_gpus_alone_says_so_though_uv_ran_on_the_cpu(tmp_path: Path) -> None:
+    all_on_gpus = Gpus(tmp_path)
+    builder = ('name = "twins"\n', 'name = "twins"\ndevice = "cuda"\n')
+    changes = (builder, MAKER, RUNNER, QUANTIZER, ENGINE)
+    all_on_gpus.loaded = load(small_spec.write(tmp_path, *changes))
+    table = all_on_gpus.judge(History(all_on_gpus.plan("")).finish(None, all_on_gpus.facts)).table()
+    assert table.machine["device"] == "cuda 8.0"
+
+
 def test_a_cell_that_has_not_run_is_for_its_engines_device(gpus: Gpus) -> None:
     cells = gpus.judged(GOOD, without=("load", "generate"))
     assert cells[GOOD].device == "cuda"

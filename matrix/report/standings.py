@@ -97,8 +97,12 @@ def groups(result: MatrixResult) -> list[Group]:
 
 def _row(environment: EnvironmentResult, label: str) -> Row:
     at = {each.resolution: each for each in environment.standings}
-    said = [(each.declared, each.declared_by) for each in environment.standings]
-    return Row(environment, label, list(dict.fromkeys(said)), {r: at.get(r) for r in RESOLUTIONS})
+    said: dict[str, dict[str, None]] = {}
+    for each in environment.standings:
+        # With our pins more is named, of which more is said; told once.
+        said.setdefault(each.declared, {}).update(dict.fromkeys(each.declared_by.split("; ")))
+    declared = [(word, "; ".join(filter(None, by))) for word, by in said.items()]
+    return Row(environment, label, declared, {r: at.get(r) for r in RESOLUTIONS})
 
 
 def overview(found: list[Group]) -> Overview:

@@ -161,6 +161,18 @@ def test_an_environment_has_its_place_in_the_overview(name: str, row: str, colum
     assert {key: list(slots) for key, slots in found.rows.items()} == {row: [column]}
 
 
+def test_what_several_resolutions_declare_is_told_once() -> None:
+    first = next(each for each in standing_result().environments if each.standings)
+    says = ("a wants b>=1", "a wants b>=1; a wants torch>=2", "a wants b>=1")
+    stands = [
+        msgspec.structs.replace(each, declared="allowed", declared_by=by)
+        for each, by in zip(first.standings, says, strict=True)
+    ]
+    named = msgspec.structs.replace(first, standings=stands)
+    (group,) = groups(msgspec.structs.replace(empty(), environments=[named]))
+    assert group.rows[0].declared == [("allowed", "a wants b>=1; a wants torch>=2")]
+
+
 def test_new_releases_are_told_in_the_head() -> None:
     texts = render(standing_result())
     assert "vllm 0.32.0" in texts[PAGE].partition("<main>")[0]

@@ -1,0 +1,38 @@
+"""Specifiers computed from real runs, set against what the releases declare."""
+
+from __future__ import annotations
+
+import pytest
+
+from matrix.results import Specifier
+from tests.recorded.recording import judge, observations
+
+
+def held(profile: str) -> dict[str, Specifier]:
+    """Return what holds of transformers by a profile's recording, by package and release."""
+    table = judge(profile, observations(profile)).table()
+    return {f"{one.package} {one.release}": one for one in table.specifiers}
+
+
+def test_autoawq_0_2_7_holds_three_minors_of_transformers_and_declares_many() -> None:
+    found = held("bounds")["autoawq 0.2.7"]
+    assert found.holds == ">=4.45,<4.48"
+    assert found.untried == []
+    assert found.declared == ">=4.35.0"
+    assert "allowed by metadata, but does not work" in found.differs[0]
+    assert "4.44.2, 4.48.3" in found.differs[0]
+
+
+@pytest.mark.parametrize(
+    ("release", "holds"),
+    [
+        ("autoawq 0.2.6", ">=4.42,<4.47"),
+        ("autoawq 0.2.7", ">=4.46,<4.48"),  # fewer versions were tried than in the other profile
+        ("autoawq 0.2.7.post3", ">=4.46,<4.48"),
+        ("autoawq 0.2.9", ">=4.51,!=4.57.*"),
+        ("auto-gptq 0.7.1", ">=4.42,<4.52"),
+        ("gptqmodel 7.6.0", "==5.23.0"),
+    ],
+)
+def test_what_holds_of_the_default_profile(release: str, holds: str) -> None:
+    assert held("cpu")[release].holds == holds

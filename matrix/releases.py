@@ -65,8 +65,11 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     def release(self, package: str, version: str) -> Release | None:
         """Return one release, whichever way its version is written."""
-        wanted = parsed(version)
         found = self.packages.get(canonicalize_name(package), [])
+        for one in found:
+            if one.version == version:
+                return one
+        wanted = parsed(version) if found else None
         return next((one for one in found if wanted and parsed(one.version) == wanted), None)
 
     def declares(

@@ -74,7 +74,7 @@ class Shown:
         """Give the lines of the whole."""
         plan, machine = self._plan, self._machine
         yield f"Profile {plan.profile}: {_cut(plan.title)}"
-        gpus = gpus_in_words(machine.gpus) or "no GPU"
+        gpus = gpus_in_words(machine.gpus) or f"no GPU ({machine.note})"
         yield f"Here: {machine.cores} cores, {machine.memory / GIB:.0f} GiB of memory, {gpus}"
         yield (
             f"{len(plan.environments)} environments, {len(plan.models)} models, "
@@ -87,7 +87,7 @@ class Shown:
         if self._to_do:
             yield from self._costs("Still to be done here", self._to_do, self._known.paid)
         else:
-            yield from ("", "Nothing is left to be done here.")
+            yield from ("", "Nothing is left to be done that can be done here.")
         if self._elsewhere:
             title = "Untested here; on a machine with the hardware, from the beginning"
             yield from self._costs(title, self._elsewhere, frozenset())
@@ -124,10 +124,10 @@ class Shown:
             yield ""
             yield f"{sum(groups.values()):,} cells untested here:"
         for unmet, number in groups.most_common(SHOWN):
-            yield f"  {number:6,} {visible(unmet)}"
+            yield f"  {number:6,} {'cell' if number == 1 else 'cells'}: {visible(unmet)}"
         if len(groups) > SHOWN:
             rest = sum(number for _, number in groups.most_common()[SHOWN:])
-            yield f"  {rest:6,} of {len(groups) - SHOWN} further needs: --format json"
+            yield f"  {rest:6,} cells of {len(groups) - SHOWN} further needs: --cells"
 
     def _is_untested(self, cell: Cell) -> bool:
         return self._state(cell) == "untested here"
@@ -173,7 +173,7 @@ class Shown:
                 yield _row(f"{kind}s" if kind != "wheels" else kind, counted[kind], rows[kind])
         total = sum(rows.values(), Cost())
         yield _row("together", None, total)
-        yield f"  {_sources(total)}"
+        yield f"  {_sources(total)}; one environment after another"
 
     def _chosen(self, everything: bool) -> Iterator[str]:
         """Say what the budget buys: new releases, then stale evidence, then re-checks."""

@@ -1,0 +1,170 @@
+"""What ``plan`` tells a person and a program, of a made-up spec on made-up machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from matrix.choosing import choice_of, choose_for_nox, estimate
+from matrix.commands.plan import Shown
+from matrix.context import Context, Settings
+from matrix.hardware import Gpu, Machine
+from matrix.tables import SpecError
+from tests.unit import small_spec
+
+GIB = 2**30
+BARE = Machine(processor="made up", cores=4, memory=16 * GIB, system="Linux", note="no driver")
+CARD = Gpu(0, "GPU-0", "Made Up 24", 24 * GIB, "8.9")
+WITH_CARD = msgspec.structs.replace(BARE, gpus=[CARD], cuda="12.8", note="")
+QWEN_14B = (  # Qwen1.5-14B, but tied
+    'tied = true\nconfig = { model_type = "qwen2", hidden_size = 5120, intermediate_size = 13696, '
+    "num_hidden_layers = 40, num_attention_heads = 40, num_key_value_heads = 40, "
+    "vocab_size = 152064 }\n"
+)
+ON_CUDA = (
+    ('name = "maker-{maker}"', 'name = "maker-{maker}"\ndevice = "cuda"'),
+    ('name = "runner-{runner}"', 'name = "runner-{runner}"\ndevice = "cuda"'),
+    ('environments = "maker-*"', 'environments = "maker-*"\ndevice = "cuda"'),
+    ('environments = "runner-*"', 'environments = "runner-*"\ndevice = "cuda"'),
+)
+LARGE = ("tied = true\n", QWEN_14B)
+ONE = "tied/awq/maker-1.0/runner-3.0"
+
+
+def opened(folder: Path, machine: Machine, *changes: tuple[str, str]) -> Context:
+    file = small_spec.write(folder, *changes)
+    settings = Settings.of({}, spec=file, profile="all", store=folder / "store")
+    return Context(settings, {"HOME": str(folder)}, machine)
+
+
+def shown(context: Context, **budget: float | None) -> Shown:
+    known = estimate(context, {"HOME": str(context.settings.store.parent)})
+    choice = None
+    if budget:
+        choice = choice_of(
+            context, known, minutes=budget.get("minutes"), disk_gb=budget.get("disk_gb")
+        )
+    return Shown(context.plan, known, context.machine, choice)
+
+
+def text(context: Context, *, everything: bool = False, **budget: float | None) -> str:
+    return "\n".join(shown(context, **budget).lines(everything=everything))
+
+
+def row(told: str, name: str) -> list[str]:
+    return next(line for line in told.splitlines() if line.strip().startswith(name)).split()
+
+
+def test_a_profile_is_summed_up_by_part_with_what_is_left_to_do(tmp_path: Path) -> None:
+    told = text(opened(tmp_path, BARE))
+    assert "4 environments, 2 models, 4 checkpoints, 6 cells" in told
+    assert row(told, "All") == ["All", "6", "0", "6", "0", "0"]
+    assert row(told, "cells ")[:2] == ["cells", "6"]
+    assert row(told, "models ")[:2] == ["models", "2"]
+    assert ONE not in told
+    assert "untested" in told  # the column
+    assert "Untested" not in told  # there are none
+
+
+def test_environments_and_cells_are_listed_where_they_are_asked_for(tmp_path: Path) -> None:
+    told = text(opened(tmp_path, BARE), everything=True)
+    assert f"{ONE}  to do" in told
+    assert "maker==1.0" in told
+
+
+def test_without_a_gpu_everything_is_named_with_its_need_and_nothing_is_to_do(
+    tmp_path: Path,
+) -> None:
+    told = text(opened(tmp_path, BARE, *ON_CUDA, LARGE))
+    assert "4 cores, 16 GiB of memory, no GPU (no driver)" in told
+    assert row(told, "All") == ["All", "6", "0", "0", "6", "0"]
+    assert "6 cells untested here:" in told
+    assert "(here: no GPU" in told
+    assert "Nothing is left to be done that can be done here." in told
+    assert "Untested here; on a machine with the hardware, from the beginning, predicted:" in told
+    assert row(told, "cells ")[:2] == ["cells", "6"]
+    assert "nothing like it was timed here" in told
+
+
+def test_sizes_and_needs_of_models_are_told(tmp_path: Path) -> None:
+    told = text(opened(tmp_path, BARE, *ON_CUDA, LARGE))
+    # 40 layers x (4 x 5120^2 + 3 x 5120 x 13696) and 152064 x 5120, tied: 13.4 billion.
+    line = row(told, "tied ")
+    assert line[:3] == ["tied", "13.39B", "26.8"]
+    assert "1 GPU with" in " ".join(line)
+
+
+def test_with_a_gpu_what_fits_is_to_do_and_what_does_not_is_untested(tmp_path: Path) -> None:
+    told = text(opened(tmp_path, WITH_CARD, *ON_CUDA, LARGE))
+    assert "1 x Made Up 24, 24 GiB, capability 8.9" in told
+    # The large model's float and quantized cells do not fit; the other's, of no size, do.
+    assert row(told, "All") == ["All", "6", "0", "3", "3", "0"]
+
+
+def test_a_budget_tells_what_it_buys_and_why(tmp_path: Path) -> None:
+    told = text(opened(tmp_path, BARE), minutes=100000)
+    assert "budget of 100000 minutes: 6 cells (6 new) chosen" in told
+    assert f"  new       {ONE}" in told
+    none = text(opened(tmp_path, BARE), disk_gb=0)
+    assert "no cell chosen" in none
+    assert "left out because of the budget: 6 cells (6 new)" in none
+
+
+def test_a_program_is_given_the_same(tmp_path: Path) -> None:
+    context = opened(tmp_path, BARE, *ON_CUDA, LARGE)
+    document: dict[str, Any] = json.loads(
+        msgspec.json.encode(shown(context, minutes=5.0).document())
+    )
+    assert (document["schema"], document["profile"]) == (1, "all")
+    assert [environment["device"] for environment in document["environments"]] == [
+        "cpu", "cuda", "cuda", "cuda",
+    ]  # fmt: skip
+    cell = next(cell for cell in document["cells"] if cell["id"] == ONE)
+    assert cell["state"] == "untested here"
+    assert cell["unmet"].startswith("needs 1 GPU")
+    assert cell["vram_bytes"] > 26 * 10**9
+    assert cell["predicted_seconds"] > 0
+    assert document["predicted"]["to do here"]["seconds"] == 0
+    assert document["predicted"]["untested here"]["seconds"] > 0
+    assert document["budget"]["cells"] == {}
+
+
+def test_titles_cannot_steer_a_terminal_and_are_cut(tmp_path: Path) -> None:
+    title = ('title = "All"', f'title = "\\u001b[2J{"x" * 200}"')
+    told = text(opened(tmp_path, BARE, title))
+    assert "\x1b" not in told
+    assert "x" * 80 not in told
+
+
+def test_nothing_is_written_by_looking(tmp_path: Path) -> None:
+    text(opened(tmp_path, BARE), minutes=5)
+    assert not (tmp_path / "store").exists()
+
+
+def test_nox_is_given_a_file_with_the_choice(tmp_path: Path) -> None:
+    context = opened(tmp_path, BARE)
+    host = {"HOME": str(tmp_path), "MATRIX_MINUTES": "100000"}
+    file = choose_for_nox(context, host)
+    assert file is not None
+    chosen = Context(msgspec.structs.replace(context.settings, cells=file), host, BARE)
+    assert [cell.id for cell in chosen.plan.cells] == [cell.id for cell in context.plan.cells]
+    assert choose_for_nox(context, {"HOME": str(tmp_path)}) is None
+
+
+@pytest.mark.parametrize("amount", ["many", "-1", "nan", "inf"])
+def test_a_budget_that_is_no_amount_is_refused(tmp_path: Path, amount: str) -> None:
+    context = opened(tmp_path, BARE)
+    with pytest.raises(SpecError, match=f"environment: MATRIX_DISK: '{amount}' is no amount"):
+        choose_for_nox(context, {"HOME": str(tmp_path), "MATRIX_DISK": amount})
+
+
+def test_a_choice_of_another_profile_is_refused(tmp_path: Path) -> None:
+    context = opened(tmp_path, BARE)
+    file = choose_for_nox(context, {"HOME": str(tmp_path), "MATRIX_MINUTES": "5"})
+    settings = msgspec.structs.replace(context.settings, cells=file, profile="other")
+    with pytest.raises(SpecError):
+        Context(settings, {"HOME": str(tmp_path)}, BARE)

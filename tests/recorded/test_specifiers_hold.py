@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from matrix.results import Specifier
 from tests.recorded.recording import judge, observations
 
 
+@cache
 def held(profile: str) -> dict[str, Specifier]:
     """Return what holds of transformers by a profile's recording, by package and release."""
     table = judge(profile, observations(profile)).table()

@@ -255,6 +255,12 @@ def test_no_version_and_no_bound_makes_pick_raise(texts: list[str], rule: str) -
     pick(found, RangeTable(since="0", pick=rule), "3.11")
 
 
+def test_bounds_that_are_none_forbid_nothing() -> None:
+    """As installers have it."""
+    found = [Release("1.0", requires_python="python 3, please", sdist=True)]
+    assert pick(found, RangeTable(since="0"), "3.11").versions == ["1.0"]
+
+
 @pytest.mark.parametrize(
     ("rule", "problem"),
     [
@@ -403,7 +409,7 @@ def test_a_snapshot_is_written_and_read_with_a_line_for_each_release(
             '{"schema": 1, "asked": "", "packages": {"p": [{"version": "?"}]}}',
             "'\\?' is no version",
         ),
-        ("[" * 100_000, "is no snapshot of releases"),
+        ('{"schema": 1, "deep": ' + "[" * 100_000, "is no snapshot of releases"),
         (" " * 16_000_001, "as no snapshot has"),
     ],
 )

@@ -80,7 +80,7 @@ class Index:
         """
         names: list[str] = [canonicalize_name(name) for name in packages]
         if offline or self._settings.offline:
-            return {name: self._kept(name, "the index was not asked (offline)") for name in names}
+            return {name: self._kept(name, f"{name}: not asked (offline)") for name in names}
         now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         pages = in_parallel(self._page, names, self._limits.pages_seconds)
         since = dict(zip(names, packages.values(), strict=True))

@@ -103,7 +103,11 @@ def releases(
         indexes=sorted({one.index for one in heard}),
         news=[] if lacking else _news(settings.spec, old, new, changes),
         ranges=list(_ranges(settings.spec, tables, new)),
-        troubles=[_trouble(one, old) for one in answers.values() if one.trouble],
+        troubles=[
+            _trouble(one, old)
+            for one in answers.values()
+            if one.trouble and not (offline and one.asked)
+        ],
         taken=place.name if take and heard else "",
     )
     if output is Format.JSON:

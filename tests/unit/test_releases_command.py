@@ -210,7 +210,7 @@ def test_offline_nobody_is_asked(project: Project, server: Server) -> None:
     kept = project.document()["asked"]
     server.asked.clear()
     done = project.run("--offline")
-    assert (done.exit_code, server.asked) == (0, [])
+    assert (done.exit_code, done.stderr, server.asked) == (0, "", [])
     assert f"asked on {kept}" in done.stdout
     assert "maker 2.1" in done.stdout
 

@@ -134,11 +134,18 @@ class Run:
             key = self._keys.build(model)
             if key is None or self._keys.settled(key):
                 continue
-            recipe = {**model.recipe, "tie_word_embeddings": model.tied}
+            label = f"build {model.name}"
+            if unsettled := self._steps.unsettled(model.recipe, key):
+                self._say(model.environment, label, unsettled)
+                continue
+            key = self._keys.build(model)  # of the commit, which may be known only now
+            if key is None or self._keys.settled(key):
+                continue
+            recipe = {**self._steps.revisions.held(model.recipe), "tie_word_embeddings": model.tied}
             job = {"options": {}, "departures": [], "recipe": recipe}
             publish = self._steps.publish_model
             needs = of_build(model, self._plan.environments[model.environment])
-            tasks.append(Task(f"build {model.name}", {"build": key}, job, needs, publish))
+            tasks.append(Task(label, {"build": key}, job, needs, publish))
         return tasks
 
     def _quantizations(self, checkpoints: list[Checkpoint]) -> list[Task]:
@@ -151,8 +158,15 @@ class Run:
             if refused := self._steps.refuse(checkpoint, key):
                 self._say(checkpoint.quantizer.environment, label, refused)
                 continue
+            options = checkpoint.quantizer.options
+            if unsettled := self._steps.unsettled(options, key):
+                self._say(checkpoint.quantizer.environment, label, unsettled)
+                continue
+            key = self._keys.quantize(checkpoint)
+            if key is None or self._keys.settled(key):
+                continue
             job = {
-                "options": checkpoint.quantizer.options,
+                "options": self._steps.revisions.held(options),
                 "departures": checkpoint.quantizer.departures,
                 "model": str(self._steps.model_folder(checkpoint) / "model"),
                 "scheme": msgspec.to_builtins(checkpoint.scheme),

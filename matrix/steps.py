@@ -32,6 +32,7 @@ from matrix.outcomes import Outcome, Reason
 from matrix.plan import Checkpoint
 from matrix.probes import Answer
 from matrix.processes import child_environ, run
+from matrix.revisions import RevisionError, revisions_of
 from matrix.spec import LoadedSpec
 from matrix.store import Store, write_atomically
 from matrix.tables import Environment
@@ -60,6 +61,7 @@ class Steps:
         self._host = host
         self._now = now
         self.machine = machine or detect()
+        self.revisions = revisions_of(loaded.file, store, host, now)
 
     def work(self, kind: str) -> AbstractContextManager[Path]:
         """Give a fresh folder that goes away afterwards."""
@@ -228,6 +230,18 @@ class Steps:
         else:
             judged = Judged(Outcome.PASSED)
         return self.keep(key, judged, end, facts=facts or {}, log=log)
+
+    def unsettled(self, options: Mapping[str, Any], key: Key) -> Observation | None:
+        """Keep, instead of a download, that the Hub does not give the commit that is meant.
+
+        ``None`` where it does, or where nothing of the Hub is meant. It says nothing of packages,
+        so the next run asks again.
+        """
+        try:
+            self.revisions.settle(options)
+        except RevisionError as error:
+            return self.keep(key, Judged(Outcome.INFRA, Reason.NETWORK, str(error)), End())
+        return None
 
     def refuse(self, checkpoint: Checkpoint, key: Key) -> Observation | None:
         """Keep, instead of a quantization, that the scheme does not fit the model's shapes.

@@ -1,0 +1,116 @@
+"""A model and a checkpoint of the Hub whose commit the first connected run records."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from matrix.context import Context, Settings
+from matrix.keys import Key
+from matrix.observations import Observation
+from matrix.outcomes import Outcome, Reason, Verdict
+from matrix.plan import select
+from matrix.run import Run
+from matrix.steps import Steps
+from tests.provoked.runs import SPEC
+from tests.unit.made_hub import NEW, OLD, REPOSITORY, Hub, serving
+
+CELL = "made-up/awq-4bit-g64/plain+good/plain+good"
+FIRST_SEEN = f'repository = "{REPOSITORY}", revision = "first seen"'
+ANSWERS = Verdict.DEGRADED
+"""The made-up quantizer copies the float model: it answers right, and nothing is packed."""
+WHICH = """
+from . import {real}
+
+import_package = {real}.import_package
+load = getattr({real}, "load", None)
+generate = getattr({real}, "generate", None)
+
+
+def {step}(job):
+    return {{**{real}.{step}(job), "revision": job["{of}"]["revision"]}}
+"""
+
+
+class World:
+    """The made-up spec, its model and its good quantizer of the Hub, and a store."""
+
+    def __init__(self, folder: Path) -> None:
+        made_up = folder / "made_up"
+        shutil.copytree(SPEC.parent, made_up)
+        self.spec, self.store = made_up / "spec.toml", folder / "store"
+        (made_up / "hub_builder.py").write_text(
+            WHICH.format(real="builder", step="build", of="recipe")
+        )
+        (made_up / "hub_quantizer.py").write_text(
+            WHICH.format(real="behaviours", step="quantize", of="options")
+        )
+        text = self.spec.read_text()
+        model = 'adapter = "./hub_builder.py"\nrecipe = { ' + FIRST_SEEN + " }\n"
+        good = 'adapter = "./behaviours.py"\noptions = { behaviour = "good", at = "quantize" }'
+        hub = good.replace("behaviours.py", "hub_quantizer.py").replace(" }", f", {FIRST_SEEN} }}")
+        for old, new in (('adapter = "./builder.py"\n', model), (good, hub)):
+            assert old in text
+            text = text.replace(old, new, 1)
+        self.spec.write_text(text)
+
+    def run(self, endpoint: str) -> tuple[Context, list[str]]:
+        settings = Settings.of({}, spec=self.spec, profile="quantizers", store=self.store)
+        context, told = Context(settings), list[str]()
+        host = {**os.environ, "HF_ENDPOINT": endpoint}
+        now = lambda: datetime.now(UTC)  # noqa: E731
+        steps = Steps(context.loaded, context.store, context.keys, host, now)
+        run = Run(context.plan, steps, told.append, str, fork=True)
+        run.perform(select(context.plan, cell=CELL))
+        return context, told
+
+
+def observed(context: Context, key: Key | None) -> Observation:
+    found = context.keys.observed(key)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_the_first_run_records_the_commit_and_all_jobs_are_given_it(world: World) -> None:
+    hub = Hub()
+    with serving(hub) as endpoint:
+        context, _ = world.run(endpoint)
+        checkpoint = next(c for c in context.plan.cells if c.id == CELL).checkpoint
+        build = observed(context, context.keys.build(checkpoint.model))
+        quantize = observed(context, context.keys.quantize(checkpoint))
+        assert build.facts["revision"] == quantize.facts["revision"] == OLD
+        assert context.fresh_judge().cell(CELL).verdict is ANSWERS
+        hub.main = NEW
+        assert world.run(endpoint)[1] == [], "wherever main goes"
+
+
+def test_without_a_connection_nothing_is_begun(world: World) -> None:
+    context, told = world.run("http://127.0.0.1:9")
+    build = observed(context, context.keys.build(context.plan.models[0]))
+    assert (build.outcome, build.reason) == (Outcome.INFRA, Reason.NETWORK)
+    assert REPOSITORY in build.message
+    assert context.fresh_judge().cell(CELL).verdict is Verdict.INFRA
+    assert [line for line in told if "build made-up: infra (network)" in line]
+    assert not build.final, "the next run asks again"
+
+
+def test_a_vanished_commit_is_an_error_that_names_it_and_never_another_one(world: World) -> None:
+    hub = Hub()
+    with serving(hub) as endpoint:
+        context, _ = world.run(endpoint)
+        shutil.rmtree(world.store / "models")
+        hub.main, hub.commits = NEW, {NEW}
+        context, _ = world.run(endpoint)
+    build = observed(context, context.keys.build(context.plan.models[0]))
+    assert build.outcome is Outcome.INFRA
+    assert OLD in build.message
+    assert NEW in build.message

@@ -237,11 +237,10 @@ def test_token_ids_go_where_the_model_is(packages: Packages, gpu: bool) -> None:
     assert where == ["cuda:0" if gpu else "cpu"] * 2
 
 
-@pytest.mark.parametrize(("gpu", "place"), [(True, None), (False, "cpu")])
-def test_autoawq_places_the_model_itself_on_a_gpu(
-    packages: Packages, gpu: bool, place: str | None
-) -> None:
+def quantized_by_autoawq(packages: Packages, gpu: bool, quantize: Callable[..., None]) -> Loader:
+    """Have AutoAWQ's adapter quantize; what it asked of the package to load the model."""
     loader = Loader()
+    loader.model.quantize = quantize
     tokenizer = SimpleNamespace(save_pretrained=lambda _: None)
     packages(
         torch=torch_with(gpu),
@@ -249,9 +248,43 @@ def test_autoawq_places_the_model_itself_on_a_gpu(
         transformers={"AutoTokenizer": SimpleNamespace(from_pretrained=lambda *_, **__: tokenizer)},
     )
     scheme = {"bits": 4, "group_size": 128, "zero_point": True, "version": "GEMM"}
-    job = {"model": "/model", "scheme": scheme, "options": {}, "calibration": [], "output": "/out"}
-    adapter("quantizers", "autoawq").quantize(job)
+    options = {"max_calib_samples": 128, "max_calib_seq_len": 512}
+    adapter("quantizers", "autoawq").quantize(
+        {
+            "model": "/model",
+            "scheme": scheme,
+            "options": options,
+            "calibration": ["a text"],
+            "output": "/output",
+        }
+    )
+    return loader
+
+
+@pytest.mark.parametrize(("gpu", "place"), [(True, None), (False, "cpu")])
+def test_autoawq_places_the_model_itself_on_a_gpu(
+    packages: Packages, gpu: bool, place: str | None
+) -> None:
+    loader = quantized_by_autoawq(packages, gpu, lambda *_, **__: None)
     assert loader.asked.get("device_map") == place
+
+
+def test_autoawq_is_given_the_limits_of_calibration_that_the_release_knows(
+    packages: Packages,
+) -> None:
+    given: list[tuple[Any, ...]] = []
+
+    def of_0_2_5(_: Any, quant_config: Any, calib_data: Any) -> None:
+        given.append((quant_config["w_bit"], calib_data))
+
+    def of_0_2_6(
+        _: Any, quant_config: Any, calib_data: Any, max_calib_samples: int, max_calib_seq_len: int
+    ) -> None:
+        given.append((quant_config["w_bit"], calib_data, max_calib_samples, max_calib_seq_len))
+
+    for release in (of_0_2_5, of_0_2_6):
+        quantized_by_autoawq(packages, True, release)
+    assert given == [(4, ["a text"]), (4, ["a text"], 128, 512)]
 
 
 def test_a_real_model_is_calibrated_with_many_long_texts_the_same_each_time(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ def quantize(job: Json) -> Json:
 
     Options: ``max_calib_samples`` (texts, default 8) and ``max_calib_seq_len`` (tokens of a block,
     default 32; AutoAWQ leaves longer texts out). Its clip search takes time in proportion to both.
+    AutoAWQ 0.2.5 has neither: it takes 512 blocks of 512.
     """
     import torch
     from awq import AutoAWQForCausalLM
@@ -34,6 +36,11 @@ def quantize(job: Json) -> Json:
         job["model"], trust_remote_code=False, safetensors=True, **place
     )
     tokenizer = AutoTokenizer.from_pretrained(job["model"], trust_remote_code=False)
+    wanted = {
+        "max_calib_samples": options.get("max_calib_samples", 8),
+        "max_calib_seq_len": options.get("max_calib_seq_len", 32),
+    }
+    known = inspect.signature(model.quantize).parameters
     model.quantize(
         tokenizer,
         quant_config={
@@ -44,8 +51,7 @@ def quantize(job: Json) -> Json:
         },
         # Given as texts: by default AutoAWQ downloads a data set.
         calib_data=job["calibration"],
-        max_calib_samples=options.get("max_calib_samples", 8),
-        max_calib_seq_len=options.get("max_calib_seq_len", 32),
+        **{name: value for name, value in wanted.items() if name in known},
     )
     model.save_quantized(job["output"], safetensors=True)
     tokenizer.save_pretrained(job["output"])

@@ -228,10 +228,10 @@ def report(
 
     settings = Settings.of(spec=spec, profile=profile, store=store, reports=reports)
     whole = _whole(settings)
-    table = whole.judge.table()
-    rendering.write(table, settings.reports)
     bought = _of_budget(read_choice(settings.cells), whole) if settings.cells else []
-    lines = "\n".join([*bought, *rendering.summary(table, settings.reports)]) + "\n"
+    table = msgspec.structs.replace(whole.judge.table(), budget=bought)
+    rendering.write(table, settings.reports)
+    lines = "\n".join(rendering.summary(table, settings.reports)) + "\n"
     if later := os.environ.get("MATRIX_SUMMARY"):
         Path(later).write_text(lines, encoding="utf-8")  # nox's last word would come after it
     else:

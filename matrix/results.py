@@ -152,3 +152,5 @@ class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
     """The specifiers that really hold, by package, release and partner."""
     new_releases: list[str] = []
     """Releases in it that the snapshot of the index took in last, as ``package version``."""
+    budget: list[str] = []
+    """Lines on what a budget bought and left out this time; empty where there was none."""

@@ -25,6 +25,7 @@ from matrix.text import csv_text, visible
 
 PAGE = "index.html"
 SUMMARY_CAUSES = 5
+LINE_CHARS = 300
 
 __all__ = ["PAGE", "render", "summary", "write"]
 
@@ -54,6 +55,7 @@ def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports")
     number = counts(ordered.cells)
     found = causes(ordered)
     lines = [
+        *(visible(line, LINE_CHARS) for line in ordered.budget),
         f"{len(ordered.cells)} cells in profile {visible(ordered.profile, 60)}: "
         + ", ".join(f"{SYMBOLS[verdict]} {number[verdict]} {verdict}" for verdict in Verdict),
         f"canaries: {visible(ordered.canaries, 60) or 'none in this profile'}",

@@ -81,6 +81,7 @@ def _head(result: MatrixResult) -> tuple[str, list[str]]:
         f"Machine: {machine or 'not recorded'}.",
         *(["", f"Evidence from: {markdown(', '.join(seen_on))}."] if seen_on else []),
         *(["", f"New since the committed snapshot of the index: {new}."] if new else []),
+        *(text for line in result.budget for text in ("", f"{markdown(line)}.")),
     ]
 
 

@@ -144,6 +144,7 @@ def results(draw: st.DrawFn) -> MatrixResult:
         cells=draw(st.lists(cells(), max_size=4)),
         specifiers=[hostile_specifier(text) for text in draw(st.lists(hostile, max_size=2))],
         new_releases=draw(st.lists(hostile, max_size=2)),
+        budget=draw(st.lists(hostile, max_size=2)),
     )
 
 
@@ -334,6 +335,13 @@ def test_what_works_together_needs_every_model() -> None:
     row = next(line for line in together if "autoawq-0.2.7+transformers-4.47.1" in line)
     assert row.count("✓ works") == 1
     assert not [line for line in together if "stock" in line]
+
+
+def test_what_a_budget_left_out_is_told_wherever_the_report_is_read() -> None:
+    told = "left out because of the budget: 2 cells (2 new)"
+    result = msgspec.structs.replace(realistic(), budget=[told])
+    assert all(told in text for name, text in render(result).items() if name != "matrix.csv")
+    assert summary(result)[0] == told
 
 
 @pytest.mark.parametrize(("state", "words"), [("void", "void"), ("", "No canaries")])

@@ -107,7 +107,7 @@ class Timings:
     def __init__(self, records: Iterable[Record]) -> None:
         found: dict[tuple[str, ...], list[float]] = defaultdict(list)
         for record in records:
-            if record.step == "check" or record.outcome == Outcome.INFRA:
+            if record.outcome == Outcome.INFRA:
                 continue
             device = "cuda" if record.device.startswith("cuda") else "cpu"
             for like in _likenesses(record.step, record.subject):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from matrix.budget import (
@@ -41,6 +41,7 @@ from tests.unit.made_history import History
 ONE = "tied/awq/maker-1.0/runner-3.0"
 TWO = "tied/awq/maker-2.0/runner-3.0"
 TWIN = "tied/float/none/runner-3.0"
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 BUDGETS = st.none() | st.floats(0, 60)
 
 
@@ -191,6 +192,7 @@ def bought(plan: Plan, market: tuple[dict[str, Candidate], Prediction, set[str]]
     return choose(plan.cells, found, prediction, paid, minutes=minutes, disk_gb=disk_gb)
 
 
+@patient
 @given(st.data(), BUDGETS, BUDGETS)
 def test_no_budget_is_exceeded_and_nothing_is_counted_twice(
     plan: Plan, data: st.DataObject, minutes: float | None, disk_gb: float | None
@@ -204,6 +206,7 @@ def test_no_budget_is_exceeded_and_nothing_is_counted_twice(
     assert not choice.cells.keys() & choice.left_out.keys()
 
 
+@patient
 @given(st.data(), BUDGETS, BUDGETS)
 def test_no_cell_comes_without_its_due_float_twin(
     plan: Plan, data: st.DataObject, minutes: float | None, disk_gb: float | None
@@ -216,6 +219,7 @@ def test_no_cell_comes_without_its_due_float_twin(
             assert order.index(float_id(cell)) <= order.index(cell.id)
 
 
+@patient
 @given(st.data(), st.floats(0, 30), st.floats(0, 30), st.booleans())
 def test_a_larger_budget_never_gives_up_a_cell_for_one_worth_less(
     plan: Plan, data: st.DataObject, small: float, more: float, disk: bool
@@ -229,6 +233,7 @@ def test_a_larger_budget_never_gives_up_a_cell_for_one_worth_less(
             break
 
 
+@patient
 @given(st.data())
 def test_without_limits_everything_is_chosen(plan: Plan, data: st.DataObject) -> None:
     market = drawn(data, plan)

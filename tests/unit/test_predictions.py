@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from matrix.plan import Plan, make_plan
@@ -232,9 +232,8 @@ def test_the_nearest_likeness_speaks_first() -> None:
     assert timings.seconds("load", "tied/awq/maker-3.0/runner-3.0", "cpu") == 7
 
 
-def test_trouble_of_the_machine_and_checks_are_no_timings() -> None:
-    records = [record("load", ONE, 999, "infra"), record("check", ONE, 0)]
-    assert Timings(records).seconds("load", ONE, "cpu") is None
+def test_trouble_of_the_machine_is_no_timing() -> None:
+    assert Timings([record("load", ONE, 999, "infra")]).seconds("load", ONE, "cpu") is None
 
 
 def test_a_gpus_timings_are_the_gpus(plan: Plan) -> None:
@@ -262,6 +261,7 @@ def test_the_float_model_is_its_own_checkpoint(plan: Plan) -> None:
     assert name_of_checkpoint(twin) == name_of_model(twin.model)
 
 
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_more_cells_never_cost_less_and_what_is_paid_never_costs_more(
     plan: Plan, data: st.DataObject

@@ -155,7 +155,7 @@ def declared(environment: Environment, known: Known) -> tuple[Declared, str]:
             continue
         for other in applying(requires, environment.python):
             name = canonicalize_name(other.name)
-            if name not in releases or name == package or not other.specifier:
+            if name not in releases or not other.specifier:
                 continue
             said = f"{package} {version} wants {name}{other.specifier}"
             # A local label, as in ``==2.13.0+cpu``, names a build of that version.

@@ -313,6 +313,8 @@ def test_an_environment_stands_by_its_locks_and_by_what_was_run(world: World) ->
 
     def answer(environment: Environment) -> Answer | None:
         asked.append(f"{environment.name} {environment.resolution} {environment.cutoff[:10]}")
+        if environment.name == "runner-3.0":
+            return Answer({"runner": "3.0"}) if environment.resolution == "pinned" else None
         if environment.name != "maker-2.0":
             return None
         if environment.resolution == "today":
@@ -328,8 +330,9 @@ def test_an_environment_stands_by_its_locks_and_by_what_was_run(world: World) ->
     ]  # fmt: skip
     assert stands["today"].refusal == "no such set"
     assert found["maker-2.0"].differences == ["rotted: resolved as released, is refused today"]
-    # Nothing was asked of maker 1.0; of runner 3.0 no date of release is known.
-    assert found["maker-1.0"].standings == found["runner-3.0"].standings == []
+    assert found["maker-1.0"].standings == []
+    runner = [(each.resolution, each.resolves) for each in found["runner-3.0"].standings]
+    assert runner == [("pinned", "yes"), ("today", "not asked")]  # no date of release is known
     assert "maker-2.0 released 2024-06-08" in asked
     assert not [line for line in asked if line.startswith("runner-3.0 released")]
 

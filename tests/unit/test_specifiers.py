@@ -91,6 +91,10 @@ def test_minors_of_which_nothing_is_known_are_named() -> None:
     assert computed.untried == ["4.44", "4.45", "4.48", "4.49"]
 
 
+def test_nothing_is_claimed_untried_between_two_that_worked() -> None:
+    assert compute(at("4.42.4", "4.46.3"), at("4.47.0"), at("4.44.0", "4.45.2")).untried == []
+
+
 def fact(version: str, worked: bool | None, **changes: str) -> Fact:
     return msgspec.structs.replace(
         Fact("autoawq", "0.2.8", "transformers", version, worked), **changes

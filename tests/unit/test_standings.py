@@ -17,6 +17,7 @@ from matrix.standings import (
     declared,
     differences,
     named,
+    new_releases,
     standing,
     works,
 )
@@ -160,6 +161,31 @@ def test_evidence_under_other_conditions_does_not_count(field: str) -> None:
     ran = msgspec.structs.replace(environment("a==1"), **{field: others[field]})
     evidence = [Ran(ran, {"a": "1"}, "works")]
     assert standing(environment("a==1"), Answer({"a": "1"}), evidence, KNOWN).works == NOT_RUN
+
+
+def test_its_own_evidence_comes_before_that_of_others() -> None:
+    own, other = environment("a==1"), environment("a==1", name="another")
+    ran = [Ran(other, {"a": "1"}, "garbage"), Ran(own, {"a": "1"}, "works")]
+    assert standing(own, Answer({"a": "1"}), ran, KNOWN).works == "works"
+    assert standing(own, Answer({"a": "1"}), ran[:1], KNOWN).works == "garbage"
+
+
+def test_which_versions_can_be_had() -> None:
+    held = [Release("1.0"), Release("1.1", yanked=""), Release("1.2", gone="2026-01-01"),
+            Release("2.0rc1"), Release("no version"), Release("2.0")]  # fmt: skip
+    assert Known(Snapshot(1, "", {"a": held})).versions("a") == ["1.0", "2.0"]
+    assert KNOWN.versions("unheard-of") == []
+
+
+def test_new_are_the_releases_that_the_snapshot_took_in_last() -> None:
+    def held(*seen: str) -> Snapshot:
+        releases = [Release(f"{n}.0", seen=day) for n, day in enumerate(seen)]
+        return Snapshot(1, "2026-11-24T00:00:00Z", {"a": releases})
+
+    named = [environment(f"a=={n}.0") for n in range(3)] + [environment("b==1")]
+    assert new_releases(held("2026-11-22", "2026-11-23", "2026-11-24"), named) == ["a 2.0"]
+    assert new_releases(held("2026-11-22", "2026-11-22", "2026-11-22"), named) == []
+    assert new_releases(held("2026-11-22", "", "2026-11-24"), named[:2]) == []
 
 
 def cell(verdict: Verdict, blame: Blame = Blame.NOBODY, stage: Stage | None = None) -> CellResult:

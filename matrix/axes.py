@@ -179,7 +179,9 @@ class Spelling:
         if not dates:
             raise self._undated(key, f"{environment.name} names no release whose date is known")
         grace = timedelta(days=self._spec.released.grace_days)
-        return f"{datetime.fromisoformat(max(dates)) + grace:%Y-%m-%dT%H:%M:%SZ}"
+        graced = f"{datetime.fromisoformat(max(dates)) + grace:%Y-%m-%dT%H:%M:%SZ}"
+        # While the grace lasts there is no more than today; it ends with a later snapshot.
+        return min(graced, self._snapshot.asked or graced)
 
     def _undated(self, key: str, problem: str) -> SpecError:
         remedy = "Ask the index: python -m matrix releases --take"

@@ -41,6 +41,8 @@ _BACKENDS = (
 )  # fmt: skip
 """What builds source archives. Where there is a cut-off, uv is told that none of it exists."""
 _UNBUILT = re.compile(r"Failed to (?:download and )?build `([^`]{1,200})`")
+_ABSENT = re.compile(r"Because ([a-z0-9.-]{1,200}) was not found in the package registry")
+_UNFETCHED = re.compile(r"Failed to fetch|HTTP status client error")
 _FOR_UV = (
     "LANG", "LC_ALL", "PATH", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR",
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
@@ -198,12 +200,25 @@ def make_lock(
         case Outcome.FAILED:
             message = judged.message.replace(str(work), ".")
             if environment.resolution != "pinned":
+                if trouble := _trouble_of_index(environment, message):
+                    return None, Judged(Outcome.INFRA, Reason.NETWORK, trouble), end
                 message = _unbuilt(message)
             lines = [line.rstrip() for line in message.splitlines()]
             text = header + "".join(f"{_REFUSAL}{line}\n" for line in lines)
             return Lock(text, "\n".join(lines)), judged, end
         case _:
             return None, judged, end
+
+
+def _trouble_of_index(environment: Environment, refusal: str) -> str:
+    """Return what is wrong with the index where that is all that a refusal says."""
+    absent = _ABSENT.search(refusal)
+    if absent and absent[1] in [name for name, _ in exact(environment)]:
+        return (
+            f"the index has no {absent[1]} at all, though the snapshot has it: is it another one, "
+            f"or are credentials lacking? See UV_DEFAULT_INDEX. {refusal}"
+        )
+    return refusal if _UNFETCHED.search(refusal) else ""
 
 
 def _unbuilt(refusal: str) -> str:
@@ -246,7 +261,7 @@ def _write_inputs(environment: Environment, work: Path) -> list[str]:
 
 
 def _write_dates(environment: Environment, settings: Path, environ: dict[str, str]) -> None:
-    """Tell uv the cut-off, to build nothing, and to ask the index once a day.
+    """Tell uv the cut-off, to build nothing, and to ask the index at most once an hour.
 
     To build a source archive runs a stranger's code and takes minutes; uv's own ``no-build`` would
     pass such releases over in silence, those with metadata in the spec as well. Many indexes say
@@ -268,7 +283,7 @@ def _write_dates(environment: Environment, settings: Path, environ: dict[str, st
         "[[index]]",
         f"url = {json.dumps(next(filter(None, indexes), DEFAULT_INDEX))}",
         "default = true",
-        'cache-control = { api = "max-age=86400", files = "max-age=31536000, immutable" }',
+        'cache-control = { api = "max-age=3600", files = "max-age=31536000, immutable" }',
     ]
     settings.write_text("\n".join([*head, *index, settings.read_text()]))
 

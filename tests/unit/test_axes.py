@@ -80,6 +80,25 @@ def test_the_newest_of_the_named_releases_dates_an_environment(tmp_path: Path) -
     assert loaded.at("maker-1.0", "released").cutoff == "2024-05-04T00:00:00Z"
 
 
+def test_while_the_grace_lasts_as_released_is_as_of_today(tmp_path: Path) -> None:
+    longer = ("[[environments]]", "[released]\ngrace_days = 9999\n[[environments]]")
+    loaded = opened(tmp_path, longer)
+    assert loaded.at("maker-1.0", "released").cutoff == loaded.at("maker-1.0", "today").cutoff
+
+
+def test_metadata_can_be_given_to_environments_that_do_not_name_the_release(tmp_path: Path) -> None:
+    table = """[[metadata]]
+package = "relic"
+version = "1.0"
+environments = "maker-1*"
+requires_dist = []
+source = "its setup.py"
+[[environments]]"""
+    loaded = opened(tmp_path, ("[[environments]]", table))
+    assert [each.package for each in loaded.at("maker-1.0", "today").metadata] == ["relic"]
+    assert loaded.at("maker-2.0", "today").metadata == []
+
+
 def test_an_exception_holds_where_it_says_and_as_released_only(tmp_path: Path) -> None:
     exception = """[[released.exceptions]]
 package = "Numpy"

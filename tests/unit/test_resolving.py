@@ -235,6 +235,29 @@ def test_trouble_is_told_and_asked_again_while_the_others_go_on(
     assert again.asked == ["maker==1.0"]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        "error: No solution found\n  cause: Because maker was not found in the package registry",
+        "error: Failed to fetch: `https://index/maker.whl.metadata`\n  cause: 404 Not Found",
+        "error: HTTP status client error (429 Too Many Requests) for url (https://index/maker/)",
+    ],
+)
+def test_trouble_of_the_index_is_no_refusal(resolve: Resolve, tmp_path: Path, error: str) -> None:
+    (found,) = resolve(Uv(lambda _: error), [environment("1.0")])
+    assert found.lock is None
+    assert (found.judged.outcome, found.judged.reason) == (Outcome.INFRA, Reason.NETWORK)
+    assert locks(tmp_path) == set()
+
+
+def test_a_package_that_others_want_and_nobody_has_is_a_refusal(resolve: Resolve) -> None:
+    error = (
+        "error: No solution found\n  cause: Because xgrammar was not found in the package registry"
+    )
+    (found,) = resolve(Uv(lambda _: error), [environment("1.0")])
+    assert found.judged.outcome is Outcome.FAILED
+
+
 def test_a_dead_network_is_not_asked_a_thousand_times(resolve: Resolve) -> None:
     count = TROUBLE_IN_A_ROW + 5
     dead = Uv(lambda _: OFFLINE)

@@ -6,6 +6,8 @@ import gzip
 import json
 import re
 import socket
+import subprocess
+import sys
 import time
 import zipfile
 from base64 import b64encode
@@ -16,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from matrix import fetching
-from matrix.fetching import FetchError, Limits, in_parallel
+from matrix.context import REPOSITORY
+from matrix.fetching import Fetcher, FetchError, Limits, in_parallel
 from matrix.index import Answer, Index, IndexLimits
 from matrix.index_settings import PYPI, IndexSettings, index_settings, shown
 from matrix.releases import Release
@@ -228,12 +231,31 @@ def test_a_slow_index_is_given_up_in_time(
     assert re.search(r"no whole answer|does not answer in time", answer.trouble)
 
 
+@pytest.mark.parametrize("slow", [served.drip, served.silent])
+def test_what_asks_a_slow_server_ends_by_itself(server: Server, slow: served.Respond) -> None:
+    server.answers["/x"] = slow
+    address = server.address.replace("/simple", "/x")
+    with pytest.raises(FetchError, match=r"within 0.2 s|does not answer in time"):
+        Fetcher(limits=Limits(seconds=0.2)).get(address)
+
+
+def test_a_process_ends_with_what_it_left_behind() -> None:
+    code = """
+from threading import Event
+from matrix.fetching import in_parallel
+in_parallel(lambda _: Event().wait(600), [1], 0.05)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, timeout=60, check=True)
+
+
 def test_redirects_are_followed_a_few_times(server: Server, index: Index) -> None:
     server.serve("sound", page("made-up", file(WHEEL)))
     server.answers["/simple/made-up/"] = lambda on: on.send(b"", HTML, 302, Location="../sound/")
     assert [one.version for one in ask(index).releases] == ["1.0"]
     server.answers["/simple/made-up/"] = lambda on: on.send(b"", HTML, 302, Location="../made-up/")
+    server.asked.clear()
     assert "from one address to the next" in ask(index).trouble
+    assert len(server.asked) == 1 + fetching.REDIRECTS
     server.answers["/simple/made-up/"] = lambda on: on.send(
         b"", HTML, 302, Location="file:///etc/passwd"
     )
@@ -408,7 +430,7 @@ def test_only_wheels_that_matter_are_read(server: Server, index: Index) -> None:
              "made_up-2.0-cp311-cp311-manylinux1_x86_64.whl", "made_up-2.0-cp311-cp311-win32.whl",
              "made_up-3.0.tar.gz"]  # fmt: skip
     server.serve("made-up", page("made-up", *map(file, names)))
-    ask(index, since="1.5")
+    ask(index, since="2.0")
     ask(index, since="")
     assert {path for path in server.paths() if path.startswith("/files/")} == {
         "/files/made_up-2.0-cp311-cp311-manylinux1_x86_64.whl"
@@ -455,6 +477,16 @@ def test_a_wheel_that_cannot_be_believed_declares_nothing_known(
     answer = ask(index, since="0")
     assert (answer.trouble, answer.releases[0].declares) == ("", None)
     assert server.paths()[-1] == f"/files/{WHEEL}"
+
+
+def test_parts_are_asked_for_as_they_lie_in_the_file(server: Server, index: Index) -> None:
+    """A part of a packed file is no part of the file."""
+    parts = served.in_parts(served.wheel("made_up", "1.0", "torch"))
+    server.serve("made-up", page("made-up", file(WHEEL)))
+    server.answers[f"/files/{WHEEL}"] = lambda on: (
+        parts(on) if on.headers.get("Accept-Encoding") == "identity" else on.send(b"", status=500)
+    )
+    assert declares(index) == ["torch"]
 
 
 def send_whole(on: Handler) -> None:

@@ -1,0 +1,100 @@
+"""What loading the noxfile does: it is loaded by every session anew."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from matrix.context import REPOSITORY
+from tests.unit import small_spec
+
+LOADED = """
+import json, sys
+sys.argv += {arguments}
+sys.path.insert(0, {repository!r})
+import noxfile
+heavy = {{"numpy", "pandas", "torch", "transformers"}} & set(sys.modules)
+print(json.dumps({{
+    "pending": noxfile.pending, "heavy": sorted(heavy), "parallel": noxfile.nox.options.parallel,
+    "cells": [cell.id for cell in noxfile.context.plan.cells],
+}}))
+"""
+
+
+def noxfile(folder: Path, *changes: tuple[str, str], worker: bool = False, **variables: str
+            ) -> dict[str, Any]:  # fmt: skip
+    """Load the noxfile in a process of its own; return what is left to do there."""
+    code = LOADED.format(
+        arguments=["--parallel-worker"] if worker else [], repository=str(REPOSITORY)
+    )
+    environ = {
+        **os.environ, **variables, "MATRIX_SPEC": str(small_spec.write(folder, *changes)),
+        "MATRIX_PROFILE": "all", "MATRIX_STORE": str(folder / "store"),
+    }  # fmt: skip
+    if worker:
+        environ["MATRIX_UNDER_NOX"] = str(os.getpid())
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_what_has_something_to_do_is_waited_for_and_nothing_heavy_is_imported(
+    tmp_path: Path,
+) -> None:
+    found = noxfile(tmp_path)
+    assert found["pending"] == ["twins", "maker-1.0", "maker-2.0", "runner-3.0"]
+    assert found["heavy"] == []
+    assert int(found["parallel"]) >= 1
+
+
+def test_a_worker_waits_for_nothing(tmp_path: Path) -> None:
+    assert noxfile(tmp_path, worker=True)["pending"] == []
+
+
+def test_what_cannot_run_on_this_machine_is_not_waited_for(tmp_path: Path) -> None:
+    excluded = small_spec.TEXT.rpartition("[profiles.all.canaries]")[2]
+    exclusion = """
+[[exclusions]]
+cells = "*/runner-3.0"
+outcome = "needs-hardware"
+reason = "made up"
+source = "made up"
+"""
+    assert noxfile(tmp_path, (excluded, excluded + exclusion))["pending"] == []
+
+
+def test_a_budget_leaves_the_chosen_cells_and_their_environments(tmp_path: Path) -> None:
+    found = noxfile(tmp_path, MATRIX_DISK="0")
+    assert (found["cells"], found["pending"]) == ([], [])
+    all_cells = noxfile(tmp_path, MATRIX_MINUTES="1000000")["cells"]
+    assert len(all_cells) == 6
+
+
+def test_a_worker_takes_the_choice_that_was_made(tmp_path: Path) -> None:
+    choice = {
+        "minutes": 5, "disk_gb": None, "cells": {"tied/awq/maker-1.0/runner-3.0": "new"},
+        "left_out": {}, "cost": {}, "profile": "all",
+    }  # fmt: skip
+    file = tmp_path / "cells.json"
+    file.write_text(json.dumps(choice))
+    found = noxfile(tmp_path, worker=True, MATRIX_CELLS=str(file), MATRIX_MINUTES="0")
+    assert found["cells"] == ["tied/float/none/runner-3.0", "tied/awq/maker-1.0/runner-3.0"]
+
+
+@pytest.mark.parametrize("text", ["", "{}"])
+def test_a_broken_choice_is_told_in_a_line(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "cells.json"
+    file.write_text(text)
+    with pytest.raises(AssertionError, match="no choice can be read") as caught:
+        noxfile(tmp_path, MATRIX_CELLS=str(file))
+    assert "Traceback" not in str(caught.value)

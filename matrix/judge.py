@@ -199,6 +199,9 @@ class Judge:
     def _observed(self, cell_id: str) -> dict[Stage, Observation]:
         cell = self._cells[cell_id]
         found = {stage: self._keys.observed(key) for stage, key in self.keys_of(cell).items()}
+        load = found[Stage.LOAD]
+        if load is not None and load.outcome is not Outcome.PASSED:
+            found[Stage.GENERATE] = None  # of an earlier time, when it loaded; it does not now
         return {stage: seen for stage, seen in found.items() if seen is not None}
 
     def _evidence(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -231,19 +231,13 @@ class Selection(NamedTuple):
         return list(dict.fromkeys([*models, *quantizers, *engines]))
 
 
-def select(
-    plan: Plan,
-    environment: str | None = None,
-    cell: str | None = None,
-    chosen: Collection[str] | None = None,
-) -> Selection:
+def select(plan: Plan, environment: str | None = None, cell: str | None = None) -> Selection:
     """Return the whole plan, what one environment does, or what one cell needs.
 
     A cell brings its float twin in the same engine along: without it nothing can be compared.
-    What only cells need that do not run is left out, and so is what is not ``chosen``, by ids.
-    Raises ``KeyError`` with the unknown id.
+    What only cells need that do not run is left out. Raises ``KeyError`` with the unknown id.
     """
-    running = [c for c in plan.cells if c.runs and (chosen is None or c.id in chosen)]
+    running = [other for other in plan.cells if other.runs]
     if cell is not None:
         asked = next((other for other in plan.cells if other.id == cell), None)
         if asked is None:

@@ -15,7 +15,7 @@ from matrix.checkpoint.inspecting import inspect
 from matrix.checks.evidence import Reference
 from matrix.judge import Judge
 from matrix.observations import Judged, Step
-from matrix.outcomes import Blame, Outcome, Reason, Stage, Verdict
+from matrix.outcomes import Blame, Judgement, Outcome, Reason, Stage, Verdict
 from matrix.plan import make_plan
 from matrix.releases import Release, Snapshot
 from matrix.results import CellResult
@@ -99,6 +99,19 @@ def test_what_was_observed_good_works_and_garbage_is_garbage(world: World) -> No
     assert {short(cell) for cell in cells.values()} == {WORKS}
     assert cells[GOOD].output == cells[GOOD].expected != ""
     assert all(stage.outcome is Outcome.PASSED for stage in cells[GOOD].stages)
+
+
+def test_answers_of_a_time_when_it_loaded_say_nothing_of_a_cell_that_loads_no_more(
+    world: World,
+) -> None:
+    history = world.history()
+    history.change("load", GOOD, outcome=Outcome.FAILED, reason=Reason.EXCEPTION, message="no")
+    cell = world.judge(history).cell(GOOD)
+    assert short(cell) == (Verdict.BROKEN, Blame.PAIR, Stage.LOAD, "exception")
+    assert cell.stages[-1].outcome is Outcome.BLOCKED
+    assert not [found for found in cell.findings if found.stage is Stage.GENERATE
+                and found.judgement is not Judgement.NOT_APPLICABLE]  # fmt: skip
+    assert cell.output == ""
 
 
 ENDS: dict[str, tuple[Step, str, Judged, tuple[Verdict, Blame, Stage, str]]] = {

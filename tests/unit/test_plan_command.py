@@ -140,6 +140,16 @@ def test_titles_cannot_steer_a_terminal_and_are_cut(tmp_path: Path) -> None:
     assert "x" * 80 not in told
 
 
+def test_where_uv_is_told_to_copy_each_environment_takes_its_disk(tmp_path: Path) -> None:
+    context = opened(tmp_path, BARE)
+    linked, copied = (
+        estimate(context, {"HOME": str(tmp_path), "UV_LINK_MODE": mode}).prediction.of_cells([ONE])
+        for mode in ("hardlink", "copy")
+    )
+    assert copied.disk > linked.disk
+    assert copied.download == linked.download
+
+
 def test_nothing_is_written_by_looking(tmp_path: Path) -> None:
     text(opened(tmp_path, BARE), minutes=5)
     assert not (tmp_path / "store").exists()

@@ -227,9 +227,11 @@ def test_a_timing_speaks_for_its_like_but_not_for_another_model_or_device() -> N
 
 
 def test_the_nearest_likeness_speaks_first() -> None:
-    timings = Timings([record("load", ONE, 5), record("load", TWO, 9)])
+    other = "tied/awq/maker-1.0/other"
+    timings = Timings([record("load", ONE, 5), record("load", TWO, 9), record("load", other, 100)])
     assert timings.seconds("load", ONE, "cpu") == 5
-    assert timings.seconds("load", "tied/awq/maker-3.0/runner-3.0", "cpu") == 7
+    assert timings.seconds("load", "tied/awq/maker-3.0/runner-3.0", "cpu") == 7  # the same engine
+    assert timings.seconds("load", "tied/awq/maker-3.0/a-third", "cpu") == 9  # the same model
 
 
 def test_trouble_of_the_machine_is_no_timing() -> None:

@@ -308,7 +308,7 @@ def build(
     end, log = run(venv, environ, work, limits)
     if end.limit or end.status != 0:
         return judge_tool(end, log, Reason.BUILD_FAILED), end, log
-    files = _write_inputs(environment, work)
+    files = _write_inputs(_with_locked_builds(environment, lock), work)
     (work / "lock.txt").write_text(lock.text)
     argv = [
         tool, "pip", "install", "--python", str(python_of(folder)),
@@ -316,6 +316,18 @@ def build(
     ]  # fmt: skip
     end, log = run(argv, environ, work, limits)
     return judge_tool(end, log, Reason.BUILD_FAILED), end, log
+
+
+def _with_locked_builds(environment: Environment, lock: Lock) -> Environment:
+    """Return an environment in which build requirements without a version have the lock's: what is
+    compiled against torch wants the torch that it will run with.
+    """
+    pins = lock.pins
+    built_with = {
+        package: [f"{item}=={pins[item]}" if item in pins else item for item in items]
+        for package, items in environment.build_requirements.items()
+    }
+    return msgspec.structs.replace(environment, build_requirements=built_with)
 
 
 def python_of(folder: Path) -> Path:

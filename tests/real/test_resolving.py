@@ -33,7 +33,7 @@ class Survey(NamedTuple):
 
     loaded: LoadedSpec
     folder: Path
-    locks: dict[tuple[str, str], Lock]
+    locks: dict[tuple[str, Resolution], Lock]
 
 
 def ask(loaded: LoadedSpec, folder: Path) -> list[Resolved]:

@@ -12,6 +12,7 @@ import pytest
 
 from matrix import environments
 from matrix.environments import Lock
+from matrix.observations import End
 from matrix.outcomes import Outcome, Reason
 from matrix.processes import run
 from matrix.tables import Environment, Limits
@@ -238,3 +239,15 @@ def test_what_a_half_removed_package_leaves_is_passed_over(tmp_path: Path) -> No
 def test_a_marker_that_cannot_be_read_marks_nothing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "matrix.json").write_bytes(content)
     assert not environments.is_built(tmp_path, "key")
+
+
+def test_what_is_built_against_torch_gets_the_torch_of_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "run", lambda *_: (End(), ""))
+    needs = {"maker": ["torch", "setuptools", "numpy==1.26.4"]}
+    lock = Lock("maker==1.0\nnumpy==2.2.6\ntorch==2.1.2\n")
+    asked = environment("maker==1.0", build_requirements=needs)
+    environments.build(asked, lock, tmp_path / "environment", folder(tmp_path, "work"), {}, LIMITS)
+    settings = (tmp_path / "work" / "uv.toml").read_text()
+    assert '"maker" = ["torch==2.1.2", "setuptools", "numpy==1.26.4"]' in settings

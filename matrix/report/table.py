@@ -189,7 +189,7 @@ def counts(cells: Iterable[CellResult]) -> dict[Verdict, int]:
 def devices(cells: Iterable[CellResult]) -> list[str]:
     """Return what the evidence of some cells was made on; those that did not run have none."""
     nothing = {Verdict.UNTESTED, Verdict.INFRA, Verdict.UNSUPPORTED}
-    found = {cell.device for cell in cells if cell.verdict not in nothing and cell.device}
+    found = {cell.device for cell in cells if cell.verdict not in nothing}
     return sorted(found, key=natural)
 
 

@@ -78,7 +78,11 @@ def lease(
             strangers = ", ".join(
                 f"process {pid} computes on GPU {index}" for index, pid in occupied.items()
             )
-            why = strangers or ("other runs have them" if looks >= PATIENCE else told)
+            why = told
+            if strangers and looks > 1:  # a probe that has just ended is gone at the second look
+                why = strangers
+            elif looks >= PATIENCE:
+                why = "other runs have them"
             if why != told:
                 tell(f"waiting for {count} of {len(gpus)} GPUs: {why}")
                 told = why

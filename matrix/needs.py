@@ -1,8 +1,8 @@
 """What a step needs of a machine, and what of that a machine lacks. Pure.
 
-Only what runs in an environment of device ``cuda`` needs anything. How much memory a step takes on
-a card is worked out from the model's ``config.json`` before there is a file: rather too much than
-too little, since a card that is too small would make a sound package look broken.
+How much memory a step takes is worked out from the model's ``config.json`` before there is a file:
+rather too much than too little, since a card that is too small would make a sound package look
+broken. On a CPU nothing else is needed, and for a model whose shapes are not known, no memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from matrix.checkpoint.inspection import ConfigFacts, Quantization
 from matrix.checkpoint.shapes import expected_bytes, linear_shapes
 from matrix.hardware import Gpu, Machine, gpus_in_words, version
 from matrix.plan import Cell, Checkpoint, Model, Role
-from matrix.tables import Environment, SchemeTable
+from matrix.tables import Environment, Limits, SchemeTable
 
 GIB = 2**30
 
@@ -40,6 +40,10 @@ BATCH_TOKENS = 512
 CALIBRATION_TOKENS = 128 * 512
 """Tokens that go through a layer at once: AutoAWQ's ``max_calib_samples`` and
 ``max_calib_seq_len`` (0.2.7, ``awq/models/base.py``)."""
+
+BYTES_PER_SECOND = 20e6
+"""Of a model's 16-bit files, what its slowest step gets through: a download, or AWQ of 14B within
+half an hour. A bound beyond which something hangs, and no prediction; not measured here."""
 
 CudaOf = Callable[[str], str]
 """From an environment's name to the major version of CUDA that its lock pins, if any."""
@@ -78,9 +82,9 @@ def of_build(model: Model, environment: Environment, cuda: str = "") -> Needs:
     """Return what building a model and asking it for its own answers needs."""
     sizes = _sizes_of(model, None)
     vram = sizes.weights + CACHED_TOKENS * sizes.key_value + _working(sizes)
-    return _on_device(
-        environment, Needs(gpus=1, vram=_of_card(vram), cuda=cuda, memory=sizes.plain)
-    )
+    # Four bytes a parameter: the files, and the model that is made of them.
+    needs = Needs(gpus=1, vram=_of_card(vram), cuda=cuda, memory=2 * sizes.plain)
+    return _on_device(environment, needs)
 
 
 def of_quantization(checkpoint: Checkpoint, environment: Environment, cuda: str = "") -> Needs:
@@ -112,8 +116,9 @@ def of_evaluation(cell: Cell, environment: Environment, cuda: str = "") -> Needs
     weights = sizes.weights * (2 if engine.options.get("dtype") == "float32" else 1)
     vram = math.ceil((weights + cached) / gpus) + _working(sizes)
     usable = _positive(engine.options.get("gpu_memory_utilization"), USABLE)
-    needs = Needs(gpus=gpus, vram=_of_card(vram, usable), capability=engine.capability, cuda=cuda)
-    return _on_device(environment, needs)
+    if environment.device == "cpu":
+        return Needs(memory=weights)
+    return Needs(gpus=gpus, vram=_of_card(vram, usable), capability=engine.capability, cuda=cuda)
 
 
 def unmet_by(
@@ -195,8 +200,23 @@ def tensor_parallel(engine: Role) -> int:
     return int(_positive(engine.options.get("tensor_parallel_size"), 1))
 
 
+def with_room(limits: Limits, model: Model) -> Limits:
+    """Return limits with room for a large model; as they are for one of unknown shapes.
+
+    More memory by the files, which are mapped, and what is made of them; more time by their bytes.
+    """
+    size = _sizes_of(model, None).plain
+    longer = size / BYTES_PER_SECOND
+    return msgspec.structs.replace(
+        limits,
+        seconds=limits.seconds + longer,
+        silence=limits.silence + longer,
+        memory_mb=limits.memory_mb + 2 * size // 10**6,
+    )
+
+
 def _on_device(environment: Environment, needs: Needs) -> Needs:
-    return needs if environment.device == "cuda" else Needs()
+    return needs if environment.device == "cuda" else Needs(memory=needs.memory)
 
 
 def _sizes_of(model: Model, scheme: SchemeTable | None) -> _Sizes:

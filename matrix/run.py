@@ -20,7 +20,14 @@ from matrix import environments
 from matrix.hardware import Gpu, processes_on
 from matrix.keys import Key, builder
 from matrix.leases import ProcessesOn, lease, leases_folder
-from matrix.needs import Needs, fitting, of_build, of_evaluation, of_quantization
+from matrix.needs import (
+    Needs,
+    fitting,
+    of_build,
+    of_evaluation,
+    of_quantization,
+    with_room,
+)
 from matrix.observations import Judged, Observation, Step, judge_device, judge_end
 from matrix.outcomes import Outcome, Reason
 from matrix.plan import Cell, Checkpoint, Model, Plan, Role, Selection
@@ -42,6 +49,7 @@ class Task(msgspec.Struct, frozen=True):
     steps: dict[Step, Key]
     job: dict[str, Any]
     needs: Needs
+    limits: dict[Step, Limits]
     publish: Callable[[Key, Path], dict[str, Any]] | None = None
 
 
@@ -145,7 +153,8 @@ class Run:
             job = {"options": {}, "departures": [], "recipe": recipe}
             publish = self._steps.publish_model
             needs = of_build(model, self._plan.environments[model.environment])
-            tasks.append(Task(label, {"build": key}, job, needs, publish))
+            limits = self._with_room(model)
+            tasks.append(Task(label, {"build": key}, job, needs, limits, publish))
         return tasks
 
     def _quantizations(self, checkpoints: list[Checkpoint]) -> list[Task]:
@@ -175,7 +184,8 @@ class Run:
             publish = self._steps.publish_checkpoint
             environment = self._plan.environments[checkpoint.quantizer.environment]
             needs = of_quantization(checkpoint, environment)
-            tasks.append(Task(label, {"quantize": key}, job, needs, publish))
+            limits = self._with_room(checkpoint.model)
+            tasks.append(Task(label, {"quantize": key}, job, needs, limits, publish))
         return tasks
 
     def _evaluations(self, cells: list[Cell]) -> list[Task]:
@@ -199,8 +209,11 @@ class Run:
             }
             steps: dict[Step, Key] = {"load": load, "generate": generate}
             needs = of_evaluation(cell, self._plan.environments[cell.engine.environment])
-            tasks.append(Task(cell.id, steps, job, needs))
+            tasks.append(Task(cell.id, steps, job, needs, self._with_room(cell.checkpoint.model)))
         return tasks
+
+    def _with_room(self, model: Model) -> dict[Step, Limits]:
+        return {step: with_room(limits, model) for step, limits in self._limits.items()}
 
     def _role(self, environment: Environment, role: Role, tasks: Callable[[], list[Task]]) -> None:
         """Import, and do the tasks where that passed."""
@@ -312,7 +325,7 @@ class Run:
         with self._steps.work("job") as work:
             output = work / "output"
             job = {**task.job, "output": str(output)}
-            for answer in probe.perform(job, list(task.steps), self._limits, work, fork=fork):
+            for answer in probe.perform(job, list(task.steps), task.limits, work, fork=fork):
                 end = judge_end(answer.end, answer.result, role.needs_hardware, answer.log)
                 judged.append(self._of_device(end, role, answer))
                 if fork and judged[-1].reason in REPEATED:

@@ -20,6 +20,7 @@ from matrix.checkpoint.shapes import indivisible, linear_shapes
 from matrix.checks.evidence import EvidenceError, Reference, read_reference
 from matrix.hardware import Machine, detect
 from matrix.keys import Key, Keys
+from matrix.needs import with_room
 from matrix.observations import (
     End,
     Judged,
@@ -218,7 +219,8 @@ class Steps:
                 "--original", str(original / "model"), "--output", str(output),
             ]  # fmt: skip
             environ = child_environ(work / "home", {})
-            end, log = run(argv, environ, REPOSITORY, self.limits.inspect)
+            limits = with_room(self.limits.inspect, checkpoint.model)
+            end, log = run(argv, environ, REPOSITORY, limits)
             facts = _facts(output)
         if facts is None:
             judged = judge_end(end, None, [], log)

@@ -171,6 +171,7 @@ def test_a_stranger_is_waited_for_and_named_by_number_alone(tmp_path: Path) -> N
     def wait(seconds: float) -> None:
         assert free(tmp_path, 1) == [0], "one that waits for a stranger keeps no place in the queue"
         looks.append(seconds)
+        assert bool(told) == (len(looks) > 1), "who is gone at the second look is not worth a line"
         if len(looks) == 3:
             on.clear()
 

@@ -22,9 +22,10 @@ from matrix.needs import (
     of_quantization,
     unmet,
     unmet_by,
+    with_room,
 )
 from matrix.plan import Cell, Checkpoint, Model, Role
-from matrix.tables import Device, Environment, SchemeTable
+from matrix.tables import Device, Environment, Limits, SchemeTable
 from tests.unit.made_nvml import GIB, gpu, machine
 
 
@@ -137,13 +138,34 @@ def test_building_needs_the_float_model_on_a_card() -> None:
     assert 28.33e9 < of_build(model(QWEN15_14B), environment()).vram < 36e9
 
 
-def test_on_a_cpu_nothing_is_needed() -> None:
+def test_on_a_cpu_memory_alone_is_needed() -> None:
     engine = Role("engine", "env", Path("e.py"), options={"tensor_parallel_size": 2})
     cell = Cell(checkpoint(QWEN15_14B, AWQ, "9.0"), engine, [])
     here = environment("cpu")
-    assert of_evaluation(cell, here) == Needs()
-    assert of_quantization(cell.checkpoint, here) == Needs()
-    assert of_build(cell.checkpoint.model, here) == Needs()
+    for needs, size in (
+        (of_evaluation(cell, here), 9.67e9),
+        (of_quantization(cell.checkpoint, here), 28.33e9),
+        (of_build(cell.checkpoint.model, here), 56.67e9),
+    ):
+        assert needs == Needs(memory=needs.memory)
+        assert needs.memory == pytest.approx(size, rel=1e-3)
+
+
+def test_of_a_model_of_unknown_shapes_nothing_is_needed_on_a_cpu() -> None:
+    here, unknown = environment("cpu"), checkpoint({}, AWQ)
+    engine = Role("engine", "env", Path("e.py"))
+    assert of_evaluation(Cell(unknown, engine, []), here) == Needs()
+    assert of_quantization(unknown, here) == of_build(unknown.model, here) == Needs()
+
+
+def test_a_large_model_gets_more_memory_and_time_and_a_twin_what_the_spec_says() -> None:
+    limits = Limits(seconds=300, silence=240, memory_mb=8000, log_mb=8)
+    assert with_room(limits, model({})) == limits
+    large = with_room(limits, model(QWEN15_14B))
+    assert large.memory_mb == pytest.approx(8000 + 2 * 28335, abs=2)
+    assert large.seconds - limits.seconds == large.silence - limits.silence
+    assert large.seconds == pytest.approx(300 + 28.33e9 / 20e6, rel=1e-3)
+    assert large.log_mb == limits.log_mb
 
 
 def test_what_is_missing_is_said_in_a_line() -> None:

@@ -228,7 +228,7 @@ def _unbuilt(refusal: str) -> str:
         return refusal
     return (
         f"{found[1]} has no wheel that says what it requires, and source archives are not built "
-        "to find out. Say it in [[metadata]]"
+        "to find out. Read its source and say it in [[metadata]]"
     )
 
 

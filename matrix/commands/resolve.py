@@ -187,9 +187,18 @@ def _kinds(environments: Iterable[Stands]) -> Mapping[str, dict[str, str]]:
     kinds: dict[str, dict[str, str]] = {}
     for each in environments:
         then, now = each.state("released"), each.state("today")
+        moved = each.differences
         if (then, now) == ("refused", "resolved"):
-            kinds.setdefault("refused as released, resolve today", {})[each.environment] = ""
-        for difference in each.differences:
+            moved = [*moved, "refused as released, resolves today"]
+        for difference in moved:
             kind, _, what = difference.partition(": ")
-            kinds.setdefault(kind, {})[each.environment] = what
+            kinds.setdefault(kind, {})[each.environment] = what or _why_refused(each)
     return dict(sorted(kinds.items(), key=lambda item: len(item[1])))
+
+
+def _why_refused(stands: Stands) -> str:
+    """Return the first cause that uv names; empty where nothing was refused."""
+    refusal = next((each.refusal for each in stands.standings if each.refusal), "")
+    lines = [line.strip() for line in refusal.splitlines()]
+    causes = [line for line in lines if line.startswith("cause:")]
+    return next(iter(causes or lines), "").removeprefix("cause:").strip()

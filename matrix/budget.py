@@ -39,7 +39,8 @@ class Candidate(msgspec.Struct, frozen=True):
 
     worth: Worth
     at: str
-    """ISO time: of a new one, when its newest release came out; else, when it was last seen."""
+    """ISO times: of a new one, when its releases came out, the newest first; else, when it was last
+    seen."""
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +80,7 @@ def candidates(
         records: The store's history. A cell was seen when it was loaded, or when something it
             stands on ended otherwise than well.
         unfinished: Whether something of a cell is still to be done.
-        released: When the newest release that a cell stands on came out.
+        released: When the releases that a cell stands on came out, the newest first.
     """
     evaluated: dict[str, str] = {}
     ended: dict[str, str] = {}

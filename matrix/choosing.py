@@ -59,26 +59,36 @@ def estimate(context: Context, host: Mapping[str, str] = os.environ) -> Estimate
 
 
 def choice_of(
-    context: Context, known: Estimate, *, minutes: float | None, disk_gb: float | None
+    context: Context,
+    known: Estimate,
+    *,
+    minutes: float | None,
+    disk_gb: float | None,
+    elsewhere: bool = False,
 ) -> Choice:
-    """Return the cells that a budget of minutes and of 10^9 bytes buys."""
-    dates: dict[str, str] = {}
+    """Return the cells that a budget of minutes and of 10^9 bytes buys.
+
+    With ``elsewhere``, those that it would buy on a machine that lacks nothing and has nothing.
+    """
+    cells, paid = context.plan.cells, known.paid
+    if elsewhere:
+        cells = [msgspec.structs.replace(cell, unmet="") for cell in cells]
+        paid = frozenset()
+    dates = {
+        name: _dates(context, environment)
+        for name, environment in context.plan.environments.items()
+    }
 
     def released(cell: Cell) -> str:
-        names = [cell.engine.environment]
+        found = dates[cell.engine.environment]
         if cell.checkpoint.scheme is not None:  # what builds a float model is not under test
-            names.append(cell.checkpoint.quantizer.environment)
-        for name in names:
-            if name not in dates:
-                dates[name] = _newest(context, context.plan.environments[name])
-        return max(dates[name] for name in names)
+            found = found + dates[cell.checkpoint.quantizer.environment]
+        return " ".join(sorted(found, reverse=True))
 
     found = candidates(
-        context.plan.cells, known.records, lambda cell: cell.id in known.unfinished, released
+        cells, known.records, lambda cell: elsewhere or cell.id in known.unfinished, released
     )
-    chosen = choose(
-        context.plan.cells, found, known.prediction, known.paid, minutes=minutes, disk_gb=disk_gb
-    )
+    chosen = choose(cells, found, known.prediction, paid, minutes=minutes, disk_gb=disk_gb)
     before = {cell: str(context.judge.cell(cell).verdict) for cell in sorted(chosen.again)}
     return msgspec.structs.replace(chosen, profile=context.plan.profile, before=before)
 
@@ -111,10 +121,10 @@ def _amount(host: Mapping[str, str], name: str) -> float | None:
     return amount
 
 
-def _newest(context: Context, environment: Environment) -> str:
-    """Return when the newest of an environment's releases came out: ISO time, empty if unknown."""
+def _dates(context: Context, environment: Environment) -> list[str]:
+    """Return when an environment's releases came out, as ISO times, as far as that is known."""
     releases = [context.loaded.snapshot.release(*named) for named in exact(environment)]
-    return max((release.uploaded for release in releases if release), default="")
+    return [release.uploaded for release in releases if release and release.uploaded]
 
 
 def _constants(context: Context) -> PredictionsTable:

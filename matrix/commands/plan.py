@@ -45,9 +45,7 @@ def plan(
     """Show what a profile holds, needs and is predicted to cost; build and run nothing."""
     context = Context(Settings.of(spec=spec, profile=profile, store=store))
     known = estimate(context)
-    budgeted = minutes is not None or disk is not None
-    choice = choice_of(context, known, minutes=minutes, disk_gb=disk) if budgeted else None
-    shown = Shown(context.plan, known, context.machine, choice)
+    shown = Shown(context, known, minutes, disk)
     if output is Format.JSON:
         encoded = msgspec.json.encode(shown.document())
         typer.echo(msgspec.json.format(encoded, indent=2).decode())
@@ -60,15 +58,22 @@ class Shown:
     """A plan with all that is known of it, as lines for a person or as data."""
 
     def __init__(
-        self, plan: Plan, known: Estimate, machine: Machine, choice: Choice | None
+        self, context: Context, known: Estimate, minutes: float | None, disk_gb: float | None
     ) -> None:
-        self._plan = plan
+        self._plan: Plan = context.plan
         self._known = known
         self._prediction: Prediction = known.prediction
-        self._machine = machine
-        self._choice = choice
-        self._to_do = [cell.id for cell in plan.cells if cell.id in known.unfinished]
-        self._elsewhere = [cell.id for cell in plan.cells if cell.unmet and not cell.exclusion]
+        self._machine: Machine = context.machine
+        cells = self._plan.cells
+        self._to_do = [cell.id for cell in cells if cell.id in known.unfinished]
+        self._elsewhere = [cell.id for cell in cells if cell.unmet and not cell.exclusion]
+        # A machine on which nothing runs can still say what one with the hardware would do.
+        self._for_another = bool(self._elsewhere) and not any(cell.runs for cell in cells)
+        self._choice: Choice | None = None
+        if minutes is not None or disk_gb is not None:
+            self._choice = choice_of(
+                context, known, minutes=minutes, disk_gb=disk_gb, elsewhere=self._for_another
+            )
 
     def lines(self, *, everything: bool) -> Iterator[str]:
         """Give the lines of the whole."""
@@ -133,7 +138,7 @@ class Shown:
         return self._state(cell) == "untested here"
 
     def _models(self) -> Iterator[str]:
-        """Say how large the models are, and the most that one of their steps needs of a GPU."""
+        """Say how large the models are, and the most that their steps need."""
         sizes = {model.name: parameters(model) for model in self._plan.models}
         if not any(sizes.values()):
             return
@@ -141,8 +146,11 @@ class Shown:
         for cell in self._plan.cells:
             name = cell.checkpoint.model.name
             needs = max(self._needs(cell), key=lambda needs: (needs.vram * needs.gpus, needs.vram))
-            if name not in most or needs.vram * needs.gpus > most[name].vram * most[name].gpus:
-                most[name] = needs
+            known = most.get(name, needs)
+            if needs.vram * needs.gpus < known.vram * known.gpus:
+                needs = known
+            memory = max(known.memory, *(step.memory for step in self._needs(cell)))
+            most[name] = msgspec.structs.replace(needs, memory=memory)
         width = max(len(name) for name in sizes)
         yield from ("", f"{'model':{width}} parameters 16-bit GB  predicted to need at most")
         for name, size in sizes.items():
@@ -180,6 +188,8 @@ class Shown:
         if self._choice is None:
             return
         yield ""
+        if self._for_another:
+            yield "Nothing of it runs here. On a machine with the hardware, from the beginning:"
         yield from in_words(self._choice)
         yield "  new: never observed, the newest release first; stale: observed with other inputs;"
         yield "  re-check: settled, the longest ago first. A cell brings its float model's along."
@@ -227,6 +237,7 @@ class Shown:
                 "untested here": self._prediction.of_cells(self._elsewhere),
             },
             "budget": self._choice,
+            "budget_for_another_machine": self._for_another,
         }  # fmt: skip
 
 
@@ -248,4 +259,5 @@ def _sources(total: Cost) -> str:
     if not total.measured:
         return "from the constants of the spec: nothing like it was timed here"
     share = total.measured / total.seconds
-    return f"{share:.0%} of the work as timed here, the rest from the constants of the spec"
+    shown = f"{share:.0%}" if share >= 0.01 else "less than 1%"
+    return f"{shown} of the work as timed here, the rest from the constants of the spec"

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from matrix.choosing import choice_of, choose_for_nox, estimate
+from matrix.choosing import choose_for_nox, estimate
 from matrix.commands.plan import Shown
 from matrix.context import Context, Settings
 from matrix.hardware import Gpu, Machine
@@ -17,7 +17,7 @@ from matrix.tables import SpecError
 from tests.unit import small_spec
 
 GIB = 2**30
-BARE = Machine(processor="made up", cores=4, memory=16 * GIB, system="Linux", note="no driver")
+BARE = Machine(processor="made up", cores=4, memory=128 * GIB, system="Linux", note="no driver")
 CARD = Gpu(0, "GPU-0", "Made Up 24", 24 * GIB, "8.9")
 WITH_CARD = msgspec.structs.replace(BARE, gpus=[CARD], cuda="12.8", note="")
 QWEN_14B = (  # Qwen1.5-14B, but tied
@@ -41,17 +41,12 @@ def opened(folder: Path, machine: Machine, *changes: tuple[str, str]) -> Context
     return Context(settings, {"HOME": str(folder)}, machine)
 
 
-def shown(context: Context, **budget: float | None) -> Shown:
+def shown(context: Context, minutes: float | None = None, disk_gb: float | None = None) -> Shown:
     known = estimate(context, {"HOME": str(context.settings.store.parent)})
-    choice = None
-    if budget:
-        choice = choice_of(
-            context, known, minutes=budget.get("minutes"), disk_gb=budget.get("disk_gb")
-        )
-    return Shown(context.plan, known, context.machine, choice)
+    return Shown(context, known, minutes, disk_gb)
 
 
-def text(context: Context, *, everything: bool = False, **budget: float | None) -> str:
+def text(context: Context, *, everything: bool = False, **budget: float) -> str:
     return "\n".join(shown(context, **budget).lines(everything=everything))
 
 
@@ -80,7 +75,7 @@ def test_without_a_gpu_everything_is_named_with_its_need_and_nothing_is_to_do(
     tmp_path: Path,
 ) -> None:
     told = text(opened(tmp_path, BARE, *ON_CUDA, LARGE))
-    assert "4 cores, 16 GiB of memory, no GPU (no driver)" in told
+    assert "4 cores, 128 GiB of memory, no GPU (no driver)" in told
     assert row(told, "All") == ["All", "6", "0", "0", "6", "0"]
     assert "6 cells untested here:" in told
     assert "(here: no GPU" in told
@@ -114,10 +109,36 @@ def test_a_budget_tells_what_it_buys_and_why(tmp_path: Path) -> None:
     assert "left out because of the budget: 6 cells (6 new)" in none
 
 
+RELEASES = """{"schema": 1, "asked": "2026-01-01T00:00:00Z", "packages": {
+ "maker": [{"version": "1.0", "uploaded": "2024-01-01T00:00:00Z"},
+           {"version": "2.0", "uploaded": "2025-01-01T00:00:00Z"}],
+ "runner": [{"version": "3.0", "uploaded": "2026-01-01T00:00:00Z"}]}}"""
+
+
+def test_of_cells_with_the_same_newest_release_the_other_ones_date_decides(tmp_path: Path) -> None:
+    (tmp_path / "releases.json").write_text(RELEASES)
+    told = text(opened(tmp_path, BARE), minutes=100000)
+    chosen = [line.split()[1] for line in told.splitlines() if line.startswith("  new   ")]
+    assert chosen[:3] == [
+        "tied/float/none/runner-3.0", "tied/awq/maker-2.0/runner-3.0",
+        "untied/float/none/runner-3.0",
+    ]  # fmt: skip
+    assert chosen.index("untied/awq/maker-2.0/runner-3.0") < chosen.index(ONE)
+
+
+def test_a_machine_on_which_nothing_runs_tells_what_another_would_do(tmp_path: Path) -> None:
+    told = text(opened(tmp_path, BARE, *ON_CUDA, LARGE), minutes=100000)
+    assert "Nothing of it runs here. On a machine with the hardware, from the beginning:" in told
+    assert "6 cells (6 new) chosen" in told
+    told = text(opened(tmp_path, WITH_CARD, *ON_CUDA, LARGE), minutes=100000)
+    assert "Nothing of it runs here" not in told
+    assert "3 cells (3 new) chosen" in told
+
+
 def test_a_program_is_given_the_same(tmp_path: Path) -> None:
     context = opened(tmp_path, BARE, *ON_CUDA, LARGE)
     document: dict[str, Any] = json.loads(
-        msgspec.json.encode(shown(context, minutes=5.0).document())
+        msgspec.json.encode(shown(context, minutes=1.0).document())
     )
     assert (document["schema"], document["profile"]) == (1, "all")
     assert [environment["device"] for environment in document["environments"]] == [
@@ -130,7 +151,8 @@ def test_a_program_is_given_the_same(tmp_path: Path) -> None:
     assert cell["predicted_seconds"] > 0
     assert document["predicted"]["to do here"]["seconds"] == 0
     assert document["predicted"]["untested here"]["seconds"] > 0
-    assert document["budget"]["cells"] == {}
+    assert document["budget"]["cells"] == {}  # a minute is too little for it
+    assert document["budget_for_another_machine"]
 
 
 def test_titles_cannot_steer_a_terminal_and_are_cut(tmp_path: Path) -> None:
@@ -178,3 +200,24 @@ def test_a_choice_of_another_profile_is_refused(tmp_path: Path) -> None:
     settings = msgspec.structs.replace(context.settings, cells=file, profile="other")
     with pytest.raises(SpecError):
         Context(settings, {"HOME": str(tmp_path)}, BARE)
+
+
+def test_the_gpu_profile_is_planned_without_a_gpu_and_claims_nothing_to_have_run(
+    tmp_path: Path,
+) -> None:
+    settings = Settings.of({}, profile="gpu", store=tmp_path)
+    context = Context(settings, {"HOME": str(tmp_path)}, BARE)
+    plan = shown(context, minutes=480.0)
+    document: dict[str, Any] = json.loads(msgspec.json.encode(plan.document()))
+    states = {cell["state"] for cell in document["cells"]}
+    assert states <= {"untested here", "not run"}
+    assert "untested here" in states
+    asked_of_a_card = [cell for cell in document["cells"] if cell["vram_bytes"] > 2**30]
+    assert len(asked_of_a_card) == len(document["cells"])
+    everywhere = document["predicted"]["untested here"]
+    assert everywhere["measured"] == 0
+    assert min(everywhere[name] for name in ("download", "disk", "seconds")) > 0
+    told = "\n".join(plan.lines(everything=False))
+    assert "cells untested here:" in told
+    assert "nothing like it was timed here" in told
+    assert len(told.splitlines()) < 120

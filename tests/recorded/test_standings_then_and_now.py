@@ -1,0 +1,39 @@
+"""How autoawq 0.2.7 stood when it came out and how it stands today, by a real run of both."""
+
+from __future__ import annotations
+
+from matrix.spec import load
+from matrix.standings import Answer, Ran, differences, standings, works
+from matrix.tables import Environment
+from tests.recorded.recording import judge, observations
+
+THEN, TODAY = "autoawq-0.2.7+released", "autoawq-0.2.7+today"
+
+
+def test_autoawq_0_2_7_rotted() -> None:
+    loaded, seen = load(), observations("times")
+    installed = {one.subject: one.facts["versions"] for one in seen if one.step == "install"}
+    cells = judge("times", seen).table().cells
+    ran = [
+        Ran(
+            loaded.environments[name],
+            installed[name],
+            *works([cell for cell in cells if cell.quantizer.environment == name], "quantizer"),
+        )
+        for name in (THEN, TODAY)
+    ]
+
+    def answer(environment: Environment) -> Answer | None:
+        return {
+            "released": Answer(installed[THEN]),
+            "today": Answer(installed[TODAY]),
+        }.get(environment.resolution)
+
+    stands = standings(loaded, THEN, answer, ran)
+    at = {each.resolution: each for each in stands}
+    assert (at["released"].works, at["released"].same_as) == ("works", "")
+    assert (at["today"].works, at["today"].same_as) == ("broken", f"{TODAY} (today)")
+    assert at["released"].cutoff < "2024-12-01" < "2026-11-01" < at["today"].cutoff
+    rotted, moved = differences(stands)
+    assert rotted == "rotted: works as released, is broken today at quantize"
+    assert "transformers 4.46.3 then, 5.23.0 today" in moved

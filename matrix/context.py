@@ -25,6 +25,7 @@ from matrix.keys import Keys, Lookup
 from matrix.needs import cuda_of, unmet_by
 from matrix.outcomes import Stage
 from matrix.plan import Cell, Plan, make_plan
+from matrix.revisions import revisions_of
 from matrix.spec import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, load
 from matrix.standings import Answer
 from matrix.store import Store, write_atomically
@@ -84,7 +85,7 @@ class Context:
         self.settings = settings
         self.choice = choice or (read_choice(settings.cells) if settings.cells else None)
         self.machine = machine or detect()
-        self.loaded: LoadedSpec = load(settings.spec)
+        self.loaded: LoadedSpec = load(settings.spec).of_profile(settings.profile)
         self.store = Store(settings.store, settings.run)
         self._locks: dict[tuple[str, Resolution], Lock | None] = {}
         found = self.loaded.environments
@@ -102,6 +103,7 @@ class Context:
             self._lock_digest,
             install_source(host),
             devices={device: device_of(device, self.machine) for device in get_args(Device)},
+            held=revisions_of(settings.spec, self.store, host).held,
         )
         self.judge = self.fresh_judge()
 

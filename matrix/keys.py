@@ -51,12 +51,15 @@ class Keys:
         lock_of: Callable[[str], str],
         install_from: str,
         devices: Mapping[Device, str],
+        held: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
     ) -> None:
         self._environments = environments
         self._lookup = lookup
         self._lock_of = lock_of
         self._install_from = install_from
         self._devices = devices
+        self.held = held
+        """Gives a recipe or options at the commit that is held to."""
 
     def observed(self, key: Key | None) -> Observation | None:
         """Return the observation under a key, or ``None`` where there is none yet."""
@@ -126,7 +129,7 @@ class Keys:
         if self.passed(self.importing(builder(model))) is None:
             return None
         inputs = {
-            "recipe": model.recipe,
+            "recipe": self.held(model.recipe),
             "tied": model.tied,
             "adapter": adapter_digest(model.adapter),
             **_contents(model.recipe),
@@ -143,7 +146,7 @@ class Keys:
             return None
         inputs = {
             **imported.inputs,
-            "options": checkpoint.quantizer.options,
+            "options": self.held(checkpoint.quantizer.options),
             "model": built.key,
             "tensors": built.facts.get("tensors_sha256"),
             "scheme": checkpoint.scheme,

@@ -31,13 +31,24 @@ PASSED_ON = (
 """Variables of the host that a child gets to see. No token, no cache, no index stands here."""
 
 
+ONLINE = (
+    "HF_ENDPOINT", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE",
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+    "http_proxy", "https_proxy", "all_proxy", "no_proxy",
+)  # fmt: skip
+"""What one that is to download gets to see besides: where the Hub is, and how to get there."""
+
+
 def child_environ(home: Path, more: Mapping[str, str], gpus: Sequence[str] = ()) -> dict[str, str]:
-    """Return the environment of a probe: an allow-list, a private home, nothing from the network.
+    """Return the environment of a probe: an allow-list and a private home.
+
+    Nothing of the network's settings is in it but for one that ``more`` lets download.
 
     One OpenMP thread, because a pool of threads does not survive a fork; a probe with GPUs does not
     fork. It sees the GPUs with the given UUIDs and no other: without any, the evidence is a CPU's.
     """
-    environ = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    passed_on = PASSED_ON + (ONLINE if more.get("HF_HUB_OFFLINE") == "0" else ())
+    environ = {name: os.environ[name] for name in passed_on if name in os.environ}
     environ |= {
         "HOME": str(home),
         "HF_HOME": str(home / "huggingface"),

@@ -88,6 +88,19 @@ def test_the_spec_has_the_last_word_on_a_variable(tmp_path: Path) -> None:
     assert child_environ(tmp_path, {"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"] == "7"
 
 
+def test_only_one_that_downloads_sees_how_to_get_to_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example")
+    monkeypatch.setenv("HF_TOKEN", "s")
+    online = child_environ(tmp_path, {"HF_HUB_OFFLINE": "0"})
+    assert online["HF_ENDPOINT"] == "https://mirror.example"
+    assert online["HTTPS_PROXY"] == "http://proxy.example"
+    assert "s" not in online.values()
+    assert not {"HF_ENDPOINT", "HTTPS_PROXY"} & child_environ(tmp_path, {}).keys()
+
+
 def test_a_child_sees_the_gpus_that_it_is_given_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

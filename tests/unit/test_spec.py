@@ -90,7 +90,7 @@ WRONG = {
         ('= "garbage"', '= "rubbish"'), "profiles.all.canaries", "commented example"),
     "a canary that is no cell": (
         ('"tied/awq/maker-1.0', '"tied/awq/maker-7.0'), "profiles.all.canaries",
-        "python -m matrix plan --profile all"),
+        "python -m matrix plan --cells --profile all"),
     "missing threshold": (("weight_error = 0.5\n", ""), "thresholds", "The keys are: "),
     "unknown threshold": (
         ("weight_error = 0.5", "weight_error = 0.5\nwait_error = 1.0"), "thresholds",
@@ -182,6 +182,17 @@ def test_every_variant_meets_every_combination_of_the_axes() -> None:
     rows = combinations({"a": ["1", "2"], "b": ["3", "4"]}, [{"v": "x"}, {"v": "y"}])
     assert len({tuple(row.items()) for row in rows}) == len(rows) == 8
     assert combinations({}, []) == [{}]
+
+
+def test_a_profile_may_have_limits_of_its_own(tmp_path: Path) -> None:
+    steps = small_spec.TEXT.partition("[limits]")[2].partition("[thresholds]")[0]
+    own = "[profiles.all.limits]" + steps.replace("memory_mb = 500", "memory_mb = 900")
+    file = small_spec.write(tmp_path, ("[profiles.all.canaries]", f"{own}[profiles.all.canaries]"))
+    loaded = load(file)
+    assert loaded.spec.limits.build.memory_mb == 500
+    assert loaded.of_profile("all").spec.limits.build.memory_mb == 900
+    assert loaded.of_profile("nobody") is loaded
+    assert open_spec(file).loaded.spec.limits.build.memory_mb == 900
 
 
 # ------------------------------------------------------------------------- the committed spec

@@ -103,7 +103,7 @@ def run(
     try:
         selection = select(context.plan, environment, cell)
     except KeyError as unknown:
-        hint = f"`python -m matrix plan --cells --profile {context.plan.profile}` lists the ids"
+        hint = f"`python -m matrix plan --profile {context.plan.profile} --cells` lists the ids"
         fail(f"profile {context.plan.profile!r} has no {unknown.args[0]!r}. {hint}")
     progress = Progress(context.plan.cells, context.keys.unfinished, sys.stderr, os.environ)
 

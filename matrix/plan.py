@@ -116,9 +116,10 @@ def make_plan(loaded: LoadedSpec, profile_name: str, unmet: Unmet = lambda *_: "
             f"Defined: {', '.join(spec.profiles)}",
         )  # fmt: skip
     parts = [profile, *profile.parts]
+    quantizers, engines = _roles(loaded, "quantizers"), _roles(loaded, "engines")
     cells: dict[str, Cell] = {}
     for part in parts:
-        for checkpoint, engine in _part(loaded, part):
+        for checkpoint, engine in _part(loaded, part, quantizers, engines):
             cell = f"{checkpoint.id}/{engine.name}"
             titles = [*cells[cell].parts, part.title] if cell in cells else [part.title]
             cells[cell] = Cell(
@@ -132,7 +133,7 @@ def make_plan(loaded: LoadedSpec, profile_name: str, unmet: Unmet = lambda *_: "
     if unknown := profile.canaries.keys() - cells.keys():
         raise SpecError(
             loaded.file, f"profiles.{profile_name}.canaries", f"{min(unknown)!r} is no cell of it",
-            f"See `python -m matrix plan --cells --profile {profile_name}` for the ids",
+            f"See `python -m matrix plan --profile {profile_name} --cells` for the ids",
         )  # fmt: skip
     checkpoints = _checkpoints(list(cells.values()))
     used = {checkpoint.model.environment for checkpoint in checkpoints}
@@ -167,9 +168,7 @@ def _model(loaded: LoadedSpec, name: str, table: ModelTable) -> Model:
     return Model(name, table.environment, adapter, table.tied, table.recipe, table.config)
 
 
-def _roles(
-    loaded: LoadedSpec, kind: Literal["quantizers", "engines"], patterns: list[str]
-) -> list[Role]:
+def _roles(loaded: LoadedSpec, kind: Literal["quantizers", "engines"]) -> list[Role]:
     return [
         Role(
             name=name,
@@ -183,20 +182,22 @@ def _roles(
             needs_hardware=table.needs_hardware,
         )
         for name, (environment, table) in role_names(loaded, getattr(loaded.spec, kind)).items()
-        if matches(name, patterns)
     ]
 
 
-def _part(loaded: LoadedSpec, part: PartTable) -> Iterator[tuple[Checkpoint, Role]]:
+def _part(
+    loaded: LoadedSpec, part: PartTable, quantizers: list[Role], engines: list[Role]
+) -> Iterator[tuple[Checkpoint, Role]]:
     """Give what one part puts together: each model's checkpoints with each engine."""
-    quantizers = _roles(loaded, "quantizers", part.quantizers)
+    quantizers = [role for role in quantizers if matches(role.name, part.quantizers)]
     schemes = {n: s for n, s in loaded.spec.schemes.items() if matches(n, part.schemes)}
     methods = {scheme.method for scheme in schemes.values()}
     # One that reads none of the schemes has nothing to be compared with its float model.
     engines = [
         engine
-        for engine in _roles(loaded, "engines", part.engines)
-        if not methods or methods.intersection(engine.methods)
+        for engine in engines
+        if matches(engine.name, part.engines)
+        and (not methods or methods.intersection(engine.methods))
     ]
     for name, table in loaded.spec.models.items():
         if not matches(name, part.models):

@@ -9,10 +9,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -23,9 +24,11 @@ from matrix.leases import lease
 from matrix.observations import Observation, Step
 from matrix.outcomes import Outcome, Reason, Stage, Verdict
 from matrix.plan import select
+from matrix.probes import Answer, Probe
 from matrix.results import CellResult
 from matrix.run import Run
 from matrix.steps import Steps
+from matrix.tables import Limits
 from tests.unit.made_nvml import gpu, machine
 
 SPEC = Path(__file__).parent / "made_up" / "gpu.toml"
@@ -253,6 +256,27 @@ def test_a_card_that_another_run_has_leased_is_left_to_it(tmp_path: Path) -> Non
     load = here.observation("plain+good", "load")
     assert load is not None
     assert load.facts["shown"] == CARDS[1].uuid
+
+
+def test_a_model_gets_memory_and_time_by_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Limits] = {}
+
+    class Noting(Probe):
+        def perform(
+            self, job: Mapping[str, Any], steps: list[Step], limits: Mapping[Step, Limits],
+            work: Path, *, fork: bool,
+        ) -> Iterator[Answer]:  # fmt: skip
+            given.update({step: limits[step] for step in steps})
+            return super().perform(job, steps, limits, work, fork=fork)
+
+    monkeypatch.setattr("matrix.run.Probe", Noting)
+    here = Finished("engines", tmp_path / "store", machine(gpu(0))).run(cell_of("plain+good"))
+    of_spec = here.context.loaded.spec.limits
+    for step, limits in (("build", of_spec.build), ("load", of_spec.load)):
+        assert given[step].memory_mb == limits.memory_mb + 37, "twice 18.6 MB"
+        assert given[step].seconds == pytest.approx(limits.seconds + 18.7e6 / 20e6, abs=0.01)
 
 
 def test_a_stranger_on_the_card_is_waited_for(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def index_settings(host: Mapping[str, str] = os.environ) -> IndexSettings:
 def _address(index: str, host: Mapping[str, str]) -> str:
     """Return an index's address, with the user and password that uv's variables give its name."""
     named = _NAMED.fullmatch(index)
-    if not named or "://" in named[1]:
+    if not named:
         return index
     name, address = named[1], named[2]
     variable = "UV_INDEX_" + re.sub(r"[^A-Z0-9]", "_", name.upper())

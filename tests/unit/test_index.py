@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from matrix import fetching
+from matrix import fetching, wheel_metadata
 from matrix.context import REPOSITORY
 from matrix.fetching import Fetcher, FetchError, Limits, in_parallel
 from matrix.index import Answer, Index, IndexLimits
@@ -440,7 +440,8 @@ def test_only_wheels_that_matter_are_read(server: Server, index: Index) -> None:
 def bomb() -> bytes:
     packed = BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("made_up-1.0.dist-info/METADATA", b" " * 100_000_000)
+        text = b"Name: made-up\nVersion: 1.0\nRequires-Dist: torch\n\n" + b" " * 100_000_000
+        archive.writestr("made_up-1.0.dist-info/METADATA", text)
     return packed.getvalue()
 
 
@@ -477,6 +478,35 @@ def test_a_wheel_that_cannot_be_believed_declares_nothing_known(
     answer = ask(index, since="0")
     assert (answer.trouble, answer.releases[0].declares) == ("", None)
     assert server.paths()[-1] == f"/files/{WHEEL}"
+
+
+def metadata_first() -> bytes:
+    packed = BytesIO(served.wheel("made_up", "1.0", "torch"))
+    with zipfile.ZipFile(packed, "a") as archive:
+        archive.writestr("made_up/data.bin2", bytes(100_000))
+    return packed.getvalue()
+
+
+def test_only_so_much_of_a_wheel_is_read(
+    server: Server, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.serve("made-up", page("made-up", file(WHEEL)))
+    server.answers[f"/files/{WHEEL}"] = served.in_parts(metadata_first())
+    monkeypatch.setattr(wheel_metadata, "READ_BYTES", 20_000)
+    assert declares(index) is None
+    monkeypatch.setattr(wheel_metadata, "READ_BYTES", 40_000)
+    assert declares(index) == ["torch"]
+
+
+def test_a_wheel_that_changes_while_it_is_read_declares_nothing_known(
+    server: Server, index: Index
+) -> None:
+    body = metadata_first()
+    parts = [served.in_parts(body), served.in_parts(body + b"x")]
+    server.serve("made-up", page("made-up", file(WHEEL)))
+    server.answers[f"/files/{WHEEL}"] = lambda on: parts.pop(0)(on)
+    assert declares(index) is None
+    assert parts == []
 
 
 def test_parts_are_asked_for_as_they_lie_in_the_file(server: Server, index: Index) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -125,15 +125,16 @@ def version(text: str) -> tuple[int, ...]:
     return tuple(int(part) if part.isdecimal() else 0 for part in parts)
 
 
-def detect(nvml: Nvml | None = None, visible: str | None = None) -> Machine:
+def detect(nvml: Nvml | None = None, host: Mapping[str, str] = os.environ) -> Machine:
     """Return what this machine has. Raises nothing: what cannot be found out is left empty.
 
     Args:
         nvml: What to ask for GPUs; the driver's own where it is left out.
-        visible: As ``CUDA_VISIBLE_DEVICES``: cards that are not named in it are left out.
+        host: The host's variables. Where ``CUDA_VISIBLE_DEVICES`` is among them, as a scheduler
+            sets it, cards that it does not name are left out.
     """
     driver, cuda, gpus, note = _gpus(nvml or _nvml())
-    if visible is not None:
+    if (visible := host.get("CUDA_VISIBLE_DEVICES")) is not None:
         shown = [gpu for gpu in gpus if _is_named(gpu, visible.split(","))]
         if len(shown) < len(gpus):
             note = f"CUDA_VISIBLE_DEVICES shows {len(shown)} of {len(gpus)} GPUs"

@@ -15,6 +15,18 @@ from tests.unit.made_nvml import GIB, Card, MadeUpNvml, gpu, machine
 FUNCTIONS = [name for name in vars(MadeUpNvml) if name.startswith("nvml")]
 
 
+@pytest.fixture(autouse=True)
+def _no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_a_scheduler_of_the_hosts_is_asked_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert [g.uuid for g in detect(MadeUpNvml([Card("GPU-a"), Card("GPU-b")])).gpus] == ["GPU-b"]
+
+
 def test_a_machine_with_two_cards() -> None:
     nvml = MadeUpNvml([Card("GPU-a"), Card("GPU-b", "NVIDIA L4", 24 * GIB, (8, 9))])
     found = detect(nvml)
@@ -89,7 +101,8 @@ def test_instances_of_mig_stand_for_their_card() -> None:
     ],
 )
 def test_only_cards_that_the_user_shows_are_taken(visible: str, uuids: list[str]) -> None:
-    found = detect(MadeUpNvml([Card("GPU-aa-1"), Card("GPU-bb-2")]), visible)
+    host = {"CUDA_VISIBLE_DEVICES": visible}
+    found = detect(MadeUpNvml([Card("GPU-aa-1"), Card("GPU-bb-2")]), host)
     assert [g.uuid for g in found.gpus] == uuids
     assert bool(found.note) == (len(uuids) < 2)
 

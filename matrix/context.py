@@ -17,7 +17,7 @@ import msgspec
 
 from matrix.budget import Choice, ignoring, narrowed, read_choice
 from matrix.checks.evidence import EvidenceError, Reference, read_reference
-from matrix.environments import Lock, find_lock, install_source
+from matrix.environments import Lock, install_source, lock_places, read_lock
 from matrix.hardware import Machine, detect, device_of
 from matrix.identity import code_digest, digest, file_digest
 from matrix.judge import Judge
@@ -87,7 +87,8 @@ class Context:
         self.machine = machine or detect()
         self.loaded: LoadedSpec = load(settings.spec).of_profile(settings.profile)
         self.store = Store(settings.store, settings.run)
-        self._locks: dict[tuple[str, Resolution], Lock | None] = {}
+        self._locks: dict[tuple[str, Resolution], Lock] = {}
+        self._places: dict[tuple[str, Resolution], list[Path]] = {}
         found = self.loaded.environments
         cuda = cache(lambda name: cuda_of(self._text(found[name])))  # thousands of cells ask
         unmet = unmet_by(found, self.machine, cuda)
@@ -112,12 +113,21 @@ class Context:
         return Judge(self.loaded, self.plan, self.keys, self._read_reference, self._answer)
 
     def lock(self, environment: Environment) -> Lock | None:
-        """Return an environment's lock, in the resolution it is spelled out in; read once."""
+        """Return an environment's lock, in the resolution it is spelled out in; read once.
+
+        One that is missing is looked for each time, as it may have been made by now.
+        """
         named = environment.name, environment.resolution
-        if self._locks.get(named) is None:
+        if named in self._locks:
+            return self._locks[named]
+        if named not in self._places:
             committed, own = self.settings.spec.parent / "locks", self.settings.store / "locks"
-            self._locks[named] = find_lock(committed, own, environment)
-        return self._locks[named]
+            self._places[named] = lock_places(committed, own, environment)
+        for place in self._places[named]:
+            if lock := read_lock(place, environment):
+                self._locks[named] = lock
+                return lock
+        return None
 
     def _text(self, environment: Environment) -> str:
         lock = self.lock(environment)

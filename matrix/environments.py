@@ -145,9 +145,14 @@ def _header(environment: Environment) -> str:
 
 def find_lock(committed: Path, own: Path, environment: Environment) -> Lock | None:
     """Return the lock that answers today's inputs: one beside the spec, or one of the store's."""
+    places = lock_places(committed, own, environment)
+    return next(filter(None, (read_lock(place, environment) for place in places)), None)
+
+
+def lock_places(committed: Path, own: Path, environment: Environment) -> list[Path]:
+    """Return where an environment's lock may lie, the best place first."""
     beside = committed_name(environment)
-    lock = read_lock(committed / beside, environment) if beside else None
-    return lock or read_lock(own / own_name(environment), environment)
+    return [*([committed / beside] if beside else []), own / own_name(environment)]
 
 
 def committed_name(environment: Environment) -> str:

@@ -145,8 +145,8 @@ def newer(answers: Iterable[Answer], snapshot: Snapshot) -> list[Answer]:
 
 
 def asked(answers: Iterable[Answer], snapshot: Snapshot) -> str:
-    """Return the date that holds for all packages: the oldest one's."""
-    return min((max(one.asked, snapshot.asked) for one in answers), default=snapshot.asked)
+    """Return the date that holds for all packages: the oldest answer's, or the snapshot's own."""
+    return max(snapshot.asked, min((one.asked for one in answers), default=""))
 
 
 def _write(place: Path, snapshot: Snapshot) -> None:

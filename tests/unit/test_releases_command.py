@@ -121,6 +121,7 @@ def test_what_the_index_takes_back_is_told_and_not_dropped(
     assert told == {("0.9", "gone"), ("1.0", "yanked"), ("2.0", "redated")}
     assert "a ␛[31mbug" in done.stdout
     assert "\x1b" not in done.output
+    assert "adds" not in done.stdout
     found = {one.version: one for one in read_snapshot(project.snapshot).packages["maker"]}
     assert found["0.9"].gone
     assert found["2.0"].uploaded == "2026-01-03T00:00:00Z"
@@ -213,6 +214,28 @@ def test_offline_nobody_is_asked(project: Project, server: Server) -> None:
     assert (done.exit_code, done.stderr, server.asked) == (0, "", [])
     assert f"asked on {kept}" in done.stdout
     assert "maker 2.1" in done.stdout
+
+
+def test_what_a_snapshot_says_is_shown_as_text(project: Project, server: Server) -> None:
+    sound = Release("1.0", sdist=True)
+    hostile = Release("2.0", sdist=True, yanked="\x1b[2Jgone")
+    project.snapshot.write_bytes(encode(Snapshot(1, ASKED, {"maker": [sound, hostile]})))
+    server.answers.clear()
+    done = project.run()
+    assert "2.0: yanked (␛[2Jgone)" in done.stdout
+    assert "\x1b" not in done.output
+
+
+def test_the_oldest_answer_dates_the_snapshot(project: Project, server: Server) -> None:
+    """What one package had last week is not what there is today."""
+    kept = {"maker": [Release("1.0", sdist=True)], "other": [Release("1.0", sdist=True)]}
+    project.snapshot.write_bytes(encode(Snapshot(1, ASKED, kept)))
+    done = project.run("--take")  # nobody has `other`
+    assert done.stderr.startswith("warning: other: no index has it")
+    assert read_snapshot(project.snapshot).asked == ASKED
+    server.serve("other", page("other", file("other-1.0.tar.gz")))
+    project.run("--take")
+    assert read_snapshot(project.snapshot).asked > ASKED
 
 
 def test_a_password_is_shown_nowhere(project: Project, server: Server, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def lease(
             why = told
             if strangers and looks > 1:  # a probe that has just ended is gone at the second look
                 why = strangers
-            elif looks >= PATIENCE:
+            elif looks == PATIENCE and not told:
                 why = "other runs have them"
             if why != told:
                 tell(f"waiting for {count} of {len(gpus)} GPUs: {why}")

@@ -129,7 +129,10 @@ def _of_budget(choice: Choice, whole: Context) -> list[str]:
 
 
 def _steps(context: Context) -> Steps:
-    return Steps(context.loaded, context.store, context.keys, os.environ, lambda: datetime.now(UTC))
+    return Steps(
+        context.loaded, context.store, context.keys, os.environ, lambda: datetime.now(UTC),
+        machine=context.machine,
+    )  # fmt: skip
 
 
 def _show_cell(context: Context, cell: str) -> None:

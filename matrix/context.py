@@ -85,7 +85,7 @@ class Context:
         self.settings = settings
         self.choice = choice or (read_choice(settings.cells) if settings.cells else None)
         self.machine = machine or detect()
-        self.loaded: LoadedSpec = load(settings.spec).of_profile(settings.profile)
+        self.loaded: LoadedSpec = load(settings.spec)
         self.store = Store(settings.store, settings.run)
         self._locks: dict[tuple[str, Resolution], Lock] = {}
         self._places: dict[tuple[str, Resolution], list[Path]] = {}

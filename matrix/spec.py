@@ -66,14 +66,6 @@ class LoadedSpec(msgspec.Struct, frozen=True):
         spelling = Spelling(self.file, self.spec, self.snapshot)
         return spelling.dated(key, spelling.environment(key, table, values, resolution))
 
-    def of_profile(self, name: str) -> LoadedSpec:
-        """Return the spec with the limits that a profile has of its own, if any."""
-        profile = self.spec.profiles.get(name)
-        if profile is None or profile.limits is None:
-            return self
-        spec = msgspec.structs.replace(self.spec, limits=profile.limits)
-        return msgspec.structs.replace(self, spec=spec)
-
     def resolutions(self, name: str) -> list[Environment]:
         """Return an environment in every resolution that it has.
 

@@ -159,8 +159,6 @@ class ProfileTable(PartTable, frozen=True, kw_only=True):
 
     parts: list[PartTable] = []
     canaries: dict[str, Verdict] = {}
-    limits: StageLimits | None = None
-    """Of this profile, in place of the spec's: larger models want more of everything."""
 
 
 class ExclusionTable(Table, frozen=True, kw_only=True):

@@ -184,17 +184,6 @@ def test_every_variant_meets_every_combination_of_the_axes() -> None:
     assert combinations({}, []) == [{}]
 
 
-def test_a_profile_may_have_limits_of_its_own(tmp_path: Path) -> None:
-    steps = small_spec.TEXT.partition("[limits]")[2].partition("[thresholds]")[0]
-    own = "[profiles.all.limits]" + steps.replace("memory_mb = 500", "memory_mb = 900")
-    file = small_spec.write(tmp_path, ("[profiles.all.canaries]", f"{own}[profiles.all.canaries]"))
-    loaded = load(file)
-    assert loaded.spec.limits.build.memory_mb == 500
-    assert loaded.of_profile("all").spec.limits.build.memory_mb == 900
-    assert loaded.of_profile("nobody") is loaded
-    assert open_spec(file).loaded.spec.limits.build.memory_mb == 900
-
-
 # ------------------------------------------------------------------------- the committed spec
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 JSON = "application/vnd.pypi.simple.v1+json"
 HTML = "text/html"
+WHEEL = "made_up-1.0-py3-none-any.whl"
 
 Respond = Callable[["Handler"], None]
 

@@ -6,32 +6,26 @@ import gzip
 import json
 import re
 import socket
-import subprocess
-import sys
 import time
-import zipfile
 from base64 import b64encode
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from matrix import fetching, wheel_metadata
-from matrix.context import REPOSITORY
-from matrix.fetching import Fetcher, FetchError, Limits, in_parallel
+from matrix import fetching
+from matrix.fetching import Limits
 from matrix.index import Answer, Index, IndexLimits
-from matrix.index_settings import PYPI, IndexSettings, index_settings, shown
+from matrix.index_settings import IndexSettings
 from matrix.releases import Release
 from tests.unit import index_server as served
-from tests.unit.index_server import HTML, JSON, Handler, Server, file, page
+from tests.unit.index_server import HTML, JSON, WHEEL, Handler, Server, file, page
 
 PATIENCE = IndexLimits(
     page=Limits(seconds=5, megabytes=8), pages_seconds=10,
     wheel=Limits(seconds=5, megabytes=2), wheels_seconds=10,
 )  # fmt: skip
 IMPATIENCE = IndexLimits(page=Limits(seconds=0.3), pages_seconds=0.6)
-WHEEL = "made_up-1.0-py3-none-any.whl"
 
 
 @pytest.fixture(autouse=True)
@@ -231,23 +225,6 @@ def test_a_slow_index_is_given_up_in_time(
     assert re.search(r"no whole answer|does not answer in time", answer.trouble)
 
 
-@pytest.mark.parametrize("slow", [served.drip, served.silent])
-def test_what_asks_a_slow_server_ends_by_itself(server: Server, slow: served.Respond) -> None:
-    server.answers["/x"] = slow
-    address = server.address.replace("/simple", "/x")
-    with pytest.raises(FetchError, match=r"within 0.2 s|does not answer in time"):
-        Fetcher(limits=Limits(seconds=0.2)).get(address)
-
-
-def test_a_process_ends_with_what_it_left_behind() -> None:
-    code = """
-from threading import Event
-from matrix.fetching import in_parallel
-in_parallel(lambda _: Event().wait(600), [1], 0.05)
-"""
-    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, timeout=60, check=True)
-
-
 def test_redirects_are_followed_a_few_times(server: Server, index: Index) -> None:
     server.serve("sound", page("made-up", file(WHEEL)))
     server.answers["/simple/made-up/"] = lambda on: on.send(b"", HTML, 302, Location="../sound/")
@@ -371,248 +348,6 @@ def test_a_netrc_lets_in(server: Server, index: Index, tmp_path: Path) -> None:
     assert seen == ["Basic " + b64encode(b"me:s3cr3t").decode()]
 
 
-# ----------------------------------------------------------------------- what wheels require
-
-
-def declares(index: Index, since: str = "0") -> list[str] | None:
-    return ask(index, since=since).releases[-1].declares
-
-
-REQUIRES = (
-    "torch==2.1.2", "Made-Up-Too>=1", "requests", 'numpy<2; extra == "all"',
-    'Tokenizers (>=0.19); python_version >= "3.8"',
-)  # fmt: skip
-DECLARED = ['tokenizers>=0.19; python_version >= "3.8"', "torch==2.1.2"]
-
-
-@pytest.mark.parametrize("padding", [0, 100, 16_000, 3_000_000])
-def test_a_wheel_says_what_it_requires_without_being_downloaded(
-    server: Server, index: Index, padding: int
-) -> None:
-    body = served.wheel("made_up", "1.0", *REQUIRES, padding=padding)
-    server.serve("made-up", page("made-up", file(WHEEL)))
-    server.answers[f"/files/{WHEEL}"] = served.in_parts(body)
-    found = declares(index)
-    assert found is not None
-    assert sorted(each.lower() for each in found) == DECLARED
-    parts = [part for path, part in server.asked if path.endswith(".whl")]
-    assert parts
-    assert all(part.startswith("bytes=") for part in parts)
-    assert len(parts) <= 3
-
-
-def test_a_wheel_is_asked_once_for_ever(server: Server, index: Index) -> None:
-    server.serve("made-up", page("made-up", file(WHEEL)))
-    server.answers[f"/files/{WHEEL}"] = served.in_parts(served.wheel("made_up", "1.0", "torch"))
-    assert declares(index) == ["torch"]
-    del server.answers[f"/files/{WHEEL}"]
-    assert declares(index) == ["torch"]
-
-
-def test_metadata_that_is_offered_spares_the_wheel(server: Server, index: Index) -> None:
-    server.serve("made-up", page("made-up", file(WHEEL, core_metadata=True)))
-    text = b"Metadata-Version: 2.1\nName: made-up\nVersion: 1.0\nRequires-Dist: torch>=2\n"
-    server.answers[f"/files/{WHEEL}.metadata"] = lambda on: on.send(text, "text/plain")
-    assert declares(index) == ["torch>=2"]
-    assert f"/files/{WHEEL}" not in server.paths()
-
-
-def test_metadata_that_is_offered_and_not_there_is_read_from_the_wheel(
-    server: Server, index: Index
-) -> None:
-    server.serve("made-up", page("made-up", file(WHEEL, core_metadata={"sha256": "00"})))
-    server.answers[f"/files/{WHEEL}"] = served.in_parts(served.wheel("made_up", "1.0", "torch"))
-    assert declares(index) == ["torch"]
-
-
-def test_only_wheels_that_matter_are_read(server: Server, index: Index) -> None:
-    names = ["made_up-1.0-py3-none-any.whl", "made_up-2.0-cp310-cp310-manylinux1_x86_64.whl",
-             "made_up-2.0-cp311-cp311-manylinux1_x86_64.whl", "made_up-2.0-cp311-cp311-win32.whl",
-             "made_up-3.0.tar.gz"]  # fmt: skip
-    server.serve("made-up", page("made-up", *map(file, names)))
-    ask(index, since="2.0")
-    ask(index, since="")
-    assert {path for path in server.paths() if path.startswith("/files/")} == {
-        "/files/made_up-2.0-cp311-cp311-manylinux1_x86_64.whl"
-    }
-
-
-def bomb() -> bytes:
-    packed = BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        text = b"Name: made-up\nVersion: 1.0\nRequires-Dist: torch\n\n" + b" " * 100_000_000
-        archive.writestr("made_up-1.0.dist-info/METADATA", text)
-    return packed.getvalue()
-
-
-def twice() -> bytes:
-    packed = BytesIO(served.wheel("made_up", "1.0", "torch"))
-    with zipfile.ZipFile(packed, "a") as archive:
-        archive.writestr("evil-1.0.dist-info/METADATA", "")
-    return packed.getvalue()
-
-
-BAD_WHEELS = {
-    "another release": served.wheel("made_up", "2.0", "torch"),
-    "another package": served.wheel("evil", "1.0", "torch"),
-    "no zip": b"x" * 5000,
-    "empty": b"",
-    "a truncated zip": served.wheel("made_up", "1.0", "torch")[:-10],
-    "no METADATA": served.wheel("made_up", "1.0").replace(b"METADATA", b"METADATE"),
-    "METADATA twice": twice(),
-    "a bomb": bomb(),
-    "a directory of gigabytes": b"PK\x05\x06"
-    + bytes(6)
-    + b"\xff\xff"
-    + b"\xff" * 7
-    + b"\x7f\x00\x00",
-}
-
-
-@pytest.mark.parametrize("bad", BAD_WHEELS)
-def test_a_wheel_that_cannot_be_believed_declares_nothing_known(
-    server: Server, index: Index, bad: str
-) -> None:
-    server.serve("made-up", page("made-up", file(WHEEL)))
-    server.answers[f"/files/{WHEEL}"] = served.in_parts(BAD_WHEELS[bad])
-    answer = ask(index, since="0")
-    assert (answer.trouble, answer.releases[0].declares) == ("", None)
-    assert server.paths()[-1] == f"/files/{WHEEL}"
-
-
-def metadata_first() -> bytes:
-    packed = BytesIO(served.wheel("made_up", "1.0", "torch"))
-    with zipfile.ZipFile(packed, "a") as archive:
-        archive.writestr("made_up/data.bin2", bytes(100_000))
-    return packed.getvalue()
-
-
-def test_only_so_much_of_a_wheel_is_read(
-    server: Server, index: Index, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.serve("made-up", page("made-up", file(WHEEL)))
-    server.answers[f"/files/{WHEEL}"] = served.in_parts(metadata_first())
-    monkeypatch.setattr(wheel_metadata, "READ_BYTES", 20_000)
-    assert declares(index) is None
-    monkeypatch.setattr(wheel_metadata, "READ_BYTES", 40_000)
-    assert declares(index) == ["torch"]
-
-
-def test_a_wheel_that_changes_while_it_is_read_declares_nothing_known(
-    server: Server, index: Index
-) -> None:
-    body = metadata_first()
-    parts = [served.in_parts(body), served.in_parts(body + b"x")]
-    server.serve("made-up", page("made-up", file(WHEEL)))
-    server.answers[f"/files/{WHEEL}"] = lambda on: parts.pop(0)(on)
-    assert declares(index) is None
-    assert parts == []
-
-
-def test_parts_are_asked_for_as_they_lie_in_the_file(server: Server, index: Index) -> None:
-    """A part of a packed file is no part of the file."""
-    parts = served.in_parts(served.wheel("made_up", "1.0", "torch"))
-    server.serve("made-up", page("made-up", file(WHEEL)))
-    server.answers[f"/files/{WHEEL}"] = lambda on: (
-        parts(on) if on.headers.get("Accept-Encoding") == "identity" else on.send(b"", status=500)
-    )
-    assert declares(index) == ["torch"]
-
-
-def send_whole(on: Handler) -> None:
-    on.send(served.wheel("made_up", "1.0", "torch"), status=200)
-
-
-def send_other_part(on: Handler) -> None:
-    on.send(served.wheel("made_up", "1.0", "torch")[:50], status=206, Content_Range="bytes 0-49/90")
-
-
-def send_no_size(on: Handler) -> None:
-    on.send(served.wheel("made_up", "1.0", "torch"), status=206)
-
-
-@pytest.mark.parametrize("respond", [send_whole, send_other_part, send_no_size, served.drip])
-def test_a_server_that_does_not_send_parts_is_not_listened_to(
-    server: Server, tmp_path: Path, respond: served.Respond
-) -> None:
-    limits = IndexLimits(wheel=Limits(seconds=0.3, megabytes=1), wheels_seconds=0.6)
-    index = Index(IndexSettings([server.address]), tmp_path, limits)
-    server.serve("made-up", page("made-up", file(WHEEL)))
-    server.answers[f"/files/{WHEEL}"] = respond
-    assert declares(index) is None
-
-
-def test_requirements_that_are_none_are_passed_over(server: Server, index: Index) -> None:
-    server.serve("made-up", page("made-up", file(WHEEL)))
-    body = served.wheel("made_up", "1.0", "torch ===\x1b[31m", "torch?!", "", "torch<3")
-    server.answers[f"/files/{WHEEL}"] = served.in_parts(body)
-    assert declares(index) == ["torch<3"]
-
-
-# ---------------------------------------------------------------------- whose index is asked
-
-
-def test_pypi_is_asked_where_nothing_is_set() -> None:
-    assert index_settings({"PIP_CONFIG_FILE": "/dev/null"}) == IndexSettings([PYPI])
-
-
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({"UV_DEFAULT_INDEX": "https://a/"}, ["https://a/"]),
-        ({"UV_INDEX_URL": "https://a/"}, ["https://a/"]),
-        ({"UV_DEFAULT_INDEX": "https://a/", "UV_INDEX_URL": "https://b/"}, ["https://a/"]),
-        ({"UV_INDEX": "https://a/ https://b/"}, ["https://a/", "https://b/", PYPI]),
-        ({"UV_EXTRA_INDEX_URL": "https://a/", "UV_DEFAULT_INDEX": "https://b/"},
-         ["https://a/", "https://b/"]),
-        ({"UV_INDEX": "mine=https://a/?x=1", "UV_DEFAULT_INDEX": "https://b/?x=https://c/"},
-         ["https://a/?x=1", "https://b/?x=https://c/"]),
-        ({"UV_INDEX": "my-own=https://a/", "UV_INDEX_MY_OWN_USERNAME": "me@work",
-          "UV_INDEX_MY_OWN_PASSWORD": "a/b", "UV_DEFAULT_INDEX": "https://b/"},
-         ["https://me%40work:a%2Fb@a/", "https://b/"]),
-        ({"PIP_INDEX_URL": "https://a/"}, ["https://a/"]),
-        ({"PIP_INDEX_URL": "https://a/", "PIP_EXTRA_INDEX_URL": "https://b/ https://c/"},
-         ["https://a/", "https://b/", "https://c/"]),
-        ({"PIP_INDEX_URL": "https://a/", "UV_DEFAULT_INDEX": "https://b/"}, ["https://b/"]),
-    ],
-)  # fmt: skip
-def test_uvs_settings_go_before_pips(variables: dict[str, str], expected: list[str]) -> None:
-    assert index_settings({"PIP_CONFIG_FILE": "/dev/null"} | variables).indexes == expected
-
-
-def test_pips_files_are_read_the_nearer_ones_last(tmp_path: Path) -> None:
-    user = tmp_path / "home" / ".config" / "pip"
-    far = tmp_path / "far" / "pip"
-    for folder in (user, far):
-        folder.mkdir(parents=True)
-    (far / "pip.conf").write_text("[global]\nindex-url = https://far/\n")
-    (user / "pip.conf").write_text(
-        "[global]\ncert = /u.pem\nindex_url = https://user/\nextra-index-url =\n  https://b/\n  https://c/%40\n"
-    )
-    host = {"HOME": str(tmp_path / "home"), "XDG_CONFIG_DIRS": str(tmp_path / "far")}
-    found = index_settings(host)
-    assert (found.indexes, found.certificates) == (
-        ["https://user/", "https://b/", "https://c/%40"], "/u.pem",
-    )  # fmt: skip
-    own = tmp_path / "own.conf"
-    own.write_text("[install]\nindex-url = https://own/\n")
-    assert index_settings(host | {"PIP_CONFIG_FILE": str(own)}).indexes[0] == "https://own/"
-    assert index_settings(host | {"PIP_INDEX_URL": "https://var/"}).indexes[0] == "https://var/"
-
-
-def test_a_file_of_pips_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
-    own = tmp_path / "own.conf"
-    own.write_bytes(b"index-url = \xff no section\n")
-    assert index_settings({"PIP_CONFIG_FILE": str(own)}).indexes[0]
-
-
-def test_certificates_and_offline_are_the_users() -> None:
-    found = index_settings({"SSL_CERT_FILE": "/a.pem", "PIP_CERT": "/b.pem", "UV_OFFLINE": "1"})
-    assert (found.certificates, found.offline) == ("/a.pem", True)
-    found = index_settings({"PIP_CERT": "/b.pem", "UV_OFFLINE": "0"})
-    assert (found.certificates, found.offline) == ("/b.pem", False)
-
-
 def test_a_missing_file_of_certificates_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -620,56 +355,6 @@ def test_a_missing_file_of_certificates_is_told(
         monkeypatch.delenv(name, raising=False)
     settings = IndexSettings(["https://127.0.0.1:1/simple"], str(tmp_path / "none.pem"))
     assert "certificates" in ask(Index(settings, tmp_path, PATIENCE)).trouble
-
-
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [
-        ("https://user:pass@host:8080/simple/?token=1#x", "https://host:8080/simple/"),
-        ("https://token@host/simple", "https://host/simple"),
-        ("https://a@[::1]:8/simple", "https://[::1]:8/simple"),
-        ("https://user:1/2@host/simple", "(an address that cannot be read)"),
-        ("https://user:pass@[bad/simple", "(an address that cannot be read)"),
-        ("user:pass@host/simple", "(an address that cannot be read)"),
-        ("file:///srv/simple", "file:///srv/simple"),
-    ],
-)
-def test_an_address_is_shown_without_what_is_private(address: str, expected: str) -> None:
-    assert shown(address) == expected
-
-
-# ------------------------------------------------------------------------------- in parallel
-
-
-def test_work_that_takes_too_long_is_left_behind(server: Server) -> None:
-    def work(item: str) -> str:
-        if item == "slow":
-            server.ended.wait(30)
-        return item * 2
-
-    found = in_parallel(work, ["a", "slow", "b", "a"], 0.3)
-    assert (found["a"], found["b"]) == ("aa", "bb")
-    assert "within 0.3 s" in str(found["slow"])
-
-
-def test_each_item_has_its_own_error_and_a_mistake_of_ours_passes() -> None:
-    def work(item: int) -> int:
-        if item == 1:
-            raise FetchError("no")
-        return 10 // item
-
-    found = in_parallel(work, [1, 2, 5], 5)
-    assert (str(found[1]), found[2], found[5]) == ("no", 5, 2)
-    with pytest.raises(ZeroDivisionError):
-        in_parallel(work, [2, 0], 5)
-    assert in_parallel(work, [], 5) == {}
-
-
-def test_no_more_are_asked_at_once_than_an_index_bears(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "AT_ONCE", 1)
-    order: list[int] = []
-    in_parallel(order.append, [3, 1, 2], 5)
-    assert order == [3, 1, 2]
 
 
 def test_a_kept_answer_is_a_file_that_a_person_can_read(

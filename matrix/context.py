@@ -27,7 +27,7 @@ from matrix.outcomes import Stage
 from matrix.plan import Cell, Plan, make_plan
 from matrix.revisions import revisions_of
 from matrix.spec import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, load
-from matrix.standings import Answer
+from matrix.standings import Solution
 from matrix.store import Store, write_atomically
 from matrix.subjects import CELL, subjects
 from matrix.tables import Device, Environment, Resolution, SpecError
@@ -110,7 +110,7 @@ class Context:
 
     def fresh_judge(self) -> Judge:
         """Return a judge that knows nothing yet: one keeps what it has once read."""
-        return Judge(self.loaded, self.plan, self.keys, self._read_reference, self._answer)
+        return Judge(self.loaded, self.plan, self.keys, self._read_reference, self._solution)
 
     def lock(self, environment: Environment) -> Lock | None:
         """Return an environment's lock, in the resolution it is spelled out in; read once.
@@ -138,9 +138,9 @@ class Context:
         lock = self.lock(self.plan.environments[name])
         return lock.digest if lock else ""
 
-    def _answer(self, environment: Environment) -> Answer | None:
+    def _solution(self, environment: Environment) -> Solution | None:
         lock = self.lock(environment)
-        return Answer(lock.pins, lock.refusal) if lock else None
+        return Solution(lock.pins, lock.refusal) if lock else None
 
     def _read_reference(self, key: str) -> Reference | None:
         try:

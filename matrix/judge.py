@@ -34,7 +34,7 @@ from matrix.specifiers import facts, specifiers
 from matrix.standings import (
     Known,
     Ran,
-    ReadAnswer,
+    ReadSolution,
     StandsAs,
     differences,
     new_releases,
@@ -66,7 +66,7 @@ class Judge:
         plan: Plan,
         keys: Keys,
         read_reference: ReadReference,
-        read_answer: ReadAnswer = lambda _: None,
+        read_solution: ReadSolution = lambda _: None,
     ) -> None:
         self._loaded = loaded
         self._file = loaded.file
@@ -83,7 +83,7 @@ class Judge:
         self._seen = cache(self._observed)
         self.cell = cache(self._cell)
         self._known = Known(loaded.snapshot, loaded.spec.metadata)
-        self._read_answer = read_answer
+        self._read_answer = read_solution
         self._all_that_ran = cache(self._ran)
 
     def table(self) -> MatrixResult:

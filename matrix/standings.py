@@ -41,7 +41,7 @@ _BEFORE_IT_RUNS = tuple(
 )
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Solution(msgspec.Struct, frozen=True):
     """What the resolver answered: all packages with versions, or a refusal."""
 
     packages: dict[str, str]
@@ -49,7 +49,7 @@ class Answer(msgspec.Struct, frozen=True):
     refusal: str = ""
 
 
-ReadAnswer = Callable[[Environment], Answer | None]
+ReadSolution = Callable[[Environment], Solution | None]
 """From an environment in a resolution to what its lock says; ``None`` where it has none."""
 
 
@@ -202,7 +202,7 @@ def own_cells(cells: Iterable[CellResult], role: StandsAs) -> list[CellResult]:
 
 
 def standing(
-    environment: Environment, answer: Answer | None, ran: Iterable[Ran], known: Known
+    environment: Environment, answer: Solution | None, ran: Iterable[Ran], known: Known
 ) -> Standing:
     """Return how an environment (in one resolution) stands.
 
@@ -235,20 +235,20 @@ def standing(
 
 
 def standings(
-    loaded: LoadedSpec, name: str, read_answer: ReadAnswer, ran: Sequence[Ran]
+    loaded: LoadedSpec, name: str, read_solution: ReadSolution, ran: Sequence[Ran]
 ) -> list[Standing]:
     """Return how an environment of a spec stands in each resolution; none where none was asked.
 
     A resolution for which the snapshot of the index knows no date is left out.
     """
     known = Known(loaded.snapshot, loaded.spec.metadata)
-    asked: list[tuple[Environment, Answer | None]] = []
+    asked: list[tuple[Environment, Solution | None]] = []
     for resolution in get_args(Resolution):
         try:
             environment = loaded.at(name, resolution)
         except SpecError:
             continue
-        asked.append((environment, read_answer(environment)))
+        asked.append((environment, read_solution(environment)))
     if all(answer is None for _, answer in asked):
         return []
     return [standing(environment, answer, ran, known) for environment, answer in asked]

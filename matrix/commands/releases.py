@@ -14,7 +14,7 @@ import typer
 from matrix.axes import exact, package_of, ranges
 from matrix.commands.options import Format, FormatOption, Spec, StoreFolder, fail
 from matrix.context import Settings
-from matrix.index_settings import index_settings
+from matrix.index.settings import index_settings
 from matrix.releases import (
     SNAPSHOT,
     Change,
@@ -33,7 +33,7 @@ from matrix.tables import Spec as SpecTables
 from matrix.text import visible
 
 if TYPE_CHECKING:
-    from matrix.index import Answer
+    from matrix.index.client import Heard
 
 LINE_CHARS = 4000
 
@@ -83,7 +83,7 @@ def releases(
 
     Status 0, also where an index is in trouble and its last answer is at hand; 1 where none is.
     """
-    from matrix.index import Index  # requests and pypi-simple take half a second to import
+    from matrix.index.client import Index  # requests and pypi-simple take half a second to import
 
     settings = Settings.of(spec=spec, store=store)
     tables, old = read_tables(settings.spec), snapshot_of(settings.spec)
@@ -135,7 +135,7 @@ def tracked(tables: SpecTables, snapshot: Snapshot) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def newer(answers: Iterable[Answer], snapshot: Snapshot) -> list[Answer]:
+def newer(answers: Iterable[Heard], snapshot: Snapshot) -> list[Heard]:
     """Return the answers that say more than the snapshot: those kept from before it do not."""
     return [
         one
@@ -144,7 +144,7 @@ def newer(answers: Iterable[Answer], snapshot: Snapshot) -> list[Answer]:
     ]
 
 
-def asked(answers: Iterable[Answer], snapshot: Snapshot) -> str:
+def asked(answers: Iterable[Heard], snapshot: Snapshot) -> str:
     """Return the date that holds for all packages: the oldest answer's, or the snapshot's own."""
     return max(snapshot.asked, min((one.asked for one in answers), default=""))
 
@@ -191,7 +191,7 @@ def _picked(file: Path, package: str, rule: RangeTable, python: str, snapshot: S
         raise SpecError(file, f"the range of {package}", str(error), "Mend it") from None
 
 
-def _trouble(answer: Answer, old: Snapshot) -> str:
+def _trouble(answer: Heard, old: Snapshot) -> str:
     if answer.asked >= old.asked and answer.asked:
         used = f"The index's answer of {answer.asked} is used, kept in the store"
     elif answer.package in old.packages:

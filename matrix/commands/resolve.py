@@ -18,7 +18,7 @@ from matrix.plan import make_plan
 from matrix.resolving import Resolved, resolve_all
 from matrix.results import Standing
 from matrix.spec import LoadedSpec, load, role_names
-from matrix.standings import Answer, Known, differences, standing
+from matrix.standings import Known, Solution, differences, standing
 from matrix.store import Store
 from matrix.tables import Resolution
 from matrix.text import visible
@@ -134,7 +134,7 @@ def surveyed(
     by_name: dict[str, list[Standing]] = {}
     troubles: dict[str, str] = {}
     for environment, lock, judged in found:
-        answer = Answer(lock.pins, lock.refusal) if lock else None
+        answer = Solution(lock.pins, lock.refusal) if lock else None
         here = by_name.setdefault(environment.name, [])
         here.append(standing(environment, answer, (), known))
         if lock is None:

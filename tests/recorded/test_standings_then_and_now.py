@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from matrix.spec import load
-from matrix.standings import Answer, Ran, differences, standings, works
+from matrix.standings import Ran, Solution, differences, standings, works
 from matrix.tables import Environment
 from tests.recorded.recording import judge, observations
 
@@ -23,10 +23,10 @@ def test_autoawq_0_2_7_rotted() -> None:
         for name in (THEN, TODAY)
     ]
 
-    def answer(environment: Environment) -> Answer | None:
+    def answer(environment: Environment) -> Solution | None:
         return {
-            "released": Answer(installed[THEN]),
-            "today": Answer(installed[TODAY]),
+            "released": Solution(installed[THEN]),
+            "today": Solution(installed[TODAY]),
         }.get(environment.resolution)
 
     stands = standings(loaded, THEN, answer, ran)

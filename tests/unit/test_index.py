@@ -15,8 +15,8 @@ import pytest
 
 from matrix import fetching
 from matrix.fetching import Limits
-from matrix.index import Answer, Index, IndexLimits
-from matrix.index_settings import IndexSettings
+from matrix.index.client import Heard, Index, IndexLimits
+from matrix.index.settings import IndexSettings
 from matrix.releases import Release
 from tests.unit import index_server as served
 from tests.unit.index_server import HTML, JSON, WHEEL, Handler, Server, file, page
@@ -45,7 +45,7 @@ def index(server: Server, tmp_path: Path) -> Index:
     return Index(IndexSettings([server.address]), tmp_path / "index", PATIENCE)
 
 
-def ask(index: Index, package: str = "made-up", since: str = "") -> Answer:
+def ask(index: Index, package: str = "made-up", since: str = "") -> Heard:
     (answer,) = index.ask({package: since}).values()
     return answer
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from matrix.index_settings import PYPI, IndexSettings, index_settings, shown
+from matrix.index.settings import PYPI, IndexSettings, index_settings, shown
 
 
 def test_pypi_is_asked_where_nothing_is_set() -> None:

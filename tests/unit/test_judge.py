@@ -20,7 +20,7 @@ from matrix.plan import make_plan
 from matrix.releases import Release, Snapshot
 from matrix.results import CellResult
 from matrix.spec import LoadedSpec, load
-from matrix.standings import Answer
+from matrix.standings import Solution
 from matrix.tables import Environment
 from tests.unit import awq_checkpoints, small_spec
 from tests.unit.made_evidence import REFERENCE, right_facts
@@ -324,15 +324,15 @@ def test_an_environment_stands_by_its_locks_and_by_what_was_run(world: World) ->
     loaded = msgspec.structs.replace(world.loaded, snapshot=snapshot)
     asked: list[str] = []
 
-    def answer(environment: Environment) -> Answer | None:
+    def answer(environment: Environment) -> Solution | None:
         asked.append(f"{environment.name} {environment.resolution} {environment.cutoff[:10]}")
         if environment.name == "runner-3.0":
-            return Answer({"runner": "3.0"}) if environment.resolution == "pinned" else None
+            return Solution({"runner": "3.0"}) if environment.resolution == "pinned" else None
         if environment.name != "maker-2.0":
             return None
         if environment.resolution == "today":
-            return Answer({}, "no such set")
-        return Answer({"maker": "2.0", "torch": "2.1"})
+            return Solution({}, "no such set")
+        return Solution({"maker": "2.0", "torch": "2.1"})
 
     history = world.history()
     judge = Judge(loaded, history.plan, history.keys, lambda _: REFERENCE, answer)

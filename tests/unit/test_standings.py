@@ -11,9 +11,9 @@ from matrix.outcomes import Blame, Stage, Verdict
 from matrix.releases import Release, Snapshot
 from matrix.results import NOT_RUN, CellResult, Side, Standing
 from matrix.standings import (
-    Answer,
     Known,
     Ran,
+    Solution,
     declared,
     differences,
     named,
@@ -119,13 +119,13 @@ NEW = {"autoawq": "0.2.7", "transformers": "5.23.0", "torch": "2.15.0", "numpy":
 
 
 def test_what_was_resolved_is_told_in_short() -> None:
-    found = standing(environment("autoawq==0.2.7"), Answer(OLD), [], KNOWN)
+    found = standing(environment("autoawq==0.2.7"), Solution(OLD), [], KNOWN)
     assert (found.resolves, found.works, found.others) == ("yes", NOT_RUN, 1)
     assert found.packages == {"autoawq": "0.2.7", "transformers": "4.46.2", "torch": "2.5.1"}
 
 
 def test_a_refusal_and_a_question_not_asked() -> None:
-    refused = standing(environment("a==1"), Answer({}, "because"), [], KNOWN)
+    refused = standing(environment("a==1"), Solution({}, "because"), [], KNOWN)
     assert (refused.resolves, refused.refusal, refused.works) == ("no", "because", NOT_RUN)
     assert standing(environment("a==1"), None, [], KNOWN).resolves == "not asked"
 
@@ -134,13 +134,13 @@ def test_evidence_of_the_same_set_counts_wherever_it_was_built() -> None:
     pinned = environment("autoawq==0.2.7", "transformers==4.46.2")
     evidence = [Ran(pinned, OLD, "works"), Ran(pinned, NEW, "broken", "quantize", "no")]
     today = msgspec.structs.replace(pinned, resolution="today")
-    found = standing(today, Answer(OLD), evidence, KNOWN)
+    found = standing(today, Solution(OLD), evidence, KNOWN)
     assert (found.works, found.same_as) == ("works", "pinned")
-    found = standing(today, Answer(NEW), evidence, KNOWN)
+    found = standing(today, Solution(NEW), evidence, KNOWN)
     assert (found.works, found.stage, found.message) == ("broken", "quantize", "no")
     other = msgspec.structs.replace(today, name="other")
-    assert standing(other, Answer(OLD), evidence, KNOWN).same_as == "e (pinned)"
-    assert standing(pinned, Answer(OLD), evidence, KNOWN).same_as == ""
+    assert standing(other, Solution(OLD), evidence, KNOWN).same_as == "e (pinned)"
+    assert standing(pinned, Solution(OLD), evidence, KNOWN).same_as == ""
 
 
 packages = st.dictionaries(st.sampled_from("abcd"), st.sampled_from(["1", "2"]), max_size=4)
@@ -151,7 +151,7 @@ def test_no_evidence_but_of_the_same_set(
     resolved: dict[str, str], ran: list[tuple[dict[str, str], str]]
 ) -> None:
     evidence = [Ran(environment("a==1"), each, word) for each, word in ran]
-    found = standing(environment("a==1"), Answer(resolved), evidence, KNOWN)
+    found = standing(environment("a==1"), Solution(resolved), evidence, KNOWN)
     assert (found.works == "works") == (bool(resolved) and (resolved, "works") in ran)
 
 
@@ -160,14 +160,14 @@ def test_evidence_under_other_conditions_does_not_count(field: str) -> None:
     others = {"python": "3.12", "device": "cuda", "environ": {"A": "1"}}
     ran = msgspec.structs.replace(environment("a==1"), **{field: others[field]})
     evidence = [Ran(ran, {"a": "1"}, "works")]
-    assert standing(environment("a==1"), Answer({"a": "1"}), evidence, KNOWN).works == NOT_RUN
+    assert standing(environment("a==1"), Solution({"a": "1"}), evidence, KNOWN).works == NOT_RUN
 
 
 def test_its_own_evidence_comes_before_that_of_others() -> None:
     own, other = environment("a==1"), environment("a==1", name="another")
     ran = [Ran(other, {"a": "1"}, "garbage"), Ran(own, {"a": "1"}, "works")]
-    assert standing(own, Answer({"a": "1"}), ran, KNOWN).works == "works"
-    assert standing(own, Answer({"a": "1"}), ran[:1], KNOWN).works == "garbage"
+    assert standing(own, Solution({"a": "1"}), ran, KNOWN).works == "works"
+    assert standing(own, Solution({"a": "1"}), ran[:1], KNOWN).works == "garbage"
 
 
 def test_which_versions_can_be_had() -> None:
@@ -213,9 +213,9 @@ def test_autoawq_0_2_7_as_released_against_today() -> None:
         Ran(asked, OLD, "works"),
         Ran(asked, NEW, "broken", "quantizer-import", "ImportError: PytorchGELUTanh"),
     ]
-    then = standing(asked, Answer(OLD), evidence, KNOWN)
+    then = standing(asked, Solution(OLD), evidence, KNOWN)
     today = msgspec.structs.replace(asked, resolution="today")
-    now = standing(today, Answer(NEW), evidence, KNOWN)
+    now = standing(today, Solution(NEW), evidence, KNOWN)
     assert differences([then, now]) == [
         "rotted: resolves today, but does not import",
         "resolved to other packages: transformers 4.46.2 then, 5.23.0 today, "
@@ -226,14 +226,14 @@ def test_autoawq_0_2_7_as_released_against_today() -> None:
 def test_forbidden_but_works() -> None:
     asked = environment("autoawq==0.2.8", "transformers==4.51.3")
     resolved = {"autoawq": "0.2.8", "transformers": "4.51.3"}
-    found = standing(asked, Answer(resolved), [Ran(asked, resolved, "works")], KNOWN)
+    found = standing(asked, Solution(resolved), [Ran(asked, resolved, "works")], KNOWN)
     assert differences([found]) == [f"forbidden by metadata, but works: {FORBIDDEN}"]
 
 
 def test_yanked_of_what_is_named_and_of_what_was_resolved() -> None:
     ipex = {"intel-extension-for-pytorch": "2.4.0"}
     line = "yanked: intel-extension-for-pytorch 2.4.0 (for security)"
-    resolved = standing(environment("autoawq==0.2.7"), Answer({**OLD, **ipex}), [], KNOWN)
+    resolved = standing(environment("autoawq==0.2.7"), Solution({**OLD, **ipex}), [], KNOWN)
     assert differences([resolved]) == [line]
     asked = standing(environment("intel-extension-for-pytorch==2.4.0"), None, [], KNOWN)
     assert differences([asked]) == [line]

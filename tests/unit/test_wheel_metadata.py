@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from matrix import wheel_metadata
 from matrix.fetching import Limits
-from matrix.index import Answer, Index, IndexLimits
-from matrix.index_settings import IndexSettings
+from matrix.index import wheel_metadata
+from matrix.index.client import Heard, Index, IndexLimits
+from matrix.index.settings import IndexSettings
 from tests.unit import index_server as served
 from tests.unit.index_server import WHEEL, Handler, Server, file, page
 
@@ -29,7 +29,7 @@ def index(server: Server, tmp_path: Path) -> Index:
     return Index(IndexSettings([server.address]), tmp_path / "index")
 
 
-def ask(index: Index, since: str = "0") -> Answer:
+def ask(index: Index, since: str = "0") -> Heard:
     (answer,) = index.ask({"made-up": since}).values()
     return answer
 

@@ -20,9 +20,9 @@ from pydantic import ValidationError
 from pypi_simple import DistributionPackage, ProjectPage, UnsupportedRepoVersionError
 
 from matrix.fetching import Fetched, FetchError
+from matrix.index.wheel_metadata import Wheel
 from matrix.releases import Release, fits, for_linux, parsed
 from matrix.text import visible
-from matrix.wheel_metadata import Wheel
 
 MOST_FILES = 50_000
 """The packages here have up to 507."""

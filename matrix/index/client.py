@@ -21,11 +21,11 @@ from pypi_simple import ACCEPT_JSON_PREFERRED
 
 from matrix.fetching import Fetched, Fetcher, FetchError, Limits, NotFoundError, in_parallel
 from matrix.identity import digest
-from matrix.index_pages import Page, read_page
-from matrix.index_settings import IndexSettings, shown
+from matrix.index.pages import Page, read_page
+from matrix.index.settings import IndexSettings, shown
+from matrix.index.wheel_metadata import Wheel, declared, requirements_of
 from matrix.releases import Release, parsed
 from matrix.store import write_atomically
-from matrix.wheel_metadata import Wheel, declared, requirements_of
 
 WATCHED = frozenset({"accelerate", "numpy", "optimum", "peft", "tokenizers", "torch"})
 """What a release declares of these is kept, besides what it declares of the tracked packages."""
@@ -42,7 +42,7 @@ class IndexLimits(msgspec.Struct, frozen=True):
     """What all wheels require; what is not read by then is read another time."""
 
 
-class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+class Heard(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is known of a package's releases, from an index or from what is kept of it."""
 
     package: str
@@ -57,7 +57,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class _Kept(msgspec.Struct, frozen=True):
     schema: Literal[1]
-    answer: Answer
+    answer: Heard
 
 
 class Index:
@@ -72,7 +72,7 @@ class Index:
         self._pages = Fetcher(settings.certificates, self._limits.page)
         self._files = Fetcher(settings.certificates, self._limits.wheel)
 
-    def ask(self, packages: Mapping[str, str], *, offline: bool = False) -> dict[str, Answer]:
+    def ask(self, packages: Mapping[str, str], *, offline: bool = False) -> dict[str, Heard]:
         """Return an answer for each package; never raises for what an index does.
 
         ``packages``: name -> the oldest release of which it matters what it declares (empty: of
@@ -85,7 +85,7 @@ class Index:
         pages = in_parallel(self._page, names, self._limits.pages_seconds)
         since = dict(zip(names, packages.values(), strict=True))
         declares = self._declared(pages, since)
-        answers: dict[str, Answer] = {}
+        answers: dict[str, Heard] = {}
         for name in names:
             found = pages[name]
             if isinstance(found, FetchError):
@@ -96,7 +96,7 @@ class Index:
                 msgspec.structs.replace(one, declares=declares.get((name, one.version)))
                 for one in page.releases
             ]
-            answers[name] = Answer(name, now, index, releases)
+            answers[name] = Heard(name, now, index, releases)
             self._keep(answers[name])
         return answers
 
@@ -158,14 +158,14 @@ class Index:
     def _part(self, address: str, part: str) -> Fetched:
         return self._files.get(address, part=part)
 
-    def _kept(self, package: str, trouble: str) -> Answer:
+    def _kept(self, package: str, trouble: str) -> Heard:
         try:
             kept = msgspec.json.decode((self._folder / f"{package}.json").read_bytes(), type=_Kept)
         except (OSError, msgspec.MsgspecError):
-            return Answer(package, "", trouble=trouble)
+            return Heard(package, "", trouble=trouble)
         return msgspec.structs.replace(kept.answer, trouble=trouble)
 
-    def _keep(self, answer: Answer) -> None:
+    def _keep(self, answer: Heard) -> None:
         data = msgspec.json.format(msgspec.json.encode(_Kept(1, answer)), indent=1)
         _write(self._folder / f"{answer.package}.json", data)
 

@@ -113,7 +113,7 @@ def run(
     Run(context.plan, _steps(context), progress.tell, verdict, fork=True).perform(selection)
     if cell is not None:
         _show_cell(context, cell)
-    if context.choice is not None:
+    if budgeted and context.choice is not None:  # nox's own choice is told once, by its report
         typer.echo("\n".join(_of_budget(context.choice, _whole(settings))))
 
 

@@ -23,6 +23,7 @@ from packaging.utils import canonicalize_name
 
 from matrix.axes import exact
 from matrix.identity import digest
+from matrix.index.settings import PYPI, index_settings
 from matrix.keys import lock_inputs
 from matrix.observations import End, Judged, judge_tool
 from matrix.outcomes import Outcome, Reason
@@ -30,8 +31,7 @@ from matrix.processes import run
 from matrix.store import write_atomically
 from matrix.tables import Environment, Limits
 
-DEFAULT_INDEX = "https://pypi.org/simple"
-"""uv's own, where the user has set no other."""
+_INDEX = {"UV_DEFAULT_INDEX", "UV_INDEX_URL"}
 _INPUTS = "# inputs: "
 _REFUSAL = "# refused: "
 _AS_OF = "# as of: "
@@ -90,6 +90,8 @@ def uv_settings(host: Mapping[str, str], *, installing: bool) -> dict[str, str]:
     if installing and (places := _find_links(host)):
         environ["UV_FIND_LINKS"] = ",".join(places)
     data = Path(host.get("XDG_DATA_HOME") or Path(host.get("HOME", "/")) / ".local" / "share")
+    if not _INDEX & environ.keys() and (index := index_settings(host).default) != PYPI:
+        environ["UV_DEFAULT_INDEX"] = index  # pip's, which uv does not read
     environ.setdefault("UV_CACHE_DIR", _cache_directory(host))
     environ.setdefault("UV_PYTHON_INSTALL_DIR", str(data / "uv" / "python"))
     return environ
@@ -183,7 +185,9 @@ def make_lock(
     environ = uv_environ(host, work, installing=False)
     files = _write_inputs(environment, work)
     if environment.resolution != "pinned":
-        _write_dates(environment, work / "uv.toml", environ)
+        # A setting of the environment would take the place of the whole table.
+        environ = {name: value for name, value in environ.items() if name not in _INDEX}
+        _write_dates(environment, work / "uv.toml", index_settings(host).default)
     argv = [
         uv.find_uv_bin(), "pip", "compile", "requirements.in", *files,
         "--python-version", environment.python, "--no-header", "--no-annotate",
@@ -265,7 +269,7 @@ def _write_inputs(environment: Environment, work: Path) -> list[str]:
     return options
 
 
-def _write_dates(environment: Environment, settings: Path, environ: dict[str, str]) -> None:
+def _write_dates(environment: Environment, settings: Path, index: str) -> None:
     """Tell uv the cut-off, to build nothing, and to ask the index at most once an hour.
 
     To build a source archive runs a stranger's code and takes minutes; uv's own ``no-build`` would
@@ -277,20 +281,18 @@ def _write_dates(environment: Environment, settings: Path, environ: dict[str, st
         for package, until in environment.cutoffs.items()
     }
     dates = ", ".join(f"{json.dumps(package)} = {until}" for package, until in own.items())
-    # A setting of the environment would take the place of the whole table.
-    indexes = [environ.pop(name, "") for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL")]
     head = [
         f"exclude-newer = {json.dumps(environment.cutoff)}",
         f"exclude-newer-package = {{ {dates} }}",
         f"build-constraint-dependencies = {json.dumps([f'{name}<0' for name in _BACKENDS])}",
     ]
-    index = [
+    table = [
         "[[index]]",
-        f"url = {json.dumps(next(filter(None, indexes), DEFAULT_INDEX))}",
+        f"url = {json.dumps(index)}",
         "default = true",
         'cache-control = { api = "max-age=3600", files = "max-age=31536000, immutable" }',
     ]
-    settings.write_text("\n".join([*head, *index, settings.read_text()]))
+    settings.write_text("\n".join([*head, *table, settings.read_text()]))
 
 
 def build(

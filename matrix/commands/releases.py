@@ -77,6 +77,9 @@ def releases(
     store: StoreFolder = None,
     take: Annotated[bool, typer.Option("--take", help="Write it to the snapshot.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Ask nobody.")] = False,
+    rules: Annotated[
+        bool, typer.Option("--ranges", help="Also what each range takes and passes over, and why.")
+    ] = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Show what is new on the index since the snapshot beside the spec; take it in by --take.
@@ -113,7 +116,7 @@ def releases(
     if output is Format.JSON:
         typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
     else:
-        typer.echo("\n".join(visible(line, LINE_CHARS) for line in _lines(found, take)))
+        typer.echo("\n".join(visible(line, LINE_CHARS) for line in _lines(found, take, rules)))
     for trouble in found.troubles:
         sys.stderr.write(f"warning: {visible(trouble, LINE_CHARS)}\n")
     if lacking:
@@ -201,7 +204,7 @@ def _trouble(answer: Heard, old: Snapshot) -> str:
     return f"{answer.trouble}. {used}"
 
 
-def _lines(found: Found, take: bool) -> Iterable[str]:
+def _lines(found: Found, take: bool, rules: bool) -> Iterable[str]:
     source = f"asked on {found.asked}" if found.indexes else "not asked"
     yield f"The index ({', '.join(found.indexes) or 'none answered'}), {source}"
     yield f"against the snapshot of {found.snapshot or '(there is none)'}"
@@ -211,7 +214,7 @@ def _lines(found: Found, take: bool) -> Iterable[str]:
         change = each.change
         adds = f"  adds {', '.join(each.environments)}" if each.environments else ""
         yield f"  {change.package} {change.version:14} {change.kind:9} {change.detail}{adds}"
-    for one in found.ranges:
+    for one in found.ranges if rules else []:
         until = f" until {one.until}" if one.until else ""
         yield ""
         takes = ", ".join(one.takes) or "none"

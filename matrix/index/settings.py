@@ -19,7 +19,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
 
-PYPI = "https://pypi.org/simple/"
+PYPI = "https://pypi.org/simple"
+"""As uv writes it: by another address, its cache would not know what it has."""
 _NAMED = re.compile(r"([A-Za-z0-9._-]+)=(.+)")
 """An index may be given to uv as ``name=address``."""
 _ON = {"1", "true", "yes", "on", "t", "y"}
@@ -33,6 +34,8 @@ class IndexSettings(msgspec.Struct, frozen=True):
     certificates: str = ""
     """A file of certificates to trust; empty for the usual ones."""
     offline: bool = False
+    default: str = PYPI
+    """The one of them that is asked for everything."""
 
 
 def shown(address: str) -> str:
@@ -54,14 +57,14 @@ def index_settings(host: Mapping[str, str] = os.environ) -> IndexSettings:
     default = host.get("UV_DEFAULT_INDEX") or host.get("UV_INDEX_URL", "")
     more = [*host.get("UV_INDEX", "").split(), *host.get("UV_EXTRA_INDEX_URL", "").split()]
     if default or more:
-        indexes = [_address(each, host) for each in (*more, default or PYPI)]
+        default = _address(default or PYPI, host)
+        indexes = [*(_address(each, host) for each in more), default]
     else:
-        indexes = [
-            *(pip.get("index-url", "").split() or [PYPI]),
-            *pip.get("extra-index-url", "").split(),
-        ]
+        default = next(iter(pip.get("index-url", "").split()), PYPI)
+        indexes = [default, *pip.get("extra-index-url", "").split()]
     return IndexSettings(
         indexes=list(dict.fromkeys(indexes)),
+        default=default,
         certificates=host.get("SSL_CERT_FILE") or pip.get("cert", ""),
         offline=host.get("UV_OFFLINE", "").lower() in _ON,
     )

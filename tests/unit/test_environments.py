@@ -66,6 +66,18 @@ def test_a_lock_is_made_against_the_index_alone() -> None:
     assert locking["UV_DEFAULT_INDEX"] == installing["UV_DEFAULT_INDEX"] == "https://index"
 
 
+def test_uv_asks_pips_index_where_it_has_none_of_its_own(tmp_path: Path) -> None:
+    host = {"PIP_CONFIG_FILE": os.devnull, "HOME": str(tmp_path)}
+    assert "UV_DEFAULT_INDEX" not in environments.uv_settings(host, installing=False)
+    host["PIP_INDEX_URL"] = "https://mirror.example/simple"
+    seen = environments.uv_settings(host, installing=False)
+    assert seen["UV_DEFAULT_INDEX"] == "https://mirror.example/simple"
+    host["UV_INDEX_URL"] = "https://own.example/simple"
+    seen = environments.uv_settings(host, installing=False)
+    assert "UV_DEFAULT_INDEX" not in seen
+    assert seen["UV_INDEX_URL"] == "https://own.example/simple"
+
+
 def test_uv_sees_its_own_and_the_networks_settings_and_a_private_home(tmp_path: Path) -> None:
     host = {"HF_TOKEN": "s", "GITHUB_TOKEN": "s", "HOME": "/h", "PATH": "/bin", "UV_OFFLINE": "1",
             "HTTPS_PROXY": "http://proxy", "PYTHONPATH": "/x", "VIRTUAL_ENV": "/v"}  # fmt: skip

@@ -48,6 +48,7 @@ def html_page(result: MatrixResult) -> str:
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "filter.js").read_text(encoding="utf-8")
     stands = standings.groups(result)
+    good = [cell for cell in result.cells if cell.verdict is Verdict.WORKS]
     return (
         _environment()
         .get_template("index.html.j2")
@@ -60,7 +61,7 @@ def html_page(result: MatrixResult) -> str:
             causes=causes(result),
             parts=[_PartOfPage.of(part) for part in parts(result)],
             details=_by_quantizer(result.cells),
-            installs={side.environment: side for side in engines(result.cells).values()},
+            installs={side.environment: side for side in engines(good).values()},
             devices=devices(result.cells),
             stands=stands,
             open_groups=sum(len(group.rows) for group in stands) <= OPEN_ROWS,

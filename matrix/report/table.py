@@ -230,18 +230,23 @@ def causes(result: MatrixResult) -> list[Cause]:
     """
     found: dict[tuple[str, str, str, str, str], dict[str, int]] = {}
     broken = set()
+    fine = {Verdict.WORKS, Verdict.UNTESTED, Verdict.UNSUPPORTED}
+    wanted = {
+        name
+        for cell in result.cells
+        if cell.verdict not in fine
+        for name in (cell.quantizer.environment, cell.engine.environment)
+    }
     for environment in result.environments:
         failed = first_failure(environment)
-        if failed is None or not environment.cells:
+        if failed is None or environment.name not in wanted:
             continue
         broken.add(environment.name)
         blame = environment.role if failed.outcome is Outcome.FAILED else Blame.NOBODY.value
         key = (blame, failed.stage.value, failed.reason.value, failed.message, "")
         found.setdefault(key, {})[environment.name] = environment.cells
     for cell in result.cells:
-        if cell.verdict in {Verdict.WORKS, Verdict.UNTESTED, Verdict.UNSUPPORTED}:
-            continue
-        if broken & {cell.quantizer.environment, cell.engine.environment}:
+        if cell.verdict in fine or broken & {cell.quantizer.environment, cell.engine.environment}:
             continue
         subjects = found.setdefault(_cell_cause(cell), {})
         subjects[subject(cell)] = subjects.get(subject(cell), 0) + 1

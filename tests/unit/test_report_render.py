@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from matrix.outcomes import Blame, Finding, Judgement, Reason, Stage, Verdict
 from matrix.report import PAGE, render, summary, write
+from matrix.report.table import causes
 from matrix.results import CellResult, EnvironmentResult, MatrixResult, Side, Standing
 from matrix.tables import Resolution
 from tests.unit.report_results import judged, realistic, stages_until
@@ -388,3 +389,13 @@ def test_each_part_of_a_profile_is_a_table_of_its_own() -> None:
     assert rows[0] > rows[1]
     assert texts[PAGE].count('<table class="matrix">') == 2
     assert "AutoAWQ in &lt;vLLM&gt;" in texts[PAGE]
+
+
+def test_what_could_not_run_anywhere_is_no_cause_of_its_environments() -> None:
+    result = realistic()
+    cells = [msgspec.structs.replace(cell, verdict=Verdict.UNTESTED) for cell in result.cells]
+    untested = msgspec.structs.replace(result, cells=cells)
+    assert causes(result)
+    assert causes(untested) == []
+    assert "<dt>Install" in render(result)[PAGE]
+    assert "<dt>Install" not in render(untested)[PAGE]

@@ -76,7 +76,8 @@ def test_an_environment_has_three_resolutions_and_our_pins_are_in_one(tmp_path: 
 
 def test_the_newest_of_the_named_releases_dates_an_environment(tmp_path: Path) -> None:
     loaded = opened(tmp_path, ('["maker=={maker}"]', '["maker=={maker}", "torch==2.1"]'),
-                    ("[[environments]]", "[released]\ngrace_days = 3\n[[environments]]"))  # fmt: skip
+                    ("[[environments]]", "[released]\ngrace_days = 3\n[[environments]]"),
+                    )  # fmt: skip
     assert loaded.at("maker-1.0", "released").cutoff == "2024-05-04T00:00:00Z"
 
 

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from matrix.outcomes import Verdict
-from matrix.spec import FLOAT_MODEL, LoadedSpec, matches, role_names
+from matrix.spec import FLOAT_MODEL, LoadedSpec, check_profile, matches, role_names
 from matrix.tables import (
     Environment,
     ExclusionTable,
@@ -115,6 +115,7 @@ def make_plan(loaded: LoadedSpec, profile_name: str, unmet: Unmet = lambda *_: "
             loaded.file, f"profiles.{profile_name}", "there is no such profile",
             f"Defined: {', '.join(spec.profiles)}",
         )  # fmt: skip
+    check_profile(loaded, profile_name)
     parts = [profile, *profile.parts]
     quantizers, engines = _roles(loaded, "quantizers"), _roles(loaded, "engines")
     cells: dict[str, Cell] = {}

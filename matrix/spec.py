@@ -97,7 +97,6 @@ def load(file: Path = DEFAULT_SPEC, snapshot: Snapshot | None = None) -> LoadedS
     spec = read_tables(file)
     loaded = _spelled_out(file, spec, snapshot_of(file) if snapshot is None else snapshot)
     _check_roles(loaded)
-    _check_profiles(loaded)
     return loaded
 
 
@@ -267,7 +266,11 @@ def _check_adapter(
         )  # fmt: skip
 
 
-def _check_profiles(loaded: LoadedSpec) -> None:
+def check_profile(loaded: LoadedSpec, name: str) -> None:
+    """Raise :class:`SpecError` where a profile names what does not exist.
+
+    Each when it is opened: a release that the index took back is one profile's trouble.
+    """
     file, spec = loaded.file, loaded.spec
     quantizers = [FLOAT_MODEL, *role_names(loaded, spec.quantizers)]
     engines = role_names(loaded, spec.engines)
@@ -277,7 +280,7 @@ def _check_profiles(loaded: LoadedSpec) -> None:
         ("quantizers", "quantizer", quantizers),
         ("engines", "engine", engines),
     )
-    for key, part in _parts(spec):
+    for key, part in _parts(name, spec.profiles[name]):
         for field, noun, defined in choices:
             _known(file, f"{key}.{field}", getattr(part, field), defined, noun, patterns=True)
         if not matches(FLOAT_MODEL, part.quantizers):
@@ -296,11 +299,10 @@ def matches(name: str, patterns: list[str]) -> bool:
     )
 
 
-def _parts(spec: Spec) -> Iterator[tuple[str, PartTable]]:
-    for name, profile in spec.profiles.items():
-        yield f"profiles.{name}", profile
-        for index, part in enumerate(profile.parts):
-            yield f"profiles.{name}.parts[{index}]", part
+def _parts(name: str, profile: ProfileTable) -> Iterator[tuple[str, PartTable]]:
+    yield f"profiles.{name}", profile
+    for index, part in enumerate(profile.parts):
+        yield f"profiles.{name}.parts[{index}]", part
 
 
 def role_names(loaded: LoadedSpec, tables: Iterable[RoleTable]) -> dict[str, tuple[str, RoleTable]]:

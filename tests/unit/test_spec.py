@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
+from packaging.version import Version
 
 from matrix import environments
 from matrix.axes import combinations
 from matrix.context import Context, Settings
 from matrix.plan import make_plan
+from matrix.releases import Release
 from matrix.spec import DEFAULT_SPEC, load
 from matrix.tables import Environment, SpecError
 from tests.unit import small_spec
@@ -229,6 +232,41 @@ def test_a_version_is_added_in_one_line(
     assert len(after.environments) == len(before.environments) + environments_more
     assert len(after.cells) == len(before.cells) + cells_more
     assert {cell.id for cell in after.cells} > {cell.id for cell in before.cells}
+
+
+@pytest.mark.parametrize("name", sorted(load().spec.profiles))
+def test_every_committed_profile_names_what_there_is(name: str) -> None:
+    assert make_plan(load(), name).cells
+
+
+def test_a_newer_release_leaves_every_profile_standing() -> None:
+    """A patch of everything that a range takes the newest of: what profiles name stays."""
+    held = load().snapshot
+    newer = {
+        package: [*releases, _patch_of(releases)] for package, releases in held.packages.items()
+    }
+    later = load(DEFAULT_SPEC, msgspec.structs.replace(held, packages=newer))
+    assert "transformers-5.23.1+gptqmodel-7.7.1+cuda" in later.environments
+    for name in later.spec.profiles:
+        before = {cell.id for cell in make_plan(load(), name).cells}
+        after = {cell.id for cell in make_plan(later, name).cells}
+        assert {cell.split("/")[0] for cell in before} == {cell.split("/")[0] for cell in after}
+
+
+def _patch_of(releases: list[Release]) -> Release:
+    newest = max(releases, key=lambda one: Version(one.version))
+    major, minor, patch = Version(newest.version).release[:3]
+    return msgspec.structs.replace(newest, version=f"{major}.{minor}.{patch + 1}")
+
+
+def test_a_profile_that_names_what_is_gone_is_no_other_profiles_trouble(tmp_path: Path) -> None:
+    other = small_spec.TEXT.partition("[profiles.all]")[2].partition("[profiles.all.canaries]")[0]
+    wrong = "[profiles.other]" + other.replace("runner-*", "runner-9.0")
+    file = small_spec.write(
+        tmp_path, ("[profiles.all.canaries]", wrong + "[profiles.all.canaries]")
+    )
+    assert open_spec(file).plan.cells
+    assert "no engine 'runner-9.0' is defined" in error_of(file, "other")
 
 
 SPEC = load()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from threading import Event, Thread
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import msgspec
 import requests
@@ -57,13 +57,42 @@ class Fetched(msgspec.Struct, frozen=True):
     """Bytes of the whole file, where a part was asked for and the server says so."""
 
 
+class _Session(requests.Session):
+    """Follows no redirect: requests reads the body of each to its end, even where none is wanted.
+
+    It does so wherever it sees a redirect's target; so it is shown none.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+        """Return that there is none."""
+        return None
+
+    def onward(self, answer: requests.Response) -> str | None:
+        """Return where a redirect leads, ``None`` where the answer is none.
+
+        The user and password of the address go along to the same server, and to no other.
+        """
+        try:
+            target = super().get_redirect_target(answer)
+            if target is None:
+                return None
+            address = urljoin(answer.url, target)
+            before, parts = urlsplit(answer.url), urlsplit(address)
+            user = before.netloc.rpartition("@")[0]
+            strip = self.should_strip_auth(answer.url, address)  # type: ignore[no-untyped-call]
+            if user and not strip and "@" not in parts.netloc:
+                return parts._replace(netloc=f"{user}@{parts.netloc}").geturl()
+        except ValueError:
+            raise FetchError("sends on to an address that cannot be read") from None
+        return address
+
+
 class Fetcher:
     """Asks servers; several threads may use one."""
 
     def __init__(self, certificates: str = "", limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self._session = requests.Session()
-        self._session.max_redirects = REDIRECTS
+        self._session = _Session()
         self._session.headers["User-Agent"] = "quantization-compatibility-matrix"
         adapter = requests.adapters.HTTPAdapter(pool_maxsize=AT_ONCE)
         for scheme in ("https://", "http://"):
@@ -75,7 +104,8 @@ class Fetcher:
         """Return what is at an address, or a part of it (``0-99``, ``-100``: the last 100 bytes).
 
         Raises :class:`FetchError`. A server that would send the whole where a part was asked for is
-        not listened to.
+        not listened to. One that sends its headers bit by bit holds the caller up without an end:
+        :func:`in_parallel` bounds that, also for one address alone.
         """
         if address.startswith("file:"):
             return self._from_disk(address)
@@ -85,16 +115,28 @@ class Fetcher:
         until = time.monotonic() + self.limits.seconds
         timeout = (CONNECT_SECONDS, self.limits.seconds)
         try:
-            with self._session.get(address, headers=headers, stream=True, timeout=timeout) as found:
-                _check_status(found.status_code, part)
-                return Fetched(
-                    address=found.url,
-                    content_type=found.headers.get("Content-Type", ""),
-                    body=self._body(found.raw, until),
-                    total=_total(found.headers.get("Content-Range", "")),
-                )
+            for _ in range(1 + REDIRECTS):
+                with self._session.get(
+                    address, headers=headers, stream=True, timeout=timeout
+                ) as found:
+                    onward = self._session.onward(found)
+                    if onward is None:
+                        return self._whole(found, part, until)
+                if time.monotonic() > until:
+                    raise FetchError(f"sent no whole answer within {self.limits.seconds:g} s")
+                address = onward
         except (OSError, urllib3.exceptions.HTTPError) as error:
             raise FetchError(_in_words(error)) from None
+        raise FetchError(f"sends from one address to the next, more than {REDIRECTS} times")
+
+    def _whole(self, found: requests.Response, part: str, until: float) -> Fetched:
+        _check_status(found.status_code, part)
+        return Fetched(
+            address=found.url,
+            content_type=found.headers.get("Content-Type", ""),
+            body=self._body(found.raw, until),
+            total=_total(found.headers.get("Content-Range", "")),
+        )
 
     def _body(self, raw: urllib3.HTTPResponse, until: float) -> bytes:
         most = int(self.limits.megabytes * MEGABYTE)
@@ -136,7 +178,6 @@ def _total(content_range: str) -> int | None:
 
 
 _WORDS: tuple[tuple[type[Exception], str], ...] = (
-    (requests.TooManyRedirects, f"sends from one address to the next, more than {REDIRECTS} times"),
     (requests.exceptions.ProxyError, "cannot be reached through the proxy that is set"),
     (requests.exceptions.SSLError, "shows a certificate that is not trusted here"),
     (requests.Timeout, "does not answer in time"),

@@ -133,14 +133,20 @@ class Revisions:
         Raises :class:`RevisionError` where there is no ``main``.
         """
         # Not at the top: who only reads locks, as the noxfile does, does without requests.
-        from matrix.fetching import Fetcher, FetchError, Limits, NotFoundError
+        from matrix.fetching import Fetcher, FetchError, Limits, NotFoundError, in_parallel
 
         if not _REPOSITORY.fullmatch(repository):
             raise RevisionError(f"{repository!r} is no repository: write it as owner/name")
         address = f"{self._endpoint}/api/models/{quote(repository)}/revision/{revision}"
+        fetcher = Fetcher(self._certificates, Limits(SECONDS, MEGABYTES))
+        # On a thread of its own: the Hub may be slow with its name or its headers, too.
+        answers = in_parallel(
+            lambda each: fetcher.get(each, "application/json"), [address], SECONDS
+        )
+        fetched = answers[address]
         try:
-            fetcher = Fetcher(self._certificates, Limits(SECONDS, MEGABYTES))
-            fetched = fetcher.get(address, "application/json")
+            if isinstance(fetched, FetchError):
+                raise fetched
             found = msgspec.json.decode(fetched.body, type=_Answer).sha
         except NotFoundError:
             if revision != "main":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 
 import pytest
@@ -12,22 +14,83 @@ from matrix import fetching
 from matrix.context import REPOSITORY
 from matrix.fetching import Fetcher, FetchError, Limits, in_parallel
 from tests.unit import index_server as served
-from tests.unit.index_server import Server
+from tests.unit.index_server import Handler, Respond, Server
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("NETRC", os.devnull)
     with served.running() as one:
         yield one
+
+
+def at(server: Server, path: str) -> str:
+    return server.address.replace("/simple", path)
 
 
 @pytest.mark.parametrize("slow", [served.drip, served.silent])
 def test_what_asks_a_slow_server_ends_by_itself(server: Server, slow: served.Respond) -> None:
     server.answers["/x"] = slow
-    address = server.address.replace("/simple", "/x")
     with pytest.raises(FetchError, match=r"within 0.2 s|does not answer in time"):
-        Fetcher(limits=Limits(seconds=0.2)).get(address)
+        Fetcher(limits=Limits(seconds=0.2)).get(at(server, "/x"))
+
+
+def test_the_body_of_a_redirect_is_not_read(server: Server) -> None:
+    """Else a server could send gigabytes past every limit."""
+    sent: list[int] = []
+
+    def respond(on: Handler) -> None:
+        on.send_response(302)
+        on.send_header("Location", "/sound")
+        on.end_headers()
+        for _ in range(100):
+            on.wfile.write(bytes(1_000_000))
+            sent.append(1_000_000)
+
+    server.answers["/x"] = respond
+    server.answers["/sound"] = lambda on: on.send(b"{}")
+    fetched = Fetcher(limits=Limits(seconds=5, megabytes=1)).get(at(server, "/x"))
+    assert (fetched.body, fetched.address) == (b"{}", at(server, "/sound"))
+    assert sum(sent) < 50_000_000  # what the system's buffers take
+
+
+def test_redirects_one_after_the_other_share_the_time(server: Server) -> None:
+    def respond(on: Handler) -> None:
+        on.server.ended.wait(0.2)
+        on.send(b"", status=302, Location="/x")
+
+    server.answers["/x"] = respond
+    with pytest.raises(FetchError, match=r"within 0.3 s"):
+        Fetcher(limits=Limits(seconds=0.3)).get(at(server, "/x"))
+    assert len(server.asked) == 2
+
+
+def test_a_password_goes_along_to_the_same_server_and_to_no_other(server: Server) -> None:
+    seen: dict[str, str | None] = {}
+
+    def answering(name: str, **headers: str) -> Respond:
+        def respond(on: Handler) -> None:
+            seen[name] = on.headers.get("Authorization")
+            on.send(b"{}", status=302 if headers else 200, **headers)
+
+        return respond
+
+    with served.running() as other:
+        other.answers["/there"] = answering("there")
+        server.answers["/a"] = answering("a", Location="b")
+        server.answers["/b"] = answering("b", Location=at(server, "/c"))
+        server.answers["/c"] = answering("c", Location=at(other, "/there"))
+        Fetcher().get(at(server, "/a").replace("//", "//user:s3cr3t@"))
+    ours = "Basic " + b64encode(b"user:s3cr3t").decode()
+    assert seen == {"a": ours, "b": ours, "c": ours, "there": None}
+
+
+@pytest.mark.parametrize("target", ["http://[::bad/", "http://\xff\xfe/", "//[x"])
+def test_a_redirect_that_cannot_be_read_is_an_error(server: Server, target: str) -> None:
+    server.answers["/x"] = lambda on: on.send(b"", status=302, Location=target)
+    with pytest.raises(FetchError, match="address"):
+        Fetcher(limits=Limits(seconds=5)).get(at(server, "/x"))
 
 
 def test_a_process_ends_with_what_it_left_behind() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from matrix import revisions as module
 from matrix.revisions import FIRST_SEEN, HubUnreachableError, RevisionError, Revisions
+from tests.unit import index_server as served
 from tests.unit.made_hub import NEW, OLD, REPOSITORY, Hub, serving
 
 NOW = datetime(2026, 11, 22, 7, 0, tzinfo=UTC)
@@ -90,6 +93,21 @@ def test_no_connection_is_told_apart_and_records_nothing(tmp_path: Path) -> None
     with pytest.raises(HubUnreachableError, match="cannot be reached"):
         revisions.settle(ASKED)
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("slow", [served.drip_headers, served.drip, served.silent])
+def test_a_hub_that_never_ends_its_answer_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: served.Respond
+) -> None:
+    monkeypatch.setattr(module, "SECONDS", 0.3)
+    monkeypatch.setenv("NO_PROXY", "*")
+    with served.running() as server:
+        server.answers[f"/api/models/{REPOSITORY}/revision/main"] = slow
+        revisions = made(tmp_path, server.address.removesuffix("/simple"))
+        began = time.monotonic()
+        with pytest.raises(HubUnreachableError, match=r"no whole answer|not answer in time"):
+            revisions.settle(ASKED)
+        assert time.monotonic() - began < 3
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,9 +29,31 @@ ProcessesOn = Callable[[str], list[int]]
 """From a card's UUID to the ids of the processes that compute on it."""
 
 
-def leases_folder(host: Mapping[str, str] = os.environ) -> Path:
-    """Return where this machine's leases are: ``MATRIX_LEASES``, or one place for all users."""
-    return Path(host.get("MATRIX_LEASES", "/tmp/matrix-leases"))
+PLACES = (Path("/run/lock"), Path("/var/lock"), Path("/tmp"))
+"""For locks; the last is cleaned of files that are old, even of those that somebody holds."""
+
+
+def leases_folder(host: Mapping[str, str] = os.environ, places: Sequence[Path] = PLACES) -> Path:
+    """Return where this machine's leases are: ``MATRIX_LEASES``, or one place for all users.
+
+    That is in the first of ``places`` where everybody may write, or the last: whoever asks, the
+    answer must be the same.
+    """
+    if named := host.get("MATRIX_LEASES"):
+        return Path(named)
+    return next(filter(_for_all, places), places[-1]) / "matrix-leases"
+
+
+def strangers(
+    gpus: Sequence[Gpu], processes_on: ProcessesOn, wait: Callable[[float], None] = time.sleep
+) -> int:
+    """Return how many processes compute on leased cards whose holder has ended all its own.
+
+    Looks again before it says so: what has just ended may still be listed.
+    """
+    if any(processes_on(gpu.uuid) for gpu in gpus):
+        wait(WAIT_SECONDS)
+    return len({process for gpu in gpus for process in processes_on(gpu.uuid)})
 
 
 @contextmanager
@@ -122,16 +145,32 @@ def _take(
 def _lock(file: Path, held: ExitStack) -> bool:
     """Lock a file where nobody else does, until ``held`` is left. It is never written to."""
     flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW
-    opened = os.open(file, flags, 0o644)
-    try:
-        with suppress(PermissionError):  # another user's, who saw to that
-            os.fchmod(opened, 0o644)  # whatever the umask: other users must be able to open it
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(opened)
-        return False
-    held.callback(os.close, opened)
-    return True
+    while True:
+        opened = os.open(file, flags, 0o644)
+        try:
+            with suppress(PermissionError):  # another user's, who saw to that
+                os.fchmod(opened, 0o644)  # whatever the umask: other users must be able to open it
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(opened)
+            return False
+        if _is_at(opened, file):
+            held.callback(os.close, opened)
+            return True
+        os.close(opened)  # somebody deleted it meanwhile, and the next who comes locks another
+
+
+def _is_at(opened: int, file: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(opened), file.lstat())
+    return False
+
+
+def _for_all(place: Path) -> bool:
+    """Whether everybody may write to a folder."""
+    with suppress(OSError):
+        return bool(place.stat().st_mode & stat.S_IWOTH)
+    return False
 
 
 def _make(folder: Path) -> None:

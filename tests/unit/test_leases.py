@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from matrix.hardware import Gpu
-from matrix.leases import PATIENCE, lease, leases_folder
+from matrix.leases import PATIENCE, lease, leases_folder, strangers
 
 HOLDER = """
 import sys
@@ -154,12 +155,12 @@ def test_who_waits_for_two_is_not_passed_by_those_who_want_one(tmp_path: Path) -
     assert free(tmp_path, 2) == [0, 1]
 
 
-def strangers(on: dict[str, list[int]]) -> Callable[[str], list[int]]:
+def looking(on: dict[str, list[int]]) -> Callable[[str], list[int]]:
     return lambda uuid: on.get(uuid, [])
 
 
 def test_a_card_that_somebody_computes_on_is_left_alone(tmp_path: Path) -> None:
-    on = strangers({"GPU-0": [4711]})
+    on = looking({"GPU-0": [4711]})
     with lease(cards(2), 1, tmp_path, on, print) as mine:
         assert [gpu.index for gpu in mine] == [1]
         assert free(tmp_path, 1) == [0], "what was only looked at is not held"
@@ -175,7 +176,7 @@ def test_a_stranger_is_waited_for_and_named_by_number_alone(tmp_path: Path) -> N
         if len(looks) == 3:
             on.clear()
 
-    with lease(cards(1), 1, tmp_path, strangers(on), told.append, wait) as mine:
+    with lease(cards(1), 1, tmp_path, looking(on), told.append, wait) as mine:
         assert [gpu.index for gpu in mine] == [0]
     assert told == ["waiting for 1 of 1 GPUs: process 4711 computes on GPU 0"]
 
@@ -193,7 +194,7 @@ def test_after_a_stranger_the_queue_is_waited_for_again(tmp_path: Path) -> None:
             else:
                 other.close()
 
-        with lease(cards(1), 1, tmp_path, strangers(on), print, wait):
+        with lease(cards(1), 1, tmp_path, looking(on), print, wait):
             assert len(looks) == 2
 
 
@@ -243,3 +244,48 @@ def test_the_folder_is_for_all_users_where_it_is_made_here(tmp_path: Path) -> No
 def test_the_folder_is_the_machines_unless_another_is_named() -> None:
     assert leases_folder({"MATRIX_LEASES": "elsewhere"}) == Path("elsewhere")
     assert leases_folder({}) == leases_folder({"HOME": "another"})
+
+
+def test_the_folder_is_where_all_may_write_and_cleaners_do_not_come(tmp_path: Path) -> None:
+    for name, mode in (("root's", 0o755), ("all's", 0o1777), ("temporary", 0o700)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)
+    roots, alls, temporary = (tmp_path / name for name in ("root's", "all's", "temporary"))
+    assert leases_folder({}, [tmp_path / "none", roots, alls, temporary]).parent == alls
+    assert leases_folder({}, [tmp_path / "none", roots, temporary]).parent == temporary
+
+
+@pytest.mark.parametrize("remade", [False, True])
+def test_a_file_that_is_deleted_before_it_is_locked_is_no_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remade: bool
+) -> None:
+    file, lock, times = tmp_path / "GPU-0", fcntl.flock, list[int]()
+
+    def deleted_first(opened: int, operation: int) -> None:
+        if os.path.samestat(os.fstat(opened), file.stat()) if file.exists() else False:
+            times.append(opened)
+            if len(times) == 1:
+                file.rename(tmp_path / "gone")
+                if remade:
+                    file.touch()
+        lock(opened, operation)
+
+    monkeypatch.setattr("fcntl.flock", deleted_first)
+    with lease(cards(1), 1, tmp_path, nobody, print):
+        assert len(times) == 2, "the first was of a file that is not there any more"
+        assert free(tmp_path, 1) == []
+    assert free(tmp_path, 1) == [0]
+
+
+def test_who_has_just_ended_is_no_stranger() -> None:
+    on, waited = {"GPU-0": [4711], "GPU-1": list[int]()}, list[float]()
+
+    def end(seconds: float) -> None:
+        waited.append(seconds)
+        on["GPU-0"] = []
+
+    assert strangers(cards(2), on.__getitem__, end) == 0
+    assert strangers(cards(2), on.__getitem__, end) == 0
+    assert len(waited) == 1, "where nobody is, nobody is waited for"
+    on.update({"GPU-0": [4711, 4712], "GPU-1": [4712]})
+    assert strangers(cards(2), on.__getitem__, waited.append) == 2, "each once"

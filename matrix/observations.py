@@ -167,20 +167,33 @@ def judge_exception(exception: ChildException, needs_hardware: list[str]) -> Jud
 
 def judge_device(judged: Judged, facts: Mapping[str, Any], device: Device) -> Judged:
     """Return what an end means once the device that a probe's facts name is compared with the one
-    that was asked for. Evidence of another device is none, however well it looks.
+    that was asked for. Evidence of another device is none, however well it looks; where facts name
+    no device, it was the CPU.
     """
-    found = str(facts.get("device", device)).partition(":")[0]
+    found = str(facts.get("device", "cpu")).partition(":")[0]
     if judged.outcome is not Outcome.PASSED or found == device:
         return judged
     match device:
         case "cuda":
-            why = "torch was built for CPUs, or cannot use this driver"
+            why = "torch was built for CPUs, cannot use this driver, or put nothing on a GPU"
         case "cpu":
             why = "something beside what it was shown led it there"
         case _:
             assert_never(device)
     message = f"asked for {device}, but the probe ran on {found[:40]!r}: {why}"
     return Judged(Outcome.FAILED, Reason.WRONG_DEVICE, message)
+
+
+def judge_company(judged: Judged, strangers: int) -> Judged:
+    """Return what a failure on leased GPUs means where so many processes of others have come there.
+
+    They take memory and time that it was promised, so it says nothing of the packages.
+    """
+    if judged.outcome is not Outcome.FAILED or not strangers:
+        return judged
+    came = "1 other process" if strangers == 1 else f"{strangers} other processes"
+    message = f"{came} came to compute on its GPUs, so this says nothing: {judged.message}"
+    return Judged(Outcome.INFRA, judged.reason, message[:MESSAGE_CHARS])
 
 
 def judge_tool(end: End, log: str, failure: Reason) -> Judged:

@@ -19,7 +19,7 @@ from filelock import FileLock
 from matrix import environments
 from matrix.hardware import Gpu, processes_on
 from matrix.keys import Key, builder
-from matrix.leases import ProcessesOn, lease, leases_folder
+from matrix.leases import ProcessesOn, lease, leases_folder, strangers
 from matrix.needs import (
     Needs,
     fitting,
@@ -28,7 +28,14 @@ from matrix.needs import (
     of_quantization,
     with_room,
 )
-from matrix.observations import Judged, Observation, Step, judge_device, judge_end
+from matrix.observations import (
+    Judged,
+    Observation,
+    Step,
+    judge_company,
+    judge_device,
+    judge_end,
+)
 from matrix.outcomes import Outcome, Reason
 from matrix.plan import Cell, Checkpoint, Model, Plan, Role, Selection
 from matrix.probes import Answer, Probe
@@ -249,7 +256,13 @@ class Run:
                 if not probe.alive:
                     self._tell(f"{environment.name}: did not import again; the next run tries it")
                     return
-                self._task(probe, role, task, attempt=1, fork=False)
+                review = partial(self._in_company, stack, gpus)
+                self._task(probe, role, task, attempt=1, fork=False, review=review)
+
+    def _in_company(self, probe: ExitStack, gpus: Sequence[Gpu], judged: Judged) -> Judged:
+        """Judge a failure anew: the probe is ended, and who computes on its cards is a stranger."""
+        probe.close()
+        return judge_company(judged, strangers(gpus, self._processes_on))
 
     def _leased(self, environment: Environment, needs: Needs) -> AbstractContextManager[list[Gpu]]:
         fit = fitting(needs, self._steps.machine.gpus)
@@ -311,13 +324,16 @@ class Run:
         return probe
 
     def _of_device(self, judged: Judged, role: Role, answer: Answer) -> Judged:
+        if answer.step == "build":
+            return judged  # wherever that runs: its key names no device
         facts = answer.result.facts if answer.result else {}
         return judge_device(judged, facts, self._plan.environments[role.environment].device)
 
     def _task(
-        self, probe: Probe, role: Role, task: Task, attempt: int, *, fork: bool
-    ) -> list[Judged]:
-        """Have a job done and keep each step's answer.
+        self, probe: Probe, role: Role, task: Task, attempt: int, *, fork: bool,
+        review: Callable[[Judged], Judged] = lambda judged: judged,
+    ) -> list[Judged]:  # fmt: skip
+        """Have a job done and keep each step's answer, a failure as ``review`` judges it.
 
         A first attempt that ended in a way that is repeated keeps nothing of the step at fault.
         """
@@ -331,7 +347,11 @@ class Run:
                 if fork and judged[-1].reason in REPEATED:
                     self._tell(f"{task.label}: {judged[-1].message}; again in a fresh process")
                     continue
+                if judged[-1].outcome is Outcome.FAILED:
+                    judged[-1] = review(judged[-1])
                 self._keep(task, role, answer, judged[-1], output, attempt)
+                if judged[-1].outcome is not Outcome.PASSED and not fork:
+                    break  # a load on another device, say: what comes after it is no evidence
         return judged
 
     def _keep(

@@ -293,12 +293,17 @@ def environment_facts() -> Json:
 
 
 def gpu_facts() -> Json:
-    """The most bytes that this process ever held on one GPU; nothing where it has used none."""
+    """The device that a stage ran on, and the most bytes this process ever held on one GPU.
+
+    One that is shown GPUs and has put nothing there ran on the CPU, whatever it was asked for; an
+    adapter whose workers are other processes says otherwise. Nothing where no GPU is shown.
+    """
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
+    if torch is None or not torch.cuda.is_available():
         return {}
-    cards = range(torch.cuda.device_count())
-    return {"gpu_peak_bytes": max(torch.cuda.max_memory_allocated(card) for card in cards)}
+    cards = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+    peak = max((torch.cuda.max_memory_allocated(card) for card in cards), default=0)
+    return {"device": "cuda", "gpu_peak_bytes": peak} if peak else {"device": "cpu"}
 
 
 def _field(files: list[Path], name: str) -> str:

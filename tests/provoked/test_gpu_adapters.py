@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from matrix.probe.child import load_adapter
+from matrix.probe.child import gpu_facts, load_adapter
 from tests.provoked.made_packages import GPTQLinearMethod, Model, new_vllm, old_vllm, torch_with
 
 PROBE = Path(__file__).parents[2] / "matrix" / "probe"
@@ -84,7 +84,8 @@ def test_vllm_of_either_shape_tells_the_same_of_the_same_model(
         "kernel": "GPTQLinearMethod",
         "kernels": {KERNEL: 2},
         "tensors": [("weight", "float16", 100)],
-        "device_peak_bytes": 700,
+        "device": "cuda",
+        "gpu_peak_bytes": 700,
     }
     assert engine
 
@@ -111,7 +112,7 @@ def test_of_a_divided_engine_all_ranks_count_or_no_tensor_is_told(packages: Pack
     package["LLM"].ranks = 2
     _, facts = vllm_adapter(packages, package).load(divided)
     assert facts["tensors"] == [("weight", "float16", 200)]
-    assert facts["device_peak_bytes"] == 700
+    assert facts["gpu_peak_bytes"] == 700
     _, facts = vllm_adapter(packages, old_vllm()).load(divided)
     assert facts["tensors"] == [], "the driver's part must not pass for the whole"
     assert facts["kernels"] == {KERNEL: 2}
@@ -124,13 +125,60 @@ def test_rays_wrapper_of_a_worker_is_looked_into(packages: Packages) -> None:
     engine = SimpleNamespace(
         llm_engine=SimpleNamespace(model_executor=SimpleNamespace(driver_worker=wrapped))
     )
-    ((kernels, _, _),) = module.facts_of_ranks(engine, 1)
+    ((kernels, _),) = module.ask_ranks(engine, module.facts_of_worker)
     assert kernels == {KERNEL: 2}
 
 
 def test_on_a_cpu_no_memory_of_a_gpu_is_told(packages: Packages) -> None:
-    _, facts = vllm_adapter(packages, new_vllm(), gpu=False).load(JOB)
-    assert "device_peak_bytes" not in facts
+    module = vllm_adapter(packages, new_vllm(), gpu=False)
+    engine, facts = module.load(JOB)
+    assert not {"device", "gpu_peak_bytes"} & {*facts, *module.generate(engine, JOB)}
+
+
+def test_vllm_says_where_its_workers_are_and_so_for_what_they_answer(packages: Packages) -> None:
+    module = vllm_adapter(packages, new_vllm())
+    engine, _ = module.load(JOB)
+    answered = module.generate(engine, JOB)
+    assert (answered["device"], answered["gpu_peak_bytes"]) == ("cuda", 700)
+
+
+def test_a_rank_that_put_nothing_on_a_gpu_is_not_said_to_be_there(packages: Packages) -> None:
+    package = new_vllm()
+    package["LLM"].ranks = 2
+    module = vllm_adapter(packages, package)
+    packages(torch={**torch_with(True), "cuda": cuda_of(700, 0)})
+    assert "device" not in module.load(JOB)[1]
+    packages(torch={**torch_with(True), "cuda": cuda_of(700, 800)})
+    assert module.load(JOB)[1]["gpu_peak_bytes"] == 800
+
+
+def cuda_of(*peaks: int) -> Any:
+    """Return ``torch.cuda`` as each rank in turn would see it."""
+    left = list(peaks)
+    return SimpleNamespace(is_available=lambda: True, max_memory_allocated=lambda: left.pop(0))
+
+
+@pytest.mark.parametrize(
+    ("available", "initialized", "peaks", "facts"),
+    [
+        (False, False, [], {}),
+        (True, False, [7, 7], {"device": "cpu"}),
+        (True, True, [0, 0], {"device": "cpu"}),
+        (True, True, [0, 9], {"device": "cuda", "gpu_peak_bytes": 9}),
+        (True, True, [], {"device": "cpu"}),
+    ],
+)
+def test_a_process_that_is_shown_gpus_ran_where_it_put_something(
+    packages: Packages, available: bool, initialized: bool, peaks: list[int], facts: dict[str, Any]
+) -> None:
+    cuda = SimpleNamespace(
+        is_available=lambda: available,
+        is_initialized=lambda: initialized,
+        device_count=lambda: len(peaks),
+        max_memory_allocated=peaks.__getitem__,
+    )
+    packages(torch={"cuda": cuda})
+    assert gpu_facts() == facts
 
 
 def test_compiled_code_that_does_not_load_is_told_with_its_own_error(
@@ -187,8 +235,7 @@ def asked_of(packages: Packages, name: str, checkpoint: str, gpu: bool) -> dict[
         auto_gptq={"AutoGPTQForCausalLM": SimpleNamespace(from_quantized=loader.load)},
         gptqmodel={"GPTQModel": SimpleNamespace(load=loader.load), "BACKEND": {}},
     )
-    _, facts = adapter("engines", name).load({**JOB, "checkpoint": checkpoint})
-    assert facts.get("device_peak_bytes") == (700 if gpu else None)
+    adapter("engines", name).load({**JOB, "checkpoint": checkpoint})
     return loader.asked
 
 

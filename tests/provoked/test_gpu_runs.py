@@ -178,6 +178,16 @@ def test_a_load_on_the_cpu_is_no_evidence_either(two: Finished) -> None:
     cell = two.cell("plain+elsewhere")
     assert (cell.verdict, cell.stage) == (Verdict.BROKEN, Stage.LOAD)
     assert cell.reason == Reason.WRONG_DEVICE.value
+    assert two.observation("plain+elsewhere", "generate") is None
+
+
+def test_an_engine_whose_workers_are_other_processes_says_itself_where_it_ran(
+    two: Finished,
+) -> None:
+    assert two.cell("plain+workers").verdict is Verdict.WORKS
+    load = two.observation("plain+workers", "load")
+    assert load is not None
+    assert load.facts["gpu_peak_bytes"] == 2000
 
 
 def test_a_gpu_that_is_gone_when_the_next_job_comes_leaves_no_evidence(tmp_path: Path) -> None:
@@ -187,6 +197,12 @@ def test_a_gpu_that_is_gone_when_the_next_job_comes_leaves_no_evidence(tmp_path:
     assert here.told[-1] == "plain: did not import again; the next run tries it"
     assert here.observation("plain+killed", "load") is None
     assert free(here.leases) == [0, 1]
+
+
+def test_a_model_may_be_built_on_the_cpu_beside_a_gpu(store: Path) -> None:
+    here = Finished("models", store, machine(*CARDS)).run()
+    (cell,) = here.context.fresh_judge().table().cells
+    assert cell.verdict is Verdict.WORKS
 
 
 def test_a_probe_on_a_gpu_that_nobody_asked_for_is_no_evidence(two: Finished) -> None:
@@ -291,6 +307,34 @@ def test_a_stranger_on_the_card_is_waited_for(tmp_path: Path) -> None:
     waited = "plain: waiting for 1 of 1 GPUs: process 4711 computes on GPU 0"
     assert waited in here.told
     assert here.cell("plain+good").verdict is Verdict.WORKS
+
+
+@pytest.mark.parametrize("came", [False, True])
+def test_a_failure_beside_a_stranger_who_came_meanwhile_is_tried_again(
+    tmp_path: Path, came: bool
+) -> None:
+    here = Finished("engines", tmp_path / "store", machine(gpu(0)))
+    looks: list[str] = []
+
+    def on(uuid: str) -> list[int]:
+        looks.append(uuid)
+        return [4711, 4712] if came and len(looks) in (3, 4) else []
+
+    here.run(cell_of("plain+raise"), on)
+    load = here.observation("plain+raise", "load")
+    assert load is not None
+    if not came:
+        assert (load.outcome, load.reason) == (Outcome.FAILED, Reason.EXCEPTION)
+        return
+    assert (load.outcome, load.reason) == (Outcome.INFRA, Reason.EXCEPTION)
+    assert "4711" not in load.message
+    assert load.message.startswith("2 other processes came to compute on its GPUs, so this says")
+    assert "ValueError: made to fail" in load.message
+    assert free(here.leases) == [0, 1]
+    here.run(cell_of("plain+raise"), on)
+    load = here.observation("plain+raise", "load")
+    assert load is not None
+    assert load.outcome is Outcome.FAILED, "alone on its card, it is the package's"
 
 
 KILLED = """

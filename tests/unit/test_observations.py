@@ -19,6 +19,7 @@ from matrix.observations import (
     Judged,
     Observation,
     StepResult,
+    judge_company,
     judge_device,
     judge_end,
     judge_exception,
@@ -242,7 +243,8 @@ def test_what_this_machine_lacks_is_a_gpu_or_a_library() -> None:
         ({"device": "cuda"}, "cuda", True),
         ({"device": "cuda:0"}, "cuda", True),
         ({"device": "cpu"}, "cpu", True),
-        ({}, "cuda", True),
+        ({}, "cpu", True),
+        ({}, "cuda", False),
         ({"device": "cpu"}, "cuda", False),
         ({"device": "cuda:1"}, "cpu", False),
         ({"device": None}, "cuda", False),
@@ -263,6 +265,17 @@ def test_what_ran_elsewhere_than_asked_for_is_no_evidence(
 def test_what_failed_failed_for_its_own_reason_wherever_it_ran() -> None:
     failed = Judged(Outcome.FAILED, Reason.EXCEPTION, "ValueError: no")
     assert judge_device(failed, {"device": "cpu"}, "cuda") is failed
+
+
+def test_a_failure_in_company_is_the_machines_and_alone_it_is_the_packages() -> None:
+    failed = Judged(Outcome.FAILED, Reason.OOM, "OutOfMemoryError: x" + "x" * 5000)
+    passed = Judged(Outcome.PASSED)
+    assert judge_company(failed, 0) is failed
+    assert judge_company(passed, 2) is passed
+    judged = judge_company(failed, 1)
+    assert (judged.outcome, judged.reason) == (Outcome.INFRA, Reason.OOM)
+    assert judged.message.startswith("1 other process came to compute on its GPUs, so this says")
+    assert len(judged.message) == MESSAGE_CHARS
 
 
 def test_a_lie_about_the_device_is_bounded() -> None:

@@ -91,20 +91,7 @@ def loaded(job: Json, model: Any) -> tuple[Any, Json]:
 
     model.eval()
     tokenizer = AutoTokenizer.from_pretrained(job["checkpoint"], trust_remote_code=False)
-    facts = {**kernels(model), "tensors": tensors_in_memory(model)}
-    return (model, tokenizer), {**facts, **device_peak([cuda_peak()])}
-
-
-def cuda_peak() -> int:
-    """Most bytes of GPU memory that tensors of this process ever took; 0 where it has no GPU."""
-    import torch
-
-    return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0
-
-
-def device_peak(ranks: list[int]) -> Json:
-    """Fact ``device_peak_bytes``: the most that one GPU held; none on a CPU."""
-    return {"device_peak_bytes": max(ranks)} if any(ranks) else {}
+    return (model, tokenizer), {**kernels(model), "tensors": tensors_in_memory(model)}
 
 
 def kernels(model: Any) -> Json:

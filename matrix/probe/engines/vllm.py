@@ -24,11 +24,13 @@ import inspect
 import math
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from .causal_lm import cuda_peak, device_peak, tensors_in_memory
+from .causal_lm import tensors_in_memory
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 LATER = (
     "vllm.v1.engine.llm_engine",
@@ -96,24 +98,22 @@ def load(job: Json) -> tuple[Any, Json]:
         load_format="safetensors",
         **{"enforce_eager": True, "seed": 0, **limits, **options},
     )
-    ranks = facts_of_ranks(engine, options.get("tensor_parallel_size", 1))
+    ranks = ask_ranks(engine, facts_of_worker)
     kernels: collections.Counter[str] = collections.Counter()
-    for found, _, _ in ranks:
+    for found, _ in ranks:
         kernels.update(found)
+    # Ranks that cannot be asked may have more, and the others' parts would pass for the whole.
+    whole = len(ranks) >= options.get("tensor_parallel_size", 1)
     return engine, {
         "kernel": quantized_kernel(kernels),
         "kernels": dict(sorted(kernels.items())),
-        "tensors": whole_tensors([tensors for _, tensors, _ in ranks]),
-        **device_peak([peak for _, _, peak in ranks]),
+        "tensors": whole_tensors([tensors for _, tensors in ranks]) if whole else [],
+        **gpu_facts(engine),
     }
 
 
-RankFacts = tuple[dict[str, int], list[tuple[str, str, int]], int]
-"""Of one rank: its kernels, its tensors, and the most bytes of GPU memory it took."""
-
-
-def facts_of_ranks(engine: Any, size: int) -> list[RankFacts]:
-    """Ask every rank of an engine that is divided among ``size`` processes."""
+def ask_ranks(engine: Any, question: Callable[[Any], T]) -> list[T]:
+    """Ask the worker of every rank of an engine; of the first alone before 0.7."""
     if hasattr(engine, "collective_rpc"):
         import cloudpickle
 
@@ -121,19 +121,33 @@ def facts_of_ranks(engine: Any, size: int) -> list[RankFacts]:
         # loaded from these files has no name there that could be imported.
         for function in (facts_of_worker, tensors_in_memory):
             cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
-        ranks: list[RankFacts] = engine.collective_rpc(facts_of_worker)
+        ranks: list[T] = engine.collective_rpc(question)
         return ranks
     executor = getattr(engine.llm_engine, "model_executor", engine.llm_engine)
-    kernels, tensors, peak = facts_of_worker(executor.driver_worker)
-    # The other ranks' parts cannot be asked for, and this one's alone would pass for the whole.
-    return [(kernels, tensors if size == 1 else [], peak)]
+    return [question(executor.driver_worker)]
 
 
-def facts_of_worker(worker: Any) -> RankFacts:
-    """Count the kernels, list the tensors and tell the GPU memory of one rank."""
+def gpu_facts(engine: Any) -> Json:
+    """Facts ``device`` and ``gpu_peak_bytes`` of workers that may be other processes.
+
+    Only where every rank that can be asked has put something on a GPU.
+    """
+    peaks = ask_ranks(engine, gpu_peak)
+    return {"device": "cuda", "gpu_peak_bytes": max(peaks)} if all(peaks) else {}
+
+
+def gpu_peak(_worker: Any) -> int:
+    """Most bytes of GPU memory that tensors of a worker ever took; 0 where it has no GPU."""
+    import torch
+
+    return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0
+
+
+def facts_of_worker(worker: Any) -> tuple[dict[str, int], list[tuple[str, str, int]]]:
+    """Count the kernels and list the tensors of one rank."""
     worker = getattr(worker, "worker", worker)  # before 0.7, Ray's is a wrapper
     model = worker.get_model() if hasattr(worker, "get_model") else worker.model_runner.model
-    return linear_kernels(model), [*tensors_in_memory(model), *packed_away(model)], cuda_peak()
+    return linear_kernels(model), [*tensors_in_memory(model), *packed_away(model)]
 
 
 def packed_away(model: Any) -> list[tuple[str, str, int]]:
@@ -209,6 +223,7 @@ def generate(engine: Any, job: Json) -> Json:
         "outputs": [{"ids": list(one.token_ids), "text": one.text} for one in outputs],
         "held_out": [given_logprobs(one) for one in scored],
         "tokens_per_second": count * len(outputs) / seconds,
+        **gpu_facts(engine),
     }
 
 

@@ -10,9 +10,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from . import behaviours
+from . import behaviours, builder
 
 Json = dict[str, Any]
+
+_held: list[int] = []
+"""Bytes that this process has put on its first card, once it has."""
 
 
 def import_package(_options: Json) -> None:
@@ -29,33 +32,42 @@ def import_package(_options: Json) -> None:
     torch.cuda.is_available = lambda: bool(shown)
     torch.cuda.is_initialized = lambda: bool(shown)
     torch.cuda.device_count = lambda: len(shown)
-    torch.cuda.max_memory_allocated = lambda card: 1000 + card
+    torch.cuda.max_memory_allocated = lambda card: _held[0] + card if _held else 0
     sys.modules["torch"] = torch
+
+
+def build(job: Json) -> Json:
+    """Build the model, on the CPU."""
+    return builder.build(job)
 
 
 def load(job: Json) -> tuple[Json, Json]:
     """Load nothing; say on which GPUs, and in which process."""
     _die("load", job)
     handle, facts = behaviours.load(job)
-    elsewhere = {"device": "cpu"} if job["options"]["behaviour"] == "elsewhere" else {}
-    return handle, {**facts, **_place(), **elsewhere}
+    return handle, {**facts, **_place(job)}
 
 
 def generate(handle: Json, job: Json) -> Json:
     """Give the right answers, and in which process."""
     _die("generate", job)
-    return {**behaviours.generate(handle, job), **_place()}
+    return {**behaviours.generate(handle, job), **_place(job)}
 
 
 def quantize(job: Json) -> Json:
     """Copy the model."""
     _die("quantize", job)
-    return {**behaviours.quantize(job), **_place()}
+    return {**behaviours.quantize(job), **_place(job)}
 
 
-def _place() -> Json:
+def _place(job: Json) -> Json:
+    """Put something on the card; ``elsewhere`` on none, ``workers`` in other processes."""
+    behaviour = job["options"]["behaviour"]
+    if behaviour not in ("elsewhere", "workers"):
+        _held[:] = [1000]
+    theirs = {"device": "cuda", "gpu_peak_bytes": 2000} if behaviour == "workers" else {}
     shown = os.environ["CUDA_VISIBLE_DEVICES"]
-    return {"shown": shown, "forked": behaviours.forked(), "process": os.getpid()}
+    return {"shown": shown, "forked": behaviours.forked(), "process": os.getpid(), **theirs}
 
 
 def _die(step: str, job: Json) -> None:

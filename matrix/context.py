@@ -17,7 +17,7 @@ import msgspec
 
 from matrix.budget import Choice, ignoring, narrowed, read_choice
 from matrix.checks.evidence import EvidenceError, Reference, read_reference
-from matrix.environments import Lock, install_source, lock_places, read_lock
+from matrix.environments import Lock, find_lock, install_source
 from matrix.hardware import Machine, detect, device_of
 from matrix.identity import code_digest, digest, file_digest
 from matrix.judge import Judge
@@ -88,7 +88,6 @@ class Context:
         self.loaded: LoadedSpec = load(settings.spec)
         self.store = Store(settings.store, settings.run)
         self._locks: dict[tuple[str, Resolution], Lock] = {}
-        self._places: dict[tuple[str, Resolution], list[Path]] = {}
         found = self.loaded.environments
         cuda = cache(lambda name: cuda_of(self._text(found[name])))  # thousands of cells ask
         unmet = unmet_by(found, self.machine, cuda)
@@ -120,14 +119,11 @@ class Context:
         named = environment.name, environment.resolution
         if named in self._locks:
             return self._locks[named]
-        if named not in self._places:
-            committed, own = self.settings.spec.parent / "locks", self.settings.store / "locks"
-            self._places[named] = lock_places(committed, own, environment)
-        for place in self._places[named]:
-            if lock := read_lock(place, environment):
-                self._locks[named] = lock
-                return lock
-        return None
+        committed, own = self.settings.spec.parent / "locks", self.settings.store / "locks"
+        lock = find_lock(committed, own, environment)
+        if lock is not None:
+            self._locks[named] = lock
+        return lock
 
     def _text(self, environment: Environment) -> str:
         lock = self.lock(environment)

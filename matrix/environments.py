@@ -32,6 +32,7 @@ from matrix.store import write_atomically
 from matrix.tables import Environment, Limits
 
 _INDEX = {"UV_DEFAULT_INDEX", "UV_INDEX_URL"}
+_NAMED = "# Lock of "
 _INPUTS = "# inputs: "
 _REFUSAL = "# refused: "
 _AS_OF = "# as of: "
@@ -43,6 +44,9 @@ _BACKENDS = (
 _UNBUILT = re.compile(r"Failed to (?:download and )?build `([^`]{1,200})`")
 _ABSENT = re.compile(r"Because ([a-z0-9.-]{1,200}) was not found in the package registry")
 _UNFETCHED = re.compile(r"Failed to fetch|HTTP status client error")
+_CUT_OFF = re.compile(r"`([a-z0-9.-]{1,200})` was filtered by `exclude-newer`(.{1,400}?)Consider")
+"""uv's hint where a cut-off took a package's releases away; ``published at`` follows where it knows
+when the one came out that it would have taken."""
 _FOR_UV = (
     "LANG", "LC_ALL", "PATH", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR",
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
@@ -67,9 +71,16 @@ class Lock(msgspec.Struct, frozen=True):
 
     @property
     def digest(self) -> str:
-        """Return the name of this lock by its content, whatever day it was asked for."""
+        """Return the name of this lock by its content, whatever day it was asked for.
+
+        Where it is not pinned, also whichever of the environments that ask the same asked first.
+        The inputs of such a lock name its resolution, and those of a pinned one do not: its digest
+        stands in the keys of what was observed before there were others.
+        """
         lines = self.text.splitlines(keepends=True)
-        return digest("".join(line for line in lines if not line.startswith(_AS_OF)))
+        inputs = next((line for line in lines if line.startswith(_INPUTS)), "")
+        left_out = (_AS_OF, _NAMED) if '"resolution":' in inputs else (_AS_OF,)
+        return digest("".join(line for line in lines if not line.startswith(left_out)))
 
     @property
     def pins(self) -> dict[str, str]:
@@ -126,7 +137,10 @@ def install_source(host: Mapping[str, str]) -> str:
 
 
 def read_lock(file: Path, environment: Environment) -> Lock | None:
-    """Return a lock file's content where it answers today's inputs, else ``None``."""
+    """Return a lock file's content where it answers today's inputs, else ``None``.
+
+    A refusal that only tells of the index, kept when that was not known yet, is no answer.
+    """
     try:
         text = file.read_text(encoding="utf-8")
     except OSError:
@@ -134,13 +148,14 @@ def read_lock(file: Path, environment: Environment) -> Lock | None:
     lines = text.splitlines()
     if not set(_header(environment).splitlines()[1:]).issubset(lines):
         return None
-    refusal = [line[len(_REFUSAL) :] for line in lines if line.startswith(_REFUSAL)]
-    return Lock(text, "\n".join(refusal))
+    said = [line[len(_REFUSAL) :] for line in lines if line.startswith(_REFUSAL)]
+    refusal = "\n".join(said)
+    return None if _trouble_of_index(environment, refusal) else Lock(text, refusal)
 
 
 def _header(environment: Environment) -> str:
     inputs = msgspec.json.encode(lock_inputs(environment), order="sorted").decode()
-    header = f"# Lock of {environment.name}, made by uv. Remake it: python -m matrix lock\n"
+    header = f"{_NAMED}{environment.name}, made by uv. Remake it: python -m matrix lock\n"
     header += f"{_INPUTS}{inputs}\n"
     return header + (f"{_AS_OF}{environment.cutoff}\n" if environment.resolution == "today" else "")
 
@@ -208,9 +223,9 @@ def make_lock(
             return None, Judged(Outcome.INFRA, Reason.NO_RESULT, message), end
         case Outcome.FAILED:
             message = judged.message.replace(str(work), ".")
+            if trouble := _trouble_of_index(environment, message):
+                return None, Judged(Outcome.INFRA, Reason.NETWORK, trouble), end
             if environment.resolution != "pinned":
-                if trouble := _trouble_of_index(environment, message):
-                    return None, Judged(Outcome.INFRA, Reason.NETWORK, trouble), end
                 message = _unbuilt(message)
             lines = [line.rstrip() for line in message.splitlines()]
             text = header + "".join(f"{_REFUSAL}{line}\n" for line in lines)
@@ -220,12 +235,25 @@ def make_lock(
 
 
 def _trouble_of_index(environment: Environment, refusal: str) -> str:
-    """Return what is wrong with the index where that is all that a refusal says."""
+    """Return what is wrong with the index where that is all that a refusal says.
+
+    Of a pinned environment nothing is known that an index would have to have.
+    """
+    if environment.resolution == "pinned":
+        return ""
     absent = _ABSENT.search(refusal)
     if absent and absent[1] in [name for name, _ in exact(environment)]:
         return (
             f"the index has no {absent[1]} at all, though the snapshot has it: is it another one, "
-            f"or are credentials lacking? See UV_DEFAULT_INDEX. {refusal}"
+            "or are credentials lacking? Locks are made against one index, so that they are the "
+            "same everywhere: UV_INDEX, UV_EXTRA_INDEX_URL and pip's extra-index-url are not "
+            f"asked. Set UV_DEFAULT_INDEX to one that has all. {refusal}"
+        )
+    hints = _CUT_OFF.finditer(" ".join(refusal.split()))
+    if undated := [hint[1] for hint in hints if "published at" not in hint[2]]:
+        return (
+            f"this index tells no dates of {', '.join(undated)}, so nobody knows what there was at "
+            f"the cut-off. Set UV_DEFAULT_INDEX to one that does, as PyPI does. {refusal}"
         )
     return refusal if _UNFETCHED.search(refusal) else ""
 

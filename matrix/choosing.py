@@ -55,7 +55,7 @@ def estimate(context: Context, host: Mapping[str, str] = os.environ) -> Estimate
     )
     cells = [cell for cell in context.plan.cells if cell.runs]
     unfinished = frozenset(cell.id for cell in cells if context.keys.unfinished(cell))
-    return Estimate(prediction, frozenset(_paid(context)), unfinished, records)
+    return Estimate(prediction, frozenset(_paid(context, prediction)), unfinished, records)
 
 
 def choice_of(
@@ -133,13 +133,19 @@ def _constants(context: Context) -> PredictionsTable:
     return constants
 
 
-def _paid(context: Context) -> Iterator[str]:
+def _paid(context: Context, prediction: Prediction) -> Iterator[str]:
+    """Yield the costs of what is there, with an environment the wheels that it shares with others.
+
+    What models and checkpoints stand on may have been removed since they were made.
+    """
     keys = context.keys
     for name in context.plan.environments:
         key = keys.install(name)
         folder = context.store.root / "environments" / name
         if key is not None and keys.settled(key) and environments.is_built(folder, key.value):
-            yield name_of_environment(name)
+            built = name_of_environment(name)
+            yield built
+            yield from prediction.needs.get(built, ())
     for model in context.plan.models:
         if keys.settled(keys.build(model)):
             yield name_of_model(model)

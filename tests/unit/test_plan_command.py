@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from matrix import environments
 from matrix.choosing import choose_for_nox, estimate
 from matrix.commands.plan import Shown
 from matrix.context import Context, Settings
 from matrix.hardware import Gpu, Machine
 from matrix.tables import SpecError
 from tests.unit import small_spec
+from tests.unit.made_history import History, plain_facts
 
 GIB = 2**30
 BARE = Machine(processor="made up", cores=4, memory=128 * GIB, system="Linux", note="no driver")
@@ -170,6 +172,26 @@ def test_where_uv_is_told_to_copy_each_environment_takes_its_disk(tmp_path: Path
     )
     assert copied.disk > linked.disk
     assert copied.download == linked.download
+
+
+def test_wheels_that_a_built_environment_shares_are_paid_and_no_import_is(tmp_path: Path) -> None:
+    context = opened(tmp_path, BARE)
+    history = History(context.plan)
+    for key_of in (history.keys.resolve, history.keys.install):
+        history.observe(key_of("maker-1.0"), {}, plain_facts)
+    context.keys = history.keys
+    installed = history.keys.install("maker-1.0")
+    assert installed is not None
+    environments.commit(
+        context.store.path("environments", "maker-1.0", "x").parent, installed.value
+    )
+    known = estimate(context, {"HOME": str(tmp_path)})
+    shared = "wheels of torch of today"
+    assert shared in known.prediction.needs["environment maker-2.0"]
+    assert known.paid == {"environment maker-1.0", shared}
+    both = known.prediction.names([ONE, "tied/awq/maker-2.0/runner-3.0"], known.paid)
+    assert shared not in both
+    assert {"import of maker-1.0 as maker-1.0", "environment maker-2.0"} < set(both)
 
 
 def test_nothing_is_written_by_looking(tmp_path: Path) -> None:

@@ -67,9 +67,17 @@ def main() -> None:
         sys.stderr.write("interrupted; what is finished is kept, the same command goes on\n")
         raise SystemExit(130) from None
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno == errno.ENOSPC:
+            fail("the disk of the store is full. Free some space; the same command goes on")
+        # Where a file is named, the system did not let us at it, and the name tells more than a
+        # traceback. It is not looked for below the store and the like: it may be a parent of them.
+        if error.filename is None:
             raise
-        fail("the disk of the store is full. Free some space; the same command goes on")
+        fail(
+            f"{error.filename}: {error.strerror}. Give places that can be read and written: "
+            "--spec, --store and --reports, or MATRIX_SPEC, MATRIX_STORE, MATRIX_REPORTS and "
+            "MATRIX_LEASES"
+        )
 
 
 def _interrupted(_signal: int, _frame: FrameType | None) -> None:
@@ -203,9 +211,10 @@ def lock(
     (folder / "released").mkdir(parents=True, exist_ok=True)
     for name in context.plan.environments:
         for environment in context.loaded.resolutions(name):
-            file = folder / environments.committed_name(environment)
-            if file == folder:
-                continue
+            beside = environments.committed_name(environment)
+            if not beside:
+                continue  # it is not for committing
+            file = folder / beside
             if not remake and environments.read_lock(file, environment) is not None:
                 continue
             made, judged, end = steps.make_lock(environment)

@@ -26,6 +26,8 @@ from matrix.text import visible
 EXAMPLES = 8
 """Environments that a table shows of each kind of difference; JSON has all."""
 LINE_CHARS = 200
+CORES = len(os.sched_getaffinity(0))
+"""That this process may use, the measure of :func:`matrix.hardware.environments_at_once`."""
 
 State = Literal["resolved", "refused", "trouble"]
 _STATES: dict[str, State] = {"yes": "resolved", "no": "refused", "not asked": "trouble"}
@@ -74,8 +76,7 @@ def resolve(
     spec: Spec = None,
     profile: Annotated[str | None, typer.Option(help="Only the environments of this one.")] = None,
     store: StoreFolder = None,
-    jobs: Annotated[int, typer.Option(min=1, help="How many to resolve at once.")] = os.cpu_count()
-    or 1,
+    jobs: Annotated[int, typer.Option(min=1, help="How many to resolve at once.")] = CORES,
     resolutions: Annotated[
         list[ResolutionChoice],
         typer.Option("--resolution", help="In which; once for each."),

@@ -6,12 +6,14 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from matrix import cli
 from matrix.context import REPOSITORY
 from matrix.progress import Progress
 from tests.unit import small_spec
@@ -83,6 +85,35 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path: Path, case: str) -> None:
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert all(word in line for word in words)
+
+
+@pytest.mark.parametrize(
+    ("store", "words"),
+    [
+        ("/dev/null", "error: /dev/null/"),
+        ("/proc/nope/store", "error: /proc/nope: No such file or directory. "),
+    ],
+)
+@pytest.mark.parametrize("command", ["resolve", "run"])
+def test_a_store_that_cannot_be_made_is_one_line_and_status_2(
+    tmp_path: Path, command: str, store: str, words: str
+) -> None:
+    spec = str(small_spec.write(tmp_path))
+    done = matrix(command, "--spec", spec, "--store", store, MATRIX_PROFILE="all")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(words)
+    assert "MATRIX_STORE" in line
+
+
+def test_a_mistake_of_ours_still_shows_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mistaken() -> None:
+        raise OSError("no file is named")
+
+    monkeypatch.setattr(cli, "app", mistaken)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(OSError, match="no file is named"):
+        cli.main()
 
 
 def test_a_report_of_nothing_observed_says_so_and_fails_only_if_asked(tmp_path: Path) -> None:

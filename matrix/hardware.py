@@ -131,14 +131,14 @@ def detect(nvml: Nvml | None = None, host: Mapping[str, str] = os.environ) -> Ma
     Args:
         nvml: What to ask for GPUs; the driver's own where it is left out.
         host: The host's variables. Where ``CUDA_VISIBLE_DEVICES`` is among them, as a scheduler
-            sets it, cards that it does not name are left out.
+            sets it, cards that it does not name are left out; all are where it cannot be told
+            which it names.
     """
     driver, cuda, gpus, note = _gpus(nvml or _nvml())
     if (visible := host.get("CUDA_VISIBLE_DEVICES")) is not None:
-        shown = [gpu for gpu in gpus if _is_named(gpu, visible.split(","))]
-        if len(shown) < len(gpus):
-            note = f"CUDA_VISIBLE_DEVICES shows {len(shown)} of {len(gpus)} GPUs"
-        gpus = shown
+        by_bus = host.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+        gpus, hidden = _shown(gpus, visible, by_bus)
+        note = hidden or note
     return Machine(
         processor=_of_cpu("model name") or platform.processor(),
         cores=psutil.cpu_count() or 0,
@@ -243,10 +243,40 @@ def _short(text: object) -> str:
     return "".join(c for c in str(text) if c.isprintable())[:NAME_CHARS]
 
 
-def _is_named(gpu: Gpu, entries: list[str]) -> bool:
-    """Whether CUDA would show a card: entries are numbers, or how a UUID begins."""
-    entries = [entry.strip() for entry in entries]
-    return str(gpu.index) in entries or any(gpu.uuid.startswith(e) for e in entries if "-" in e)
+def _shown(gpus: list[Gpu], visible: str, by_bus: bool) -> tuple[list[Gpu], str]:
+    """Return the cards that CUDA would show, and a note where it is not all of them.
+
+    Entries are numbers, or how a UUID begins. CUDA shows what stands before the first that is
+    invalid, and nothing where one is repeated (CUDA C++ Programming Guide, "CUDA Environment
+    Variables"; ``torch.cuda._parse_visible_devices``). It counts the fastest first, NVML by bus.
+    """
+    alike = len({(gpu.name, gpu.memory, gpu.capability) for gpu in gpus}) <= 1
+    named: list[Gpu] = []
+    for entry in (entry.strip() for entry in visible.split(",")):
+        if _is_number(entry) and not (by_bus or alike):
+            why = "CUDA_VISIBLE_DEVICES counts GPUs that are not alike, so no GPU is used"
+            return [], f"{why}: set CUDA_DEVICE_ORDER=PCI_BUS_ID for both, or name them by UUID"
+        found = [gpu for gpu in gpus if _is_named(gpu, entry)]
+        if not found or (len(found) > 1 and not _is_number(entry)):
+            break
+        if any(gpu in named for gpu in found):
+            named = []
+            break
+        named += found
+    if len(named) == len(gpus):
+        return gpus, ""
+    note = f"CUDA_VISIBLE_DEVICES shows {len(named)} of {len(gpus)} GPUs"
+    return [gpu for gpu in gpus if gpu in named], note
+
+
+def _is_named(gpu: Gpu, entry: str) -> bool:
+    if _is_number(entry):
+        return str(gpu.index) == entry
+    return "-" in entry and gpu.uuid.startswith(entry)
+
+
+def _is_number(entry: str) -> bool:
+    return entry.isascii() and entry.isdecimal()
 
 
 def _of_cpu(field: str) -> str:

@@ -98,6 +98,14 @@ def test_instances_of_mig_stand_for_their_card() -> None:
         ("GPU-aa", ["GPU-aa-1"]),
         ("GPU-bb-2,GPU-aa-1", ["GPU-aa-1", "GPU-bb-2"]),
         ("7", []),
+        ("1,7,0", ["GPU-bb-2"]),
+        ("-1,0", []),
+        ("0,,1", ["GPU-aa-1"]),
+        ("GPU-bb,GPU-cc,GPU-aa", ["GPU-bb-2"]),
+        ("GPU-,0", []),
+        ("0,0", []),
+        ("0,GPU-aa", []),
+        ("99999999999999999999999", []),
     ],
 )
 def test_only_cards_that_the_user_shows_are_taken(visible: str, uuids: list[str]) -> None:
@@ -105,6 +113,36 @@ def test_only_cards_that_the_user_shows_are_taken(visible: str, uuids: list[str]
     found = detect(MadeUpNvml([Card("GPU-aa-1"), Card("GPU-bb-2")]), host)
     assert [g.uuid for g in found.gpus] == uuids
     assert bool(found.note) == (len(uuids) < 2)
+
+
+UNLIKE = [Card("GPU-a"), Card("GPU-b", "NVIDIA T4", 16 * GIB, (7, 5))]
+
+
+@pytest.mark.parametrize(
+    ("host", "uuids"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": "1"}, []),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-b,0"}, []),
+        ({"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, []),
+        ({"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, ["GPU-b"]),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-b"}, ["GPU-b"]),
+    ],
+)
+def test_numbers_of_cards_that_are_not_alike_are_trusted_by_bus_alone(
+    host: dict[str, str], uuids: list[str]
+) -> None:
+    found = detect(MadeUpNvml(UNLIKE), host)
+    assert [g.uuid for g in found.gpus] == uuids
+    assert ("set CUDA_DEVICE_ORDER=PCI_BUS_ID" in found.note) is not bool(uuids)
+
+
+def test_the_number_of_a_divided_card_is_of_all_its_instances() -> None:
+    cards = [Card("GPU-a", instances=[Card("MIG-1"), Card("MIG-2")]), Card("GPU-b")]
+    found = detect(
+        MadeUpNvml(cards), {"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    )
+    assert [g.uuid for g in found.gpus] == ["MIG-1", "MIG-2"]
+    assert detect(MadeUpNvml(cards), {"CUDA_VISIBLE_DEVICES": "MIG-"}).gpus == [], "which of them?"
 
 
 def test_what_a_driver_says_cannot_steer_a_terminal() -> None:

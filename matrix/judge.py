@@ -69,7 +69,6 @@ class Judge:
         read_solution: ReadSolution = lambda _: None,
     ) -> None:
         self._loaded = loaded
-        self._file = loaded.file
         self._spec = loaded.spec
         self._thresholds = thresholds(loaded)
         self._plan = plan
@@ -83,7 +82,7 @@ class Judge:
         self._seen = cache(self._observed)
         self.cell = cache(self._cell)
         self._known = Known(loaded.snapshot, loaded.spec.metadata)
-        self._read_answer = read_solution
+        self._read_solution = read_solution
         self._all_that_ran = cache(self._ran)
 
     def table(self) -> MatrixResult:
@@ -105,7 +104,7 @@ class Judge:
             cells=cells,
             new_releases=new_releases(self._loaded.snapshot, self._plan.environments.values()),
         )
-        tried = facts(result, self._loaded.snapshot.packages)
+        tried = facts(result, self._loaded.snapshot.packages, self._made_on())
         held = specifiers(tried, self._known.declares, self._known.versions)
         return msgspec.structs.replace(result, specifiers=held)
 
@@ -196,6 +195,15 @@ class Judge:
         loaded = observations.get(Stage.LOAD)
         return loaded.device if loaded else self._plan.environments[cell.engine.environment].device
 
+    def _made_on(self) -> dict[str, str]:
+        """Return what each environment's quantizers ran on, or else are to run on."""
+        found: dict[str, str] = {n: each.device for n, each in self._plan.environments.items()}
+        for cell in self._plan.cells:
+            imported = self._seen(cell.id).get(Stage.QUANTIZER_IMPORT)
+            if imported is not None:
+                found[cell.checkpoint.quantizer.environment] = imported.device
+        return found
+
     def _observed(self, cell_id: str) -> dict[Stage, Observation]:
         cell = self._cells[cell_id]
         found = {stage: self._keys.observed(key) for stage, key in self.keys_of(cell).items()}
@@ -247,11 +255,8 @@ class Judge:
             float_generation=self._float_generation(cell, reference),
         )
 
-    def _float_cell(self, cell: Cell) -> Cell | None:
-        return self._cells.get(float_id(cell))
-
     def _float_generation(self, cell: Cell, reference: Reference) -> Generation | None:
-        twin = self._float_cell(cell)
+        twin = self._cells.get(float_id(cell))
         seen = self._keys.passed(self._keys.evaluate(twin, "generate")) if twin else None
         if seen is None:
             return None
@@ -261,7 +266,7 @@ class Judge:
             return None  # its own cell says so
 
     def _float_works(self, cell: Cell) -> bool | None:
-        twin = self._float_cell(cell)
+        twin = self._cells.get(float_id(cell))
         if twin is None:
             return None
         if twin.id == cell.id:
@@ -313,7 +318,7 @@ class Judge:
         cells, role = self._standing_on[name], self._role(name)
         first = Stage.QUANTIZER_RESOLVE if role == "quantizer" else Stage.ENGINE_RESOLVE
         place = list(Stage).index(first)
-        stands = standings(self._loaded, name, self._read_answer, self._all_that_ran())
+        stands = standings(self._loaded, name, self._read_solution, self._all_that_ran())
         return EnvironmentResult(
             name=name,
             role=role,
@@ -337,15 +342,15 @@ class Judge:
             role = self._role(name)
             cells = [self.cell(cell.id) for cell in self._standing_on[name]]
             came_to = works([c for c in cells if getattr(c, role).environment == name], role)
-            answer = self._read_answer(environment)
+            answer = self._read_solution(environment)
             if answer is not None and came_to[0] != NOT_RUN:
                 found.append(Ran(environment, answer.packages, *came_to))
         return found
 
     def _command(self, option: str, value: str) -> str:
         words = [".venv/bin/python", "-m", "matrix", "run"]
-        if self._file != DEFAULT_SPEC:
-            words += ["--spec", str(self._file)]
+        if self._loaded.file != DEFAULT_SPEC:
+            words += ["--spec", str(self._loaded.file)]
         if self._plan.profile != DEFAULT_PROFILE:
             words += ["--profile", self._plan.profile]
         return shlex.join([*words, option, value])
@@ -377,10 +382,8 @@ def _expected(evidence: Evidence | None) -> str:
 
 
 def _runs(used: list[Observation]) -> list[str]:
-    first: dict[str, str] = {}
-    for observation in sorted(used, key=lambda seen: (seen.at, seen.key)):
-        first.setdefault(observation.run, observation.at)
-    return list(first)
+    ordered = sorted(used, key=lambda seen: (seen.at, seen.key))
+    return list(dict.fromkeys(seen.run for seen in ordered))
 
 
 def _machine(used: list[Observation]) -> dict[str, str]:

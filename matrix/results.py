@@ -108,7 +108,8 @@ class Specifier(msgspec.Struct, frozen=True, kw_only=True):
     unknown: list[str] = []
     """Tried without an answer: needs other hardware, or was stopped by the machine."""
     untried: list[str] = []
-    """Minors between one that worked and one that did not, of which nothing is known."""
+    """Minors beside one that worked of which nothing is known: inside of ``holds`` only where what
+    was tried on both sides of them worked."""
     devices: list[str] = []
 
 
@@ -150,7 +151,7 @@ class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
     cells: list[CellResult]
     specifiers: list[Specifier] = []
     """The specifiers that really hold, by package, release and partner."""
-    new_releases: list[str] = []
-    """Releases in it that the snapshot of the index took in last, as ``package version``."""
+    new_releases: dict[str, str] = {}
+    """``package version`` -> date, of releases in it that the last take of the snapshot took in."""
     budget: list[str] = []
     """Lines on what a budget bought and left out this time; empty where there was none."""

@@ -2,16 +2,16 @@
 
 A release (``autoawq 0.2.7``) was tried beside versions of a partner (``transformers``). What holds
 is one PEP 440 specifier that contains every version that worked and none that did not. Bounds go
-by minors, ``>=4.45,<4.48``; a minor in which both happened is bounded by its versions. Between a
-minor that worked and one that did not lies what was not tried: it is named, and outside of the
-bounds. Nothing is claimed below the oldest version that worked; above the newest it is open unless
-something newer failed.
+by minors, ``>=4.45,<4.48``; a minor in which both happened is bounded by its versions. A minor
+that was not tried is inside only where both of its tried neighbours worked, and is named all the
+same; nothing is claimed below the oldest version that worked, nor above the newest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import groupby, pairwise
+from bisect import bisect
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple, get_args
 
 import msgspec
@@ -29,6 +29,8 @@ from matrix.text import natural, visible
 PARTNER = "transformers"
 """Whose versions a release is tried beside; a torch that differs differs in much else as well."""
 EVIDENCE_CHARS = 2000
+SPELLED_OUT = 3
+"""More minors left out than these are told to a reader as runs."""
 
 
 class Fact(msgspec.Struct, frozen=True):
@@ -41,87 +43,105 @@ class Fact(msgspec.Struct, frozen=True):
     worked: bool | None
     """``None``: tried without an answer."""
     device: str = "cpu"
+    """What the evidence was made on; empty where there is none."""
 
 
 class Computed(NamedTuple):
-    """A specifier, and the minors that it leaves out because nothing is known of them."""
+    """A specifier, and the minors beside those that worked of which nothing is known."""
 
     holds: str
     untried: list[str]
+    """Inside of it where both tried neighbours worked, else outside."""
 
 
 def compute(
-    worked: Iterable[Version], failed: Iterable[Version], released: Iterable[Version] = ()
+    worked: Iterable[Version], failed: Iterable[Version], released: Iterable[Version]
 ) -> Computed:
     """Return the specifier that contains all that worked and nothing that failed.
 
     The versions are public ones (no local part), none on both sides. ``released`` is what there
-    is: of the minors in it, those between a good one and a bad one are named as untried.
+    is: a specifier can leave out only minors that it spells, so one that comes out later, in the
+    middle, is claimed unless its whole major is left out.
     """
     good, bad = sorted(worked), sorted(failed)
     if not good:
         return Computed("", [])
+    beside = _untried(good, bad, sorted(released))
+    named = [_minor(version) for version, worked in beside if any(worked)]
+    untried = list(dict.fromkeys(named))
     if len(good) == 1 and not bad:
-        return Computed(f"=={good[0]}", [])
-    holds = [
-        *_lower(good[0], bad),
-        *_upper(good[-1], bad),
-        *_exclusions(good, [version for version in bad if good[0] < version < good[-1]]),
-    ]
-    return Computed(",".join(holds), _untried(good, bad, sorted(released)))
+        return Computed(f"=={good[0]}", untried)
+    outside = [*bad, *(version for version, worked in beside if not all(worked))]
+    between = sorted(version for version in outside if good[0] < version < good[-1])
+    holds = [_lower(good[0], bad), _upper(good[-1], bad), *_exclusions(good, between)]
+    return Computed(",".join(holds), untried)
 
 
-def _lower(oldest: Version, bad: Sequence[Version]) -> list[str]:
+def _lower(oldest: Version, bad: Sequence[Version]) -> str:
     shares = any(version < oldest and _minor(version) == _minor(oldest) for version in bad)
     # A pre-release is no part of the minor that it leads to.
-    if shares or oldest < Version(_minor(oldest)):
-        return [f">={oldest}"]
-    return [f">={_minor(oldest)}"]
+    return f">={oldest if shares or oldest < Version(_minor(oldest)) else _minor(oldest)}"
 
 
-def _upper(newest: Version, bad: Sequence[Version]) -> list[str]:
-    above = [version for version in bad if version > newest]
-    if not above:
-        return []
-    if any(_minor(version) == _minor(newest) for version in above):
-        return [f"<={newest}"]
-    return [f"<{_next_minor(newest)}"]
+def _upper(newest: Version, bad: Sequence[Version]) -> str:
+    shares = any(version > newest and _minor(version) == _minor(newest) for version in bad)
+    return f"<={newest}" if shares else f"<{_next_minor(newest)}"
 
 
-def _exclusions(good: Sequence[Version], between: Sequence[Version]) -> Iterator[str]:
-    kept = {_minor(version) for version in good}
-    for minor, versions in groupby(between, _minor):
-        if minor in kept:
-            yield from (f"!={version}" for version in versions)
+def _exclusions(good: Sequence[Version], between: Sequence[Version]) -> list[str]:
+    """Return clauses without what lies between; a major in which nothing worked is one clause."""
+    minors = {_minor(version) for version in good}
+    majors = {_major(version) for version in good}
+    clauses: dict[str, None] = {}
+    for version in between:
+        if _minor(version) in minors:
+            clauses[f"!={version}"] = None
+        elif _major(version) in majors:
+            clauses[f"!={_minor(version)}.*"] = None
         else:
-            yield f"!={minor}.*"
+            clauses[f"!={_major(version)}.*"] = None
+    return list(clauses)
 
 
-def _untried(good: list[Version], bad: list[Version], released: list[Version]) -> list[str]:
-    """Return the released minors between neighbours of which one worked and the other did not."""
-    tried = sorted([*((v, True) for v in good), *((v, False) for v in bad)])
-    minors = {_minor(version) for version, _ in tried}
-    named: dict[str, None] = {}
-    for (before, worked), (after, works) in pairwise(tried):
-        if worked == works:
-            continue
-        between = (_minor(version) for version in released if before < version < after)
-        named |= dict.fromkeys(minor for minor in between if minor not in minors)
-    return list(named)
+def _untried(
+    good: list[Version], bad: list[Version], released: list[Version]
+) -> list[tuple[Version, tuple[bool, bool]]]:
+    """Return what was released between two that were tried, in minors of which nothing was.
+
+    With each comes whether its tried neighbours worked, the older one and the newer one.
+    """
+    worked = {**dict.fromkeys(good, True), **dict.fromkeys(bad, False)}
+    tried = sorted(worked)
+    minors = {_minor(version) for version in tried}
+    found = []
+    for version in released:
+        place = bisect(tried, version)
+        if 0 < place < len(tried) and _minor(version) not in minors:
+            found.append((version, (worked[tried[place - 1]], worked[tried[place]])))
+    return found
+
+
+def _major(version: Version) -> str:
+    epoch = f"{version.epoch}!" if version.epoch else ""
+    return f"{epoch}{version.major}"
 
 
 def _minor(version: Version) -> str:
-    epoch = f"{version.epoch}!" if version.epoch else ""
-    return f"{epoch}{version.major}.{version.minor}"
+    return f"{_major(version)}.{version.minor}"
 
 
 def _next_minor(version: Version) -> str:
-    epoch = f"{version.epoch}!" if version.epoch else ""
-    return f"{epoch}{version.major}.{version.minor + 1}"
+    return f"{_major(version)}.{version.minor + 1}"
 
 
-def facts(result: MatrixResult, packages: Collection[str]) -> list[Fact]:
-    """Return what the cells of a result say of releases of some packages beside their partner."""
+def facts(
+    result: MatrixResult, packages: Collection[str], made_on: Mapping[str, str]
+) -> list[Fact]:
+    """Return what the cells of a result say of releases of some packages beside their partner.
+
+    ``made_on`` is what the quantizers of an environment ran on, which no cell says: a cell's device
+    is its engine's.
+    """
     found: list[Fact] = []
     for role in get_args(StandsAs):
         sides: dict[str, list[CellResult]] = {}
@@ -130,12 +150,13 @@ def facts(result: MatrixResult, packages: Collection[str]) -> list[Fact]:
             if cell.scheme != FLOAT_SCHEME:
                 side: Side = getattr(cell, role)
                 sides.setdefault(side.environment, []).append(cell)
-        for cells in sides.values():
-            found += _facts_of(getattr(cells[0], role), cells, role)
+        for name, cells in sides.items():
+            own = made_on.get(name, "") if role == "quantizer" else ""
+            found += _facts_of(getattr(cells[0], role), own_cells(cells, role), own)
     return [fact for fact in found if fact.package in packages]
 
 
-def _facts_of(side: Side, cells: list[CellResult], role: StandsAs) -> Iterator[Fact]:
+def _facts_of(side: Side, cells: list[CellResult], device: str) -> Iterator[Fact]:
     versions: dict[str, str] = {
         canonicalize_name(name): version.public
         for name, text in side.packages.items()
@@ -143,18 +164,23 @@ def _facts_of(side: Side, cells: list[CellResult], role: StandsAs) -> Iterator[F
     }
     beside = versions.pop(PARTNER, None)
     if beside is not None:
-        answer = _worked(cells, role)
-        devices = ", ".join(sorted({cell.device for cell in cells}))
+        answer = _worked(cells)
+        telling = {cell.device for cell in cells if cell.verdict in _WORKED | _DID_NOT}
+        devices = device if device and telling else ", ".join(sorted(telling))
         for package, release in versions.items():
             yield Fact(package, release, PARTNER, beside, answer, devices)
 
 
-def _worked(cells: list[CellResult], role: StandsAs) -> bool | None:
+_WORKED = {Verdict.WORKS, Verdict.DEGRADED}
+_DID_NOT = {Verdict.GARBAGE, Verdict.BROKEN}
+
+
+def _worked(cells: list[CellResult]) -> bool | None:
     """Return whether an environment worked: one cell is enough; ``None`` where none says."""
-    said = {cell.verdict for cell in own_cells(cells, role)}
-    if said & {Verdict.WORKS, Verdict.DEGRADED}:
+    said = {cell.verdict for cell in cells}
+    if said & _WORKED:
         return True
-    return False if said & {Verdict.GARBAGE, Verdict.BROKEN} else None
+    return False if said & _DID_NOT else None
 
 
 def specifiers(
@@ -179,6 +205,7 @@ def _specifier(
     bad = {Version(fact.version) for fact in tried if fact.worked is False} - good
     unknown = {Version(fact.version) for fact in tried} - good - bad
     computed = compute(good, bad, filter(None, map(parsed, released(one.partner))))
+    without_answer = {_minor(version) for version in unknown}
     declared = declared_specifier(declares(one.package, one.release), one.partner)
     return Specifier(
         package=one.package,
@@ -190,7 +217,7 @@ def _specifier(
         worked=[str(version) for version in sorted(good)],
         failed=[str(version) for version in sorted(bad)],
         unknown=[str(version) for version in sorted(unknown)],
-        untried=computed.untried,
+        untried=[minor for minor in computed.untried if minor not in without_answer],
         devices=sorted({fact.device for fact in tried if fact.worked is not None}),
     )
 
@@ -233,6 +260,30 @@ def spans(minors: Iterable[str]) -> list[str]:
     return [f"{run[0]}-{run[-1]}" if len(run) > 1 else run[0] for run in runs]
 
 
+def told(holds: str) -> str:
+    """Return a specifier for a reader: ``>=4.51,<5.24 without 4.52-4.57, 5.0-5.22``."""
+    clauses = holds.split(",")
+    left_out = [each for each in clauses if each.startswith("!=") and each.endswith(".*")]
+    if len(left_out) <= SPELLED_OUT:
+        return holds
+    kept = ",".join(each for each in clauses if each not in left_out)
+    runs = spans(each.removeprefix("!=").removesuffix(".*") for each in left_out)
+    return f"{kept} without {', '.join(runs)}"
+
+
+def not_tried(one: Specifier) -> list[str]:
+    """Return what nobody tried of a partner: minors, and what lies beyond where that worked."""
+    good = [version for text in one.worked if (version := parsed(text))]
+    bad = [version for text in one.failed if (version := parsed(text))]
+    unknown = [version for text in one.unknown if (version := parsed(text))]
+    said = spans(one.untried)
+    if good and min(good) <= min([*good, *bad]):
+        said.insert(0, f"older than {min([*good, *unknown])}")
+    if good and max(good) >= max([*good, *bad]):
+        said.append(f"newer than {max([*good, *unknown])}")
+    return said
+
+
 def constraints(found: Iterable[Specifier], date: str, *, active: bool) -> str:
     """Return text for a constraints file of pip or uv, with its evidence in comments.
 
@@ -262,7 +313,7 @@ def _evidence(one: Specifier) -> Iterator[str]:
         ("worked", one.worked),
         ("did not work", one.failed),
         ("no answer here", one.unknown),
-        ("not tried", spans(one.untried)),
+        ("not tried", not_tried(one)),
     ):
         if versions:
             where = f" (on {', '.join(one.devices)})" if word == "worked" else ""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import msgspec
 from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
@@ -23,7 +23,7 @@ from matrix.outcomes import Blame, Stage, Verdict
 from matrix.releases import Snapshot, parsed
 from matrix.results import NOT_RUN, CellResult, Declared, Standing
 from matrix.spec import LoadedSpec
-from matrix.tables import Environment, MetadataTable, Resolution, SpecError
+from matrix.tables import Environment, MetadataTable, Resolution
 
 StandsAs = Literal["quantizer", "engine"]
 Declares = Callable[[str, str], list[str] | None]
@@ -33,6 +33,8 @@ _SHOWN = ("transformers", "torch")
 """Packages that are told of every set, whoever brought them."""
 MOVED = "resolved to other packages"
 """How a difference begins that is to be expected: packages that others brought moved on."""
+PATCHES = 50
+"""No minor of CPython had as many patches."""
 _GOOD = (Verdict.WORKS.value, Verdict.DEGRADED.value)
 _BAD = (Verdict.BROKEN.value, Verdict.GARBAGE.value)
 _LOCAL = re.compile(r"\+[A-Za-z0-9._-]+")
@@ -147,7 +149,7 @@ def declared(environment: Environment, known: Known) -> tuple[Declared, str]:
     allows, forbids, unknown = [], [], []
     for package, version in releases.items():
         python = known.requires_python(package, version)
-        if python and not _contains(python, environment.python):
+        if python and not _admits(python, environment.python):
             forbids.append(f"{package} {version} wants Python {python}, not {environment.python}")
         requires = known.declares(package, version)
         if requires is None:
@@ -179,14 +181,21 @@ def _contains(specifier: str, version: str) -> bool:
         return True  # installers ignore it as well
 
 
+def _admits(requires_python: str, python: str) -> bool:
+    """Whether a Python may be used: of ``3.11``, any patch of it."""
+    if python.count(".") > 1:
+        return _contains(requires_python, python)
+    return any(_contains(requires_python, f"{python}.{patch}") for patch in range(PATCHES))
+
+
 def works(cells: Sequence[CellResult], role: StandsAs) -> tuple[str, str, str]:
     """Return the best that an environment came to in a role: word, first stage, message.
 
-    ``not run`` where all of its cells end by another's fault, or were not run themselves.
+    ``not run`` where all of its cells end by another's fault, or could not be run here.
     """
     order = list(Verdict)
     own = sorted(own_cells(cells, role), key=lambda cell: order.index(cell.verdict))
-    if not own or own[0].verdict is Verdict.INFRA:
+    if not own or own[0].verdict in (Verdict.UNTESTED, Verdict.INFRA):
         return NOT_RUN, "", ""
     best = own[0]
     return best.verdict.value, best.stage.value if best.stage else "", best.message
@@ -237,18 +246,12 @@ def standing(
 def standings(
     loaded: LoadedSpec, name: str, read_solution: ReadSolution, ran: Sequence[Ran]
 ) -> list[Standing]:
-    """Return how an environment of a spec stands in each resolution; none where none was asked.
+    """Return how an environment of a spec stands in each resolution that it has.
 
-    A resolution for which the snapshot of the index knows no date is left out.
+    None where none was asked.
     """
     known = Known(loaded.snapshot, loaded.spec.metadata)
-    asked: list[tuple[Environment, Solution | None]] = []
-    for resolution in get_args(Resolution):
-        try:
-            environment = loaded.at(name, resolution)
-        except SpecError:
-            continue
-        asked.append((environment, read_solution(environment)))
+    asked = [(each, read_solution(each)) for each in loaded.resolutions(name)]
     if all(answer is None for _, answer in asked):
         return []
     return [standing(environment, answer, ran, known) for environment, answer in asked]
@@ -279,19 +282,21 @@ def _same_as(ran: Environment, environment: Environment) -> str:
     return f"{ran.name} ({ran.resolution})"
 
 
-def new_releases(snapshot: Snapshot, environments: Iterable[Environment]) -> list[str]:
-    """Return the releases that environments name and that the snapshot took in last.
+def new_releases(snapshot: Snapshot, environments: Iterable[Environment]) -> dict[str, str]:
+    """Return the releases that environments name and that the last take took in, with its date.
 
-    Those that were there when it was first made are not new.
+    Of a package that was not tracked before that take, none is new.
     """
-    seen = [one.seen for releases in snapshot.packages.values() for one in releases if one.seen]
-    first, last = min(seen, default=""), max(seen, default="")
-    found: dict[str, None] = {}
+    # The snapshot is as old as its oldest answer; a release is marked with its own answer's date.
+    last = snapshot.asked[:10]
+    found: dict[str, str] = {}
     for package, version in (pair for each in environments for pair in named(each).items()):
         release = snapshot.release(package, version)
-        if release is not None and first < release.seen == last:
-            found[f"{package} {version}"] = None
-    return list(found)
+        if release is None or not last or release.seen < last:
+            continue
+        if any(one.seen < last for one in snapshot.packages[package]):
+            found[f"{package} {version}"] = release.seen
+    return found
 
 
 def differences(standings: Iterable[Standing]) -> list[str]:

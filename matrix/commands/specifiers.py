@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 from matrix.commands.options import Profile, Spec, StoreFolder, fail
 from matrix.context import Context, Settings
 from matrix.results import Specifier
-from matrix.specifiers import constraints, spans
+from matrix.specifiers import constraints, not_tried, told
 from matrix.text import visible
 
 SHOWN_CHARS = 200
@@ -75,7 +75,7 @@ def _lines(found: list[Specifier]) -> list[str]:
         return ["Nothing was observed that says which versions go together."]
     lines = []
     for one in found:
-        holds = f"{one.partner}{one.holds}" if one.holds else f"no {one.partner}"
+        holds = f"{one.partner}{told(one.holds)}" if one.holds else f"no {one.partner}"
         declared = "not known" if one.declared is None else one.declared or "no bound"
         counts = f"{len(one.worked)} worked, {len(one.failed)} did not"
         if one.unknown:
@@ -83,7 +83,7 @@ def _lines(found: list[Specifier]) -> list[str]:
         lines.append(
             f"{f'{one.package} {one.release}':28} {holds:42} declared: {declared:24} {counts}"
         )
-        if one.untried:
-            lines.append(f"{'':28} not tried: {', '.join(spans(one.untried))}")
+        if untried := not_tried(one):
+            lines.append(f"{'':28} not tried: {', '.join(untried)}")
         lines += [f"{'':28} {said}" for said in one.differs]
     return [visible(line, SHOWN_CHARS) for line in lines]

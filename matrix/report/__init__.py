@@ -18,7 +18,7 @@ import msgspec
 from matrix.outcomes import Verdict
 from matrix.report.document import markdown_document
 from matrix.report.page import html_page
-from matrix.report.table import SYMBOLS, Cause, causes, counts, frame, normalise
+from matrix.report.table import SYMBOLS, Cause, causes, counts, frame, new_releases, normalise
 from matrix.results import MatrixResult
 from matrix.store import write_atomically
 from matrix.text import csv_text, visible
@@ -54,12 +54,15 @@ def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports")
     ordered = normalise(result)
     number = counts(ordered.cells)
     found = causes(ordered)
+    new = new_releases(ordered)
     lines = [
         *(visible(line, LINE_CHARS) for line in ordered.budget),
         f"{len(ordered.cells)} cells in profile {visible(ordered.profile, 60)}: "
         + ", ".join(f"{SYMBOLS[verdict]} {number[verdict]} {verdict}" for verdict in Verdict),
         f"canaries: {visible(ordered.canaries, 60) or 'none in this profile'}",
     ]
+    if new:
+        lines.append(f"new releases: {visible(', '.join(new), LINE_CHARS)}")
     if found:
         lines.append(f"main causes ({min(len(found), SUMMARY_CAUSES)} of {len(found)}):")
         lines += [_cause_line(cause) for cause in found[:SUMMARY_CAUSES]]

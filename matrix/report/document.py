@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from matrix.outcomes import Verdict
 from matrix.report.standings import (
-    RESOLUTIONS,
     STATES,
     Row,
     declared_bounds,
     groups,
     held_bounds,
     remarks,
+    resolutions,
     resolved,
     state,
     tried,
@@ -29,6 +29,7 @@ from matrix.report.table import (
     frame,
     markers,
     need,
+    new_releases,
     parts,
     pivot,
     requirements,
@@ -71,7 +72,7 @@ def _head(result: MatrixResult) -> tuple[str, list[str]]:
         f"{markdown(k)}: {markdown(v)}" for k, v in sorted(result.machine.items()) if v
     )
     seen_on = devices(result.cells)
-    new = ", ".join(markdown(name) for name in result.new_releases)
+    new = ", ".join(map(markdown, new_releases(result)))
     return "# Quantization compatibility matrix", [
         f"{len(result.cells)} cells: {shown}",
         "",
@@ -80,7 +81,7 @@ def _head(result: MatrixResult) -> tuple[str, list[str]]:
         f"Canaries: {markdown(result.canaries) or 'none in this profile'}. "
         f"Machine: {machine or 'not recorded'}.",
         *(["", f"Evidence from: {markdown(', '.join(seen_on))}."] if seen_on else []),
-        *(["", f"New since the committed snapshot of the index: {new}."] if new else []),
+        *(["", f"New releases: {new}."] if new else []),
         *(text for line in result.budget for text in ("", f"{markdown(line)}.")),
     ]
 
@@ -150,17 +151,19 @@ def _together_table(result: MatrixResult, part: Part) -> list[str]:
 
 
 def _standings_table(result: MatrixResult) -> list[str]:
+    found = groups(result)
+    times = resolutions(found)
     rows = [
         [
             markdown(row.environment.name),
             "; ".join(f"{word} ({markdown(by)})" if by else word for word, by in row.declared),
-            *(_standing(row, row.at[resolution]) for resolution in RESOLUTIONS),
+            *(_standing(row, row.at[resolution]) for resolution in times),
             "; ".join(markdown(said) for said in row.environment.differences) or "nothing",
         ]
-        for group in groups(result)
+        for group in found
         for row in group.rows
     ]
-    header = ["environment", "declared", *RESOLUTIONS.values(), "what differs"]
+    header = ["environment", "declared", *times.values(), "what differs"]
     return _table(header, rows, "No resolver was asked yet.")
 
 

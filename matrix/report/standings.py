@@ -11,7 +11,7 @@ from typing import NamedTuple
 from matrix.outcomes import Verdict
 from matrix.report.table import SYMBOLS
 from matrix.results import NOT_RUN, EnvironmentResult, MatrixResult, Specifier, Standing
-from matrix.specifiers import spans
+from matrix.specifiers import not_tried, told
 from matrix.standings import MOVED
 from matrix.tables import Resolution
 from matrix.text import natural
@@ -22,14 +22,15 @@ RESOLUTIONS: dict[Resolution, str] = {
     "pinned": "pinned",
 }
 """In the order of the columns: with what there was then, with what there is now, with our pins."""
-REFUSED, RESOLVES, NOT_ASKED = "refused", "resolves", "not asked"
+REFUSED, RESOLVES, NOT_ASKED, ABSENT = "refused", "resolves", "not asked", "none"
 STATES = {**{verdict.value: symbol for verdict, symbol in SYMBOLS.items()},
-          REFUSED: "⊗", RESOLVES: "◇", NOT_ASKED: "·"}  # fmt: skip
+          REFUSED: "⊗", RESOLVES: "◇", NOT_ASKED: "·", ABSENT: "–"}  # fmt: skip
 """What one resolution came to -> its symbol."""
 STATE_MEANINGS = {
     REFUSED: "the resolver finds no set of packages",
     RESOLVES: "a set of packages is found; it was not run",
     NOT_ASKED: "the resolver was not asked",
+    ABSENT: "it has no pins, or names no release whose date is known",
 }
 FORBIDDEN = "−"
 """The mark of an environment that metadata forbids."""
@@ -105,6 +106,12 @@ def _row(environment: EnvironmentResult, label: str) -> Row:
     return Row(environment, label, declared, {r: at.get(r) for r in RESOLUTIONS})
 
 
+def resolutions(found: list[Group]) -> dict[Resolution, str]:
+    """Return the resolutions that any environment has, in the order of the columns."""
+    rows = [row for group in found for row in group.rows]
+    return {key: when for key, when in RESOLUTIONS.items() if any(row.at[key] for row in rows)}
+
+
 def overview(found: list[Group]) -> Overview:
     """Return the rows of all groups laid out by the transformers beside them."""
     rows: dict[str, dict[str, list[Row]]] = {}
@@ -119,14 +126,20 @@ def overview(found: list[Group]) -> Overview:
     asked = {
         resolution: when
         for resolution, when in RESOLUTIONS.items()
-        if any(state(row.at[resolution]) != NOT_ASKED for group in found for row in group.rows)
+        if any(
+            state(row.at[resolution]) not in (NOT_ASKED, ABSENT)
+            for group in found
+            for row in group.rows
+        )
     }
     return Overview(sorted(columns, key=natural), asked, rows)
 
 
 def state(standing: Standing | None) -> str:
     """Return in a word what an environment came to in one resolution."""
-    if standing is None or standing.resolves == "not asked":
+    if standing is None:
+        return ABSENT
+    if standing.resolves == "not asked":
         return NOT_ASKED
     if standing.resolves == "no":
         return REFUSED
@@ -165,7 +178,7 @@ def declared_bounds(one: Specifier) -> str:
 
 def held_bounds(one: Specifier) -> str:
     """Return what really holds of a partner."""
-    return f"{one.partner}{one.holds}" if one.holds else f"no {one.partner} tried works"
+    return f"{one.partner}{told(one.holds)}" if one.holds else f"no {one.partner} tried works"
 
 
 def tried(one: Specifier) -> list[tuple[str, str]]:
@@ -174,6 +187,6 @@ def tried(one: Specifier) -> list[tuple[str, str]]:
         "worked": one.worked,
         "did not work": one.failed,
         "no answer here": one.unknown,
-        "not tried": spans(one.untried),
+        "not tried": not_tried(one),
     }
     return [(word, ", ".join(versions)) for word, versions in found.items() if versions]

@@ -94,7 +94,9 @@ def normalise(result: MatrixResult) -> MatrixResult:
         cells=cells,
         environments=environments,
         specifiers=specifiers,
-        new_releases=sorted(set(result.new_releases), key=natural),
+        new_releases={
+            name: result.new_releases[name] for name in sorted(result.new_releases, key=natural)
+        },
     )
 
 
@@ -191,6 +193,11 @@ def devices(cells: Iterable[CellResult]) -> list[str]:
     nothing = {Verdict.UNTESTED, Verdict.INFRA, Verdict.UNSUPPORTED}
     found = {cell.device for cell in cells if cell.verdict not in nothing}
     return sorted(found, key=natural)
+
+
+def new_releases(result: MatrixResult) -> list[str]:
+    """Return the new releases, each with when the snapshot of the index took it in."""
+    return [f"{name} (taken in on {day})" for name, day in result.new_releases.items()]
 
 
 def need(cell: CellResult) -> str:

@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 
 from matrix.results import Specifier
+from matrix.specifiers import not_tried, told
 from tests.recorded.recording import judge, observations
 
 
@@ -26,16 +27,22 @@ def test_autoawq_0_2_7_holds_three_minors_of_transformers_and_declares_many() ->
     assert "4.44.2, 4.48.3" in found.differs[0]
 
 
+def test_what_was_not_tried_of_two_runs_is_named() -> None:
+    found = held("cpu")["autoawq 0.2.9"]
+    assert found.worked == ["4.51.3", "5.23.0"]
+    assert not_tried(found) == ["4.48-4.50", "4.52-4.56", "5.0-5.22", "newer than 5.23.0"]
+
+
 @pytest.mark.parametrize(
     ("release", "holds"),
     [
         ("autoawq 0.2.6", ">=4.42,<4.47"),
         ("autoawq 0.2.7", ">=4.46,<4.48"),  # fewer versions were tried than in the other profile
         ("autoawq 0.2.7.post3", ">=4.46,<4.48"),
-        ("autoawq 0.2.9", ">=4.51,!=4.57.*"),
+        ("autoawq 0.2.9", ">=4.51,<5.24 without 4.52-4.57, 5.0-5.22"),  # two runs, far apart
         ("auto-gptq 0.7.1", ">=4.42,<4.52"),
         ("gptqmodel 7.6.0", "==5.23.0"),
     ],
 )
 def test_what_holds_of_the_default_profile(release: str, holds: str) -> None:
-    assert held("cpu")[release].holds == holds
+    assert told(held("cpu")[release].holds) == holds

@@ -28,7 +28,7 @@ def standing_result() -> MatrixResult:
     """Return the realistic result with standings, specifiers and a new release."""
     result = realistic()
     held = specifiers(
-        facts(result, ["autoawq"]),
+        facts(result, ["autoawq"], {}),
         lambda _, version: DECLARES.get(version),
         lambda _: ["4.44.2", "4.45.2", "4.48.3", "4.49.0", "4.50.3", "5.1.0"],
     )
@@ -36,7 +36,7 @@ def standing_result() -> MatrixResult:
         result,
         environments=[_stands(environment) for environment in result.environments],
         specifiers=held,
-        new_releases=["autoawq 0.2.9", "vllm 0.32.0"],
+        new_releases={"autoawq 0.2.9": "2026-11-23", "vllm 0.32.0": "2026-11-23"},
     )
 
 

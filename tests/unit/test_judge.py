@@ -368,3 +368,20 @@ def test_what_holds_is_told_beside_what_is_declared(world: World, tmp_path: Path
     assert (one.package, one.release, one.partner) == ("runner", "3.0", "transformers")
     assert (one.holds, one.declared) == ("==4.47.1", "<4")
     assert one.differs == ["forbidden by metadata, but works: 4.47.1"]
+
+
+def test_what_holds_is_from_where_the_quantizer_ran(world: World, tmp_path: Path) -> None:
+    versions = {"maker": "2.0", "runner": "3.0", "torch": "2.1", "transformers": "4.47.1"}
+
+    def facts(step: Step, subject: str) -> dict[str, Any]:
+        found = world.facts(step, subject)
+        return {**found, "versions": versions} if step == "install" else found
+
+    beside = ('"maker==', '"transformers==4.47.1", "maker==')
+    loaded = load(small_spec.write(tmp_path, beside))
+    loaded = msgspec.structs.replace(loaded, snapshot=Snapshot(1, "", {"maker": []}))
+    history = History(make_plan(loaded, "all")).finish({}, facts)
+    for subject in ("maker-1.0", "maker-2.0"):
+        history.change("import", subject, device="cuda 8.0")
+    found = Judge(loaded, history.plan, history.keys, lambda _: REFERENCE).table().specifiers
+    assert [one.devices for one in found] == [["cuda 8.0"]] * len(found) != []

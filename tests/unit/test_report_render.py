@@ -144,7 +144,7 @@ def results(draw: st.DrawFn) -> MatrixResult:
         environments=[environment],
         cells=draw(st.lists(cells(), max_size=4)),
         specifiers=[hostile_specifier(text) for text in draw(st.lists(hostile, max_size=2))],
-        new_releases=draw(st.lists(hostile, max_size=2)),
+        new_releases=draw(st.dictionaries(hostile, hostile, max_size=2)),
         budget=draw(st.lists(hostile, max_size=2)),
     )
 
@@ -250,7 +250,7 @@ def test_same_bytes_in_any_order(result: MatrixResult, shuffle: random.Random) -
         departures=dict(reversed(result.departures.items())),
         machine=dict(reversed(result.machine.items())),
         specifiers=list(reversed(result.specifiers)),
-        new_releases=list(reversed(result.new_releases)),
+        new_releases=dict(reversed(result.new_releases.items())),
     )
     assert render(result) == render(mixed) == render(mixed)
     assert summary(result) == summary(mixed)

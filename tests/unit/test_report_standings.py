@@ -9,12 +9,14 @@ import msgspec
 import pytest
 
 from matrix.outcomes import Verdict
-from matrix.report import PAGE, render
+from matrix.report import PAGE, render, summary
 from matrix.report.standings import groups, overview
 from matrix.results import MatrixResult, Side
 from tests.unit.report_results import judged, realistic
 from tests.unit.report_standings import a_thousand, standing_result
 from tests.unit.test_report_render import Page, empty
+
+TITLE = "Declared, resolves, works"
 
 
 def section(text: str, title: str) -> list[str]:
@@ -24,7 +26,7 @@ def section(text: str, title: str) -> list[str]:
 
 
 def test_each_environment_has_its_row_with_three_answers_in_three_times() -> None:
-    rows = section(render(standing_result())["matrix.md"], "Declared, resolves, works")
+    rows = section(render(standing_result())["matrix.md"], TITLE)
     assert len(rows) == 24
     row = next(line for line in rows if line.startswith("| autoawq-0.2.7+transformers-4.57.6 "))
     _, _, said, then, today, pinned, differs, _ = (each.strip() for each in row.split("|"))
@@ -35,6 +37,30 @@ def test_each_environment_has_its_row_with_three_answers_in_three_times() -> Non
     assert "yanked: intel-extension-for-pytorch 2.4.0 (for security)" in differs
     refused = next(line for line in rows if "0.2.7.post3+transformers-4.42.4 " in line)
     assert refused.count("⊗ refused: × No solution found") == 3
+
+
+def without_pins(result: MatrixResult, *, but: int) -> MatrixResult:
+    """Return a result in which the first ``but`` environments with standings have pins."""
+    some = [each.name for each in result.environments if each.standings][:but]
+    environments = [
+        each
+        if each.name in some
+        else msgspec.structs.replace(
+            each, standings=[one for one in each.standings if one.resolution != "pinned"]
+        )
+        for each in result.environments
+    ]
+    return msgspec.structs.replace(result, environments=environments)
+
+
+def test_a_resolution_that_an_environment_does_not_have_was_not_left_unasked() -> None:
+    texts = render(without_pins(standing_result(), but=0))
+    table = texts["matrix.md"].partition("## Declared, resolves, works")[2].partition("\n## ")[0]
+    assert "| as released | as of today | what differs |" in table
+    rows = section(render(without_pins(standing_result(), but=1))["matrix.md"], TITLE)
+    assert [row.split("|")[5].strip() for row in rows].count("– none") == len(rows) - 1
+    page = Page(render(without_pins(standing_result(), but=1))[PAGE])
+    assert "pinned none; " in page.words
 
 
 def test_the_page_links_the_overview_to_the_rows() -> None:
@@ -76,7 +102,7 @@ def test_a_thousand_environments_stay_readable() -> None:
 def test_what_was_never_asked_says_how_to_ask() -> None:
     texts = render(realistic())
     assert "python -m matrix resolve" in texts[PAGE]
-    assert section(texts["matrix.md"], "Declared, resolves, works") == []
+    assert section(texts["matrix.md"], TITLE) == []
 
 
 def test_specifiers_that_hold_stand_beside_the_declared_ones() -> None:
@@ -176,5 +202,7 @@ def test_what_several_resolutions_declare_is_told_once() -> None:
 def test_new_releases_are_told_in_the_head() -> None:
     texts = render(standing_result())
     assert "vllm 0.32.0" in texts[PAGE].partition("<main>")[0]
-    assert "snapshot of the index: autoawq 0.2.9, vllm 0.32.0." in texts["matrix.md"]
+    said = [f"{name} (taken in on 2026-11-23)" for name in ("autoawq 0.2.9", "vllm 0.32.0")]
+    assert f"New releases: {', '.join(said)}." in texts["matrix.md"]
+    assert f"new releases: {', '.join(said)}" in summary(standing_result())
     assert "New releases" not in render(realistic())[PAGE]

@@ -20,8 +20,10 @@ from matrix.specifiers import (
     constraints,
     declared_specifier,
     facts,
+    not_tried,
     spans,
     specifiers,
+    told,
 )
 from tests.unit.report_results import judged, realistic
 
@@ -62,19 +64,48 @@ def test_a_contiguous_range_needs_no_exclusions(
     assert ("!=" in computed.holds) == bool(inside)
 
 
+def minor(version: Version) -> tuple[int, int, int]:
+    return version.epoch, version.major, version.minor
+
+
+@given(st.dictionaries(versions(), st.booleans(), min_size=1), st.lists(versions()))
+def test_no_minor_is_claimed_but_where_it_or_both_its_tried_neighbours_worked(
+    tried: dict[Version, bool], released: list[Version]
+) -> None:
+    good = [version for version, worked in tried.items() if worked]
+    computed = compute(good, [version for version in tried if not tried[version]], released)
+    bounds = SpecifierSet(computed.holds)
+    for version in (one for one in released if good and minor(one) not in map(minor, tried)):
+        older = max((one for one in tried if one < version), default=None)
+        newer = min((one for one in tried if one > version), default=None)
+        sides = [one is not None and tried[one] for one in (older, newer)]
+        assert bounds.contains(version, prereleases=True) is all(sides), computed.holds
+        if older is not None and newer is not None:
+            name = f"{version.major}.{version.minor}"
+            name = f"{version.epoch}!{name}" if version.epoch else name
+            assert (name in computed.untried) == any(sides)
+
+
+@given(st.lists(versions(), min_size=1), versions())
+def test_nothing_is_claimed_beyond_what_worked(good: list[Version], other: Version) -> None:
+    holds = SpecifierSet(compute(set(good), [], []).holds)
+    if not minor(min(good)) <= minor(other) <= minor(max(good)):
+        assert not holds.contains(other, prereleases=True)
+
+
 EXAMPLES = [
     # autoawq 0.2.7 on transformers: metadata refuses 4.44, 4.48 breaks its import.
     ("4.45.2 4.46.3 4.47.1", "4.42.4 4.44.2 4.48.3 5.23.0", ">=4.45,<4.48"),
     # With gaps, what was not tried stays outside of the bounds.
     ("4.46.3 4.47.1", "4.42.4 4.51.3", ">=4.46,<4.48"),
     # autoawq 0.2.9: broken in the middle.
-    ("4.46.3 4.51.3 5.23.0", "4.42.4 4.57.6", ">=4.46,!=4.57.*"),
+    ("4.46.3 4.51.3 5.23.0", "4.42.4 4.57.6", ">=4.46,<5.24,!=4.57.*"),
     ("4.46.3 4.51.3 4.57.0", "4.57.6 4.57.3", ">=4.46,<=4.57.0"),
-    ("4.46.1 4.46.3 4.47.0", "4.46.2", ">=4.46,!=4.46.2"),
-    ("4.46.3", "4.46.2", ">=4.46.3"),
+    ("4.46.1 4.46.3 4.47.0", "4.46.2", ">=4.46,<4.48,!=4.46.2"),
+    ("4.46.3", "4.46.2", ">=4.46.3,<4.47"),
     ("4.47.0", "4.48.0rc1", ">=4.47,<4.48"),
-    ("4.42.4 4.57.6", "", ">=4.42"),
-    ("5.0.0rc1 5.0.0", "", ">=5.0.0rc1"),
+    ("4.42.4 4.57.6", "", ">=4.42,<4.58"),
+    ("5.0.0rc1 5.0.0", "", ">=5.0.0rc1,<5.1"),
     ("5.23.0", "", "==5.23.0"),
     ("", "5.23.0", ""),
 ]
@@ -82,7 +113,19 @@ EXAMPLES = [
 
 @pytest.mark.parametrize(("good", "bad", "holds"), EXAMPLES)
 def test_examples(good: str, bad: str, holds: str) -> None:
-    assert compute(at(*good.split()), at(*bad.split())).holds == holds
+    assert compute(at(*good.split()), at(*bad.split()), []).holds == holds
+
+
+def test_what_was_not_tried_between_runs_is_left_out() -> None:
+    released = at("4.52.4", "4.53.3", "4.57.6", "5.0.0", "5.1.0", "5.2.0", "5.24.0")
+    computed = compute(at("4.51.3", "5.2.0"), at("4.46.3", "4.57.6"), released)
+    assert computed.holds == ">=4.51,<5.3,!=4.52.*,!=4.53.*,!=4.57.*,!=5.0.*,!=5.1.*"
+    assert computed.untried == ["4.52", "4.53", "5.0", "5.1"]
+
+
+def test_a_major_in_which_nothing_worked_is_left_out_whole() -> None:
+    released = at("1.1", "2.0", "2.1", "3.0", "3.1")
+    assert compute(at("1.0", "3.0"), at("2.1"), released).holds == ">=1.0,<3.1,!=1.1.*,!=2.*"
 
 
 def test_minors_of_which_nothing_is_known_are_named() -> None:
@@ -91,8 +134,9 @@ def test_minors_of_which_nothing_is_known_are_named() -> None:
     assert computed.untried == ["4.44", "4.45", "4.48", "4.49"]
 
 
-def test_nothing_is_claimed_untried_between_two_that_worked() -> None:
-    assert compute(at("4.42.4", "4.46.3"), at("4.47.0"), at("4.44.0", "4.45.2")).untried == []
+def test_what_lies_between_two_that_worked_is_named_though_inside() -> None:
+    computed = compute(at("4.42.4", "4.46.3"), at("4.47.0"), at("4.44.0", "4.45.2"))
+    assert computed == (">=4.42,<4.47", ["4.44", "4.45"])
 
 
 def fact(version: str, worked: bool | None, **changes: str) -> Fact:
@@ -117,7 +161,7 @@ def test_declared_is_set_against_what_holds() -> None:
         return ["torch", "transformers<=4.47.1,>=4.45.0", 'transformers>=9; extra == "new"']
 
     (one,) = specifiers(tried, declares, none_released)
-    assert one.holds == ">=4.46"
+    assert one.holds == ">=4.46,<4.52"
     assert SpecifierSet(one.declared or "") == SpecifierSet(">=4.45.0,<=4.47.1")
     assert one.differs == [
         "allowed by metadata, but does not work: 4.45.0",
@@ -136,6 +180,8 @@ def test_an_answer_that_was_not_had_counts_for_nothing() -> None:
     (one,) = specifiers(tried, nothing, none_released)
     assert (one.worked, one.failed, one.unknown) == (["4.46.3"], ["4.48.0"], ["4.47.1"])
     assert one.holds == ">=4.46,<4.47"
+    (one,) = specifiers(tried, nothing, lambda _: ["4.47.1", "4.47.0"])
+    assert one.untried == []  # it was tried
     assert specifiers([fact("4.47.1", None)], nothing, none_released) == []
 
 
@@ -145,13 +191,13 @@ def test_what_worked_once_works() -> None:
 
 
 def test_facts_of_a_whole_result() -> None:
-    found = specifiers(facts(realistic(), ["autoawq"]), nothing, none_released)
+    found = specifiers(facts(realistic(), ["autoawq"], {}), nothing, none_released)
     holds = {f"{one.package} {one.release}": one for one in found}
     old = holds["autoawq 0.2.7"]
     assert old.worked == ["4.46.3", "4.47.1"]
     assert old.failed == ["4.42.4", "4.51.3", "4.57.6", "5.23.0"]
     assert old.holds == ">=4.46,<4.48"
-    assert holds["autoawq 0.2.9"].holds == ">=4.46,!=4.57.*"
+    assert holds["autoawq 0.2.9"].holds == ">=4.46,<5.24,!=4.57.*"
 
 
 def verdicts(*said: tuple[Verdict, Blame]) -> list[Fact]:
@@ -162,7 +208,7 @@ def verdicts(*said: tuple[Verdict, Blame]) -> list[Fact]:
         for verdict, blame in said
     ]
     result = msgspec.structs.replace(realistic(), cells=cells)
-    return facts(result, {"autoawq", "vllm"})
+    return facts(result, {"autoawq", "vllm"}, {})
 
 
 BROKEN, WORKS = Verdict.BROKEN, Verdict.WORKS
@@ -185,15 +231,31 @@ def test_the_other_sides_fault_says_nothing(
     assert found == {("autoawq", maker), ("vllm", runner)}
 
 
+def test_evidence_is_from_where_it_was_made() -> None:
+    maker = Side("q", "q", {"autoawq": "0.2.7", "transformers": "4.47.1"})
+    runner = Side("e", "e", {"vllm": "0.32.0", "transformers": "5.23.0"})
+    ran = msgspec.structs.replace(judged(maker, runner, "tied", None), device="cuda 8.0")
+    other = msgspec.structs.replace(ran, verdict=Verdict.UNTESTED, device="cuda")
+    result = msgspec.structs.replace(realistic(), cells=[ran, other])
+
+    def devices(made_on: dict[str, str]) -> dict[str, str]:
+        return {one.package: one.device for one in facts(result, ["autoawq", "vllm"], made_on)}
+
+    assert devices({"q": "cpu", "e": "cpu"}) == {"autoawq": "cpu", "vllm": "cuda 8.0"}
+    assert devices({}) == {"autoawq": "cuda 8.0", "vllm": "cuda 8.0"}
+    result = msgspec.structs.replace(result, cells=[other])
+    assert devices({"q": "cpu"}) == {"autoawq": "", "vllm": ""}
+
+
 def test_a_float_model_says_nothing_of_a_package() -> None:
     engine = Side("e", "e", {"autoawq": "0.2.9", "transformers": "4.57.6"})
     cell = judged(Side("none", "models", {"transformers": "4.51.3"}), engine, "tied", None)
-    assert facts(msgspec.structs.replace(realistic(), cells=[cell]), ["autoawq"]) == []
+    assert facts(msgspec.structs.replace(realistic(), cells=[cell]), ["autoawq"], {}) == []
 
 
 def test_only_packages_that_matter_are_told_of() -> None:
-    assert {one.package for one in facts(realistic(), ["gptqmodel"])} <= {"gptqmodel"}
-    assert facts(realistic(), []) == []
+    assert {one.package for one in facts(realistic(), ["gptqmodel"], {})} <= {"gptqmodel"}
+    assert facts(realistic(), [], {}) == []
 
 
 @pytest.mark.parametrize(
@@ -203,6 +265,41 @@ def test_only_packages_that_matter_are_told_of() -> None:
 )  # fmt: skip
 def test_minors_that_follow_each_other_are_told_as_one(minors: str, shown: str) -> None:
     assert spans(minors.split()) == shown.split()
+
+
+@pytest.mark.parametrize(
+    ("holds", "shown"),
+    [
+        (">=4.46,<4.48", ">=4.46,<4.48"),
+        (">=4.46,<5.24,!=4.51.2,!=4.57.*", ">=4.46,<5.24,!=4.51.2,!=4.57.*"),
+        (">=4.1,<6.1,!=4.1.2,!=4.2.*,!=4.3.*,!=4.5.*,!=5.*",
+         ">=4.1,<6.1,!=4.1.2 without 4.2-4.3, 4.5, 5"),
+    ],
+)  # fmt: skip
+def test_many_minors_left_out_are_told_as_runs(holds: str, shown: str) -> None:
+    assert told(holds) == shown
+
+
+@pytest.mark.parametrize(
+    ("worked", "failed", "unknown", "said"),
+    [
+        ("4.46.3", "4.45.2 4.48.0", "", ["4.47"]),
+        ("4.46.3", "4.45.2", "", ["newer than 4.46.3"]),
+        ("4.46.3", "4.48.0", "4.44.1", ["older than 4.44.1", "4.47"]),
+        ("4.46.3 4.51.3", "", "5.1.0", ["older than 4.46.3", "4.47", "newer than 5.1.0"]),
+        ("", "4.46.3", "", []),
+    ],
+)
+def test_a_bound_beyond_which_nothing_was_tried_says_so(
+    worked: str, failed: str, unknown: str, said: list[str]
+) -> None:
+    tried = [
+        *(fact(version, True) for version in worked.split()),
+        *(fact(version, False) for version in failed.split()),
+        *(fact(version, None) for version in unknown.split()),
+    ]
+    (one,) = specifiers(tried, nothing, lambda _: ["4.47.1"])
+    assert not_tried(one) == said
 
 
 def requirements_of(text: str) -> Iterable[str]:
@@ -218,7 +315,8 @@ def test_constraints_are_text_that_pip_reads_with_evidence_in_comments() -> None
         "transformers<4.47,>=4.46",
     ]
     for said in ("2026-11-22", "worked (on cpu): 4.46.3", "did not work: 4.48.0",
-                 "no answer here: 4.51.0", "not tried: 4.47", "declared: >=4.45"):  # fmt: skip
+                 "no answer here: 4.51.0", "not tried: older than 4.46.3, 4.47",
+                 "declared: >=4.45"):  # fmt: skip
         assert said in text
 
 

@@ -55,7 +55,8 @@ def test_a_line_for_each_release_and_what_differs(observed: list[str]) -> None:
     shown = ask(*observed).stdout
     assert "autoawq 0.2.7                transformers>=4.46,<4.47" in shown
     assert "no transformers " in shown
-    for said in ("1 worked, 1 did not, 1 without an answer", "not tried: 4.48-4.50",
+    for said in ("1 worked, 1 did not, 1 without an answer",
+                 "not tried: older than 4.46.3, 4.48-4.50",
                  "forbidden by metadata, but works: 5.23.0"):  # fmt: skip
         assert said in shown
     assert "\x1b" not in shown
@@ -67,6 +68,17 @@ def test_constraints_of_one_release_can_be_used_as_they_are(observed: list[str])
     assert [Requirement(line).name for line in lines] == ["autoawq", "transformers"]
     several = ask(*observed, "--format", "constraints").stdout
     assert all(line.startswith("#") for line in several.splitlines() if line)
+
+
+def test_a_long_specifier_is_told_in_short_and_kept_whole_for_programs(
+    observed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holds = ">=4.51,<5.24," + ",".join(f"!=5.{minor}.*" for minor in range(23))
+    monkeypatch.setattr(command, "_of", lambda *_: [specifier("0.2.9", holds)])
+    assert "transformers>=4.51,<5.24 without 5.0-5.22 " in ask(*observed, "--package", "x").stdout
+    asked = (*observed, "--package", "x", "--format")
+    assert f"\ntransformers{holds}\n" in ask(*asked, "constraints").stdout
+    assert json.loads(ask(*asked, "json").stdout)["specifiers"][0]["holds"] == holds
 
 
 def test_json_is_for_programs(observed: list[str]) -> None:

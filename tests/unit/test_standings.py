@@ -97,6 +97,23 @@ def test_declared(requirements: list[str], overrides: list[str], said: str, by: 
     assert bool(by) == bool(found[1])
 
 
+@pytest.mark.parametrize(
+    ("wanted", "python", "said"),
+    [
+        (">=3.8,!=3.11.0", "3.11", "not said"),
+        (">=3.11.4", "3.11", "not said"),
+        (">=3.8,!=3.11.*", "3.11", "forbidden"),
+        ("<3.11", "3.11", "forbidden"),
+        (">=3.8,!=3.11.0", "3.11.0", "forbidden"),
+        (">=3.11.4", "3.11.3", "forbidden"),
+    ],
+)
+def test_a_python_of_two_parts_is_any_patch_of_it(wanted: str, python: str, said: str) -> None:
+    snapshot = Snapshot(1, "", {"a": [Release("1.0", declares=[], requires_python=wanted)]})
+    asked = msgspec.structs.replace(environment("a==1.0"), python=python)
+    assert declared(asked, Known(snapshot))[0] == said
+
+
 def test_the_specs_metadata_stands_in_for_a_release_without_a_wheel() -> None:
     table = MetadataTable(
         package="autoawq", version="0.2.9", requires_dist=["transformers<=4.51.3"], source="tag"
@@ -177,15 +194,31 @@ def test_which_versions_can_be_had() -> None:
     assert KNOWN.versions("unheard-of") == []
 
 
-def test_new_are_the_releases_that_the_snapshot_took_in_last() -> None:
-    def held(*seen: str) -> Snapshot:
-        releases = [Release(f"{n}.0", seen=day) for n, day in enumerate(seen)]
-        return Snapshot(1, "2026-11-24T00:00:00Z", {"a": releases})
+def taken_in(asked: str, **packages: list[str]) -> Snapshot:
+    """Return a snapshot asked on a day of November, of releases 0.0, 1.0, ... seen on such days."""
+    held = {
+        name: [Release(f"{n}.0", seen=day and f"2026-11-{day}") for n, day in enumerate(seen)]
+        for name, seen in packages.items()
+    }
+    return Snapshot(1, f"2026-11-{asked}T00:00:00Z", held)
 
+
+def test_new_are_the_releases_that_the_last_take_took_in() -> None:
     named = [environment(f"a=={n}.0") for n in range(3)] + [environment("b==1")]
-    assert new_releases(held("2026-11-22", "2026-11-23", "2026-11-24"), named) == ["a 2.0"]
-    assert new_releases(held("2026-11-22", "2026-11-22", "2026-11-22"), named) == []
-    assert new_releases(held("2026-11-22", "", "2026-11-24"), named[:2]) == []
+    last = {"a 2.0": "2026-11-24"}
+    assert new_releases(taken_in("24", a=["22", "23", "24"]), named) == last
+    assert new_releases(taken_in("24", a=["22", "", "24"]), named) == last
+    # With one index down the snapshot is as old as the oldest answer.
+    assert new_releases(taken_in("23", a=["22", "22", "24"]), named) == last
+    # A later take that found nothing: what came before it is new no more.
+    assert new_releases(taken_in("25", a=["22", "23", "24"]), named) == {}
+    assert new_releases(msgspec.structs.replace(taken_in("22", a=["22"]), asked=""), named) == {}
+
+
+def test_of_a_package_that_was_not_tracked_before_nothing_is_new() -> None:
+    named = [environment("a==1.0"), environment("b==1.0")]
+    snapshot = taken_in("24", a=["22", "24"], b=["24", "24"])
+    assert new_releases(snapshot, named) == {"a 1.0": "2026-11-24"}
 
 
 def cell(verdict: Verdict, blame: Blame = Blame.NOBODY, stage: Stage | None = None) -> CellResult:
@@ -201,7 +234,8 @@ def test_an_environment_is_the_best_that_it_came_to_by_itself() -> None:
     assert works([cell(Verdict.BROKEN, Blame.ENGINE)], "quantizer") == (NOT_RUN, "", "")
     assert works([cell(Verdict.INFRA)], "engine") == (NOT_RUN, "", "")
     assert works([], "engine") == (NOT_RUN, "", "")
-    assert works([cell(Verdict.UNTESTED), cell(Verdict.INFRA)], "engine")[0] == "untested here"
+    assert works([cell(Verdict.UNTESTED), cell(Verdict.INFRA)], "engine") == (NOT_RUN, "", "")
+    assert works([cell(Verdict.UNTESTED), good], "engine")[0] == "works"
 
 
 # ----------------------------------------------------------------------------------- differences

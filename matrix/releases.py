@@ -28,6 +28,12 @@ SNAPSHOT_BYTES = 16_000_000
 """No snapshot is larger: ours, of six packages, has 0.2 MB."""
 VERSION_CHARS = 64
 
+GONE_AT_ONCE, GONE_SHARE = 3, 0.1
+"""What an index may drop of a package at once and be believed: so many releases, or such a share.
+Projects delete a release now and then; a page that lost its tail lacks most of them."""
+PATCHES = 31
+"""Python 3.11 is one of 3.11.0 to 3.11.30; no minor had more."""
+
 LATEST_PATCH = "latest patch per minor"
 _NEWEST = re.compile(r"newest ([1-9][0-9]{0,3})")
 _NO_WHEEL_FOR_LINUX = re.compile(r"(?:macosx|win|musllinux|ios|android|pyodide|emscripten).*")
@@ -205,13 +211,19 @@ def _obstacle(version: Version, release: Release, python: str) -> str:
     return ""
 
 
+@lru_cache(maxsize=1000)
 def _bounds_against(requires_python: str, python: str) -> str:
-    """Return those of the bounds that forbid a Python."""
+    """Return those of the bounds that forbid a Python: all patches of a minor (``3.11``)."""
     try:
         bounds = SpecifierSet(requires_python)
     except InvalidSpecifier:
         return ""  # installers ignore it as well
-    return ",".join(sorted(str(bound) for bound in bounds if not bound.contains(python)))
+    minor = python.count(".") == 1
+    patches = [f"{python}.{patch}" for patch in range(PATCHES)] if minor else [python]
+    if any(bounds.contains(patch) for patch in patches):
+        return ""
+    against = [bound for bound in bounds if not any(map(bound.contains, patches))]
+    return ",".join(sorted(str(bound) for bound in against or bounds))
 
 
 def _left_by(rule: str, usable: list[Version]) -> dict[Version, str]:
@@ -268,6 +280,18 @@ def _changed(package: str, before: Release | None, now: Release | None) -> list[
         detail = f"was uploaded on {before.uploaded}, the index now says {now.uploaded}"
         changes.append(Change(package, now.version, "redated", detail))
     return changes
+
+
+def dropped(before: Iterable[Release], now: Iterable[Release]) -> list[str]:
+    """Return the releases that an index lacks now, where they are too many to be believed.
+
+    Too many are more than three that are also more than a tenth of what was there.
+    """
+    there = [one.version for one in before if not one.gone]
+    listed = {one.version for one in now}
+    lacking = [version for version in there if version not in listed]
+    few = len(lacking) <= max(GONE_AT_ONCE, GONE_SHARE * len(there))
+    return [] if few else lacking
 
 
 def merge(old: Snapshot, heard: Mapping[str, list[Release]], asked: str) -> Snapshot:

@@ -28,7 +28,7 @@ from matrix.releases import (
 )
 from matrix.spec import load, read_tables, snapshot_of
 from matrix.store import write_atomically
-from matrix.tables import RangeTable, SpecError
+from matrix.tables import Environment, RangeTable, SpecError
 from matrix.tables import Spec as SpecTables
 from matrix.text import visible
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from matrix.index.client import Heard
 
 LINE_CHARS = 4000
+SHOWN = 3
+"""How many packages a warning names."""
 
 
 class Range(msgspec.Struct, frozen=True):
@@ -80,38 +82,49 @@ def releases(
     rules: Annotated[
         bool, typer.Option("--ranges", help="Also what each range takes and passes over, and why.")
     ] = False,
+    take_gone: Annotated[
+        bool,
+        typer.Option(
+            "--take-gone",
+            help="Write it also where an index dropped many releases of a package at once: more "
+            "than three, and more than a tenth. Such an answer is not believed otherwise.",
+        ),
+    ] = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Show what is new on the index since the snapshot beside the spec; take it in by --take.
 
-    Status 0, also where an index is in trouble and its last answer is at hand; 1 where none is.
+    Status 0, also where an index is in trouble and its last answer is at hand; 1 where none is,
+    and where nothing can be taken because the spec could not be loaded with it.
     """
     from matrix.index.client import Index  # requests and pypi-simple take half a second to import
 
     settings = Settings.of(spec=spec, store=store)
     tables, old = read_tables(settings.spec), snapshot_of(settings.spec)
-    index = Index(index_settings(os.environ), settings.store / "index")
-    answers = index.ask(tracked(tables, old), offline=offline)
-    heard = newer(answers.values(), old)
-    new = merge(old, {one.package: one.releases for one in heard}, asked(answers.values(), old))
-    place = settings.spec.parent / SNAPSHOT
-    if take and heard:
-        _write(place, new)
-    lacking = any(not one.asked and one.package not in old.packages for one in answers.values())
+    known = {} if take_gone else old.packages
+    index = Index(index_settings(os.environ), settings.store / "index", known=known)
+    answers = index.ask(tracked(tables, old), offline=offline).values()
+    heard = newer(answers, old)
+    new = merged(old, heard, asked(answers, old))
     changes = news(old, {one.package: one.releases for one in heard})
+    added, problem = _added(settings.spec, old, new) if heard else ([], "")
+    place, take = settings.spec.parent / SNAPSHOT, take or take_gone
+    taken = take and bool(heard) and not problem
+    if taken:
+        _write(place, new)
+    lacking = any(not one.asked and one.package not in old.packages for one in answers)
     found = Found(
         schema=1,
         snapshot=old.asked,
         asked=new.asked,
         indexes=sorted({one.index for one in heard}),
-        news=[] if lacking else _news(settings.spec, old, new, changes),
+        news=[] if lacking else [News(one, _adds(one, added)) for one in changes],
         ranges=list(_ranges(settings.spec, tables, new)),
         troubles=[
-            _trouble(one, old)
-            for one in answers.values()
-            if one.trouble and not (offline and one.asked)
+            *_troubles((one for one in answers if not (offline and one.asked)), old),
+            *([f"What is new cannot be taken: {problem}"] if problem else []),
         ],
-        taken=place.name if take and heard else "",
+        taken=place.name if taken else "",
     )
     if output is Format.JSON:
         typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
@@ -119,7 +132,7 @@ def releases(
         typer.echo("\n".join(visible(line, LINE_CHARS) for line in _lines(found, take, rules)))
     for trouble in found.troubles:
         sys.stderr.write(f"warning: {visible(trouble, LINE_CHARS)}\n")
-    if lacking:
+    if lacking or (take and problem):
         raise typer.Exit(1)
 
 
@@ -152,6 +165,14 @@ def asked(answers: Iterable[Heard], snapshot: Snapshot) -> str:
     return max(snapshot.asked, min((one.asked for one in answers), default=""))
 
 
+def merged(old: Snapshot, heard: Iterable[Heard], date: str) -> Snapshot:
+    """Return the snapshot of a date with answers taken in, each marked with its own date."""
+    new = old
+    for one in heard:
+        new = merge(new, {one.package: one.releases}, one.asked)
+    return msgspec.structs.replace(new, asked=date)
+
+
 def _write(place: Path, snapshot: Snapshot) -> None:
     try:
         write_atomically(place, encode(snapshot))
@@ -159,18 +180,21 @@ def _write(place: Path, snapshot: Snapshot) -> None:
         fail(f"{place}: cannot be written ({error.strerror}). Make its folder writable")
 
 
-def _news(file: Path, old: Snapshot, new: Snapshot, changes: Iterable[Change]) -> list[News]:
+def _added(file: Path, old: Snapshot, new: Snapshot) -> tuple[list[Environment], str]:
+    """Return (the environments that a new snapshot adds, why the spec cannot be loaded with it)."""
+    try:
+        now = load(file, new).environments
+    except SpecError as error:
+        return [], str(error)
     try:
         before = load(file, old).environments
     except SpecError:
         before = {}  # of a package that a range names, and that nobody asked for yet
-    added = [one for name, one in load(file, new).environments.items() if name not in before]
+    return [one for name, one in now.items() if name not in before], ""
 
-    def adds(change: Change) -> list[str]:
-        release = (change.package, change.version)
-        return [one.name for one in added if release in exact(one)]
 
-    return [News(change, adds(change)) for change in changes]
+def _adds(change: Change, added: Iterable[Environment]) -> list[str]:
+    return [one.name for one in added if (change.package, change.version) in exact(one)]
 
 
 def _ranges(file: Path, tables: SpecTables, snapshot: Snapshot) -> Iterable[Range]:
@@ -194,6 +218,21 @@ def _picked(file: Path, package: str, rule: RangeTable, python: str, snapshot: S
         raise SpecError(file, f"the range of {package}", str(error), "Mend it") from None
 
 
+def _troubles(answers: Iterable[Heard], old: Snapshot) -> list[str]:
+    """Return each trouble once, with the packages that are in it."""
+    found: dict[str, list[str]] = {}
+    for one in answers:
+        if one.trouble:
+            found.setdefault(_trouble(one, old), []).append(one.package)
+    return [f"{_some(packages)}: {trouble}" for trouble, packages in found.items()]
+
+
+def _some(names: list[str]) -> str:
+    shown = names if len(names) <= SHOWN else names[: SHOWN - 1]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
 def _trouble(answer: Heard, old: Snapshot) -> str:
     if answer.asked >= old.asked and answer.asked:
         used = f"The index's answer of {answer.asked} is used, kept in the store"
@@ -201,7 +240,7 @@ def _trouble(answer: Heard, old: Snapshot) -> str:
         used = f"The snapshot of {old.asked} is used"
     else:
         used = "No earlier answer is at hand"
-    return f"{answer.trouble}. {used}"
+    return f"{answer.trouble.removeprefix(f'{answer.package}: ')}. {used}"
 
 
 def _lines(found: Found, take: bool, rules: bool) -> Iterable[str]:
@@ -223,9 +262,12 @@ def _lines(found: Found, take: bool, rules: bool) -> Iterable[str]:
             yield f"  {', '.join(versions)}: {reason}"
     if take:
         yield ""
-        yield (
-            f"Taken into {found.taken}." if found.taken else "Nothing is taken: no index answered."
-        )
+        if found.taken:
+            yield f"Taken into {found.taken}."
+        elif found.indexes:
+            yield "Nothing is taken: the spec cannot be loaded with it."
+        else:
+            yield "Nothing is taken: no index answered."
 
 
 def _by_reason(passed_over: dict[str, str]) -> dict[str, list[str]]:

@@ -3,7 +3,8 @@
 An answer is kept in the store with its date::
 
     .matrix/index/<package>.json            the last answer of an index
-    .matrix/index/requires/<digest>.json    what one wheel requires; wheels never change
+    .matrix/index/requires/<digest>.json    what one wheel requires, by its release and identity;
+                                            wheels never change
 
 An index that is down, slow or lies gives one clear line, and the answer that is kept.
 """
@@ -24,7 +25,7 @@ from matrix.identity import digest
 from matrix.index.pages import Page, read_page
 from matrix.index.settings import IndexSettings, shown
 from matrix.index.wheel_metadata import Wheel, declared, requirements_of
-from matrix.releases import Release, parsed
+from matrix.releases import Release, dropped, parsed
 from matrix.store import write_atomically
 
 WATCHED = frozenset({"accelerate", "numpy", "optimum", "peft", "tokenizers", "torch"})
@@ -61,14 +62,23 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 class Index:
-    """The user's indexes, and what is kept of their answers below a folder."""
+    """The user's indexes, and what is kept of their answers below a folder.
+
+    ``known``: package -> the releases that are known of it; an answer that drops too many of them
+    is not believed, be it an index's or one that was kept.
+    """
 
     def __init__(
-        self, settings: IndexSettings, folder: Path, limits: IndexLimits | None = None
+        self,
+        settings: IndexSettings,
+        folder: Path,
+        limits: IndexLimits | None = None,
+        known: Mapping[str, list[Release]] | None = None,
     ) -> None:
         self._settings = settings
         self._folder = folder
         self._limits = limits or IndexLimits()
+        self._known = known or {}
         self._pages = Fetcher(settings.certificates, self._limits.page)
         self._files = Fetcher(settings.certificates, self._limits.wheel)
 
@@ -79,8 +89,8 @@ class Index:
         none). Offline, all answers are what is kept.
         """
         names: list[str] = [canonicalize_name(name) for name in packages]
-        if offline or self._settings.offline:
-            return {name: self._kept(name, f"{name}: not asked (offline)") for name in names}
+        if why := self._silence(offline):
+            return {name: self._kept(name, f"{name}: not asked ({why})") for name in names}
         now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         pages = in_parallel(self._page, names, self._limits.pages_seconds)
         since = dict(zip(names, packages.values(), strict=True))
@@ -100,12 +110,26 @@ class Index:
             self._keep(answers[name])
         return answers
 
+    def _silence(self, offline: bool) -> str:
+        """Return why nobody is to be asked; empty where somebody is."""
+        if offline or self._settings.offline:
+            return "offline"
+        if self._settings.no_index:
+            return "pip's no-index is set; to ask one all the same, name it in UV_DEFAULT_INDEX"
+        return ""
+
     def _page(self, package: str) -> tuple[str, Page]:
         """Return (index, page) of the first index that has a package."""
         for address in self._settings.indexes:
             try:
                 answer = self._pages.get(f"{address.rstrip('/')}/{package}/", ACCEPT_JSON_PREFERRED)
-                return shown(address), read_page(package, answer)
+                page = read_page(package, answer)
+                if gone := dropped(self._known.get(package, []), page.releases):
+                    raise FetchError(
+                        f"lacks {len(gone)} of the releases that are known ({gone[0]} to "
+                        f"{gone[-1]}); so many at once are believed with --take-gone only"
+                    )
+                return shown(address), page
             except NotFoundError:
                 continue
             except FetchError as error:
@@ -146,7 +170,7 @@ class Index:
         }
 
     def _requirements(self, wheel: Wheel, package: str, version: str) -> list[str]:
-        file = self._folder / "requires" / f"{digest(wheel.identity)}.json"
+        file = self._folder / "requires" / f"{digest([package, version, wheel.identity])}.json"
         try:
             return msgspec.json.decode(file.read_bytes(), type=list[str])
         except (OSError, msgspec.MsgspecError):
@@ -162,6 +186,8 @@ class Index:
         try:
             kept = msgspec.json.decode((self._folder / f"{package}.json").read_bytes(), type=_Kept)
         except (OSError, msgspec.MsgspecError):
+            return Heard(package, "", trouble=trouble)
+        if dropped(self._known.get(package, []), kept.answer.releases):
             return Heard(package, "", trouble=trouble)
         return msgspec.structs.replace(kept.answer, trouble=trouble)
 

@@ -34,6 +34,8 @@ class IndexSettings(msgspec.Struct, frozen=True):
     certificates: str = ""
     """A file of certificates to trust; empty for the usual ones."""
     offline: bool = False
+    no_index: bool = False
+    """Whether pip's settings forbid every index, and uv's name none."""
     default: str = PYPI
     """The one of them that is asked for everything."""
 
@@ -56,7 +58,8 @@ def index_settings(host: Mapping[str, str] = os.environ) -> IndexSettings:
     pip = _pip_settings(host)
     default = host.get("UV_DEFAULT_INDEX") or host.get("UV_INDEX_URL", "")
     more = [*host.get("UV_INDEX", "").split(), *host.get("UV_EXTRA_INDEX_URL", "").split()]
-    if default or more:
+    uvs = bool(default or more)
+    if uvs:
         default = _address(default or PYPI, host)
         indexes = [*(_address(each, host) for each in more), default]
     else:
@@ -67,6 +70,7 @@ def index_settings(host: Mapping[str, str] = os.environ) -> IndexSettings:
         default=default,
         certificates=host.get("SSL_CERT_FILE") or pip.get("cert", ""),
         offline=host.get("UV_OFFLINE", "").lower() in _ON,
+        no_index=not uvs and pip.get("no-index", "").lower() in _ON,
     )
 
 
@@ -96,21 +100,25 @@ def _pip_settings(host: Mapping[str, str]) -> dict[str, str]:
         for section in ("global", "install"):
             if parser.has_section(section):
                 found |= {name.replace("_", "-"): text for name, text in parser.items(section)}
-    for name in ("index-url", "extra-index-url", "cert"):
+    for name in ("index-url", "extra-index-url", "no-index", "cert"):
         if value := host.get("PIP_" + name.replace("-", "_").upper()):
             found[name] = value
     return found
 
 
 def _pip_files(host: Mapping[str, str]) -> Iterator[Path]:
-    """Yield pip's files on Linux, the weakest first (https://pip.pypa.io/en/stable/topics/configuration/)."""
+    """Yield pip's files on Linux, the weakest first (https://pip.pypa.io/en/stable/topics/configuration/).
+
+    ``PIP_CONFIG_FILE`` takes the place of the user's own file where it names one that exists.
+    """
     own = host.get("PIP_CONFIG_FILE", "")
     if own == os.devnull:
         return
     for folder in host.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":"):
         yield Path(folder, "pip", "pip.conf")
     yield Path("/etc/pip.conf")
-    if home := host.get("HOME"):
+    home = host.get("HOME")
+    if home and not (own and Path(own).exists()):
         yield Path(home, ".pip", "pip.conf")
         yield Path(host.get("XDG_CONFIG_HOME") or Path(home, ".config"), "pip", "pip.conf")
     yield Path(sys.prefix, "pip.conf")

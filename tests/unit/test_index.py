@@ -174,6 +174,23 @@ def test_an_index_that_lies_gives_a_line_and_the_answer_that_is_kept(
     assert (answer.asked, answer.releases) == (sound.asked, sound.releases)
 
 
+def test_an_index_that_drops_many_releases_is_not_believed(server: Server, tmp_path: Path) -> None:
+    known = {"made-up": [Release(f"0.{number}") for number in range(40)]}
+    files = [file(f"made_up-0.{number}.tar.gz") for number in range(40)]
+    index = Index(IndexSettings([server.address]), tmp_path, PATIENCE, known)
+    server.serve("made-up", page("made-up", *files[4:]))
+    sound = ask(index)
+    assert (len(sound.releases), sound.trouble) == (36, "")
+    server.serve("made-up", page("made-up", *files[39:]))
+    answer = ask(index)
+    assert f"the index {server.address} lacks 39 of the releases that are known" in answer.trouble
+    assert "(0.0 to 0.38)" in answer.trouble
+    assert (answer.asked, answer.releases) == (sound.asked, sound.releases)
+    assert ask(Index(IndexSettings([server.address]), tmp_path, PATIENCE)).trouble == ""
+    (kept,) = index.ask({"made-up": ""}, offline=True).values()  # which now is what it dropped to
+    assert (kept.asked, kept.releases) == ("", [])
+
+
 def test_a_small_answer_that_unpacks_to_gigabytes_is_given_up(server: Server, index: Index) -> None:
     bomb = gzip.compress(b" " * 200_000_000)
     assert len(bomb) < 300_000
@@ -286,6 +303,13 @@ def test_offline_nobody_is_asked(server: Server, index: Index, tmp_path: Path) -
     for one in (answer, ask(off)):
         assert (one.asked, one.releases) == (kept.asked, kept.releases)
         assert "offline" in one.trouble
+    assert server.asked == []
+
+
+def test_where_pip_is_to_ask_no_index_nobody_is_asked(server: Server, tmp_path: Path) -> None:
+    server.serve("made-up", page("made-up", file(WHEEL)))
+    answer = ask(Index(IndexSettings([server.address], no_index=True), tmp_path, PATIENCE))
+    assert "not asked (pip's no-index is set" in answer.trouble
     assert server.asked == []
 
 

@@ -53,7 +53,10 @@ def test_pips_files_are_read_the_nearer_ones_last(tmp_path: Path) -> None:
     )  # fmt: skip
     own = tmp_path / "own.conf"
     own.write_text("[install]\nindex-url = https://own/\n")
-    assert index_settings(host | {"PIP_CONFIG_FILE": str(own)}).indexes[0] == "https://own/"
+    with_own = index_settings(host | {"PIP_CONFIG_FILE": str(own)})
+    assert with_own.indexes == ["https://own/"]  # the user's own file, with its extras, is not read
+    gone = index_settings(host | {"PIP_CONFIG_FILE": str(tmp_path / "none")})
+    assert gone.indexes[0] == "https://user/"
     assert index_settings(host | {"PIP_INDEX_URL": "https://var/"}).indexes[0] == "https://var/"
 
 
@@ -61,6 +64,18 @@ def test_a_file_of_pips_that_cannot_be_read_is_passed_over(tmp_path: Path) -> No
     own = tmp_path / "own.conf"
     own.write_bytes(b"index-url = \xff no section\n")
     assert index_settings({"PIP_CONFIG_FILE": str(own)}).indexes[0]
+
+
+def test_pips_no_index_counts_where_uv_names_none(tmp_path: Path) -> None:
+    own = tmp_path / "own.conf"
+    own.write_text("[global]\nno-index = yes\n")
+    in_file, in_variable = {"PIP_CONFIG_FILE": str(own)}, {"PIP_NO_INDEX": "1"}
+    nothing = {"PIP_CONFIG_FILE": "/dev/null"}
+    assert index_settings(in_file).no_index
+    assert index_settings(nothing | in_variable | {"PIP_INDEX_URL": "https://a/"}).no_index
+    assert not index_settings(nothing | in_variable | {"UV_DEFAULT_INDEX": "https://a/"}).no_index
+    assert not index_settings(in_file | {"PIP_NO_INDEX": "0"}).no_index
+    assert not index_settings(nothing).no_index
 
 
 def test_certificates_and_offline_are_the_users() -> None:

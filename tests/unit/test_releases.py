@@ -10,6 +10,7 @@ from packaging.version import Version
 from matrix.releases import (
     Picked,
     Release,
+    dropped,
     fits,
     for_linux,
     parsed,
@@ -224,6 +225,38 @@ def test_only_the_platform_says_whether_a_wheel_is_for_linux() -> None:
     assert for_linux("cp27-none-manylinux1_x86_64")
     assert not for_linux("cp311-cp311-win_amd64")
     assert not for_linux("")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "python", "against"),
+    [
+        (">=3.8,!=3.11.0", "3.11", ""),
+        (">=3.11.4", "3.11", ""),
+        (">3.11", "3.11", ""),
+        ("<=3.11", "3.11", ""),
+        (">=3.8,!=3.11.*", "3.11", "!=3.11.*"),
+        (">=3.12", "3.11", ">=3.12"),
+        (">=3.8,<3.11", "3.11", "<3.11"),
+        (">=3.11.5,<3.11.5", "3.11", "<3.11.5,>=3.11.5"),
+        ("!=3.11.0", "3.11.0", "!=3.11.0"),
+    ],
+)
+def test_a_minor_of_python_is_any_of_its_patches(bounds: str, python: str, against: str) -> None:
+    found = pick(
+        [Release("1.0", requires_python=bounds, sdist=True)], RangeTable(since="0"), python
+    )
+    assert found.passed_over == ({"1.0": f"needs Python {against}"} if against else {})
+
+
+@pytest.mark.parametrize(
+    ("had", "lacks", "believed"),
+    [(4, 3, True), (4, 4, False), (101, 10, True), (101, 11, False), (101, 100, False)],
+)
+def test_an_index_may_drop_a_few_releases_at_once(had: int, lacks: int, believed: bool) -> None:
+    before = made(*(f"1.{number}" for number in range(had)))
+    long_gone = [Release(f"0.{number}", gone="2026-01-01") for number in range(50)]
+    found = dropped([*long_gone, *before], [*before[lacks:], *made("2.0")])
+    assert found == ([] if believed else [one.version for one in before[:lacks]])
 
 
 HOSTILE = ["", "\x1b[31m1.0", "1" * 5000, "1.0; rm -rf", "١.٠", "1.0\n", "../1", "1.0 ", "nan"]

@@ -206,6 +206,76 @@ def test_an_answer_from_before_the_snapshot_says_nothing_new(
     assert read_snapshot(project.snapshot) == later
 
 
+def test_an_index_that_drops_many_releases_at_once_is_taken_only_when_told(
+    project: Project, server: Server
+) -> None:
+    many = [f"1.{number}" for number in range(40)]
+    kept = [Release(version, sdist=True) for version in [*many, "2.0"]]
+    project.snapshot.write_bytes(encode(Snapshot(1, ASKED, {"maker": kept})))
+    before = project.snapshot.read_bytes()
+    server.serve("maker", page("maker", *OLD))  # which has 1.0 and 2.0
+    done = project.run("--take")
+    assert done.exit_code == 0
+    assert "lacks 39 of the releases that are known" in done.stderr
+    assert "--take-gone" in done.stderr
+    assert f"The snapshot of {ASKED} is used" in done.stderr
+    assert project.snapshot.read_bytes() == before
+
+    done = project.run("--take-gone")
+    assert (done.exit_code, done.stderr) == (0, "")
+    found = read_snapshot(project.snapshot).packages["maker"]
+    assert {one.version for one in found if one.gone} == {*many[1:]}
+    assert project.run().stderr == ""
+
+    project.snapshot.write_bytes(before)  # what is kept in the store is believed no more
+    assert "not asked (offline)" in project.run("--take", "--offline").stderr
+    assert project.snapshot.read_bytes() == before
+
+
+def test_what_the_spec_cannot_be_loaded_with_is_shown_and_not_written(
+    project: Project, server: Server
+) -> None:
+    """A release with an epoch is in the range, and no environment can have its name."""
+    before = project.snapshot.read_bytes()
+    server.serve("maker", page("maker", *OLD, file("maker-1!3.0.tar.gz")))
+    done = project.run("--take")
+    assert done.exit_code == 1
+    assert "maker 1!3.0" in done.stdout
+    assert "Nothing is taken: the spec cannot be loaded with it." in done.stdout
+    assert "warning: What is new cannot be taken: " in done.stderr
+    assert "'maker-1!3.0' cannot name a folder" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert project.snapshot.read_bytes() == before
+    assert project.run().exit_code == 0
+
+
+def test_each_package_is_marked_with_the_date_of_its_own_answer(
+    project: Project, server: Server
+) -> None:
+    kept = read_snapshot(project.snapshot).packages | {"other": [Release("1.0", sdist=True)]}
+    project.snapshot.write_bytes(encode(Snapshot(1, ASKED, kept)))
+    server.serve("maker", page("maker", *OLD[1:], NEW))  # nobody answers for `other`
+    assert project.run("--take").exit_code == 0
+    taken = read_snapshot(project.snapshot)
+    answer = json.loads((project.store / "index" / "maker.json").read_text())["answer"]
+    marks = {one.version: one.seen or one.gone for one in taken.packages["maker"]}
+    assert taken.asked == ASKED
+    assert marks == {"0.9": answer["asked"][:10], "1.0": "", "2.0": "", "2.1": marks["0.9"]}
+    assert marks["2.1"] > ASKED[:10]
+
+
+def test_trouble_that_packages_share_is_told_once(project: Project, server: Server) -> None:
+    names = ["maker", "more", "other", "some"]
+    kept = {name: [Release("1.0", sdist=True), Release("2.0", sdist=True)] for name in names}
+    project.snapshot.write_bytes(encode(Snapshot(1, ASKED, kept)))
+    server.answers.clear()
+    (line,) = project.run().stderr.splitlines()
+    assert line.startswith("warning: maker, more and 2 more: no index has it (")
+    server.serve("more", page("more", file("more-1.0.tar.gz"), file("more-2.0.tar.gz")))
+    (line,) = project.run().stderr.splitlines()
+    assert line.startswith("warning: maker, other, some: no index has it (")
+
+
 def test_offline_nobody_is_asked(project: Project, server: Server) -> None:
     server.serve("maker", page("maker", *OLD, NEW))
     kept = project.document()["asked"]

@@ -69,6 +69,18 @@ def test_a_wheel_is_asked_once_for_ever(server: Server, index: Index) -> None:
     assert declares(index) == ["torch"]
 
 
+def test_two_packages_that_claim_one_hash_are_asked_both(server: Server, index: Index) -> None:
+    """Else a page that lies about a hash would have what another's wheel requires."""
+    same = {"sha256": "0" * 64}
+    for package, requires in (("made-up", "torch"), ("other", "numpy")):
+        name = f"{package.replace('-', '_')}-1.0-py3-none-any.whl"
+        server.serve(package, page(package, file(name, hashes=same)))
+        body = served.wheel(package.replace("-", "_"), "1.0", requires)
+        server.answers[f"/files/{name}"] = served.in_parts(body)
+    found = [index.ask({package: "0"})[package].releases for package in ("made-up", "other")]
+    assert [[one.declares for one in releases] for releases in found] == [[["torch"]], [["numpy"]]]
+
+
 def test_metadata_that_is_offered_spares_the_wheel(server: Server, index: Index) -> None:
     server.serve("made-up", page("made-up", file(WHEEL, core_metadata=True)))
     text = b"Metadata-Version: 2.1\nName: made-up\nVersion: 1.0\nRequires-Dist: torch>=2\n"

@@ -86,8 +86,7 @@ def releases(
         bool,
         typer.Option(
             "--take-gone",
-            help="Write it also where an index dropped many releases of a package at once: more "
-            "than three, and more than a tenth. Such an answer is not believed otherwise.",
+            help="Take it in also where over three releases and a tenth of a package are gone.",
         ),
     ] = False,
     output: FormatOption = Format.TABLE,
@@ -129,9 +128,8 @@ def releases(
     if output is Format.JSON:
         typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
     else:
-        typer.echo("\n".join(visible(line, LINE_CHARS) for line in _lines(found, take, rules)))
-    for trouble in found.troubles:
-        sys.stderr.write(f"warning: {visible(trouble, LINE_CHARS)}\n")
+        _show(_lines(found, take, rules))
+    _warn(found.troubles)
     if lacking or (take and problem):
         raise typer.Exit(1)
 
@@ -241,6 +239,15 @@ def _trouble(answer: Heard, old: Snapshot) -> str:
     else:
         used = "No earlier answer is at hand"
     return f"{answer.trouble.removeprefix(f'{answer.package}: ')}. {used}"
+
+
+def _show(lines: Iterable[str]) -> None:
+    typer.echo("\n".join(visible(line, LINE_CHARS) for line in lines))
+
+
+def _warn(troubles: Iterable[str]) -> None:
+    for trouble in troubles:
+        sys.stderr.write(f"warning: {visible(trouble, LINE_CHARS)}\n")
 
 
 def _lines(found: Found, take: bool, rules: bool) -> Iterable[str]:

@@ -219,11 +219,14 @@ def in_words(choice: Choice) -> list[str]:
     limits = [] if choice.minutes is None else [f"{choice.minutes:g} minutes"]
     limits += [] if choice.disk_gb is None else [f"{choice.disk_gb:g} GB of disk"]
     cost = choice.cost
-    return [
+    lines = [
         f"budget of {' and '.join(limits)}: {_counted(choice.cells)} chosen, "
         f"{cost.seconds / 60:.1f} minutes of work and {cost.disk / GB:.1f} GB predicted",
         f"left out because of the budget: {_counted(choice.left_out)}",
     ]
+    if choice.left_out and not choice.cells:
+        lines.append("that is too little for any cell: `python -m matrix plan` says what they take")
+    return lines
 
 
 def _counted(cells: dict[str, Worth]) -> str:

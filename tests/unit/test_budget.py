@@ -301,6 +301,13 @@ def test_what_was_left_out_is_told_with_the_budget() -> None:
     ]
 
 
+def test_a_budget_too_small_for_any_cell_says_where_to_look() -> None:
+    left_out = {ONE: Worth.NEW}
+    choice = Choice(minutes=1, disk_gb=None, cells={}, left_out=left_out, cost=Cost())
+    assert "too little for any cell" in in_words(choice)[-1]
+    assert "too little" not in in_words(msgspec.structs.replace(choice, left_out={}))[-1]
+
+
 def test_a_cell_that_comes_out_otherwise_is_told() -> None:
     choice = Choice(
         minutes=5, disk_gb=None, cells={}, left_out={}, cost=Cost(),

@@ -22,5 +22,5 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in ("MATRIX_PROGRESS", "MATRIX_SUMMARY"):  # what a test starts is no session of nox
         os.environ.pop(name, None)
     if config.getoption("--environment") is None:  # ours are no session of an environment either
-        for name in ("MATRIX_CELLS", "MATRIX_MINUTES", "MATRIX_DISK"):
+        for name in ("MATRIX_CELLS", "MATRIX_DISK", "MATRIX_MINUTES", "MATRIX_RUN"):
             os.environ.pop(name, None)

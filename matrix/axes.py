@@ -89,7 +89,10 @@ class Spelling:
         try:
             return pick(releases, asked, python).versions
         except ValueError as error:
-            remedy = "Write `all`, `latest patch per minor` or `newest 3`, and versions as bounds"
+            remedy = (
+                "since and until are versions such as 0.3.3; pick is `all`, "
+                "`latest patch per minor` or `newest 3`"
+            )
             raise SpecError(self._file, key, str(error), remedy) from None
 
     def environment(

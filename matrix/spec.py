@@ -173,7 +173,8 @@ def snapshot_of(file: Path) -> Snapshot:
     try:
         return read_snapshot(place)
     except ValueError as error:
-        remedy = "Make it anew: python -m matrix releases --take"
+        option = "" if file == DEFAULT_SPEC else f" --spec {file}"
+        remedy = f"Delete it, then make it anew: python -m matrix releases --take{option}"
         raise SpecError(place, "snapshot", str(error), remedy) from None
 
 

@@ -255,7 +255,10 @@ def _lines(found: Found, take: bool, rules: bool) -> Iterable[str]:
     yield f"The index ({', '.join(found.indexes) or 'none answered'}), {source}"
     yield f"against the snapshot of {found.snapshot or '(there is none)'}"
     yield ""
-    yield f"{len(found.news)} news" if found.news else "Nothing is new."
+    if found.news:
+        yield f"{len(found.news)} {'change' if len(found.news) == 1 else 'changes'}"
+    else:
+        yield "Nothing is new." if found.indexes else "What is new is not known."
     for each in found.news:
         change = each.change
         adds = f"  adds {', '.join(each.environments)}" if each.environments else ""

@@ -187,7 +187,9 @@ class Index:
             kept = msgspec.json.decode((self._folder / f"{package}.json").read_bytes(), type=_Kept)
         except (OSError, msgspec.MsgspecError):
             return Heard(package, "", trouble=trouble)
-        if dropped(self._known.get(package, []), kept.answer.releases):
+        # What another index answered says nothing of this one.
+        of_these = kept.answer.index in {shown(address) for address in self._settings.indexes}
+        if not of_these or dropped(self._known.get(package, []), kept.answer.releases):
             return Heard(package, "", trouble=trouble)
         return msgspec.structs.replace(kept.answer, trouble=trouble)
 

@@ -214,6 +214,8 @@ def test_an_index_that_is_down_is_named_with_its_package(server: Server, tmp_pat
         address = f"http://127.0.0.1:{taken.getsockname()[1]}/simple"
         server.serve("made-up", page("made-up", file(WHEEL)))
         ask(Index(IndexSettings([server.address]), tmp_path / "index", PATIENCE))
+        kept = tmp_path / "index" / "made-up.json"  # as if it had been up then
+        kept.write_text(kept.read_text().replace(server.address, address))
         answer = ask(Index(IndexSettings([address]), tmp_path / "index", PATIENCE))
     assert answer.trouble == (
         f"made-up: the index {address} cannot be reached (connection refused). Ask again later, "
@@ -221,6 +223,17 @@ def test_an_index_that_is_down_is_named_with_its_package(server: Server, tmp_pat
     )
     assert [one.version for one in answer.releases] == ["1.0"]
     assert answer.asked
+
+
+def test_what_another_index_answered_is_no_answer_of_this_one(
+    tmp_path: Path, server: Server
+) -> None:
+    server.serve("made-up", page("made-up", file("made_up-1.0.tar.gz")))
+    assert ask(Index(IndexSettings([server.address]), tmp_path / "index", PATIENCE)).asked
+    dead = Index(IndexSettings(["http://127.0.0.1:1/simple"]), tmp_path / "index", PATIENCE)
+    answer = ask(dead)
+    assert (answer.asked, answer.releases) == ("", [])
+    assert answer.trouble
 
 
 def test_without_a_kept_answer_there_is_none(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_an_answer_from_before_the_snapshot_says_nothing_new(
     later = Snapshot(1, "2999-01-01T00:00:00Z", {"maker": [Release("2.1", sdist=True)]})
     project.snapshot.write_bytes(encode(later))
     done = project.run("--offline", "--take")
-    assert "Nothing is new." in done.stdout
+    assert "What is new is not known." in done.stdout
     assert read_snapshot(project.snapshot) == later
 
 

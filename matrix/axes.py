@@ -99,13 +99,15 @@ class Spelling:
         self, key: str, table: EnvironmentTable, values: Values, resolution: Resolution | None
     ) -> Environment:
         """Return one environment, in a resolution or else in its own."""
-        own = values.get("resolution", table.resolution)
-        if own not in ("pinned", "released", "today"):
+        named = values.get("resolution", table.resolution)
+        try:
+            own: Resolution = msgspec.convert(named, Resolution)
+        except msgspec.ValidationError:
             raise SpecError(
-                self._file, f"{key}.resolution", f"{own!r} is no resolution",
+                self._file, f"{key}.resolution", f"{named!r} is no resolution",
                 "Write pinned, released or today, or make it an axis",
-            )  # fmt: skip
-        chosen: Resolution = resolution or own  # type: ignore[assignment]  # one of the three
+            ) from None  # fmt: skip
+        chosen = resolution or own
         pinned = chosen == "pinned"
 
         def fill(items: Iterable[str], field: str) -> list[str]:

@@ -148,6 +148,13 @@ def test_the_resolution_may_be_an_axis(tmp_path: Path) -> None:
     assert names == ["released", "today"]  # it has no pins to be resolved with
 
 
+def test_a_resolution_that_is_none_is_named_with_its_key(tmp_path: Path) -> None:
+    runner = RUNNER.replace("{runner}", "{runner}+{resolution}")
+    wrong = (RUNNER, runner + 'axes.resolution = ["tomorrow"]\n')
+    with pytest.raises(SpecError, match=r"environments\[2\]\.resolution: 'tomorrow' is no"):
+        opened(tmp_path, wrong)
+
+
 def test_the_day_is_no_part_of_what_was_asked_but_of_where_the_answer_lies(
     tmp_path: Path,
 ) -> None:

@@ -241,7 +241,7 @@ def report(
     settings = Settings.of(spec=spec, profile=profile, store=store, reports=reports)
     whole = _whole(settings)
     bought = _of_budget(read_choice(settings.cells), whole) if settings.cells else []
-    table = msgspec.structs.replace(whole.judge.table(), budget=bought)
+    table = msgspec.structs.replace(whole.table(), budget=bought)
     rendering.write(table, settings.reports)
     lines = "\n".join(rendering.summary(table, settings.reports)) + "\n"
     if later := os.environ.get("MATRIX_SUMMARY"):

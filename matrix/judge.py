@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, assert_never
 
@@ -11,6 +11,7 @@ import msgspec
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from matrix.canaries import Inputs, inputs_of
 from matrix.checkpoint.inspection import Inspection
 from matrix.checks import judge
 from matrix.checks.evidence import (
@@ -108,6 +109,11 @@ class Judge:
         held = specifiers(tried, self._known.declares, self._known.versions)
         return msgspec.structs.replace(result, specifiers=held)
 
+    def inputs_of_canaries(self) -> dict[str, Inputs]:
+        """Return what went into each canary, as far as its steps were observed."""
+        ids = [cell.id for cell in self._plan.cells if cell.canary is not None]
+        return {cell: inputs_of(self._seen(cell), self._spec.thresholds) for cell in ids}
+
     def keys_of(self, cell: Cell) -> dict[Stage, Key | None]:
         """Return the key of each of a cell's ten stages, as far as they exist."""
         keys, quantizer, engine = self._keys, cell.checkpoint.quantizer, cell.engine
@@ -156,7 +162,7 @@ class Judge:
             message=judged.message,
             stages=stages,
             findings=findings,
-            departures=self._departures(cell),
+            departures=self._departures(cell, observations),
             timings={stage: seen.seconds for stage, seen in observations.items()},
             device=self._device(cell, observations),
             output=generation.outputs[0].text if generation else "",
@@ -193,11 +199,11 @@ class Judge:
     def _device(self, cell: Cell, observations: dict[Stage, Observation]) -> str:
         """Return what a cell's engine ran on, or else is to run on."""
         loaded = observations.get(Stage.LOAD)
-        return loaded.device if loaded else self._plan.environments[cell.engine.environment].device
+        return loaded.device if loaded else self._keys.device(cell.engine.environment)
 
     def _made_on(self) -> dict[str, str]:
         """Return what each environment's quantizers ran on, or else are to run on."""
-        found: dict[str, str] = {n: each.device for n, each in self._plan.environments.items()}
+        found = {name: self._keys.device(name) for name in self._plan.environments}
         for cell in self._plan.cells:
             imported = self._seen(cell.id).get(Stage.QUANTIZER_IMPORT)
             if imported is not None:
@@ -281,11 +287,15 @@ class Judge:
             case never:
                 assert_never(never)
 
-    def _departures(self, cell: Cell) -> list[str]:
+    def _departures(self, cell: Cell, observations: Mapping[Stage, Observation]) -> list[str]:
+        """Return how a cell departs from stock packages, as declared or as it really came."""
         roles = (cell.checkpoint.quantizer, cell.engine)
         environments = (self._plan.environments[role.environment] for role in roles)
-        own = [name for role in roles for name in role.departures]
-        return sorted({*own, *(n for env in environments for n in env.departures)})
+        declared = {name for role in roles for name in role.departures}
+        declared |= {name for env in environments for name in env.departures}
+        used = {name for seen in observations.values() for name in _departures_used(seen)}
+        sometimes = {n for n, table in self._spec.departures.items() if table.only_where_used}
+        return sorted(name for name in declared if name not in sometimes or name in used)
 
     def _side(self, role: Role) -> Side:
         installed = self._keys.passed(self._keys.install(role.environment))
@@ -368,6 +378,12 @@ def _excluded(table: ExclusionTable) -> JudgedCell:
     message = f"{table.reason} ({table.source})"
     verdict = Verdict.UNTESTED if needs else Verdict.UNSUPPORTED
     return JudgedCell(verdict, Blame.NOBODY, Stage.LOAD, Reason.DECLARED.value, message)
+
+
+def _departures_used(seen: Observation) -> list[str]:
+    """Return the departures that an adapter says it came to use; what it says is untrusted."""
+    names = seen.facts.get("departures")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _result(stage: Stage, seen: Observation) -> StageResult:

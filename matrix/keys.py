@@ -61,6 +61,10 @@ class Keys:
         self.held = held
         """Gives a recipe or options at the commit that is held to."""
 
+    def device(self, name: str) -> str:
+        """Return the word for what an environment's probes run on, as in ``cpu x86-64-v3``."""
+        return self._devices[self._environments[name].device]
+
     def observed(self, key: Key | None) -> Observation | None:
         """Return the observation under a key, or ``None`` where there is none yet."""
         return self._lookup(key.step, key.value) if key else None
@@ -104,7 +108,7 @@ class Keys:
             "python": facts.get("python"),
             "torch": facts.get("torch"),
             "environ": environment.environ,
-            "device": self._devices[environment.device],
+            "device": self.device(name),
             "child": file_digest(CHILD),
         }
 

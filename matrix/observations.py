@@ -38,7 +38,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
     departures: list[str] = []
     device: str = "cpu"
-    """What the step ran on, as its key says: ``cpu``, or ``cuda 9.0`` with its capability."""
+    """What the step ran on, as its key says: ``cpu x86-64-v4``, or ``cuda 9.0`` by its cards.
+    Plain ``cpu`` where it was observed before instruction sets were told apart."""
     machine: dict[str, str] = {}
     """What it ran on, in the words of :meth:`matrix.hardware.Machine.facts`."""
     seconds: float = 0.0
@@ -100,6 +101,12 @@ _OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")
 """Python's, and torch's on a card (``torch.cuda.OutOfMemoryError``)."""
 _NO_SPACE = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded")
 _NO_LIBRARY = re.compile(r"version `[\w.]{1,40}' not found|cannot open shared object file")
+_NO_WHEEL_FOR_HERE = "has no wheels with a matching platform tag"
+_NEWER_SYSTEM = re.compile(
+    r"Wheels are available for `([\w.-]{1,200})` \(v[^)\n]{1,100}\) on the following "
+    r"platforms?: (`(?:manylinux|musllinux)[^\n]{1,300})"
+)
+"""uv's hint (0.13.9) where this Linux is older than the one a wheel was built on."""
 _NETWORK = re.compile(
     r"error sending request|dns error|Connection (?:refused|reset)|connection closed"
     r"|operation timed out|Temporary failure in name resolution"
@@ -214,6 +221,9 @@ def judge_tool(end: End, log: str, failure: Reason) -> Judged:
         return Judged(Outcome.INFRA, Reason.NETWORK, message)
     if end.status is None or end.status < 0:
         return Judged(Outcome.INFRA, Reason.CRASH, f"uv died of signal {-(end.status or 0)}")
+    if (newer := _NEWER_SYSTEM.search(log)) and _NO_WHEEL_FOR_HERE in log:
+        message = f"needs a system for which {newer[1]} has wheels ({newer[2]}): {message}"
+        return Judged(Outcome.NEEDS_HARDWARE, Reason.NO_LIBRARY, message[:MESSAGE_CHARS])
     return Judged(Outcome.FAILED, failure, message)
 
 

@@ -62,6 +62,8 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict this cell must have for the run to count, where it is a canary."""
     command: str = ""
     """The command that runs this cell alone."""
+    elsewhere: dict[str, str] = {}
+    """Device of another machine -> the verdict of what was observed there."""
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +149,8 @@ class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
     """Departure -> what it changes and why."""
     canaries: str
     """``established``, ``void`` or ``not established``, or empty where the profile has none."""
+    canary_troubles: list[str] = []
+    """A line for each canary that came out otherwise: what came, and what differs from before."""
     environments: list[EnvironmentResult]
     cells: list[CellResult]
     specifiers: list[Specifier] = []

@@ -34,7 +34,6 @@ from matrix.observations import (
     Step,
     judge_company,
     judge_device,
-    judge_end,
 )
 from matrix.outcomes import Outcome, Reason
 from matrix.plan import Cell, Checkpoint, Model, Plan, Role, Selection
@@ -319,7 +318,7 @@ class Run:
         # An import that passed before may find another device this time.
         probe.alive = probe.alive and self._of_device(PASSED, role, answer) is PASSED
         if not self._keys.settled(importing):
-            observation = self._steps.imported(importing, answer, role.needs_hardware)
+            observation = self._steps.imported(importing, answer, role)
             self._say(environment.name, "import", observation)
         return probe
 
@@ -342,7 +341,7 @@ class Run:
             output = work / "output"
             job = {**task.job, "output": str(output)}
             for answer in probe.perform(job, list(task.steps), task.limits, work, fork=fork):
-                end = judge_end(answer.end, answer.result, role.needs_hardware, answer.log)
+                end = self._steps.judge_answer(answer, role)
                 judged.append(self._of_device(end, role, answer))
                 if fork and judged[-1].reason in REPEATED:
                     self._tell(f"{task.label}: {judged[-1].message}; again in a fresh process")

@@ -13,13 +13,15 @@ from typing import Any
 
 import msgspec
 
-from matrix import bytecode, environments
+from matrix import bytecode, environments, processor
+from matrix.builds import builds_of
 from matrix.checkpoint.files import CheckpointFiles
 from matrix.checkpoint.inspection import CheckpointError
 from matrix.checkpoint.shapes import indivisible, linear_shapes
 from matrix.checks.evidence import EvidenceError, Reference, read_reference
 from matrix.hardware import Machine, detect
 from matrix.keys import Key, Keys
+from matrix.missing import judge_missing, read_missing
 from matrix.needs import with_room
 from matrix.observations import (
     End,
@@ -30,7 +32,7 @@ from matrix.observations import (
     judge_end,
 )
 from matrix.outcomes import Outcome, Reason
-from matrix.plan import Checkpoint
+from matrix.plan import Checkpoint, Role
 from matrix.probes import Answer
 from matrix.processes import child_environ, run
 from matrix.revisions import RevisionError, revisions_of
@@ -198,10 +200,24 @@ class Steps:
             "versions": versions,
         }
 
-    def imported(self, key: Key, answer: Answer, needs_hardware: list[str]) -> Observation:
+    def judge_answer(self, answer: Answer, role: Role) -> Judged:
+        """Return what a probe's answer means; of a failure, also whether only this machine lacks
+        what it wanted.
+        """
+        judged = judge_end(answer.end, answer.result, role.needs_hardware, answer.log)
+        exception = answer.result.exception if answer.result else None
+        missing = read_missing(answer.end, exception, answer.log)
+        if judged.outcome is not Outcome.FAILED or missing is None:
+            return judged
+        folder = self.folder(self.loaded.environments[role.environment])
+        lacks = processor.lacking(self.machine.features)
+        cpu = self.machine.instruction_set
+        return judge_missing(judged, missing, builds_of(folder, missing), lacks, cpu)
+
+    def imported(self, key: Key, answer: Answer, role: Role) -> Observation:
         """Keep how an import ended."""
         environment = self.loaded.environments[key.subject]
-        judged = judge_end(answer.end, answer.result, needs_hardware, answer.log)
+        judged = self.judge_answer(answer, role)
         facts = dict(answer.result.facts) if answer.result and answer.result.ok else {}
         facts.pop("versions", None)  # the install's observation has them
         judged = judge_device(judged, facts, environment.device)

@@ -60,6 +60,8 @@ class Departure(Table, frozen=True, kw_only=True):
     what: str
     why: str
     source: str = ""
+    only_where_used: bool = False
+    """Whether a cell departs only where its adapter says so, in the fact ``departures``."""
 
 
 class RangeTable(Table, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ the option ``at``. With ``good`` they do what they should."""
 import ctypes
 import errno
 import json
+import mmap
 import os
 import shutil
 import subprocess
@@ -68,6 +69,14 @@ def misbehave(step: str, job: Json) -> None:
         raise RuntimeError("a made-up GPU is required")
     if behaviour == "segfault":
         ctypes.string_at(0)
+    if behaviour == "illegal-instruction":
+        page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        page.write(b"\x06")  # PUSH ES, which no 64-bit CPU of x86 has
+        ctypes.CFUNCTYPE(None)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
+    if behaviour == "old-glibc":
+        raise ImportError(
+            "/lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.99' not found (required by x.so)"
+        )
     if behaviour == "segfault-when-forked" and forked():
         ctypes.string_at(0)
     if behaviour == "exit-0":

@@ -151,7 +151,7 @@ class Context:
             for cell in self.plan.cells:
                 result = judge.cell(cell.id)
                 if result.device == device and result.verdict is not Verdict.INFRA:
-                    verdicts.setdefault(cell.id, {})[device] = result.verdict
+                    verdicts.setdefault(cell.id, {})[device] = result.verdict.value
         return [
             msgspec.structs.replace(cell, elsewhere=verdicts.get(cell.id, {})) for cell in cells
         ]

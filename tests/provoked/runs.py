@@ -40,4 +40,5 @@ def perform(
     )
     told: list[str] = []
     Run(context.plan, steps, told.append, str, fork=True).perform(select(context.plan, cell=cell))
-    return Finished(told, {one.id: one for one in context.fresh_judge().table().cells})
+    whole = Context(settings, machine=machine).table()
+    return Finished(told, {one.id: one for one in whole.cells})

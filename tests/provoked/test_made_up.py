@@ -83,7 +83,7 @@ def engines(store: Path) -> Finished:
 
 @pytest.fixture(scope="module")
 def quantizers(store: Path) -> Finished:
-    return perform("quantizers", store)
+    return perform("quantizers", store, machine=AVX2)
 
 
 def is_as(result: CellResult, verdict: Verdict, stage: Stage | None, reason: Reason) -> bool:
@@ -113,6 +113,19 @@ def test_an_instruction_that_no_cpu_has_is_a_crash(tmp_path: Path) -> None:
     cell = "made-up/float/none/plain+illegal-instruction"
     result = perform("engines", tmp_path, cell, EVERYTHING).cell(cell)
     assert is_as(result, Verdict.BROKEN, Stage.GENERATE, Reason.CRASH), result
+
+
+def test_evidence_of_two_cpus_stands_side_by_side(tmp_path: Path) -> None:
+    cell = "made-up/float/none/plain+illegal-instruction"
+    first = perform("engines", tmp_path, cell, AVX2).cell(cell)
+    second = perform("engines", tmp_path, cell, EVERYTHING).cell(cell)
+    assert (first.device, first.verdict) == ("cpu x86-64-v3", Verdict.UNTESTED)
+    assert (second.device, second.verdict) == ("cpu x86-64-v4", Verdict.BROKEN)
+    assert (first.elsewhere, second.elsewhere) == ({}, {first.device: first.verdict})
+    back = perform("engines", tmp_path, cell, AVX2)
+    assert back.told == [], "what was observed on this CPU is not done again"
+    assert back.cell(cell).verdict is first.verdict
+    assert back.cell(cell).elsewhere == {second.device: second.verdict}
 
 
 def test_an_engine_broken_alone_is_blamed_alone(engines: Finished) -> None:

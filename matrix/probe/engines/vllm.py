@@ -129,7 +129,7 @@ def load(job: Json) -> tuple[Any, Json]:
         "kernel": kernel_in_words(quantized_kernel(kernels)),
         "kernels": dict(sorted(kernels.items())),
         "tensors": whole_tensors([tensors for _, tensors in ranks]) if whole else [],
-        "departures": departures_used(engine),
+        **departures_used(engine),
         **gpu_facts(engine),
     }
 
@@ -141,9 +141,10 @@ def kernel_in_words(kernel: str | None) -> str | None:
     return kernel
 
 
-def departures_used(engine: Any) -> list[str]:
-    """Name the departures that have really come to be used in a rank of an engine."""
-    return [wna16.DEPARTURE] if any(ask_ranks(engine, operator_calls)) else []
+def departures_used(engine: Any) -> Json:
+    """Fact ``departures``: those that have really come to be used in a rank of an engine."""
+    used = any(ask_ranks(engine, operator_calls))
+    return {"departures": [wna16.DEPARTURE]} if used else {}
 
 
 def operator_calls(_worker: Any) -> int:
@@ -263,7 +264,7 @@ def generate(engine: Any, job: Json) -> Json:
         "outputs": [{"ids": list(one.token_ids), "text": one.text} for one in outputs],
         "held_out": [given_logprobs(one) for one in scored],
         "tokens_per_second": count * len(outputs) / seconds,
-        "departures": departures_used(engine),
+        **departures_used(engine),
         **gpu_facts(engine),
     }
 

@@ -189,12 +189,17 @@ class Judge:
         first = next((stage for stage in stage_results(results, []) if blocks(stage)), None)
         if not cell.unmet or first is None or first.outcome is not Outcome.INFRA:
             return None
-        quantizer = self._plan.environments[cell.checkpoint.quantizer.environment]
+        quantizer, engine = cell.checkpoint.quantizer, cell.engine
+        on_gpu = [
+            self._plan.environments[r.environment].device == "cuda" for r in (quantizer, engine)
+        ]
         made = results.get(Stage.QUANTIZE)
-        on_gpu = quantizer.device == "cuda" and (made is None or blocks(made))
-        stage = Stage.QUANTIZE if on_gpu else Stage.LOAD
-        results[stage] = StageResult(stage, Outcome.NEEDS_HARDWARE, Reason.NO_GPU, cell.unmet)
-        return JudgedCell(Verdict.UNTESTED, Blame.NOBODY, stage, Reason.NO_GPU.value, cell.unmet)
+        at_quantizer = (on_gpu[0] or quantizer.instruction_set) and (made is None or blocks(made))
+        stage = Stage.QUANTIZE if at_quantizer else Stage.LOAD
+        of_cpu = not any(on_gpu) and (quantizer.instruction_set or engine.instruction_set)
+        reason = Reason.NO_INSTRUCTION if of_cpu else Reason.NO_GPU
+        results[stage] = StageResult(stage, Outcome.NEEDS_HARDWARE, reason, cell.unmet)
+        return JudgedCell(Verdict.UNTESTED, Blame.NOBODY, stage, reason.value, cell.unmet)
 
     def _device(self, cell: Cell, observations: dict[Stage, Observation]) -> str:
         """Return what a cell's engine ran on, or else is to run on."""

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import archspec.cpu  # type: ignore[import-untyped]
 
+from matrix.tables import InstructionSet
+
 _FEATURES = (
     "avx2", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "avx_vnni", "amx_bf16",
     "amx_int8", "amx_tile", "f16c", "asimd", "bf16", "i8mm", "sve",
@@ -22,7 +24,7 @@ _BEYOND = (
 )  # fmt: skip
 """Those of them that no level contains and by which kernels differ."""
 
-_INSTRUCTION_SETS = {
+_INSTRUCTION_SETS: dict[InstructionSet, str] = {
     "AVX2": "avx2", "AVX-512": "avx512f", "AVX-512 BF16": "avx512_bf16", "AMX": "amx_tile",
 }  # fmt: skip
 """What packages are built for, and the kernel's word for the part that all of it needs."""
@@ -45,7 +47,7 @@ def instruction_set(cpu_features: list[str]) -> str:
     return ", ".join([level, *(word for word in _BEYOND if word in cpu_features)])
 
 
-def lacking(cpu_features: list[str]) -> list[str]:
+def lacking(cpu_features: list[str]) -> list[InstructionSet]:
     """Return the instruction sets that packages are built for and this CPU lacks: ``AVX-512``."""
     return [title for title, word in _INSTRUCTION_SETS.items() if word not in cpu_features]
 

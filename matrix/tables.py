@@ -12,6 +12,8 @@ from matrix.outcomes import Verdict
 Option = str | int | float | bool
 Method = Literal["awq", "gptq"]
 Device = Literal["cpu", "cuda"]
+InstructionSet = Literal["AVX2", "AVX-512", "AVX-512 BF16", "AMX"]
+"""What kernels for CPUs are built for, as people write it."""
 Resolution = Literal["pinned", "released", "today"]
 """With our pins; with what there was when its releases came out; with what there is today."""
 Names = Annotated[list[str], msgspec.Meta(min_length=1)]
@@ -141,6 +143,8 @@ class RoleTable(Table, frozen=True, kw_only=True):
     departures: list[str] = []
     capability: str = ""
     """Lowest CUDA compute capability on which it runs, as in ``7.5``."""
+    instruction_set: InstructionSet | Literal[""] = ""
+    """What a CPU must have for it to run, where that is known beforehand."""
     needs_hardware: list[str] = []
     """Texts of exceptions by which a package says that it wants hardware, or a library of the
     system, that this machine lacks."""

@@ -21,7 +21,7 @@ from matrix.observations import Judged
 from matrix.outcomes import Outcome, Reason
 from matrix.results import MatrixResult
 from matrix.store import Store
-from tests.unit.made_history import History
+from tests.unit.made_history import Ends, History
 from tests.unit.test_judge import CANARY, World
 
 WORKS = "tied/awq/maker-2.0/runner-3.0"
@@ -37,7 +37,7 @@ class Canaries:
     def judged(
         self, history: History | None = None, *, spoilt: bool = False
     ) -> tuple[MatrixResult, dict[str, Inputs]]:
-        ends = {("load", WORKS): RAISED} if spoilt else None
+        ends: Ends = {("load", WORKS): RAISED} if spoilt else {}
         history = history or self.world.history()
         judge = self.world.judge(history.finish(ends, self.world.facts))
         return judge.table(), judge.inputs_of_canaries()

@@ -190,7 +190,7 @@ class Keys:
 
         A step that was observed not to pass decides: what comes after it is not waited for.
         """
-        for key in self._chain(cell):
+        for key in self.chain(cell):
             observation = self.observed(key)
             if observation is None or not observation.final:
                 return True
@@ -198,7 +198,7 @@ class Keys:
                 return False
         return False
 
-    def _chain(self, cell: Cell) -> Iterator[Key | None]:
+    def chain(self, cell: Cell) -> Iterator[Key | None]:
         """Give the keys of a cell's steps in order, each made when those before it are known."""
         checkpoint, engine = cell.checkpoint, cell.engine
         if not cell.runs:

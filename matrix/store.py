@@ -14,6 +14,7 @@
       index/<package>.json        what an index last answered; ``requires/``: what wheels require
       records/<run>-<pid>.jsonl   one segment per writing process
       suites/<environment>        digest of what the suite last judged there
+      report.json                 what the last report was made of, and its summary
       work/                       unfinished things; nothing in it is trusted
 
 Files appear by rename, so a reader sees all of one or nothing.

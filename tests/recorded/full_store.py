@@ -18,6 +18,7 @@ from matrix.keys import Key
 from matrix.observations import Observation
 from matrix.outcomes import Outcome
 from matrix.plan import Cell
+from matrix.spec import DEFAULT_SPEC
 from tests.recorded import recording
 
 
@@ -29,12 +30,12 @@ class _KeysBySubject(recording.RecordedKeys):
         return self._lookup(key.step, key.subject) if key else None
 
 
-def fill(folder: Path, profile: str) -> None:
+def fill(folder: Path, profile: str, spec: Path = DEFAULT_SPEC) -> None:
     """Write what a finished run of a profile leaves in a store that the report is made from.
 
     Raises ``LookupError`` with the first step that the recording does not have.
     """
-    context = Context(Settings.of({}, profile=profile, store=folder))
+    context = Context(Settings.of({}, spec=spec, profile=profile, store=folder))
     recorded = {(seen.step, seen.subject): seen for seen in recording.observations(profile)}
     keys = _KeysBySubject(
         context.plan.environments,

@@ -22,6 +22,7 @@ from matrix.hardware import environments_at_once
 from matrix.plan import requirements_of
 from matrix.processes import die_with_parent
 from matrix.tables import SpecError
+from matrix.unchanged import unchanged_summary
 
 nox.needs_version = ">=2026.4"
 nox.options.sessions = ["matrix"]
@@ -90,16 +91,8 @@ for environment_name, needed in requirements_of(context.plan).items():
     environment_session(environment_name, needed)
 
 
-def has_something_to_do(name: str) -> bool:
-    """Whether a session is worth waiting for: a run without news takes seconds."""
-    if not context.runs(name):
-        return False
-    return context.unfinished(name) or not context.suite_is_current(name)
-
-
 # A worker does one session, whatever that waits for.
-pending = [] if is_worker else [name for name in context.plan.environments
-                                if has_something_to_do(name)]  # fmt: skip
+pending = [] if is_worker else context.pending()
 if pending:
     nox.options.parallel = environments_at_once(context.loaded.spec.limits.load.memory_mb)
     if any(context.plan.environments[name].device == "cuda" for name in pending):
@@ -110,6 +103,11 @@ if pending:
 @nox.session(requires=pending, default=True)
 def matrix(session: nox.Session) -> None:
     """Run the profile (MATRIX_PROFILE, default cpu), write reports/. Goes on where it was."""
+    nothing_new = not pending and not session.posargs and not context.settings.cells
+    if nothing_new and (kept := unchanged_summary(context)):
+        session.log("nothing has changed since the report was written")
+        summary.write_text(kept, encoding="utf-8")
+        return
     run(session, "matrix", "report", *session.posargs)
 
 

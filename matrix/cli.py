@@ -38,6 +38,7 @@ from matrix.steps import Steps
 from matrix.store import write_atomically
 from matrix.tables import SpecError
 from matrix.text import visible
+from matrix.unchanged import digest_of_report, note_report
 
 MESSAGE_CHARS = 300
 
@@ -240,9 +241,10 @@ def report(
 
     settings = Settings.of(spec=spec, profile=profile, store=store, reports=reports)
     whole = _whole(settings)
+    made_of = digest_of_report(whole)
     bought = _of_budget(read_choice(settings.cells), whole) if settings.cells else []
     table = msgspec.structs.replace(whole.table(), budget=bought)
-    rendering.write(table, settings.reports)
+    files = rendering.write(table, settings.reports)
     lines = "\n".join(rendering.summary(table, settings.reports)) + "\n"
     if later := os.environ.get("MATRIX_SUMMARY"):
         Path(later).write_text(lines, encoding="utf-8")  # nox's last word would come after it
@@ -251,3 +253,5 @@ def report(
     unwanted: set[Any] = set(fail_on or ())
     if table.canaries == "void" or any(result.verdict in unwanted for result in table.cells):
         raise typer.Exit(1)
+    if not bought:  # whose lines are of this run
+        note_report(whole, made_of, files, lines)

@@ -120,7 +120,7 @@ class Context:
         return self._judge_by(self.keys)
 
     def _judge_by(self, keys: Keys) -> Judge:
-        return Judge(self.loaded, self.plan, keys, self._read_reference, self._solution)
+        return Judge(self.loaded, self.plan, keys, self.reference, self._solution)
 
     def table(self) -> MatrixResult:
         """Return the judged table, with what other machines' evidence in the store says beside it.
@@ -183,7 +183,8 @@ class Context:
         lock = self.lock(environment)
         return Solution(lock.pins, lock.refusal) if lock else None
 
-    def _read_reference(self, key: str) -> Reference | None:
+    def reference(self, key: str) -> Reference | None:
+        """Return a float model's own answers, by its build's key; ``None`` where unreadable."""
         try:
             return read_reference((self.store.model(key) / "reference.json").read_bytes())
         except (OSError, EvidenceError):
@@ -206,22 +207,37 @@ class Context:
         """Whether anything of an environment's cells can still be done."""
         return any(self.keys.unfinished(cell) for cell in self._cells_of[environment])
 
-    def suite_is_current(self, environment: str) -> bool:
+    def pending(self) -> list[str]:
+        """Return the environments worth waiting for: a run without news takes seconds."""
+        judge, keys = self.fresh_judge(), self.keys.fixed()
+        unfinished = {cell.id for cell in self.plan.cells if keys.unfinished(cell)}
+        return [
+            name
+            for name, cells in self._cells_of.items()
+            if any(cell.runs for cell in cells)
+            and (
+                any(cell.id in unfinished for cell in cells)
+                or not self.suite_is_current(name, judge)
+            )
+        ]
+
+    def suite_is_current(self, environment: str, judge: Judge | None = None) -> bool:
         """Whether the suite has judged just these observations, with these checks."""
         try:
-            return self._suite(environment).read_text() == self._suite_digest(environment)
+            judged = self._suite(environment).read_text()
+            return judged == self._suite_digest(environment, judge or self.fresh_judge())
         except OSError:
             return False
 
     def suite_has_run(self, environment: str) -> None:
         """Note that the suite has judged what there is of an environment."""
-        write_atomically(self._suite(environment), self._suite_digest(environment).encode())
+        digest_now = self._suite_digest(environment, self.fresh_judge())
+        write_atomically(self._suite(environment), digest_now.encode())
 
     def _suite(self, environment: str) -> Path:
         return self.store.path("suites", environment)
 
-    def _suite_digest(self, environment: str) -> str:
-        judge = self.fresh_judge()
+    def _suite_digest(self, environment: str, judge: Judge) -> str:
         observed = []
         for subject in subjects(self.plan, environment):
             keys = judge.keys_of(subject.cell)

@@ -14,6 +14,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import assert_never
 
@@ -77,10 +78,7 @@ class Lock(msgspec.Struct, frozen=True):
         The inputs of such a lock name its resolution, and those of a pinned one do not: its digest
         stands in the keys of what was observed before there were others.
         """
-        lines = self.text.splitlines(keepends=True)
-        inputs = next((line for line in lines if line.startswith(_INPUTS)), "")
-        left_out = (_AS_OF, _NAMED) if '"resolution":' in inputs else (_AS_OF,)
-        return digest("".join(line for line in lines if not line.startswith(left_out)))
+        return _content_digest(self.text)
 
     @property
     def pins(self) -> dict[str, str]:
@@ -88,6 +86,14 @@ class Lock(msgspec.Struct, frozen=True):
         lines = (line.partition(" ;")[0] for line in self.text.splitlines())
         pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
         return {canonicalize_name(name.partition("[")[0]): version for name, version in pairs}
+
+
+@cache  # of each lock, thousands of keys ask
+def _content_digest(text: str) -> str:
+    lines = text.splitlines(keepends=True)
+    inputs = next((line for line in lines if line.startswith(_INPUTS)), "")
+    left_out = (_AS_OF, _NAMED) if '"resolution":' in inputs else (_AS_OF,)
+    return digest("".join(line for line in lines if not line.startswith(left_out)))
 
 
 def uv_settings(host: Mapping[str, str], *, installing: bool) -> dict[str, str]:

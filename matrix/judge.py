@@ -78,7 +78,7 @@ class Judge:
         for cell in plan.cells:
             for name in {cell.checkpoint.quantizer.environment, cell.engine.environment}:
                 self._standing_on.setdefault(name, []).append(cell)
-        self._keys = keys
+        self._keys = keys.fixed()
         self._reference = cache(read_reference)
         self._seen = cache(self._observed)
         self.cell = cache(self._cell)

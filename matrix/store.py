@@ -14,6 +14,7 @@
       index/<package>.json        what an index last answered; ``requires/``: what wheels require
       records/<run>-<pid>.jsonl   one segment per writing process
       suites/<environment>        digest of what the suite last judged there
+      report.json                 what the last report was made of, and its summary
       work/                       unfinished things; nothing in it is trusted
 
 Files appear by rename, so a reader sees all of one or nothing.
@@ -155,6 +156,11 @@ class Store:
                 except msgspec.MsgspecError:
                     continue
         return [found[line] for line in sorted(found, key=lambda line: (found[line].at, line))]
+
+    def segments(self) -> list[tuple[str, int]]:
+        """Return the name and bytes of each segment of the history: all differ after any step."""
+        files = sorted((self.root / "records").glob("*.jsonl"))
+        return [(file.name, file.stat().st_size) for file in files]
 
     @contextmanager
     def work(self, kind: str) -> Iterator[Path]:

@@ -41,12 +41,17 @@ def render(result: MatrixResult) -> dict[str, str]:
     }
 
 
-def write(result: MatrixResult, directory: str | os.PathLike[str]) -> None:
-    """Write the report into ``directory``, each file whole or not at all, the page last."""
+def write(result: MatrixResult, directory: str | os.PathLike[str]) -> list[str]:
+    """Write the report into ``directory``, each file whole or not at all, the page last.
+
+    Returns the names of the files.
+    """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in render(result).items():
+    texts = render(result)
+    for name, text in texts.items():
         write_atomically(folder / name, text.encode())
+    return list(texts)
 
 
 def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports") -> list[str]:

@@ -190,6 +190,11 @@ def narrowed(plan: Plan, ids: Collection[str]) -> Plan:
     )
 
 
+def canaries_alone(plan: Plan) -> Plan:
+    """Return a plan of the canaries, of their float twins, and of what both stand on."""
+    return narrowed(plan, [cell.id for cell in plan.cells if cell.canary])
+
+
 def ignoring(lookup: Lookup, again: Collection[str], run: str) -> Lookup:
     """Return a lookup for which cells that are checked again have not been loaded before this run.
 

@@ -195,7 +195,9 @@ class Context:
         """The cells that stand on each environment: found once, there may be thousands of both."""
         found: dict[str, list[Cell]] = {name: [] for name in self.plan.environments}
         for cell in self.plan.cells:
-            for name in {cell.checkpoint.quantizer.environment, cell.engine.environment}:
+            checkpoint = cell.checkpoint
+            makers = {checkpoint.model.environment, checkpoint.quantizer.environment}
+            for name in makers | {cell.engine.environment}:
                 found[name].append(cell)
         return found
 

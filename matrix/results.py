@@ -14,6 +14,8 @@ from matrix.outcomes import Blame, Finding, Stage, StageResult, Verdict
 from matrix.tables import Resolution
 
 SCHEMA_VERSION = 1
+PAGE = "index.html"
+"""The file of a report to look at."""
 
 Declared = Literal["allowed", "forbidden", "not said", "unknown"]
 """What the metadata of the releases that an environment names says of each other."""
@@ -159,3 +161,5 @@ class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
     """``package version`` -> date, of releases in it that the last take of the snapshot took in."""
     budget: list[str] = []
     """Lines on what a budget bought and left out this time; empty where there was none."""
+    going_on: str = ""
+    """How much was done when this was written, where the run was not over; empty where it was."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from matrix.observations import (
     judge_end,
 )
 from matrix.outcomes import Outcome, Reason
-from matrix.plan import Checkpoint, Role
+from matrix.plan import Cell, Checkpoint, Role
 from matrix.probes import Answer
 from matrix.processes import child_environ, run
 from matrix.revisions import RevisionError, revisions_of
@@ -284,6 +284,24 @@ class Steps:
         )
         judged = Judged(Outcome.UNSUPPORTED, Reason.GROUP_SIZE, message)
         return self.keep(key, judged, End())
+
+    def is_there(self, key: Key | None) -> bool:
+        """Whether the files of a model or checkpoint are there."""
+        return key is not None and self.store.has_product(key.step, key.value)
+
+    def is_done(self, key: Key, cells: Iterable[Cell]) -> bool:
+        """Whether a model or checkpoint need not be made: it was seen to fail, or is there, or was
+        taken back (``clean``) and none of the cells that stand on it has anything left to do.
+        """
+        if not self.keys.settled(key):
+            return False
+        if self.keys.passed(key) is None or self.is_there(key):
+            return True
+        return not any(
+            self.keys.unfinished(cell)
+            for cell in cells
+            if key.subject in (cell.checkpoint.model.name, cell.checkpoint.id)
+        )
 
     def model_folder(self, checkpoint: Checkpoint) -> Path:
         """Return the folder of a checkpoint's float model."""

@@ -16,19 +16,21 @@
       suites/<environment>        digest of what the suite last judged there
       report.json                 what the last report was made of, and its summary
       work/                       unfinished things; nothing in it is trusted
+      use.lock, report.lock       who uses the store, who writes the report
 
 Files appear by rename, so a reader sees all of one or nothing.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
@@ -77,7 +79,7 @@ class Store:
         """Return what was observed under a key, or ``None``. Unreadable counts as not observed.
 
         A final observation only changes when this process checks it again, so it is read once. One
-        of a model or a checkpoint that was removed since does not count.
+        of a model counts while its reference is there: without it no answer can be judged.
         """
         if (step, key) in self._finals:
             return self._finals[step, key]
@@ -86,18 +88,22 @@ class Store:
             observation = msgspec.json.decode(raw, type=Observation)
         except (OSError, msgspec.MsgspecError):
             return None
-        if observation.outcome is Outcome.PASSED and not self._has_product(step, key):
+        if observation.outcome is Outcome.PASSED and not self._has_reference(step, key):
             return None
         if observation.final:
             self._finals[step, key] = observation
         return observation
 
-    def _has_product(self, step: Step, key: str) -> bool:
+    def _has_reference(self, step: Step, key: str) -> bool:
+        return step != "build" or (self.model(key) / "reference.json").is_file()
+
+    def has_product(self, step: Step, key: str) -> bool:
+        """Whether the files that a step made are there; they may have been taken back since."""
         match step:
             case "build":
-                return self.model(key).is_dir()
+                return (self.model(key) / "model").is_dir()
             case "quantize":
-                return self.checkpoint(key).is_dir()
+                return (self.checkpoint(key) / "checkpoint").is_dir()
             case _:
                 return True
 
@@ -161,6 +167,25 @@ class Store:
         """Return the name and bytes of each segment of the history: all differ after any step."""
         files = sorted((self.root / "records").glob("*.jsonl"))
         return [(file.name, file.stat().st_size) for file in files]
+
+    def use(self) -> IO[bytes]:
+        """Return an open file; until it is closed, nothing is taken back that a run may need."""
+        file = self.path("use.lock").open("ab")
+        fcntl.flock(file, fcntl.LOCK_SH)
+        return file
+
+    def take(self) -> IO[bytes]:
+        """Return an open file; until it is closed, no run begins.
+
+        Raises ``BlockingIOError`` where one goes on.
+        """
+        file = self.path("use.lock").open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise
+        return file
 
     @contextmanager
     def work(self, kind: str) -> Iterator[Path]:

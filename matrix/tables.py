@@ -226,8 +226,12 @@ class PredictionsTable(Table, frozen=True, kw_only=True):
     """Bytes on disk for each byte of a wheel."""
     torch_mb: float
     """Megabytes (10^6 bytes) of one torch's wheels with those of CUDA that it asks for."""
+    torch_cpu_mb: float = 192
+    """The same of a build without CUDA, where uv is told to take those (``UV_TORCH_BACKEND``)."""
     packages_mb: float
     """Megabytes of wheels that an environment shares with no other."""
+    packages_unpacked: float = 3.5
+    """Bytes on disk for each byte of these."""
     brings_mb: dict[str, float] = {}
     """Package -> megabytes of wheels that each of its releases brings along."""
     resolve_seconds: float

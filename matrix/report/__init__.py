@@ -19,11 +19,10 @@ from matrix.outcomes import Verdict
 from matrix.report.document import markdown_document
 from matrix.report.page import html_page
 from matrix.report.table import SYMBOLS, Cause, causes, counts, frame, new_releases, normalise
-from matrix.results import MatrixResult
+from matrix.results import PAGE, MatrixResult
 from matrix.store import write_atomically
 from matrix.text import csv_text, visible
 
-PAGE = "index.html"
 SUMMARY_CAUSES = 5
 LINE_CHARS = 300
 

@@ -103,18 +103,37 @@ def test_trouble_of_the_machine_takes_no_answers_place(store: Store) -> None:
     assert len(store.records()) == 2
 
 
-@pytest.mark.parametrize(("step", "folder"), [("build", "models"), ("quantize", "checkpoints")])
-def test_an_observation_whose_product_was_removed_does_not_count(
+def test_an_observation_of_a_model_without_its_reference_does_not_count(store: Store) -> None:
+    store.keep(observation("build"))
+    assert reopened(store).observation("build", "k1") is None
+    reference = store.path("models", "k1", "reference.json")
+    reference.write_text("{}")
+    assert reopened(store).observation("build", "k1") is not None
+    reference.unlink()
+    assert reopened(store).observation("build", "k1") is None
+
+
+@pytest.mark.parametrize(
+    ("step", "folder"), [("build", "models/k1/model"), ("quantize", "checkpoints/k1/checkpoint")]
+)
+def test_an_observation_outlives_the_files_that_were_made(
     store: Store, step: Step, folder: str
 ) -> None:
     store.keep(observation(step))
-    assert reopened(store).observation(step, "k1") is None
-    with store.work("job") as work:
-        (work / "product").mkdir()
-        store.publish(work / "product", folder, "k1")
-    assert reopened(store).observation(step, "k1") is not None
-    (store.root / folder / "k1").rmdir()
-    assert reopened(store).observation(step, "k1") is None
+    store.path("models", "k1", "reference.json").write_text("{}")
+    assert reopened(store).observation(step, "k1") == observation(step)
+    assert not store.has_product(step, "k1")
+    (store.root / folder).mkdir(parents=True)
+    assert store.has_product(step, "k1")
+
+
+def test_what_is_taken_back_waits_for_no_run_and_a_run_for_it(store: Store) -> None:
+    with store.use(), reopened(store).use(), pytest.raises(BlockingIOError):
+        store.take()
+    with store.take(), pytest.raises(BlockingIOError):
+        reopened(store).take()
+    with store.use():
+        pass
 
 
 @pytest.mark.parametrize("step", ["build", "quantize"])

@@ -61,7 +61,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine answered to the first prompt (untrusted text)."""
     expected: str = ""
     explained_by: str = ""
-    """Id of the check whose finding explains it; empty where the stage's own end is all there is."""
+    """Id of the check whose finding explains it; empty where there is but the stage's own end."""
     canary: Verdict | None = None
     """The verdict this cell must have for the run to count, where it is a canary."""
     command: str = ""

@@ -48,7 +48,7 @@ class JudgedCell(msgspec.Struct, frozen=True):
     reason: str
     message: str
     explained_by: str = ""
-    """Id of the check whose finding explains it; empty where the stage's own end is all there is."""
+    """Id of the check whose finding explains it; empty where there is but the stage's own end."""
 
 
 def blocks(result: StageResult) -> bool:
@@ -267,6 +267,11 @@ def canaries(cells: Iterable[CellResult]) -> str:
     """
     states = {_canary(cell.verdict, cell.canary) for cell in cells if cell.canary is not None}
     return next((s for s in (VOID, "not established", "established") if s in states), "")
+
+
+def is_void(cell: CellResult) -> bool:
+    """Whether a cell is a canary that came out otherwise than it must."""
+    return cell.canary is not None and _canary(cell.verdict, cell.canary) == VOID
 
 
 def _canary(found: Verdict, expected: Verdict) -> str:

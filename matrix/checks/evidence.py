@@ -156,7 +156,7 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     perplexity_degraded: float
     """Perplexity of the held-out texts over the float model's: degraded above."""
     perplexity_failed: float
-    perplexity_low_degraded: float
+    low_perplexity_degraded: float
     """The same, on the other side: degraded below."""
     degenerate_failed: float
     """Share of prompts answered by one token again and again, or nothing: failed from here on."""

@@ -126,8 +126,8 @@ def perplexity(evidence: Evidence) -> Finding:
         return say_wrong(judgement=Judgement.FAILED, threshold=limits.perplexity_failed)
     if ratio > limits.perplexity_degraded:
         return say_wrong(judgement=Judgement.DEGRADED, threshold=limits.perplexity_degraded)
-    if ratio < limits.perplexity_low_degraded:
-        return say_wrong(judgement=Judgement.DEGRADED, threshold=limits.perplexity_low_degraded)
+    if ratio < limits.low_perplexity_degraded:
+        return say_wrong(judgement=Judgement.DEGRADED, threshold=limits.low_perplexity_degraded)
     return say(judgement=Judgement.PASSED, threshold=limits.perplexity_degraded)
 
 

@@ -121,7 +121,10 @@ def test_logprobs(
     ("by", "judgement", "value"),
     [
         (0.0, PASSED, 1.0),
-        (0.5, PASSED, 0.607),
+        (0.28, PASSED, 0.756),
+        (0.3, DEGRADED, 0.741),
+        (0.7, DEGRADED, 0.497),
+        (400.0, DEGRADED, None),
         (-0.46, PASSED, 1.584),
         (-0.48, DEGRADED, 1.616),
         (-1.38, DEGRADED, 3.975),

@@ -1,8 +1,8 @@
 """Which finding explains a stage's failure. Pure.
 
 A notice about a file breaks one engine and not another, and an engine fails for reasons that lie in
-no file. So each finding says, as data, what it is the cause of (:class:`~matrix.outcomes.Explanation`),
-and each failure is one symptom, the gravest that it shows.
+no file. So each finding says, as data, what it is the cause of (``Explanation`` in
+:mod:`matrix.outcomes`), and each failure is one symptom, the gravest that it shows.
 """
 
 from __future__ import annotations
@@ -24,16 +24,18 @@ def explanation(failure: StageResult, findings: Sequence[Finding]) -> Finding | 
     """
     symptom = symptom_of(failure, findings)
     order = list(Stage)
-    before = [f for f in findings if order.index(f.stage) < order.index(failure.stage)]
-    for finding in before:
-        explains = finding.explains
-        if symptom and explains and finding.judgement in SUSPICIOUS:
-            if symptom in explains.symptoms and _fits(symptom, explains, failure.message):
-                return finding
-    return None
+    before = [
+        finding
+        for finding in findings
+        if finding.judgement in SUSPICIOUS
+        and order.index(finding.stage) < order.index(failure.stage)
+    ]
+    return next((f for f in before if _is_cause(f.explains, symptom, failure.message)), None)
 
 
-def _fits(symptom: Symptom, explains: Explanation, message: str) -> bool:
+def _is_cause(explains: Explanation | None, symptom: Symptom | None, message: str) -> bool:
+    if explains is None or symptom is None or symptom not in explains.symptoms:
+        return False
     text = message.casefold()
     return symptom is not Symptom.ERROR or any(part.casefold() in text for part in explains.errors)
 

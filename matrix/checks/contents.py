@@ -13,10 +13,11 @@ _finding = partial(Finding, stage=Stage.INSPECT)
 
 META_TENSOR = "meta tensor"
 """torch's word for a parameter that nothing was loaded into."""
+_LOST = [Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE, Symptom.MADE_UP_WEIGHTS]
 LACKING = Explanation(
-    [Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE, Symptom.MADE_UP_WEIGHTS, Symptom.CRASH, Symptom.ERROR],
-    errors=["missing key", "not initialized from checkpoint", "not loaded from checkpoint", META_TENSOR],
-)  # fmt: skip
+    [*_LOST, Symptom.CRASH, Symptom.ERROR],
+    errors=["missing key", "initialized from checkpoint", "loaded from checkpoint", META_TENSOR],
+)
 """What a tensor is the cause of that is not there."""
 
 
@@ -110,7 +111,7 @@ def tied_embedding(evidence: Evidence) -> Finding:
 
 
 def _dropped(engine: Mapping[str, str]) -> Explanation:
-    """Return what a dropped embedding is the cause of, in an engine or, where none is meant, in all.
+    """Return what a dropped embedding is the cause of: in an engine, or in any if none is meant.
 
     vLLM fills nothing into the embedding and holds the head beside it. transformers ties the two
     again; under accelerate it stops at the embedding that is nowhere.
@@ -118,10 +119,7 @@ def _dropped(engine: Mapping[str, str]) -> Explanation:
     errors = [META_TENSOR, "embed_tokens"]
     if engine and not engine.keys() & VLLM:
         return Explanation([Symptom.MADE_UP_WEIGHTS, Symptom.ERROR], errors=errors)
-    symptoms = [
-        *(Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE, Symptom.MADE_UP_WEIGHTS),
-        *(Symptom.MORE_MEMORY, Symptom.ERROR),
-    ]
+    symptoms = [*_LOST, Symptom.MORE_MEMORY, Symptom.ERROR]
     return Explanation(symptoms, errors=errors, engines=["vLLM"])
 
 

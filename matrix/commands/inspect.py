@@ -115,7 +115,7 @@ def _foretold(finding: Finding) -> str:
 
 
 def _nothing_wrong(findings: list[Finding], *, unseen: bool) -> str:
-    """Return the line on a checkpoint with which nothing is wrong; its weights may be ``unseen``."""
+    """Return the line on a checkpoint in which no check failed; its weights may be ``unseen``."""
     remarks = [
         f"{finding.check}: {finding.message}"
         for finding in findings

@@ -31,7 +31,8 @@ MEANINGS = {
     Verdict.DEGRADED: "loads and answers, but measurably worse than 4 bits should be",
     Verdict.GARBAGE: "loads without an error and answers wrong",
     Verdict.BROKEN: "raises, crashes or hangs before there is an answer",
-    Verdict.UNSUPPORTED: "declared so, with a source, or impossible by the model's shapes",
+    Verdict.UNSUPPORTED: "declared so or refused by design, with a source, or impossible by the "
+    "model's shapes",
     Verdict.UNTESTED: "needs hardware or a library not here; says nothing about the packages",
     Verdict.INFRA: "stopped by network, disk or the run itself; says nothing about the packages",
 }

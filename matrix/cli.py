@@ -17,12 +17,9 @@ import typer
 from matrix import environments
 from matrix.beforehand import beforehand
 from matrix.budget import Choice, canaries_alone, differences, in_words, read_choice
-from matrix.checkpoint.files import CONFIG
-from matrix.checkpoint.inspection import CheckpointError
-from matrix.checks import judge
-from matrix.checks.evidence import Evidence
 from matrix.choosing import choice_of, estimate
 from matrix.commands.clean import clean
+from matrix.commands.inspect import MESSAGE_CHARS, inspect, show_finding
 from matrix.commands.options import Profile, Spec, StoreFolder, fail
 from matrix.commands.plan import Disk, Minutes, plan
 from matrix.commands.releases import releases
@@ -30,20 +27,16 @@ from matrix.commands.resolve import resolve
 from matrix.commands.specifiers import specifiers
 from matrix.context import Context, Settings
 from matrix.interim import Interim
-from matrix.judge import thresholds
-from matrix.outcomes import Finding, Judgement, Outcome, Stage, Verdict
+from matrix.outcomes import Outcome, Verdict
 from matrix.plan import Selection, select
 from matrix.processes import die_with_parent
 from matrix.progress import Progress
 from matrix.run import Run
-from matrix.spec import load
 from matrix.steps import Steps
 from matrix.store import write_atomically
 from matrix.tables import SpecError
 from matrix.text import visible
 from matrix.unchanged import digest_of_report, note_report
-
-MESSAGE_CHARS = 300
 
 app = typer.Typer(
     help="Which quantizer's checkpoints load and answer correctly in which engine.",
@@ -88,7 +81,7 @@ def _interrupted(_signal: int, _frame: FrameType | None) -> None:
     raise Interrupted
 
 
-for command in (clean, plan, releases, resolve, specifiers):
+for command in (clean, inspect, plan, releases, resolve, specifiers):
     app.command()(command)
 
 
@@ -182,50 +175,7 @@ def _show_cell(context: Context, cell: str) -> None:
         message = visible(stage.message.strip(), MESSAGE_CHARS)
         typer.echo(f"  {stage.stage:18} {stage.outcome:14} {message}")
     for finding in result.findings:
-        _show_finding(finding)
-
-
-def _show_finding(finding: Finding) -> None:
-    message = visible(finding.message.strip(), MESSAGE_CHARS)
-    typer.echo(f"  {finding.check:19} {finding.judgement:14} {message}")
-
-
-@app.command()
-def inspect(
-    checkpoint: Annotated[Path, typer.Argument(help="Directory with config.json and weights.")],
-    original: Annotated[
-        Path | None, typer.Option(help="The float model it was made of, to compare weights with.")
-    ] = None,
-    tensor_parallel: Annotated[
-        int, typer.Option(min=1, help="Among how many GPUs to divide it.")
-    ] = 1,
-) -> None:
-    """Say what is wrong with a checkpoint of yours by reading its files; load and write nothing.
-
-    Status 0 where no check fails, 1 where one does, 2 where it cannot be read at all.
-    """
-    from matrix.checkpoint.inspecting import inspect as read  # numpy takes a while to import
-
-    try:
-        found = read(checkpoint, original)
-    except CheckpointError as error:
-        fail(str(error))
-    if found.problems:
-        # Without a config.json it is no model, whatever else is wrong.
-        first = min(found.problems, key=lambda problem: problem.where != CONFIG)
-        more = len(found.problems) - 1
-        fail(f"{first}" + (f" And {more} more such problems." if more else ""))
-    evidence = Evidence(
-        tied=found.tie_word_embeddings,
-        quantized=found.quantization is not None,
-        thresholds=thresholds(load()),
-        tensor_parallel=tensor_parallel,
-        inspection=found,
-    )
-    findings = judge(evidence, Stage.INSPECT)
-    for finding in findings:
-        _show_finding(finding)
-    raise typer.Exit(any(finding.judgement is Judgement.FAILED for finding in findings))
+        show_finding(finding)
 
 
 @app.command()

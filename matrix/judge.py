@@ -29,8 +29,9 @@ from matrix.needs import tensor_parallel
 from matrix.observations import Observation
 from matrix.outcomes import Blame, Outcome, Reason, Stage, StageResult, Verdict
 from matrix.plan import Cell, Plan, Role, float_id
+from matrix.refusals import judge_refusal
 from matrix.results import NOT_RUN, CellResult, EnvironmentResult, MatrixResult, Side
-from matrix.spec import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec
+from matrix.spec import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, read_tables
 from matrix.specifiers import facts, specifiers
 from matrix.standings import (
     Known,
@@ -42,8 +43,8 @@ from matrix.standings import (
     standings,
     works,
 )
-from matrix.tables import ExclusionTable, SpecError
-from matrix.verdict import JudgedCell, blocks, canaries, fold, stage_results
+from matrix.tables import ExclusionTable, RefusalTable, SpecError
+from matrix.verdict import VOID, JudgedCell, blocks, canaries, fold, stage_results
 
 ReadReference = Callable[[str], Reference | None]
 """From a model's key to the float model's own answers, where they can be read."""
@@ -56,6 +57,12 @@ def thresholds(loaded: LoadedSpec) -> Thresholds:
     except msgspec.ValidationError as error:
         known = ", ".join(Thresholds.__struct_fields__)
         raise SpecError(loaded.file, "thresholds", str(error), f"The keys are: {known}") from None
+
+
+def refusals(loaded: LoadedSpec) -> dict[str, RefusalTable]:
+    """Return the spec's rules of what packages refuse by design, or else those that are ours."""
+    own = loaded.spec.refusals
+    return (read_tables(DEFAULT_SPEC).refusals or {}) if own is None else own
 
 
 class Judge:
@@ -72,6 +79,7 @@ class Judge:
         self._loaded = loaded
         self._spec = loaded.spec
         self._thresholds = thresholds(loaded)
+        self._refusals = refusals(loaded)
         self._plan = plan
         self._cells = {cell.id: cell for cell in plan.cells}
         self._standing_on: dict[str, list[Cell]] = {}
@@ -92,6 +100,7 @@ class Judge:
         used = self._observations()
         newest = max((observation.at for observation in used), default="")
         names = {name for cell in cells for name in cell.departures}
+        trust = canaries(cells)
         departures = {n: self._spec.departures[n] for n in sorted(names)}
         result = MatrixResult(
             profile=self._plan.profile,
@@ -100,11 +109,13 @@ class Judge:
             finished=newest,
             machine=_machine(used),
             departures={n: f"{d.what}, because {d.why}" for n, d in departures.items()},
-            canaries=canaries(cells),
+            canaries=trust,
             environments=[self._environment(name) for name in self._plan.environments],
             cells=cells,
             new_releases=new_releases(self._loaded.snapshot, self._plan.environments.values()),
         )
+        if trust == VOID:
+            return result  # what a run says that cannot be believed, holds nowhere
         tried = facts(result, self._loaded.snapshot.packages, self._made_on())
         held = specifiers(tried, self._known.declares, self._known.versions)
         return msgspec.structs.replace(result, specifiers=held)
@@ -133,7 +144,7 @@ class Judge:
     def _cell(self, cell_id: str) -> CellResult:
         cell = self._cells[cell_id]
         observations = self._seen(cell_id)
-        results = {stage: _result(stage, seen) for stage, seen in observations.items()}
+        results = {stage: self._result(cell, stage, seen) for stage, seen in observations.items()}
         self._unbuilt(cell, results)
         if cell.exclusion is not None:
             results[Stage.LOAD] = StageResult(
@@ -157,9 +168,10 @@ class Judge:
             parts=cell.parts,
             verdict=judged.verdict,
             blame=judged.blame,
-            stage=judged.first_stage,
+            stage=judged.stage,
             reason=judged.reason,
             message=judged.message,
+            explained_by=judged.explained_by,
             stages=stages,
             findings=findings,
             departures=self._departures(cell, observations),
@@ -170,6 +182,14 @@ class Judge:
             canary=cell.canary,
             command=self._command("--cell", cell.id),
         )
+
+    def _result(self, cell: Cell, stage: Stage, seen: Observation) -> StageResult:
+        """Return what a stage came to, with what packages refuse by design told apart."""
+        result = StageResult(stage, seen.outcome, seen.reason, seen.message)
+        order = list(Stage)
+        made = order.index(stage) < order.index(Stage.ENGINE_RESOLVE)
+        role = cell.checkpoint.quantizer if made else cell.engine
+        return judge_refusal(result, seen, self._installed(role.environment), self._refusals)
 
     def _unbuilt(self, cell: Cell, results: dict[Stage, StageResult]) -> None:
         """Where the project could not build the model, no package is to blame."""
@@ -258,6 +278,8 @@ class Judge:
             reference=reference,
             thresholds=self._thresholds,
             engine=self._installed(cell.engine.environment),
+            loader=cell.engine.adapter.stem,
+            dtype=str(cell.engine.options.get("dtype", "")),
             tensor_parallel=tensor_parallel(cell.engine),
             log=observations[Stage.LOAD].log if Stage.LOAD in observations else "",
             inspection=inspection,
@@ -389,10 +411,6 @@ def _departures_used(seen: Observation) -> list[str]:
     """Return the departures that an adapter says it came to use; what it says is untrusted."""
     names = seen.facts.get("departures")
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
-
-
-def _result(stage: Stage, seen: Observation) -> StageResult:
-    return StageResult(stage, seen.outcome, seen.reason, seen.message)
 
 
 def _expected(evidence: Evidence | None) -> str:

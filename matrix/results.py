@@ -48,9 +48,11 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     blame: Blame
     stage: Stage | None
-    """First stage that did not pass; ``None`` where all did."""
+    """Stage at which the cause lies: that which ended it, or of the check whose finding explains
+    it; ``None`` where all passed."""
     reason: str
     message: str
+    """The cause first, then what came of it, then what else is wrong."""
     stages: list[StageResult]
     findings: list[Finding]
     departures: list[str] = []
@@ -60,6 +62,8 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     output: str = ""
     """What the engine answered to the first prompt (untrusted text)."""
     expected: str = ""
+    explained_by: str = ""
+    """Id of the check whose finding explains it; empty where there is but the stage's own end."""
     canary: Verdict | None = None
     """The verdict this cell must have for the run to count, where it is a canary."""
     command: str = ""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 
-from matrix.outcomes import Verdict
+from matrix.outcomes import Stage, Verdict
 
 Option = str | int | float | bool
 Method = Literal["awq", "gptq"]
@@ -176,6 +176,24 @@ class ExclusionTable(Table, frozen=True, kw_only=True):
     source: str
 
 
+class RefusalTable(Table, frozen=True, kw_only=True):
+    """An exception by which a package says that it does not support something, by design."""
+
+    packages: Names
+    """Distributions of the package; one of them must be installed where the step ran."""
+    versions: str = ""
+    """Of which versions, as a specifier; of all where it is left out."""
+    stages: Annotated[list[Stage], msgspec.Meta(min_length=1)]
+    exception: str
+    """Name of the exception's type, without its module."""
+    raised_in: str
+    """The file that raises it, or a folder with a "/" after it, below ``site-packages``."""
+    text: Annotated[str, msgspec.Meta(min_length=16)]
+    """How its message begins; ``*`` stands for one word."""
+    source: str
+    """Where upstream says so."""
+
+
 class CutoffException(Table, frozen=True, kw_only=True):
     """A package for which another cut-off date holds when environments are resolved as released."""
 
@@ -264,6 +282,8 @@ class Spec(Table, frozen=True, kw_only=True):
     engines: list[RoleTable]
     profiles: dict[str, ProfileTable]
     exclusions: list[ExclusionTable] = []
+    refusals: dict[str, RefusalTable] | None = None
+    """Name -> rule. Those of the default spec where it is left out."""
 
 
 class Environment(Table, frozen=True, kw_only=True):

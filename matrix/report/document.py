@@ -37,6 +37,7 @@ from matrix.report.table import (
 )
 from matrix.results import CellResult, MatrixResult, Standing
 from matrix.text import markdown, markdown_code
+from matrix.verdict import VOID
 
 
 def markdown_document(result: MatrixResult) -> str:
@@ -190,7 +191,10 @@ def _specifiers_table(result: MatrixResult) -> list[str]:
         for one in result.specifiers
     ]
     header = ["release", "holds", "declared", "what differs", "evidence", "on"]
-    return _table(header, rows, "Nothing was observed that says which versions go together.")
+    nothing = "Nothing was observed that says which versions go together."
+    if result.canaries == VOID:
+        nothing = "None are given: the canaries are void, so what was observed says nothing."
+    return _table(header, rows, nothing)
 
 
 def _cells_table(result: MatrixResult) -> list[str]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 import pandas as pd
 
-from matrix.outcomes import Blame, Judgement, Outcome, Reason, Stage, StageResult, Verdict
+from matrix.outcomes import Blame, Outcome, Reason, Stage, StageResult, Verdict
 from matrix.results import CellResult, EnvironmentResult, MatrixResult, Side
 from matrix.text import natural
 
@@ -31,7 +31,8 @@ MEANINGS = {
     Verdict.DEGRADED: "loads and answers, but measurably worse than 4 bits should be",
     Verdict.GARBAGE: "loads without an error and answers wrong",
     Verdict.BROKEN: "raises, crashes or hangs before there is an answer",
-    Verdict.UNSUPPORTED: "declared so, with a source, or impossible by the model's shapes",
+    Verdict.UNSUPPORTED: "declared so or refused by design, with a source, or impossible by the "
+    "model's shapes",
     Verdict.UNTESTED: "needs hardware or a library not here; says nothing about the packages",
     Verdict.INFRA: "stopped by network, disk or the run itself; says nothing about the packages",
 }
@@ -267,19 +268,13 @@ def causes(result: MatrixResult) -> list[Cause]:
 def _cell_cause(cell: CellResult) -> tuple[str, str, str, str, str]:
     """Return what cells with one cause share: blame, stage, reason, message and what else parts."""
     stage = cell.stage.value if cell.stage else ""
-    if cell.blame is Blame.CHECKPOINT:
-        wrong = {Judgement.NOTICE, Judgement.DEGRADED, Judgement.FAILED}
-        defects = [
-            finding
-            for finding in cell.findings
-            if finding.stage is Stage.INSPECT and finding.judgement in wrong
-        ]
-        if defects:
-            names = ", ".join(finding.check for finding in defects)
-            said = "; ".join(dict.fromkeys(finding.message for finding in defects))
-            return cell.blame.value, Stage.INSPECT.value, names, said, ""
+    for finding in cell.findings:
+        if finding.check == cell.explained_by:
+            return cell.blame.value, finding.stage.value, finding.check, finding.message, ""
     # Two wrong answers are told in the same words and need not have the same cause.
-    telling = cell.reason in {Reason.EXCEPTION, Reason.UNRESOLVABLE, Reason.BUILD_FAILED}
+    telling = cell.reason in {
+        Reason.EXCEPTION, Reason.NOT_BUILT, Reason.UNRESOLVABLE, Reason.BUILD_FAILED,
+    }  # fmt: skip
     apart = "" if telling or cell.verdict is Verdict.INFRA else subject(cell)
     return cell.blame.value, stage, cell.reason, cell.message, apart
 

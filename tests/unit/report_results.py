@@ -89,8 +89,16 @@ def judged(quantizer: Side, engine: Side, model: str, failure: Failure | None) -
         timings={each.stage.value: 1.25 for each in stages if each.outcome is Outcome.PASSED},
         output=output,
         expected=EXPECTED if verdict is not Verdict.BROKEN else "",
+        explained_by=explained_by(failure, tied_defect=tied_defect, stock=stock),
         command=f"nox -s matrix -- --cell {cell}",
     )
+
+
+def explained_by(failure: Failure | None, *, tied_defect: bool, stock: bool) -> str:
+    """Return the check that explains why an engine failed; nothing where it did not get so far."""
+    if failure is None or failure[0] not in {Stage.LOAD, Stage.GENERATE}:
+        return ""
+    return "weights-match" if stock else "tied-embeddings" if tied_defect else ""
 
 
 def stages_until(failed: Stage | None, reason: Reason, message: str) -> list[StageResult]:

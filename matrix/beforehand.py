@@ -45,7 +45,8 @@ def beforehand(
         for folder, needed in _needed(known, to_do, context.settings.store, cache).items():
             _check_room(folder, needed, cache)
     return [
-        f"profile {context.plan.profile}: {len(to_do):,} of {len(context.plan.cells):,} cells to do",
+        f"profile {context.plan.profile}: "
+        f"{len(to_do):,} of {len(context.plan.cells):,} cells to do",
         f"predicted to take {_in_words(cost, at_once)}",
         f"what uv's cache has already, {cache}, is not downloaded again",
         "stop it whenever you like: the same command goes on where it was",

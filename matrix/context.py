@@ -16,7 +16,6 @@ from typing import get_args
 import msgspec
 
 from matrix.budget import Choice, ignoring, narrowed, read_choice
-from matrix.checks.evidence import EvidenceError, Reference, read_reference
 from matrix.environments import Lock, find_lock, install_source
 from matrix.hardware import Machine, detect, device_of
 from matrix.identity import code_digest, digest, file_digest
@@ -109,7 +108,7 @@ class Context:
 
     def fresh_judge(self) -> Judge:
         """Return a judge that knows nothing yet: one keeps what it has once read."""
-        return Judge(self.loaded, self.plan, self.keys, self._read_reference, self._solution)
+        return Judge(self.loaded, self.plan, self.keys, self.store.reference, self._solution)
 
     def lock(self, environment: Environment) -> Lock | None:
         """Return an environment's lock, in the resolution it is spelled out in; read once.
@@ -138,12 +137,6 @@ class Context:
         lock = self.lock(environment)
         return Solution(lock.pins, lock.refusal) if lock else None
 
-    def _read_reference(self, key: str) -> Reference | None:
-        try:
-            return read_reference((self.store.model(key) / "reference.json").read_bytes())
-        except (OSError, EvidenceError):
-            return None
-
     @cached_property
     def _cells_of(self) -> dict[str, list[Cell]]:
         """The cells that stand on each environment: found once, there may be thousands of both."""
@@ -164,7 +157,7 @@ class Context:
     def suite_is_current(self, environment: str) -> bool:
         """Whether the suite has judged just these observations, with these checks."""
         try:
-            return self._suite(environment).read_text() == self._suite_digest(environment)
+            return self._suite(environment).read_bytes() == self._suite_digest(environment).encode()
         except OSError:
             return False
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 import stat
 import tempfile
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 from matrix.observations import Observation, Step
 from matrix.outcomes import Outcome, Reason
 from matrix.store import Record, Store, write_atomically
+from tests.unit.made_evidence import REFERENCE
 
 
 def observation(
@@ -111,10 +115,25 @@ def test_an_observation_whose_product_was_removed_does_not_count(
     assert reopened(store).observation(step, "k1") is None
     with store.work("job") as work:
         (work / "product").mkdir()
+        (work / "product" / "reference.json").write_bytes(msgspec.json.encode(REFERENCE))
         store.publish(work / "product", folder, "k1")
     assert reopened(store).observation(step, "k1") is not None
-    (store.root / folder / "k1").rmdir()
+    shutil.rmtree(store.root / folder / "k1")
     assert reopened(store).observation(step, "k1") is None
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"schema": 1}', b"\xff", b"[" * 100_000])
+def test_a_model_whose_answers_cannot_be_read_is_built_again(store: Store, damage: bytes) -> None:
+    store.keep(observation("build"))
+    file = store.path("models", "k1", "reference.json")
+    file.write_bytes(msgspec.json.encode(REFERENCE))
+    assert reopened(store).observation("build", "k1") is not None
+    assert reopened(store).reference("k1") == REFERENCE
+    file.write_bytes(damage)
+    assert reopened(store).observation("build", "k1") is None
+    file.unlink()
+    os.mkfifo(file)
+    assert reopened(store).reference("k1") is None  # without waiting for someone who writes to it
 
 
 @pytest.mark.parametrize("step", ["build", "quantize"])

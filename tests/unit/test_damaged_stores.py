@@ -182,14 +182,6 @@ def test_facts_of_a_wrong_shape_keep_no_report_back(
     assert opened(folder, store).judge.cell(GOOD).verdict is not Verdict.WORKS
 
 
-def test_an_observation_under_anothers_name_counts_as_none(folder: Path, tmp_path: Path) -> None:
-    store = damaged(
-        folder, tmp_path, "observations/build", lambda data: data.replace(b'"key": "', b'"key": "x')
-    )
-    report_of(folder, store)
-    assert opened(folder, store).judge.cell(GOOD).verdict is Verdict.INFRA
-
-
 def test_records_of_anything_are_no_trouble(folder: Path, tmp_path: Path) -> None:
     store = damaged(
         folder, tmp_path, "records", lambda data: data.replace(b'"subject":"tied', b'"subject":"')

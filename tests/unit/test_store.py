@@ -77,6 +77,15 @@ def test_an_unreadable_observation_counts_as_none(store: Store, content: bytes) 
     assert reopened(store).observation("load", "k1") is None
 
 
+@pytest.mark.parametrize("field", ["key", "step"])
+def test_an_observation_that_names_another_counts_as_none(store: Store, field: str) -> None:
+    store.keep(observation())
+    file = store.root / "observations" / "load" / "k1.json"
+    other = {"key": "k2", "step": "generate"}[field]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: other}))
+    assert reopened(store).observation("load", "k1") is None
+
+
 def test_infra_is_looked_at_again_and_an_answer_is_not(store: Store) -> None:
     store.keep(observation(outcome=Outcome.INFRA))
     reader = reopened(store)

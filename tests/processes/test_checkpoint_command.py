@@ -148,7 +148,7 @@ def test_nothing_of_the_working_directory_is_imported(
     options = ["inspect", "."] if module == "matrix" else [".", "--output", str(output)]
     ended = subprocess.run(
         [sys.executable, "-m", module, *options], cwd=checkpoint, timeout=600,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True,
     )  # fmt: skip
     assert not mark.exists(), mark.read_text()
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -17,7 +17,6 @@ import msgspec
 
 from matrix import canaries
 from matrix.budget import Choice, ignoring, narrowed, read_choice
-from matrix.checks.evidence import EvidenceError, Reference, read_reference
 from matrix.environments import Lock, find_lock, install_source
 from matrix.hardware import Machine, detect, device_of
 from matrix.identity import code_digest, digest, file_digest
@@ -120,7 +119,7 @@ class Context:
         return self._judge_by(self.keys)
 
     def _judge_by(self, keys: Keys) -> Judge:
-        return Judge(self.loaded, self.plan, keys, self.reference, self._solution)
+        return Judge(self.loaded, self.plan, keys, self.store.reference, self._solution)
 
     def table(self) -> MatrixResult:
         """Return the judged table, with what other machines' evidence in the store says beside it.
@@ -183,13 +182,6 @@ class Context:
         lock = self.lock(environment)
         return Solution(lock.pins, lock.refusal) if lock else None
 
-    def reference(self, key: str) -> Reference | None:
-        """Return a float model's own answers, by its build's key; ``None`` where unreadable."""
-        try:
-            return read_reference((self.store.model(key) / "reference.json").read_bytes())
-        except (OSError, EvidenceError):
-            return None
-
     @cached_property
     def _cells_of(self) -> dict[str, list[Cell]]:
         """The cells that stand on each environment: found once, there may be thousands of both."""
@@ -226,8 +218,9 @@ class Context:
     def suite_is_current(self, environment: str, judge: Judge | None = None) -> bool:
         """Whether the suite has judged just these observations, with these checks."""
         try:
-            judged = self._suite(environment).read_text()
-            return judged == self._suite_digest(environment, judge or self.fresh_judge())
+            judged = self._suite(environment).read_bytes()
+            digest_now = self._suite_digest(environment, judge or self.fresh_judge())
+            return judged == digest_now.encode()
         except OSError:
             return False
 

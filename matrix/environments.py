@@ -14,6 +14,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import assert_never
@@ -30,6 +31,7 @@ from matrix.keys import lock_inputs
 from matrix.observations import End, Judged, judge_tool
 from matrix.outcomes import Outcome, Reason
 from matrix.processes import run
+from matrix.reading import UnreadableError, decode
 from matrix.store import write_atomically
 from matrix.tables import Environment, Limits
 
@@ -150,7 +152,7 @@ def read_lock(file: Path, environment: Environment) -> Lock | None:
     """
     try:
         text = file.read_text(encoding="utf-8")
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return None
     lines = text.splitlines()
     if not set(_header(environment).splitlines()[1:]).issubset(lines):
@@ -369,14 +371,17 @@ def python_of(folder: Path) -> Path:
 def installed(folder: Path) -> dict[str, str]:
     """Return distribution name -> version of a virtualenv, read from its files, nothing run."""
     places = [str(place) for place in folder.glob("lib/python*/site-packages")]
-    found = importlib.metadata.distributions(path=places)
-    named = [d for d in found if d.metadata["Name"]]  # what a half-removed one leaves has no name
-    return dict(sorted((canonicalize_name(d.metadata["Name"]), d.version) for d in named))
+    versions: dict[str, str] = {}
+    for found in importlib.metadata.distributions(path=places):
+        with suppress(UnicodeDecodeError):  # what is no text is nothing installed
+            if name := found.metadata["Name"]:  # what a half-removed one leaves has none
+                versions[canonicalize_name(name)] = str(found.metadata["Version"] or "")
+    return dict(sorted(versions.items()))
 
 
 def python_version(folder: Path) -> str:
     """Return the full version of a virtualenv's interpreter, from ``pyvenv.cfg``."""
-    for line in (folder / "pyvenv.cfg").read_text().splitlines():
+    for line in (folder / "pyvenv.cfg").read_text(errors="replace").splitlines():
         name, _, value = line.partition("=")
         if name.strip() in ("version", "version_info"):
             return value.strip()
@@ -391,7 +396,7 @@ def commit(folder: Path, key: str) -> None:
 def is_built(folder: Path, key: str) -> bool:
     """Whether a virtualenv is whole and stands for a key."""
     try:
-        marker = msgspec.json.decode((folder / "matrix.json").read_bytes(), type=dict[str, str])
-    except (OSError, msgspec.MsgspecError):
+        marker = decode((folder / "matrix.json").read_bytes(), dict[str, str])
+    except (OSError, UnreadableError):
         return False
     return marker.get("install") == key

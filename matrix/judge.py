@@ -430,7 +430,8 @@ def _runs(used: list[Observation]) -> list[str]:
 def _machine(used: list[Observation]) -> dict[str, str]:
     """Return what the evidence was made on; several machines are named side by side."""
     # Observations of before each had a machine tell it with the installs.
-    told = [seen.machine or seen.facts.get("machine", {}) for seen in used]
+    told = [seen.machine or seen.facts.get("machine", {}) for seen in used
+            if seen.machine or seen.step == "install"]  # fmt: skip
     fields = {name for machine in told for name in machine}
     machine = {
         name: ", ".join(sorted({str(found[name]) for found in told if name in found}))

@@ -129,7 +129,7 @@ def _likenesses(step: str, subject: str) -> list[tuple[str, ...]]:
     nothing of another, but an environment is installed and imported much like any other.
     """
     match step:
-        case "quantize" | "inspect" | "load" | "generate":
+        case "quantize" | "inspect" | "load" | "generate" if "/" in subject:
             model, *_, role = subject.split("/")
             return [(subject,), (model, role), (model,)]
         case "install" | "import":

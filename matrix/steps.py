@@ -16,9 +16,9 @@ import msgspec
 from matrix import bytecode, environments, processor
 from matrix.builds import builds_of
 from matrix.checkpoint.files import CheckpointFiles
-from matrix.checkpoint.inspection import CheckpointError
+from matrix.checkpoint.inspection import CheckpointError, Inspection
 from matrix.checkpoint.shapes import indivisible, linear_shapes
-from matrix.checks.evidence import EvidenceError, Reference, read_reference
+from matrix.checks.evidence import EvidenceError, Reference
 from matrix.hardware import Machine, detect
 from matrix.keys import Key, Keys
 from matrix.missing import judge_missing, read_missing
@@ -35,9 +35,10 @@ from matrix.outcomes import Outcome, Reason
 from matrix.plan import Cell, Checkpoint, Role
 from matrix.probes import Answer
 from matrix.processes import child_environ, run
+from matrix.reading import UnreadableError, decode
 from matrix.revisions import RevisionError, revisions_of
 from matrix.spec import LoadedSpec
-from matrix.store import Store, write_atomically
+from matrix.store import Store, reference_in, write_atomically
 from matrix.tables import Environment
 
 REPOSITORY = Path(__file__).parent.parent
@@ -237,17 +238,15 @@ class Steps:
             environ = child_environ(work / "home", {})
             limits = with_room(self.limits.inspect, checkpoint.model)
             end, log = run(argv, environ, REPOSITORY, limits)
-            facts = _facts(output)
+            facts = _inspection(output)
         if facts is None:
             judged = judge_end(end, None, [], log)
-        elif facts.get("problems"):
+        elif facts.problems:
             # Not one to give to an engine: it may be a pickle.
-            first = facts["problems"][0]
-            message = f"{first['where']}: {first['problem']}. {first['remedy']}"
-            judged = Judged(Outcome.FAILED, Reason.UNREADABLE, message)
+            judged = Judged(Outcome.FAILED, Reason.UNREADABLE, str(facts.problems[0]))
         else:
             judged = Judged(Outcome.PASSED)
-        return self.keep(key, judged, end, facts=facts or {}, log=log)
+        return self.keep(key, judged, end, facts=msgspec.to_builtins(facts) or {}, log=log)
 
     def unsettled(self, options: Mapping[str, Any], key: Key) -> Observation | None:
         """Keep, instead of a download, that the Hub does not give the commit that is meant.
@@ -316,15 +315,15 @@ class Steps:
         return self.store.checkpoint(key.value if key else "") / "checkpoint"
 
     def reference(self, checkpoint: Checkpoint) -> Reference:
-        """Return the float model's own answers."""
-        return read_reference((self.model_folder(checkpoint) / "reference.json").read_bytes())
+        """Return the float model's own answers; one whose build passed has some."""
+        return reference_in(self.model_folder(checkpoint))
 
     def publish_model(self, key: Key, output: Path) -> dict[str, Any]:
         """Make a built model visible; return what its observation says of it.
 
         Raises :class:`EvidenceError` where its reference cannot be read.
         """
-        reference = read_reference((output / "reference.json").read_bytes())
+        reference = reference_in(output)
         self.store.publish(output, "models", key.value)
         return {"tensors_sha256": reference.tensors_sha256}
 
@@ -353,7 +352,7 @@ class Steps:
         if judged.outcome is Outcome.PASSED:
             try:
                 facts = {**(answer.result.facts if answer.result else {}), **publish(key, output)}
-            except (EvidenceError, FileNotFoundError) as error:
+            except (EvidenceError, UnreadableError, FileNotFoundError) as error:
                 judged = Judged(Outcome.FAILED, Reason.NO_RESULT, str(error))
         return self.keep(
             key, judged, answer.end, result=answer.result, facts=facts, log=answer.log,
@@ -361,8 +360,8 @@ class Steps:
         )  # fmt: skip
 
 
-def _facts(file: Path) -> dict[str, Any] | None:
+def _inspection(file: Path) -> Inspection | None:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.MsgspecError):
+        return decode(file.read_bytes(), Inspection)
+    except (OSError, UnreadableError):
         return None

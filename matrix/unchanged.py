@@ -85,7 +85,7 @@ def _models(context: Context) -> Iterator[tuple[Observation | None, Reference | 
     """Give how each model was built, and the float model's own answers."""
     for model in context.plan.models:
         key = context.keys.build(model)
-        yield context.keys.observed(key), context.reference(key.value) if key else None
+        yield context.keys.observed(key), context.store.reference(key.value) if key else None
 
 
 def _mark(file: Path) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import Inspection
+from matrix.context import REPOSITORY
 from tests.unit import awq_checkpoints as made
 from tests.unit import gptq_checkpoints as gptq
 from tests.unit.test_checkpoint_scanning import change_config, change_tensors, known
@@ -132,3 +133,34 @@ def test_command_line(tmp_path: Path) -> None:
     )
     assert bad.returncode == 2
     assert bad.stderr.count("\n") == 1
+
+
+SHADOWS = ("numpy", "msgspec", "typer", "json", "argparse", "safetensors", "pathlib", "click")
+
+
+@pytest.mark.parametrize("module", ["matrix", "matrix.checkpoint"])
+def test_nothing_of_the_working_directory_is_imported(
+    checkpoint: Path, tmp_path: Path, module: str
+) -> None:
+    mark, output = tmp_path / "imported", tmp_path / "inspection.json"
+    for name in SHADOWS:
+        (checkpoint / f"{name}.py").write_text(f"open({str(mark)!r}, 'a').write({name!r})\n")
+    options = ["inspect", "."] if module == "matrix" else [".", "--output", str(output)]
+    ended = subprocess.run(
+        [sys.executable, "-m", module, *options], cwd=checkpoint, timeout=600,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert not mark.exists(), mark.read_text()
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [["matrix", "--help"], ["matrix.checkpoint", "--help"]])
+def test_a_checkout_that_is_not_installed_runs_from_its_own_folder(arguments: list[str]) -> None:
+    """Without site-packages of its own: what is imported from there is given by PYTHONPATH."""
+    packages = os.pathsep.join(place for place in sys.path if "site-packages" in place)
+    ended = subprocess.run(
+        [sys.executable, "-S", "-m", *arguments], cwd=REPOSITORY,
+        env=os.environ | {"PYTHONPATH": packages}, timeout=600, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")

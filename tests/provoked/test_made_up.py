@@ -26,6 +26,8 @@ ENGINES = {
     "wrong-text": (Verdict.GARBAGE, Stage.GENERATE, Reason.WRONG_OUTPUT),
     "token-zero": (Verdict.GARBAGE, Stage.GENERATE, Reason.WRONG_OUTPUT),
     "wrong-shape": (Verdict.BROKEN, Stage.GENERATE, Reason.UNREADABLE),
+    "nests": (Verdict.BROKEN, Stage.GENERATE, Reason.NO_RESULT),
+    "writes-no-text": (Verdict.BROKEN, Stage.LOAD, Reason.NO_RESULT),
     "raise": (Verdict.BROKEN, Stage.LOAD, Reason.EXCEPTION),
     "needs-gpu": (Verdict.UNTESTED, Stage.LOAD, Reason.NO_GPU),
     "segfault": (Verdict.BROKEN, Stage.GENERATE, Reason.CRASH),

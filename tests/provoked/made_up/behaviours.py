@@ -37,6 +37,9 @@ def generate(_handle: Json, job: Json) -> Json:
     if behaviour == "token-zero":
         answers["outputs"] = [{"ids": [0, 0, 0], "text": "!!!"} for _ in answers["outputs"]]
         answers["held_out"] = [[None] * len(values) for values in answers["held_out"]]
+    if behaviour == "nests":
+        for _ in range(300):
+            answers = {"outputs": [answers]}
     if behaviour == "wrong-shape":
         answers["held_out"] = answers["held_out"][:1]
     return answers
@@ -104,6 +107,9 @@ def misbehave(step: str, job: Json) -> None:
             '{"schema":1,"stage":"load","ok":true,"seconds":0,"peak_rss_bytes":0}'
         )
         time.sleep(600)
+    if behaviour == "writes-no-text":
+        Path(job["results"], "load.json").write_bytes(b'{"schema":1,"stage":"\xff\xfe"}')
+        os._exit(0)
     if behaviour == "daemon":
         subprocess.Popen(
             [sys.executable, "-c", "import time\nwhile True: time.sleep(1)", "matrix-test-daemon"],

@@ -1,4 +1,4 @@
-"""A recording is judged by what was run then and by today's thresholds, whatever the spec is now."""
+"""A recording is judged by what was run then and today's thresholds, whatever the spec is now."""
 
 from __future__ import annotations
 

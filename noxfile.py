@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 from matrix.choosing import choose_for_nox
 from matrix.context import Context, Settings
@@ -118,8 +119,23 @@ def report(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def tests(session: nox.Session) -> None:
-    """Run the project's own tests, with a real smoke run (real AutoAWQ, real vLLM)."""
-    run(session, "pytest", *session.posargs)
+    """Run the project's own tests: quick ones side by side, then all others, real packages last.
+
+    Arguments are pytest's, and choose: ``nox -s tests -- tests/unit -n auto``.
+    """
+    if session.posargs:
+        run(session, "pytest", *session.posargs)
+        return
+    quick, others = ["tests/unit", "tests/data"], ["tests/processes", "tests/recorded",
+                                                   "tests/provoked", "tests/real"]  # fmt: skip
+    failed = False
+    try:
+        run(session, "pytest", "-n", "auto", *quick)
+    except CommandFailed:  # the others still say what they have to say
+        failed = True
+    run(session, "pytest", *others)
+    if failed:
+        session.error("quick tests failed: their summary stands above that of the others")
 
 
 @nox.session(default=False)

@@ -177,7 +177,7 @@ def combination(context: Context, cell: Cell, folder: Path) -> dict[str, Any]:
     """Return what the noxfile by hand needs to know of a cell, as plain data."""
     key = context.keys.build(cell.checkpoint.model)
     assert key is not None, "the matrix has built it"
-    reference = context.reference(key.value)
+    reference = context.store.reference(key.value)
     assert reference is not None, "the matrix has read it"
     quantizing = {
         "model": str(context.store.model(key.value) / "model"),

@@ -64,6 +64,10 @@ class Keys:
         self.held = held
         """Gives a recipe or options at the commit that is held to."""
 
+    def device(self, name: str) -> str:
+        """Return the word for what an environment's probes run on, as in ``cpu x86-64-v3``."""
+        return self._devices[self._environments[name].device]
+
     def fixed(self) -> Self:
         """Return the keys as they are now, each made once: for who asks for thousands of them
         while nothing is observed."""
@@ -124,7 +128,7 @@ class Keys:
             "python": facts.get("python"),
             "torch": facts.get("torch"),
             "environ": environment.environ,
-            "device": self._devices[environment.device],
+            "device": self.device(name),
             "child": file_digest(CHILD),
         }
 

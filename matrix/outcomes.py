@@ -54,12 +54,17 @@ class Reason(StrEnum):
     UNREADABLE = "unreadable"
     UNRESOLVABLE = "unresolvable"
     BUILD_FAILED = "build-failed"
+    NOT_BUILT = "not-built"
     WRONG_OUTPUT = "wrong-output"
     DEFECTIVE_FILE = "defective-file"
+    UNSUITED_FILE = "unsuited-file"
     NO_GPU = "no-gpu"
     WRONG_DEVICE = "wrong-device"
     NO_LIBRARY = "no-library"
+    NO_INSTRUCTION = "no-instruction"
+    NO_DRIVER = "no-driver"
     DECLARED = "declared"
+    REFUSED = "refused"
     GROUP_SIZE = "group-size"
     EARLIER_STAGE = "earlier-stage"
     NOT_RUN = "not-run"
@@ -91,7 +96,8 @@ class Judgement(StrEnum):
     """What a check says.
 
     ``notice`` is a true fact about a file that a reader must know and that breaks some engines
-    and not others: it never changes a verdict, it decides where the blame goes.
+    and not others: it never changes a verdict, it decides where the blame goes for what it
+    explains.
     """
 
     PASSED = "passed"
@@ -99,6 +105,29 @@ class Judgement(StrEnum):
     DEGRADED = "degraded"
     FAILED = "failed"
     NOT_APPLICABLE = "not-applicable"
+
+
+class Symptom(StrEnum):
+    """How something wrong shows, the gravest last."""
+
+    MORE_MEMORY = "more-memory"
+    OTHER_TOKENS = "other-tokens"
+    MADE_UP_WEIGHTS = "made-up-weights"
+    WRONG_ANSWERS = "wrong-answers"
+    NOT_FINITE = "not-finite"
+    CRASH = "crash"
+    ERROR = "error"
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """What a finding is the cause of, where that happens."""
+
+    symptoms: list[Symptom]
+    errors: list[str] = []
+    """Of the symptom ``error``: fragments of which an exception's text holds one, in any case."""
+    blame: Blame = Blame.CHECKPOINT
+    engines: list[str] = []
+    """The engines in which it does so, for a person; empty where no engine is meant by name."""
 
 
 class StageResult(msgspec.Struct, frozen=True):
@@ -123,3 +152,7 @@ class Finding(msgspec.Struct, frozen=True):
     value: float | None = None
     threshold: float | None = None
     message: str = ""
+    symptom: Symptom | None = None
+    """What it saw, where it saw something wrong in what an engine did."""
+    explains: Explanation | None = None
+    """What it is the cause of, where it saw something wrong that has consequences."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from matrix.axes import Spelling, Values, requirement_problem
 from matrix.releases import EMPTY, SNAPSHOT, Snapshot, read_snapshot
@@ -32,6 +33,7 @@ from matrix.tables import (
     PredictionsTable,
     ProfileTable,
     RangeTable,
+    RefusalTable,
     ReleasedTable,
     Resolution,
     RoleTable,
@@ -97,6 +99,7 @@ def load(file: Path = DEFAULT_SPEC, snapshot: Snapshot | None = None) -> LoadedS
     spec = read_tables(file)
     loaded = _spelled_out(file, spec, snapshot_of(file) if snapshot is None else snapshot)
     _check_roles(loaded)
+    _check_refusals(loaded)
     return loaded
 
 
@@ -122,7 +125,7 @@ _FIELDS = {
         *(Spec, StageLimits, Limits, Departure, EnvironmentTable, RangeTable, ModelTable),
         *(SchemeTable, ReleasedTable, CutoffException, MetadataTable),
         *(PredictionsTable, DevicePredictions),
-        *(RoleTable, PartTable, ProfileTable, ExclusionTable),
+        *(RoleTable, PartTable, ProfileTable, ExclusionTable, RefusalTable),
     )
     for field in msgspec.structs.fields(table)
 }
@@ -133,6 +136,7 @@ _NAMED = {
     "models": ModelTable,
     "schemes": SchemeTable,
     "profiles": ProfileTable,
+    "refusals": RefusalTable,
     "thresholds": float,
 }
 
@@ -254,6 +258,17 @@ def _check_roles(loaded: LoadedSpec) -> None:
         key = f"models.{name}"
         _known(file, f"{key}.environment", [model.environment], loaded.environments, "environment")
         _check_adapter(loaded, f"{key}.adapter", "models", model.adapter)
+
+
+def _check_refusals(loaded: LoadedSpec) -> None:
+    for name, rule in (loaded.spec.refusals or {}).items():
+        try:
+            SpecifierSet(rule.versions)
+        except InvalidSpecifier:
+            raise SpecError(
+                loaded.file, f"refusals.{name}.versions", f"{rule.versions!r} is no specifier",
+                "Write it as pip does, >=0.20,<0.33",
+            ) from None  # fmt: skip
 
 
 def _check_adapter(

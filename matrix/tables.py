@@ -7,11 +7,13 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 
-from matrix.outcomes import Verdict
+from matrix.outcomes import Stage, Verdict
 
 Option = str | int | float | bool
 Method = Literal["awq", "gptq"]
 Device = Literal["cpu", "cuda"]
+InstructionSet = Literal["AVX2", "AVX-512", "AVX-512 BF16", "AMX"]
+"""What kernels for CPUs are built for, as people write it."""
 Resolution = Literal["pinned", "released", "today"]
 """With our pins; with what there was when its releases came out; with what there is today."""
 Names = Annotated[list[str], msgspec.Meta(min_length=1)]
@@ -60,6 +62,8 @@ class Departure(Table, frozen=True, kw_only=True):
     what: str
     why: str
     source: str = ""
+    only_where_used: bool = False
+    """Whether a cell departs only where its adapter says so, in the fact ``departures``."""
 
 
 class RangeTable(Table, frozen=True, kw_only=True):
@@ -139,6 +143,8 @@ class RoleTable(Table, frozen=True, kw_only=True):
     departures: list[str] = []
     capability: str = ""
     """Lowest CUDA compute capability on which it runs, as in ``7.5``."""
+    instruction_set: InstructionSet | Literal[""] = ""
+    """What a CPU must have for it to run, where that is known beforehand."""
     needs_hardware: list[str] = []
     """Texts of exceptions by which a package says that it wants hardware, or a library of the
     system, that this machine lacks."""
@@ -168,6 +174,24 @@ class ExclusionTable(Table, frozen=True, kw_only=True):
     outcome: Literal["unsupported", "needs-hardware"]
     reason: str
     source: str
+
+
+class RefusalTable(Table, frozen=True, kw_only=True):
+    """An exception by which a package says that it does not support something, by design."""
+
+    packages: Names
+    """Distributions of the package; one of them must be installed where the step ran."""
+    versions: str = ""
+    """Of which versions, as a specifier; of all where it is left out."""
+    stages: Annotated[list[Stage], msgspec.Meta(min_length=1)]
+    exception: str
+    """Name of the exception's type, without its module."""
+    raised_in: str
+    """The file that raises it, or a folder with a "/" after it, below ``site-packages``."""
+    text: Annotated[str, msgspec.Meta(min_length=16)]
+    """How its message begins; ``*`` stands for one word."""
+    source: str
+    """Where upstream says so."""
 
 
 class CutoffException(Table, frozen=True, kw_only=True):
@@ -220,8 +244,12 @@ class PredictionsTable(Table, frozen=True, kw_only=True):
     """Bytes on disk for each byte of a wheel."""
     torch_mb: float
     """Megabytes (10^6 bytes) of one torch's wheels with those of CUDA that it asks for."""
+    torch_cpu_mb: float = 192
+    """The same of a build without CUDA, where uv is told to take those (``UV_TORCH_BACKEND``)."""
     packages_mb: float
     """Megabytes of wheels that an environment shares with no other."""
+    packages_unpacked: float = 3.5
+    """Bytes on disk for each byte of these."""
     brings_mb: dict[str, float] = {}
     """Package -> megabytes of wheels that each of its releases brings along."""
     resolve_seconds: float
@@ -254,6 +282,8 @@ class Spec(Table, frozen=True, kw_only=True):
     engines: list[RoleTable]
     profiles: dict[str, ProfileTable]
     exclusions: list[ExclusionTable] = []
+    refusals: dict[str, RefusalTable] | None = None
+    """Name -> rule. Those of the default spec where it is left out."""
 
 
 class Environment(Table, frozen=True, kw_only=True):

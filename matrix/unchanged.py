@@ -66,6 +66,7 @@ def digest_of_report(context: Context, package: Path = PACKAGE) -> str:
             Path(sysconfig.get_path("purelib")).stat().st_mtime_ns,  # packages come and go there
             [context.lock(environment) for environment in resolutions],
             dict(_observed(context)),
+            context.store.segments(),  # evidence of other machines stands beside this one's
             list(_models(context)),
         ]
     )
@@ -84,7 +85,7 @@ def _models(context: Context) -> Iterator[tuple[Observation | None, Reference | 
     """Give how each model was built, and the float model's own answers."""
     for model in context.plan.models:
         key = context.keys.build(model)
-        yield context.keys.observed(key), context.reference(key.value) if key else None
+        yield context.keys.observed(key), context.store.reference(key.value) if key else None
 
 
 def _mark(file: Path) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from typing import assert_never
 
 import msgspec
 
+from matrix.explaining import explanation
 from matrix.outcomes import (
     Blame,
     Finding,
@@ -29,22 +30,25 @@ COMPARISONS = ("greedy-text", "logprobs-reference")
 READABLE = "checkpoint-readable"
 """The check whose failure says that a checkpoint must not be given to an engine."""
 
-TOKENIZER = "tokenizer-drift"
-"""The check of what the file says of its tokenizer."""
+VOID = "void"
+"""What a run's canaries are where it cannot be believed."""
 
 _CONCLUSIVE = (Judgement.PASSED, Judgement.DEGRADED, Judgement.FAILED)
-_SUSPICIOUS = (Judgement.NOTICE, Judgement.DEGRADED, Judgement.FAILED)
+_BY_CHECKS = (Reason.WRONG_OUTPUT, Reason.DEFECTIVE_FILE)
+"""Reasons of a stage that came to its end, and failed by what checks found."""
 
 
 class JudgedCell(msgspec.Struct, frozen=True):
-    """What a cell is, whose fault, and where it shows first."""
+    """What a cell is, whose fault, and why: the cause first, what came of it after."""
 
     verdict: Verdict
     blame: Blame
-    first_stage: Stage | None
-    """First stage that did not pass; ``None`` where all did."""
+    stage: Stage | None
+    """Stage at which the cause lies; ``None`` where all passed."""
     reason: str
     message: str
+    explained_by: str = ""
+    """Id of the check whose finding explains it; empty where there is but the stage's own end."""
 
 
 def blocks(result: StageResult) -> bool:
@@ -124,10 +128,14 @@ def fold(
     *,
     float_works: bool | None = None,
 ) -> JudgedCell:
-    """Return the verdict of a cell.
+    """Return the verdict of a cell, and its cause.
 
     The first result that keeps later stages from being tried decides. Where there is none, what
     was generated decides; and it works only if all ten passed and the answer was compared.
+
+    The cause is the exception or whatever else ended it; else the finding that explains the failure
+    in this engine; else the first check that failed. What came of it, and what else is wrong, is
+    said after it.
 
     Args:
         stages: The ten results in order, as :func:`stage_results` returns them.
@@ -140,32 +148,69 @@ def fold(
     """
     if [result.stage for result in stages] != list(Stage):
         raise ValueError("stages: want each of the ten once, in order; use stage_results()")
-    first = next((result for result in stages if result.outcome is not Outcome.PASSED), None)
-    decisive = next((result for result in stages if blocks(result)), None)
-    if decisive is not None:
-        verdict = _verdict(decisive)
+    failure = next((result for result in stages if blocks(result)), None)
+    if failure is not None:
+        verdict = _verdict(failure)
     elif not compared(findings):
         message = "nothing was compared, so nothing can be said"
-        first = decisive = StageResult(Stage.GENERATE, Outcome.INFRA, Reason.NO_RESULT, message)
+        failure = StageResult(Stage.GENERATE, Outcome.INFRA, Reason.NO_RESULT, message)
         verdict = Verdict.INFRA
     else:
-        decisive = first
-        verdict = Verdict.WORKS if first is None else Verdict.DEGRADED
-    if first is None or decisive is None:
+        failure, verdict = _worst(stages), Verdict.DEGRADED
+    if failure is None:
         return JudgedCell(Verdict.WORKS, Blame.NOBODY, None, Reason.NONE.value, "")
-    return JudgedCell(
-        verdict,
-        _blame(verdict, decisive, findings, float_works),
-        first.stage,
-        first.reason.value,
-        _message(first, decisive),
-    )
+    faulty = verdict in (Verdict.BROKEN, Verdict.GARBAGE, Verdict.DEGRADED)
+    # Where the float model fails as well, or no build of the release has what it calls, the engine
+    # needs no file to fail.
+    by_itself = float_works is False or failure.reason is Reason.NOT_BUILT
+    explained = explanation(failure, findings) if faulty and not by_itself else None
+    return _judged_cell(verdict, failure, explained, findings, by_itself=by_itself)
 
 
-def _message(first: StageResult, decisive: StageResult) -> str:
-    if first is decisive:
-        return first.message
-    return f"{first.message}; then {decisive.stage.value}: {decisive.message}"
+def _worst(stages: Sequence[StageResult]) -> StageResult | None:
+    """Return the result that a cell is judged by which came to its end: what it answered, else what
+    failed, else what is degraded."""
+    imperfect = [result for result in stages if result.outcome is not Outcome.PASSED]
+    failed = [result for result in imperfect if result.outcome is Outcome.FAILED]
+    answered = [result for result in imperfect if result.stage is Stage.GENERATE]
+    return next(iter([*answered, *failed, *imperfect]), None)
+
+
+def _judged_cell(
+    verdict: Verdict,
+    failure: StageResult,
+    explained: Finding | None,
+    findings: Sequence[Finding],
+    *,
+    by_itself: bool,
+) -> JudgedCell:
+    stage, reason, parts = failure.stage, failure.reason, [failure.message]
+    blame = _blame(verdict, stage, by_itself=by_itself)
+    if explained is not None and explained.explains is not None:
+        blame = explained.explains.blame
+        cause = f"{explained.check}: {explained.message}"
+        if failure.reason in _BY_CHECKS:
+            parts = [f"{cause}; then {stage.value}: {failure.message}"]
+            stage, reason = explained.stage, _reason(explained)
+        else:
+            parts.append(f"explained by {cause}")
+    parts += [
+        f"also {found.stage.value}: {found.check}: {found.message}"
+        for found in findings
+        if found.judgement in (Judgement.DEGRADED, Judgement.FAILED)
+        and found.stage is not failure.stage
+        and found is not explained
+    ]
+    by = explained.check if explained else ""
+    return JudgedCell(verdict, blame, stage, reason.value, "; ".join(filter(None, parts)), by)
+
+
+def _reason(explained: Finding) -> Reason:
+    """Return the word for a finding that is the cause of a cell's failure."""
+    if explained.stage is not Stage.INSPECT:
+        return Reason.WRONG_OUTPUT
+    notice = explained.judgement is Judgement.NOTICE
+    return Reason.UNSUITED_FILE if notice else Reason.DEFECTIVE_FILE
 
 
 def _verdict(decisive: StageResult) -> Verdict:
@@ -187,22 +232,21 @@ def _verdict(decisive: StageResult) -> Verdict:
             assert_never(decisive.outcome)
 
 
-def _blame(
-    verdict: Verdict,
-    decisive: StageResult,
-    findings: Sequence[Finding],
-    float_works: bool | None,
-) -> Blame:
+def _blame(verdict: Verdict, stage: Stage, *, by_itself: bool) -> Blame:
+    """Return whose fault a failure is that no finding explains.
+
+    ``by_itself`` says that the engine fails so whatever it is given.
+    """
     match verdict:
         case Verdict.WORKS | Verdict.UNSUPPORTED | Verdict.UNTESTED | Verdict.INFRA:
             return Blame.NOBODY
         case Verdict.BROKEN | Verdict.GARBAGE | Verdict.DEGRADED:
-            return _blame_of_stage(decisive.stage, findings, float_works)
+            return _blame_of_stage(stage, by_itself=by_itself)
         case _:
             assert_never(verdict)
 
 
-def _blame_of_stage(stage: Stage, findings: Sequence[Finding], float_works: bool | None) -> Blame:
+def _blame_of_stage(stage: Stage, *, by_itself: bool) -> Blame:
     match stage:
         case (
             Stage.QUANTIZER_RESOLVE
@@ -216,27 +260,9 @@ def _blame_of_stage(stage: Stage, findings: Sequence[Finding], float_works: bool
         case Stage.ENGINE_RESOLVE | Stage.ENGINE_INSTALL | Stage.ENGINE_IMPORT:
             return Blame.ENGINE
         case Stage.LOAD | Stage.GENERATE:
-            if float_works is False:
-                return Blame.ENGINE
-            if any(_explains(found, stage) for found in _of(Stage.INSPECT, findings)):
-                return Blame.CHECKPOINT
-            return Blame.PAIR
+            return Blame.ENGINE if by_itself else Blame.PAIR
         case _:
             assert_never(stage)
-
-
-def _explains(found: Finding, stage: Stage) -> bool:
-    """Whether something about the file may be why a stage failed.
-
-    A tokenizer can keep a model from loading, but what is generated starts from token ids.
-    """
-    if found.check == TOKENIZER and stage is Stage.GENERATE:
-        return False
-    return found.judgement in _SUSPICIOUS
-
-
-def _of(stage: Stage, findings: Sequence[Finding]) -> list[Finding]:
-    return [found for found in findings if found.stage is stage]
 
 
 def canaries(cells: Iterable[CellResult]) -> str:
@@ -246,7 +272,12 @@ def canaries(cells: Iterable[CellResult]) -> str:
     infrastructure or missing hardware. ``established``: all came out right. Empty: there are none.
     """
     states = {_canary(cell.verdict, cell.canary) for cell in cells if cell.canary is not None}
-    return next((s for s in ("void", "not established", "established") if s in states), "")
+    return next((s for s in (VOID, "not established", "established") if s in states), "")
+
+
+def is_void(cell: CellResult) -> bool:
+    """Whether a cell is a canary that came out otherwise than it must."""
+    return cell.canary is not None and _canary(cell.verdict, cell.canary) == VOID
 
 
 def _canary(found: Verdict, expected: Verdict) -> str:
@@ -254,4 +285,4 @@ def _canary(found: Verdict, expected: Verdict) -> str:
         return "established"
     if found in (Verdict.INFRA, Verdict.UNTESTED):
         return "not established"
-    return "void"
+    return VOID

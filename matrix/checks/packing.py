@@ -8,10 +8,13 @@ from functools import partial
 from matrix.checkpoint.inspection import PackedLinearInfo, Quantization
 from matrix.checkpoint.shapes import indivisible, linear_shapes, tensor_parallel_problem
 from matrix.checks.evidence import Evidence
+from matrix.checks.formats import UNFIT
 from matrix.checks.wording import some
-from matrix.outcomes import Finding, Judgement, Stage
+from matrix.outcomes import Explanation, Finding, Judgement, Stage, Symptom
 
 _finding = partial(Finding, stage=Stage.INSPECT)
+SPOILT = Explanation([Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE])
+"""What wrong scales, zeros or weights are the cause of: they load."""
 
 V2 = "gptq_v2"
 
@@ -40,8 +43,10 @@ def scales(evidence: Evidence) -> Finding:
     }
     for name, number in found.not_finite.items():
         faults[f"{name} has {number} values that are not finite"] = number
-    judgement = Judgement.FAILED if faults else Judgement.PASSED
-    return say(judgement=judgement, value=sum(faults.values()), message=some(list(faults)))
+    value, message = sum(faults.values()), some(list(faults))
+    if faults:
+        return say(judgement=Judgement.FAILED, value=value, message=message, explains=SPOILT)
+    return say(judgement=Judgement.PASSED, value=value, message=message)
 
 
 def zero_points(evidence: Evidence) -> Finding:
@@ -74,7 +79,8 @@ def zero_points(evidence: Evidence) -> Finding:
         stored = sorted({int(value) for module in found.modules for value in module.zero_points})
         message = f"all {some(list(map(str, stored)))}, as {label} has it"
         return say(judgement=Judgement.PASSED, value=0, message=message)
-    return say(judgement=Judgement.FAILED, value=len(wrong), message=_mislabelled(said, wrong))
+    message = _mislabelled(said, wrong)
+    return say(judgement=Judgement.FAILED, value=len(wrong), message=message, explains=SPOILT)
 
 
 def _agrees(module: PackedLinearInfo, *, v2: bool) -> bool:
@@ -121,11 +127,14 @@ def group_size(evidence: Evidence) -> Finding:
     ]
     sizes = sorted({module.group_size for module in found.modules})
     message = some(faults) or f"groups of {some(list(map(str, sizes)))}"
-    judgement = Judgement.FAILED if faults else Judgement.PASSED
-    if not faults and _order_lost(found.modules, said):
-        judgement = Judgement.NOTICE
+    judgement, explains = Judgement.PASSED, None
+    if faults:
+        judgement = Judgement.FAILED
+        explains = Explanation(UNFIT.symptoms, errors=[*UNFIT.errors, "group_size", "g_idx"])
+    elif _order_lost(found.modules, said):
+        judgement, explains = Judgement.NOTICE, Explanation([Symptom.WRONG_ANSWERS])
         message += "; config.json says desc_act, but every g_idx is in order: was the order lost?"
-    return say(judgement=judgement, value=len(faults), message=message)
+    return say(judgement=judgement, value=len(faults), message=message, explains=explains)
 
 
 def _group_fault(module: PackedLinearInfo, said: Quantization) -> str:
@@ -176,9 +185,11 @@ def tensor_parallel(evidence: Evidence) -> Finding:
         size: tensor_parallel_problem(found.config, found.quantization, size) for size in tried
     }
     possible = [size for size, problem in problems.items() if not problem]
-    parts = [f"tensor parallel {', '.join(map(str, possible))} possible"]
-    own = problems[evidence.tensor_parallel]
-    first = own or next((problem for problem in problems.values() if problem), "")
-    parts += [first] if first else []
-    judgement = Judgement.NOTICE if own else Judgement.PASSED
-    return say(judgement=judgement, value=max(possible), message="; ".join(parts))
+    say = partial(say, value=max(possible))
+    share = f"tensor parallel {', '.join(map(str, possible))} possible"
+    if own := problems[evidence.tensor_parallel]:
+        message = f"cannot be divided among {evidence.tensor_parallel}: {own}; {share}"
+        uneven = Explanation(UNFIT.symptoms, errors=UNFIT.errors, engines=["vLLM"])
+        return say(judgement=Judgement.NOTICE, message=message, explains=uneven)
+    first = next((problem for problem in problems.values() if problem), "")
+    return say(judgement=Judgement.PASSED, message="; ".join(filter(None, (share, first))))

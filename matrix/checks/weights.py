@@ -8,6 +8,7 @@ import msgspec
 
 from matrix.checkpoint.inspection import WeightComparison
 from matrix.checks.evidence import Evidence, Thresholds
+from matrix.checks.packing import SPOILT
 from matrix.checks.wording import some
 from matrix.outcomes import Finding, Judgement, Stage
 
@@ -65,12 +66,10 @@ def weights_match(evidence: Evidence) -> Finding:
         if (fault := _fault(weight, bounds, evidence.thresholds.unquantized_error))
     ]
     errors = [weight.error for weight in found.weights if weight.error is not None]
-    message = some(faults) if faults else f"{len(found.weights)} weights compared"
-    return say(
-        judgement=Judgement.FAILED if faults else Judgement.PASSED,
-        value=max(errors, default=None),
-        message=message,
-    )
+    say = partial(say, value=max(errors, default=None))
+    if faults:
+        return say(judgement=Judgement.FAILED, message=some(faults), explains=SPOILT)
+    return say(judgement=Judgement.PASSED, message=f"{len(found.weights)} weights compared")
 
 
 def _fault(weight: WeightComparison, bounds: Bounds, unquantized_error: float) -> str:

@@ -11,9 +11,10 @@ from packaging.utils import canonicalize_name
 
 from matrix.commands.options import Profile, Spec, StoreFolder, fail
 from matrix.context import Context, Settings
-from matrix.results import Specifier
+from matrix.results import CellResult, Specifier
 from matrix.specifiers import constraints, not_tried, told
 from matrix.text import visible
+from matrix.verdict import VOID, is_void
 
 SHOWN_CHARS = 200
 
@@ -37,8 +38,15 @@ def specifiers(
         str | None, typer.Option(help="Only this package, or one release: autoawq==0.2.7.")
     ] = None,
 ) -> None:
-    """Show the specifiers that hold by what was observed, and where metadata says otherwise."""
+    """Show the specifiers that hold by what was observed, and where metadata says otherwise.
+
+    Status 1, and none of them, where the canaries are void: such a run says nothing.
+    """
     table = Context(Settings.of(spec=spec, profile=profile, store=store)).judge.table()
+    if table.canaries == VOID:
+        for line in _void(table.cells):
+            typer.echo(line, err=True)
+        raise typer.Exit(1)
     found = table.specifiers if package is None else _of(package, table.specifiers)
     match output:
         case SpecifierFormat.JSON:
@@ -55,6 +63,14 @@ def specifiers(
         case SpecifierFormat.TABLE:
             for line in _lines(found):
                 typer.echo(line)
+
+
+def _void(cells: list[CellResult]) -> list[str]:
+    """Return lines that say which canaries came out otherwise than they must."""
+    otherwise = [cell for cell in cells if is_void(cell)]
+    first = "no specifiers: the canaries are void, so what was observed of versions says nothing"
+    lines = [f"  {cell.id}: {cell.verdict}, not {cell.canary}" for cell in otherwise]
+    return [first, *(visible(line, SHOWN_CHARS) for line in lines)]
 
 
 def _of(asked: str, found: list[Specifier]) -> list[Specifier]:

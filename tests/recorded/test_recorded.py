@@ -81,10 +81,13 @@ def test_a_tied_model_by_autoawq_0_2_7(table: MatrixResult, transformers: str) -
     for engine in VLLM:
         (cell,) = cells(table, f"{made}/{engine}")
         assert (cell.verdict, cell.blame) == (Verdict.GARBAGE, Blame.CHECKPOINT)
+        assert (cell.stage, cell.explained_by) == (Stage.INSPECT, "tied-embedding")
+        assert cell.message.startswith("tied-embedding: tied, but only lm_head.weight is stored")
     assert verdicts(table, f"{made}/{TF5}") == {Verdict.WORKS}
     (cell,) = cells(table, f"{made}/{TF4}")
-    assert (cell.verdict, cell.stage) == (Verdict.BROKEN, Stage.LOAD)
-    assert "meta tensor" in cell.message
+    assert (cell.verdict, cell.blame) == (Verdict.BROKEN, Blame.CHECKPOINT)
+    assert (cell.stage, cell.explained_by) == (Stage.LOAD, "tied-embedding")
+    assert cell.message.startswith("NotImplementedError: Cannot copy out of meta tensor")
 
 
 @pytest.mark.parametrize(
@@ -108,9 +111,12 @@ def test_what_transformers_5_wrote_transformers_4_reads_without_rope_theta(
     assert {cell.engine.packages["transformers"][0] for cell in found} == {"4"}
     assert {cell.quantizer.packages["transformers"][0] for cell in found} == {"5"}
     assert len(found) >= 12
-    assert {(cell.verdict, cell.blame) for cell in found} <= {
-        (Verdict.GARBAGE, Blame.CHECKPOINT), (Verdict.DEGRADED, Blame.CHECKPOINT)
-    }  # fmt: skip
+    made_up = [cell for cell in found if cell.explained_by == "tied-head"]
+    assert {cell.engine.name for cell in made_up} == {f"{TF446}+own-loader"}
+    read = [cell for cell in found if cell not in made_up]
+    assert {(c.verdict, c.blame, c.stage, c.explained_by) for c in read} == {
+        (Verdict.GARBAGE, Blame.CHECKPOINT, Stage.INSPECT, "config-drift")
+    }
 
 
 @pytest.mark.parametrize("transformers", ["4.42.4", "4.46.3", "4.51.3"])
@@ -122,30 +128,55 @@ def test_gptq_by_autogptq_works_wherever_it_is_read(table: MatrixResult, transfo
             assert cell.verdict is Verdict.WORKS, (cell.id, cell.message)
             assert "auto-gptq-cpu" in cell.departures
         (cell,) = cells(table, f"{made}/{TF5}+own-loader")
-        assert (cell.verdict, cell.stage) == (Verdict.BROKEN, Stage.LOAD)
-        assert "is_marlin_format" in cell.message
+        assert refused(cell) == (Verdict.UNSUPPORTED, Blame.NOBODY, Stage.LOAD, "refused")
+        assert "`is_marlin_format` is no longer supported" in cell.message
+        assert "gptqmodel-is-marlin-format" in cell.message
+
+
+def refused(cell: CellResult) -> tuple[Verdict, Blame, Stage | None, str]:
+    return cell.verdict, cell.blame, cell.stage, cell.reason
+
+
+def test_what_nobody_meant_is_broken(table: MatrixResult) -> None:
+    found = cells(table, "*/gptq-8bit-g128/*/vllm-0.19.1")
+    loaded = [cell for cell in found if Stage.LOAD.value in cell.timings]
+    assert len(loaded) >= 3
+    assert all((c.verdict, c.blame) == (Verdict.BROKEN, Blame.PAIR) for c in loaded)
+    assert all("gptq_shuffle" in cell.message and cell.stage is Stage.LOAD for cell in loaded)
 
 
 @pytest.mark.parametrize(
-    ("pattern", "text"),
+    ("pattern", "stage", "text"),
     [
-        ("*/gptq-8bit-g128/*/vllm-0.19.1", "gptq_shuffle"),
-        ("*/gptq-8bit-g128/*/vllm-0.32.0", "Marlin does not support weight_bits = uint8b128"),
-        ("*/gptq-4bit-g128-desc_act/*/vllm-0.32.0", "desc_act=True) is no longer supported"),
+        ("*/gptq-8bit-g128/*/vllm-0.32.0", Stage.LOAD,
+         "Marlin does not support weight_bits = uint8b128"),
+        ("*/gptq-4bit-g128-desc_act/*/vllm-0.32.0", Stage.LOAD,
+         "desc_act=True) is no longer supported"),
+        (f"twin-qwen3/gptq-*/{AUTO_GPTQ}/*", Stage.QUANTIZE, "has model type `qwen3`"),
     ],
-)
-def test_what_vllm_does_not_read_on_a_cpu(table: MatrixResult, pattern: str, text: str) -> None:
-    loaded = [cell for cell in cells(table, pattern) if Stage.LOAD.value in cell.timings]
-    assert len(loaded) >= 3
-    assert all((c.verdict, c.stage) == (Verdict.BROKEN, Stage.LOAD) for c in loaded)
-    assert all(text in cell.message for cell in loaded)
+)  # fmt: skip
+def test_what_is_refused_by_design_is_unsupported(
+    table: MatrixResult, pattern: str, stage: Stage, text: str
+) -> None:
+    ran = [cell for cell in cells(table, pattern) if stage.value in cell.timings]
+    assert len(ran) >= 3
+    assert {refused(c) for c in ran} == {(Verdict.UNSUPPORTED, Blame.NOBODY, stage, "refused")}
+    assert all(text in cell.message and "(refused by design: " in cell.message for cell in ran)
 
 
+@pytest.mark.parametrize("quantizer", [OLD_GPTQMODEL, GPTQMODEL])
 def test_autogptqs_loader_makes_up_the_head_of_a_tied_model_that_stores_none(
+    table: MatrixResult, quantizer: str
+) -> None:
+    for cell in cells(table, f"twin-tied/gptq-*/{quantizer}/{TF446}+own-loader"):
+        assert (cell.verdict, cell.blame, cell.stage, cell.explained_by) == (
+            Verdict.GARBAGE, Blame.PAIR, Stage.LOAD, "tied-head"
+        )  # fmt: skip
+
+
+def test_its_other_readers_fill_the_head_and_it_fills_one_that_is_stored(
     table: MatrixResult,
 ) -> None:
-    (cell,) = cells(table, f"twin-tied/gptq-4bit-g64/{OLD_GPTQMODEL}/{TF446}+own-loader")
-    assert (cell.verdict, cell.blame) == (Verdict.GARBAGE, Blame.PAIR)
     assert verdicts(table, f"twin-tied/gptq-4bit-g64/{OLD_GPTQMODEL}/{TF446}") == {Verdict.WORKS}
     untied = f"twin-untied/gptq-4bit-g64/{OLD_GPTQMODEL}/{TF446}+own-loader"
     assert verdicts(table, untied) == {Verdict.WORKS}
@@ -158,6 +189,7 @@ def test_an_odd_number_of_groups_is_garbage_between_two_and_its_padded_sibling_i
         assert (cell.verdict, cell.blame) == (Verdict.GARBAGE, Blame.CHECKPOINT)
         assert cell.output.startswith("!!!!")
         assert judgements(cell)["tensor-parallel"] == "notice"
+        assert (cell.stage, cell.explained_by) == (Stage.INSPECT, "tensor-parallel")
     for pattern in ("twin-odd/float/none/*+tp2", "twin-odd/*-4bit-g64/*/vllm-0.32.0"):
         assert verdicts(table, pattern) == {Verdict.WORKS}
     assert verdicts(table, "twin-padded/*/vllm-0.32.0+tp2") == {Verdict.WORKS}
@@ -223,7 +255,9 @@ def test_the_stock_row_fails_the_weight_check_and_is_garbage(table: MatrixResult
     for cell in cells(table, "*+stock/*"):
         assert judgements(cell)["weights-match"] == "failed", cell.id
         if cell.verdict is Verdict.UNTESTED:
+            assert (cell.stage, cell.reason) == (Stage.ENGINE_IMPORT, "no-library")
             continue
+        assert (cell.stage, cell.explained_by) == (Stage.INSPECT, "weights-match")
         assert (cell.verdict, cell.blame) == (Verdict.GARBAGE, Blame.CHECKPOINT), cell.id
         assert "autoawq-cpu-scale-search" not in cell.departures
 

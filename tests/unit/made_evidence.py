@@ -46,6 +46,7 @@ THRESHOLDS = Thresholds(
     tokenizer_failed=0.5,
     greedy_degraded=0.9,
     greedy_failed=0.5,
+    greedy_right_failed=0.5,
     pretrained_greedy_degraded=0.3,
     pretrained_greedy_failed=0.1,
     logprobs_float_degraded=0.5,
@@ -58,6 +59,7 @@ THRESHOLDS = Thresholds(
     float_logprobs_reference_failed=0.2,
     perplexity_degraded=1.6,
     perplexity_failed=4.0,
+    low_perplexity_degraded=0.75,
     memory_degraded=1.1,
     degenerate_failed=0.5,
 )

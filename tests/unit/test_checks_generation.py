@@ -12,10 +12,12 @@ from matrix.checks.evidence import (
     Generation,
     Load,
     Output,
+    Reference,
     read_generation,
     read_reference,
 )
-from matrix.outcomes import Finding, Judgement, Stage
+from matrix.checks.generation import greedy_text
+from matrix.outcomes import Finding, Judgement, Stage, Symptom
 from tests.unit.made_evidence import REFERENCE, THRESHOLDS, output, right_facts
 
 RIGHT = read_generation(right_facts(), REFERENCE)
@@ -88,6 +90,35 @@ def test_greedy_text(outputs: tuple[Output, ...], judgement: Judgement, value: f
     assert bool(found.message) == (value < 1)
 
 
+def cut_short(wrong: int) -> Generation:
+    """Return answers to eight prompts of which some are wrong in their last tokens."""
+    right = FIRST.ids
+    return answering(*[output(*right[:6], 0, 0) if n < wrong else FIRST for n in range(8)])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "judgement", "threshold"),
+    [(0, PASSED, 0.9), (2, PASSED, 0.9), (4, DEGRADED, 0.9), (5, FAILED, 1.0), (8, FAILED, 1.0)],
+)
+def test_answers_that_are_known_by_heart_and_mostly_end_wrong_are_garbage(
+    wrong: int, judgement: Judgement, threshold: float
+) -> None:
+    eight = msgspec.structs.replace(REFERENCE, prompts=[REFERENCE.prompts[0]] * 8)
+    found = greedy(eight, cut_short(wrong))
+    assert (found.judgement, found.threshold) == (judgement, threshold)
+    assert found.value == pytest.approx(1 - wrong / 8 / 4)
+    assert found.judgement is PASSED or found.symptom is Symptom.WRONG_ANSWERS
+    pretrained = msgspec.structs.replace(eight, memorised=[])
+    assert greedy(pretrained, cut_short(wrong)).judgement is PASSED
+
+
+def greedy(reference: Reference, answers: Generation) -> Finding:
+    evidence = Evidence(
+        tied=True, quantized=True, reference=reference, thresholds=THRESHOLDS, generation=answers
+    )
+    return greedy_text(evidence)
+
+
 def test_longer_answer_is_another_answer() -> None:
     longer = output(*REFERENCE.prompts[0].greedy_ids, 3)
     value = findings(answering(longer, SECOND))["greedy-text"].value
@@ -121,7 +152,10 @@ def test_logprobs(
     ("by", "judgement", "value"),
     [
         (0.0, PASSED, 1.0),
-        (0.5, PASSED, 0.607),
+        (0.28, PASSED, 0.756),
+        (0.3, DEGRADED, 0.741),
+        (0.7, DEGRADED, 0.497),
+        (400.0, DEGRADED, None),
         (-0.46, PASSED, 1.584),
         (-0.48, DEGRADED, 1.616),
         (-1.38, DEGRADED, 3.975),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from matrix.checkpoint.inspection import (
+    Inspection,
     Problem,
     Quantization,
     TokenizerFacts,
@@ -143,11 +144,6 @@ def test_quiet_on_what_is_good(said: Quantization | None, tied: bool) -> None:
             "config.json says tie_word_embeddings=false of it, wrongly",
         ),
         (
-            lambda good: add_tensor(good, "lm_head.weight", [512, 256], head=True),
-            {"stored-size": NOTICE},
-            "262 kB are the tied embedding again, as lm_head.weight",
-        ),
-        (
             lambda good: add_tensor(good, "model.layers.0.extra", [512, 256]),
             {"stored-size": DEGRADED},
             "262 kB are unaccounted for",
@@ -210,26 +206,6 @@ def test_quiet_on_what_is_good(said: Quantization | None, tied: bool) -> None:
         ),
         (change_weight(UP, not_finite=4), {"weights-match": FAILED}, "4 values that are not"),
         (change(weights=[]), {"weights-match": FAILED}, "no weight could be compared"),
-        (
-            change(config=replace(CONFIG, rope_theta=False, rope_parameters=True)),
-            {"config-drift": NOTICE},
-            "rope_parameters and no rope_theta",
-        ),
-        (
-            change(config=replace(CONFIG, dtype="float16", torch_dtype=None)),
-            {"config-drift": NOTICE},
-            "dtype and no torch_dtype",
-        ),
-        (
-            change(tokenizer=TokenizerFacts(tokenizer_class="TokenizersBackend")),
-            {"tokenizer-drift": NOTICE},
-            "tokenizer_class is one of transformers 5",
-        ),
-        (
-            change(tokenizer=TokenizerFacts(merges="pairs")),
-            {"tokenizer-drift": NOTICE},
-            "merges are written as pairs",
-        ),
     ],
 )
 def test_fires_on_its_planted_defect_alone(
@@ -238,3 +214,45 @@ def test_fires_on_its_planted_defect_alone(
     damaged = damage(made_inspection())
     assert fired(damaged) == expected
     assert any(message in one.message for one in findings(damaged).values())
+
+
+ROPE = change(config=replace(CONFIG, rope_theta=False, rope_parameters=True))
+DTYPE = change(config=replace(CONFIG, dtype="float16", torch_dtype=None))
+TOKENIZER_CLASS = change(tokenizer=TokenizerFacts(tokenizer_class="TokenizersBackend"))
+MERGES = change(tokenizer=TokenizerFacts(merges="pairs"))
+
+
+def copy_the_embedding(good: Inspection) -> Inspection:
+    return add_tensor(good, "lm_head.weight", [512, 256], head=True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "check", "reader", "message"),
+    [
+        (ROPE, "config-drift", {"transformers": "4.57.6"}, "rope_parameters and no rope_theta"),
+        (DTYPE, "config-drift", {"transformers": "4.55.0"}, "dtype and no torch_dtype"),
+        (
+            TOKENIZER_CLASS,
+            "tokenizer-drift",
+            {"transformers": "4.57.6"},
+            "is one of transformers 5",
+        ),
+        (MERGES, "tokenizer-drift", {"tokenizers": "0.19.1"}, "merges are written as pairs"),
+        (copy_the_embedding, "stored-size", {"sglang": "0.4.1"}, "262 kB are the tied embedding"),
+    ],
+)
+def test_what_only_some_readers_stop_at_is_a_notice_for_them_and_a_remark_for_no_one_by_name(
+    damage: Damage, check: str, reader: dict[str, str], message: str
+) -> None:
+    damaged = damage(made_inspection())
+    assert fired(damaged, engine=reader) == {check: NOTICE}
+    for engine in ({}, {"transformers": "5.23.0", "tokenizers": "0.22.1"}):
+        assert fired(damaged, engine=engine) == {}
+        assert message in findings(damaged, engine=engine)[check].message
+
+
+def test_a_type_that_config_does_not_say_as_before_matters_where_none_is_given() -> None:
+    damaged, old = DTYPE(made_inspection()), {"transformers": "4.46.3"}
+    for dtype, judgement in (("auto", NOTICE), ("unset", NOTICE), ("float16", Judgement.PASSED)):
+        found = findings(damaged, engine=old, dtype=dtype)["config-drift"]
+        assert found.judgement is judgement

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -7,8 +8,16 @@ import pytest
 
 from matrix.checks import judge
 from matrix.checks.evidence import Evidence, EvidenceError, Load, LoadedTensor, read_load
-from matrix.outcomes import Finding, Judgement, Stage
-from tests.unit.made_evidence import GPTQ, add_tensor, alarms, made_evidence, made_load
+from matrix.checks.loading import UNFILLED
+from matrix.outcomes import Finding, Judgement, Stage, Symptom
+from tests.unit.made_evidence import (
+    GPTQ,
+    add_tensor,
+    alarms,
+    made_evidence,
+    made_inspection,
+    made_load,
+)
 
 replace = msgspec.structs.replace
 PASSED, DEGRADED, FAILED = Judgement.PASSED, Judgement.DEGRADED, Judgement.FAILED
@@ -41,6 +50,56 @@ def with_zero_biases() -> Evidence:
 
 def findings(evidence: Evidence) -> dict[str, Finding]:
     return {found.check: found for found in judge(evidence, Stage.LOAD)}
+
+
+def answering(*values: float | None, **changes: Any) -> Finding:
+    """Judge the head of a tied model whose held-out texts have these log-probabilities."""
+    evidence = made_evidence(GPTQ)
+    assert evidence.generation is not None
+    held_out = [list(values)]
+    told = replace(evidence, generation=replace(evidence.generation, held_out=held_out))
+    return findings(replace(told, **changes))["tied-head"]
+
+
+ZEROS = -math.log(512)
+"""What each token of the vocabulary of 512 has where all are alike."""
+
+
+@pytest.mark.parametrize(
+    ("values", "loader", "judgement"),
+    [
+        ((None, ZEROS, None), "transformers", FAILED),
+        ((ZEROS, ZEROS + 5e-4), "transformers", FAILED),
+        ((None, None), "auto_gptq", FAILED),
+        ((None, None), "transformers", PASSED),  # as of a NaN in some layer
+        ((None, -3.0, ZEROS), "auto_gptq", PASSED),
+        ((-0.1, -3.0), "auto_gptq", PASSED),
+        ((ZEROS + 0.01,), "auto_gptq", PASSED),
+    ],
+)
+def test_a_head_that_nothing_was_loaded_into_is_seen_by_what_it_answers(
+    values: tuple[float | None, ...], loader: str, judgement: Judgement
+) -> None:
+    found = answering(*values, loader=loader)
+    assert found.judgement is judgement
+    if judgement is FAILED:
+        assert (found.value, found.explains) == (1.0, UNFILLED)
+        assert found.symptom is (Symptom.NOT_FINITE if None in values else Symptom.WRONG_ANSWERS)
+        assert "lm_head.weight is not stored" in found.message
+
+
+def test_a_head_that_is_stored_or_not_tied_is_filled() -> None:
+    untied = answering(None, ZEROS, tied=False, inspection=made_inspection(GPTQ, tied=False))
+    stored = answering(None, ZEROS, inspection=replace(made_inspection(GPTQ), head=True))
+    assert (untied.judgement, stored.judgement) == (PASSED, PASSED)
+
+
+@pytest.mark.parametrize("shape", [[], [0, 256], [1, 256]])
+def test_an_embedding_of_no_size_is_compared_with_nothing(shape: list[int]) -> None:
+    good = made_inspection(GPTQ)
+    tensors = [replace(t, shape=shape) if "embed" in t.name else t for t in good.tensors]
+    found = answering(None, 0.0, inspection=replace(good, tensors=tensors))
+    assert found.judgement is PASSED
 
 
 def test_quiet_without_warnings() -> None:

@@ -2,18 +2,21 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matrix.outcomes import (
     Blame,
+    Explanation,
     Finding,
     Judgement,
     Outcome,
     Reason,
     Stage,
     StageResult,
+    Symptom,
     Verdict,
 )
 from matrix.results import CellResult, Side
@@ -23,9 +26,18 @@ GOOD = [
     Finding("greedy-text", Stage.GENERATE, Judgement.PASSED),
     Finding("logprobs-reference", Stage.GENERATE, Judgement.PASSED),
 ]
-NOTICE = Finding("tied-embedding", Stage.INSPECT, Judgement.NOTICE, message="only lm_head")
-BAD_WEIGHTS = Finding("weights-match", Stage.INSPECT, Judgement.FAILED, message="scale 0.36")
-WRONG_TEXT = Finding("greedy-text", Stage.GENERATE, Judgement.FAILED, message="' of of'")
+NOTICE = Finding(
+    "tied-embedding", Stage.INSPECT, Judgement.NOTICE, message="only lm_head",
+    explains=Explanation([Symptom.WRONG_ANSWERS, Symptom.ERROR], errors=["meta tensor"]),
+)  # fmt: skip
+BAD_WEIGHTS = Finding(
+    "weights-match", Stage.INSPECT, Judgement.FAILED, message="scale 0.36",
+    explains=Explanation([Symptom.WRONG_ANSWERS]),
+)  # fmt: skip
+WRONG_TEXT = Finding(
+    "greedy-text", Stage.GENERATE, Judgement.FAILED, message="' of of'",
+    symptom=Symptom.WRONG_ANSWERS,
+)  # fmt: skip
 WRONG = [WRONG_TEXT, GOOD[1]]
 
 stages_with_any_outcome = st.tuples(
@@ -45,6 +57,16 @@ any_findings = st.lists(
         st.sampled_from(["greedy-text", "logprobs-reference", "weights-match", "tied-embedding"]),
         st.sampled_from(Stage),
         st.sampled_from(Judgement),
+        symptom=st.one_of(st.none(), st.sampled_from(Symptom)),
+        explains=st.one_of(
+            st.none(),
+            st.builds(
+                Explanation,
+                st.lists(st.sampled_from(Symptom)),
+                errors=st.just([""]),
+                blame=st.sampled_from([Blame.CHECKPOINT, Blame.PAIR]),
+            ),
+        ),
     ),
     max_size=8,
 )
@@ -116,7 +138,6 @@ def test_each_end_at_each_stage(
         ([NOTICE], True, Blame.CHECKPOINT),
         ([NOTICE], None, Blame.CHECKPOINT),
         ([NOTICE], False, Blame.ENGINE),
-        ([BAD_WEIGHTS], True, Blame.CHECKPOINT),
     ],
 )
 def test_blame_for_an_engine_that_fails(
@@ -124,32 +145,119 @@ def test_blame_for_an_engine_that_fails(
 ) -> None:
     garbage = judge(passed_until(), inspection + WRONG, float_works)
     assert (garbage.verdict, garbage.blame) == (Verdict.GARBAGE, blame)
-    raised = passed_until(Stage.LOAD, Outcome.FAILED, Reason.EXCEPTION, "meta tensor")
+    raised = passed_until(Stage.LOAD, Outcome.FAILED, Reason.EXCEPTION, "no Meta tensor, please")
     broken = judge(raised, inspection, float_works)
     assert (broken.verdict, broken.blame) == (Verdict.BROKEN, blame)
 
 
+def raised(message: str) -> dict[Stage, StageResult]:
+    return passed_until(Stage.LOAD, Outcome.FAILED, Reason.EXCEPTION, message)
+
+
+def of_symptom(symptom: Symptom) -> list[Finding]:
+    return [msgspec.structs.replace(WRONG_TEXT, symptom=symptom), GOOD[1]]
+
+
+def test_what_a_finding_does_not_explain_is_not_blamed_on_it() -> None:
+    assert (
+        judge(raised("'_C' object has no attribute 'gptq_shuffle'"), [NOTICE]).blame is Blame.PAIR
+    )
+    nan = judge(passed_until(), [NOTICE, *of_symptom(Symptom.NOT_FINITE)])
+    assert (nan.verdict, nan.blame, nan.explained_by) == (Verdict.GARBAGE, Blame.PAIR, "")
+    assert nan.message.startswith("greedy-text: ")
+    for reason in (Reason.TIMEOUT, Reason.SILENCE, Reason.NO_RESULT, Reason.CRASH):
+        ended = passed_until(Stage.LOAD, Outcome.FAILED, reason, "meta tensor")
+        assert judge(ended, [NOTICE, BAD_WEIGHTS]).blame is Blame.PAIR
+    harmless = msgspec.structs.replace(NOTICE, judgement=Judgement.PASSED)
+    assert judge(passed_until(), [harmless, *WRONG]).blame is Blame.PAIR
+
+
+def test_the_gravest_symptom_is_what_must_be_explained() -> None:
+    both = [*WRONG, *of_symptom(Symptom.NOT_FINITE)]
+    scales = msgspec.structs.replace(
+        BAD_WEIGHTS, check="scales", explains=Explanation([Symptom.NOT_FINITE])
+    )
+    assert judge(passed_until(), [NOTICE, scales, *both]).explained_by == "scales"
+    memory = Finding(
+        "load-memory", Stage.LOAD, Judgement.DEGRADED, message="twice",
+        symptom=Symptom.MORE_MEMORY,
+    )  # fmt: skip
+    assert judge(passed_until(), [NOTICE, memory, *WRONG]).explained_by == "tied-embedding"
+    assert judge(passed_until(), [NOTICE, memory, *GOOD]).explained_by == ""
+
+
+def test_a_process_that_ran_out_of_memory_is_explained_by_what_takes_more() -> None:
+    wide = Finding(
+        "stored-formats", Stage.INSPECT, Judgement.DEGRADED, message="F32",
+        explains=Explanation([Symptom.MORE_MEMORY]),
+    )  # fmt: skip
+    killed = passed_until(Stage.LOAD, Outcome.FAILED, Reason.OOM, "over its limit")
+    found = judge(killed, [wide])
+    assert (found.verdict, found.blame, found.stage) == (
+        Verdict.BROKEN, Blame.CHECKPOINT, Stage.LOAD
+    )  # fmt: skip
+    assert found.message == "over its limit; explained by stored-formats: F32"
+
+
 def test_a_tokenizer_keeps_a_model_from_loading_and_never_spoils_an_answer_to_token_ids() -> None:
-    drift = Finding("tokenizer-drift", Stage.INSPECT, Judgement.NOTICE, message="merges are pairs")
-    raised = passed_until(Stage.LOAD, Outcome.FAILED, Reason.EXCEPTION, "untagged enum")
-    assert judge(raised, [drift], True).blame is Blame.CHECKPOINT
-    assert judge(passed_until(), [drift, *WRONG], True).blame is Blame.PAIR
+    drift = Finding(
+        "tokenizer-drift", Stage.INSPECT, Judgement.NOTICE, message="merges are pairs",
+        explains=Explanation([Symptom.ERROR], errors=["tokenizer", "ModelWrapper"]),
+    )  # fmt: skip
+    assert judge(raised("untagged enum ModelWrapper"), [drift]).blame is Blame.CHECKPOINT
+    assert judge(raised("no kernel image"), [drift]).blame is Blame.PAIR
+    assert judge(passed_until(), [drift, *WRONG]).blame is Blame.PAIR
 
 
-def test_tied_defect_shows_at_generate_and_is_the_checkpoints() -> None:
-    found = judge(passed_until(), [NOTICE, *WRONG])
-    assert found.first_stage is Stage.GENERATE
-    assert found.reason == "wrong-output"
-    assert "of of" in found.message
+def test_the_cause_of_wrong_answers_comes_before_its_symptoms() -> None:
+    memory = Finding(
+        "load-memory", Stage.LOAD, Judgement.DEGRADED, message="1.52 MB in memory",
+        symptom=Symptom.MORE_MEMORY,
+    )  # fmt: skip
+    found = judge(passed_until(), [NOTICE, memory, *WRONG])
+    assert found == JudgedCell(
+        Verdict.GARBAGE, Blame.CHECKPOINT, Stage.INSPECT, "unsuited-file",
+        "tied-embedding: only lm_head; then generate: greedy-text: ' of of'; "
+        "also load: load-memory: 1.52 MB in memory",
+        "tied-embedding",
+    )  # fmt: skip
     assert judge(passed_until(), [NOTICE, *GOOD]).verdict is Verdict.WORKS
+
+
+def test_what_ended_a_cell_comes_before_all_else() -> None:
+    found = judge(raised("NotImplementedError: meta tensor"), [BAD_WEIGHTS, NOTICE])
+    assert found == JudgedCell(
+        Verdict.BROKEN, Blame.CHECKPOINT, Stage.LOAD, "exception",
+        "NotImplementedError: meta tensor; explained by tied-embedding: only lm_head; "
+        "also inspect: weights-match: scale 0.36",
+        "tied-embedding",
+    )  # fmt: skip
+    refused = passed_until(Stage.LOAD, Outcome.UNSUPPORTED, Reason.REFUSED, "no 8 bits")
+    none = judge(refused, [BAD_WEIGHTS, NOTICE])
+    assert (none.verdict, none.blame, none.stage) == (
+        Verdict.UNSUPPORTED, Blame.NOBODY, Stage.LOAD
+    )  # fmt: skip
+    assert none.message == "no 8 bits; also inspect: weights-match: scale 0.36"
+
+
+def test_a_finding_says_whom_it_points_at() -> None:
+    head = Finding(
+        "tied-head", Stage.LOAD, Judgement.FAILED, message="nothing was loaded into it",
+        symptom=Symptom.NOT_FINITE,
+        explains=Explanation([Symptom.NOT_FINITE], blame=Blame.PAIR),
+    )  # fmt: skip
+    found = judge(passed_until(), [head, NOTICE, *of_symptom(Symptom.NOT_FINITE)])
+    assert (found.blame, found.stage, found.reason) == (Blame.PAIR, Stage.LOAD, "wrong-output")
 
 
 def test_wrong_weights_do_not_keep_an_engine_from_being_tried() -> None:
     harmless = judge(passed_until(), [BAD_WEIGHTS, *GOOD])
     assert (harmless.verdict, harmless.blame) == (Verdict.DEGRADED, Blame.CHECKPOINT)
+    assert (harmless.stage, harmless.message) == (Stage.INSPECT, "weights-match: scale 0.36")
     garbage = judge(passed_until(), [BAD_WEIGHTS, *WRONG])
-    assert (garbage.verdict, garbage.first_stage) == (Verdict.GARBAGE, Stage.INSPECT)
-    assert "then generate: greedy-text" in garbage.message
+    assert (garbage.verdict, garbage.stage) == (Verdict.GARBAGE, Stage.INSPECT)
+    assert garbage.reason == "defective-file"
+    assert garbage.message == "weights-match: scale 0.36; then generate: greedy-text: ' of of'"
 
 
 def test_unreadable_checkpoint_is_broken_and_blocks() -> None:
@@ -166,7 +274,7 @@ def test_unreadable_checkpoint_is_broken_and_blocks() -> None:
 def test_degraded_stage_makes_a_degraded_cell(stage: Stage) -> None:
     slight = Finding("some-check", stage, Judgement.DEGRADED, message="a little")
     found = judge(passed_until(), [*GOOD, slight])
-    assert (found.verdict, found.blame, found.first_stage) == (
+    assert (found.verdict, found.blame, found.stage) == (
         Verdict.DEGRADED,
         Blame.PAIR,
         stage,
@@ -219,9 +327,9 @@ def test_works_only_if_all_passed_and_was_compared(
         assert all(result.outcome is Outcome.PASSED for result in stages)
         assert compared(findings)
         assert found.blame is Blame.NOBODY
-        assert found.first_stage is None
+        assert found.stage is None
     else:
-        assert found.first_stage is not None
+        assert found.stage is not None
     faulty = found.verdict in (Verdict.BROKEN, Verdict.GARBAGE, Verdict.DEGRADED)
     assert (found.blame is not Blame.NOBODY) == faulty
 

@@ -1,0 +1,133 @@
+"""``python -m matrix inspect``: what is wrong with a checkpoint of yours, by its files alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from matrix.checkpoint.files import CONFIG
+from matrix.checkpoint.inspection import CheckpointError, Inspection
+from matrix.checks import judge
+from matrix.checks.evidence import Evidence
+from matrix.commands.options import fail
+from matrix.judge import thresholds
+from matrix.outcomes import Finding, Judgement, Stage, Symptom
+from matrix.spec import load
+from matrix.text import visible
+
+MESSAGE_CHARS = 300
+
+
+def inspect(
+    checkpoint: Annotated[Path, typer.Argument(help="Directory with config.json and weights.")],
+    original: Annotated[
+        Path | None, typer.Option(help="The float model it was made of, to compare weights with.")
+    ] = None,
+    tensor_parallel: Annotated[
+        int, typer.Option(min=1, help="Among how many GPUs to divide it.")
+    ] = 1,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(help="What is to read it, as in transformers==4.51.3; may be repeated."),
+    ] = None,
+) -> None:
+    """Say what is wrong with a checkpoint of yours by reading its files; load and write nothing.
+
+    Status 0 where nothing is, 1 where a check fails or an engine will not answer right from it, 2
+    where it cannot be read at all.
+    """
+    readers = _readers(engine or [])
+    found = _read(checkpoint, original)
+    evidence = Evidence(
+        tied=found.tie_word_embeddings,
+        quantized=found.quantization is not None,
+        thresholds=thresholds(load()),
+        engine=readers,
+        tensor_parallel=tensor_parallel,
+        inspection=found,
+    )
+    findings = judge(evidence, Stage.INSPECT)
+    wrong = wrongs(findings)
+    unseen = found.quantization is not None and original is None
+    for line in wrong or [_nothing_wrong(findings, unseen=unseen)]:
+        typer.echo(visible(line, MESSAGE_CHARS))
+    for finding in findings:
+        show_finding(finding)
+    raise typer.Exit(bool(wrong))
+
+
+def _readers(engine: list[str]) -> dict[str, str]:
+    """Return distribution -> version of what is to read a checkpoint."""
+    readers: dict[str, str] = {}
+    for text in engine:
+        try:
+            requirement = Requirement(text)
+            (version,) = [each.version for each in requirement.specifier if each.operator == "=="]
+        except (InvalidRequirement, ValueError):
+            fail(f"--engine: {text!r} is no release. Write it as transformers==4.51.3")
+        readers[canonicalize_name(requirement.name)] = version
+    return readers
+
+
+def _read(checkpoint: Path, original: Path | None) -> Inspection:
+    """Return what the files say; end with status 2 where they cannot be read."""
+    from matrix.checkpoint.inspecting import inspect as read  # numpy takes a while to import
+
+    try:
+        found = read(checkpoint, original)
+    except CheckpointError as error:
+        fail(str(error))
+    if found.problems:
+        # Without a config.json it is no model, whatever else is wrong.
+        first = min(found.problems, key=lambda problem: problem.where != CONFIG)
+        more = len(found.problems) - 1
+        fail(f"{first}" + (f" And {more} more such problems." if more else ""))
+    return found
+
+
+def wrongs(findings: list[Finding]) -> list[str]:
+    """Return lines on what is wrong, what engines will do of it first; empty where nothing is."""
+    noticed = [line for finding in findings if (line := _foretold(finding))]
+    failed = [
+        f"wrong: {finding.check}: {finding.message}"
+        for finding in findings
+        if finding.judgement is Judgement.FAILED
+    ]
+    return [*noticed, *failed]
+
+
+def _foretold(finding: Finding) -> str:
+    """Return what engines will do of a file that is no fault of the file alone, and what to do;
+    empty where they will read it right, or none is known by name."""
+    explains = finding.explains
+    if finding.judgement is not Judgement.NOTICE or explains is None or not explains.engines:
+        return ""
+    engines = " and ".join(explains.engines)
+    if {Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE} & set(explains.symptoms):
+        return f"wrong: {engines} will answer garbage: {finding.message}"
+    if Symptom.ERROR in explains.symptoms:
+        return f"wrong: {engines} will not load it: {finding.message}"
+    return ""
+
+
+def _nothing_wrong(findings: list[Finding], *, unseen: bool) -> str:
+    """Return the line on a checkpoint in which no check failed; its weights may be ``unseen``."""
+    remarks = [
+        f"{finding.check}: {finding.message}"
+        for finding in findings
+        if finding.judgement in (Judgement.NOTICE, Judgement.DEGRADED)
+    ]
+    but_for = " (its weights were not compared: give --original)" if unseen else ""
+    if remarks:
+        return f"no check fails{but_for}, but look at {'; '.join(remarks)}"
+    return f"nothing is wrong with it{but_for}"
+
+
+def show_finding(finding: Finding) -> None:
+    """Print what a check says, on a line."""
+    message = visible(finding.message.strip(), MESSAGE_CHARS)
+    typer.echo(f"  {finding.check:19} {finding.judgement:14} {message}")

@@ -1,0 +1,64 @@
+"""Which finding explains a stage's failure. Pure.
+
+A notice about a file breaks one engine and not another, and an engine fails for reasons that lie in
+no file. So each finding says, as data, what it is the cause of (``Explanation`` in
+:mod:`matrix.outcomes`), and each failure is one symptom, the gravest that it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matrix.outcomes import Explanation, Finding, Judgement, Reason, Stage, StageResult, Symptom
+
+SUSPICIOUS = (Judgement.NOTICE, Judgement.DEGRADED, Judgement.FAILED)
+
+
+def explanation(failure: StageResult, findings: Sequence[Finding]) -> Finding | None:
+    """Return the first finding of an earlier stage that is the cause of a failure, if any is.
+
+    Args:
+        failure: How the stage ended, with the message of the exception where it raised.
+        findings: All of the cell's, the deepest causes first, as :func:`matrix.checks.judge` has
+            them.
+    """
+    symptom = symptom_of(failure, findings)
+    order = list(Stage)
+    before = [
+        finding
+        for finding in findings
+        if finding.judgement in SUSPICIOUS
+        and order.index(finding.stage) < order.index(failure.stage)
+    ]
+    return next((f for f in before if _is_cause(f.explains, symptom, failure.message)), None)
+
+
+def _is_cause(explains: Explanation | None, symptom: Symptom | None, message: str) -> bool:
+    if explains is None or symptom is None or symptom not in explains.symptoms:
+        return False
+    text = message.casefold()
+    return symptom is not Symptom.ERROR or any(part.casefold() in text for part in explains.errors)
+
+
+def symptom_of(failure: StageResult, findings: Sequence[Finding]) -> Symptom | None:
+    """Return the gravest symptom of a stage that failed or is degraded; ``None`` where none is
+    known, as of one that ran into its time limit."""
+    match failure.reason:
+        case Reason.EXCEPTION:
+            return Symptom.ERROR
+        case Reason.CRASH:
+            return Symptom.CRASH
+        case Reason.OOM:
+            return Symptom.MORE_MEMORY
+        case Reason.WRONG_OUTPUT:
+            order = list(Symptom)
+            shown = [
+                finding.symptom
+                for finding in findings
+                if finding.stage is failure.stage
+                and finding.judgement in SUSPICIOUS
+                and finding.symptom
+            ]
+            return max(shown, key=order.index, default=None)
+        case _:
+            return None

@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import assert_never
 
@@ -67,13 +67,13 @@ _FOR_INSTALLING = (
 )  # fmt: skip
 
 
-class Lock(msgspec.Struct, frozen=True):
+class Lock(msgspec.Struct, frozen=True, dict=True):
     """What uv answered: pinned requirements, or a refusal."""
 
     text: str
     refusal: str = ""
 
-    @property
+    @cached_property  # thousands of keys ask
     def digest(self) -> str:
         """Return the name of this lock by its content, whatever day it was asked for.
 
@@ -81,7 +81,10 @@ class Lock(msgspec.Struct, frozen=True):
         The inputs of such a lock name its resolution, and those of a pinned one do not: its digest
         stands in the keys of what was observed before there were others.
         """
-        return _content_digest(self.text)
+        lines = self.text.splitlines(keepends=True)
+        inputs = next((line for line in lines if line.startswith(_INPUTS)), "")
+        left_out = (_AS_OF, _NAMED) if '"resolution":' in inputs else (_AS_OF,)
+        return digest("".join(line for line in lines if not line.startswith(left_out)))
 
     @property
     def pins(self) -> dict[str, str]:
@@ -89,14 +92,6 @@ class Lock(msgspec.Struct, frozen=True):
         lines = (line.partition(" ;")[0] for line in self.text.splitlines())
         pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
         return {canonicalize_name(name.partition("[")[0]): version for name, version in pairs}
-
-
-@cache  # of each lock, thousands of keys ask
-def _content_digest(text: str) -> str:
-    lines = text.splitlines(keepends=True)
-    inputs = next((line for line in lines if line.startswith(_INPUTS)), "")
-    left_out = (_AS_OF, _NAMED) if '"resolution":' in inputs else (_AS_OF,)
-    return digest("".join(line for line in lines if not line.startswith(left_out)))
 
 
 def uv_settings(host: Mapping[str, str], *, installing: bool) -> dict[str, str]:
@@ -209,9 +204,8 @@ def make_lock(
     environ = uv_environ(host, work, installing=False)
     files = _write_inputs(environment, work)
     if environment.resolution != "pinned":
-        # A setting of the environment would take the place of the whole table.
-        environ = {name: value for name, value in environ.items() if name not in _INDEX}
-        _write_dates(environment, work / "uv.toml", index_settings(host).default)
+        environ = _write_index(environ, work, host, 'api = "max-age=3600", ')
+        _write_dates(environment, work / "uv.toml")
     argv = [
         uv.find_uv_bin(), "pip", "compile", "requirements.in", *files,
         "--python-version", environment.python, "--no-header", "--no-annotate",
@@ -306,12 +300,31 @@ def _write_inputs(environment: Environment, work: Path) -> list[str]:
     return options
 
 
-def _write_dates(environment: Environment, settings: Path, index: str) -> None:
-    """Tell uv the cut-off, to build nothing, and to ask the index at most once an hour.
+def _write_index(
+    environ: dict[str, str], work: Path, host: Mapping[str, str], more: str = ""
+) -> dict[str, str]:
+    """Tell uv its index and how long answers hold; return the environment that uv then gets.
+
+    Many indexes say nothing of that, and uv would fetch and build each source archive anew for
+    each environment. ``more`` is for the index's pages, which thousands of resolutions ask for.
+    """
+    table = [
+        "[[index]]",
+        f"url = {json.dumps(index_settings(host).default)}",
+        "default = true",
+        f'cache-control = {{ {more}files = "max-age=31536000, immutable" }}',
+    ]
+    settings = work / "uv.toml"
+    settings.write_text("\n".join([*table, settings.read_text()]))
+    # A setting of the environment would take the place of the whole table.
+    return {name: value for name, value in environ.items() if name not in _INDEX}
+
+
+def _write_dates(environment: Environment, settings: Path) -> None:
+    """Tell uv the cut-off, and to build nothing.
 
     To build a source archive runs a stranger's code and takes minutes; uv's own ``no-build`` would
-    pass such releases over in silence, those with metadata in the spec as well. Many indexes say
-    nothing of how long an answer holds, and uv would ask anew for each of a thousand resolutions.
+    pass such releases over in silence, those with metadata in the spec as well.
     """
     own = {
         package: "false" if until == "none" else json.dumps(until)
@@ -323,13 +336,7 @@ def _write_dates(environment: Environment, settings: Path, index: str) -> None:
         f"exclude-newer-package = {{ {dates} }}",
         f"build-constraint-dependencies = {json.dumps([f'{name}<0' for name in _BACKENDS])}",
     ]
-    table = [
-        "[[index]]",
-        f"url = {json.dumps(index)}",
-        "default = true",
-        'cache-control = { api = "max-age=3600", files = "max-age=31536000, immutable" }',
-    ]
-    settings.write_text("\n".join([*head, *table, settings.read_text()]))
+    settings.write_text("\n".join([*head, settings.read_text()]))
 
 
 def build(
@@ -354,6 +361,7 @@ def build(
         return judge_tool(end, log, Reason.BUILD_FAILED), end, log
     builds = locked_builds(environment, lock.pins)
     files = _write_inputs(msgspec.structs.replace(environment, build_requirements=builds), work)
+    environ = _write_index(environ, work, host)
     (work / "lock.txt").write_text(lock.text)
     argv = [
         tool, "pip", "install", "--python", str(python_of(folder)),

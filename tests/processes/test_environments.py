@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -294,3 +296,46 @@ def test_what_is_built_against_torch_gets_the_torch_of_the_lock(
     environments.build(asked, lock, tmp_path / "environment", folder(tmp_path, "work"), {}, LIMITS)
     settings = (tmp_path / "work" / "uv.toml").read_text()
     assert '"maker" = ["torch==2.1.2", "setuptools", "numpy==1.26.4"]' in settings
+
+
+BACKEND = """
+import zipfile
+
+def build_wheel(folder, *_):
+    with zipfile.ZipFile(f"{folder}/made_up-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("made_up.py", "")
+        place = "made_up-1.0.dist-info"
+        wheel.writestr(f"{place}/METADATA", "Metadata-Version: 2.1\\nName: made-up\\nVersion: 1.0")
+        wheel.writestr(f"{place}/WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any")
+        wheel.writestr(f"{place}/RECORD", "")
+    return "made_up-1.0-py3-none-any.whl"
+"""
+
+
+def source_archive() -> bytes:
+    """Return a source archive that builds its wheel by itself."""
+    packed = io.BytesIO()
+    system = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, text in (("pyproject.toml", system), ("backend.py", BACKEND)):
+            member = tarfile.TarInfo(f"made_up-1.0/{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    return packed.getvalue()
+
+
+def test_a_source_archive_is_built_once_whatever_the_index_says_of_caching(tmp_path: Path) -> None:
+    archive, name = source_archive(), "made_up-1.0.tar.gz"
+    with index_server.running() as server:
+        server.serve("made-up", index_server.page("made-up", index_server.file(name)))
+        server.answers[f"/files/{name}"] = lambda on: on.send(archive, "application/gzip")
+        host = {**os.environ, "UV_DEFAULT_INDEX": server.address, "NO_PROXY": "127.0.0.1",
+                "UV_CACHE_DIR": str(tmp_path / "cache")}  # fmt: skip
+        for place in ("one", "other"):
+            work = folder(tmp_path, f"work-{place}")
+            judged, _, log = environments.build(
+                environment("made-up==1.0"), Lock(""), tmp_path / place, work, host, LIMITS
+            )
+            assert judged.outcome is Outcome.PASSED, log
+            assert environments.installed(tmp_path / place) == {"made-up": "1.0"}
+        assert server.paths().count(f"/files/{name}") == 1

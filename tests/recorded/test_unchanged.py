@@ -102,8 +102,7 @@ CHANGES: dict[str, Callable[[Place], object]] = {
     "a model's own answers": lambda p: write(
         p.stored("models"), '"max_new_tokens"', '"calibration": [], "max_new_tokens"'),
     "a missing model": lambda p: shutil.rmtree(p.stored("models").parent),
-    "what another machine observed": lambda p: (
-        p.store / "records" / "another.jsonl").write_text("{}\n"),
+    "a record": lambda p: (p.store / "records" / "another.jsonl").write_text(""),
     "a check": lambda p: write(p.package / "checks" / "weights.py", "import", "#\nimport"),
     "a template": lambda p: write(p.package / "report" / "templates" / "style.css", "{", "{ "),
     "the machine": of_machine,
@@ -135,7 +134,7 @@ def test_packages_that_came_or_went(
 def test_what_no_report_is_made_of(place: Place) -> None:
     before = place.digest()
     write(place.spec, "[thresholds]", "[thresholds]\n# a comment")
-    shutil.rmtree(place.store / "checkpoints")
+    shutil.rmtree(place.store / "checkpoints")  # they can be made again
     os.utime(place.stored("observations/load"), (1, 1))
     assert place.digest() == before
 

@@ -1,9 +1,10 @@
-"""Measure how long the page's script takes in a browser, and how wide the page is; print a table.
+"""Measure how long the page's script takes in a browser, and how wide the page is.
 
-    .venv/bin/python benchmarks/page_speed.py reports/matrix.json [--cells 2664] [--browser chromium]
+    .venv/bin/python benchmarks/page_speed.py reports/matrix.json [--cells 2664]
 
-The report's cells are repeated under other names until there are as many as wanted. The browser is
-any of Chromium's kin that knows ``--dump-dom``; it is started ``--rounds`` times.
+The report's cells are repeated under other names until there are as many as wanted. The browser
+(``--browser chromium``) is any of Chromium's kin that knows ``--dump-dom``; it is started
+``--rounds 3`` times. Prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def measure(browser: str, file: Path, width: int) -> Measured:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser()
     parser.add_argument("report", type=Path)
     parser.add_argument("--cells", type=int, default=2664)
     parser.add_argument("--browser", default="chromium")
@@ -102,11 +103,13 @@ def main() -> None:
         file = Path(folder) / PAGE
         file.write_text(timed_page(page), encoding="utf-8")
         runs = [measure(given.browser, file, given.width) for _ in range(given.rounds)]
-    print(f"| {given.cells} cells, {len(page) / 1e6:.1f} MB | median of {given.rounds} |\n|---|---|")
+    print(f"| {given.cells} cells, {len(page) / 1e6:.1f} MB | median of {given.rounds} |")
+    print("|---|---|")
     for name in ("parsing", "script", "filter", "layout"):
         median = statistics.median(getattr(run, name) for run in runs)
         print(f"| {name} | {median / 1000:.2f} s |")
-    print(f"| width in a window of {given.width} pixels | {max(run.width for run in runs)} pixels |")
+    wide = max(run.width for run in runs)
+    print(f"| width in a window of {given.width} pixels | {wide} pixels |")
 
 
 if __name__ == "__main__":

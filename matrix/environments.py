@@ -25,6 +25,7 @@ from packaging.utils import canonicalize_name
 from matrix.axes import exact
 from matrix.identity import digest
 from matrix.index.settings import PYPI, index_settings
+from matrix.installing import locked_builds
 from matrix.keys import lock_inputs
 from matrix.observations import End, Judged, judge_tool
 from matrix.outcomes import Outcome, Reason
@@ -349,7 +350,8 @@ def build(
     end, log = run(venv, environ, work, limits)
     if end.limit or end.status != 0:
         return judge_tool(end, log, Reason.BUILD_FAILED), end, log
-    files = _write_inputs(_with_locked_builds(environment, lock), work)
+    builds = locked_builds(environment, lock.pins)
+    files = _write_inputs(msgspec.structs.replace(environment, build_requirements=builds), work)
     (work / "lock.txt").write_text(lock.text)
     argv = [
         tool, "pip", "install", "--python", str(python_of(folder)),
@@ -357,18 +359,6 @@ def build(
     ]  # fmt: skip
     end, log = run(argv, environ, work, limits)
     return judge_tool(end, log, Reason.BUILD_FAILED), end, log
-
-
-def _with_locked_builds(environment: Environment, lock: Lock) -> Environment:
-    """Return an environment in which build requirements without a version have the lock's: what is
-    compiled against torch wants the torch that it will run with.
-    """
-    pins = lock.pins
-    built_with = {
-        package: [f"{item}=={pins[item]}" if item in pins else item for item in items]
-        for package, items in environment.build_requirements.items()
-    }
-    return msgspec.structs.replace(environment, build_requirements=built_with)
 
 
 def python_of(folder: Path) -> Path:

@@ -24,6 +24,7 @@ from matrix.checks.evidence import (
     read_generation,
     read_load,
 )
+from matrix.installing import with_installs
 from matrix.keys import Key, Keys
 from matrix.needs import tensor_parallel
 from matrix.observations import Observation
@@ -107,7 +108,8 @@ class Judge:
         )
         tried = facts(result, self._loaded.snapshot.packages, self._made_on())
         held = specifiers(tried, self._known.declares, self._known.versions)
-        return msgspec.structs.replace(result, specifiers=held)
+        result = msgspec.structs.replace(result, specifiers=held)
+        return with_installs(result, self._plan.environments, self._read_solution, self._installed)
 
     def inputs_of_canaries(self) -> dict[str, Inputs]:
         """Return what went into each canary, as far as its steps were observed."""

@@ -57,9 +57,12 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     timings: dict[str, float] = {}
     """Stage -> seconds."""
     device: str = "cpu"
+    """Such as ``cpu x86-64-v4, avx512_bf16``, ``cpu`` where no more was recorded, ``cuda 8.9``."""
     output: str = ""
     """What the engine answered to the first prompt (untrusted text)."""
     expected: str = ""
+    explained_by: str = ""
+    """Id of the check whose finding explains it; empty where its stage's end is all there is."""
     canary: Verdict | None = None
     """The verdict this cell must have for the run to count, where it is a canary."""
     command: str = ""
@@ -117,6 +120,26 @@ class Specifier(msgspec.Struct, frozen=True, kw_only=True):
     devices: list[str] = []
 
 
+class Install(msgspec.Struct, frozen=True, kw_only=True):
+    """How to install an environment again that was seen to work, and how it was installed here."""
+
+    python: str
+    """The Python that it needs, such as ``3.11``."""
+    pins: dict[str, str]
+    """Canonical name -> version of all its packages, as they are locked."""
+    overrides: list[str] = []
+    """Requirements that took the place of what packages declare."""
+    build_requirements: dict[str, list[str]] = {}
+    """Package that is built from source -> what its build needs beside what it declares."""
+    environ: dict[str, str] = {}
+    """Variables with which its processes ran."""
+    instead: dict[str, str] = {}
+    """Package -> version that was installed here instead of the locked one, such as torch
+    ``2.13.0+cpu`` for ``2.13.0``, or that is not locked at all."""
+    left_out: list[str] = []
+    """Locked packages that nothing asked for here, such as those of CUDA."""
+
+
 class EnvironmentResult(msgspec.Struct, frozen=True, kw_only=True):
     """One environment, and the one cause counted where it is broken by itself."""
 
@@ -132,6 +155,8 @@ class EnvironmentResult(msgspec.Struct, frozen=True, kw_only=True):
     standings: list[Standing] = []
     differences: list[str] = []
     """Where its standings differ, in words."""
+    install: Install | None = None
+    """``None`` where no cell that stands on it works."""
 
 
 class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):

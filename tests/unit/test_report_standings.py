@@ -143,7 +143,7 @@ def test_evidence_from_a_cpu_is_marked_as_such() -> None:
 
 def test_of_several_devices_each_cell_says_its_own() -> None:
     texts = render(on("cpu", "cuda 8.0"))
-    assert "Evidence from cpu, cuda 8.0: each cell says its own." in texts[PAGE]
+    assert "Evidence from cpu; cuda 8.0: each cell says its own." in texts[PAGE]
     assert texts[PAGE].count("<small>on cpu</small>") == 1
     assert texts[PAGE].count("<small>on cuda 8.0</small>") == 1
     assert "✓ works †a on cuda 8.0" in texts["matrix.md"]

@@ -43,6 +43,10 @@ class Smoke(NamedTuple):
         document = json.loads((self.reports / "matrix.json").read_text())
         return {cell["id"]: cell for cell in document["cells"]}
 
+    def files(self) -> dict[Path, bytes]:
+        files = [file for file in self.reports.rglob("*") if file.is_file()]
+        return {file: file.read_bytes() for file in files}
+
     def records(self) -> list[str]:
         return sorted(f.read_text() for f in (self.store / "records").glob("*.jsonl"))
 
@@ -113,18 +117,27 @@ def test_the_run_ends_with_the_summary_and_where_the_report_is(smoke: Smoke) -> 
     assert last[-1] == f"report: {smoke.reports / 'index.html'}"
     assert any("4 cells in profile smoke" in line and "1 garbage" in line for line in last[-8:])
     assert {file.name for file in smoke.reports.iterdir()} == {
-        "index.html", "matrix.md", "matrix.csv", "matrix.json",
+        "index.html", "matrix.md", "matrix.csv", "matrix.json", "locks",
     }  # fmt: skip
 
 
+def test_just_the_environments_that_work_can_be_installed_again(smoke: Smoke) -> None:
+    assert {file.name for file in (smoke.reports / "locks").iterdir()} == {
+        "vllm-0.32.0.txt",
+        "auto-gptq-0.7.1+transformers-4.46.3.txt",
+        "autoawq-0.2.9+transformers-4.51.3.txt",
+        "autoawq-0.2.9+transformers-4.51.3.toml",
+    }
+
+
 def test_a_rerun_with_nothing_changed_does_nothing_and_writes_the_same(smoke: Smoke) -> None:
-    before = {file: file.read_bytes() for file in smoke.reports.iterdir()}
+    before = smoke.files()
     records = smoke.records()
     output = run(["nox", "-s", "matrix"], smoke.store, smoke.reports, MATRIX_PROFILE="smoke")
     assert "cells done" not in output
     assert "Running session vllm" not in output
     assert smoke.records() == records
-    assert {file: file.read_bytes() for file in smoke.reports.iterdir()} == before
+    assert smoke.files() == before
 
 
 AVX2_PROFILE = """
@@ -239,7 +252,7 @@ def _ratios(inspection: Inspection) -> dict[str, float]:
 
 
 def test_nothing_that_is_kept_names_a_folder_of_this_machine(smoke: Smoke) -> None:
-    kept = [*smoke.store.glob("observations/*/*.json"), *smoke.reports.iterdir()]
+    kept = [*smoke.store.glob("observations/*/*.json"), *smoke.files()]
     assert len(kept) > 20
     texts = [file.read_text() for file in kept]
     assert not [text for text in texts if str(REPOSITORY) in text or str(smoke.store) in text]

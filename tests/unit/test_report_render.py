@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from matrix.outcomes import Blame, Finding, Judgement, Reason, Stage, Verdict
 from matrix.report import PAGE, render, summary, write
 from matrix.report.table import causes
-from matrix.results import CellResult, EnvironmentResult, MatrixResult, Side, Standing
+from matrix.results import CellResult, EnvironmentResult, Install, MatrixResult, Side, Standing
 from matrix.tables import Resolution
 from tests.unit.report_results import judged, realistic, stages_until
 from tests.unit.report_standings import hostile_specifier
@@ -99,11 +99,26 @@ def cells(draw: st.DrawFn) -> CellResult:
         findings=draw(st.lists(finding, max_size=2)),
         departures=draw(st.lists(hostile, max_size=2)),
         timings={"load": draw(st.floats(min_value=0))},
-        device=draw(hostile),
+        device=draw(st.one_of(hostile, st.sampled_from(["cpu", "cpu x86-64-v4, avx512_bf16"]))),
+        elsewhere=draw(st.dictionaries(hostile, st.one_of(hostile, st.just("works")), max_size=2)),
         output=draw(hostile),
         expected=draw(hostile),
         canary=draw(st.one_of(st.none(), st.sampled_from(Verdict))),
         command=draw(hostile),
+    )
+
+
+@st.composite
+def installs(draw: st.DrawFn) -> Install:
+    versions = st.dictionaries(hostile, hostile, max_size=2)
+    return Install(
+        python=draw(st.one_of(hostile, st.just("3.11"))),
+        pins=draw(versions),
+        overrides=draw(st.lists(hostile, max_size=2)),
+        build_requirements=draw(st.dictionaries(hostile, st.lists(hostile, max_size=1))),
+        environ=draw(versions),
+        instead=draw(versions),
+        left_out=draw(st.lists(hostile, max_size=2)),
     )
 
 
@@ -130,7 +145,9 @@ def standings(draw: st.DrawFn) -> Standing:
 def results(draw: st.DrawFn) -> MatrixResult:
     failed = stages_until(Stage.QUANTIZER_IMPORT, Reason.EXCEPTION, draw(hostile))[:3]
     environment = EnvironmentResult(
-        name=draw(hostile), role=draw(hostile), packages={}, stages=failed, cells=2,
+        name=draw(st.one_of(hostile, st.just("vllm-0.32.0"))), role=draw(hostile), packages={},
+        stages=failed, cells=2, departures=draw(st.lists(hostile, max_size=1)),
+        install=draw(st.one_of(st.none(), installs())),
         standings=draw(st.lists(standings(), max_size=3)),
         differences=draw(st.lists(hostile, max_size=2)),
     )  # fmt: skip
@@ -141,6 +158,8 @@ def results(draw: st.DrawFn) -> MatrixResult:
         machine=draw(st.dictionaries(hostile, hostile, max_size=2)),
         departures=draw(st.dictionaries(hostile, hostile, max_size=2)),
         canaries=draw(st.one_of(hostile, st.just("void"), st.just("established"))),
+        canary_troubles=draw(st.lists(hostile, max_size=2)),
+        going_on=draw(hostile),
         environments=[environment],
         cells=draw(st.lists(cells(), max_size=4)),
         specifiers=[hostile_specifier(text) for text in draw(st.lists(hostile, max_size=2))],
@@ -208,8 +227,7 @@ def test_hostile_text_stays_text(result: MatrixResult) -> None:
     assert set(page.tags) <= set(KNOWN_TAGS.split())
     assert page.tags["script"] == page.tags["style"] == 1
     assert not {name for name in page.attributes if name.startswith("on") or name == "style"}
-    files = {"matrix.csv", "matrix.json", "matrix.md"}
-    assert all(link in files or link.startswith("#") for link in page.links)
+    assert all(link in texts or link.startswith("#") for link in page.links)
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     for name, text in texts.items():
         assert not INVISIBLE.search(text), name

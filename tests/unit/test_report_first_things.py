@@ -1,4 +1,4 @@
-"""What a reader sees first: how far a run is, whether it counts, the cause; and how it is laid out."""
+"""What a reader sees first: how far a run is, whether it counts, the cause; and the layout."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from matrix.report.table import (
     MEANINGS,
     NO_SPECIFIERS,
     SYMBOLS,
+    VOID,
     Part,
     causes,
     columns,

@@ -21,6 +21,7 @@ from matrix.report.table import (
     MEANINGS,
     NO_SPECIFIERS,
     SYMBOLS,
+    VOID,
     Part,
     Together,
     causes,

@@ -22,7 +22,6 @@ from matrix.report.table import (
     MEANINGS,
     NO_SPECIFIERS,
     SYMBOLS,
-    VOID,
     Part,
     causes,
     columns,

@@ -21,7 +21,6 @@ from matrix.report.table import (
     MEANINGS,
     NO_SPECIFIERS,
     SYMBOLS,
-    VOID,
     Part,
     Together,
     causes,

@@ -13,11 +13,12 @@ from tests.recorded import recording
 
 @pytest.fixture
 def changed_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have the project's spec hold one more AutoAWQ, no vLLM 0.32.0, and another threshold."""
+    """Have the project's spec hold one more AutoAWQ, no vLLM 0.32.0, a model less, another threshold."""
     text = DEFAULT_SPEC.read_text()
     for old, new in (
         ('axes.autoawq = ["0.2.6"', 'axes.autoawq = ["0.2.99", "0.2.6"'),
         ('{ vllm = "0.32.0"', '{ vllm = "0.99.0"'),
+        ('models = ["twin-tied", "twin-untied"]', 'models = ["twin-tied"]'),
         ("greedy_failed = 0.5", "greedy_failed = 0.25"),
     ):
         assert old in text

@@ -89,7 +89,6 @@ def judged(quantizer: Side, engine: Side, model: str, failure: Failure | None) -
         departures=departures,
         timings={each.stage.value: 1.25 for each in stages if each.outcome is Outcome.PASSED},
         output=output,
-        explained_by="tied-embeddings" if tied_defect and failure else "weights-match" * stock,
         expected=EXPECTED if verdict is not Verdict.BROKEN else "",
         explained_by=explained_by(failure, tied_defect=tied_defect, stock=stock),
         command=f"nox -s matrix -- --cell {cell}",

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 from matrix.choosing import choose_for_nox
 from matrix.context import Context, Settings
@@ -21,6 +22,7 @@ from matrix.hardware import environments_at_once
 from matrix.plan import requirements_of
 from matrix.processes import die_with_parent
 from matrix.tables import SpecError
+from matrix.unchanged import unchanged_summary
 
 nox.needs_version = ">=2026.4"
 nox.options.sessions = ["matrix"]
@@ -89,16 +91,8 @@ for environment_name, needed in requirements_of(context.plan).items():
     environment_session(environment_name, needed)
 
 
-def has_something_to_do(name: str) -> bool:
-    """Whether a session is worth waiting for: a run without news takes seconds."""
-    if not context.runs(name):
-        return False
-    return context.unfinished(name) or not context.suite_is_current(name)
-
-
 # A worker does one session, whatever that waits for.
-pending = [] if is_worker else [name for name in context.plan.environments
-                                if has_something_to_do(name)]  # fmt: skip
+pending = [] if is_worker else context.pending()
 if pending:
     nox.options.parallel = environments_at_once(context.loaded.spec.limits.load.memory_mb)
     if any(context.plan.environments[name].device == "cuda" for name in pending):
@@ -109,6 +103,11 @@ if pending:
 @nox.session(requires=pending, default=True)
 def matrix(session: nox.Session) -> None:
     """Run the profile (MATRIX_PROFILE, default cpu), write reports/. Goes on where it was."""
+    nothing_new = not pending and not session.posargs and not context.settings.cells
+    if nothing_new and (kept := unchanged_summary(context)):
+        session.log("nothing has changed since the report was written")
+        summary.write_text(kept, encoding="utf-8")
+        return
     run(session, "matrix", "report", *session.posargs)
 
 
@@ -120,8 +119,23 @@ def report(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def tests(session: nox.Session) -> None:
-    """Run the project's own tests, with a real smoke run (real AutoAWQ, real vLLM)."""
-    run(session, "pytest", *session.posargs)
+    """Run the project's own tests: quick ones side by side, then all others, real packages last.
+
+    Arguments are pytest's, and choose: ``nox -s tests -- tests/unit -n auto``.
+    """
+    if session.posargs:
+        run(session, "pytest", *session.posargs)
+        return
+    quick, others = ["tests/unit", "tests/data"], ["tests/processes", "tests/recorded",
+                                                   "tests/provoked", "tests/real"]  # fmt: skip
+    failed = False
+    try:
+        run(session, "pytest", "-n", "auto", *quick)
+    except CommandFailed:  # the others still say what they have to say
+        failed = True
+    run(session, "pytest", *others)
+    if failed:
+        session.error("quick tests failed: their summary stands above that of the others")
 
 
 @nox.session(default=False)

@@ -1,5 +1,19 @@
 """Entry point of ``python -m matrix``."""
 
-from matrix.cli import main
+import sys
 
-main()
+
+def start() -> None:
+    """Run the command, and import nothing from the working directory: it may be a checkpoint.
+
+    ``-m`` puts that first on the path, and a ``numpy.py`` in it would be imported. The modules of
+    this package are found where the package is.
+    """
+    if not sys.flags.safe_path:
+        del sys.path[0]
+    from matrix.cli import main
+
+    main()
+
+
+start()

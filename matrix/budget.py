@@ -19,6 +19,7 @@ from matrix.observations import Observation, Step
 from matrix.outcomes import Outcome
 from matrix.plan import Cell, Plan, float_id
 from matrix.predictions import GB, Cost, Prediction
+from matrix.reading import UnreadableError, decode
 from matrix.store import Record
 from matrix.tables import SpecError
 
@@ -190,6 +191,11 @@ def narrowed(plan: Plan, ids: Collection[str]) -> Plan:
     )
 
 
+def canaries_alone(plan: Plan) -> Plan:
+    """Return a plan of the canaries, of their float twins, and of what both stand on."""
+    return narrowed(plan, [cell.id for cell in plan.cells if cell.canary])
+
+
 def ignoring(lookup: Lookup, again: Collection[str], run: str) -> Lookup:
     """Return a lookup for which cells that are checked again have not been loaded before this run.
 
@@ -208,8 +214,8 @@ def ignoring(lookup: Lookup, again: Collection[str], run: str) -> Lookup:
 def read_choice(file: Path) -> Choice:
     """Return the choice that a run was given; raise :class:`SpecError` where there is none."""
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Choice)
-    except (OSError, msgspec.MsgspecError) as error:
+        return decode(file.read_bytes(), Choice)
+    except (OSError, UnreadableError) as error:
         remedy = "Unset MATRIX_CELLS, and let nox or --minutes choose"
         raise SpecError(file, "cells", f"no choice can be read ({error})", remedy) from None
 

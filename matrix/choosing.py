@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
+from glob import escape
 from pathlib import Path
 
 import msgspec
@@ -17,8 +18,11 @@ from matrix import environments
 from matrix.axes import exact
 from matrix.budget import Choice, candidates, choose
 from matrix.context import Context
+from matrix.keys import Key
 from matrix.plan import Cell
 from matrix.predictions import (
+    WHEELS,
+    Cost,
     Prediction,
     Timings,
     name_of_checkpoint,
@@ -40,22 +44,31 @@ class Estimate(msgspec.Struct, frozen=True):
     unfinished: frozenset[str]
     """Ids of the cells that can run here and of which something is still to be done."""
     records: list[Record]
+    constants: PredictionsTable
+    linked: bool
+    """Whether uv links an environment's files to its cache."""
 
 
 def estimate(context: Context, host: Mapping[str, str] = os.environ) -> Estimate:
     """Return what an opened profile costs on this machine."""
     records = context.store.records()
+    constants, settings = _constants(context, host), environments.uv_settings(host, installing=True)
+    linked = _linked(context.settings.store, settings)
     prediction = predict(
         context.plan,
-        _constants(context),
+        constants,
         Timings(records),
         context.loaded.snapshot,
         lambda environment: lock.pins if (lock := context.lock(environment)) else {},
-        linked=_linked(context.settings.store, host),
+        linked=linked,
     )
+    at_hand = dict(_at_hand(prediction, settings, constants))
+    prediction = msgspec.structs.replace(prediction, costs=prediction.costs | at_hand)
     cells = [cell for cell in context.plan.cells if cell.runs]
     unfinished = frozenset(cell.id for cell in cells if context.keys.unfinished(cell))
-    return Estimate(prediction, frozenset(_paid(context, prediction)), unfinished, records)
+    cached = _cached(prediction, Path(settings["UV_CACHE_DIR"]))
+    paid = frozenset([*_paid(context, prediction), *cached])
+    return Estimate(prediction, paid, unfinished, records, constants, linked)
 
 
 def choice_of(
@@ -127,10 +140,42 @@ def _dates(context: Context, environment: Environment) -> list[str]:
     return [release.uploaded for release in releases if release and release.uploaded]
 
 
-def _constants(context: Context) -> PredictionsTable:
+def _constants(context: Context, host: Mapping[str, str]) -> PredictionsTable:
     constants = context.loaded.spec.predictions or load().spec.predictions
     assert constants is not None, "the default spec has them"
+    if host.get("UV_TORCH_BACKEND") == "cpu":
+        return msgspec.structs.replace(constants, torch_mb=constants.torch_cpu_mb)
     return constants
+
+
+def _cached(prediction: Prediction, cache: Path) -> Iterator[str]:
+    """Yield the costs of wheels that uv has unpacked in its cache, as far as its folders say so.
+
+    Their names are no interface of uv's: where they are others, nothing counts as cached.
+    """
+    for name, package, version in _wheels(prediction):
+        if any(cache.glob(f"wheels-v*/*/{package}/{version}-*.http")):
+            yield name
+
+
+def _at_hand(
+    prediction: Prediction, settings: Mapping[str, str], constants: PredictionsTable
+) -> Iterator[tuple[str, Cost]]:
+    """Yield the costs of wheels that lie in a folder which uv is shown, without a download."""
+    folders = [Path(place) for place in settings.get("UV_FIND_LINKS", "").split(",") if place]
+    for name, package, version in _wheels(prediction):
+        pattern = f"{package.replace('-', '_')}-{version}[-+]*.whl"
+        sizes = [file.stat().st_size for folder in folders for file in folder.glob(pattern)]
+        if sizes:
+            yield name, Cost(disk=int(max(sizes) * constants.unpacked))
+
+
+def _wheels(prediction: Prediction) -> Iterator[tuple[str, str, str]]:
+    """Yield the names of wheels' costs with package and version, as patterns of file names."""
+    for name in prediction.costs:
+        if name.startswith(WHEELS):
+            package, _, version = name.removeprefix(WHEELS).partition(" ")
+            yield name, escape(package), escape(version)
 
 
 def _paid(context: Context, prediction: Prediction) -> Iterator[str]:
@@ -147,21 +192,28 @@ def _paid(context: Context, prediction: Prediction) -> Iterator[str]:
             yield built
             yield from prediction.needs.get(built, ())
     for model in context.plan.models:
-        if keys.settled(keys.build(model)):
+        if _is_made(context, keys.build(model)):
             yield name_of_model(model)
     for checkpoint in context.plan.checkpoints:
-        if keys.settled(keys.quantize(checkpoint)) and keys.settled(keys.inspect(checkpoint)):
+        if _is_made(context, keys.quantize(checkpoint)) and keys.settled(keys.inspect(checkpoint)):
             yield name_of_checkpoint(checkpoint)
 
 
-def _linked(store: Path, host: Mapping[str, str]) -> bool:
+def _is_made(context: Context, key: Key | None) -> bool:
+    """Whether a model or checkpoint is there, or was seen to fail."""
+    if key is None or not context.keys.settled(key):
+        return False
+    return not context.keys.passed(key) or context.store.has_product(key.step, key.value)
+
+
+def _linked(store: Path, settings: Mapping[str, str]) -> bool:
     """Whether uv links files to its cache: on one file system, where it is not told to copy."""
-    settings = environments.uv_settings(host, installing=True)
     if settings.get("UV_LINK_MODE", "hardlink") == "copy":
         return False
-    devices = {_existing(place).stat().st_dev for place in (store, Path(settings["UV_CACHE_DIR"]))}
+    devices = {existing(place).stat().st_dev for place in (store, Path(settings["UV_CACHE_DIR"]))}
     return len(devices) == 1
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
+    """Return the nearest folder above a path that exists, or the path itself."""
     return next(place for place in (path, *path.absolute().parents) if place.exists())

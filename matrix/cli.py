@@ -15,8 +15,10 @@ import msgspec
 import typer
 
 from matrix import environments
-from matrix.budget import Choice, differences, in_words, read_choice
+from matrix.beforehand import beforehand
+from matrix.budget import Choice, canaries_alone, differences, in_words, read_choice
 from matrix.choosing import choice_of, estimate
+from matrix.commands.clean import clean
 from matrix.commands.inspect import MESSAGE_CHARS, inspect, show_finding
 from matrix.commands.options import Profile, Spec, StoreFolder, fail
 from matrix.commands.plan import Disk, Minutes, plan
@@ -24,8 +26,9 @@ from matrix.commands.releases import releases
 from matrix.commands.resolve import resolve
 from matrix.commands.specifiers import specifiers
 from matrix.context import Context, Settings
+from matrix.interim import Interim
 from matrix.outcomes import Outcome, Verdict
-from matrix.plan import select
+from matrix.plan import Selection, select
 from matrix.processes import die_with_parent
 from matrix.progress import Progress
 from matrix.run import Run
@@ -33,6 +36,7 @@ from matrix.steps import Steps
 from matrix.store import write_atomically
 from matrix.tables import SpecError
 from matrix.text import visible
+from matrix.unchanged import digest_of_report, note_report
 
 app = typer.Typer(
     help="Which quantizer's checkpoints load and answer correctly in which engine.",
@@ -77,7 +81,7 @@ def _interrupted(_signal: int, _frame: FrameType | None) -> None:
     raise Interrupted
 
 
-for command in (inspect, plan, releases, resolve, specifiers):
+for command in (clean, inspect, plan, releases, resolve, specifiers):
     app.command()(command)
 
 
@@ -88,34 +92,62 @@ def run(
     store: StoreFolder = None,
     environment: Annotated[str | None, typer.Option(help="Only this environment.")] = None,
     cell: Annotated[str | None, typer.Option(help="Only this cell and what it needs.")] = None,
+    canaries: Annotated[
+        bool, typer.Option("--canaries", help="Only the canaries and what they need.")
+    ] = False,
     minutes: Minutes = None,
     disk: Disk = None,
+    reports: Annotated[
+        Path | None, typer.Option(help="Write the report there again and again meanwhile.")
+    ] = None,
 ) -> None:
-    """Do what has not been observed yet: all of it, one environment, one cell, or what a budget
-    buys. With a budget, what is settled is checked again when all else is done."""
+    """Do what has not been observed yet: all of it, the canaries first; one environment, one cell,
+    or what a budget buys. With a budget, what is settled is checked again when all else is done."""
     settings = Settings.of(spec=spec, profile=profile, store=store)
     context = Context(settings)
     budgeted = minutes is not None or disk is not None
-    if budgeted and (environment is not None or cell is not None):
-        fail("a budget chooses cells by itself. Leave out --environment and --cell")
+    if budgeted and (environment is not None or cell is not None or canaries):
+        fail("a budget chooses cells by itself. Leave out --environment, --cell and --canaries")
     if budgeted:
         choice = choice_of(context, estimate(context), minutes=minutes, disk_gb=disk)
         context = Context(settings, choice=choice)
     try:
-        selection = select(context.plan, environment, cell)
+        plan = canaries_alone(context.plan) if canaries else context.plan
+        selection = select(plan, environment, cell)
     except KeyError as unknown:
         hint = f"`python -m matrix plan --profile {context.plan.profile} --cells` lists the ids"
         fail(f"profile {context.plan.profile!r} has no {unknown.args[0]!r}. {hint}")
-    progress = Progress(context.plan.cells, context.keys.unfinished, sys.stderr, os.environ)
-
-    def verdict(cell_id: str) -> str:
-        return context.fresh_judge().cell(cell_id).verdict
-
-    Run(context.plan, _steps(context), progress.tell, verdict, fork=True).perform(selection)
+    if environment is None and not canaries:  # of these, nox has said it already
+        for line in beforehand(context, selection.cells, disk_gb=disk):
+            typer.echo(line)
+    is_whole = environment is None and cell is None and not canaries
+    first = [select(canaries_alone(context.plan))] if is_whole else []
+    with context.store.use():
+        _perform(context, [*first, selection], reports)
+    if canaries and reports is not None:
+        Interim(context, reports).write()
     if cell is not None:
         _show_cell(context, cell)
     if budgeted and context.choice is not None:  # nox's own choice is told once, by its report
         typer.echo("\n".join(_of_budget(context.choice, _whole(settings))))
+
+
+def _perform(context: Context, selections: list[Selection], reports: Path | None) -> None:
+    """Do selections one after another; tell what happens, and report it where ``reports`` says."""
+    progress = Progress(context.plan.cells, context.keys.unfinished, sys.stderr, os.environ)
+    interim = Interim(context, reports) if reports else None
+
+    def tell(line: str) -> None:
+        progress.tell(line)
+        if interim:
+            interim.write_if_due()
+
+    def verdict(cell_id: str) -> str:
+        return context.fresh_judge().cell(cell_id).verdict
+
+    run = Run(context.plan, _steps(context), tell, verdict, fork=True)
+    for selection in selections:
+        run.perform(selection)
 
 
 def _whole(settings: Settings) -> Context:
@@ -190,9 +222,10 @@ def report(
 
     settings = Settings.of(spec=spec, profile=profile, store=store, reports=reports)
     whole = _whole(settings)
+    made_of = digest_of_report(whole)
     bought = _of_budget(read_choice(settings.cells), whole) if settings.cells else []
-    table = msgspec.structs.replace(whole.judge.table(), budget=bought)
-    rendering.write(table, settings.reports)
+    table = msgspec.structs.replace(whole.table(), budget=bought)
+    files = rendering.write(table, settings.reports)
     lines = "\n".join(rendering.summary(table, settings.reports)) + "\n"
     if later := os.environ.get("MATRIX_SUMMARY"):
         Path(later).write_text(lines, encoding="utf-8")  # nox's last word would come after it
@@ -201,3 +234,5 @@ def report(
     unwanted: set[Any] = set(fail_on or ())
     if table.canaries == "void" or any(result.verdict in unwanted for result in table.cells):
         raise typer.Exit(1)
+    if not bought:  # whose lines are of this run
+        note_report(whole, made_of, files, lines)

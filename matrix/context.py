@@ -15,16 +15,17 @@ from typing import get_args
 
 import msgspec
 
+from matrix import canaries
 from matrix.budget import Choice, ignoring, narrowed, read_choice
-from matrix.checks.evidence import EvidenceError, Reference, read_reference
 from matrix.environments import Lock, find_lock, install_source
 from matrix.hardware import Machine, detect, device_of
 from matrix.identity import code_digest, digest, file_digest
 from matrix.judge import Judge
 from matrix.keys import Keys, Lookup
 from matrix.needs import cuda_of, unmet_by
-from matrix.outcomes import Stage
+from matrix.outcomes import Stage, Verdict
 from matrix.plan import Cell, Plan, make_plan
+from matrix.results import CellResult, MatrixResult
 from matrix.revisions import revisions_of
 from matrix.spec import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, load
 from matrix.standings import Solution
@@ -97,19 +98,62 @@ class Context:
             _check_profile(self.choice, settings)
             self.plan = narrowed(self.plan, self.choice.cells)
             lookup = ignoring(lookup, self.choice.again, settings.run)
-        self.keys = Keys(
-            self.plan.environments,
-            lookup,
-            self._lock_digest,
-            install_source(host),
-            devices={device: device_of(device, self.machine) for device in get_args(Device)},
-            held=revisions_of(settings.spec, self.store, host).held,
-        )
+        self._lookup = lookup
+        self._host = host
+        self._devices = {device: device_of(device, self.machine) for device in get_args(Device)}
+        self.keys = self._keys_on(self._devices)
         self.judge = self.fresh_judge()
+
+    def _keys_on(self, devices: Mapping[Device, str]) -> Keys:
+        return Keys(
+            self.plan.environments,
+            self._lookup,
+            self._lock_digest,
+            install_source(self._host),
+            devices=devices,
+            held=revisions_of(self.settings.spec, self.store, self._host).held,
+        )
 
     def fresh_judge(self) -> Judge:
         """Return a judge that knows nothing yet: one keeps what it has once read."""
-        return Judge(self.loaded, self.plan, self.keys, self._read_reference, self._solution)
+        return self._judge_by(self.keys)
+
+    def _judge_by(self, keys: Keys) -> Judge:
+        return Judge(self.loaded, self.plan, keys, self.store.reference, self._solution)
+
+    def table(self) -> MatrixResult:
+        """Return the judged table, with what other machines' evidence in the store says beside it.
+
+        Where its canaries are established, what went into them is kept for a run that is void.
+        """
+        table = self.judge.table()
+        inputs, profile = self.judge.inputs_of_canaries(), self.plan.profile
+        lines: list[str] = []
+        if table.canaries == "established" and self.choice is None:
+            canaries.keep_established(
+                self.store, profile, canaries.Established(table.finished, inputs)
+            )
+        elif table.canaries:
+            last = canaries.read_established(self.store, profile)
+            lines = list(canaries.troubles(table.cells, inputs, last))
+        return msgspec.structs.replace(
+            table, canary_troubles=lines, cells=self._with_elsewhere(table.cells)
+        )
+
+    def _with_elsewhere(self, cells: list[CellResult]) -> list[CellResult]:
+        """Add to each cell what it is by the evidence of other CPUs that the store holds."""
+        own = self._devices["cpu"]
+        others = {record.device for record in self.store.records()} - {own}
+        verdicts: dict[str, dict[str, str]] = {}
+        for device in sorted(other for other in others if other.startswith("cpu")):
+            judge = self._judge_by(self._keys_on({**self._devices, "cpu": device}))
+            for cell in self.plan.cells:
+                result = judge.cell(cell.id)
+                if result.device == device and result.verdict is not Verdict.INFRA:
+                    verdicts.setdefault(cell.id, {})[device] = result.verdict.value
+        return [
+            msgspec.structs.replace(cell, elsewhere=verdicts.get(cell.id, {})) for cell in cells
+        ]
 
     def lock(self, environment: Environment) -> Lock | None:
         """Return an environment's lock, in the resolution it is spelled out in; read once.
@@ -138,18 +182,14 @@ class Context:
         lock = self.lock(environment)
         return Solution(lock.pins, lock.refusal) if lock else None
 
-    def _read_reference(self, key: str) -> Reference | None:
-        try:
-            return read_reference((self.store.model(key) / "reference.json").read_bytes())
-        except (OSError, EvidenceError):
-            return None
-
     @cached_property
     def _cells_of(self) -> dict[str, list[Cell]]:
         """The cells that stand on each environment: found once, there may be thousands of both."""
         found: dict[str, list[Cell]] = {name: [] for name in self.plan.environments}
         for cell in self.plan.cells:
-            for name in {cell.checkpoint.quantizer.environment, cell.engine.environment}:
+            checkpoint = cell.checkpoint
+            makers = {checkpoint.model.environment, checkpoint.quantizer.environment}
+            for name in makers | {cell.engine.environment}:
                 found[name].append(cell)
         return found
 
@@ -161,22 +201,38 @@ class Context:
         """Whether anything of an environment's cells can still be done."""
         return any(self.keys.unfinished(cell) for cell in self._cells_of[environment])
 
-    def suite_is_current(self, environment: str) -> bool:
+    def pending(self) -> list[str]:
+        """Return the environments worth waiting for: a run without news takes seconds."""
+        judge, keys = self.fresh_judge(), self.keys.fixed()
+        unfinished = {cell.id for cell in self.plan.cells if keys.unfinished(cell)}
+        return [
+            name
+            for name, cells in self._cells_of.items()
+            if any(cell.runs for cell in cells)
+            and (
+                any(cell.id in unfinished for cell in cells)
+                or not self.suite_is_current(name, judge)
+            )
+        ]
+
+    def suite_is_current(self, environment: str, judge: Judge | None = None) -> bool:
         """Whether the suite has judged just these observations, with these checks."""
         try:
-            return self._suite(environment).read_text() == self._suite_digest(environment)
+            judged = self._suite(environment).read_bytes()
+            digest_now = self._suite_digest(environment, judge or self.fresh_judge())
+            return judged == digest_now.encode()
         except OSError:
             return False
 
     def suite_has_run(self, environment: str) -> None:
         """Note that the suite has judged what there is of an environment."""
-        write_atomically(self._suite(environment), self._suite_digest(environment).encode())
+        digest_now = self._suite_digest(environment, self.fresh_judge())
+        write_atomically(self._suite(environment), digest_now.encode())
 
     def _suite(self, environment: str) -> Path:
         return self.store.path("suites", environment)
 
-    def _suite_digest(self, environment: str) -> str:
-        judge = self.fresh_judge()
+    def _suite_digest(self, environment: str, judge: Judge) -> str:
         observed = []
         for subject in subjects(self.plan, environment):
             keys = judge.keys_of(subject.cell)

@@ -14,6 +14,8 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import assert_never
 
@@ -24,10 +26,12 @@ from packaging.utils import canonicalize_name
 from matrix.axes import exact
 from matrix.identity import digest
 from matrix.index.settings import PYPI, index_settings
+from matrix.installing import locked_builds
 from matrix.keys import lock_inputs
 from matrix.observations import End, Judged, judge_tool
 from matrix.outcomes import Outcome, Reason
 from matrix.processes import run
+from matrix.reading import UnreadableError, decode
 from matrix.store import write_atomically
 from matrix.tables import Environment, Limits
 
@@ -77,10 +81,7 @@ class Lock(msgspec.Struct, frozen=True):
         The inputs of such a lock name its resolution, and those of a pinned one do not: its digest
         stands in the keys of what was observed before there were others.
         """
-        lines = self.text.splitlines(keepends=True)
-        inputs = next((line for line in lines if line.startswith(_INPUTS)), "")
-        left_out = (_AS_OF, _NAMED) if '"resolution":' in inputs else (_AS_OF,)
-        return digest("".join(line for line in lines if not line.startswith(left_out)))
+        return _content_digest(self.text)
 
     @property
     def pins(self) -> dict[str, str]:
@@ -88,6 +89,14 @@ class Lock(msgspec.Struct, frozen=True):
         lines = (line.partition(" ;")[0] for line in self.text.splitlines())
         pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
         return {canonicalize_name(name.partition("[")[0]): version for name, version in pairs}
+
+
+@cache  # of each lock, thousands of keys ask
+def _content_digest(text: str) -> str:
+    lines = text.splitlines(keepends=True)
+    inputs = next((line for line in lines if line.startswith(_INPUTS)), "")
+    left_out = (_AS_OF, _NAMED) if '"resolution":' in inputs else (_AS_OF,)
+    return digest("".join(line for line in lines if not line.startswith(left_out)))
 
 
 def uv_settings(host: Mapping[str, str], *, installing: bool) -> dict[str, str]:
@@ -143,7 +152,7 @@ def read_lock(file: Path, environment: Environment) -> Lock | None:
     """
     try:
         text = file.read_text(encoding="utf-8")
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return None
     lines = text.splitlines()
     if not set(_header(environment).splitlines()[1:]).issubset(lines):
@@ -343,7 +352,8 @@ def build(
     end, log = run(venv, environ, work, limits)
     if end.limit or end.status != 0:
         return judge_tool(end, log, Reason.BUILD_FAILED), end, log
-    files = _write_inputs(_with_locked_builds(environment, lock), work)
+    builds = locked_builds(environment, lock.pins)
+    files = _write_inputs(msgspec.structs.replace(environment, build_requirements=builds), work)
     (work / "lock.txt").write_text(lock.text)
     argv = [
         tool, "pip", "install", "--python", str(python_of(folder)),
@@ -351,18 +361,6 @@ def build(
     ]  # fmt: skip
     end, log = run(argv, environ, work, limits)
     return judge_tool(end, log, Reason.BUILD_FAILED), end, log
-
-
-def _with_locked_builds(environment: Environment, lock: Lock) -> Environment:
-    """Return an environment in which build requirements without a version have the lock's: what is
-    compiled against torch wants the torch that it will run with.
-    """
-    pins = lock.pins
-    built_with = {
-        package: [f"{item}=={pins[item]}" if item in pins else item for item in items]
-        for package, items in environment.build_requirements.items()
-    }
-    return msgspec.structs.replace(environment, build_requirements=built_with)
 
 
 def python_of(folder: Path) -> Path:
@@ -373,14 +371,17 @@ def python_of(folder: Path) -> Path:
 def installed(folder: Path) -> dict[str, str]:
     """Return distribution name -> version of a virtualenv, read from its files, nothing run."""
     places = [str(place) for place in folder.glob("lib/python*/site-packages")]
-    found = importlib.metadata.distributions(path=places)
-    named = [d for d in found if d.metadata["Name"]]  # what a half-removed one leaves has no name
-    return dict(sorted((canonicalize_name(d.metadata["Name"]), d.version) for d in named))
+    versions: dict[str, str] = {}
+    for found in importlib.metadata.distributions(path=places):
+        with suppress(UnicodeDecodeError):  # what is no text is nothing installed
+            if name := found.metadata["Name"]:  # what a half-removed one leaves has none
+                versions[canonicalize_name(name)] = str(found.metadata["Version"] or "")
+    return dict(sorted(versions.items()))
 
 
 def python_version(folder: Path) -> str:
     """Return the full version of a virtualenv's interpreter, from ``pyvenv.cfg``."""
-    for line in (folder / "pyvenv.cfg").read_text().splitlines():
+    for line in (folder / "pyvenv.cfg").read_text(errors="replace").splitlines():
         name, _, value = line.partition("=")
         if name.strip() in ("version", "version_info"):
             return value.strip()
@@ -395,7 +396,7 @@ def commit(folder: Path, key: str) -> None:
 def is_built(folder: Path, key: str) -> bool:
     """Whether a virtualenv is whole and stands for a key."""
     try:
-        marker = msgspec.json.decode((folder / "matrix.json").read_bytes(), type=dict[str, str])
-    except (OSError, msgspec.MsgspecError):
+        marker = decode((folder / "matrix.json").read_bytes(), dict[str, str])
+    except (OSError, UnreadableError):
         return False
     return marker.get("install") == key

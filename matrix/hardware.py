@@ -12,21 +12,16 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 import psutil
 
+from matrix import processor
 from matrix.tables import Device
 
 T = TypeVar("T")
 NAME_CHARS = 100
-_FEATURES = (
-    "avx2", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "avx_vnni", "amx_bf16",
-    "amx_int8", "amx_tile", "f16c", "asimd", "bf16", "i8mm", "sve",
-)  # fmt: skip
-"""What kernels for CPUs are chosen by."""
 
 
 class Nvml(Protocol):
@@ -81,6 +76,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     system: str
     features: list[str] = []
     """Of the CPU, in the kernel's words: ``avx2``, ``avx512f``, ``amx_tile``."""
+    instruction_set: str = ""
+    """The CPU's level and what it has beyond it, as in ``x86-64-v4, avx512_bf16``."""
     driver: str = ""
     cuda: str = ""
     """The newest CUDA that the driver offers, as in ``12.8``."""
@@ -95,6 +92,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
             "cores": str(self.cores),
             "memory": f"{self.memory / 2**30:.0f} GiB",
             "system": self.system,
+            "instruction set": self.instruction_set,
             "features": ", ".join(self.features),
             "gpus": gpus_in_words(self.gpus),
             "driver": self.driver,
@@ -112,9 +110,12 @@ def gpus_in_words(gpus: list[Gpu]) -> str:
 
 
 def device_of(device: Device, machine: Machine) -> str:
-    """Return the word for a device in keys: ``cpu``, or ``cuda`` with the cards' capabilities."""
+    """Return the word for a device in keys: ``cpu`` with what it can do, or ``cuda`` with that.
+
+    As in ``cpu x86-64-v4, avx512_bf16`` and ``cuda 8.0, 8.9``.
+    """
     if device == "cpu":
-        return "cpu"
+        return f"cpu {machine.instruction_set}".strip()
     found = sorted({gpu.capability for gpu in machine.gpus}, key=version)
     return f"cuda {', '.join(found)}".strip()
 
@@ -139,12 +140,14 @@ def detect(nvml: Nvml | None = None, host: Mapping[str, str] = os.environ) -> Ma
         by_bus = host.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
         gpus, hidden = _shown(gpus, visible, by_bus)
         note = hidden or note
+    cpu_features = processor.features()
     return Machine(
-        processor=_of_cpu("model name") or platform.processor(),
+        processor=processor.name(),
         cores=psutil.cpu_count() or 0,
         memory=psutil.virtual_memory().total,
         system=f"{platform.system()} {platform.machine()}",
-        features=_features(),
+        features=cpu_features,
+        instruction_set=processor.instruction_set(cpu_features),
         driver=driver,
         cuda=cuda,
         gpus=gpus,
@@ -277,18 +280,3 @@ def _is_named(gpu: Gpu, entry: str) -> bool:
 
 def _is_number(entry: str) -> bool:
     return entry.isascii() and entry.isdecimal()
-
-
-def _of_cpu(field: str) -> str:
-    """Return a field of the first processor in the kernel's words."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    fields = (line.partition(":") for line in lines)
-    return next((value.strip() for name, _, value in fields if name.strip() == field), "")
-
-
-def _features() -> list[str]:
-    words = (_of_cpu("flags") or _of_cpu("Features")).split()
-    return [name for name in _FEATURES if name in words]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, assert_never
 
@@ -11,6 +11,7 @@ import msgspec
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from matrix.canaries import Inputs, inputs_of
 from matrix.checkpoint.inspection import Inspection
 from matrix.checks import judge
 from matrix.checks.evidence import (
@@ -23,6 +24,7 @@ from matrix.checks.evidence import (
     read_generation,
     read_load,
 )
+from matrix.installing import with_installs
 from matrix.keys import Key, Keys
 from matrix.needs import tensor_parallel
 from matrix.observations import Observation
@@ -85,7 +87,7 @@ class Judge:
         for cell in plan.cells:
             for name in {cell.checkpoint.quantizer.environment, cell.engine.environment}:
                 self._standing_on.setdefault(name, []).append(cell)
-        self._keys = keys
+        self._keys = keys.fixed()
         self._reference = cache(read_reference)
         self._seen = cache(self._observed)
         self.cell = cache(self._cell)
@@ -117,7 +119,13 @@ class Judge:
             return result  # what a run says that cannot be believed, holds nowhere
         tried = facts(result, self._loaded.snapshot.packages, self._made_on())
         held = specifiers(tried, self._known.declares, self._known.versions)
-        return msgspec.structs.replace(result, specifiers=held)
+        result = msgspec.structs.replace(result, specifiers=held)
+        return with_installs(result, self._plan.environments, self._read_solution, self._installed)
+
+    def inputs_of_canaries(self) -> dict[str, Inputs]:
+        """Return what went into each canary, as far as its steps were observed."""
+        ids = [cell.id for cell in self._plan.cells if cell.canary is not None]
+        return {cell: inputs_of(self._seen(cell), self._spec.thresholds) for cell in ids}
 
     def keys_of(self, cell: Cell) -> dict[Stage, Key | None]:
         """Return the key of each of a cell's ten stages, as far as they exist."""
@@ -168,7 +176,7 @@ class Judge:
             explained_by=judged.explained_by,
             stages=stages,
             findings=findings,
-            departures=self._departures(cell),
+            departures=self._departures(cell, observations),
             timings={stage: seen.seconds for stage, seen in observations.items()},
             device=self._device(cell, observations),
             output=generation.outputs[0].text if generation else "",
@@ -203,21 +211,26 @@ class Judge:
         first = next((stage for stage in stage_results(results, []) if blocks(stage)), None)
         if not cell.unmet or first is None or first.outcome is not Outcome.INFRA:
             return None
-        quantizer = self._plan.environments[cell.checkpoint.quantizer.environment]
+        quantizer, engine = cell.checkpoint.quantizer, cell.engine
+        on_gpu = [
+            self._plan.environments[r.environment].device == "cuda" for r in (quantizer, engine)
+        ]
         made = results.get(Stage.QUANTIZE)
-        on_gpu = quantizer.device == "cuda" and (made is None or blocks(made))
-        stage = Stage.QUANTIZE if on_gpu else Stage.LOAD
-        results[stage] = StageResult(stage, Outcome.NEEDS_HARDWARE, Reason.NO_GPU, cell.unmet)
-        return JudgedCell(Verdict.UNTESTED, Blame.NOBODY, stage, Reason.NO_GPU.value, cell.unmet)
+        at_quantizer = (on_gpu[0] or quantizer.instruction_set) and (made is None or blocks(made))
+        stage = Stage.QUANTIZE if at_quantizer else Stage.LOAD
+        of_cpu = not any(on_gpu) and (quantizer.instruction_set or engine.instruction_set)
+        reason = Reason.NO_INSTRUCTION if of_cpu else Reason.NO_GPU
+        results[stage] = StageResult(stage, Outcome.NEEDS_HARDWARE, reason, cell.unmet)
+        return JudgedCell(Verdict.UNTESTED, Blame.NOBODY, stage, reason.value, cell.unmet)
 
     def _device(self, cell: Cell, observations: dict[Stage, Observation]) -> str:
         """Return what a cell's engine ran on, or else is to run on."""
         loaded = observations.get(Stage.LOAD)
-        return loaded.device if loaded else self._plan.environments[cell.engine.environment].device
+        return loaded.device if loaded else self._keys.device(cell.engine.environment)
 
     def _made_on(self) -> dict[str, str]:
         """Return what each environment's quantizers ran on, or else are to run on."""
-        found: dict[str, str] = {n: each.device for n, each in self._plan.environments.items()}
+        found = {name: self._keys.device(name) for name in self._plan.environments}
         for cell in self._plan.cells:
             imported = self._seen(cell.id).get(Stage.QUANTIZER_IMPORT)
             if imported is not None:
@@ -303,11 +316,15 @@ class Judge:
             case never:
                 assert_never(never)
 
-    def _departures(self, cell: Cell) -> list[str]:
+    def _departures(self, cell: Cell, observations: Mapping[Stage, Observation]) -> list[str]:
+        """Return how a cell departs from stock packages, as declared or as it really came."""
         roles = (cell.checkpoint.quantizer, cell.engine)
         environments = (self._plan.environments[role.environment] for role in roles)
-        own = [name for role in roles for name in role.departures]
-        return sorted({*own, *(n for env in environments for n in env.departures)})
+        declared = {name for role in roles for name in role.departures}
+        declared |= {name for env in environments for name in env.departures}
+        used = {name for seen in observations.values() for name in _departures_used(seen)}
+        sometimes = {n for n, table in self._spec.departures.items() if table.only_where_used}
+        return sorted(name for name in declared if name not in sometimes or name in used)
 
     def _side(self, role: Role) -> Side:
         installed = self._keys.passed(self._keys.install(role.environment))
@@ -392,6 +409,12 @@ def _excluded(table: ExclusionTable) -> JudgedCell:
     return JudgedCell(verdict, Blame.NOBODY, Stage.LOAD, Reason.DECLARED.value, message)
 
 
+def _departures_used(seen: Observation) -> list[str]:
+    """Return the departures that an adapter says it came to use; what it says is untrusted."""
+    names = seen.facts.get("departures")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
 def _expected(evidence: Evidence | None) -> str:
     """Return the float model's answer that is shown beside a cell's own."""
     if evidence is None or evidence.reference is None:
@@ -407,7 +430,8 @@ def _runs(used: list[Observation]) -> list[str]:
 def _machine(used: list[Observation]) -> dict[str, str]:
     """Return what the evidence was made on; several machines are named side by side."""
     # Observations of before each had a machine tell it with the installs.
-    told = [seen.machine or seen.facts.get("machine", {}) for seen in used]
+    told = [seen.machine or seen.facts.get("machine", {}) for seen in used
+            if seen.machine or seen.step == "install"]  # fmt: skip
     fields = {name for machine in told for name in machine}
     machine = {
         name: ", ".join(sorted({str(found[name]) for found in told if name in found}))

@@ -8,9 +8,12 @@ not been observed yet or did not pass. Pure but for reading the files that are p
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from copy import copy
+from functools import wraps
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -61,6 +64,27 @@ class Keys:
         self.held = held
         """Gives a recipe or options at the commit that is held to."""
 
+    def device(self, name: str) -> str:
+        """Return the word for what an environment's probes run on, as in ``cpu x86-64-v3``."""
+        return self._devices[self._environments[name].device]
+
+    def fixed(self) -> Self:
+        """Return the keys as they are now, each made once: for who asks for thousands of them
+        while nothing is observed."""
+        keys = copy(self)
+        for make, name_of in (
+            (keys.resolve, str),
+            (keys.install, str),
+            (keys._built, str),
+            (keys.importing, _name_of_role),
+            (keys.build, attrgetter("name")),
+            (keys.quantize, attrgetter("id")),
+            (keys.inspect, attrgetter("id")),
+            (keys.evaluate, attrgetter("id")),
+        ):
+            setattr(keys, make.__name__, _once(make, name_of))
+        return keys
+
     def observed(self, key: Key | None) -> Observation | None:
         """Return the observation under a key, or ``None`` where there is none yet."""
         return self._lookup(key.step, key.value) if key else None
@@ -104,7 +128,7 @@ class Keys:
             "python": facts.get("python"),
             "torch": facts.get("torch"),
             "environ": environment.environ,
-            "device": self._devices[environment.device],
+            "device": self.device(name),
             "child": file_digest(CHILD),
         }
 
@@ -190,7 +214,7 @@ class Keys:
 
         A step that was observed not to pass decides: what comes after it is not waited for.
         """
-        for key in self._chain(cell):
+        for key in self.chain(cell):
             observation = self.observed(key)
             if observation is None or not observation.final:
                 return True
@@ -198,7 +222,7 @@ class Keys:
                 return False
         return False
 
-    def _chain(self, cell: Cell) -> Iterator[Key | None]:
+    def chain(self, cell: Cell) -> Iterator[Key | None]:
         """Give the keys of a cell's steps in order, each made when those before it are known."""
         checkpoint, engine = cell.checkpoint, cell.engine
         if not cell.runs:
@@ -217,6 +241,26 @@ class Keys:
         yield self.resolve(role.environment)
         yield self.install(role.environment)
         yield self.importing(role)
+
+
+def _name_of_role(role: Role) -> Hashable:
+    """Return all of a role that goes into the key of its import."""
+    lists = (*role.environ.items(),), (*role.departures,), (*role.needs_hardware,)
+    return role.environment, role.adapter, lists
+
+
+def _once(make: Callable[..., Any], name_of: Callable[[Any], Hashable]) -> Callable[..., Any]:
+    """Return a function that keeps what it once made of a subject, by the subject's name."""
+    made: dict[Hashable, Any] = {}
+
+    @wraps(make)
+    def once(subject: Any, *more: Hashable) -> Any:
+        place = name_of(subject), *more
+        if place not in made:
+            made[place] = make(subject, *more)
+        return made[place]
+
+    return once
 
 
 def builder(model: Model) -> Role:

@@ -2,7 +2,8 @@
 
 How much memory a step takes is worked out from the model's ``config.json`` before there is a file:
 rather too much than too little, since a card that is too small would make a sound package look
-broken. On a CPU nothing else is needed, and for a model whose shapes are not known, no memory.
+broken. On a CPU nothing else is needed but what a role declares, and for a model whose shapes are
+not known, no memory.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
+from typing import Literal
 
 import msgspec
 
+from matrix import processor
 from matrix.checkpoint.files import Config
 from matrix.checkpoint.inspection import ConfigFacts, Quantization
 from matrix.checkpoint.shapes import expected_bytes, linear_shapes
 from matrix.hardware import Gpu, Machine, gpus_in_words, version
 from matrix.plan import Cell, Checkpoint, Model, Role
-from matrix.tables import Environment, Limits, SchemeTable
+from matrix.tables import Environment, InstructionSet, Limits, SchemeTable
 
 GIB = 2**30
 
@@ -59,6 +62,8 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     """Lowest compute capability, as in ``8.0``."""
     cuda: str = ""
     """Major version of CUDA that the driver must offer."""
+    instruction_set: InstructionSet | Literal[""] = ""
+    """What the CPU must have."""
     memory: int = 0
     """Bytes of the machine's own memory."""
 
@@ -102,6 +107,7 @@ def of_quantization(checkpoint: Checkpoint, environment: Environment, cuda: str 
         vram=_of_card(vram),
         capability=checkpoint.quantizer.capability,
         cuda=cuda,
+        instruction_set=checkpoint.quantizer.instruction_set,
         memory=sizes.plain,
     )
     return _on_device(environment, needs)
@@ -117,8 +123,14 @@ def of_evaluation(cell: Cell, environment: Environment, cuda: str = "") -> Needs
     vram = math.ceil((weights + cached) / gpus) + _working(sizes)
     usable = _positive(engine.options.get("gpu_memory_utilization"), USABLE)
     if environment.device == "cpu":
-        return Needs(memory=weights)
-    return Needs(gpus=gpus, vram=_of_card(vram, usable), capability=engine.capability, cuda=cuda)
+        return Needs(instruction_set=engine.instruction_set, memory=weights)
+    return Needs(
+        gpus=gpus,
+        vram=_of_card(vram, usable),
+        capability=engine.capability,
+        cuda=cuda,
+        instruction_set=engine.instruction_set,
+    )
 
 
 def unmet_by(
@@ -159,6 +171,9 @@ def unmet(needs: Needs, machine: Machine, purpose: str = "") -> str:
         lacks.append(f"a driver for CUDA {needs.cuda}")
         if machine.cuda:
             here.append(f"driver {machine.driver} for CUDA {machine.cuda}")
+    if needs.instruction_set and needs.instruction_set in processor.lacking(machine.features):
+        lacks.append(needs.instruction_set)
+        here.append(f"a CPU with {machine.instruction_set or 'nothing that is told'}")
     if needs.memory > machine.memory:
         lacks.append(f"{_gib(needs.memory)} of memory")
         here.append(f"{machine.memory / GIB:.0f} GiB of memory")
@@ -172,6 +187,7 @@ def describe(needs: Needs) -> str:
     parts = [
         _gpus(needs) if needs.gpus else "",
         f"a driver for CUDA {needs.cuda}" if needs.cuda else "",
+        f"a CPU with {needs.instruction_set}" if needs.instruction_set else "",
         f"{_gib(needs.memory)} of memory" if needs.memory else "",
     ]
     return ", ".join(filter(None, parts))
@@ -216,7 +232,9 @@ def with_room(limits: Limits, model: Model) -> Limits:
 
 
 def _on_device(environment: Environment, needs: Needs) -> Needs:
-    return needs if environment.device == "cuda" else Needs(memory=needs.memory)
+    if environment.device == "cuda":
+        return needs
+    return Needs(instruction_set=needs.instruction_set, memory=needs.memory)
 
 
 def _sizes_of(model: Model, scheme: SchemeTable | None) -> _Sizes:

@@ -38,7 +38,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
     departures: list[str] = []
     device: str = "cpu"
-    """What the step ran on, as its key says: ``cpu``, or ``cuda 9.0`` with its capability."""
+    """What the step ran on, as its key says: ``cpu x86-64-v4``, or ``cuda 9.0`` by its cards.
+    Plain ``cpu`` where it was observed before instruction sets were told apart."""
     machine: dict[str, str] = {}
     """What it ran on, in the words of :meth:`matrix.hardware.Machine.facts`."""
     seconds: float = 0.0
@@ -96,10 +97,19 @@ class Judged(msgspec.Struct, frozen=True):
     message: str = ""
 
 
-_OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")
-"""Python's, and torch's on a card (``torch.cuda.OutOfMemoryError``)."""
+_CARD_FULL = "OutOfMemoryError"
+"""torch's on a card (``torch.cuda.OutOfMemoryError``), which the job has to itself."""
+_NO_MEMORY = re.compile(r"Cannot allocate memory|DefaultCPUAllocator: can't|std::bad_alloc")
+"""The system's refusal of memory: ENOMEM, torch (c10/core/impl/alloc_cpu.cpp), C++. How much there
+is, is the machine's matter; at the spec's own limit nothing is refused, the child is ended."""
 _NO_SPACE = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded")
 _NO_LIBRARY = re.compile(r"version `[\w.]{1,40}' not found|cannot open shared object file")
+_NO_WHEEL_FOR_HERE = "has no wheels with a matching platform tag"
+_NEWER_SYSTEM = re.compile(
+    r"Wheels are available for `([\w.-]{1,200})` \(v[^)\n]{1,100}\) on the following "
+    r"platforms?: (`(?:manylinux|musllinux)[^\n]{1,300})"
+)
+"""uv's hint (0.13.9) where this Linux is older than the one a wheel was built on."""
 _NETWORK = re.compile(
     r"error sending request|dns error|Connection (?:refused|reset)|connection closed"
     r"|operation timed out|Temporary failure in name resolution"
@@ -125,7 +135,7 @@ def judge_end(
     if end.status is not None and end.status < 0:
         if end.status == -9:
             message = "killed by the system with SIGKILL, as it does when memory runs out"
-            return Judged(Outcome.FAILED, Reason.OOM, message)
+            return Judged(Outcome.INFRA, Reason.OOM, message)
         return Judged(Outcome.FAILED, Reason.CRASH, f"died of signal {-end.status}")
     if result is None or not result.ok:
         message = f"ended with status {end.status} and left no result"
@@ -158,8 +168,10 @@ def judge_exception(exception: ChildException, needs_hardware: list[str]) -> Jud
     if any(text in exception.message for text in needs_hardware):
         reason = Reason.NO_LIBRARY if _NO_LIBRARY.search(exception.message) else Reason.NO_GPU
         return Judged(Outcome.NEEDS_HARDWARE, reason, message)
-    if name in _OUT_OF_MEMORY:
+    if name == _CARD_FULL:
         return Judged(Outcome.FAILED, Reason.OOM, message)
+    if name.endswith("MemoryError") or _NO_MEMORY.search(exception.message):
+        return Judged(Outcome.INFRA, Reason.OOM, message)
     if _NO_SPACE.search(exception.message):
         return Judged(Outcome.INFRA, Reason.NO_SPACE, message)
     return Judged(Outcome.FAILED, Reason.EXCEPTION, message)
@@ -214,6 +226,9 @@ def judge_tool(end: End, log: str, failure: Reason) -> Judged:
         return Judged(Outcome.INFRA, Reason.NETWORK, message)
     if end.status is None or end.status < 0:
         return Judged(Outcome.INFRA, Reason.CRASH, f"uv died of signal {-(end.status or 0)}")
+    if (newer := _NEWER_SYSTEM.search(log)) and _NO_WHEEL_FOR_HERE in log:
+        message = f"needs a system for which {newer[1]} has wheels ({newer[2]}): {message}"
+        return Judged(Outcome.NEEDS_HARDWARE, Reason.NO_LIBRARY, message[:MESSAGE_CHARS])
     return Judged(Outcome.FAILED, failure, message)
 
 

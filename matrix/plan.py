@@ -15,6 +15,7 @@ from matrix.spec import FLOAT_MODEL, LoadedSpec, check_profile, matches, role_na
 from matrix.tables import (
     Environment,
     ExclusionTable,
+    InstructionSet,
     Method,
     ModelTable,
     Option,
@@ -49,6 +50,7 @@ class Role(msgspec.Struct, frozen=True):
     departures: list[str] = []
     """The adapter's own; the environment's stand with the environment."""
     capability: str = ""
+    instruction_set: InstructionSet | Literal[""] = ""
     needs_hardware: list[str] = []
 
 
@@ -180,6 +182,7 @@ def _roles(loaded: LoadedSpec, kind: Literal["quantizers", "engines"]) -> list[R
             environ=table.environ,
             departures=table.departures,
             capability=table.capability,
+            instruction_set=table.instruction_set,
             needs_hardware=table.needs_hardware,
         )
         for name, (environment, table) in role_names(loaded, getattr(loaded.spec, kind)).items()

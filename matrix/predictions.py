@@ -28,6 +28,8 @@ from matrix.store import Record
 from matrix.tables import Device, DevicePredictions, Environment, PredictionsTable
 
 MB, GB = 10**6, 10**9
+WHEELS = "wheels of "
+"""What the names of costs begin with that wheels have: package and version follow."""
 BYTES = 2
 """Of one parameter of a float model, which lies in 16 bits."""
 _TORCH = re.compile(r"torch\s*\(?==\s*([0-9][0-9.]*)")
@@ -127,7 +129,7 @@ def _likenesses(step: str, subject: str) -> list[tuple[str, ...]]:
     nothing of another, but an environment is installed and imported much like any other.
     """
     match step:
-        case "quantize" | "inspect" | "load" | "generate":
+        case "quantize" | "inspect" | "load" | "generate" if "/" in subject:
             model, *_, role = subject.split("/")
             return [(subject,), (model, role), (model,)]
         case "install" | "import":
@@ -157,9 +159,9 @@ def checkpoint_bytes(checkpoint: Checkpoint) -> int:
 
 def torch_of(environment: Environment, pins: Mapping[str, str], snapshot: Snapshot) -> str:
     """Return which torch an environment will take: by its lock, or else by what its releases
-    declare. Those that name none take the newest of their time."""
-    if version := pins.get("torch"):
-        return version
+    declare. Those that name none take the newest of their time. Empty where a lock has none."""
+    if pins:
+        return pins.get("torch", "")
     asked = [*environment.requirements, *environment.overrides]
     for package, version in exact(environment):
         asked += snapshot.declares(package, version, environment.metadata) or []
@@ -290,7 +292,7 @@ class _Costs:
         environment, constants = self._environments[name], self._constants
         device, _ = self._device(name)
         torch = torch_of(environment, self._pins(environment), self._snapshot)
-        wheels = {f"torch {torch}": constants.torch_mb * MB}
+        wheels = {f"torch {torch}": constants.torch_mb * MB} if torch else {}
         seconds = constants.resolve_seconds + constants.install_seconds
         for package, version in exact(environment):
             if release := self._release(package, version):
@@ -299,13 +301,13 @@ class _Costs:
                 seconds += 0 if release.wheels else constants.source_build_seconds
         own = constants.packages_mb * MB
         copied = 0 if self._linked else sum(wheels.values())
-        kept = Cost(disk=int((own + copied) * constants.unpacked))
+        kept = Cost(disk=int(own * constants.packages_unpacked + copied * constants.unpacked))
         built = self._timed("install", name, device, seconds)
         self.found[named] = self._fetched(own) + built + kept
         for wheel, size in wheels.items():
             kept = Cost(disk=int(size * constants.unpacked))
-            self.found[f"wheels of {wheel}"] = self._fetched(size) + kept
-        self.needs[named] = tuple(f"wheels of {wheel}" for wheel in wheels)
+            self.found[WHEELS + wheel] = self._fetched(size) + kept
+        self.needs[named] = tuple(WHEELS + wheel for wheel in wheels)
         return named
 
     def _device(self, environment: str) -> tuple[Device, DevicePredictions]:

@@ -10,17 +10,27 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from matrix.keys import CHILD
 from matrix.observations import End, Step, StepResult
 from matrix.processes import Child, child_environ
+from matrix.reading import UnreadableError, decode, is_deep, read_file
 from matrix.tables import Limits
 
 RESULT_BYTES = 32_000_000
 """A step's result larger than this is not read."""
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A line on the pipe of events, as docs/design.md describes them. Untrusted."""
+
+    event: str = ""
+    ok: bool = False
+    stage: str = ""
+    status: Annotated[int, msgspec.Meta(ge=-255, le=255)] | None = None
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -58,7 +68,7 @@ class Probe:
         for departure in departures:
             argv += ["--departure", departure]
         self._child = Child(argv, environ=child_environ(home, environ, gpus), cwd=home, events=True)
-        self._events: list[dict[str, Any]] = []
+        self._events: list[Event] = []
         self._ended = False
         self.alive = True
         """Whether it can be given another job."""
@@ -77,8 +87,8 @@ class Probe:
     def importing(self, limits: Limits) -> Answer:
         """Wait for the import of the package under test."""
         end = self._watch(limits)
-        event = self._events.pop(0) if self._events else {}
-        self.alive = event.get("event") == "imported" and event.get("ok") is True
+        event = self._events.pop(0) if self._events else Event()
+        self.alive = event.event == "imported" and event.ok
         return Answer("import", end, read_result(self._import_result, "import"), self._log())
 
     def perform(
@@ -110,14 +120,13 @@ class Probe:
         while True:
             end = self._watch(limits)
             seconds, peak = seconds + end.seconds, max(peak, end.peak_bytes)
-            event = self._events.pop(0) if self._events else {}
-            over = event.get("event") == "stage" and event.get("stage") in later
-            self._ended = event.get("event") == "ended"
+            event = self._events.pop(0) if self._events else Event()
+            over = event.event == "stage" and event.stage in later
+            self._ended = event.event == "ended"
             if self._ended:
-                status = event.get("status")
-                end = End(status=status if isinstance(status, int) else None)
-            if over or not event or self._ended:
-                self.alive = self.alive and bool(event)
+                end = End(status=event.status)
+            if over or not event.event or self._ended:
+                self.alive = self.alive and bool(event.event)
                 return msgspec.structs.replace(end, seconds=seconds, peak_bytes=peak)
 
     def _watch(self, limits: Limits) -> End:
@@ -126,26 +135,27 @@ class Probe:
         return self._child.watch(limits, self._heard)
 
     def _heard(self, line: str) -> bool:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            return False
-        if not isinstance(event, dict):
-            return False
-        self._events.append(event)
-        return True
+        event = read_event(line)
+        self._events += [event] if event else []
+        return event is not None
 
     def _log(self) -> str:
         self._child.drain()
         return self._child.log.take()
 
 
+def read_event(line: str) -> Event | None:
+    """Return what a line on the pipe of events says, or ``None`` where that is no event."""
+    try:
+        return decode(line.encode(), Event)
+    except UnreadableError:
+        return None
+
+
 def read_result(file: Path, step: Step) -> StepResult | None:
     """Return what a step left, or ``None`` where it left nothing that can be read as a result."""
     try:
-        if file.is_symlink() or not file.is_file() or file.stat().st_size > RESULT_BYTES:
-            return None
-        result = msgspec.json.decode(file.read_bytes(), type=StepResult)
-    except (OSError, msgspec.MsgspecError):
+        result = decode(read_file(file, RESULT_BYTES), StepResult)
+    except (OSError, UnreadableError):
         return None
-    return result if result.stage == step else None
+    return result if result.stage == step and not is_deep(result.facts) else None

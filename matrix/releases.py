@@ -19,6 +19,7 @@ from packaging.tags import compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from matrix.reading import UnreadableError, decode
 from matrix.tables import MetadataTable, RangeTable
 
 SCHEMA: Literal[1] = 1
@@ -336,8 +337,8 @@ def read_snapshot(file: Path) -> Snapshot:
     if len(raw) > SNAPSHOT_BYTES:
         raise ValueError(f"has over {SNAPSHOT_BYTES} bytes, as no snapshot has")
     try:
-        found = msgspec.json.decode(raw, type=Snapshot)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        found = decode(raw, Snapshot)
+    except UnreadableError as error:
         raise ValueError(f"is no snapshot of releases: {error}") from None
     for package, releases in found.packages.items():
         for one in releases:

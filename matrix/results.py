@@ -14,6 +14,8 @@ from matrix.outcomes import Blame, Finding, Stage, StageResult, Verdict
 from matrix.tables import Resolution
 
 SCHEMA_VERSION = 1
+PAGE = "index.html"
+"""The file of a report to look at."""
 
 Declared = Literal["allowed", "forbidden", "not said", "unknown"]
 """What the metadata of the releases that an environment names says of each other."""
@@ -57,6 +59,9 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     timings: dict[str, float] = {}
     """Stage -> seconds."""
     device: str = "cpu"
+    """Such as ``cpu x86-64-v4, avx512_bf16``, ``cpu`` where no more was recorded, ``cuda 8.9``."""
+    elsewhere: dict[str, str] = {}
+    """Device of another machine -> the verdict of what was observed there."""
     output: str = ""
     """What the engine answered to the first prompt (untrusted text)."""
     expected: str = ""
@@ -117,6 +122,26 @@ class Specifier(msgspec.Struct, frozen=True, kw_only=True):
     devices: list[str] = []
 
 
+class Install(msgspec.Struct, frozen=True, kw_only=True):
+    """How to install an environment again that was seen to work, and how it was installed here."""
+
+    python: str
+    """The Python that it needs, such as ``3.11``."""
+    pins: dict[str, str]
+    """Canonical name -> version of all its packages, as they are locked."""
+    overrides: list[str] = []
+    """Requirements that took the place of what packages declare."""
+    build_requirements: dict[str, list[str]] = {}
+    """Package that is built from source -> what its build needs beside what it declares."""
+    environ: dict[str, str] = {}
+    """Variables with which its processes ran."""
+    instead: dict[str, str] = {}
+    """Package -> version that was installed here instead of the locked one, such as torch
+    ``2.13.0+cpu`` for ``2.13.0``, or that is not locked at all."""
+    left_out: list[str] = []
+    """Locked packages that nothing asked for here, such as those of CUDA."""
+
+
 class EnvironmentResult(msgspec.Struct, frozen=True, kw_only=True):
     """One environment, and the one cause counted where it is broken by itself."""
 
@@ -132,6 +157,8 @@ class EnvironmentResult(msgspec.Struct, frozen=True, kw_only=True):
     standings: list[Standing] = []
     differences: list[str] = []
     """Where its standings differ, in words."""
+    install: Install | None = None
+    """``None`` where no cell that stands on it works."""
 
 
 class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +178,8 @@ class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
     """Departure -> what it changes and why."""
     canaries: str
     """``established``, ``void`` or ``not established``, or empty where the profile has none."""
+    canary_troubles: list[str] = []
+    """A line for each canary that came out otherwise: what came, and what differs from before."""
     environments: list[EnvironmentResult]
     cells: list[CellResult]
     specifiers: list[Specifier] = []
@@ -159,3 +188,5 @@ class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
     """``package version`` -> date, of releases in it that the last take of the snapshot took in."""
     budget: list[str] = []
     """Lines on what a budget bought and left out this time; empty where there was none."""
+    going_on: str = ""
+    """How much was done when this was written, where the run was not over; empty where it was."""

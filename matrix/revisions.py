@@ -19,6 +19,7 @@ from urllib.parse import quote
 import msgspec
 from filelock import FileLock
 
+from matrix.reading import UnreadableError, decode
 from matrix.store import Store, write_atomically
 
 FIRST_SEEN = "first seen"
@@ -147,7 +148,7 @@ class Revisions:
         try:
             if isinstance(fetched, FetchError):
                 raise fetched
-            found = msgspec.json.decode(fetched.body, type=_Answer).sha
+            found = decode(fetched.body, _Answer).sha
         except NotFoundError:
             if revision != "main":
                 raise
@@ -156,7 +157,7 @@ class Revisions:
             ) from None
         except FetchError as error:
             raise HubUnreachableError(f"{repository}: the Hub {error}; run again later") from None
-        except msgspec.MsgspecError:
+        except UnreadableError:
             raise HubUnreachableError(
                 f"{repository}: the Hub's answer names no commit; is HF_ENDPOINT a Hub?"
             ) from None
@@ -168,10 +169,10 @@ class Revisions:
         for folder in self._folders:
             file = folder / _name(repository)
             try:
-                pin = msgspec.json.decode(file.read_bytes(), type=Pin)
+                pin = decode(file.read_bytes(), Pin)
             except FileNotFoundError:
                 continue
-            except (OSError, msgspec.MsgspecError) as error:
+            except (OSError, UnreadableError) as error:
                 raise RevisionError(
                     f"locks/models/{file.name} cannot be read ({error}): restore it, or remove it "
                     "to have the model seen anew"

@@ -34,7 +34,6 @@ from matrix.observations import (
     Step,
     judge_company,
     judge_device,
-    judge_end,
 )
 from matrix.outcomes import Outcome, Reason
 from matrix.plan import Cell, Checkpoint, Model, Plan, Role, Selection
@@ -147,14 +146,14 @@ class Run:
         tasks = []
         for model in models:
             key = self._keys.build(model)
-            if key is None or self._keys.settled(key):
+            if key is None or self._steps.is_done(key, self._plan.cells):
                 continue
             label = f"build {model.name}"
             if unsettled := self._steps.unsettled(model.recipe, key):
                 self._say(model.environment, label, unsettled)
                 continue
             key = self._keys.build(model)  # of the commit, which may be known only now
-            if key is None or self._keys.settled(key):
+            if key is None or self._steps.is_done(key, self._plan.cells):
                 continue
             recipe = {**self._steps.revisions.held(model.recipe), "tie_word_embeddings": model.tied}
             job = {"options": {}, "departures": [], "recipe": recipe}
@@ -168,8 +167,10 @@ class Run:
         tasks = []
         for checkpoint in checkpoints:
             key = self._keys.quantize(checkpoint)
-            if key is None or self._keys.settled(key):
+            if key is None or self._steps.is_done(key, self._plan.cells):
                 continue
+            if not self._steps.is_there(self._keys.build(checkpoint.model)):
+                continue  # it could not be made again; the next run tries it
             label = f"quantize {checkpoint.id}"
             if refused := self._steps.refuse(checkpoint, key):
                 self._say(checkpoint.quantizer.environment, label, refused)
@@ -179,7 +180,7 @@ class Run:
                 self._say(checkpoint.quantizer.environment, label, unsettled)
                 continue
             key = self._keys.quantize(checkpoint)
-            if key is None or self._keys.settled(key):
+            if key is None or self._steps.is_done(key, self._plan.cells):
                 continue
             job = {
                 "options": self._steps.revisions.held(options),
@@ -205,6 +206,8 @@ class Run:
                 self._keys.settled(generate) or not self._keys.passed(load)
             ):
                 continue
+            if not self._steps.is_there(self._keys.quantize(cell.checkpoint)):
+                continue  # it could not be made again; the next run tries it
             reference = self._steps.reference(cell.checkpoint)
             job = {
                 "options": cell.engine.options,
@@ -319,7 +322,7 @@ class Run:
         # An import that passed before may find another device this time.
         probe.alive = probe.alive and self._of_device(PASSED, role, answer) is PASSED
         if not self._keys.settled(importing):
-            observation = self._steps.imported(importing, answer, role.needs_hardware)
+            observation = self._steps.imported(importing, answer, role)
             self._say(environment.name, "import", observation)
         return probe
 
@@ -342,7 +345,7 @@ class Run:
             output = work / "output"
             job = {**task.job, "output": str(output)}
             for answer in probe.perform(job, list(task.steps), task.limits, work, fork=fork):
-                end = judge_end(answer.end, answer.result, role.needs_hardware, answer.log)
+                end = self._steps.judge_answer(answer, role)
                 judged.append(self._of_device(end, role, answer))
                 if fork and judged[-1].reason in REPEATED:
                     self._tell(f"{task.label}: {judged[-1].message}; again in a fresh process")
@@ -358,10 +361,14 @@ class Run:
         self, task: Task, role: Role, answer: Answer, judged: Judged, output: Path, attempt: int
     ) -> None:
         key = task.steps[answer.step]
-        if self._keys.settled(key):
+        if task.publish is None and self._keys.settled(key):
             return
         if judged.outcome is not Outcome.PASSED:
             shutil.rmtree(output, ignore_errors=True)  # it may be what fills the disk
+            if task.publish is not None and self._keys.passed(key):
+                # It was made before, and cells were judged by it: how it went now is no news.
+                self._tell(f"{task.label}: not made again: {judged.message}")
+                return
         if task.publish is not None:
             observation = self._steps.made(key, answer, judged, output, task.publish, attempt)
             self._say(role.environment, task.label, observation)
@@ -376,7 +383,10 @@ class Run:
 
     def _inspect(self, checkpoint: Checkpoint) -> None:
         key = self._keys.inspect(checkpoint)
-        if key is not None and not self._keys.settled(key):
+        if key is None or self._keys.settled(key):
+            return
+        read = (self._keys.build(checkpoint.model), self._keys.quantize(checkpoint))
+        if all(map(self._steps.is_there, read)):
             observation = self._steps.inspect(checkpoint, key)
             self._say(checkpoint.quantizer.environment, f"inspect {checkpoint.id}", observation)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -13,13 +13,15 @@ from typing import Any
 
 import msgspec
 
-from matrix import bytecode, environments
+from matrix import bytecode, environments, processor
+from matrix.builds import builds_of
 from matrix.checkpoint.files import CheckpointFiles
-from matrix.checkpoint.inspection import CheckpointError
+from matrix.checkpoint.inspection import CheckpointError, Inspection
 from matrix.checkpoint.shapes import indivisible, linear_shapes
-from matrix.checks.evidence import EvidenceError, Reference, read_reference
+from matrix.checks.evidence import EvidenceError, Reference
 from matrix.hardware import Machine, detect
 from matrix.keys import Key, Keys
+from matrix.missing import judge_missing, read_missing
 from matrix.needs import with_room
 from matrix.observations import (
     End,
@@ -30,12 +32,13 @@ from matrix.observations import (
     judge_end,
 )
 from matrix.outcomes import Outcome, Reason
-from matrix.plan import Checkpoint
+from matrix.plan import Cell, Checkpoint, Role
 from matrix.probes import Answer
 from matrix.processes import child_environ, run
+from matrix.reading import UnreadableError, decode
 from matrix.revisions import RevisionError, revisions_of
 from matrix.spec import LoadedSpec
-from matrix.store import Store, write_atomically
+from matrix.store import Store, reference_in, write_atomically
 from matrix.tables import Environment
 
 REPOSITORY = Path(__file__).parent.parent
@@ -198,10 +201,24 @@ class Steps:
             "versions": versions,
         }
 
-    def imported(self, key: Key, answer: Answer, needs_hardware: list[str]) -> Observation:
+    def judge_answer(self, answer: Answer, role: Role) -> Judged:
+        """Return what a probe's answer means; of a failure, also whether only this machine lacks
+        what it wanted.
+        """
+        judged = judge_end(answer.end, answer.result, role.needs_hardware, answer.log)
+        exception = answer.result.exception if answer.result else None
+        missing = read_missing(answer.end, exception, answer.log)
+        if judged.outcome is not Outcome.FAILED or missing is None:
+            return judged
+        folder = self.folder(self.loaded.environments[role.environment])
+        lacks = processor.lacking(self.machine.features)
+        cpu = self.machine.instruction_set
+        return judge_missing(judged, missing, builds_of(folder, missing), lacks, cpu)
+
+    def imported(self, key: Key, answer: Answer, role: Role) -> Observation:
         """Keep how an import ended."""
         environment = self.loaded.environments[key.subject]
-        judged = judge_end(answer.end, answer.result, needs_hardware, answer.log)
+        judged = self.judge_answer(answer, role)
         facts = dict(answer.result.facts) if answer.result and answer.result.ok else {}
         facts.pop("versions", None)  # the install's observation has them
         judged = judge_device(judged, facts, environment.device)
@@ -221,17 +238,15 @@ class Steps:
             environ = child_environ(work / "home", {})
             limits = with_room(self.limits.inspect, checkpoint.model)
             end, log = run(argv, environ, REPOSITORY, limits)
-            facts = _facts(output)
+            facts = _inspection(output)
         if facts is None:
             judged = judge_end(end, None, [], log)
-        elif facts.get("problems"):
+        elif facts.problems:
             # Not one to give to an engine: it may be a pickle.
-            first = facts["problems"][0]
-            message = f"{first['where']}: {first['problem']}. {first['remedy']}"
-            judged = Judged(Outcome.FAILED, Reason.UNREADABLE, message)
+            judged = Judged(Outcome.FAILED, Reason.UNREADABLE, str(facts.problems[0]))
         else:
             judged = Judged(Outcome.PASSED)
-        return self.keep(key, judged, end, facts=facts or {}, log=log)
+        return self.keep(key, judged, end, facts=msgspec.to_builtins(facts) or {}, log=log)
 
     def unsettled(self, options: Mapping[str, Any], key: Key) -> Observation | None:
         """Keep, instead of a download, that the Hub does not give the commit that is meant.
@@ -269,6 +284,24 @@ class Steps:
         judged = Judged(Outcome.UNSUPPORTED, Reason.GROUP_SIZE, message)
         return self.keep(key, judged, End())
 
+    def is_there(self, key: Key | None) -> bool:
+        """Whether the files of a model or checkpoint are there."""
+        return key is not None and self.store.has_product(key.step, key.value)
+
+    def is_done(self, key: Key, cells: Iterable[Cell]) -> bool:
+        """Whether a model or checkpoint need not be made: it was seen to fail, or is there, or was
+        taken back (``clean``) and none of the cells that stand on it has anything left to do.
+        """
+        if not self.keys.settled(key):
+            return False
+        if self.keys.passed(key) is None or self.is_there(key):
+            return True
+        return not any(
+            self.keys.unfinished(cell)
+            for cell in cells
+            if key.subject in (cell.checkpoint.model.name, cell.checkpoint.id)
+        )
+
     def model_folder(self, checkpoint: Checkpoint) -> Path:
         """Return the folder of a checkpoint's float model."""
         key = self.keys.build(checkpoint.model)
@@ -282,15 +315,15 @@ class Steps:
         return self.store.checkpoint(key.value if key else "") / "checkpoint"
 
     def reference(self, checkpoint: Checkpoint) -> Reference:
-        """Return the float model's own answers."""
-        return read_reference((self.model_folder(checkpoint) / "reference.json").read_bytes())
+        """Return the float model's own answers; one whose build passed has some."""
+        return reference_in(self.model_folder(checkpoint))
 
     def publish_model(self, key: Key, output: Path) -> dict[str, Any]:
         """Make a built model visible; return what its observation says of it.
 
         Raises :class:`EvidenceError` where its reference cannot be read.
         """
-        reference = read_reference((output / "reference.json").read_bytes())
+        reference = reference_in(output)
         self.store.publish(output, "models", key.value)
         return {"tensors_sha256": reference.tensors_sha256}
 
@@ -319,7 +352,7 @@ class Steps:
         if judged.outcome is Outcome.PASSED:
             try:
                 facts = {**(answer.result.facts if answer.result else {}), **publish(key, output)}
-            except (EvidenceError, FileNotFoundError) as error:
+            except (EvidenceError, UnreadableError, FileNotFoundError) as error:
                 judged = Judged(Outcome.FAILED, Reason.NO_RESULT, str(error))
         return self.keep(
             key, judged, answer.end, result=answer.result, facts=facts, log=answer.log,
@@ -327,8 +360,8 @@ class Steps:
         )  # fmt: skip
 
 
-def _facts(file: Path) -> dict[str, Any] | None:
+def _inspection(file: Path) -> Inspection | None:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.MsgspecError):
+        return decode(file.read_bytes(), Inspection)
+    except (OSError, UnreadableError):
         return None

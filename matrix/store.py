@@ -14,25 +14,35 @@
       index/<package>.json        what an index last answered; ``requires/``: what wheels require
       records/<run>-<pid>.jsonl   one segment per writing process
       suites/<environment>        digest of what the suite last judged there
+      report.json                 what the last report was made of, and its summary
       work/                       unfinished things; nothing in it is trusted
+      use.lock, report.lock       who uses the store, who writes the report
 
 Files appear by rename, so a reader sees all of one or nothing.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
+from matrix.checks.evidence import (
+    MAX_REFERENCE_BYTES,
+    EvidenceError,
+    Reference,
+    read_reference,
+)
 from matrix.observations import SCHEMA_VERSION, Observation, Step
 from matrix.outcomes import Outcome
+from matrix.reading import UnreadableError, decode, read_file
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -58,6 +68,33 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float = 0.0
 
 
+class _Facts(msgspec.Struct):
+    """The facts of resolving, installing and building, which are used as they stand."""
+
+    lock: str = ""
+    python: str = ""
+    torch: str = ""
+    versions: dict[str, str] = {}
+    machine: dict[str, str] = {}
+    tensors_sha256: str = ""
+
+
+def _read_observation(raw: bytes, step: Step, key: str) -> Observation:
+    """Return the observation in a file's bytes; raise :class:`UnreadableError` for a damaged one.
+
+    Facts of other steps than these are checked where they are judged.
+    """
+    observation = decode(raw, Observation)
+    if (observation.step, observation.key) != (step, key):
+        raise UnreadableError(f"is of {observation.step} {observation.key}")
+    if step in ("resolve", "install", "build"):
+        try:
+            msgspec.convert(observation.facts, _Facts)
+        except msgspec.ValidationError as error:
+            raise UnreadableError(str(error)) from None
+    return observation
+
+
 class Store:
     """The folder of one matrix. Safe for several processes: every name is made by rename."""
 
@@ -76,33 +113,44 @@ class Store:
         """Return what was observed under a key, or ``None``. Unreadable counts as not observed.
 
         A final observation only changes when this process checks it again, so it is read once. One
-        of a model or a checkpoint that was removed since does not count.
+        of a model counts while its reference can be read: without it no answer can be judged.
         """
         if (step, key) in self._finals:
             return self._finals[step, key]
         try:
             raw = (self.root / "observations" / step / f"{key}.json").read_bytes()
-            observation = msgspec.json.decode(raw, type=Observation)
-        except (OSError, msgspec.MsgspecError):
+            observation = _read_observation(raw, step, key)
+        except (OSError, UnreadableError):
             return None
-        if observation.outcome is Outcome.PASSED and not self._has_product(step, key):
+        if observation.outcome is Outcome.PASSED and not self._has_reference(step, key):
             return None
         if observation.final:
             self._finals[step, key] = observation
         return observation
 
-    def _has_product(self, step: Step, key: str) -> bool:
+    def _has_reference(self, step: Step, key: str) -> bool:
+        return step != "build" or self.reference(key) is not None
+
+    def has_product(self, step: Step, key: str) -> bool:
+        """Whether the files that a step made are there; they may have been taken back since."""
         match step:
             case "build":
-                return self.model(key).is_dir()
+                return (self.model(key) / "model").is_dir()
             case "quantize":
-                return self.checkpoint(key).is_dir()
+                return (self.checkpoint(key) / "checkpoint").is_dir()
             case _:
                 return True
 
     def model(self, key: str) -> Path:
         """Return the folder of a model: ``model/`` and ``reference.json``."""
         return self.root / "models" / key
+
+    def reference(self, key: str) -> Reference | None:
+        """Return a float model's own answers by the key of its build, where they can be read."""
+        try:
+            return reference_in(self.model(key))
+        except (OSError, UnreadableError, EvidenceError):
+            return None
 
     def checkpoint(self, key: str) -> Path:
         """Return the folder of a checkpoint: ``checkpoint/`` and ``provenance.json``."""
@@ -145,16 +193,40 @@ class Store:
     def records(self) -> list[Record]:
         """Return all segments merged, in an order that does not depend on how they were split.
 
-        A torn last line, as a kill leaves it, is passed over.
+        A line that cannot be read is passed over: a torn last one, as a kill leaves it.
         """
         found: dict[bytes, Record] = {}
         for segment in (self.root / "records").glob("*.jsonl"):
             for line in segment.read_bytes().splitlines():
                 try:
-                    found[line] = msgspec.json.decode(line, type=Record)
-                except msgspec.MsgspecError:
+                    found[line] = decode(line, Record)
+                except UnreadableError:
                     continue
         return [found[line] for line in sorted(found, key=lambda line: (found[line].at, line))]
+
+    def segments(self) -> list[tuple[str, int]]:
+        """Return the name and bytes of each segment of the history: all differ after any step."""
+        files = sorted((self.root / "records").glob("*.jsonl"))
+        return [(file.name, file.stat().st_size) for file in files]
+
+    def use(self) -> IO[bytes]:
+        """Return an open file; until it is closed, nothing is taken back that a run may need."""
+        file = self.path("use.lock").open("ab")
+        fcntl.flock(file, fcntl.LOCK_SH)
+        return file
+
+    def take(self) -> IO[bytes]:
+        """Return an open file; until it is closed, no run begins.
+
+        Raises ``BlockingIOError`` where one goes on.
+        """
+        file = self.path("use.lock").open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise
+        return file
 
     @contextmanager
     def work(self, kind: str) -> Iterator[Path]:
@@ -180,6 +252,14 @@ class Store:
             shutil.rmtree(target)
         folder.replace(target)
         return target
+
+
+def reference_in(folder: Path) -> Reference:
+    """Return the answers of the float model in a folder.
+
+    Raises :class:`UnreadableError`, :class:`EvidenceError` or ``OSError`` where there are none.
+    """
+    return read_reference(read_file(folder / "reference.json", MAX_REFERENCE_BYTES))
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -12,6 +12,8 @@ from matrix.outcomes import Stage, Verdict
 Option = str | int | float | bool
 Method = Literal["awq", "gptq"]
 Device = Literal["cpu", "cuda"]
+InstructionSet = Literal["AVX2", "AVX-512", "AVX-512 BF16", "AMX"]
+"""What kernels for CPUs are built for, as people write it."""
 Resolution = Literal["pinned", "released", "today"]
 """With our pins; with what there was when its releases came out; with what there is today."""
 Names = Annotated[list[str], msgspec.Meta(min_length=1)]
@@ -60,6 +62,8 @@ class Departure(Table, frozen=True, kw_only=True):
     what: str
     why: str
     source: str = ""
+    only_where_used: bool = False
+    """Whether a cell departs only where its adapter says so, in the fact ``departures``."""
 
 
 class RangeTable(Table, frozen=True, kw_only=True):
@@ -139,6 +143,8 @@ class RoleTable(Table, frozen=True, kw_only=True):
     departures: list[str] = []
     capability: str = ""
     """Lowest CUDA compute capability on which it runs, as in ``7.5``."""
+    instruction_set: InstructionSet | Literal[""] = ""
+    """What a CPU must have for it to run, where that is known beforehand."""
     needs_hardware: list[str] = []
     """Texts of exceptions by which a package says that it wants hardware, or a library of the
     system, that this machine lacks."""
@@ -238,8 +244,12 @@ class PredictionsTable(Table, frozen=True, kw_only=True):
     """Bytes on disk for each byte of a wheel."""
     torch_mb: float
     """Megabytes (10^6 bytes) of one torch's wheels with those of CUDA that it asks for."""
+    torch_cpu_mb: float = 192
+    """The same of a build without CUDA, where uv is told to take those (``UV_TORCH_BACKEND``)."""
     packages_mb: float
     """Megabytes of wheels that an environment shares with no other."""
+    packages_unpacked: float = 3.5
+    """Bytes on disk for each byte of these."""
     brings_mb: dict[str, float] = {}
     """Package -> megabytes of wheels that each of its releases brings along."""
     resolve_seconds: float

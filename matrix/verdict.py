@@ -160,9 +160,11 @@ def fold(
     if failure is None:
         return JudgedCell(Verdict.WORKS, Blame.NOBODY, None, Reason.NONE.value, "")
     faulty = verdict in (Verdict.BROKEN, Verdict.GARBAGE, Verdict.DEGRADED)
-    # Where the float model fails as well, the engine needs no file to fail.
-    explained = explanation(failure, findings) if faulty and float_works is not False else None
-    return _judged_cell(verdict, failure, explained, findings, float_works)
+    # Where the float model fails as well, or no build of the release has what it calls, the engine
+    # needs no file to fail.
+    by_itself = float_works is False or failure.reason is Reason.NOT_BUILT
+    explained = explanation(failure, findings) if faulty and not by_itself else None
+    return _judged_cell(verdict, failure, explained, findings, by_itself=by_itself)
 
 
 def _worst(stages: Sequence[StageResult]) -> StageResult | None:
@@ -179,10 +181,11 @@ def _judged_cell(
     failure: StageResult,
     explained: Finding | None,
     findings: Sequence[Finding],
-    float_works: bool | None,
+    *,
+    by_itself: bool,
 ) -> JudgedCell:
     stage, reason, parts = failure.stage, failure.reason, [failure.message]
-    blame = _blame(verdict, stage, float_works)
+    blame = _blame(verdict, stage, by_itself=by_itself)
     if explained is not None and explained.explains is not None:
         blame = explained.explains.blame
         cause = f"{explained.check}: {explained.message}"
@@ -229,18 +232,21 @@ def _verdict(decisive: StageResult) -> Verdict:
             assert_never(decisive.outcome)
 
 
-def _blame(verdict: Verdict, stage: Stage, float_works: bool | None) -> Blame:
-    """Return whose fault a failure is that no finding explains."""
+def _blame(verdict: Verdict, stage: Stage, *, by_itself: bool) -> Blame:
+    """Return whose fault a failure is that no finding explains.
+
+    ``by_itself`` says that the engine fails so whatever it is given.
+    """
     match verdict:
         case Verdict.WORKS | Verdict.UNSUPPORTED | Verdict.UNTESTED | Verdict.INFRA:
             return Blame.NOBODY
         case Verdict.BROKEN | Verdict.GARBAGE | Verdict.DEGRADED:
-            return _blame_of_stage(stage, float_works)
+            return _blame_of_stage(stage, by_itself=by_itself)
         case _:
             assert_never(verdict)
 
 
-def _blame_of_stage(stage: Stage, float_works: bool | None) -> Blame:
+def _blame_of_stage(stage: Stage, *, by_itself: bool) -> Blame:
     match stage:
         case (
             Stage.QUANTIZER_RESOLVE
@@ -254,7 +260,7 @@ def _blame_of_stage(stage: Stage, float_works: bool | None) -> Blame:
         case Stage.ENGINE_RESOLVE | Stage.ENGINE_INSTALL | Stage.ENGINE_IMPORT:
             return Blame.ENGINE
         case Stage.LOAD | Stage.GENERATE:
-            return Blame.ENGINE if float_works is False else Blame.PAIR
+            return Blame.ENGINE if by_itself else Blame.PAIR
         case _:
             assert_never(stage)
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from matrix.checkpoint.inspection import Inspection
+from matrix.reading import UnreadableError, decode
 
 MAX_REFERENCE_BYTES = 64 * 1024 * 1024
 
@@ -203,8 +204,8 @@ def read_reference(data: bytes) -> Reference:
     if len(data) > MAX_REFERENCE_BYTES:
         raise EvidenceError("reference.json", f"{len(data)} bytes are too many", remedy)
     try:
-        reference = msgspec.json.decode(data, type=Reference)
-    except (msgspec.DecodeError, RecursionError) as error:
+        reference = decode(data, Reference)
+    except UnreadableError as error:
         raise EvidenceError("reference.json", str(error), remedy) from error
     for name, texts in (("held_out", reference.held_out), ("memorised", reference.memorised)):
         for index, text in enumerate(texts):

@@ -25,6 +25,7 @@ from matrix.identity import digest
 from matrix.index.pages import Page, read_page
 from matrix.index.settings import IndexSettings, shown
 from matrix.index.wheel_metadata import Wheel, declared, requirements_of
+from matrix.reading import UnreadableError, decode
 from matrix.releases import Release, dropped, parsed
 from matrix.store import write_atomically
 
@@ -172,8 +173,8 @@ class Index:
     def _requirements(self, wheel: Wheel, package: str, version: str) -> list[str]:
         file = self._folder / "requires" / f"{digest([package, version, wheel.identity])}.json"
         try:
-            return msgspec.json.decode(file.read_bytes(), type=list[str])
-        except (OSError, msgspec.MsgspecError):
+            return decode(file.read_bytes(), list[str])
+        except (OSError, UnreadableError):
             pass  # it was never read, or by a version that kept something else
         found = requirements_of(wheel, self._part, package, version)
         _write(file, msgspec.json.encode(found))
@@ -184,8 +185,8 @@ class Index:
 
     def _kept(self, package: str, trouble: str) -> Heard:
         try:
-            kept = msgspec.json.decode((self._folder / f"{package}.json").read_bytes(), type=_Kept)
-        except (OSError, msgspec.MsgspecError):
+            kept = decode((self._folder / f"{package}.json").read_bytes(), _Kept)
+        except (OSError, UnreadableError):
             return Heard(package, "", trouble=trouble)
         # What another index answered says nothing of this one.
         of_these = kept.answer.index in {shown(address) for address in self._settings.indexes}

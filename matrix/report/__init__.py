@@ -1,4 +1,5 @@
-"""From judged cells to the report: ``index.html``, ``matrix.md``, ``matrix.csv``, ``matrix.json``.
+"""From judged cells to the report: ``index.html``, ``matrix.md``, ``matrix.csv``, ``matrix.json``,
+and ``locks/``, by which what works can be installed again.
 
 Pure rendering: the same :class:`~matrix.results.MatrixResult` gives the same bytes, whatever the
 order of its cells, the clock or the machine. Whatever came out of a package, a model or a log is
@@ -17,15 +18,25 @@ import msgspec
 
 from matrix.outcomes import Verdict
 from matrix.report.document import markdown_document
+from matrix.report.locks import FIRST, FOLDER, lock_files
 from matrix.report.page import html_page
-from matrix.report.table import SYMBOLS, Cause, causes, counts, frame, new_releases, normalise
-from matrix.results import MatrixResult
+from matrix.report.table import (
+    SYMBOLS,
+    Cause,
+    causes,
+    counts,
+    frame,
+    new_releases,
+    normalise,
+)
+from matrix.results import PAGE, MatrixResult
 from matrix.store import write_atomically
 from matrix.text import csv_text, visible
+from matrix.verdict import VOID
 
-PAGE = "index.html"
 SUMMARY_CAUSES = 5
 LINE_CHARS = 300
+CAUSE_CHARS = 160
 
 __all__ = ["PAGE", "render", "summary", "write"]
 
@@ -37,16 +48,34 @@ def render(result: MatrixResult) -> dict[str, str]:
         "matrix.json": _json(ordered),
         "matrix.csv": _csv(ordered),
         "matrix.md": markdown_document(ordered),
+        **lock_files(ordered),
         PAGE: html_page(ordered),
     }
 
 
-def write(result: MatrixResult, directory: str | os.PathLike[str]) -> None:
-    """Write the report into ``directory``, each file whole or not at all, the page last."""
+def write(result: MatrixResult, directory: str | os.PathLike[str]) -> list[str]:
+    """Write the report into ``directory``, each file whole or not at all, the page last.
+
+    Returns the names of the files.
+    """
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in render(result).items():
-        write_atomically(folder / name, text.encode())
+    texts = render(result)
+    for name, text in texts.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, text.encode())
+    for file in (folder / FOLDER).glob("*"):
+        if f"{FOLDER}/{file.name}" not in texts and _is_ours(file):
+            file.unlink()
+    return list(texts)
+
+
+def _is_ours(file: Path) -> bool:
+    """Return whether an earlier report left a lock; somebody else's in that folder are let be."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as handle:
+        return handle.read(len(FIRST)) == FIRST.encode()
 
 
 def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports") -> list[str]:
@@ -56,10 +85,13 @@ def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports")
     found = causes(ordered)
     new = new_releases(ordered)
     lines = [
+        *([visible(ordered.going_on, LINE_CHARS)] if ordered.going_on else []),
         *(visible(line, LINE_CHARS) for line in ordered.budget),
         f"{len(ordered.cells)} cells in profile {visible(ordered.profile, 60)}: "
         + ", ".join(f"{SYMBOLS[verdict]} {number[verdict]} {verdict}" for verdict in Verdict),
-        f"canaries: {visible(ordered.canaries, 60) or 'none in this profile'}",
+        f"canaries: {visible(ordered.canaries, 60) or 'none in this profile'}"
+        + ("; trust no verdict before this is explained" if ordered.canaries == VOID else ""),
+        *(f"  {visible(line, LINE_CHARS)}" for line in ordered.canary_troubles),
     ]
     if new:
         lines.append(f"new releases: {visible(', '.join(new), LINE_CHARS)}")
@@ -72,9 +104,9 @@ def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports")
 def _cause_line(cause: Cause) -> str:
     first, more = visible(cause.subjects[0], 100), len(cause.subjects) - 1
     where = f"{first} and {more} more" if more else first
-    what = visible(cause.message, 100) or cause.reason
+    what = visible(cause.message, CAUSE_CHARS) or cause.reason
     cells = "cell" if cause.cells == 1 else "cells"
-    return f"  {cause.cells:4} {cells:5}  {cause.stage or 'no stage'}: {where}: {what}"
+    return f"  {cause.cells:4} {cells:5}  {what} ({cause.stage or 'no stage'}: {where})"
 
 
 def _json(result: MatrixResult) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from matrix.outcomes import Verdict
+from matrix.report.locks import install_lines
 from matrix.report.standings import (
     STATES,
     Row,
@@ -19,6 +20,7 @@ from matrix.report.standings import (
 )
 from matrix.report.table import (
     MEANINGS,
+    NO_SPECIFIERS,
     SYMBOLS,
     Part,
     causes,
@@ -30,9 +32,12 @@ from matrix.report.table import (
     markers,
     need,
     new_releases,
+    otherwise_elsewhere,
+    packages_in_words,
     parts,
     pivot,
-    requirements,
+    ran,
+    short_device,
     together,
 )
 from matrix.results import CellResult, MatrixResult, Standing
@@ -50,6 +55,7 @@ def markdown_document(result: MatrixResult) -> str:
             (f"## What works together: {_title(part)}", _together_table(result, part))
             for part in parts(result)
         ),
+        ("## Install what works", _install_list(result)),
         ("## Declared, resolves, works", _standings_table(result)),
         ("## Specifiers that hold", _specifiers_table(result)),
         ("## Cells", _cells_table(result)),
@@ -75,16 +81,26 @@ def _head(result: MatrixResult) -> tuple[str, list[str]]:
     seen_on = devices(result.cells)
     new = ", ".join(map(markdown, new_releases(result)))
     return "# Quantization compatibility matrix", [
+        *([f"**{markdown(result.going_on)}**", ""] if result.going_on else []),
         f"{len(result.cells)} cells: {shown}",
         "",
         f"Profile {markdown(result.profile)}, evidence up to "
         f"{markdown(result.finished) or 'no date: nothing was run yet'}. "
         f"Canaries: {markdown(result.canaries) or 'none in this profile'}. "
         f"Machine: {machine or 'not recorded'}.",
-        *(["", f"Evidence from: {markdown(', '.join(seen_on))}."] if seen_on else []),
+        *_canary_troubles(result),
+        *(["", f"Evidence from: {markdown('; '.join(seen_on), 400)}."] if seen_on else []),
         *(["", f"New releases: {new}."] if new else []),
         *(text for line in result.budget for text in ("", f"{markdown(line)}.")),
     ]
+
+
+def _canary_troubles(result: MatrixResult) -> list[str]:
+    void = "**This run is void: trust nothing below until its canaries are explained.**"
+    said = ["", void] if result.canaries == VOID else []
+    if result.canary_troubles:
+        said += ["", *(f"- {markdown(line, 400)}" for line in result.canary_troubles)]
+    return said
 
 
 def _title(part: Part) -> str:
@@ -111,9 +127,15 @@ def _slot(cells: list[CellResult], numbers: object, marks: dict[str, str], *, se
     for cell in (cells[number] for number in numbers):
         mark = "".join(" " + marks[name] for name in cell.departures)
         canary = " (canary)" if cell.canary else ""
-        where = f" on {markdown(cell.device)}" if several else ""
+        where = f" on {markdown(short_device(cell.device), 40)}" if several and ran(cell) else ""
         needs = f" ({markdown(need(cell), 60)})" if need(cell) else ""
-        shown.append(f"{SYMBOLS[cell.verdict]} {cell.verdict}{mark}{canary}{where}{needs}")
+        others = "; ".join(
+            f"{markdown(said, 40)} on {markdown(device, 100)}"
+            for device, said in otherwise_elsewhere(cell).items()
+        )
+        elsewhere = f" (elsewhere {others})" if others else ""
+        told = f"{mark}{canary}{where}{needs}{elsewhere}"
+        shown.append(f"{SYMBOLS[cell.verdict]} {cell.verdict}{told}")
     return ", ".join(shown)
 
 
@@ -122,15 +144,13 @@ def _causes_table(result: MatrixResult) -> list[str]:
         [
             str(cause.cells),
             markdown(", ".join(cause.subjects), 400),
-            markdown(cause.blame),
+            markdown(cause.message) or markdown(cause.reason),
             f"{cause.stage or 'no stage'}: {markdown(cause.reason)}",
-            markdown(cause.message),
+            markdown(cause.blame),
         ]
         for cause in causes(result)
     ]
-    return _table(
-        ["cells", "where", "blame", "stage: reason", "message"], rows, "Nothing is wrong."
-    )
+    return _table(["cells", "where", "cause", "stage: reason", "blame"], rows, "Nothing is wrong.")
 
 
 def _together_table(result: MatrixResult, part: Part) -> list[str]:
@@ -145,10 +165,25 @@ def _together_table(result: MatrixResult, part: Part) -> list[str]:
             for name in names
         ]
         shown = markdown(each.quantizer.name)
-        packages = markdown_code(requirements(each.quantizer))
+        packages = markdown(packages_in_words(each.quantizer))
         rows.append([shown, markdown(each.scheme), *works, packages])
     header = ["quantizer", "scheme", *(markdown(name) for name in names), "packages"]
     return _table(header, rows, "No quantizer works with every model in any engine.")
+
+
+def _install_list(result: MatrixResult) -> list[str]:
+    lines = [
+        f"- {markdown(name)} ([lock]({each.lock})): {markdown_code(each.line, 1000)}"
+        for name, each in install_lines(result).items()
+    ]
+    if not lines:
+        return ["Nothing works that could be installed again."]
+    return [
+        "Each line makes a virtualenv in the folder of this report, with just the packages that "
+        "were seen to work. The lock says what was otherwise here.",
+        "",
+        *lines,
+    ]
 
 
 def _standings_table(result: MatrixResult) -> list[str]:
@@ -178,6 +213,8 @@ def _standing(row: Row, standing: Standing | None) -> str:
 
 
 def _specifiers_table(result: MatrixResult) -> list[str]:
+    if result.canaries == VOID:
+        return [NO_SPECIFIERS]
     rows = [
         [
             markdown(f"{one.package} {one.release}"),
@@ -186,7 +223,7 @@ def _specifiers_table(result: MatrixResult) -> list[str]:
             "; ".join(markdown(said) for said in one.differs)
             or ("not known" if one.declared is None else "nothing"),
             "; ".join(f"{word}: {markdown(versions)}" for word, versions in tried(one)),
-            markdown(", ".join(one.devices)),
+            markdown("; ".join(one.devices)),
         ]
         for one in result.specifiers
     ]
@@ -202,15 +239,15 @@ def _cells_table(result: MatrixResult) -> list[str]:
         [
             markdown(cell.id),
             f"{SYMBOLS[cell.verdict]} {cell.verdict}",
-            cell.blame.value,
+            markdown(cell.message),
             cell.stage.value if cell.stage else "",
             markdown(cell.reason),
-            markdown(cell.message),
+            cell.blame.value,
             markdown_code(cell.command),
         ]
         for cell in result.cells
     ]
-    header = ["cell", "verdict", "blame", "stage", "reason", "message", "command"]
+    header = ["cell", "verdict", "cause", "stage", "reason", "blame", "run it alone"]
     return _table(header, rows, "There are no cells.")
 
 

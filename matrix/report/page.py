@@ -6,7 +6,6 @@ import base64
 import functools
 import hashlib
 import re
-import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +15,11 @@ from markupsafe import Markup
 
 from matrix.outcomes import Outcome, Stage, StageResult, Verdict
 from matrix.report import standings
+from matrix.report.locks import install_lines
 from matrix.report.table import (
+    BLAMED,
     MEANINGS,
+    NO_SPECIFIERS,
     SYMBOLS,
     Part,
     Together,
@@ -25,19 +27,23 @@ from matrix.report.table import (
     columns,
     counts,
     devices,
-    engines,
     frame,
+    is_cpu,
     markers,
     need,
     new_releases,
+    otherwise_elsewhere,
     packages,
     parts,
     pivot,
-    requirement,
+    ran,
+    short_device,
     together,
 )
 from matrix.results import CellResult, MatrixResult, Side
+from matrix.spec import FLOAT_MODEL
 from matrix.text import visible
+from matrix.verdict import VOID
 
 OPEN_ROWS = 60
 """Up to so many environments, their groups stand open."""
@@ -49,7 +55,6 @@ def html_page(result: MatrixResult) -> str:
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "filter.js").read_text(encoding="utf-8")
     stands = standings.groups(result)
-    good = [cell for cell in result.cells if cell.verdict is Verdict.WORKS]
     return (
         _environment()
         .get_template("index.html.j2")
@@ -58,11 +63,12 @@ def html_page(result: MatrixResult) -> str:
             number=counts(result.cells),
             symbols=SYMBOLS,
             meanings=MEANINGS,
+            blamed=BLAMED,
             marks=markers(result),
             causes=causes(result),
             parts=[_PartOfPage.of(part) for part in parts(result)],
             details=_by_quantizer(result.cells),
-            installs={side.environment: side for side in engines(good).values()},
+            installs=install_lines(result),
             devices=devices(result.cells),
             new_releases=new_releases(result),
             stands=stands,
@@ -72,6 +78,9 @@ def html_page(result: MatrixResult) -> str:
             states=standings.STATES,
             state_meanings=standings.STATE_MEANINGS,
             forbidden=standings.FORBIDDEN,
+            void=result.canaries == VOID,
+            float=FLOAT_MODEL,
+            no_specifiers=NO_SPECIFIERS,
             Verdict=Verdict,
             # Only these two files of ours stand unescaped, and the policy admits just their bytes.
             style=Markup(style),
@@ -130,8 +139,10 @@ def _environment() -> jinja2.Environment:
         anchor=anchor,
         css=_css_name,
         number=_number,
-        install=_install_command,
         need=need,
+        ran=ran,
+        short=short_device,
+        otherwise=otherwise_elsewhere,
         state=standings.state,
         resolved=standings.resolved,
         remarks=standings.remarks,
@@ -141,6 +152,7 @@ def _environment() -> jinja2.Environment:
         packages=packages,
         ten=_ten_stages,
     )
+    environment.tests["cpu"] = is_cpu
     return environment
 
 
@@ -161,12 +173,6 @@ def _css_name(word: str) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else format(value, ".4g")
-
-
-def _install_command(side: Side) -> str:
-    # A local tag such as +cpu names a build that the index does not have.
-    pins = [requirement(name, each.partition("+")[0]) for name, each in packages(side).items()]
-    return "pip install " + " ".join(shlex.quote(visible(pin, 100)) for pin in pins)
 
 
 def _ten_stages(cell: CellResult) -> list[StageResult]:

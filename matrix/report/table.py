@@ -30,12 +30,19 @@ MEANINGS = {
     Verdict.WORKS: "loads, and its text and log-probabilities agree with the float model's",
     Verdict.DEGRADED: "loads and answers, but measurably worse than 4 bits should be",
     Verdict.GARBAGE: "loads without an error and answers wrong",
-    Verdict.BROKEN: "raises, crashes or hangs before there is an answer",
-    Verdict.UNSUPPORTED: "declared so or refused by design, with a source, or impossible by the "
-    "model's shapes",
+    Verdict.BROKEN: "cannot be installed or imported, or raises, crashes or hangs",
+    Verdict.UNSUPPORTED: "refused on purpose: the package says so, or the model's shapes forbid it",
     Verdict.UNTESTED: "needs hardware or a library not here; says nothing about the packages",
-    Verdict.INFRA: "stopped by network, disk or the run itself; says nothing about the packages",
+    Verdict.INFRA: "stopped by network, disk, memory or the run itself; is tried again",
 }
+BLAMED = {
+    Blame.QUANTIZER: "the quantizer",
+    Blame.ENGINE: "the engine",
+    Blame.CHECKPOINT: "the checkpoint: something in its files explains it",
+    Blame.PAIR: "the pair: nothing says that quantizer or engine is at fault alone",
+    Blame.NOBODY: "nobody",
+}
+NO_SPECIFIERS = "This run is void, so nothing is computed from it: explain its canaries first."
 ROW = ["quantizer", "scheme"]
 COLUMN = ["engine", "model"]
 MARKERS = "abcdefghijklmnopqrstuvwxyz"
@@ -78,6 +85,7 @@ def normalise(result: MatrixResult) -> MatrixResult:
             msgspec.structs.replace(
                 cell,
                 departures=sorted(set(cell.departures)),
+                elsewhere={name: cell.elsewhere[name] for name in sorted(cell.elsewhere)},
                 findings=sorted(cell.findings, key=lambda f: (_position(f.stage), f.check)),
                 stages=sorted(cell.stages, key=lambda s: _position(s.stage)),
             )
@@ -137,12 +145,13 @@ def frame(cells: Iterable[CellResult]) -> pd.DataFrame:
             "model": cell.model,
             "scheme": cell.scheme,
             "quantizer": cell.quantizer.name,
-            "quantizer_packages": requirements(cell.quantizer),
+            "quantizer_packages": packages_in_words(cell.quantizer),
             "quantizer_python": cell.quantizer.python,
             "engine": cell.engine.name,
-            "engine_packages": requirements(cell.engine),
+            "engine_packages": packages_in_words(cell.engine),
             "engine_python": cell.engine.python,
             "device": cell.device,
+            "elsewhere": "; ".join(f"{where}: {said}" for where, said in cell.elsewhere.items()),
             "verdict": cell.verdict.value,
             "blame": cell.blame.value,
             "stage": cell.stage.value if cell.stage else "",
@@ -190,10 +199,31 @@ def counts(cells: Iterable[CellResult]) -> dict[Verdict, int]:
 
 
 def devices(cells: Iterable[CellResult]) -> list[str]:
-    """Return what the evidence of some cells was made on; those that did not run have none."""
+    """Return what some cells ran on; those whose engine was never given a model ran on nothing."""
+    return sorted({cell.device for cell in cells if ran(cell)}, key=natural)
+
+
+def ran(cell: CellResult) -> bool:
+    """Return whether the engine was given the cell's model, and something came of it."""
     nothing = {Verdict.UNTESTED, Verdict.INFRA, Verdict.UNSUPPORTED}
-    found = {cell.device for cell in cells if cell.verdict not in nothing}
-    return sorted(found, key=natural)
+    ends = {Outcome.PASSED, Outcome.DEGRADED, Outcome.FAILED}
+    loaded = any(each.stage is Stage.LOAD and each.outcome in ends for each in cell.stages)
+    return loaded and cell.verdict not in nothing
+
+
+def is_cpu(device: str) -> bool:
+    """Return whether a device is a CPU, whatever else is told of it."""
+    return device.partition(" ")[0] == "cpu"
+
+
+def short_device(device: str) -> str:
+    """Return a device without its list of features: ``cpu x86-64-v4``."""
+    return device.partition(",")[0]
+
+
+def otherwise_elsewhere(cell: CellResult) -> dict[str, str]:
+    """Return the other machines' devices on which a cell came out otherwise, and as what."""
+    return {device: said for device, said in cell.elsewhere.items() if said != cell.verdict}
 
 
 def new_releases(result: MatrixResult) -> list[str]:
@@ -210,15 +240,11 @@ def need(cell: CellResult) -> str:
     return "needs a library of the system" if cell.reason == Reason.NO_LIBRARY else "needs hardware"
 
 
-def requirements(side: Side) -> str:
-    """Return what to install for one side, as requirements a person can paste."""
-    return " ".join(requirement(name, version) for name, version in packages(side).items())
-
-
-def requirement(name: str, version: str) -> str:
-    """Return one package as a requirement; where nothing was installed, its version is a bound."""
-    bound = version.startswith(("<", ">", "~", "!"))
-    return f"{name}{version}" if bound or not version else f"{name}=={version}"
+def packages_in_words(side: Side) -> str:
+    """Return what one side consists of: ``autoawq 0.2.9, torch 2.13.0+cpu``. Nothing to install by:
+    what was taken in place of what packages require is not told by it.
+    """
+    return ", ".join(f"{name} {version}".strip() for name, version in packages(side).items())
 
 
 def packages(side: Side) -> dict[str, str]:
@@ -233,8 +259,8 @@ def causes(result: MatrixResult) -> list[Cause]:
     """Return what is wrong, each cause once, the one that takes down most cells first.
 
     An environment broken by itself is one cause however many cells stand on it, and environments
-    that fail with the same message are one cause; so are checkpoints with the same defect in their
-    files, whatever each engine makes of it. Other cells are grouped by whom they blame.
+    that fail with the same message are one cause; so are cells that the same finding explains,
+    whatever each engine makes of it. Other cells are grouped by whom they blame.
     """
     found: dict[tuple[str, str, str, str, str], dict[str, int]] = {}
     broken = set()
@@ -268,11 +294,14 @@ def causes(result: MatrixResult) -> list[Cause]:
 def _cell_cause(cell: CellResult) -> tuple[str, str, str, str, str]:
     """Return what cells with one cause share: blame, stage, reason, message and what else parts."""
     stage = cell.stage.value if cell.stage else ""
-    for finding in cell.findings:
-        if finding.check == cell.explained_by:
-            return cell.blame.value, finding.stage.value, finding.check, finding.message, ""
+    explained = next((each for each in cell.findings if each.check == cell.explained_by), None)
+    if explained is not None:
+        # What each engine makes of it is told after it, in words of its own.
+        return cell.blame.value, explained.stage.value, explained.check, explained.message, ""
     # Two wrong answers are told in the same words and need not have the same cause.
-    telling = cell.reason in {Reason.EXCEPTION, Reason.UNRESOLVABLE, Reason.BUILD_FAILED}
+    telling = cell.reason in {
+        Reason.EXCEPTION, Reason.NOT_BUILT, Reason.UNRESOLVABLE, Reason.BUILD_FAILED,
+    }  # fmt: skip
     apart = "" if telling or cell.verdict is Verdict.INFRA else subject(cell)
     return cell.blame.value, stage, cell.reason, cell.message, apart
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from matrix.context import Context, Settings
+from matrix.hardware import Machine
 from matrix.plan import select
 from matrix.results import CellResult
 from matrix.run import Run
@@ -27,11 +28,17 @@ class Finished(msgspec.Struct):
         return self.cells[name]
 
 
-def perform(profile: str, store: Path, cell: str | None = None) -> Finished:
-    """Run a profile of the made-up spec, or one cell of it."""
-    context = Context(Settings.of({}, spec=SPEC, profile=profile, store=store))
+def perform(
+    profile: str, store: Path, cell: str | None = None, machine: Machine | None = None
+) -> Finished:
+    """Run a profile of the made-up spec, or one cell of it, as if on a machine."""
+    settings = Settings.of({}, spec=SPEC, profile=profile, store=store)
+    context = Context(settings, machine=machine)
     now = lambda: datetime.now(UTC)  # noqa: E731
-    steps = Steps(context.loaded, context.store, context.keys, os.environ, now)
+    steps = Steps(
+        context.loaded, context.store, context.keys, os.environ, now, machine=context.machine
+    )
     told: list[str] = []
     Run(context.plan, steps, told.append, str, fork=True).perform(select(context.plan, cell=cell))
-    return Finished(told, {one.id: one for one in context.fresh_judge().table().cells})
+    whole = Context(settings, machine=machine).table()
+    return Finished(told, {one.id: one for one in whole.cells})

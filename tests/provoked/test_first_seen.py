@@ -16,8 +16,8 @@ from matrix.outcomes import Outcome, Reason, Verdict
 from matrix.plan import select
 from matrix.run import Run
 from matrix.steps import Steps
+from tests.processes.made_hub import NEW, OLD, REPOSITORY, Hub, serving
 from tests.provoked.runs import SPEC
-from tests.unit.made_hub import NEW, OLD, REPOSITORY, Hub, serving
 
 CELL = "made-up/awq-4bit-g64/plain+good/plain+good"
 FIRST_SEEN = f'repository = "{REPOSITORY}", revision = "first seen"'

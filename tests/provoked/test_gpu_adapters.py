@@ -188,10 +188,10 @@ def test_compiled_code_that_does_not_load_is_told_with_its_own_error(
     module = vllm_adapter(packages, {**new_vllm(), "__path__": [str(tmp_path)]})
     monkeypatch.setattr(sys.modules["torch"], "ops", SimpleNamespace(_C=SimpleNamespace()))
     with pytest.raises(ImportError, match="undefined symbol"):
-        module.import_package({})
+        module.import_package({"departures": []})
     (tmp_path / "_C_stable_libtorch.py").unlink()
     with pytest.raises(ImportError, match=r"vllm\._C"):
-        module.import_package({})
+        module.import_package({"departures": []})
 
 
 class Loader:

@@ -10,10 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
 from matrix.context import REPOSITORY
+from matrix.hardware import Machine
 from matrix.outcomes import Blame, Outcome, Reason, Stage, Verdict
 from matrix.results import CellResult
 from matrix.store import Store
@@ -24,9 +26,13 @@ ENGINES = {
     "wrong-text": (Verdict.GARBAGE, Stage.GENERATE, Reason.WRONG_OUTPUT),
     "token-zero": (Verdict.GARBAGE, Stage.GENERATE, Reason.WRONG_OUTPUT),
     "wrong-shape": (Verdict.BROKEN, Stage.GENERATE, Reason.UNREADABLE),
+    "nests": (Verdict.BROKEN, Stage.GENERATE, Reason.NO_RESULT),
+    "writes-no-text": (Verdict.BROKEN, Stage.LOAD, Reason.NO_RESULT),
     "raise": (Verdict.BROKEN, Stage.LOAD, Reason.EXCEPTION),
     "needs-gpu": (Verdict.UNTESTED, Stage.LOAD, Reason.NO_GPU),
     "segfault": (Verdict.BROKEN, Stage.GENERATE, Reason.CRASH),
+    "illegal-instruction": (Verdict.UNTESTED, Stage.GENERATE, Reason.NO_INSTRUCTION),
+    "old-glibc": (Verdict.UNTESTED, Stage.LOAD, Reason.NO_LIBRARY),
     "segfault-when-forked": (Verdict.WORKS, None, Reason.NONE),
     "exit-0": (Verdict.BROKEN, Stage.GENERATE, Reason.NO_RESULT),
     "hang": (Verdict.BROKEN, Stage.LOAD, Reason.TIMEOUT),
@@ -40,6 +46,16 @@ ENGINES = {
     "lie": (Verdict.WORKS, None, Reason.NONE),
     "import-crash": (Verdict.BROKEN, Stage.ENGINE_IMPORT, Reason.CRASH),
 }
+
+AVX2 = Machine(
+    processor="made up", cores=2, memory=2**36, system="Linux x86_64", features=["avx2"],
+    instruction_set="x86-64-v3",
+)  # fmt: skip
+"""A machine whose CPU lacks instructions that packages are built for."""
+
+EVERYTHING = msgspec.structs.replace(
+    AVX2, features=["avx2", "avx512f", "avx512_bf16", "amx_tile"], instruction_set="x86-64-v4"
+)
 
 QUANTIZERS = {
     "raise": (Verdict.BROKEN, Stage.QUANTIZE, Reason.EXCEPTION),
@@ -64,12 +80,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engines(store: Path) -> Finished:
-    return perform("engines", store)
+    return perform("engines", store, machine=AVX2)
 
 
 @pytest.fixture(scope="module")
 def quantizers(store: Path) -> Finished:
-    return perform("quantizers", store)
+    return perform("quantizers", store, machine=AVX2)
 
 
 def is_as(result: CellResult, verdict: Verdict, stage: Stage | None, reason: Reason) -> bool:
@@ -95,6 +111,25 @@ def test_an_unresolvable_environment_is_a_result_with_uvs_refusal(quantizers: Fi
     assert "iniconfig" in result.message
 
 
+def test_an_instruction_that_no_cpu_has_is_a_crash(tmp_path: Path) -> None:
+    cell = "made-up/float/none/plain+illegal-instruction"
+    result = perform("engines", tmp_path, cell, EVERYTHING).cell(cell)
+    assert is_as(result, Verdict.BROKEN, Stage.GENERATE, Reason.CRASH), result
+
+
+def test_evidence_of_two_cpus_stands_side_by_side(tmp_path: Path) -> None:
+    cell = "made-up/float/none/plain+illegal-instruction"
+    first = perform("engines", tmp_path, cell, AVX2).cell(cell)
+    second = perform("engines", tmp_path, cell, EVERYTHING).cell(cell)
+    assert (first.device, first.verdict) == ("cpu x86-64-v3", Verdict.UNTESTED)
+    assert (second.device, second.verdict) == ("cpu x86-64-v4", Verdict.BROKEN)
+    assert (first.elsewhere, second.elsewhere) == ({}, {first.device: first.verdict})
+    back = perform("engines", tmp_path, cell, AVX2)
+    assert back.told == [], "what was observed on this CPU is not done again"
+    assert back.cell(cell).verdict is first.verdict
+    assert back.cell(cell).elsewhere == {second.device: second.verdict}
+
+
 def test_an_engine_broken_alone_is_blamed_alone(engines: Finished) -> None:
     assert engines.cell("made-up/float/none/plain+import-crash").blame is Blame.ENGINE
 
@@ -108,7 +143,7 @@ def test_nothing_that_was_left_running_lives_on() -> None:
 def test_a_rerun_starts_nothing_but_what_infrastructure_stopped(
     engines: Finished, store: Path
 ) -> None:
-    again = perform("engines", store)
+    again = perform("engines", store, machine=AVX2)
     assert [line for line in again.told if "plain+disk-full" not in line] == []
     assert again.cell("made-up/float/none/plain+good") == engines.cell(
         "made-up/float/none/plain+good"

@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import Inspection
 from matrix.context import REPOSITORY
+from matrix.processor import features
 from matrix.spec import DEFAULT_SPEC
 
 RUN_SECONDS = 1200
@@ -41,6 +42,10 @@ class Smoke(NamedTuple):
     def cells(self) -> dict[str, dict[str, Any]]:
         document = json.loads((self.reports / "matrix.json").read_text())
         return {cell["id"]: cell for cell in document["cells"]}
+
+    def files(self) -> dict[Path, bytes]:
+        files = [file for file in self.reports.rglob("*") if file.is_file()]
+        return {file: file.read_bytes() for file in files}
 
     def records(self) -> list[str]:
         return sorted(f.read_text() for f in (self.store / "records").glob("*.jsonl"))
@@ -113,18 +118,80 @@ def test_the_run_ends_with_the_summary_and_where_the_report_is(smoke: Smoke) -> 
     assert last[-1] == f"report: {smoke.reports / 'index.html'}"
     assert any("4 cells in profile smoke" in line and "1 garbage" in line for line in last[-8:])
     assert {file.name for file in smoke.reports.iterdir()} == {
-        "index.html", "matrix.md", "matrix.csv", "matrix.json",
+        "index.html", "matrix.md", "matrix.csv", "matrix.json", "locks",
     }  # fmt: skip
 
 
+def test_just_the_environments_that_work_can_be_installed_again(smoke: Smoke) -> None:
+    assert {file.name for file in (smoke.reports / "locks").iterdir()} == {
+        "vllm-0.32.0.txt",
+        "auto-gptq-0.7.1+transformers-4.46.3.txt",
+        "autoawq-0.2.9+transformers-4.51.3.txt",
+        "autoawq-0.2.9+transformers-4.51.3.toml",
+    }
+
+
 def test_a_rerun_with_nothing_changed_does_nothing_and_writes_the_same(smoke: Smoke) -> None:
-    before = {file: file.read_bytes() for file in smoke.reports.iterdir()}
+    before = smoke.files()
     records = smoke.records()
     output = run(["nox", "-s", "matrix"], smoke.store, smoke.reports, MATRIX_PROFILE="smoke")
     assert "cells done" not in output
     assert "Running session vllm" not in output
     assert smoke.records() == records
-    assert {file: file.read_bytes() for file in smoke.reports.iterdir()} == before
+    assert smoke.files() == before
+
+
+AVX2_PROFILE = """
+[profiles.smoke-avx2]
+title = "The smoke profile in vLLM's AVX2 build"
+models = ["twin-tied"]
+schemes = ["awq-4bit-g64", "gptq-4bit-g64"]
+quantizers = [
+  "none", "autoawq-0.2.7+transformers-4.47.1", "autoawq-0.2.9+transformers-4.51.3",
+  "auto-gptq-0.7.1+transformers-4.46.3",
+]
+engines = ["vllm-0.32.0+avx2"]
+"""
+OPERATOR = "vllm-cpu-gemm-wna16"
+
+
+def test_the_avx2_build_with_the_operator_in_torch_comes_out_the_same(
+    smoke: Smoke, tmp_path: Path
+) -> None:
+    """What a CPU without AVX-512 runs; on one with it, the AVX2 build is forced."""
+    spec = tmp_path / "spec.toml"
+    spec.write_text(DEFAULT_SPEC.read_text() + AVX2_PROFILE)
+    shutil.copytree(DEFAULT_SPEC.parent / "locks", tmp_path / "locks")
+    profile = ["--spec", str(spec), "--profile", "smoke-avx2"]
+    reports = tmp_path / "reports"
+    run(["matrix", "run", *profile], smoke.store, reports)
+    run(["matrix", "report", *profile], smoke.store, reports)
+    narrow = Smoke(smoke.store, reports, "").cells()
+    for name, wide in smoke.cells().items():
+        cell = narrow[f"{name}+avx2"]
+        assert (cell["verdict"], cell["blame"]) == (wide["verdict"], wide["blame"]), cell
+        quantized = "/float/" not in name
+        assert (OPERATOR in cell["departures"]) is quantized, "where it was really used"
+        messages = {finding["check"]: finding["message"] for finding in cell["findings"]}
+        assert ("cpu_gemm_wna16 in torch" in messages["kernel"]) is quantized
+    has_its_own = "avx512f" in features()
+    departed = [OPERATOR in cell["departures"] for cell in smoke.cells().values()]
+    assert any(departed) is not has_its_own, "never used where the build has it"
+
+
+def test_the_operator_in_torch_multiplies_as_the_compiled_one_does(smoke: Smoke) -> None:
+    """In 32 random layers; on a CPU without AVX-512, as plain arithmetic does."""
+    python = smoke.store / "environments" / "vllm-0.32.0" / "bin" / "python"
+    compared = subprocess.run(
+        [python, Path(__file__).with_name("multiplied.py")],
+        cwd=REPOSITORY, timeout=RUN_SECONDS, check=True, text=True, stdout=subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if name == "PATH"},
+    )  # fmt: skip
+    result = json.loads(compared.stdout.splitlines()[-1])
+    assert result["layers"] == 32
+    assert result["compiled"] is ("avx512f" in features())
+    # In 16 bits, sums of 256 products of about 1 differ by what rounding the largest takes.
+    assert result["largest_error"] <= 2**-9
 
 
 def test_a_version_added_in_one_line_comes_out_right(smoke: Smoke, tmp_path: Path) -> None:
@@ -186,7 +253,7 @@ def _ratios(inspection: Inspection) -> dict[str, float]:
 
 
 def test_nothing_that_is_kept_names_a_folder_of_this_machine(smoke: Smoke) -> None:
-    kept = [*smoke.store.glob("observations/*/*.json"), *smoke.reports.iterdir()]
+    kept = [*smoke.store.glob("observations/*/*.json"), *smoke.files()]
     assert len(kept) > 20
     texts = [file.read_text() for file in kept]
     assert not [text for text in texts if str(REPOSITORY) in text or str(smoke.store) in text]

@@ -1,4 +1,8 @@
-"""Real runs of profiles, kept as fixtures: their observations, records, references.
+"""Real runs of profiles, kept as fixtures: spec and snapshot, observations, records, references.
+
+What was run is the recording's: its cells stand on the spec and the releases of its day, wherever
+it is judged. What it is judged by is today's: checks, thresholds and whatever else in the project's
+spec says what an observation means, since that is what the recordings are there to test.
 
 Remake one from a store in which the profile is finished, when what is observed has changed:
 
@@ -9,6 +13,8 @@ from __future__ import annotations
 
 import gzip
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -18,11 +24,17 @@ from matrix.context import Context, Settings
 from matrix.judge import Judge
 from matrix.keys import Key, Keys
 from matrix.observations import Observation
-from matrix.plan import Role
-from matrix.spec import DEFAULT_SPEC
+from matrix.plan import Role, make_plan
+from matrix.releases import SNAPSHOT
+from matrix.spec import DEFAULT_SPEC, LoadedSpec, load, read_tables
 from matrix.store import Record, Store
 
 FOLDER = Path(__file__).parent
+WHAT_WAS_RUN = (
+    "departures", "released", "metadata", "environments", "models", "schemes", "quantizers",
+    "engines", "profiles", "exclusions",
+)  # fmt: skip
+"""The tables of a recorded spec that count; all others are today's."""
 
 
 class RecordedKeys(Keys):
@@ -71,22 +83,36 @@ def references(profile: str) -> dict[str, Reference]:
     return {key: read_reference(text.encode()) for key, text in found}
 
 
+@cache
+def spec(profile: str) -> LoadedSpec:
+    """Return a recording's spec: what was run is its own, what that is judged by is today's."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (DEFAULT_SPEC.name, SNAPSHOT):
+            text = gzip.decompress((FOLDER / profile / f"{name}.gz").read_bytes())
+            Path(folder, name).write_bytes(text)
+        loaded = load(Path(folder, DEFAULT_SPEC.name))
+    ran = {table: getattr(loaded.spec, table) for table in WHAT_WAS_RUN}
+    today = msgspec.structs.replace(read_tables(DEFAULT_SPEC), **ran)
+    return msgspec.structs.replace(loaded, file=DEFAULT_SPEC, spec=today)
+
+
 def judge(profile: str, seen: list[Observation]) -> Judge:
-    """Return a judge of a profile over given observations."""
-    context = Context(Settings.of({}, spec=DEFAULT_SPEC, profile=profile))
+    """Return a judge of a recording's profile over given observations."""
+    loaded = spec(profile)
+    plan = make_plan(loaded, profile)
     by_name = {(one.step, _name(one.subject, one.departures)): one for one in seen}
     keys = RecordedKeys(
-        context.plan.environments,
+        plan.environments,
         lambda step, name: by_name.get((step, name)),
         lambda _: "",
         "",
         {"cpu": "cpu", "cuda": "cuda"},
     )
-    return Judge(context.loaded, context.plan, keys, references(profile).get)
+    return Judge(loaded, plan, keys, references(profile).get)
 
 
 def record(root: Path, profile: str) -> None:
-    """Copy what the judge used of a store, without what was observed of other inputs."""
+    """Copy the spec and what the judge used of a store, and nothing observed of other inputs."""
     context = Context(Settings.of({}, spec=DEFAULT_SPEC, profile=profile, store=root))
     used: dict[str, Observation] = {}
     for cell in context.plan.cells:
@@ -103,15 +129,19 @@ def record(root: Path, profile: str) -> None:
     texts = [(key, (context.store.model(key) / "reference.json").read_text()) for key in builds]
     encode = msgspec.json.Encoder(order="deterministic").encode
     kept = [encode(one) for one in Store(root).records() if one.key in used]
-    _write(profile, "observations", sorted(encode(seen) for seen in used.values()))
-    _write(profile, "records", kept)
-    _write(profile, "references", sorted(encode(pair) for pair in texts))
+    for name in (DEFAULT_SPEC.name, SNAPSHOT):
+        _write(profile, name, DEFAULT_SPEC.with_name(name).read_bytes())
+    for name, lines in (
+        ("observations", sorted(encode(seen) for seen in used.values())),
+        ("records", kept),
+        ("references", sorted(encode(pair) for pair in texts)),
+    ):
+        _write(profile, f"{name}.jsonl", b"\n".join(lines) + b"\n")
 
 
-def _write(profile: str, name: str, lines: list[bytes]) -> None:
+def _write(profile: str, name: str, data: bytes) -> None:
     (FOLDER / profile).mkdir(exist_ok=True)
-    data = gzip.compress(b"\n".join(lines) + b"\n", mtime=0)
-    (FOLDER / profile / f"{name}.jsonl.gz").write_bytes(data)
+    (FOLDER / profile / f"{name}.gz").write_bytes(gzip.compress(data, mtime=0))
 
 
 if __name__ == "__main__":

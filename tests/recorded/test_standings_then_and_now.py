@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from matrix.spec import load
 from matrix.standings import Ran, Solution, differences, standings, works
 from matrix.tables import Environment
-from tests.recorded.recording import judge, observations
+from tests.recorded.recording import judge, observations, spec
 
 THEN, TODAY = "autoawq-0.2.7+released", "autoawq-0.2.7+today"
 
 
 def test_autoawq_0_2_7_rotted() -> None:
-    loaded, seen = load(), observations("times")
+    loaded, seen = spec("times"), observations("times")
     installed = {one.subject: one.facts["versions"] for one in seen if one.step == "install"}
     cells = judge("times", seen).table().cells
     ran = [

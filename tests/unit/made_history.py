@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from matrix.keys import Key, Keys, builder
 from matrix.observations import Judged, Observation, Step
 from matrix.outcomes import Outcome
 from matrix.plan import Cell, Plan
+from matrix.tables import Device
 from tests.unit.made_evidence import right_facts
 
 Ends = Mapping[tuple[Step, str], Judged]
@@ -42,7 +44,12 @@ def plain_facts(step: Step, subject: str) -> dict[str, Any]:
 class History:
     """Observations by step and key, with the keys that read them."""
 
-    def __init__(self, plan: Plan, install_from: str = "wheels") -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        install_from: str = "wheels",
+        devices: Mapping[Device, str] = MappingProxyType({"cpu": "cpu", "cuda": "cuda 8.0"}),
+    ) -> None:
         self.plan = plan
         self.seen: dict[tuple[Step, str], Observation] = {}
         self.locks: dict[str, str] = {}
@@ -51,7 +58,7 @@ class History:
             self.lookup,
             lambda name: self.locks.get(name, "a lock"),
             install_from,
-            devices={"cpu": "cpu", "cuda": "cuda 8.0"},
+            devices=devices,
         )
         self.looked_up: list[tuple[Step, str]] = []
 

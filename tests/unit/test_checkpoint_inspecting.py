@@ -2,13 +2,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -333,22 +330,3 @@ def test_what_is_wrong_with_the_original_says_so(
     spoil(original)
     with pytest.raises(CheckpointError, match=f"^{message}"):
         inspect(checkpoint, original)
-
-
-def test_command_line(tmp_path: Path) -> None:
-    checkpoint, original = made.both(tmp_path)
-    output = tmp_path / "inspection.json"
-    command = [sys.executable, "-m", "matrix.checkpoint"]
-    options = ["--output", str(output), "--original"]
-    run = subprocess.run([*command, str(checkpoint), *options, str(original)], timeout=60)
-    assert run.returncode == 0
-    found = msgspec.json.decode(output.read_bytes(), type=Inspection)
-    assert found == inspect(checkpoint, original)
-    bad = subprocess.run(
-        [*command, str(checkpoint), *options, str(tmp_path / "gone")],
-        timeout=60,
-        capture_output=True,
-        text=True,
-    )
-    assert bad.returncode == 2
-    assert bad.stderr.count("\n") == 1

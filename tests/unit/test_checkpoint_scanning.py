@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +18,6 @@ from tests.unit import gptq_checkpoints as gptq
 
 L0 = "model.layers.0"
 Q = f"{L0}.self_attn.q_proj"
-MEMORY = 600 * 2**20
 
 
 def change_config(directory: Path, **values: Any) -> None:
@@ -221,90 +216,3 @@ def test_tokenizer_and_config_of_newer_and_older_writers(checkpoint: Path) -> No
     found = inspect(checkpoint)
     assert found.config.torch_dtype == "float16"
     assert (found.config.rope_theta, found.config.rope_parameters) == (True, False)
-
-
-def truncate(directory: Path) -> None:
-    file = directory / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
-
-
-def lose_shard(directory: Path) -> None:
-    (directory / "model.safetensors").rename(directory / "model-1.safetensors")
-    index = {"weight_map": {"model.norm.weight": "model-2.safetensors"}}
-    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
-
-
-def pickle(directory: Path) -> None:
-    (directory / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-
-
-def pack_nothing(directory: Path) -> None:
-    save_file(dict(made.float_model(tied=True)), directory / "model.safetensors")
-
-
-BAD: list[tuple[Callable[[Path], object], str]] = [
-    (truncate, "model.safetensors: its tensors need"),
-    (lose_shard, "model-2.safetensors: is named, but is not there"),
-    (pickle, "pytorch_model.bin: may hold pickled objects"),
-    (
-        lambda directory: change_config(directory, quantization_config=...),
-        "config.json: has no quantization_config, but 7 modules are packed",
-    ),
-    (pack_nothing, "config.json: says gptq, but nothing is packed"),
-    (lambda directory: (directory / "config.json").unlink(), "config.json: is missing"),
-    (lambda directory: (directory / "tokenizer.json").write_text("{"), "tokenizer.json: "),
-]
-
-
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *map(str, arguments)]
-    return subprocess.run(command, timeout=60, capture_output=True, text=True)
-
-
-@pytest.mark.parametrize(("spoil", "message"), BAD)
-def test_bad_input_is_one_clear_line_and_nothing_is_written(
-    checkpoint: Path, tmp_path: Path, spoil: Callable[[Path], object], message: str
-) -> None:
-    spoil(checkpoint)
-    before = sorted(tmp_path.rglob("*"))
-    ended = run("matrix", "inspect", checkpoint)
-    assert ended.returncode == 2
-    assert ended.stdout == ""
-    assert ended.stderr.startswith(f"error: {message}")
-    assert ended.stderr.count("\n") == 1
-    assert sorted(tmp_path.rglob("*")) == before
-    # To the matrix, a bad checkpoint is a result.
-    output = tmp_path / "inspection.json"
-    assert run("matrix.checkpoint", checkpoint, "--output", output).returncode == 0
-    assert output.exists()
-
-
-@pytest.mark.parametrize("name", ["gone", "checkpoint/config.json"])
-def test_what_is_no_directory_is_one_clear_line(checkpoint: Path, name: str) -> None:
-    before = sorted(checkpoint.parent.rglob("*"))
-    ended = run("matrix", "inspect", checkpoint.parent / name)
-    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
-    assert sorted(checkpoint.parent.rglob("*")) == before
-
-
-def test_large_file_takes_little_memory(checkpoint: Path) -> None:
-    """In an address space smaller than any one of the tensors that are read."""
-    shape = [1_000_000, 512]
-    size = 2 * shape[0] * shape[1]
-    entry = {"dtype": "F16", "shape": shape, "data_offsets": [0, size]}
-    header = json.dumps({"model.embed_tokens.weight": entry}).encode()
-    with (checkpoint / "embedding.safetensors").open("wb") as handle:
-        handle.write(len(header).to_bytes(8, "little") + header)
-        handle.truncate(handle.tell() + size)
-    change_tensors(checkpoint, lambda tensors: tensors.pop("model.embed_tokens.weight"))
-    output = str(checkpoint.parent / "inspection.json")
-    ended = subprocess.run(
-        [sys.executable, "-m", "matrix.checkpoint", str(checkpoint), "--output", output],
-        timeout=60,
-        capture_output=True,
-        text=True,
-        # Each thread of a BLAS reserves memory.
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
-    )
-    assert (ended.returncode, ended.stderr) == (0, "")

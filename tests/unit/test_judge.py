@@ -386,3 +386,26 @@ def test_what_holds_is_from_where_the_quantizer_ran(world: World, tmp_path: Path
         history.change("import", subject, device="cuda 8.0")
     found = Judge(loaded, history.plan, history.keys, lambda _: REFERENCE).table().specifiers
     assert [one.devices for one in found] == [["cuda 8.0"]] * len(found) != []
+
+
+def test_an_environment_that_works_says_how_it_is_installed_again(world: World) -> None:
+    history = world.history()
+
+    def answer(environment: Environment) -> Solution:
+        package, _, version = environment.name.rpartition("-")
+        return Solution({package: version, "torch": "2.1"})
+
+    judge = Judge(world.loaded, history.plan, history.keys, lambda _: REFERENCE, answer)
+    table = judge.table()
+    installs = {each.name: each.install for each in table.environments}
+    works = {
+        name
+        for cell in table.cells
+        if cell.verdict is Verdict.WORKS
+        for name in (cell.quantizer.environment, cell.engine.environment)
+        if (cell.quantizer.name, name) != ("none", cell.quantizer.environment)
+    }
+    assert {name for name, install in installs.items() if install is not None} == works != set()
+    runner = installs["runner-3.0"]
+    assert runner is not None
+    assert runner.pins == {"runner": "3.0", "torch": "2.1"}

@@ -135,4 +135,4 @@ def test_evidence_of_gpus_alone_says_so_though_uv_ran_on_the_cpu(tmp_path: Path)
 
 def test_a_cell_that_has_not_run_is_for_its_engines_device(gpus: Gpus) -> None:
     cells = gpus.judged(GOOD, without=("load", "generate"))
-    assert cells[GOOD].device == "cuda"
+    assert cells[GOOD].device == "cuda 8.0"

@@ -251,3 +251,46 @@ def test_the_float_checkpoint_is_the_model_itself(tmp_path: Path) -> None:
     history = History(plan_of(tmp_path)).finish()
     itself = next(c for c in history.plan.checkpoints if c.scheme is None)
     assert history.keys.quantize(itself) == history.keys.build(itself.model)
+
+
+def test_fixed_keys_are_the_same_and_each_is_made_once(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    history = History(plan).finish({("load", CELL): Judged(Outcome.FAILED, Reason.EXCEPTION)})
+    fixed = history.keys.fixed()
+    for _ in range(2):
+        for cell in plan.cells:
+            assert list(fixed.chain(cell)) == list(history.keys.chain(cell))
+            assert fixed.unfinished(cell) == history.keys.unfinished(cell)
+    history.looked_up.clear()
+    for cell in plan.cells:
+        list(fixed.chain(cell))
+    assert history.looked_up == []
+
+
+def test_fixed_keys_stay_as_they_were_and_the_others_go_on(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    history = History(plan).finish()
+    cell = next(cell for cell in plan.cells if cell.id == CELL)
+    fixed = history.keys.fixed()
+    before = fixed.evaluate(cell, "load")
+    history.change("install", "runner-3.0", facts={"python": "3.11.9", "torch": "2.2"})
+    assert fixed.evaluate(cell, "load") == before
+    assert history.keys.evaluate(cell, "load") is None
+    assert history.keys.fixed().evaluate(cell, "load") is None
+
+
+def test_fixed_keys_tell_roles_of_one_environment_apart(tmp_path: Path) -> None:
+    two = """
+[[engines]]
+environments = "runner-*"
+adapter = "./runner.py"
+suffix = "+other"
+environ.X = "1"
+"""
+    plan = plan_of(tmp_path, ("[profiles.all]\n", two + "\n[profiles.all]\n"))
+    history = History(plan).finish()
+    fixed = history.keys.fixed()
+    engines = {cell.engine.name: cell.engine for cell in plan.cells}
+    assert len(engines) == 2
+    for engine in engines.values():
+        assert fixed.importing(engine) == history.keys.importing(engine)

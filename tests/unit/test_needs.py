@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -300,6 +301,27 @@ def test_a_cell_lacks_what_its_first_step_lacks() -> None:
     assert said(machine(small, small)).startswith("needs 1 GPU with 39 GiB to quantize it")
     assert said(machine(large)).startswith("needs 2 GPUs with 8 GiB each (here: 1 x")
     assert said(machine(large, small)) == ""
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        (["avx2"], "needs AVX-512 (here: a CPU with x86-64-v3)"),
+        (["avx2", "avx512f"], ""),
+    ],
+)
+def test_what_a_role_needs_of_the_cpu_is_looked_for_there(features: list[str], said: str) -> None:
+    found = msgspec.structs.replace(machine(), features=features, instruction_set="x86-64-v3")
+    built = {"env": environment("cpu")}
+    wide = Role("engine", "env", Path("engine.py"), instruction_set="AVX-512")
+    assert unmet_by(built, found, lambda _: "")(checkpoint({}, AWQ), wide) == said
+    made = checkpoint({}, AWQ)
+    made = msgspec.structs.replace(
+        made, quantizer=msgspec.structs.replace(made.quantizer, instruction_set="AVX-512")
+    )
+    plain = Role("engine", "env", Path("engine.py"))
+    said_of_quantizer = unmet_by(built, found, lambda _: "")(made, plain)
+    assert said_of_quantizer == said.replace(" (here", " to quantize it (here")
 
 
 def test_locks_of_cpu_environments_are_not_read() -> None:

@@ -26,7 +26,7 @@ from matrix.observations import (
     judge_tool,
 )
 from matrix.outcomes import Outcome, Reason
-from matrix.probes import RESULT_BYTES, read_result
+from matrix.probes import RESULT_BYTES, Event, read_event, read_result
 from matrix.tables import Device
 
 Limit = Literal["", "timeout", "silence", "oom", "log-limit"]
@@ -47,7 +47,7 @@ ENDS: dict[str, tuple[End, StepResult | None, Outcome, Reason]] = {
     "not ok, no exception": (End(), NO_OUTCOME, Outcome.FAILED, Reason.NO_RESULT),
     "segfault": (End(status=-11), None, Outcome.FAILED, Reason.CRASH),
     "segfault after its result": (End(status=-11), GOOD, Outcome.FAILED, Reason.CRASH),
-    "killed by the kernel": (End(status=-9), None, Outcome.FAILED, Reason.OOM),
+    "killed by the kernel": (End(status=-9), None, Outcome.INFRA, Reason.OOM),
     "time": (End("timeout", None), None, Outcome.FAILED, Reason.TIMEOUT),
     "silence": (End("silence", None), None, Outcome.FAILED, Reason.SILENCE),
     "memory": (End("oom", None), None, Outcome.FAILED, Reason.OOM),
@@ -110,7 +110,17 @@ def test_a_tool_passes_only_with_status_0_and_within_its_limits(
 EXCEPTIONS = {
     "plain": ("builtins.TypeError", "bad", Outcome.FAILED, Reason.EXCEPTION, "TypeError: bad"),
     "nested": ("a.b.Wrong", "bad", Outcome.FAILED, Reason.EXCEPTION, "Wrong: bad"),
-    "memory": ("builtins.MemoryError", "", Outcome.FAILED, Reason.OOM, "MemoryError: "),
+    "memory": ("builtins.MemoryError", "", Outcome.INFRA, Reason.OOM, "MemoryError: "),
+    "numpy's": ("numpy.core._exceptions._ArrayMemoryError", "Unable to allocate 8.00 GiB for an "
+                "array", Outcome.INFRA, Reason.OOM, "_ArrayMemoryError: Unable"),
+    "torch's": ("builtins.RuntimeError", "[enforce fail at alloc_cpu.cpp:117] err == 0. "
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes. Error "
+                "code 12 (Cannot allocate memory)", Outcome.INFRA, Reason.OOM, "RuntimeError: "),
+    "a fork's": ("builtins.OSError", "[Errno 12] Cannot allocate memory", Outcome.INFRA,
+                 Reason.OOM, "OSError: "),
+    "C++'s": ("builtins.RuntimeError", "std::bad_alloc", Outcome.INFRA, Reason.OOM, ""),
+    "of memory, and no refusal": ("builtins.ValueError", "memory layout: cannot allocate heads",
+                                  Outcome.FAILED, Reason.EXCEPTION, ""),
     "disk": ("builtins.OSError", "[Errno 28] No space left on device: '/x'", Outcome.INFRA,
              Reason.NO_SPACE, "OSError: [Errno 28]"),
     "quota": ("builtins.OSError", "Disk quota exceeded", Outcome.INFRA, Reason.NO_SPACE, ""),
@@ -189,12 +199,24 @@ def test_a_result_is_read_back(tmp_path: Path) -> None:
     assert judge_end(End(), result, []) == Judged(Outcome.PASSED)
 
 
+def nested(levels: int) -> object:
+    return [nested(levels - 1)] if levels else []
+
+
 BAD = {
     "empty": b"",
     "torn": b'{"schema": 1, "stage": "lo',
     "another step's": json.dumps(RESULT | {"stage": "generate"}).encode(),
     "another schema": json.dumps(RESULT | {"schema": 2}).encode(),
     "of another shape": json.dumps(RESULT | {"warnings": "many"}).encode(),
+    "not UTF-8": json.dumps(RESULT).encode().replace(b"load", b"lo\xff"),
+    "nested until nothing can read it": b'{"facts": ' + b"[" * 100_000,
+    "nested until nothing can write it": json.dumps(
+        RESULT | {"facts": {"a": nested(150)}}
+    ).encode(),
+    "half a character": json.dumps(RESULT | {"warnings": ["\ud800"]}).encode(),
+    "no number of seconds": json.dumps(RESULT | {"seconds": float("nan")}).encode(),
+    "numbers without end": json.dumps(RESULT).encode().replace(b"5", b"5" * 5000),
     "a pickle": b"\x80\x04cos\nsystem\n(S'exit 1'\ntR.",
 }
 
@@ -204,6 +226,20 @@ def test_what_cannot_be_read_as_a_result_is_none(tmp_path: Path, case: str) -> N
     file = tmp_path / "load.json"
     file.write_bytes(BAD[case])
     assert read_result(file, "load") is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "[1]", "null", "\ud800", "[" * 100_000, '{"event": 1}', '{"event": "", "status": "9"}',
+     '{"event": "ended", "status": 1' + "0" * 400 + "}", '{"event": "stage", "stage": ["load"]}'],
+)  # fmt: skip
+def test_what_is_no_event_is_none(line: str) -> None:
+    assert read_event(line.encode("utf-8", "replace").decode()) is None
+
+
+def test_events_are_read_back() -> None:
+    assert read_event('{"event": "imported", "ok": true, "pid": 7}') == Event("imported", ok=True)
+    assert read_event('{"event": "ended", "status": -9}') == Event("ended", status=-9)
 
 
 def test_what_is_no_regular_file_is_no_result(tmp_path: Path) -> None:

@@ -276,12 +276,5 @@ def test_more_cells_never_cost_less_and_what_is_paid_never_costs_more(
     assert prediction.of_cells(some, paid).disk <= prediction.of_cells(some).disk
 
 
-def test_the_default_spec_has_constants() -> None:
-    constants = load().spec.predictions
-    assert constants is not None
-    assert constants.download_mb_per_second > 0
-    assert set(constants.cuda.quantize_seconds_per_billion) == {"awq", "gptq"}
-
-
 def test_a_spec_may_leave_the_constants_to_the_default_one(tmp_path: Path) -> None:
     assert load(small_spec.write(tmp_path)).spec.predictions is None

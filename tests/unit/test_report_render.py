@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import get_args
 
 import msgspec
 import pandas as pd
@@ -17,136 +16,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from matrix.outcomes import Blame, Finding, Judgement, Reason, Stage, Verdict
+from matrix.outcomes import Verdict
 from matrix.report import PAGE, render, summary, write
 from matrix.report.table import causes
-from matrix.results import CellResult, EnvironmentResult, MatrixResult, Side, Standing
-from matrix.tables import Resolution
-from tests.unit.report_results import judged, realistic, stages_until
-from tests.unit.report_standings import hostile_specifier
+from matrix.results import CellResult, MatrixResult, Side
+from tests.unit.hostile_results import results
+from tests.unit.report_results import judged, realistic
 
-HOSTILE = [
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "</style><script>x</script>",
-    "{{ 7 * 7 }}{% raw %}",
-    "a|b\n| c | `d`",
-    "[x](javascript:alert(1)) <!-- --> ***",
-    "=HYPERLINK(1)",
-    "+1",
-    "-1",
-    "@SUM(A1)",
-    "\t=1",
-    "＝1",
-    "\x1b[31mred\x07\x00\r\n",
-    "\u202egnp.exe\u2066\u200b\ufeff\u2028",
-    "\ud800lone",
-    "&amp;&#x3c;script&#x3e;",
-    "'; rm -rf / #",
-    "x" * 9000,
-    "",
-    "\\|\\`\\",
-    "https://example.org www.example.org",
-]
 INVISIBLE = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
-hostile = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=40)).map(str)
-number = st.one_of(st.none(), st.floats())
 KNOWN_TAGS = (
     "html head meta title style body a header h1 h2 h3 h4 p em ul li strong span b bdi time nav "
     "main section div table caption thead tbody tr th td code br dl dt dd pre details summary "
     "form label input fieldset legend output small sup figure figcaption footer script"
 )
-
-
-@st.composite
-def sides(draw: st.DrawFn) -> Side:
-    return Side(
-        name=draw(hostile),
-        environment=draw(hostile),
-        packages=draw(st.dictionaries(hostile, hostile, max_size=2)),
-        torch=draw(hostile),
-        python=draw(hostile),
-        options=draw(st.dictionaries(hostile, st.one_of(hostile, st.booleans()), max_size=1)),
-    )
-
-
-@st.composite
-def cells(draw: st.DrawFn) -> CellResult:
-    stage = draw(st.one_of(st.none(), st.sampled_from(Stage)))
-    finding = st.builds(
-        Finding,
-        hostile,
-        st.sampled_from(Stage),
-        st.sampled_from(Judgement),
-        number,
-        number,
-        hostile,
-    )
-    return CellResult(
-        id=draw(hostile),
-        model=draw(hostile),
-        scheme=draw(hostile),
-        quantizer=draw(sides()),
-        engine=draw(sides()),
-        verdict=draw(st.sampled_from(Verdict)),
-        blame=draw(st.sampled_from(Blame)),
-        stage=stage,
-        reason=draw(hostile),
-        message=draw(hostile),
-        stages=stages_until(stage, Reason.EXCEPTION, draw(hostile)),
-        findings=draw(st.lists(finding, max_size=2)),
-        departures=draw(st.lists(hostile, max_size=2)),
-        timings={"load": draw(st.floats(min_value=0))},
-        device=draw(hostile),
-        output=draw(hostile),
-        expected=draw(hostile),
-        canary=draw(st.one_of(st.none(), st.sampled_from(Verdict))),
-        command=draw(hostile),
-    )
-
-
-@st.composite
-def standings(draw: st.DrawFn) -> Standing:
-    return Standing(
-        resolution=draw(st.sampled_from(get_args(Resolution))),
-        cutoff=draw(hostile),
-        declared=draw(st.sampled_from(["allowed", "forbidden", "not said", "unknown"])),
-        declared_by=draw(hostile),
-        resolves=draw(st.sampled_from(["yes", "no", "not asked"])),
-        refusal=draw(hostile),
-        packages=draw(st.dictionaries(hostile, hostile, max_size=2)),
-        others=draw(st.integers(0, 3)),
-        works=draw(st.one_of(hostile, st.sampled_from(["works", "not run"]))),
-        stage=draw(hostile),
-        message=draw(hostile),
-        same_as=draw(hostile),
-        yanked=draw(st.dictionaries(hostile, hostile, max_size=1)),
-    )
-
-
-@st.composite
-def results(draw: st.DrawFn) -> MatrixResult:
-    failed = stages_until(Stage.QUANTIZER_IMPORT, Reason.EXCEPTION, draw(hostile))[:3]
-    environment = EnvironmentResult(
-        name=draw(hostile), role=draw(hostile), packages={}, stages=failed, cells=2,
-        standings=draw(st.lists(standings(), max_size=3)),
-        differences=draw(st.lists(hostile, max_size=2)),
-    )  # fmt: skip
-    return MatrixResult(
-        profile=draw(hostile),
-        runs=draw(st.lists(hostile, max_size=2)),
-        finished=draw(hostile),
-        machine=draw(st.dictionaries(hostile, hostile, max_size=2)),
-        departures=draw(st.dictionaries(hostile, hostile, max_size=2)),
-        canaries=draw(st.one_of(hostile, st.just("void"), st.just("established"))),
-        environments=[environment],
-        cells=draw(st.lists(cells(), max_size=4)),
-        specifiers=[hostile_specifier(text) for text in draw(st.lists(hostile, max_size=2))],
-        new_releases=draw(st.dictionaries(hostile, hostile, max_size=2)),
-        budget=draw(st.lists(hostile, max_size=2)),
-    )
 
 
 def empty() -> MatrixResult:
@@ -208,8 +92,7 @@ def test_hostile_text_stays_text(result: MatrixResult) -> None:
     assert set(page.tags) <= set(KNOWN_TAGS.split())
     assert page.tags["script"] == page.tags["style"] == 1
     assert not {name for name in page.attributes if name.startswith("on") or name == "style"}
-    files = {"matrix.csv", "matrix.json", "matrix.md"}
-    assert all(link in files or link.startswith("#") for link in page.links)
+    assert all(link in texts or link.startswith("#") for link in page.links)
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     for name, text in texts.items():
         assert not INVISIBLE.search(text), name
@@ -341,7 +224,8 @@ def test_what_works_together_needs_every_model() -> None:
 def test_what_a_budget_left_out_is_told_wherever_the_report_is_read() -> None:
     told = "left out because of the budget: 2 cells (2 new)"
     result = msgspec.structs.replace(realistic(), budget=[told])
-    assert all(told in text for name, text in render(result).items() if name != "matrix.csv")
+    texts = render(result)
+    assert all(told in texts[name] for name in (PAGE, "matrix.md", "matrix.json"))
     assert summary(result)[0] == told
 
 
@@ -397,5 +281,3 @@ def test_what_could_not_run_anywhere_is_no_cause_of_its_environments() -> None:
     untested = msgspec.structs.replace(result, cells=cells)
     assert causes(result)
     assert causes(untested) == []
-    assert "<dt>Install" in render(result)[PAGE]
-    assert "<dt>Install" not in render(untested)[PAGE]

@@ -8,7 +8,7 @@ from collections import Counter
 import msgspec
 import pytest
 
-from matrix.outcomes import Verdict
+from matrix.outcomes import Reason, Stage, Verdict
 from matrix.report import PAGE, render, summary
 from matrix.report.standings import groups, overview
 from matrix.results import MatrixResult, Side
@@ -143,10 +143,39 @@ def test_evidence_from_a_cpu_is_marked_as_such() -> None:
 
 def test_of_several_devices_each_cell_says_its_own() -> None:
     texts = render(on("cpu", "cuda 8.0"))
-    assert "Evidence from cpu, cuda 8.0: each cell says its own." in texts[PAGE]
+    assert "Evidence from cpu; cuda 8.0: each cell says its own." in texts[PAGE]
     assert texts[PAGE].count("<small>on cpu</small>") == 1
     assert texts[PAGE].count("<small>on cuda 8.0</small>") == 1
     assert "✓ works †a on cuda 8.0" in texts["matrix.md"]
+
+
+V4 = "cpu x86-64-v4, avx512_bf16, avx512_vnni"
+
+
+def test_a_cpu_with_features_is_a_cpu_and_blows_up_no_slot() -> None:
+    texts = render(on(V4, ""))
+    assert "Evidence from a CPU." in texts[PAGE].partition("<main>")[0]
+    assert "All cells · evidence from a CPU" in "".join(Page(texts[PAGE]).words)
+    assert "<small>on " not in texts[PAGE]
+    assert f"<dt>Ran on</dt><dd>{V4}</dd>" in texts[PAGE]
+    assert f"Evidence from: {V4}.".replace("_", "\\_") in texts["matrix.md"]
+
+
+def test_of_several_cpus_each_cell_says_its_own_in_short() -> None:
+    texts = render(on(V4, "cpu x86-64-v3"))
+    head = texts[PAGE].partition("<main>")[0]
+    assert "Every cell that ran, ran on a CPU." in head
+    assert f"Evidence from cpu x86-64-v3; {V4}: each cell says its own." in head
+    assert texts[PAGE].count("<small>on cpu x86-64-v4</small>") == 1
+    assert "✓ works †a on cpu x86-64-v4" in texts["matrix.md"]
+
+
+def test_what_never_reached_an_engine_ran_on_nothing() -> None:
+    early = judged(Side("q", "q"), Side("x", "e"), "m", (Stage.QUANTIZE, Reason.EXCEPTION, "no"))
+    result = on(V4)
+    texts = render(msgspec.structs.replace(result, cells=[*result.cells, early]))
+    assert "<small>on " not in texts[PAGE]
+    assert "<dt>Meant for</dt><dd>cpu</dd>" in texts[PAGE]
 
 
 @pytest.mark.parametrize("devices", [("cuda 8.0",), ("",), ()])

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-import msgspec
 import pytest
-from packaging.version import Version
 
-from matrix import environments
 from matrix.axes import combinations
 from matrix.context import Context, Settings
-from matrix.plan import make_plan
-from matrix.releases import Release
-from matrix.spec import DEFAULT_SPEC, load
-from matrix.tables import Environment, SpecError
+from matrix.tables import SpecError
 from tests.unit import small_spec
 
 WRONG = {
@@ -187,78 +180,6 @@ def test_every_variant_meets_every_combination_of_the_axes() -> None:
     assert combinations({}, []) == [{}]
 
 
-# ------------------------------------------------------------------------- the committed spec
-
-
-def test_the_committed_profiles_are_what_was_asked_for() -> None:
-    loaded = load()
-    cpu, smoke = make_plan(loaded, "cpu"), make_plan(loaded, "smoke")
-    assert (len(cpu.environments), len(cpu.cells)) == (38, 683)
-    assert len(smoke.cells) == 4
-    autoawq = {name for name in cpu.environments if name.startswith("autoawq-")}
-    assert len(autoawq) == 24
-    made = [checkpoint for checkpoint in cpu.checkpoints if checkpoint.scheme]
-    awq = [c.quantizer for c in made if c.scheme and c.scheme.method == "awq"]
-    assert {role.environment for role in awq} == autoawq
-    stock = {role.name for role in awq if not role.departures}
-    assert stock == {"autoawq-0.2.9+transformers-4.51.3+stock"}
-    gptq = {c.quantizer.environment for c in made if c.scheme and c.scheme.method == "gptq"}
-    assert sorted(gptq) == [
-        *(f"auto-gptq-0.7.1+transformers-{v}" for v in ("4.42.4", "4.46.3", "4.51.3", "4.57.6")),
-        "auto-gptq-0.7.1+transformers-5.23.0",
-        "gptqmodel-2.2.0+transformers-4.51.3",
-        "gptqmodel-7.6.0+transformers-5.23.0",
-    ]
-    canaries = sorted(v for v in (cell.canary for cell in cpu.cells) if v)
-    assert canaries == ["garbage", "works", "works"]
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "environments_more", "cells_more"),
-    [
-        ('axes.autoawq = ["0.2.6"]', 'axes.autoawq = ["0.2.5", "0.2.6"]', 6, 6 * 7 * 2),
-        ('{ vllm = "0.32.0", torch = "2.13.0" },',
-         '{ vllm = "0.32.0", torch = "2.13.0" }, { vllm = "0.31.0", torch = "2.12.0" },', 1, 86),
-    ],
-)  # fmt: skip
-def test_a_version_is_added_in_one_line(
-    tmp_path: Path, old: str, new: str, environments_more: int, cells_more: int
-) -> None:
-    text = DEFAULT_SPEC.read_text()
-    assert text.count(old) == 1
-    file = tmp_path / "mine.toml"
-    file.write_text(text.replace(old, new))
-    before, after = make_plan(load(), "cpu"), make_plan(load(file), "cpu")
-    assert len(after.environments) == len(before.environments) + environments_more
-    assert len(after.cells) == len(before.cells) + cells_more
-    assert {cell.id for cell in after.cells} > {cell.id for cell in before.cells}
-
-
-@pytest.mark.parametrize("name", sorted(load().spec.profiles))
-def test_every_committed_profile_names_what_there_is(name: str) -> None:
-    assert make_plan(load(), name).cells
-
-
-def test_a_newer_release_leaves_every_profile_standing() -> None:
-    """A patch of everything that a range takes the newest of: what profiles name stays."""
-    held = load().snapshot
-    newer = {
-        package: [*releases, _patch_of(releases)] for package, releases in held.packages.items()
-    }
-    later = load(DEFAULT_SPEC, msgspec.structs.replace(held, packages=newer))
-    assert "transformers-5.23.1+gptqmodel-7.7.1+cuda" in later.environments
-    for name in later.spec.profiles:
-        before = {cell.id for cell in make_plan(load(), name).cells}
-        after = {cell.id for cell in make_plan(later, name).cells}
-        assert {cell.split("/")[0] for cell in before} == {cell.split("/")[0] for cell in after}
-
-
-def _patch_of(releases: list[Release]) -> Release:
-    newest = max(releases, key=lambda one: Version(one.version))
-    major, minor, patch = Version(newest.version).release[:3]
-    return msgspec.structs.replace(newest, version=f"{major}.{minor}.{patch + 1}")
-
-
 def test_a_profile_that_names_what_is_gone_is_no_other_profiles_trouble(tmp_path: Path) -> None:
     other = small_spec.TEXT.partition("[profiles.all]")[2].partition("[profiles.all.canaries]")[0]
     wrong = "[profiles.other]" + other.replace("runner-*", "runner-9.0")
@@ -267,30 +188,3 @@ def test_a_profile_that_names_what_is_gone_is_no_other_profiles_trouble(tmp_path
     )
     assert open_spec(file).plan.cells
     assert "no engine 'runner-9.0' is defined" in error_of(file, "other")
-
-
-SPEC = load()
-LOCKS = DEFAULT_SPEC.parent / "locks"
-COMMITTED = [
-    each
-    for name in sorted(
-        {n for p in ("cpu", "real", "published") for n in make_plan(SPEC, p).environments}
-    )
-    for each in SPEC.resolutions(name)
-    if environments.committed_name(each)
-]
-
-
-@pytest.mark.parametrize("environment", COMMITTED, ids=lambda e: f"{e.name}-{e.resolution}")
-def test_every_committed_lock_answers_and_is_portable(environment: Environment) -> None:
-    lock = environments.read_lock(LOCKS / environments.committed_name(environment), environment)
-    assert lock is not None, "remake it: python -m matrix lock"
-    lines = [line for line in lock.text.splitlines() if not line.startswith("#")]
-    assert bool(lines) != bool(lock.refusal)
-    assert [line for line in lines if not re.fullmatch(r"[a-z0-9.-]+==[a-z0-9.]+", line)] == []
-    assert not re.search(r"(^|[\s\"'(=])/\w|file:|://(?!docs|github)", lock.refusal)
-
-
-def test_no_lock_is_left_over() -> None:
-    locks = {str(file.relative_to(LOCKS)) for file in LOCKS.rglob("*.txt")}
-    assert locks == {environments.committed_name(each) for each in COMMITTED}

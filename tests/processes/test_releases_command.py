@@ -14,9 +14,9 @@ from typer.testing import CliRunner, Result
 from matrix.commands.releases import releases
 from matrix.releases import SNAPSHOT, Release, Snapshot, encode, read_snapshot
 from matrix.spec import load
-from tests.unit import index_server as served
+from tests.processes import index_server as served
+from tests.processes.index_server import HTML, JSON, Server, file, page
 from tests.unit import small_spec
-from tests.unit.index_server import HTML, JSON, Server, file, page
 
 RANGE = (
     'axes.maker = ["1.0", "2.0"]',

@@ -13,8 +13,8 @@ import pytest
 from matrix import fetching
 from matrix.context import REPOSITORY
 from matrix.fetching import Fetcher, FetchError, Limits, in_parallel
-from tests.unit import index_server as served
-from tests.unit.index_server import Handler, Respond, Server
+from tests.processes import index_server as served
+from tests.processes.index_server import Handler, Respond, Server
 
 
 @pytest.fixture

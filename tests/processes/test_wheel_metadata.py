@@ -13,8 +13,8 @@ from matrix.fetching import Limits
 from matrix.index import wheel_metadata
 from matrix.index.client import Heard, Index, IndexLimits
 from matrix.index.settings import IndexSettings
-from tests.unit import index_server as served
-from tests.unit.index_server import WHEEL, Handler, Server, file, page
+from tests.processes import index_server as served
+from tests.processes.index_server import WHEEL, Handler, Server, file, page
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from matrix.observations import End
 from matrix.outcomes import Outcome, Reason
 from matrix.processes import run
 from matrix.tables import Environment, Limits
-from tests.unit import index_server
+from tests.processes import index_server
 
 LIMITS = Limits(seconds=120, silence=120, memory_mb=2000, log_mb=4)
 PYTHON = f"3.{sys.version_info.minor}"

@@ -13,8 +13,8 @@ import pytest
 
 from matrix import revisions as module
 from matrix.revisions import FIRST_SEEN, HubUnreachableError, RevisionError, Revisions
-from tests.unit import index_server as served
-from tests.unit.made_hub import NEW, OLD, REPOSITORY, Hub, serving
+from tests.processes import index_server as served
+from tests.processes.made_hub import NEW, OLD, REPOSITORY, Hub, serving
 
 NOW = datetime(2026, 11, 22, 7, 0, tzinfo=UTC)
 ASKED = {"repository": REPOSITORY, "revision": FIRST_SEEN}

@@ -18,8 +18,8 @@ from matrix.fetching import Limits
 from matrix.index.client import Heard, Index, IndexLimits
 from matrix.index.settings import IndexSettings
 from matrix.releases import Release
-from tests.unit import index_server as served
-from tests.unit.index_server import HTML, JSON, WHEEL, Handler, Server, file, page
+from tests.processes import index_server as served
+from tests.processes.index_server import HTML, JSON, WHEEL, Handler, Server, file, page
 
 PATIENCE = IndexLimits(
     page=Limits(seconds=5, megabytes=8), pages_seconds=10,

@@ -1,0 +1,95 @@
+"""What a run will take, said before anything is downloaded, and whether the disk has room."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from matrix.choosing import Estimate, estimate, existing
+from matrix.context import Context
+from matrix.environments import uv_settings
+from matrix.plan import Cell
+from matrix.predictions import GB, WHEELS, Cost, name_of_environment
+from matrix.tables import SpecError
+
+
+def beforehand(
+    context: Context,
+    cells: Iterable[Cell],
+    *,
+    at_once: int = 1,
+    disk_gb: float | None = None,
+    host: Mapping[str, str] = os.environ,
+) -> list[str]:
+    """Return lines on what cells will take; none where nothing of them is left to do.
+
+    Raises :class:`SpecError` where the disk is too small, but for a budget of disk: whoever gives
+    one has looked.
+
+    Args:
+        context: The opened profile.
+        cells: Those that are asked for.
+        at_once: How many environments are worked on side by side.
+        disk_gb: A budget, in 10^9 bytes.
+        host: The variables of uv and of the matrix.
+    """
+    known = estimate(context, host)
+    to_do = [cell.id for cell in cells if cell.id in known.unfinished]
+    if not to_do:
+        return []
+    cost = known.prediction.of_cells(to_do, known.paid)
+    cache = Path(uv_settings(host, installing=True)["UV_CACHE_DIR"])
+    if disk_gb is None and not host.get("MATRIX_DISK"):
+        for folder, needed in _needed(known, to_do, context.settings.store, cache).items():
+            _check_room(folder, needed, cache)
+    return [
+        f"profile {context.plan.profile}: "
+        f"{len(to_do):,} of {len(context.plan.cells):,} cells to do",
+        f"predicted to take {_in_words(cost, at_once)}",
+        f"what uv's cache has already, {cache}, is not downloaded again",
+        "stop it whenever you like: the same command goes on where it was",
+    ]
+
+
+def _in_words(cost: Cost, at_once: int) -> str:
+    most = cost.seconds / 60
+    minutes = f"{most:,.0f}" if at_once == 1 else f"{most / at_once:,.0f} to {most:,.0f}"
+    return (
+        f"{cost.download / GB:,.1f} GB of downloads, {cost.disk / GB:,.1f} GB of disk, "
+        f"{minutes} minutes"
+    )
+
+
+def _needed(known: Estimate, to_do: list[str], store: Path, cache: Path) -> dict[Path, int]:
+    """Return the bytes that are still to be written, by the folder in whose file system.
+
+    One folder, the store, where uv links files from its cache to environments: both lie together.
+    """
+    prediction = known.prediction
+    costs = {name: prediction.costs[name] for name in prediction.names(to_do, known.paid)}
+    everything = sum(cost.disk for cost in costs.values())
+    if known.linked:
+        return {store: everything}
+    wheels = sum(cost.disk for name, cost in costs.items() if name.startswith(WHEELS))
+    own = sum(
+        cost.download * known.constants.packages_unpacked
+        for name, cost in costs.items()
+        if name.startswith(name_of_environment(""))
+    )
+    return {store: everything - wheels, cache: wheels + int(own)}
+
+
+def _check_room(folder: Path, needed: int, cache: Path) -> None:
+    free = shutil.disk_usage(existing(folder)).free
+    if needed <= free:
+        return
+    elsewhere = "UV_CACHE_DIR" if folder == cache else "MATRIX_STORE (with UV_CACHE_DIR beside it)"
+    raise SpecError(
+        folder, "disk",
+        f"{needed / GB:,.1f} GB are predicted to be needed and {free / GB:,.1f} GB are free",
+        "Free some: `python -m matrix clean` says what can be taken back here. Or go elsewhere: "
+        f"{elsewhere}. Or do less: MATRIX_PROFILE=smoke for a first look, or MATRIX_DISK="
+        f"{max(free / GB - 1, 0):.0f} for the cells that so many GB are enough for",
+    )  # fmt: skip

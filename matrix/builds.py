@@ -1,0 +1,87 @@
+"""The compiled libraries of an installed release, and in which of them something is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import mmap
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+from elftools.elf.hash import GNUHashSection
+
+from matrix.missing import Build, Kind, Missing
+
+MOST_LIBRARIES = 500
+_PART_OF_NAME = re.compile(rb"[\w:]")
+_WORDS = re.compile(r"[A-Za-z0-9]+")
+_INSTRUCTION_SETS = {
+    "avx": "AVX", "avx2": "AVX2", "avx512": "AVX-512", "avx512f": "AVX-512", "amx": "AMX",
+    "avx512bf16": "AVX-512 BF16",
+}  # fmt: skip
+"""Words in names of libraries -> the instruction sets that they stand for."""
+
+
+def builds_of(environment: Path, missing: Missing) -> list[Build]:
+    """Return the libraries of the release whose package asked for what is missing.
+
+    Nothing of them is loaded. Empty where no installed release has such a package, or where what
+    is missing is nothing that a library could have.
+    """
+    builds: list[Build] = []
+    for site in environment.glob("lib/python*/site-packages"):
+        for library in _libraries(site, missing.package):
+            has_it = _has(site / library, missing)
+            builds.append(Build(str(library), _instruction_set(library.name), has_it))
+    return sorted(builds, key=lambda build: build.library)
+
+
+def _libraries(site: Path, package: str) -> Iterator[Path]:
+    """Yield the libraries, below a folder of packages, of the release that a package is of."""
+    for distribution in importlib.metadata.distributions(path=[str(site)]):
+        files = [Path(file) for file in distribution.files or ()]
+        if not any(file.parts[0] == package for file in files):
+            continue
+        libraries = [file for file in files if ".so" in file.suffixes]
+        yield from (file for file in libraries[:MOST_LIBRARIES] if (site / file).is_file())
+
+
+def _instruction_set(name: str) -> str:
+    words = [word.lower() for word in _WORDS.findall(name)]
+    return next((_INSTRUCTION_SETS[word] for word in words if word in _INSTRUCTION_SETS), "")
+
+
+def _has(library: Path, missing: Missing) -> bool:
+    try:
+        match missing.kind:
+            case Kind.OPERATOR:
+                return _names_operator(library, missing.name)
+            case Kind.SYMBOL:
+                return _defines(library, missing.name)
+            case _:
+                return False
+    except (OSError, ValueError, ELFError):
+        return False  # not one that can be read, so none that could be loaded
+
+
+def _names_operator(library: Path, operator: str) -> bool:
+    """Whether a library registers an operator: its name stands there by itself or in a schema."""
+    name = operator.encode()
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(name)
+        while at >= 0:
+            before, after = data[max(at - 1, 0) : at], data[at + len(name) : at + len(name) + 1]
+            if not _PART_OF_NAME.match(before) and after in (b"(", b"\0"):
+                return True
+            at = data.find(name, at + 1)
+    return False
+
+
+def _defines(library: Path, symbol: str) -> bool:
+    with library.open("rb") as file:
+        for section in ELFFile(file).iter_sections():
+            if isinstance(section, GNUHashSection):
+                return section.get_symbol(symbol) is not None
+    return False

@@ -1,0 +1,61 @@
+"""The report written again while a run goes on, so that it can be opened at any moment."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from matrix.budget import in_words
+from matrix.context import Context
+from matrix.results import PAGE
+
+EVERY_SECONDS = 60.0
+"""How old a report must be to be written again: one of 683 cells takes five seconds of a core."""
+
+
+class Interim:
+    """Writes the report of a run that goes on. Several processes may; one does at a time."""
+
+    def __init__(self, context: Context, reports: Path) -> None:
+        self._context = context
+        self._folder = reports
+
+    @cached_property
+    def _whole(self) -> Context:
+        """The profile with all its cells, whichever a budget bought."""
+        if self._context.choice is None:
+            return self._context
+        return Context(msgspec.structs.replace(self._context.settings, cells=None))
+
+    def write_if_due(self) -> None:
+        """Write the report where it is old, and something is done that it can show."""
+        try:
+            age = time.time() - (self._folder / PAGE).stat().st_mtime
+        except OSError:
+            age = EVERY_SECONDS
+        if age >= EVERY_SECONDS and self._done():
+            self.write()
+
+    def write(self) -> None:
+        """Write the report, unless another process does; a full disk is no reason to stop."""
+        from matrix import report  # pandas takes half a second to import
+
+        lock = FileLock(self._whole.store.path("report.lock"), timeout=0)
+        with suppress(Timeout, OSError), lock:
+            choice = self._context.choice
+            table = msgspec.structs.replace(
+                self._whole.fresh_judge().table(),
+                budget=in_words(choice) if choice else [],
+                going_on=f"{self._done()} of {len(self._whole.plan.cells)} cells were done when "
+                "this was written, and the run was going on",
+            )
+            report.write(table, self._folder)
+
+    def _done(self) -> int:
+        keys = self._whole.keys
+        return sum(not keys.unfinished(cell) for cell in self._whole.plan.cells)

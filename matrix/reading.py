@@ -1,0 +1,66 @@
+"""JSON that a package wrote, an index sent or a disk kept, read into a type or refused.
+
+Whatever the bytes are, reading them ends in a value of the type or in :class:`UnreadableError`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+DEEPEST = 100
+"""Lists and objects within each other that plain data may have; what adapters return has six."""
+
+_T = TypeVar("_T")
+
+
+class UnreadableError(ValueError):
+    """The bytes are no JSON of the type that is asked for. The text says what is wrong."""
+
+
+def read_file(file: Path, limit: int) -> bytes:
+    """Return a regular file's bytes.
+
+    Raises:
+        UnreadableError: It is a link, a pipe, a folder, or has more bytes than ``limit``.
+        OSError: It is not there, or the system does not give it.
+    """
+    if file.is_symlink():
+        raise UnreadableError(f"{file.name} is a link, and it must be a file")
+    handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe may have no writer
+    with os.fdopen(handle, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise UnreadableError(f"{file.name} is no regular file")
+        data = opened.read(limit + 1)
+    if len(data) > limit:
+        raise UnreadableError(f"{file.name} has more than {limit} bytes")
+    return data
+
+
+def decode(data: bytes, kind: type[_T]) -> _T:
+    """Return the value of a type that JSON bytes hold; raise :class:`UnreadableError`."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, another type; nested deep
+        raise UnreadableError(str(error)) from None
+
+
+def is_deep(value: object) -> bool:
+    """Whether plain data is nested deeper than what writes and shows it can follow."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [part for each in level for part in _parts(each)]
+        if not level:
+            return False
+    return True
+
+
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

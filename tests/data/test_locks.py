@@ -1,0 +1,41 @@
+"""Each environment of the default profiles has a lock that answers it, and no lock is left over.
+
+A version that is added to the spec fails here until ``python -m matrix lock`` has made its locks.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from matrix import environments
+from matrix.plan import make_plan
+from matrix.spec import DEFAULT_SPEC, load
+from matrix.tables import Environment
+
+SPEC = load()
+LOCKS = DEFAULT_SPEC.parent / "locks"
+COMMITTED = [
+    each
+    for name in sorted(
+        {n for p in ("cpu", "real", "published") for n in make_plan(SPEC, p).environments}
+    )
+    for each in SPEC.resolutions(name)
+    if environments.committed_name(each)
+]
+
+
+@pytest.mark.parametrize("environment", COMMITTED, ids=lambda e: f"{e.name}-{e.resolution}")
+def test_every_committed_lock_answers_and_is_portable(environment: Environment) -> None:
+    lock = environments.read_lock(LOCKS / environments.committed_name(environment), environment)
+    assert lock is not None, "remake it: python -m matrix lock"
+    lines = [line for line in lock.text.splitlines() if not line.startswith("#")]
+    assert bool(lines) != bool(lock.refusal)
+    assert [line for line in lines if not re.fullmatch(r"[a-z0-9.-]+==[a-z0-9.]+", line)] == []
+    assert not re.search(r"(^|[\s\"'(=])/\w|file:|://(?!docs|github)", lock.refusal)
+
+
+def test_no_lock_is_left_over() -> None:
+    locks = {str(file.relative_to(LOCKS)) for file in LOCKS.rglob("*.txt")}
+    assert locks == {environments.committed_name(each) for each in COMMITTED}

@@ -1,0 +1,49 @@
+"""A recording is judged by what was run then and by today's thresholds, whatever the spec is now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from matrix.spec import DEFAULT_SPEC
+from tests.recorded import recording
+
+
+@pytest.fixture
+def changed_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have the project's spec hold one more AutoAWQ, no vLLM 0.32.0, and another threshold."""
+    text = DEFAULT_SPEC.read_text()
+    for old, new in (
+        ('axes.autoawq = ["0.2.6"', 'axes.autoawq = ["0.2.99", "0.2.6"'),
+        ('{ vllm = "0.32.0"', '{ vllm = "0.99.0"'),
+        ("greedy_failed = 0.5", "greedy_failed = 0.25"),
+    ):
+        assert old in text
+        text = text.replace(old, new, 1)
+    file = tmp_path / DEFAULT_SPEC.name
+    file.write_text(text)
+    recording.spec.cache_clear()
+    monkeypatch.setattr(recording, "DEFAULT_SPEC", file)
+    yield
+    recording.spec.cache_clear()
+
+
+def cells(profile: str) -> dict[str, str]:
+    table = recording.judge(profile, recording.observations(profile)).table()
+    return {cell.id: cell.verdict for cell in table.cells}
+
+
+@pytest.mark.parametrize("profile", ["cpu", "times", "bounds"])
+def test_a_change_of_the_matrix_changes_no_recording(
+    profile: str, request: pytest.FixtureRequest
+) -> None:
+    before = cells(profile)
+    request.getfixturevalue("changed_spec")
+    assert cells(profile) == before
+
+
+@pytest.mark.usefixtures("changed_spec")
+def test_a_recording_is_held_to_todays_thresholds() -> None:
+    assert recording.spec("cpu").spec.thresholds["greedy_failed"] == 0.25

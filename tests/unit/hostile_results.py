@@ -1,0 +1,147 @@
+"""Results in which whatever came out of a package, a model or a log is hostile text."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from hypothesis import strategies as st
+
+from matrix.outcomes import Blame, Finding, Judgement, Reason, Stage, Verdict
+from matrix.results import CellResult, EnvironmentResult, Install, MatrixResult, Side, Standing
+from matrix.tables import Resolution
+from tests.unit.report_results import stages_until
+from tests.unit.report_standings import hostile_specifier
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</style><script>x</script>",
+    "{{ 7 * 7 }}{% raw %}",
+    "a|b\n| c | `d`",
+    "[x](javascript:alert(1)) <!-- --> ***",
+    "=HYPERLINK(1)",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\t=1",
+    "＝1",
+    "\x1b[31mred\x07\x00\r\n",
+    "\u202egnp.exe\u2066\u200b\ufeff\u2028",
+    "\ud800lone",
+    "&amp;&#x3c;script&#x3e;",
+    "'; rm -rf / #",
+    "x" * 9000,
+    "",
+    "\\|\\`\\",
+    "https://example.org www.example.org",
+]
+hostile = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=40)).map(str)
+number = st.one_of(st.none(), st.floats())
+
+
+@st.composite
+def sides(draw: st.DrawFn) -> Side:
+    return Side(
+        name=draw(hostile),
+        environment=draw(hostile),
+        packages=draw(st.dictionaries(hostile, hostile, max_size=2)),
+        torch=draw(hostile),
+        python=draw(hostile),
+        options=draw(st.dictionaries(hostile, st.one_of(hostile, st.booleans()), max_size=1)),
+    )
+
+
+@st.composite
+def cells(draw: st.DrawFn) -> CellResult:
+    stage = draw(st.one_of(st.none(), st.sampled_from(Stage)))
+    finding = st.builds(
+        Finding,
+        hostile,
+        st.sampled_from(Stage),
+        st.sampled_from(Judgement),
+        number,
+        number,
+        hostile,
+    )
+    return CellResult(
+        id=draw(hostile),
+        model=draw(hostile),
+        scheme=draw(hostile),
+        quantizer=draw(sides()),
+        engine=draw(sides()),
+        verdict=draw(st.sampled_from(Verdict)),
+        blame=draw(st.sampled_from(Blame)),
+        stage=stage,
+        reason=draw(hostile),
+        message=draw(hostile),
+        stages=stages_until(stage, Reason.EXCEPTION, draw(hostile)),
+        findings=draw(st.lists(finding, max_size=2)),
+        departures=draw(st.lists(hostile, max_size=2)),
+        timings={"load": draw(st.floats(min_value=0))},
+        device=draw(st.one_of(hostile, st.sampled_from(["cpu", "cpu x86-64-v4, avx512_bf16"]))),
+        elsewhere=draw(st.dictionaries(hostile, st.one_of(hostile, st.just("works")), max_size=2)),
+        output=draw(hostile),
+        expected=draw(hostile),
+        canary=draw(st.one_of(st.none(), st.sampled_from(Verdict))),
+        command=draw(hostile),
+    )
+
+
+@st.composite
+def installs(draw: st.DrawFn) -> Install:
+    versions = st.dictionaries(hostile, hostile, max_size=2)
+    return Install(
+        python=draw(st.one_of(hostile, st.just("3.11"))),
+        pins=draw(versions),
+        overrides=draw(st.lists(hostile, max_size=2)),
+        build_requirements=draw(st.dictionaries(hostile, st.lists(hostile, max_size=1))),
+        environ=draw(versions),
+        instead=draw(versions),
+        left_out=draw(st.lists(hostile, max_size=2)),
+    )
+
+
+@st.composite
+def standings(draw: st.DrawFn) -> Standing:
+    return Standing(
+        resolution=draw(st.sampled_from(get_args(Resolution))),
+        cutoff=draw(hostile),
+        declared=draw(st.sampled_from(["allowed", "forbidden", "not said", "unknown"])),
+        declared_by=draw(hostile),
+        resolves=draw(st.sampled_from(["yes", "no", "not asked"])),
+        refusal=draw(hostile),
+        packages=draw(st.dictionaries(hostile, hostile, max_size=2)),
+        others=draw(st.integers(0, 3)),
+        works=draw(st.one_of(hostile, st.sampled_from(["works", "not run"]))),
+        stage=draw(hostile),
+        message=draw(hostile),
+        same_as=draw(hostile),
+        yanked=draw(st.dictionaries(hostile, hostile, max_size=1)),
+    )
+
+
+@st.composite
+def results(draw: st.DrawFn) -> MatrixResult:
+    failed = stages_until(Stage.QUANTIZER_IMPORT, Reason.EXCEPTION, draw(hostile))[:3]
+    environment = EnvironmentResult(
+        name=draw(st.one_of(hostile, st.just("vllm-0.32.0"))), role=draw(hostile), packages={},
+        stages=failed, cells=2, departures=draw(st.lists(hostile, max_size=1)),
+        install=draw(st.one_of(st.none(), installs())),
+        standings=draw(st.lists(standings(), max_size=3)),
+        differences=draw(st.lists(hostile, max_size=2)),
+    )  # fmt: skip
+    return MatrixResult(
+        profile=draw(hostile),
+        runs=draw(st.lists(hostile, max_size=2)),
+        finished=draw(hostile),
+        machine=draw(st.dictionaries(hostile, hostile, max_size=2)),
+        departures=draw(st.dictionaries(hostile, hostile, max_size=2)),
+        canaries=draw(st.one_of(hostile, st.just("void"), st.just("established"))),
+        canary_troubles=draw(st.lists(hostile, max_size=2)),
+        going_on=draw(hostile),
+        environments=[environment],
+        cells=draw(st.lists(cells(), max_size=4)),
+        specifiers=[hostile_specifier(text) for text in draw(st.lists(hostile, max_size=2))],
+        new_releases=draw(st.dictionaries(hostile, hostile, max_size=2)),
+        budget=draw(st.lists(hostile, max_size=2)),
+    )

@@ -1,0 +1,125 @@
+"""A void run says which canary came out how, and what differs from when it last came out right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from matrix.canaries import (
+    Established,
+    Inputs,
+    differences,
+    inputs_of,
+    keep_established,
+    read_established,
+    troubles,
+)
+from matrix.observations import Judged
+from matrix.outcomes import Outcome, Reason
+from matrix.results import MatrixResult
+from matrix.store import Store
+from tests.unit.made_history import Ends, History
+from tests.unit.test_judge import CANARY, World
+
+WORKS = "tied/awq/maker-2.0/runner-3.0"
+RAISED = Judged(Outcome.FAILED, Reason.EXCEPTION, "ValueError: no <kernel>")
+
+
+class Canaries:
+    """The small matrix, whose canaries can be spoilt, and what went into them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.world = World(folder)
+
+    def judged(
+        self, history: History | None = None, *, spoilt: bool = False
+    ) -> tuple[MatrixResult, dict[str, Inputs]]:
+        ends: Ends = {("load", WORKS): RAISED} if spoilt else {}
+        history = history or self.world.history()
+        judge = self.world.judge(history.finish(ends, self.world.facts))
+        return judge.table(), judge.inputs_of_canaries()
+
+
+@pytest.fixture(scope="module")
+def canaries(tmp_path_factory: pytest.TempPathFactory) -> Canaries:
+    return Canaries(tmp_path_factory.mktemp("canaries"))
+
+
+def lines(canaries: Canaries, last: Established | None, **changes: Any) -> list[str]:
+    table, inputs = canaries.judged(**changes)
+    return list(troubles(table.cells, inputs, last))
+
+
+def established(canaries: Canaries) -> Established:
+    table, inputs = canaries.judged()
+    assert table.canaries == "established"
+    return Established(table.finished, inputs)
+
+
+def test_established_canaries_have_no_troubles(canaries: Canaries) -> None:
+    assert lines(canaries, established(canaries)) == []
+
+
+def test_a_trouble_names_canary_expectation_and_what_came(canaries: Canaries) -> None:
+    (line,) = lines(canaries, None, spoilt=True)
+    assert line.startswith(f"{WORKS}: expected works, came broken, blame ")
+    assert "ValueError: no <kernel>" in line
+    assert line.endswith("it was never established in this store")
+
+
+def test_where_nothing_differs_that_is_said(canaries: Canaries) -> None:
+    (line,) = lines(canaries, established(canaries), spoilt=True)
+    assert line.endswith("nothing that is recorded differs")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("device", "device of runner-3.0: cpu, now cpu x86-64-v3"),
+        ("lock", "lock of runner-3.0 changed"),
+        ("machine", "processor: made up, now another"),
+    ],
+)
+def test_what_differs_is_named(canaries: Canaries, change: str, said: str) -> None:
+    history = canaries.world.history()
+    if change == "device":
+        history = History(history.plan, devices={"cpu": "cpu x86-64-v3", "cuda": "cuda"})
+    if change == "lock":
+        history = History(history.plan)
+        history.locks["runner-3.0"] = "another lock"
+    last = established(canaries)
+    last = msgspec.structs.replace(
+        last,
+        inputs={cell: {**found, "processor": "made up"} for cell, found in last.inputs.items()},
+    )
+    table, inputs = canaries.judged(history, spoilt=True)
+    if change == "machine":
+        inputs = {cell: {**found, "processor": "another"} for cell, found in inputs.items()}
+    (line,) = troubles(table.cells, inputs, last)
+    assert said in line
+
+
+def test_a_change_of_the_checks_is_a_change_of_code() -> None:
+    now = inputs_of({}, {"weight_error": 0.2})
+    before = {**now, "matrix/checks": "another", "thresholds": "another"}
+    assert differences(before, now) == ["matrix/checks changed", "thresholds changed"]
+
+
+def test_a_step_that_one_of_both_did_not_come_to_is_no_difference() -> None:
+    assert differences({"device of x (load)": "cpu"}, {}) == []
+
+
+def test_what_is_kept_is_read_again_and_damage_is_as_if_there_was_none(tmp_path: Path) -> None:
+    store, kept = Store(tmp_path), Established("2026-11-24", {CANARY: {"device of x": "cpu"}})
+    assert read_established(store, "cpu") is None
+    keep_established(store, "cpu", kept)
+    assert read_established(store, "cpu") == kept
+    assert read_established(store, "another") is None
+    (file,) = (tmp_path / "established").iterdir()
+    file.write_bytes(b"[" * 100_000)
+    assert read_established(store, "cpu") is None
+    file.write_bytes(b'{"at": "\xff"}')
+    assert read_established(store, "cpu") is None

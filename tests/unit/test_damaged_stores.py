@@ -1,0 +1,225 @@
+"""Whatever becomes of a stored file, the report is written, and a damaged answer is made again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from matrix import environments, report
+from matrix.choosing import choice_of, estimate
+from matrix.context import Context, Settings
+from matrix.hardware import Machine
+from matrix.keys import Key, lock_inputs
+from matrix.outcomes import Verdict
+from matrix.reading import DEEPEST, is_deep
+from tests.unit.made_evidence import REFERENCE
+from tests.unit.made_history import Ends, Facts, History
+from tests.unit.test_judge import GOOD, World
+
+MACHINE = Machine(processor="made up", cores=4, memory=2**34, system="Linux", note="no driver")
+DEEP = b"[" * 100_000
+
+
+class Kept(History):
+    """A history that is kept in a store, with what its steps made."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context.plan)
+        self.keys, self._store = context.keys, context.store
+
+    def observe(self, key: Key | None, ends: Ends, facts: Facts) -> None:
+        super().observe(key, ends, facts)
+        if key is None:
+            return
+        if key.step == "build":
+            file = self._store.path("models", key.value, "reference.json")
+            file.write_bytes(msgspec.json.encode(REFERENCE))
+        if key.step == "quantize":
+            self._store.path("checkpoints", key.value, "checkpoint", "x")
+        self._store.keep(self.seen[key.step, key.value])
+
+
+def opened(folder: Path, store: Path) -> Context:
+    asked = Settings.of({}, spec=folder / "spec.toml", profile="all", store=store)
+    return Context(asked, {"HOME": str(folder)}, MACHINE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where a spec lies, and beside it a store in which all of it was observed."""
+    place = tmp_path_factory.mktemp("made")
+    world = World(place)
+    context = opened(place, place / "store")
+    for name, environment in context.plan.environments.items():
+        lock = context.store.path("locks", environments.own_name(environment))
+        inputs = msgspec.json.encode(lock_inputs(environment), order="sorted").decode()
+        lock.write_text(f"# Lock of {name}, made by uv.\n# inputs: {inputs}\ntorch==2.1\n")
+        context.store.path("suites", name).write_text("a digest")
+    context = opened(place, place / "store")
+    Kept(context).finish(facts=world.facts)
+    for name in context.plan.environments:
+        context.suite_has_run(name)
+    return place
+
+
+def files_of(store: Path) -> list[Path]:
+    return sorted(file for file in store.rglob("*") if file.is_file())
+
+
+def report_of(folder: Path, store: Path) -> dict[str, str]:
+    """Return the report of a store, having looked at all else that a run looks at."""
+    context = opened(folder, store)
+    for name in context.plan.environments:
+        context.suite_is_current(name)
+        context.unfinished(name)
+        environments.is_built(store / "environments" / name, "key")
+    if not files_of(store / "records")[0].samefile(files_of(folder / "store" / "records")[0]):
+        choice_of(context, estimate(context, {"HOME": str(folder)}), minutes=1e6, disk_gb=None)
+    return report.render(context.fresh_judge().table())
+
+
+def kinds(folder: Path) -> dict[str, Path]:
+    """Return a file of each kind that the store holds, by the folder it lies in."""
+    store = folder / "store"
+    found: dict[str, Path] = {}
+    for file in files_of(store):
+        parts = file.relative_to(store).parts
+        found.setdefault("/".join(parts[: 2 if parts[0] == "observations" else 1]), file)
+    return found
+
+
+def damaged(folder: Path, tmp_path: Path, kind: str, change: Callable[[bytes], bytes]) -> Path:
+    """Return a copy of the store in which the files of a kind were changed."""
+    store = tmp_path / "store"
+    shutil.rmtree(store, ignore_errors=True)
+    shutil.copytree(folder / "store", store, copy_function=os.link)
+    for file in files_of(store / kind):
+        data = change(file.read_bytes())
+        file.unlink()  # it is a link to the whole one
+        file.write_bytes(data)
+    return store
+
+
+KINDS = [
+    *(f"observations/{step}" for step in ("resolve", "install", "import", "build", "quantize")),
+    *(f"observations/{step}" for step in ("inspect", "load", "generate")),
+    "locks", "models", "records", "suites",
+]  # fmt: skip
+
+
+def test_there_is_a_file_of_each_kind_and_the_whole_store_works(folder: Path) -> None:
+    assert set(kinds(folder)) == set(KINDS)
+    table = opened(folder, folder / "store").judge.table()
+    assert {cell.verdict for cell in table.cells} == {Verdict.WORKS, Verdict.GARBAGE}
+
+
+WHOLE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "not UTF-8": lambda data: data[:40] + b"\xff\xfe" + data[40:],
+    "nested deep": lambda _: DEEP,
+    "deep within": lambda data: data.replace(b"{", b'{"x": ' + DEEP + b",", 1),
+    "NUL": lambda data: data + b"\0",
+    "a list": lambda _: b"[1]",
+    "null": lambda _: b"null",
+    "cut": lambda data: data[: len(data) // 2],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", WHOLE)
+def test_a_file_that_cannot_be_read_keeps_no_report_back(
+    folder: Path, tmp_path: Path, kind: str, way: str
+) -> None:
+    store = damaged(folder, tmp_path, kind, WHOLE[way])
+    assert "matrix.json" in report_of(folder, store)
+    if kind not in ("locks", "records", "suites"):
+        context = opened(folder, store)
+        cell = context.judge.cell(GOOD)
+        assert cell.verdict is Verdict.INFRA, "it counts as not observed"
+        assert context.unfinished("runner-3.0"), "and is made again"
+
+
+SHAPES: list[tuple[str, dict[str, Any]]] = [
+    ("resolve", {"lock": ["a"]}),
+    ("install", {"versions": ["maker"]}),
+    ("install", {"versions": {"maker": 1}}),
+    ("install", {"python": {}, "torch": 3}),
+    ("install", {"machine": "made up"}),
+    ("build", {"tensors_sha256": 5}),
+    ("inspect", {"problems": {"where": 1}}),
+    ("inspect", {"modules": None}),
+    ("load", {"kernels": [1], "machine": 5}),
+    ("load", {"tensors": {"x": -(10**300)}}),
+    ("generate", {"outputs": 5}),
+    ("generate", {"held_out": [[10**400]]}),
+    ("generate", {"text_ids": [[-1]]}),
+    ("generate", {"tokens_per_second": "many"}),
+]
+
+
+@pytest.mark.parametrize(("step", "facts"), SHAPES)
+@pytest.mark.parametrize("with_machine", [True, False])
+def test_facts_of_a_wrong_shape_keep_no_report_back(
+    folder: Path, tmp_path: Path, step: str, facts: dict[str, Any], with_machine: bool
+) -> None:
+    def change(data: bytes) -> bytes:
+        seen = json.loads(data)
+        seen["facts"] |= facts
+        seen["machine"] = {"processor": "made up"} if with_machine else {}
+        return json.dumps(seen).encode()
+
+    store = damaged(folder, tmp_path, f"observations/{step}", change)
+    report_of(folder, store)
+    assert opened(folder, store).judge.cell(GOOD).verdict is not Verdict.WORKS
+
+
+def test_records_of_anything_are_no_trouble(folder: Path, tmp_path: Path) -> None:
+    store = damaged(
+        folder, tmp_path, "records", lambda data: data.replace(b'"subject":"tied', b'"subject":"')
+        .replace(b"/", b"")
+    )  # fmt: skip
+    report_of(folder, store)
+
+
+@settings(max_examples=100)
+@given(st.sampled_from(KINDS), st.data())
+def test_no_damage_to_bytes_keeps_the_report_back(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject
+) -> None:
+    def change(content: bytes) -> bytes:
+        place = data.draw(st.integers(0, max(0, len(content) - 1)))
+        length = data.draw(st.sampled_from([0, 1, 1, 1, 2, 50]))
+        new = data.draw(
+            st.binary(max_size=2)
+            | st.sampled_from([b"1e999", b"9" * 400, b"\\ud800", b"[" * 800 + b"]" * 800, b"\0"])
+            | st.sampled_from([b"null", b"{}", b"-1", b'"', b"\\u0000", b"NaN"])
+        )
+        return content[:place] + new + content[place + length :]
+
+    report_of(folder, damaged(folder, tmp_path_factory.mktemp("damaged"), kind, change))
+
+
+def test_what_one_level_of_nesting_too_many_is_depends_on_nothing_else() -> None:
+    value: Any = 1
+    for _ in range(DEEPEST - 1):
+        value = {"a": [], "b": value}
+    assert not is_deep(value)
+    assert is_deep([[value]])
+
+
+def test_a_package_whose_metadata_is_no_text_is_not_installed(tmp_path: Path) -> None:
+    site = tmp_path / "lib" / "python3.11" / "site-packages"
+    for name, content in (("good", b"Name: Good\nVersion: 1.0\n"), ("bad", b"Name: \xff\xfe\n"),
+                          ("half", b"Name: half\n")):  # fmt: skip
+        (site / f"{name}-1.0.dist-info").mkdir(parents=True)
+        (site / f"{name}-1.0.dist-info" / "METADATA").write_bytes(content)
+    assert environments.installed(tmp_path) == {"good": "1.0", "half": ""}

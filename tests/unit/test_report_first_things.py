@@ -1,0 +1,144 @@
+"""What a reader sees first: how far a run is, whether it counts, the cause; and the layout."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from matrix.outcomes import Blame, Stage, Verdict
+from matrix.report import PAGE, render, summary
+from matrix.report.table import NO_SPECIFIERS
+from matrix.results import CellResult, Side
+from tests.unit.report_results import judged, realistic
+from tests.unit.report_standings import hostile_specifier
+from tests.unit.test_report_render import empty
+
+FAR = "run goes on: 120 of 683 cells are done"
+TROUBLE = "m/q/e must be garbage and came out as works; its lock differs"
+
+
+def test_how_far_a_run_is_stands_first_wherever_the_report_is_read() -> None:
+    result = msgspec.structs.replace(realistic(), going_on=FAR)
+    texts = render(result)
+    before, after = texts[PAGE].split(FAR)
+    assert "<main>" in after
+    assert '<ul class="counts"' not in before
+    assert texts["matrix.md"].splitlines()[2] == f"**{FAR}**"
+    assert summary(result)[0] == FAR
+    over = render(realistic())
+    assert not [name for name, text in over.items() if name != "matrix.json" and "goes on" in text]
+
+
+def test_a_void_run_says_why_before_anything_else_is_believed() -> None:
+    result = msgspec.structs.replace(realistic(), canaries="void", canary_troubles=[TROUBLE])
+    texts = render(result)
+    note = texts[PAGE].partition("This run is void")[2].partition("</div>")[0]
+    assert f"<li><bdi>{TROUBLE}</bdi></li>" in note
+    head = texts["matrix.md"].partition("## ")[0]
+    assert "**This run is void" in head
+    assert f"- {TROUBLE}" in head
+    said = summary(result)
+    place = next(n for n, line in enumerate(said) if line.startswith("canaries: void"))
+    assert said[place + 1] == f"  {TROUBLE}"
+
+
+def test_canaries_that_could_not_be_judged_say_why() -> None:
+    result = msgspec.structs.replace(
+        realistic(), canaries="not established", canary_troubles=[TROUBLE]
+    )
+    texts = render(result)
+    assert TROUBLE in texts[PAGE].partition("<main>")[0]
+    assert "This run is void" not in texts[PAGE] + texts["matrix.md"]
+
+
+def test_a_void_run_says_why_it_has_no_specifiers() -> None:
+    nothing = "Nothing was observed that says which versions go together."
+    for canaries, words, other in (
+        ("void", NO_SPECIFIERS, nothing),
+        ("established", nothing, NO_SPECIFIERS),
+    ):
+        texts = render(msgspec.structs.replace(realistic(), canaries=canaries))
+        for text in (texts[PAGE], texts["matrix.md"]):
+            assert words in text
+            assert other not in text
+
+
+def test_a_void_run_shows_no_specifier_even_where_there_is_one() -> None:
+    result = msgspec.structs.replace(
+        realistic(), canaries="void", specifiers=[hostile_specifier("transformers")]
+    )
+    texts = render(result)
+    for text in (texts[PAGE], texts["matrix.md"]):
+        assert "transformerstransformers" not in text
+
+
+CAUSE = "the embedding is not stored; then generate: 8 of 8 answers are wrong"
+
+
+def of_a_cause() -> CellResult:
+    cell = judged(Side("q", "q"), Side("e", "e"), "m", None)
+    return msgspec.structs.replace(
+        cell, verdict=Verdict.GARBAGE, blame=Blame.CHECKPOINT, stage=Stage.INSPECT,
+        reason="unsuited-file", message=CAUSE,
+    )  # fmt: skip
+
+
+def test_the_cause_stands_before_stage_and_reason() -> None:
+    texts = render(msgspec.structs.replace(empty(), cells=[of_a_cause()]))
+    headline = texts[PAGE].partition('<span class="why">')[2].partition("</summary>")[0]
+    assert headline.startswith(f"<bdi>{CAUSE}</bdi>")
+    assert "(inspect, blame: checkpoint)" in headline
+    details = texts[PAGE].partition("<dt>Cause</dt>")[2].partition("</dd>")[0]
+    assert details.index(CAUSE) < details.index("inspect: unsuited-file")
+    assert f"| ≠ garbage | {CAUSE} | inspect | unsuited-file | checkpoint |" in texts["matrix.md"]
+    line = summary(msgspec.structs.replace(empty(), cells=[of_a_cause()]))[-2]
+    assert line.split("cell ")[1].strip().startswith(CAUSE)
+
+
+# -------------------------------------------------------------------------------- other machines
+
+
+def test_a_cell_says_what_it_is_on_other_machines_and_is_marked_where_that_differs() -> None:
+    cell = of_a_cause()
+    other = {"cpu x86-64-v3": "untested here", "cpu x86-64-v4": "garbage"}
+    texts = render(
+        msgspec.structs.replace(empty(), cells=[msgspec.structs.replace(cell, elsewhere=other)])
+    )
+    details = texts[PAGE].partition("<dt>On other machines</dt>")[2].partition("</dl>")[0]
+    for device, verdict in other.items():
+        assert f"</span> {verdict}</span> <bdi>{device}</bdi>" in details
+    assert 'title="untested here on cpu x86-64-v3">⇄' in texts[PAGE]
+    row = next(line for line in texts["matrix.md"].splitlines() if line.startswith("| q | "))
+    assert "(elsewhere untested here on cpu x86-64-v3)" in row
+    assert "cpu x86-64-v3: untested here; cpu x86-64-v4: garbage" in texts["matrix.csv"]
+
+
+def test_a_cell_that_is_the_same_everywhere_bears_no_mark() -> None:
+    same = msgspec.structs.replace(of_a_cause(), elsewhere={"cpu x86-64-v3": "garbage"})
+    texts = render(msgspec.structs.replace(empty(), cells=[same]))
+    table = texts[PAGE].partition('<table class="matrix">')[2].partition("</table>")[0]
+    assert "⇄" not in table
+    assert "elsewhere" not in texts["matrix.md"]
+
+
+# ------------------------------------------------------------------------------- how it is laid out
+
+
+def rules(selector: str) -> str:
+    """Return what the page's style says of a selector by itself."""
+    page = render(empty())[PAGE]
+    return "".join(re.findall(rf"(?m)^{re.escape(selector)} {{([^}}]*)}}", page))
+
+
+def test_what_is_hidden_in_a_wide_table_scrolls_with_it() -> None:
+    # Words for screen readers are placed absolutely: without this they widen the whole page.
+    assert "position: absolute" in rules(".sr")
+    assert "position: relative" in rules(".scroll")
+
+
+def test_the_script_makes_no_selector_for_each_cell() -> None:
+    # Each search of the document takes milliseconds, and there are thousands of cells.
+    script = render(realistic())[PAGE].rpartition("<script>")[2]
+    assert re.findall(r"querySelector(?:All)?\(", script)
+    assert not re.findall(r"querySelector(?:All)?\([^\"]", script)

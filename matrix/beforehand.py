@@ -78,7 +78,7 @@ def _in_words(cost: Cost, at_once: int) -> str:
 def _needed(known: Estimate, to_do: list[str], store: Path, cache: Path) -> dict[Path, int]:
     """Return the bytes that are still to be written, by the folder in whose file system.
 
-    One folder, the store, where uv links files from its cache to environments: both lie together.
+    One folder, the store, where the cache lies in the same.
     """
     prediction = known.prediction
     costs = {name: prediction.costs[name] for name in prediction.names(to_do, known.paid)}
@@ -91,6 +91,8 @@ def _needed(known: Estimate, to_do: list[str], store: Path, cache: Path) -> dict
         for name, cost in costs.items()
         if name.startswith(name_of_environment(""))
     )
+    if existing(store).stat().st_dev == existing(cache).stat().st_dev:
+        return {store: everything + int(own)}
     return {store: everything - wheels, cache: wheels + int(own)}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -24,13 +23,9 @@ class Interim:
     def __init__(self, context: Context, reports: Path) -> None:
         self._context = context
         self._folder = reports
-
-    @cached_property
-    def _whole(self) -> Context:
-        """The profile with all its cells, whichever a budget bought."""
-        if self._context.choice is None:
-            return self._context
-        return Context(msgspec.structs.replace(self._context.settings, cells=None))
+        self._whole = context
+        if context.choice is not None:  # a budget bought some of the cells; the report shows all
+            self._whole = Context(msgspec.structs.replace(context.settings, cells=None))
 
     def write_if_due(self) -> None:
         """Write the report where it is old, and something is done that it can show."""

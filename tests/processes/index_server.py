@@ -14,6 +14,8 @@ from typing import Any
 JSON = "application/vnd.pypi.simple.v1+json"
 HTML = "text/html"
 WHEEL = "made_up-1.0-py3-none-any.whl"
+DRIPS = 3000
+"""An end, so that a client that does not give up fails its test and does not hang it."""
 
 Respond = Callable[["Handler"], None]
 
@@ -130,23 +132,27 @@ def in_parts(body: bytes) -> Respond:
 
 
 def drip(on: Handler) -> None:
-    """Send a byte at a time and never end."""
+    """Send a byte at a time, for a minute and more."""
     on.send_response(200)
     on.send_header("Content-Type", JSON)
     on.end_headers()
-    while not on.server.ended.wait(0.02):
+    for _ in range(DRIPS):
+        if on.server.ended.wait(0.02):
+            return
         on.wfile.write(b" ")
         on.wfile.flush()
 
 
 def drip_headers(on: Handler) -> None:
-    """Send headers a byte at a time and never end."""
+    """Send headers a byte at a time, for a minute and more."""
     on.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-    while not on.server.ended.wait(0.02):
+    for _ in range(DRIPS):
+        if on.server.ended.wait(0.02):
+            return
         on.wfile.write(b"x")
         on.wfile.flush()
 
 
 def silent(on: Handler) -> None:
-    """Answer nothing at all."""
-    on.server.ended.wait(30)
+    """Answer nothing for minutes, then hang up."""
+    on.server.ended.wait(300)

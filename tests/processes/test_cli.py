@@ -26,7 +26,8 @@ def matrix(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     ours = {name: value for name, value in os.environ.items() if not name.startswith("MATRIX_")}
     return subprocess.run(
         [sys.executable, "-m", "matrix", *arguments],
-        cwd=REPOSITORY, env=ours | environ, capture_output=True, text=True, timeout=60, check=False,
+        cwd=REPOSITORY, env=ours | environ, capture_output=True, text=True, timeout=600,
+        check=False,
     )  # fmt: skip
 
 

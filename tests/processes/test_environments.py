@@ -22,7 +22,7 @@ from matrix.processes import run
 from matrix.tables import Environment, Limits
 from tests.processes import index_server
 
-LIMITS = Limits(seconds=120, silence=120, memory_mb=2000, log_mb=4)
+LIMITS = Limits(seconds=600, silence=600, memory_mb=2000, log_mb=4)
 PYTHON = f"3.{sys.version_info.minor}"
 
 

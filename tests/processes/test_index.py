@@ -6,10 +6,10 @@ import gzip
 import json
 import re
 import socket
-import time
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -22,8 +22,8 @@ from tests.processes import index_server as served
 from tests.processes.index_server import HTML, JSON, WHEEL, Handler, Server, file, page
 
 PATIENCE = IndexLimits(
-    page=Limits(seconds=5, megabytes=8), pages_seconds=10,
-    wheel=Limits(seconds=5, megabytes=2), wheels_seconds=10,
+    page=Limits(seconds=600, megabytes=8), pages_seconds=600,
+    wheel=Limits(seconds=600, megabytes=2), wheels_seconds=600,
 )  # fmt: skip
 IMPATIENCE = IndexLimits(page=Limits(seconds=0.3), pages_seconds=0.6)
 
@@ -164,9 +164,7 @@ def test_an_index_that_lies_gives_a_line_and_the_answer_that_is_kept(
     sound = ask(index)
     body, kind, problem = LIES[lie]
     server.serve("made-up", body, kind)
-    began = time.monotonic()
     answer = ask(index)
-    assert time.monotonic() - began < 5
     assert problem in answer.trouble
     assert answer.trouble.startswith(f"made-up: the index {server.address} ")
     assert "UV_DEFAULT_INDEX" in answer.trouble
@@ -247,11 +245,10 @@ def test_without_a_kept_answer_there_is_none(tmp_path: Path) -> None:
 def test_a_slow_index_is_given_up_in_time(
     server: Server, tmp_path: Path, slow: served.Respond
 ) -> None:
+    """Before it has come to its end, after which the trouble would be another."""
     server.answers["/simple/made-up/"] = slow
     index = Index(IndexSettings([server.address]), tmp_path, IMPATIENCE)
-    began = time.monotonic()
     answer = ask(index)
-    assert time.monotonic() - began < 3
     assert re.search(r"no whole answer|does not answer in time", answer.trouble)
 
 
@@ -297,14 +294,20 @@ def test_a_package_that_no_index_has_is_told(server: Server, index: Index) -> No
     assert f"made-up: no index has it ({server.address})" in ask(index).trouble
 
 
-def test_packages_do_not_wait_for_each_other(server: Server, tmp_path: Path) -> None:
-    server.answers["/simple/slow/"] = served.silent
-    server.serve("made-up", page("made-up", file(WHEEL)))
-    index = Index(IndexSettings([server.address]), tmp_path, IMPATIENCE)
+def test_packages_do_not_wait_for_each_other(server: Server, index: Index) -> None:
+    sent = Event()
+
+    def send_after_the_other(on: Handler) -> None:
+        on.send(page("slow", file("slow-1.0.tar.gz")), status=200 if sent.wait(600) else 503)
+
+    def send(on: Handler) -> None:
+        on.send(page("made-up", file(WHEEL)))
+        sent.set()
+
+    server.answers |= {"/simple/slow/": send_after_the_other, "/simple/made-up/": send}
     answers = index.ask({"slow": "", "Made_Up": ""})
     assert [*answers] == ["slow", "made-up"]
-    assert answers["slow"].trouble
-    assert not answers["made-up"].trouble
+    assert [answer.trouble for answer in answers.values()] == ["", ""]
 
 
 def test_offline_nobody_is_asked(server: Server, index: Index, tmp_path: Path) -> None:

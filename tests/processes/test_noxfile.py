@@ -47,7 +47,7 @@ def noxfile(
     if worker:
         environ["MATRIX_UNDER_NOX"] = str(os.getpid())
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60,
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=600,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

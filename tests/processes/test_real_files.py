@@ -166,7 +166,7 @@ def inspect(*arguments: str | Path, cwd: Path = REPOSITORY) -> subprocess.Comple
     return subprocess.run(
         [sys.executable, "-m", "matrix", "inspect", *map(str, arguments)],
         cwd=cwd, env=ours | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True,
-        timeout=60, check=False,
+        timeout=600, check=False,
     )  # fmt: skip
 
 

@@ -28,8 +28,8 @@ from matrix.store import Store
 from matrix.tables import Environment, Limits
 from tests.unit import small_spec
 
-WAIT_SECONDS = 20
-LIMITS = Limits(seconds=10, silence=10, memory_mb=100, log_mb=1)
+WAIT_SECONDS = 600
+LIMITS = Limits(seconds=600, silence=600, memory_mb=100, log_mb=1)
 REFUSED = "  × No solution found when resolving dependencies:\n  ╰─▶ there is no such release"
 OFFLINE = "error: error sending request for url (https://index/simple/maker/)"
 UNBUILT = (
@@ -372,7 +372,7 @@ def spec_and_uv(tmp_path: Path, second: str) -> list[str]:
 
 def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, check=False
     )
 
 

@@ -207,7 +207,8 @@ def send_no_size(on: Handler) -> None:
 def test_a_server_that_does_not_send_parts_is_not_listened_to(
     server: Server, tmp_path: Path, respond: served.Respond
 ) -> None:
-    limits = IndexLimits(wheel=Limits(seconds=0.3, megabytes=1), wheels_seconds=0.6)
+    seconds = 0.3 if respond is served.drip else 600.0
+    limits = IndexLimits(wheel=Limits(seconds=seconds, megabytes=1), wheels_seconds=2 * seconds)
     index = Index(IndexSettings([server.address]), tmp_path, limits)
     server.serve("made-up", page("made-up", file(WHEEL)))
     server.answers[f"/files/{WHEEL}"] = respond

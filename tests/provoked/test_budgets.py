@@ -109,7 +109,7 @@ def matrix(folder: Path, *arguments: str, **variables: str) -> str:
         "MATRIX_REPORTS": str(folder / "reports"),
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=REPOSITORY, env=environ, text=True, timeout=120,
+        [sys.executable, "-m", *arguments], cwd=REPOSITORY, env=environ, text=True, timeout=600,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

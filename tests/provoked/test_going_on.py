@@ -123,7 +123,7 @@ def command(folder: Path, *arguments: str, status: int = 0) -> str:
         "MATRIX_STORE": str(folder / "store"), "MATRIX_REPORTS": str(folder / "reports"),
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=REPOSITORY, env=environ, text=True, timeout=120,
+        [sys.executable, "-m", *arguments], cwd=REPOSITORY, env=environ, text=True, timeout=600,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
     assert done.returncode == status, done.stdout

@@ -29,6 +29,7 @@ from matrix.results import CellResult
 from matrix.run import Run
 from matrix.steps import Steps
 from matrix.tables import Limits
+from tests.provoked.runs import impatient
 from tests.unit.made_nvml import gpu, machine
 
 SPEC = Path(__file__).parent / "made_up" / "gpu.toml"
@@ -64,8 +65,8 @@ def free(leases: Path) -> list[int]:
 class Finished:
     """A run that is over, and which cards were free when it told each line."""
 
-    def __init__(self, profile: str, store: Path, found: Machine) -> None:
-        settings = Settings.of({}, spec=SPEC, profile=profile, store=store)
+    def __init__(self, profile: str, store: Path, found: Machine, spec: Path = SPEC) -> None:
+        settings = Settings.of({}, spec=spec, profile=profile, store=store)
         self.context = Context(settings, machine=found)
         self.leases = store.parent / "leases"
         self.told: list[str] = []
@@ -140,7 +141,6 @@ def test_each_job_on_a_gpu_has_a_process_of_its_own_that_was_not_forked(two: Fin
     [
         ("segfault", Stage.LOAD, Reason.CRASH),
         ("exit-0", Stage.LOAD, Reason.NO_RESULT),
-        ("silent", Stage.LOAD, Reason.SILENCE),
         ("killed", Stage.GENERATE, Reason.OOM),
     ],
 )
@@ -148,9 +148,19 @@ def test_however_a_job_ends_its_card_is_free_again(
     two: Finished, behaviour: str, stage: Stage, reason: Reason
 ) -> None:
     cell = two.cell(f"plain+{behaviour}")
-    assert (cell.verdict, cell.stage, cell.reason) == (Verdict.BROKEN, stage, reason.value)
+    verdict = Verdict.INFRA if reason is Reason.OOM else Verdict.BROKEN
+    assert (cell.verdict, cell.stage, cell.reason) == (verdict, stage, reason.value)
     assert not [line for line in two.told if "again in a fresh process" in line]
     assert free(two.leases) == [0, 1]
+
+
+def test_one_that_falls_silent_frees_its_card(tmp_path: Path) -> None:
+    spec = impatient(SPEC, tmp_path / "impatient", silence=2)
+    here = Finished("silent", tmp_path / "store", machine(*CARDS), spec).run()
+    cell = here.cell("plain+silent")
+    assert (cell.verdict, cell.stage) == (Verdict.BROKEN, Stage.LOAD)
+    assert cell.reason == Reason.SILENCE.value
+    assert free(here.leases) == [0, 1]
 
 
 def test_evidence_names_its_device_and_machine(two: Finished) -> None:
@@ -351,7 +361,7 @@ def on(uuid):
     print("leased", flush=True)
     return []
 
-Quiet("engines", Path(sys.argv[1]), machine(gpu(0))).run(cell_of("plain+silent"), on)
+Quiet("silent", Path(sys.argv[1]), machine(gpu(0))).run(cell_of("plain+silent"), on)
 """
 
 
@@ -368,7 +378,7 @@ def test_a_killed_run_frees_its_card_and_leaves_no_process(
             below = psutil.Process(run.pid).children(recursive=True)
         assert free(tmp_path / "leases") == [1]
         run.send_signal(number)
-        run.wait(timeout=5)
-    _, alive = psutil.wait_procs(below, timeout=5)
+        run.wait(timeout=600)
+    _, alive = psutil.wait_procs(below, timeout=600)
     assert not alive
     assert free(tmp_path / "leases") == [0, 1]

@@ -19,7 +19,7 @@ from matrix.hardware import Machine
 from matrix.outcomes import Blame, Outcome, Reason, Stage, Verdict
 from matrix.results import CellResult
 from matrix.store import Store
-from tests.provoked.runs import SPEC, Finished, perform
+from tests.provoked.runs import SPEC, Finished, impatient, perform
 
 ENGINES = {
     "good": (Verdict.WORKS, None, Reason.NONE),
@@ -88,19 +88,35 @@ def quantizers(store: Path) -> Finished:
     return perform("quantizers", store, machine=AVX2)
 
 
+@pytest.fixture(scope="module")
+def hanging(
+    store: Path, engines: Finished, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, CellResult]:
+    """Return the cells of what hangs, with little time; what is good has been run without haste."""
+    assert engines.cell("made-up/float/none/plain+good").verdict is Verdict.WORKS
+    folder = tmp_path_factory.mktemp("impatient")
+    hurried, heard = impatient(SPEC, folder, seconds=3), impatient(SPEC, folder, silence=2)
+    cells = perform("hanging", store, machine=AVX2, spec=hurried).cells
+    return cells | perform("silent", store, machine=AVX2, spec=heard).cells
+
+
 def is_as(result: CellResult, verdict: Verdict, stage: Stage | None, reason: Reason) -> bool:
     return (result.verdict, result.stage, result.reason) == (verdict, stage, reason.value)
 
 
 @pytest.mark.parametrize("behaviour", ENGINES)
-def test_each_engine_gets_its_own_outcome(engines: Finished, behaviour: str) -> None:
-    result = engines.cell(f"made-up/float/none/plain+{behaviour}")
+def test_each_engine_gets_its_own_outcome(
+    engines: Finished, hanging: dict[str, CellResult], behaviour: str
+) -> None:
+    result = (hanging | engines.cells)[f"made-up/float/none/plain+{behaviour}"]
     assert is_as(result, *ENGINES[behaviour]), result
 
 
 @pytest.mark.parametrize("behaviour", QUANTIZERS)
-def test_each_quantizer_gets_its_own_outcome(quantizers: Finished, behaviour: str) -> None:
-    result = quantizers.cell(f"made-up/awq-4bit-g64/plain+{behaviour}/plain+good")
+def test_each_quantizer_gets_its_own_outcome(
+    quantizers: Finished, hanging: dict[str, CellResult], behaviour: str
+) -> None:
+    result = (hanging | quantizers.cells)[f"made-up/awq-4bit-g64/plain+{behaviour}/plain+good"]
     assert is_as(result, *QUANTIZERS[behaviour]), result
 
 
@@ -160,7 +176,7 @@ def test_records_name_every_step_once(store: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_run_leaves_no_process_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     cell = "made-up/float/none/plain+hang"
-    argv = [sys.executable, "-m", "matrix", "run", "--spec", str(SPEC), "--profile", "engines",
+    argv = [sys.executable, "-m", "matrix", "run", "--spec", str(SPEC), "--profile", "hanging",
             "--cell", cell, "--store", str(tmp_path)]  # fmt: skip
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as run:
         assert run.stderr is not None
@@ -169,11 +185,12 @@ def test_a_killed_run_leaves_no_process_and_goes_on(tmp_path: Path, number: sign
         assert next(imported, None), "the engine, whose load hangs"
         below = psutil.Process(run.pid).children(recursive=True)
         run.send_signal(number)
-        run.wait(timeout=5)
+        run.wait(timeout=600)
     assert below
-    _, alive = psutil.wait_procs(below, timeout=5)
+    _, alive = psutil.wait_procs(below, timeout=600)
     assert not alive
-    finished = perform("engines", tmp_path, cell=cell)
+    hurried = impatient(SPEC, tmp_path / "impatient", seconds=3)
+    finished = perform("hanging", tmp_path, cell=cell, spec=hurried)
     assert not [line for line in finished.told if "resolve" in line or "install" in line]
     assert finished.cell(cell).verdict is Verdict.BROKEN
     steps = [(r.step, r.key) for r in Store(tmp_path).records()]
@@ -199,7 +216,7 @@ def test_a_killed_nox_leaves_no_process(tmp_path: Path, number: signal.Signals, 
         assert any("again in a fresh process" in line for line in nox.stdout)
         below = psutil.Process(nox.pid).children(recursive=True)
         nox.send_signal(number)
-        _, alive = psutil.wait_procs([psutil.Process(nox.pid), *below], timeout=5)
+        _, alive = psutil.wait_procs([psutil.Process(nox.pid), *below], timeout=600)
         nox.stdout.read()
     assert len(below) > 2
     assert not alive

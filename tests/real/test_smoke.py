@@ -234,7 +234,7 @@ def test_the_user_command_says_of_real_checkpoints_what_the_table_says(smoke: Sm
         name = json.loads((folder / "provenance.json").read_text())["id"]
         ended = subprocess.run(
             [sys.executable, "-m", "matrix", "inspect", str(folder / "checkpoint")],
-            cwd=REPOSITORY, timeout=60, text=True, capture_output=True, check=True,
+            cwd=REPOSITORY, timeout=600, text=True, capture_output=True, check=True,
         )  # fmt: skip
         lines = [line.split(maxsplit=2) for line in ended.stdout.splitlines()]
         said[name] = {check: judgement for check, judgement, *_ in lines}

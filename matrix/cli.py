@@ -130,8 +130,8 @@ def run(
             for line in beforehand(context, selection.cells, disk_gb=disk):
                 typer.echo(line)
         _perform(context, [*first, selection], reports)
-    if canaries and reports is not None:
-        Interim(context, reports).write()
+    if reports is not None and environment is None and cell is None:
+        Interim(context, reports).write(is_over=is_whole)
     if cell is not None:
         _show_cell(context, cell)
     if budgeted and context.choice is not None:  # nox's own choice is told once, by its report

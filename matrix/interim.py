@@ -36,7 +36,7 @@ class Interim:
         if age >= EVERY_SECONDS and self._done():
             self.write()
 
-    def write(self) -> None:
+    def write(self, *, is_over: bool = False) -> None:
         """Write the report, unless another process does; a full disk is no reason to stop."""
         from matrix import report  # pandas takes half a second to import
 
@@ -46,10 +46,14 @@ class Interim:
             table = msgspec.structs.replace(
                 self._whole.fresh_judge().table(),
                 budget=in_words(choice) if choice else [],
-                going_on=f"{self._done()} of {len(self._whole.plan.cells)} cells were done when "
-                "this was written, and the run was going on",
+                going_on="" if is_over else self._in_words(),
             )
             report.write(table, self._folder)
+
+    def _in_words(self) -> str:
+        """Say how far the run has come, in words that stay true where it is stopped."""
+        done = f"{self._done()} of {len(self._whole.plan.cells)} cells were done"
+        return f"{done} when this was written, and the run was going on"
 
     def _done(self) -> int:
         keys = self._whole.keys

@@ -152,13 +152,14 @@ def contents(folder: Path, *names: str) -> dict[str, bytes]:
 
 
 def test_a_run_does_the_canaries_before_all_others(folder: Path) -> None:
-    told = command(folder, "matrix", "run")
+    told = command(folder, "matrix", "run", "--reports", str(folder / "reports"))
     assert "profile all: 6 of 6 cells are to be done" in told.splitlines()[0]
     assert performed(folder, "quantize") == ["made-up/awq/maker-2", "made-up/awq/maker-1"]
     loaded = performed(folder, "load")
     assert set(loaded[:2]) == {TWIN, CANARY}
     assert sorted(loaded[2:]) == sorted(OTHERS)
-    assert not (folder / "reports").exists()
+    assert report(folder)["going_on"] == ""
+    assert "infra" not in verdicts(folder).values()
 
 
 def test_nox_reports_the_canaries_first_and_says_that_the_run_goes_on_until_it_is_over(
@@ -272,6 +273,7 @@ def test_environments_that_no_profile_names_are_taken_back_and_the_others_kept(
     folder: Path,
 ) -> None:
     command(folder, "matrix", "run")
+    assert not (folder / "reports").exists()
     change(folder, 'axes.engine = ["1", "2"]', 'axes.engine = ["2"]')
     assert "1 environments that no profile names" in command(folder, "matrix", "clean")
     command(folder, "matrix", "clean", "--environments")

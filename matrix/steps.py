@@ -289,14 +289,12 @@ class Steps:
         return key is not None and self.store.has_product(key.step, key.value)
 
     def is_done(self, key: Key, cells: Iterable[Cell]) -> bool:
-        """Whether a model or checkpoint need not be made: it was seen to fail, or is there, or was
-        taken back (``clean``) and none of the cells that stand on it has anything left to do.
+        """Whether a model or checkpoint need not be made: it was observed, and is there or none of
+        the cells that stand on it has anything left to do (it failed, or ``clean`` took it back).
         """
         if not self.keys.settled(key):
             return False
-        if self.keys.passed(key) is None or self.is_there(key):
-            return True
-        return not any(
+        return self.is_there(key) or not any(
             self.keys.unfinished(cell)
             for cell in cells
             if key.subject in (cell.checkpoint.model.name, cell.checkpoint.id)

@@ -20,7 +20,7 @@ that cache. What a further cell costs is, by hand, one more session; by the matr
 one to all cells of an engine, evaluated again in the finished store, where their checkpoints are.
 
 ``FOLDER`` must not exist yet and should lie on the file system of uv's cache, for which it takes
-about 20 GB. CPU seconds are of all processes that were waited for.
+about 20 GB. CPU seconds are of all processes of a command, those that it killed as well.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ import msgspec
 from matrix.context import Context, Settings
 from matrix.environments import uv_settings
 from matrix.hardware import machine
+from matrix.index.settings import index_settings
+from matrix.keeper import PR_SET_CHILD_SUBREAPER, prctl, reap
 from matrix.plan import Cell, Role
 from matrix.spec import DEFAULT_SPEC
 
@@ -88,6 +90,7 @@ def main() -> None:
     folder: Path = arguments.folder.resolve()
     if folder.exists():
         parser.error(f"{folder} exists; name a folder that does not, so that nothing is reused")
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     pairs = [(quantizer, engine) for quantizer in QUANTIZERS for engine in arguments.engines]
     spec = write_spec(folder / "spec", pairs[: arguments.cells])
     warm = folder / "warm"
@@ -162,7 +165,9 @@ def run(command: list[str], environ: dict[str, str]) -> Cost:
     done = subprocess.run(
         command, cwd=REPOSITORY, env=environ, stdout=sys.stderr, timeout=LIMIT, check=False
     )
-    wall, after = time.perf_counter() - start, getrusage(RUSAGE_CHILDREN)
+    wall = time.perf_counter() - start
+    reap()  # whose parents were killed: they have become ours
+    after = getrusage(RUSAGE_CHILDREN)
     if done.returncode:
         sys.exit(f"error: status {done.returncode} from: {' '.join(command)}")
     return Cost(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
@@ -217,8 +222,13 @@ def side(context: Context, role: Role, job: dict[str, Any], folder: Path) -> dic
         package: [f"{item}=={lock.pins[item]}" if item in lock.pins else item for item in items]
         for package, items in environment.build_requirements.items()
     }
-    settings = [f"{package} = {json.dumps(items)}" for package, items in built_with.items()]
-    (own / "uv.toml").write_text("\n".join(["[extra-build-dependencies]", *settings, ""]))
+    settings = [
+        *("[[index]]", f"url = {json.dumps(index_settings().default)}", "default = true"),
+        'cache-control = { files = "max-age=31536000, immutable" }',
+        "[extra-build-dependencies]",
+        *(f"{package} = {json.dumps(items)}" for package, items in built_with.items()),
+    ]
+    (own / "uv.toml").write_text("\n".join([*settings, ""]))
     (own / "lock.txt").write_text(lock.text)
     (own / "override.txt").write_text("\n".join([*environment.overrides, ""]))
     return {

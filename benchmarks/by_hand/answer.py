@@ -13,6 +13,7 @@ from pathlib import Path
 side = json.loads(Path(sys.argv[1]).read_text())
 sys.path.insert(0, side["adapters"])
 adapter = importlib.import_module(side["adapter"])
+adapter.import_package({"departures": side["departures"]})
 with contextlib.ExitStack() as stack:
     for name in side["departures"]:
         stack.enter_context(adapter.DEPARTURES[name]())

@@ -1,4 +1,4 @@
-"""Sessions made from the plan: one per environment, then ``matrix``; and ``tests``, ``lint``.
+"""Sessions made from the plan: canaries, environments, ``matrix``; and ``tests``, ``lint``.
 
 Nox orders them; building and running is the harness's own work, done by the interpreter nox runs
 in (``venv_backend="none"``), so that nothing of ours is installed into what is tested, and an
@@ -16,6 +16,8 @@ from pathlib import Path
 import nox
 from nox.command import CommandFailed
 
+from matrix.beforehand import beforehand, is_asked_for
+from matrix.budget import canaries_alone
 from matrix.choosing import choose_for_nox
 from matrix.context import Context, Settings
 from matrix.hardware import environments_at_once
@@ -38,6 +40,16 @@ try:
         context = Context(Settings.of())
 except SpecError as error:
     sys.exit(f"error: {error}")
+
+
+def begin(at_once: int) -> None:
+    """Say what the run takes, end where the disk is too small, keep ``clean`` off the store."""
+    try:
+        lines = beforehand(context, context.plan.cells, at_once=at_once)
+    except SpecError as error:
+        sys.exit(f"error: {error}")
+    print(*(f"{line}\n" for line in lines), sep="", flush=True)
+    atexit.register(context.store.use().close)
 
 
 def print_summary(file: Path) -> None:
@@ -67,6 +79,19 @@ def run(session: nox.Session, *arguments: str, success: tuple[int, ...] = (0,)) 
     session.run(sys.executable, "-m", *arguments, external=True, success_codes=success)
 
 
+canary_plan = canaries_alone(context.plan)
+
+
+def canaries_are_due() -> bool:
+    """Whether anything of the cells with known verdicts is still to be done."""
+    return any(context.keys.unfinished(cell) for cell in canary_plan.cells)
+
+
+def work(session: nox.Session, *which: str) -> None:
+    """Do a part of the profile, with a report written now and then."""
+    run(session, "matrix", "run", *which, "--reports", str(context.settings.reports))
+
+
 def environment_session(name: str, requires: list[str]) -> None:
     """Make the session of one environment."""
 
@@ -75,8 +100,10 @@ def environment_session(name: str, requires: list[str]) -> None:
         if not context.runs(name):
             session.log(f"{name}: nothing of it runs on this machine")
             return
+        if name in canary_plan.environments and canaries_are_due():
+            work(session, "--canaries", "--environment", name)  # they wait for it
         if context.unfinished(name):
-            run(session, "matrix", "run", "--environment", name)
+            work(session, "--environment", name)
         if context.suite_is_current(name):
             session.log(f"{name}: nothing has changed")
             return
@@ -91,16 +118,25 @@ for environment_name, needed in requirements_of(context.plan).items():
     environment_session(environment_name, needed)
 
 
+@nox.session(default=False, allow_parallel=True)
+def canaries(session: nox.Session) -> None:
+    """Do the cells whose verdicts are known, and what they need, before all others; report them."""
+    work(session, "--canaries")
+
+
 # A worker does one session, whatever that waits for.
 pending = [] if is_worker else context.pending()
+first = ["canaries"] if pending and canaries_are_due() else []
 if pending:
     nox.options.parallel = environments_at_once(context.loaded.spec.limits.load.memory_mb)
     if any(context.plan.environments[name].device == "cuda" for name in pending):
         at_once = min(nox.options.parallel, len(context.machine.gpus))
         nox.options.parallel = max(1, at_once)
+    if is_asked_for("matrix", sys.argv[1:]):
+        begin(nox.options.parallel)
 
 
-@nox.session(requires=pending, default=True)
+@nox.session(requires=[*first, *pending], default=True)
 def matrix(session: nox.Session) -> None:
     """Run the profile (MATRIX_PROFILE, default cpu), write reports/. Goes on where it was."""
     nothing_new = not pending and not session.posargs and not context.settings.cells

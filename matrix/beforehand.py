@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from argparse import ArgumentParser
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from matrix.choosing import Estimate, estimate, existing
@@ -45,12 +46,24 @@ def beforehand(
         for folder, needed in _needed(known, to_do, context.settings.store, cache).items():
             _check_room(folder, needed, cache)
     return [
-        f"profile {context.plan.profile}: "
-        f"{len(to_do):,} of {len(context.plan.cells):,} cells to do",
+        f"profile {context.plan.profile}: {len(to_do):,} of {len(context.plan.cells):,} "
+        "cells are to be done",
         f"predicted to take {_in_words(cost, at_once)}",
         f"what uv's cache has already, {cache}, is not downloaded again",
         "stop it whenever you like: the same command goes on where it was",
     ]
+
+
+def is_asked_for(session: str, arguments: Sequence[str]) -> bool:
+    """Whether nox, by its command line, runs a session that it runs by default."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-s", "-e", "--session", "--sessions", nargs="*", dest="sessions")
+    parser.add_argument("-l", "--list", "--list-sessions", action="store_true", dest="lists")
+    parser.add_argument("-k", "--keywords", "-t", "--tags", "--usage", nargs="*", dest="others")
+    given, _ = parser.parse_known_args(arguments)
+    if given.lists or given.others:
+        return False
+    return given.sessions is None or session in given.sessions
 
 
 def _in_words(cost: Cost, at_once: int) -> str:
@@ -65,7 +78,7 @@ def _in_words(cost: Cost, at_once: int) -> str:
 def _needed(known: Estimate, to_do: list[str], store: Path, cache: Path) -> dict[Path, int]:
     """Return the bytes that are still to be written, by the folder in whose file system.
 
-    One folder, the store, where uv links files from its cache to environments: both lie together.
+    One folder, the store, where the cache lies in the same.
     """
     prediction = known.prediction
     costs = {name: prediction.costs[name] for name in prediction.names(to_do, known.paid)}
@@ -78,6 +91,8 @@ def _needed(known: Estimate, to_do: list[str], store: Path, cache: Path) -> dict
         for name, cost in costs.items()
         if name.startswith(name_of_environment(""))
     )
+    if existing(store).stat().st_dev == existing(cache).stat().st_dev:
+        return {store: everything + int(own)}
     return {store: everything - wheels, cache: wheels + int(own)}
 
 
@@ -85,11 +100,11 @@ def _check_room(folder: Path, needed: int, cache: Path) -> None:
     free = shutil.disk_usage(existing(folder)).free
     if needed <= free:
         return
-    elsewhere = "UV_CACHE_DIR" if folder == cache else "MATRIX_STORE (with UV_CACHE_DIR beside it)"
+    elsewhere = "UV_CACHE_DIR" if folder == cache else "MATRIX_STORE, with UV_CACHE_DIR beside it"
     raise SpecError(
         folder, "disk",
         f"{needed / GB:,.1f} GB are predicted to be needed and {free / GB:,.1f} GB are free",
-        "Free some: `python -m matrix clean` says what can be taken back here. Or go elsewhere: "
-        f"{elsewhere}. Or do less: MATRIX_PROFILE=smoke for a first look, or MATRIX_DISK="
-        f"{max(free / GB - 1, 0):.0f} for the cells that so many GB are enough for",
+        "Free some (`python -m matrix clean` says what can be taken back here), or name another "
+        f"folder ({elsewhere}), or do less (MATRIX_PROFILE=smoke is a first look, "
+        f"MATRIX_DISK={free / GB:.0f} those cells for which so many GB are enough)",
     )  # fmt: skip

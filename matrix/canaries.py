@@ -19,6 +19,8 @@ from matrix.results import CellResult
 from matrix.store import Store, write_atomically
 
 PACKAGE = Path(__file__).parent
+JUDGING = ("explaining.py", "refusals.py", "verdict.py")
+"""What judges by what the checks found."""
 MESSAGE_CHARS = 300
 DIFFERENCES = 12
 """How many differences a line names."""
@@ -54,7 +56,7 @@ def inputs_of(observations: Mapping[Stage, Observation], thresholds: Mapping[str
     """Return what went into a cell: machine, locks, adapters, and the code that judged it."""
     inputs: Inputs = {
         "matrix/checks": code_digest(PACKAGE / "checks"),
-        "matrix/verdict.py": file_digest(PACKAGE / "verdict.py"),
+        **{f"matrix/{name}": file_digest(PACKAGE / name) for name in JUDGING},
         "thresholds": digest(dict(thresholds)),
     }
     for stage, seen in observations.items():

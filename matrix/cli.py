@@ -117,15 +117,15 @@ def run(
     except KeyError as unknown:
         hint = f"`python -m matrix plan --profile {context.plan.profile} --cells` lists the ids"
         fail(f"profile {context.plan.profile!r} has no {unknown.args[0]!r}. {hint}")
-    if environment is None and not canaries:  # of these, nox has said it already
-        for line in beforehand(context, selection.cells, disk_gb=disk):
-            typer.echo(line)
     is_whole = environment is None and cell is None and not canaries
     first = [select(canaries_alone(context.plan))] if is_whole else []
     with context.store.use():
+        if is_whole or cell is not None:  # of the other parts, nox has said it already
+            for line in beforehand(context, selection.cells, disk_gb=disk):
+                typer.echo(line)
         _perform(context, [*first, selection], reports)
-    if canaries and reports is not None:
-        Interim(context, reports).write()
+    if reports is not None and environment is None and cell is None:
+        Interim(context, reports).write(is_over=is_whole)
     if cell is not None:
         _show_cell(context, cell)
     if budgeted and context.choice is not None:  # nox's own choice is told once, by its report

@@ -126,8 +126,8 @@ class Context:
 
         Where its canaries are established, what went into them is kept for a run that is void.
         """
-        table = self.judge.table()
-        inputs, profile = self.judge.inputs_of_canaries(), self.plan.profile
+        judge, profile = self.fresh_judge(), self.plan.profile
+        table, inputs = judge.table(), judge.inputs_of_canaries()
         lines: list[str] = []
         if table.canaries == "established" and self.choice is None:
             canaries.keep_established(

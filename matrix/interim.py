@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -24,13 +23,9 @@ class Interim:
     def __init__(self, context: Context, reports: Path) -> None:
         self._context = context
         self._folder = reports
-
-    @cached_property
-    def _whole(self) -> Context:
-        """The profile with all its cells, whichever a budget bought."""
-        if self._context.choice is None:
-            return self._context
-        return Context(msgspec.structs.replace(self._context.settings, cells=None))
+        self._whole = context
+        if context.choice is not None:  # a budget bought some of the cells; the report shows all
+            self._whole = Context(msgspec.structs.replace(context.settings, cells=None))
 
     def write_if_due(self) -> None:
         """Write the report where it is old, and something is done that it can show."""
@@ -41,7 +36,7 @@ class Interim:
         if age >= EVERY_SECONDS and self._done():
             self.write()
 
-    def write(self) -> None:
+    def write(self, *, is_over: bool = False) -> None:
         """Write the report, unless another process does; a full disk is no reason to stop."""
         from matrix import report  # pandas takes half a second to import
 
@@ -49,12 +44,16 @@ class Interim:
         with suppress(Timeout, OSError), lock:
             choice = self._context.choice
             table = msgspec.structs.replace(
-                self._whole.fresh_judge().table(),
+                self._whole.table(),
                 budget=in_words(choice) if choice else [],
-                going_on=f"{self._done()} of {len(self._whole.plan.cells)} cells were done when "
-                "this was written, and the run was going on",
+                going_on="" if is_over else self._in_words(),
             )
             report.write(table, self._folder)
+
+    def _in_words(self) -> str:
+        """Say how far the run has come, in words that stay true where it is stopped."""
+        done = f"{self._done()} of {len(self._whole.plan.cells)} cells were done"
+        return f"{done} when this was written, and the run was going on"
 
     def _done(self) -> int:
         keys = self._whole.keys

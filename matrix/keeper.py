@@ -6,7 +6,8 @@ the harness holds: when the harness ends, even by SIGKILL, the pipe closes. The 
 "child subreaper" (``prctl(2)``) of all that the command starts, so daemons that left their
 process group and session are found as well.
 
-It ends as the command ended: with its status, or of its signal.
+It ends as the command ended: with its status, or of its signal. What its processes left in shared
+memory is removed: killed ones do not do that themselves, and it outlives them.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Iterable
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-GIVE_UP_SECONDS = 3.0
+GIVE_UP_SECONDS = 30.0
+LOOK_SECONDS = 0.1
+LOOKS = 3
+"""After so many looks at a new object that none of ours uses, it is a stranger's."""
+SHARED_MEMORY = os.path.realpath("/dev/shm")
 
 
 def prctl(option: int, argument: int) -> None:
@@ -76,6 +82,65 @@ def reap() -> dict[int, int]:
     return ended
 
 
+def objects() -> dict[int, str]:
+    """Return inode -> path of this user's named objects in shared memory, semaphores among them."""
+    with contextlib.suppress(OSError), os.scandir(SHARED_MEMORY) as entries:
+        user = os.geteuid()
+        return {e.inode(): e.path for e in entries if e.stat(follow_symlinks=False).st_uid == user}
+    return {}
+
+
+def in_use(pids: Iterable[int]) -> set[int]:
+    """Return the inodes of objects in shared memory that processes have mapped or open.
+
+    By inode, as a semaphore is mapped under a name that it has no more (``sem_open`` of glibc).
+    """
+    found: set[int] = set()
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", "rb") as file:
+            lines = [line.split(None, 5) for line in file if SHARED_MEMORY.encode() in line]
+            found |= {int(fields[4]) for fields in lines}
+        with contextlib.suppress(OSError):
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                link = f"/proc/{pid}/fd/{name}"
+                with contextlib.suppress(OSError):
+                    if os.readlink(link).startswith(SHARED_MEMORY):
+                        found.add(os.stat(link).st_ino)
+    return found
+
+
+class SharedMemory:
+    """What processes below this one put into shared memory. Others' objects are never touched.
+
+    Ours is what came after the start and was seen in use by a process below. It is removed when
+    all of them have ended, not before: one may hand an object to another by its name alone.
+    """
+
+    def __init__(self) -> None:
+        self._known = set(objects())
+        self._looks: dict[int, int] = {}
+        self._ours: set[int] = set()
+
+    def look(self) -> None:
+        """Find out whose the new objects are."""
+        new = objects().keys() - self._known
+        used = in_use(descendants()) if new else set()
+        for inode in new:
+            self._looks[inode] = self._looks.get(inode, 0) + 1
+            if inode in used:
+                self._ours.add(inode)
+            if inode in used or self._looks[inode] == LOOKS:
+                self._known.add(inode)
+
+    def remove(self) -> None:
+        """Remove what is ours and used by nobody any more."""
+        left = {inode: path for inode, path in objects().items() if inode in self._ours}
+        used = in_use(parents()) if left else set()
+        for inode in left.keys() - used:
+            with contextlib.suppress(OSError):
+                os.unlink(left[inode])
+
+
 def start(command: list[str]) -> int:
     """Start the command in a session of its own, first in line when memory runs out."""
     pid = os.fork()
@@ -103,19 +168,25 @@ def main() -> None:
     os.set_blocking(waker, False)
     signal.set_wakeup_fd(waker)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    shared_memory = SharedMemory()
     pid = start(command)
     for inherited in (0, 1):
         os.close(inherited)
     while True:
-        ready, _, _ = select.select([lifeline, woken], [], [])
+        ready, _, _ = select.select([lifeline, woken], [], [], LOOK_SECONDS)
+        shared_memory.look()
         if lifeline in ready:
             end_all()
+            shared_memory.remove()
             os._exit(128 + signal.SIGKILL)
+        if woken not in ready:
+            continue
         os.read(woken, 4096)
         status = reap().get(pid)
         if status is not None:
             break
     end_all()
+    shared_memory.remove()
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         with contextlib.suppress(OSError):  # SIGKILL has no handler to set back

@@ -189,7 +189,7 @@ def _admits(requires_python: str, python: str) -> bool:
 
 
 def works(cells: Sequence[CellResult], role: StandsAs) -> tuple[str, str, str]:
-    """Return the best that an environment came to in a role: word, first stage, message.
+    """Return the best that an environment came to in a role: word, stage, message.
 
     ``not run`` where all of its cells end by another's fault, or could not be run here.
     """

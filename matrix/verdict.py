@@ -275,11 +275,6 @@ def canaries(cells: Iterable[CellResult]) -> str:
     return next((s for s in (VOID, "not established", "established") if s in states), "")
 
 
-def is_void(cell: CellResult) -> bool:
-    """Whether a cell is a canary that came out otherwise than it must."""
-    return cell.canary is not None and _canary(cell.verdict, cell.canary) == VOID
-
-
 def _canary(found: Verdict, expected: Verdict) -> str:
     if found is expected:
         return "established"

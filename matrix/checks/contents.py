@@ -67,8 +67,14 @@ def checkpoint_complete(evidence: Evidence) -> Finding:
 
 def _surplus(names: list[str]) -> Explanation:
     """Return what tensors are the cause of that no such model has: a loader that stops at them."""
-    texts = ["no module or parameter named", "unexpected key", *names[:SHOWN]]
+    telling = [name[:_NAME_CHARS] for name in names[:SHOWN] if len(name) >= _TELLING]
+    texts = ["no module or parameter named", "unexpected key", *telling]
     return Explanation([Symptom.ERROR], errors=texts)
+
+
+_NAME_CHARS = 200
+_TELLING = 8
+"""A shorter name may stand in any error."""
 
 
 def tied_embedding(evidence: Evidence) -> Finding:

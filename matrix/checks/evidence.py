@@ -136,9 +136,9 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     greedy_degraded: float
     """Mean share of a prompt's reference tokens that the output repeats: degraded below."""
     greedy_failed: float
-    greedy_right_failed: float
+    greedy_right_failed: float = 0.5
     """Share of prompts that a model must answer right to the last token which knows its answers by
-    heart: failed below."""
+    heart: failed below. Specs of before it have it not."""
     pretrained_greedy_degraded: float
     """The same of a model that has memorised nothing."""
     pretrained_greedy_failed: float
@@ -157,8 +157,8 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     perplexity_degraded: float
     """Perplexity of the held-out texts over the float model's: degraded above."""
     perplexity_failed: float
-    low_perplexity_degraded: float
-    """The same, on the other side: degraded below."""
+    low_perplexity_degraded: float = 0.75
+    """The same, on the other side: degraded below. Specs of before it have it not."""
     degenerate_failed: float
     """Share of prompts answered by one token again and again, or nothing: failed from here on."""
     stored_size: float

@@ -58,7 +58,8 @@ def weights_match(evidence: Evidence) -> Finding:
         message = "no original to compare with"
         return say(judgement=Judgement.NOT_APPLICABLE, message=message)
     if not found.weights:
-        return say(judgement=Judgement.FAILED, message="no weight could be compared")
+        message = "no weight could be compared"
+        return say(judgement=Judgement.FAILED, message=message, explains=SPOILT)
     worst_first = sorted(found.weights, key=lambda weight: -(weight.error or 0.0))
     faults = [
         f"{weight.name} {fault}"

@@ -55,6 +55,8 @@ def clean(
     """
     settings = Settings.of(spec=spec, store=store)
     loaded, opened = load(settings.spec), Store(settings.store)
+    if not opened.root.is_dir():
+        fail(f"{opened.root}: there is no store here. Name it by --store or MATRIX_STORE")
     asked = (environments, checkpoints, everything)
     if not any(asked):
         for line in _offers(shares(opened, loaded), os.environ):

@@ -11,12 +11,13 @@ from packaging.utils import canonicalize_name
 
 from matrix.commands.options import Profile, Spec, StoreFolder, fail
 from matrix.context import Context, Settings
-from matrix.results import CellResult, Specifier
+from matrix.results import Specifier
 from matrix.specifiers import constraints, not_tried, told
 from matrix.text import visible
-from matrix.verdict import VOID, is_void
+from matrix.verdict import VOID
 
 SHOWN_CHARS = 200
+TROUBLE_CHARS = 400
 
 
 class SpecifierFormat(StrEnum):
@@ -42,10 +43,14 @@ def specifiers(
 
     Status 1, and none of them, where the canaries are void: such a run says nothing.
     """
-    table = Context(Settings.of(spec=spec, profile=profile, store=store)).judge.table()
+    context = Context(Settings.of(spec=spec, profile=profile, store=store))
+    table = context.judge.table()
     if table.canaries == VOID:
-        for line in _void(table.cells):
-            typer.echo(line, err=True)
+        typer.echo(
+            "no specifiers: the canaries are void, so what was observed holds nowhere", err=True
+        )
+        for line in context.table().canary_troubles:
+            typer.echo(f"  {visible(line, TROUBLE_CHARS)}", err=True)
         raise typer.Exit(1)
     found = table.specifiers if package is None else _of(package, table.specifiers)
     match output:
@@ -63,14 +68,6 @@ def specifiers(
         case SpecifierFormat.TABLE:
             for line in _lines(found):
                 typer.echo(line)
-
-
-def _void(cells: list[CellResult]) -> list[str]:
-    """Return lines that say which canaries came out otherwise than they must."""
-    otherwise = [cell for cell in cells if is_void(cell)]
-    first = "no specifiers: the canaries are void, so what was observed of versions says nothing"
-    lines = [f"  {cell.id}: {cell.verdict}, not {cell.canary}" for cell in otherwise]
-    return [first, *(visible(line, SHOWN_CHARS) for line in lines)]
 
 
 def _of(asked: str, found: list[Specifier]) -> list[Specifier]:

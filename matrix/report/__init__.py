@@ -36,7 +36,7 @@ from matrix.verdict import VOID
 
 SUMMARY_CAUSES = 5
 LINE_CHARS = 300
-CAUSE_CHARS = 160
+CAUSE_CHARS = 200
 
 __all__ = ["PAGE", "render", "summary", "write"]
 

@@ -228,10 +228,7 @@ def _specifiers_table(result: MatrixResult) -> list[str]:
         for one in result.specifiers
     ]
     header = ["release", "holds", "declared", "what differs", "evidence", "on"]
-    nothing = "Nothing was observed that says which versions go together."
-    if result.canaries == VOID:
-        nothing = "None are given: the canaries are void, so what was observed says nothing."
-    return _table(header, rows, nothing)
+    return _table(header, rows, "Nothing was observed that says which versions go together.")
 
 
 def _cells_table(result: MatrixResult) -> list[str]:

@@ -88,13 +88,15 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("store", "words"),
+    ("command", "store", "words"),
     [
-        ("/dev/null", "error: /dev/null/"),
-        ("/proc/nope/store", "error: /proc/nope: No such file or directory. "),
+        ("resolve", "/dev/null", "error: /dev/null/"),
+        ("run", "/dev/null", "error: /dev/null: File exists. "),
+        ("clean", "/dev/null", "error: /dev/null: there is no store here. "),
+        ("resolve", "/proc/nope/store", "error: /proc/nope: No such file or directory. "),
+        ("run", "/proc/nope/store", "error: /proc/nope: No such file or directory. "),
     ],
 )
-@pytest.mark.parametrize("command", ["resolve", "run"])
 def test_a_store_that_cannot_be_made_is_one_line_and_status_2(
     tmp_path: Path, command: str, store: str, words: str
 ) -> None:

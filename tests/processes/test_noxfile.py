@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 from matrix.context import REPOSITORY
 from tests.unit import small_spec
 
+FREE = ("[departures.shim]", small_spec.FREE + "[departures.shim]")
+"""A change to the small spec by which nothing is predicted to take any disk."""
 LOADED = """
 import json, sys
-sys.argv += {arguments}
+sys.argv[1:] = {arguments}
 sys.path.insert(0, {repository!r})
 import noxfile
 heavy = {{"numpy", "pandas", "torch", "transformers"}} & set(sys.modules)
@@ -27,14 +30,18 @@ print(json.dumps({{
 """
 
 
-def noxfile(folder: Path, *changes: tuple[str, str], worker: bool = False, **variables: str
-            ) -> dict[str, Any]:  # fmt: skip
+def noxfile(
+    folder: Path,
+    *changes: tuple[str, str],
+    worker: bool = False,
+    arguments: Sequence[str] = (),
+    **variables: str,
+) -> dict[str, Any]:
     """Load the noxfile in a process of its own; return what is left to do there."""
-    code = LOADED.format(
-        arguments=["--parallel-worker"] if worker else [], repository=str(REPOSITORY)
-    )
+    arguments = ["--parallel-worker"] if worker else list(arguments)
+    code = LOADED.format(arguments=arguments, repository=str(REPOSITORY))
     environ = {
-        **os.environ, **variables, "MATRIX_SPEC": str(small_spec.write(folder, *changes)),
+        **os.environ, **variables, "MATRIX_SPEC": str(small_spec.write(folder, FREE, *changes)),
         "MATRIX_PROFILE": "all", "MATRIX_STORE": str(folder / "store"),
     }  # fmt: skip
     if worker:
@@ -44,8 +51,9 @@ def noxfile(folder: Path, *changes: tuple[str, str], worker: bool = False, **var
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    *said, answer = done.stdout.splitlines()
+    found: dict[str, Any] = json.loads(answer)
+    return found | {"said": said}
 
 
 def test_what_has_something_to_do_is_waited_for_and_nothing_heavy_is_imported(
@@ -55,6 +63,23 @@ def test_what_has_something_to_do_is_waited_for_and_nothing_heavy_is_imported(
     assert found["pending"] == ["twins", "maker-1.0", "maker-2.0", "runner-3.0"]
     assert found["heavy"] == []
     assert int(found["parallel"]) >= 1
+
+
+def test_costs_are_said_where_the_matrix_is_asked_for_and_nowhere_else(tmp_path: Path) -> None:
+    (cells, predicted, *_) = noxfile(tmp_path)["said"]
+    assert cells == "profile all: 6 of 6 cells are to be done"
+    assert "0.0 GB of downloads, 0.0 GB of disk" in predicted
+    for arguments in (["-s", "lint"], ["-l"], ["-s", "tests", "report"]):
+        assert noxfile(tmp_path, arguments=arguments)["said"] == []
+    assert noxfile(tmp_path, worker=True)["said"] == []
+
+
+def test_a_disk_that_is_too_small_ends_it_before_any_session(tmp_path: Path) -> None:
+    huge = ("torch_mb = 0", "torch_mb = 1e12")
+    with pytest.raises(AssertionError, match="GB are predicted to be needed and") as caught:
+        noxfile(tmp_path, huge)
+    assert "Traceback" not in str(caught.value)
+    assert noxfile(tmp_path, huge, arguments=["-s", "lint"])["said"] == []
 
 
 def test_a_worker_waits_for_nothing(tmp_path: Path) -> None:
@@ -74,7 +99,7 @@ source = "made up"
 
 
 def test_a_budget_leaves_the_chosen_cells_and_their_environments(tmp_path: Path) -> None:
-    found = noxfile(tmp_path, MATRIX_DISK="0")
+    found = noxfile(tmp_path, ("torch_mb = 0", "torch_mb = 1"), MATRIX_DISK="0")
     assert (found["cells"], found["pending"]) == ([], [])
     all_cells = noxfile(tmp_path, MATRIX_MINUTES="1000000")["cells"]
     assert len(all_cells) == 6

@@ -93,7 +93,7 @@ def generate(handle, job):
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder with the spec, its adapters and its snapshot of the index."""
-    head = SPEC.read_text().partition("[[environments]]")[0]
+    head = SPEC.read_text().partition("# What is made up")[0]
     broken = str(tmp_path / "broken")
     (tmp_path / "spec.toml").write_text(head + SECTIONS.replace("BROKEN", broken))
     (tmp_path / "turning.py").write_text(TURNING)

@@ -188,6 +188,7 @@ def test_a_killed_nox_leaves_no_process(tmp_path: Path, number: signal.Signals, 
         "MATRIX_SPEC": str(SPEC),
         "MATRIX_PROFILE": "engines",
         "MATRIX_STORE": str(tmp_path),
+        "MATRIX_REPORTS": str(tmp_path / "reports"),
     }
     argv = [sys.executable, "-m", "nox", "-s", "plain", "-j", jobs]
     with subprocess.Popen(

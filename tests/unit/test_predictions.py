@@ -46,8 +46,8 @@ CUDA = DevicePredictions(
     quantize_seconds_per_billion={"awq": 10, "gptq": 1}, load_seconds_per_billion=5,
 )  # fmt: skip
 CONSTANTS = PredictionsTable(
-    download_mb_per_second=10, unpacked=2, torch_mb=1000, packages_mb=10, brings_mb={"runner": 50},
-    resolve_seconds=1, install_seconds=4,
+    download_mb_per_second=10, unpacked=2, torch_mb=1000, packages_mb=10, packages_unpacked=3,
+    brings_mb={"runner": 50}, resolve_seconds=1, install_seconds=4,
     source_build_seconds=30, build_seconds=40, inspect_seconds_per_gb=60, cpu=CPU, cuda=CUDA,
 )  # fmt: skip
 SNAPSHOT = Snapshot(1, "2026-01-01T00:00:00Z", {
@@ -139,8 +139,8 @@ def test_an_environment_is_its_wheels_and_what_it_shares_with_none(plan: Plan) -
     assert costs["wheels of runner 3.0"].download == (300 + 50) * MB  # and what it brings along
     assert costs["wheels of torch 2.1"] == Cost(1000 * MB, 2000 * MB, seconds=100)
     # 10 MB in 1 s, resolved in 1 s, installed in 4 s; built in 30 s where there is no wheel.
-    assert costs["environment maker-1.0"] == Cost(10 * MB, 20 * MB, seconds=6)
-    assert costs["environment maker-2.0"] == Cost(10 * MB, 20 * MB, seconds=36)
+    assert costs["environment maker-1.0"] == Cost(10 * MB, 30 * MB, seconds=6)
+    assert costs["environment maker-2.0"] == Cost(10 * MB, 30 * MB, seconds=36)
 
 
 def test_copies_take_their_disk_in_each_environment(plan: Plan) -> None:

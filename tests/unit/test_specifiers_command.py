@@ -12,7 +12,6 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner, Result
 
 from matrix.commands import specifiers as command
-from matrix.outcomes import Verdict
 from matrix.results import MatrixResult, Specifier
 from tests.unit import small_spec
 from tests.unit.report_results import realistic
@@ -93,20 +92,19 @@ def test_json_is_for_programs(observed: list[str]) -> None:
 def test_a_void_run_gives_none_and_says_which_canary(
     monkeypatch: pytest.MonkeyPatch, observed: list[str], output: str
 ) -> None:
-    canary = msgspec.structs.replace(realistic().cells[0], canary=Verdict.GARBAGE)
-
     class Judged:
         def __init__(self, _settings: object) -> None:
             self.judge = self
 
         def table(self) -> MatrixResult:
-            return msgspec.structs.replace(realistic(), canaries="void", cells=[canary])
+            troubles = ["a/b/c/d: expected garbage, came works\x1b[31m"]
+            return msgspec.structs.replace(realistic(), canaries="void", canary_troubles=troubles)
 
     monkeypatch.setattr(command, "Context", Judged)
     done = ask(*observed, "--format", output)
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith("no specifiers: the canaries are void")
-    assert f"{canary.id}: works, not garbage" in done.stderr
+    assert "  a/b/c/d: expected garbage, came works␛[31m" in done.stderr
 
 
 def test_an_unknown_package_names_the_known_ones(observed: list[str]) -> None:

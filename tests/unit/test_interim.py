@@ -1,0 +1,78 @@
+"""When the report is written again while a run goes on, and what it says of the run."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from matrix.context import Context
+from matrix.interim import EVERY_SECONDS, Interim
+from tests.unit.made_history import History
+from tests.unit.test_plan_command import BARE, opened
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    return opened(tmp_path, BARE)
+
+
+def finish(context: Context) -> None:
+    """Have all observed that can be."""
+    context.keys = History(context.plan).finish().keys
+
+
+def said(folder: Path) -> str:
+    document = json.loads((folder / "matrix.json").read_text())
+    return str(document["going_on"])
+
+
+def age(folder: Path, seconds: float) -> None:
+    written = (folder / "index.html").stat().st_mtime
+    os.utime(folder / "index.html", (written - seconds, written - seconds))
+
+
+def test_nothing_is_reported_before_anything_is_done(context: Context, tmp_path: Path) -> None:
+    Interim(context, tmp_path / "reports").write_if_due()
+    assert not (tmp_path / "reports").exists()
+
+
+def test_what_is_done_is_reported_and_said_to_go_on(context: Context, tmp_path: Path) -> None:
+    history = History(context.plan).finish()
+    history.forget("generate", "tied/awq/maker-1.0/runner-3.0")
+    context.keys = history.keys
+    folder = tmp_path / "reports"
+    Interim(context, folder).write_if_due()
+    assert said(folder) == "5 of 6 cells were done when this was written, and the run was going on"
+    assert (folder / "index.html").exists()
+
+
+def test_a_report_is_written_again_when_it_is_old(context: Context, tmp_path: Path) -> None:
+    folder = tmp_path / "reports"
+    finish(context)
+    interim = Interim(context, folder)
+    interim.write()
+    (folder / "matrix.json").unlink()
+    interim.write_if_due()
+    assert not (folder / "matrix.json").exists()
+    age(folder, EVERY_SECONDS)
+    interim.write_if_due()
+    assert said(folder).startswith("6 of 6 cells")
+
+
+def test_one_process_writes_at_a_time_and_the_others_go_on(
+    context: Context, tmp_path: Path
+) -> None:
+    finish(context)
+    with FileLock(context.store.path("report.lock")):
+        Interim(context, tmp_path / "reports").write()
+    assert not (tmp_path / "reports").exists()
+
+
+def test_a_folder_that_cannot_be_written_stops_no_run(context: Context, tmp_path: Path) -> None:
+    finish(context)
+    (tmp_path / "file").touch()
+    Interim(context, tmp_path / "file" / "reports").write_if_due()

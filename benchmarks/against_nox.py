@@ -149,6 +149,8 @@ def run_by_hand(context: Context, folder: Path) -> Cost:
         **host(), **uv_settings(os.environ, installing=True),
         "HOME": str(folder / "home"), "BY_HAND": str(file),
     }  # fmt: skip
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"):
+        environ.pop(name, None)  # they would take the place of what uv.toml says of the index
     command = [sys.executable, "-m", "nox", "--noxfile", str(BY_HAND / "sessions.py")]
     return run([*command, "--envdir", str(folder / "nox")], environ)
 

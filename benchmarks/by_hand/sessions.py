@@ -24,6 +24,7 @@ nox.options.default_venv_backend = "uv"
 def cell(session: nox.Session, combination: dict[str, Any]) -> None:
     """Quantize in the session's own environment, then load and answer in the engine's."""
     folder = Path(session.create_tmp())
+    session.chdir(folder)  # GPTQModel writes its log where it is run
     quantizer, engine = combination["quantizer"], combination["engine"]
     quantizer["job"]["output"] = engine["job"]["checkpoint"] = str(folder / "checkpoint")
     for name, side in (("quantizer", quantizer), ("engine", engine)):

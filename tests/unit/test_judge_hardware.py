@@ -56,6 +56,16 @@ def untested(stage: Stage) -> tuple[Verdict, Blame, Stage, str]:
     return Verdict.UNTESTED, Blame.NOBODY, stage, "no-gpu"
 
 
+def test_an_engine_without_its_instructions_leaves_the_cell_untested(tmp_path: Path) -> None:
+    declared = ('adapter = "./runner.py"', 'adapter = "./runner.py"\ninstruction_set = "AVX-512"')
+    cpus = Gpus(tmp_path)
+    cpus.loaded = load(small_spec.write(tmp_path, declared))
+    cell = cpus.judged(GOOD, without=("load", "generate"))[GOOD]
+    wanted = (Verdict.UNTESTED, Blame.NOBODY, Stage.LOAD, "no-instruction")
+    assert (cell.verdict, cell.blame, cell.stage, cell.reason) == wanted
+    assert cell.message == LACKS
+
+
 def test_an_engine_without_its_gpus_leaves_the_cell_untested(gpus: Gpus) -> None:
     cell = gpus.judged(GOOD, without=("load", "generate"))[GOOD]
     assert short(cell) == untested(Stage.LOAD)

@@ -15,7 +15,9 @@ SUSPICIOUS = (Judgement.NOTICE, Judgement.DEGRADED, Judgement.FAILED)
 
 
 def explanation(failure: StageResult, findings: Sequence[Finding]) -> Finding | None:
-    """Return the first finding of an earlier stage that is the cause of a failure, if any is.
+    """Return the finding of an earlier stage that is the cause of a failure, if any is.
+
+    A check that failed comes before what is only noticed of a file; else the first one.
 
     Args:
         failure: How the stage ended, with the message of the exception where it raised.
@@ -30,7 +32,9 @@ def explanation(failure: StageResult, findings: Sequence[Finding]) -> Finding | 
         if finding.judgement in SUSPICIOUS
         and order.index(finding.stage) < order.index(failure.stage)
     ]
-    return next((f for f in before if _is_cause(f.explains, symptom, failure.message)), None)
+    causes = [f for f in before if _is_cause(f.explains, symptom, failure.message)]
+    failed = [finding for finding in causes if finding.judgement is Judgement.FAILED]
+    return next(iter([*failed, *causes]), None)
 
 
 def _is_cause(explains: Explanation | None, symptom: Symptom | None, message: str) -> bool:

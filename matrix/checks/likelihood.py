@@ -83,7 +83,9 @@ def _difference(
         return say(judgement=Judgement.FAILED, threshold=failed, message=message)
     mean = math.fsum(map(abs, differences)) / len(differences)
     signed = math.fsum(differences) / len(differences)
-    message = f"{mean:.3f} nats off in the mean of {len(differences)} tokens, signed {signed:+.3f}"
+    digits = ".3f" if mean < _LONG else ".3g"
+    message = f"{mean:{digits}} nats off in the mean of {len(differences)} tokens"
+    message += f", signed {signed:+{digits}}"
     say = partial(say, value=mean, message=message)
     say_wrong = partial(say, symptom=Symptom.WRONG_ANSWERS)
     if mean > failed:
@@ -131,6 +133,8 @@ def perplexity(evidence: Evidence) -> Finding:
     return say(judgement=Judgement.PASSED, threshold=limits.perplexity_degraded)
 
 
+_LONG = 1e4
+"""Nats from which they are written with an exponent."""
 _MOST_NATS = 300.0
 """Keeps exp() within what a float holds, twice over; no model is that sure or that lost."""
 

@@ -80,8 +80,8 @@ def tied_head(evidence: Evidence) -> Finding:
     both hold what was in memory before, without a warning: AutoGPTQ's own, which loads by
     accelerate, whose ``retie_parameters`` takes the first of the two names, lm_head.weight
     (https://github.com/huggingface/accelerate/blob/v1.1.1/src/accelerate/utils/modeling.py). The
-    mark of such memory: each log-probability is not finite or that of a row of zeros, to which all
-    tokens are alike. Value: share of log-probabilities that bear it.
+    mark of such memory: each log-probability is not finite, or beyond what weights give, or that
+    of a row of zeros, to which all tokens are alike. Value: share that bear it.
     """
     say = partial(_finding, "tied-head", threshold=1)
     found, answers = evidence.inspection, evidence.generation
@@ -91,14 +91,15 @@ def tied_head(evidence: Evidence) -> Finding:
         message = "the head is stored" if found.head else "the model is not tied"
         return say(judgement=Judgement.PASSED, value=0, message=message)
     values = [value for text in answers.held_out for value in text]
-    lost, alike = values.count(None), _of_zeros(values, found)
+    lost = sum(value is None or value < _LEAST for value in values)
+    alike = _of_zeros(values, found)
     say = partial(say, value=(lost + alike) / max(len(values), 1))
     if lost + alike < len(values) or not (alike or evidence.loader in _TIES_TO_HEAD):
         return say(judgement=Judgement.PASSED)
     message = (
         "tied, and lm_head.weight is not stored: the engine tied the embedding to a head that "
-        f"nothing was loaded into. Of {len(values)} log-probabilities, {lost} are not finite, and "
-        f"{alike} are those of zeros"
+        f"nothing was loaded into. Of {len(values)} log-probabilities, {lost} are not finite or "
+        f"below {_LEAST:.0f}, and {alike} are those of zeros"
     )
     symptom = Symptom.NOT_FINITE if lost else Symptom.WRONG_ANSWERS
     say = partial(say, symptom=symptom, explains=UNFILLED)
@@ -114,6 +115,8 @@ def _of_zeros(values: list[float | None], found: Inspection) -> int:
     return sum(value is not None and abs(value - alike) < _NEAR for value in values)
 
 
+_LEAST = -1_000.0
+"""Nats below which no weights bring a token: the least of a recorded run of 683 cells was -13.5."""
 _NEAR = 1e-3
 """Nats by which a log-probability in 16 bits may be off that of zeros."""
 _TIES_TO_HEAD = ("auto_gptq",)

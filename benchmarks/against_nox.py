@@ -41,12 +41,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from matrix.context import Context, Settings
-from matrix.environments import uv_settings
 from matrix.hardware import machine
 from matrix.index.settings import index_settings
 from matrix.keeper import PR_SET_CHILD_SUBREAPER, prctl, reap
 from matrix.plan import Cell, Role
 from matrix.spec import DEFAULT_SPEC
+from matrix.uv_settings import uv_settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BY_HAND = Path(__file__).resolve().parent / "by_hand"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from matrix.choosing import Estimate, estimate, existing
 from matrix.context import Context
-from matrix.environments import uv_settings
 from matrix.plan import Cell
 from matrix.predictions import GB, WHEELS, Cost, name_of_environment
 from matrix.tables import SpecError
+from matrix.uv_settings import uv_settings
 
 
 def beforehand(

@@ -17,7 +17,7 @@ import msgspec
 
 from matrix import canaries
 from matrix.budget import Choice, ignoring, narrowed, read_choice
-from matrix.environments import Lock, find_lock, install_source
+from matrix.environments import Lock, find_lock
 from matrix.hardware import Machine, detect, device_of
 from matrix.identity import code_digest, digest, file_digest
 from matrix.judge import Judge
@@ -32,6 +32,7 @@ from matrix.standings import Solution
 from matrix.store import Store, write_atomically
 from matrix.subjects import CELL, subjects
 from matrix.tables import Device, Environment, Resolution, SpecError
+from matrix.uv_settings import install_source
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -18,11 +18,11 @@ import typer
 
 from matrix.commands.options import Spec, StoreFolder, fail
 from matrix.context import Settings
-from matrix.environments import uv_settings
 from matrix.plan import make_plan
 from matrix.predictions import GB, MB
 from matrix.spec import LoadedSpec, load
 from matrix.store import Store
+from matrix.uv_settings import uv_settings
 
 BLOCK = 512
 """Bytes of a block, as ``st_blocks`` counts them."""

@@ -9,12 +9,12 @@ import typer
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from matrix.cell_judge import thresholds
 from matrix.checkpoint.files import CONFIG
 from matrix.checkpoint.inspection import CheckpointError, Inspection
 from matrix.checks import judge
 from matrix.checks.evidence import Evidence
 from matrix.commands.options import fail
-from matrix.judge import thresholds
 from matrix.outcomes import Finding, Judgement, Stage, Symptom
 from matrix.spec import load
 from matrix.text import visible

@@ -58,6 +58,8 @@ def is_asked_for(session: str, arguments: Sequence[str]) -> bool:
     """Whether nox, by its command line, runs a session that it runs by default."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-s", "-e", "--session", "--sessions", nargs="*", dest="sessions")
+    for flag in ("-N", "-R", "-r", "-ts", "-v", "-x"):  # they may stand in front, as in -rs tests
+        parser.add_argument(flag, action="store_true")
     parser.add_argument("-l", "--list", "--list-sessions", action="store_true", dest="lists")
     parser.add_argument("-k", "--keywords", "-t", "--tags", "--usage", nargs="*", dest="others")
     given, _ = parser.parse_known_args(arguments)
@@ -106,5 +108,5 @@ def _check_room(folder: Path, needed: int, cache: Path) -> None:
         f"{needed / GB:,.1f} GB are predicted to be needed and {free / GB:,.1f} GB are free",
         "Free some (`python -m matrix clean` says what can be taken back here), or name another "
         f"folder ({elsewhere}), or do less (MATRIX_PROFILE=smoke is a first look, "
-        f"MATRIX_DISK={free / GB:.0f} those cells for which so many GB are enough)",
+        f"MATRIX_DISK={free // GB} those cells for which so many GB are enough)",
     )  # fmt: skip

@@ -84,10 +84,13 @@ def reap() -> dict[int, int]:
 
 def objects() -> dict[int, str]:
     """Return inode -> path of this user's named objects in shared memory, semaphores among them."""
+    paths: dict[int, str] = {}
     with contextlib.suppress(OSError), os.scandir(SHARED_MEMORY) as entries:
-        user = os.geteuid()
-        return {e.inode(): e.path for e in entries if e.stat(follow_symlinks=False).st_uid == user}
-    return {}
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # others remove theirs meanwhile
+                if entry.stat(follow_symlinks=False).st_uid == os.geteuid():
+                    paths[entry.inode()] = entry.path
+    return paths
 
 
 def in_use(pids: Iterable[int]) -> set[int]:

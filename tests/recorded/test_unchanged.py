@@ -119,6 +119,14 @@ def test_what_a_report_is_made_of(place: Place, change: str) -> None:
     assert place.digest() != before
 
 
+def test_a_changed_rule_of_refusals_is_news_for_the_suites(place: Place) -> None:
+    context = place.open()
+    names = list(context.plan.environments)
+    assert all(context.suite_is_current(name) for name in names)
+    write(place.spec, "is_marlin_format` is no longer", "is_marlin_format` is not")
+    assert not any(place.open().suite_is_current(name) for name in names)
+
+
 def test_packages_that_came_or_went(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

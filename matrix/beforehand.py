@@ -36,14 +36,14 @@ def beforehand(
         disk_gb: A budget, in 10^9 bytes.
         host: The variables of uv and of the matrix.
     """
-    known = estimate(context, host)
-    to_do = [cell.id for cell in cells if cell.id in known.unfinished]
+    expected = estimate(context, host)
+    to_do = [cell.id for cell in cells if cell.id in expected.unfinished]
     if not to_do:
         return []
-    cost = known.prediction.of_cells(to_do, known.paid)
+    cost = expected.prediction.of_cells(to_do, expected.paid)
     cache = Path(uv_settings(host, installing=True)["UV_CACHE_DIR"])
     if disk_gb is None and not host.get("MATRIX_DISK"):
-        for folder, needed in _needed(known, to_do, context.settings.store, cache).items():
+        for folder, needed in _needed(expected, to_do, context.settings.store, cache).items():
             _check_room(folder, needed, cache)
     return [
         f"profile {context.plan.profile}: {len(to_do):,} of {len(context.plan.cells):,} "
@@ -77,19 +77,19 @@ def _in_words(cost: Cost, at_once: int) -> str:
     )
 
 
-def _needed(known: Estimate, to_do: list[str], store: Path, cache: Path) -> dict[Path, int]:
+def _needed(expected: Estimate, to_do: list[str], store: Path, cache: Path) -> dict[Path, int]:
     """Return the bytes that are still to be written, by the folder in whose file system.
 
     One folder, the store, where the cache lies in the same.
     """
-    prediction = known.prediction
-    costs = {name: prediction.costs[name] for name in prediction.names(to_do, known.paid)}
+    prediction = expected.prediction
+    costs = {name: prediction.costs[name] for name in prediction.names(to_do, expected.paid)}
     everything = sum(cost.disk for cost in costs.values())
-    if known.linked:
+    if expected.linked:
         return {store: everything}
     wheels = sum(cost.disk for name, cost in costs.items() if name.startswith(WHEELS))
     own = sum(
-        cost.download * known.constants.packages_unpacked
+        cost.download * expected.constants.packages_unpacked
         for name, cost in costs.items()
         if name.startswith(name_of_environment(""))
     )

@@ -320,10 +320,10 @@ def installed(folder: Path) -> dict[str, str]:
     """Return distribution name -> version of a virtualenv, read from its files, nothing run."""
     places = [str(place) for place in folder.glob("lib/python*/site-packages")]
     versions: dict[str, str] = {}
-    for found in importlib.metadata.distributions(path=places):
+    for distribution in importlib.metadata.distributions(path=places):
         with suppress(UnicodeDecodeError):  # what is no text is nothing installed
-            if name := found.metadata["Name"]:  # what a half-removed one leaves has none
-                versions[canonicalize_name(name)] = str(found.metadata["Version"] or "")
+            if name := distribution.metadata["Name"]:  # what a half-removed one leaves has none
+                versions[canonicalize_name(name)] = str(distribution.metadata["Version"] or "")
     return dict(sorted(versions.items()))
 
 

@@ -41,12 +41,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from matrix.context import Context, Settings
-from matrix.environments import uv_settings
 from matrix.hardware import machine
 from matrix.index.settings import index_settings
+from matrix.installing import locked_builds
 from matrix.keeper import PR_SET_CHILD_SUBREAPER, prctl, reap
 from matrix.plan import Cell, Role
 from matrix.spec import DEFAULT_SPEC
+from matrix.uv_settings import uv_settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BY_HAND = Path(__file__).resolve().parent / "by_hand"
@@ -220,10 +221,7 @@ def side(context: Context, role: Role, job: dict[str, Any], folder: Path) -> dic
     assert lock is not None, "the matrix has resolved it"
     own = folder / "inputs" / environment.name
     own.mkdir(parents=True, exist_ok=True)
-    built_with = {
-        package: [f"{item}=={lock.pins[item]}" if item in lock.pins else item for item in items]
-        for package, items in environment.build_requirements.items()
-    }
+    built_with = locked_builds(environment, lock.pins)
     settings = [
         *("[[index]]", f"url = {json.dumps(index_settings().default)}", "default = true"),
         'cache-control = { files = "max-age=31536000, immutable" }',
@@ -258,7 +256,7 @@ def further_cell(context: Context, spec: Path, folder: Path) -> Cost | None:
             forget(folder / "store", again)
             costs.append(run_matrix(spec, folder))
         steps = len(cells) - 1
-        slopes.append(Cost(*((more - one) / steps for one, more in zip(*costs, strict=True))))
+        slopes.append(Cost(*((more - fewer) / steps for fewer, more in zip(*costs, strict=True))))
     return Cost(*map(statistics.mean, zip(*slopes, strict=True))) if slopes else None
 
 
@@ -290,12 +288,12 @@ def head(rows: list[str]) -> list[str]:
 
 
 def answers(cells: list[Cell], hand: Path, matrix: Path) -> Iterator[str]:
-    """Give a line for each cell: what both ways found."""
+    """Give a line for each cell: what came of it both ways."""
     table = json.loads((matrix / "reports" / "matrix.json").read_bytes())
     verdicts = {cell["id"]: cell["verdict"] for cell in table["cells"]}
     for cell in cells:
-        found = json.loads((hand / f"{name_of(cell)}.json").read_bytes())
-        same = f"{found['same']} of {found['of']} answers the same, drift {found['drift']:.3f}"
+        answer = json.loads((hand / f"{name_of(cell)}.json").read_bytes())
+        same = f"{answer['same']} of {answer['of']} answers the same, drift {answer['drift']:.3f}"
         yield f"{name_of(cell)}: by hand {same}; matrix: {verdicts[cell.id]}"
 
 

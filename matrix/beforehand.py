@@ -10,10 +10,10 @@ from pathlib import Path
 
 from matrix.choosing import Estimate, estimate, existing
 from matrix.context import Context
-from matrix.environments import uv_settings
 from matrix.plan import Cell
 from matrix.predictions import GB, WHEELS, Cost, name_of_environment
 from matrix.tables import SpecError
+from matrix.uv_settings import uv_settings
 
 
 def beforehand(
@@ -36,14 +36,14 @@ def beforehand(
         disk_gb: A budget, in 10^9 bytes.
         host: The variables of uv and of the matrix.
     """
-    known = estimate(context, host)
-    to_do = [cell.id for cell in cells if cell.id in known.unfinished]
+    expected = estimate(context, host)
+    to_do = [cell.id for cell in cells if cell.id in expected.unfinished]
     if not to_do:
         return []
-    cost = known.prediction.of_cells(to_do, known.paid)
+    cost = expected.prediction.of_cells(to_do, expected.paid)
     cache = Path(uv_settings(host, installing=True)["UV_CACHE_DIR"])
     if disk_gb is None and not host.get("MATRIX_DISK"):
-        for folder, needed in _needed(known, to_do, context.settings.store, cache).items():
+        for folder, needed in _needed(expected, to_do, context.settings.store, cache).items():
             _check_room(folder, needed, cache)
     return [
         f"profile {context.plan.profile}: {len(to_do):,} of {len(context.plan.cells):,} "
@@ -58,6 +58,8 @@ def is_asked_for(session: str, arguments: Sequence[str]) -> bool:
     """Whether nox, by its command line, runs a session that it runs by default."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-s", "-e", "--session", "--sessions", nargs="*", dest="sessions")
+    for flag in ("-N", "-R", "-r", "-ts", "-v", "-x"):  # they may stand in front, as in -rs tests
+        parser.add_argument(flag, action="store_true")
     parser.add_argument("-l", "--list", "--list-sessions", action="store_true", dest="lists")
     parser.add_argument("-k", "--keywords", "-t", "--tags", "--usage", nargs="*", dest="others")
     given, _ = parser.parse_known_args(arguments)
@@ -75,19 +77,19 @@ def _in_words(cost: Cost, at_once: int) -> str:
     )
 
 
-def _needed(known: Estimate, to_do: list[str], store: Path, cache: Path) -> dict[Path, int]:
+def _needed(expected: Estimate, to_do: list[str], store: Path, cache: Path) -> dict[Path, int]:
     """Return the bytes that are still to be written, by the folder in whose file system.
 
     One folder, the store, where the cache lies in the same.
     """
-    prediction = known.prediction
-    costs = {name: prediction.costs[name] for name in prediction.names(to_do, known.paid)}
+    prediction = expected.prediction
+    costs = {name: prediction.costs[name] for name in prediction.names(to_do, expected.paid)}
     everything = sum(cost.disk for cost in costs.values())
-    if known.linked:
+    if expected.linked:
         return {store: everything}
     wheels = sum(cost.disk for name, cost in costs.items() if name.startswith(WHEELS))
     own = sum(
-        cost.download * known.constants.packages_unpacked
+        cost.download * expected.constants.packages_unpacked
         for name, cost in costs.items()
         if name.startswith(name_of_environment(""))
     )
@@ -106,5 +108,5 @@ def _check_room(folder: Path, needed: int, cache: Path) -> None:
         f"{needed / GB:,.1f} GB are predicted to be needed and {free / GB:,.1f} GB are free",
         "Free some (`python -m matrix clean` says what can be taken back here), or name another "
         f"folder ({elsewhere}), or do less (MATRIX_PROFILE=smoke is a first look, "
-        f"MATRIX_DISK={free / GB:.0f} those cells for which so many GB are enough)",
+        f"MATRIX_DISK={free // GB} those cells for which so many GB are enough)",
     )  # fmt: skip

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
 import mmap
 import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,11 @@ from elftools.elf.hash import GNUHashSection
 from matrix.missing import Build, Kind, Missing
 
 MOST_LIBRARIES = 500
+_DAMAGED = (
+    OSError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, struct.error,
+    csv.Error, ELFError,
+)  # fmt: skip
+"""What readers of packages' files raise where those are no such files, or made to be none."""
 _PART_OF_NAME = re.compile(rb"[\w:]")
 _WORDS = re.compile(r"[A-Za-z0-9]+")
 _INSTRUCTION_SETS = {
@@ -41,11 +48,20 @@ def builds_of(environment: Path, missing: Missing) -> list[Build]:
 def _libraries(site: Path, package: str) -> Iterator[Path]:
     """Yield the libraries, below a folder of packages, of the release that a package is of."""
     for distribution in importlib.metadata.distributions(path=[str(site)]):
-        files = [Path(file) for file in distribution.files or ()]
+        files = _files(distribution)
         if not any(file.parts[0] == package for file in files):
             continue
         libraries = [file for file in files if ".so" in file.suffixes]
         yield from (file for file in libraries[:MOST_LIBRARIES] if (site / file).is_file())
+
+
+def _files(distribution: importlib.metadata.Distribution) -> list[Path]:
+    """Return the files of a release, below the folder of packages; none where no list of them can
+    be read."""
+    try:
+        return [path for file in distribution.files or () if (path := Path(file)).parts]
+    except _DAMAGED:
+        return []
 
 
 def _instruction_set(name: str) -> str:
@@ -62,7 +78,7 @@ def _has(library: Path, missing: Missing) -> bool:
                 return _defines(library, missing.name)
             case _:
                 return False
-    except (OSError, ValueError, ELFError):
+    except _DAMAGED:
         return False  # not one that can be read, so none that could be loaded
 
 

@@ -15,6 +15,7 @@ import msgspec
 from matrix.identity import code_digest, digest, file_digest
 from matrix.observations import Observation
 from matrix.outcomes import Stage
+from matrix.reading import UnreadableError, decode
 from matrix.results import CellResult
 from matrix.store import Store, write_atomically
 
@@ -110,8 +111,8 @@ def troubles(
 def read_established(store: Store, profile: str) -> Established | None:
     """Return how a profile's canaries last came out right in a store, where that can be read."""
     try:
-        return msgspec.json.decode(_file(store, profile).read_bytes(), type=Established)
-    except (OSError, ValueError, RecursionError):
+        return decode(_file(store, profile).read_bytes(), Established)
+    except (OSError, UnreadableError):
         return None
 
 

@@ -33,6 +33,7 @@ from matrix.predictions import (
 from matrix.spec import load
 from matrix.store import Record, write_atomically
 from matrix.tables import Environment, PredictionsTable, SpecError
+from matrix.uv_settings import uv_settings
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -52,7 +53,7 @@ class Estimate(msgspec.Struct, frozen=True):
 def estimate(context: Context, host: Mapping[str, str] = os.environ) -> Estimate:
     """Return what an opened profile costs on this machine."""
     records = context.store.records()
-    constants, settings = _constants(context, host), environments.uv_settings(host, installing=True)
+    constants, settings = _constants(context, host), uv_settings(host, installing=True)
     linked = _linked(context.settings.store, settings)
     prediction = predict(
         context.plan,

@@ -17,7 +17,8 @@ import msgspec
 
 from matrix import canaries
 from matrix.budget import Choice, ignoring, narrowed, read_choice
-from matrix.environments import Lock, find_lock, install_source
+from matrix.cell_judge import refusals
+from matrix.environments import Lock, find_lock
 from matrix.hardware import Machine, detect, device_of
 from matrix.identity import code_digest, digest, file_digest
 from matrix.judge import Judge
@@ -32,6 +33,7 @@ from matrix.standings import Solution
 from matrix.store import Store, write_atomically
 from matrix.subjects import CELL, subjects
 from matrix.tables import Device, Environment, Resolution, SpecError
+from matrix.uv_settings import install_source
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -238,11 +240,13 @@ class Context:
             keys = judge.keys_of(subject.cell)
             # What a cell is depends on all that was before; the other subjects stand alone.
             stages = tuple(Stage) if subject.stages == CELL else subject.stages
-            found = [self.keys.observed(keys[stage]) for stage in stages]
-            observed.append([(one.key, one.outcome) if one else None for one in found])
+            results = [self.keys.observed(keys[stage]) for stage in stages]
+            observed.append([(seen.key, seen.outcome) if seen else None for seen in results])
         package = REPOSITORY / "matrix"
-        code = [code_digest(package / "checks"), file_digest(package / "verdict.py")]
-        return digest([observed, code, self.loaded.spec.thresholds])
+        files = [file_digest(package / name) for name in canaries.JUDGING]
+        code = [code_digest(package / "checks"), *files]
+        rules = refusals(self.loaded)
+        return digest([observed, code, self.loaded.spec.thresholds, rules])
 
 
 def _check_profile(choice: Choice, settings: Settings) -> None:

@@ -39,8 +39,8 @@ def with_installs(
             judged, install=install_of(environment, solution.packages, versions)
         )
 
-    found = [with_install(judged) for judged in result.environments]
-    return msgspec.structs.replace(result, environments=found)
+    complete = [with_install(judged) for judged in result.environments]
+    return msgspec.structs.replace(result, environments=complete)
 
 
 def environments_that_work(cells: Iterable[CellResult]) -> set[str]:

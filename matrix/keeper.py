@@ -84,10 +84,13 @@ def reap() -> dict[int, int]:
 
 def objects() -> dict[int, str]:
     """Return inode -> path of this user's named objects in shared memory, semaphores among them."""
+    paths: dict[int, str] = {}
     with contextlib.suppress(OSError), os.scandir(SHARED_MEMORY) as entries:
-        user = os.geteuid()
-        return {e.inode(): e.path for e in entries if e.stat(follow_symlinks=False).st_uid == user}
-    return {}
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # others remove theirs meanwhile
+                if entry.stat(follow_symlinks=False).st_uid == os.geteuid():
+                    paths[entry.inode()] = entry.path
+    return paths
 
 
 def in_use(pids: Iterable[int]) -> set[int]:
@@ -95,18 +98,18 @@ def in_use(pids: Iterable[int]) -> set[int]:
 
     By inode, as a semaphore is mapped under a name that it has no more (``sem_open`` of glibc).
     """
-    found: set[int] = set()
+    inodes: set[int] = set()
     for pid in pids:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", "rb") as file:
             lines = [line.split(None, 5) for line in file if SHARED_MEMORY.encode() in line]
-            found |= {int(fields[4]) for fields in lines}
+            inodes |= {int(fields[4]) for fields in lines}
         with contextlib.suppress(OSError):
             for name in os.listdir(f"/proc/{pid}/fd"):
                 link = f"/proc/{pid}/fd/{name}"
                 with contextlib.suppress(OSError):
                     if os.readlink(link).startswith(SHARED_MEMORY):
-                        found.add(os.stat(link).st_ino)
-    return found
+                        inodes.add(os.stat(link).st_ino)
+    return inodes
 
 
 class SharedMemory:
@@ -117,20 +120,20 @@ class SharedMemory:
     """
 
     def __init__(self) -> None:
-        self._known = set(objects())
+        self._settled = set(objects())
         self._looks: dict[int, int] = {}
         self._ours: set[int] = set()
 
     def look(self) -> None:
         """Find out whose the new objects are."""
-        new = objects().keys() - self._known
+        new = objects().keys() - self._settled
         used = in_use(descendants()) if new else set()
         for inode in new:
             self._looks[inode] = self._looks.get(inode, 0) + 1
             if inode in used:
                 self._ours.add(inode)
             if inode in used or self._looks[inode] == LOOKS:
-                self._known.add(inode)
+                self._settled.add(inode)
 
     def remove(self) -> None:
         """Remove what is ours and used by nobody any more."""

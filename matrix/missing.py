@@ -143,20 +143,22 @@ def judge_missing(
 def _in_builds(
     judged: Judged, missing: Missing, builds: Sequence[Build], lacking: Sequence[str], cpu: str
 ) -> Judged:
-    """Judge what a build may have: one that this CPU cannot run makes it a need."""
-    having = [build for build in builds if build.has_it]
-    thing = f"{missing.kind} {missing.name}"
-    others = [build for build in having if build.instruction_set in lacking]
-    if others:
-        sets = " or ".join(dict.fromkeys(build.instruction_set for build in others))
-        why = f"{sets}: the {thing} is in {_names(having)}, not in the build for {cpu}"
-        return _needs(why, Reason.NO_INSTRUCTION, judged)
+    """Judge what a build may have: where only those have it that this CPU cannot run, it is a
+    need."""
     if not builds:
         return judged
+    having = [build for build in builds if build.has_it]
+    named = [build for build in having if build.instruction_set]
     unnamed = [build for build in having if not build.instruction_set]
-    if unnamed and lacking and any(build.instruction_set for build in builds):
-        why = f"another CPU than {cpu}: the {thing} is only in {_names(unnamed)}"
-        return _needs(why, Reason.NO_INSTRUCTION, judged)
+    thing = f"{missing.kind} {missing.name}"
+    if all(build.instruction_set in lacking for build in named):
+        if named:
+            sets = " or ".join(dict.fromkeys(build.instruction_set for build in named))
+            why = f"{sets}: the {thing} is in {_names(having)}, not in the build for {cpu}"
+            return _needs(why, Reason.NO_INSTRUCTION, judged)
+        if unnamed and lacking and any(build.instruction_set for build in builds):
+            why = f"another CPU than {cpu}: the {thing} is only in {_names(unnamed)}"
+            return _needs(why, Reason.NO_INSTRUCTION, judged)
     if having:
         why = f"the {thing} is in {_names(having)}, which this CPU can run and which was not loaded"
     else:

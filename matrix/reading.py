@@ -54,7 +54,7 @@ def is_deep(value: object) -> bool:
     """Whether plain data is nested deeper than what writes and shows it can follow."""
     level = [value]
     for _ in range(DEEPEST):
-        level = [part for each in level for part in _parts(each)]
+        level = [inner for outer in level for inner in _parts(outer)]
         if not level:
             return False
     return True

@@ -16,6 +16,7 @@ from matrix.checks.evidence import Reference
 from matrix.context import Context
 from matrix.identity import code_digest, digest
 from matrix.observations import Observation
+from matrix.reading import decode
 from matrix.store import write_atomically
 
 PACKAGE = Path(__file__).parent
@@ -40,9 +41,9 @@ def note_report(context: Context, digest: str, files: Iterable[str], summary: st
 def unchanged_summary(context: Context) -> str | None:
     """Return the summary of the report that lies there; ``None`` where a new one may differ."""
     try:
-        note = msgspec.json.decode(_place(context).read_bytes(), type=Note)
+        note = decode(_place(context).read_bytes(), Note)
         marks = {name: _mark(context.settings.reports / name) for name in note.files}
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, ValueError):  # damaged, or a name that no file can have
         return None
     same = marks == note.files and note.digest == digest_of_report(context)
     return note.summary if same else None

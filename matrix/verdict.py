@@ -195,11 +195,11 @@ def _judged_cell(
         else:
             parts.append(f"explained by {cause}")
     parts += [
-        f"also {found.stage.value}: {found.check}: {found.message}"
-        for found in findings
-        if found.judgement in (Judgement.DEGRADED, Judgement.FAILED)
-        and found.stage is not failure.stage
-        and found is not explained
+        f"also {finding.stage.value}: {finding.check}: {finding.message}"
+        for finding in findings
+        if finding.judgement in (Judgement.DEGRADED, Judgement.FAILED)
+        and finding.stage is not failure.stage
+        and finding is not explained
     ]
     by = explained.check if explained else ""
     return JudgedCell(verdict, blame, stage, reason.value, "; ".join(filter(None, parts)), by)

@@ -20,7 +20,9 @@ nox.options.default_venv_backend = "uv"
 
 
 @nox.session(python="3.11")
-@nox.parametrize("combination", COMBINATIONS, ids=[each["id"] for each in COMBINATIONS])
+@nox.parametrize(
+    "combination", COMBINATIONS, ids=[combination["id"] for combination in COMBINATIONS]
+)
 def cell(session: nox.Session, combination: dict[str, Any]) -> None:
     """Quantize in the session's own environment, then load and answer in the engine's."""
     folder = Path(session.create_tmp())

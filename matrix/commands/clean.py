@@ -18,11 +18,11 @@ import typer
 
 from matrix.commands.options import Spec, StoreFolder, fail
 from matrix.context import Settings
-from matrix.environments import uv_settings
 from matrix.plan import make_plan
 from matrix.predictions import GB, MB
 from matrix.spec import LoadedSpec, load
 from matrix.store import Store
+from matrix.uv_settings import uv_settings
 
 BLOCK = 512
 """Bytes of a block, as ``st_blocks`` counts them."""
@@ -57,8 +57,8 @@ def clean(
     loaded, opened = load(settings.spec), Store(settings.store)
     if not opened.root.is_dir():
         fail(f"{opened.root}: there is no store here. Name it by --store or MATRIX_STORE")
-    asked = (environments, checkpoints, everything)
-    if not any(asked):
+    wanted = (environments, checkpoints, everything)
+    if not any(wanted):
         for line in _offers(shares(opened, loaded), os.environ):
             typer.echo(line)
         return
@@ -68,8 +68,8 @@ def clean(
         fail(f"a run uses {opened.root}. Wait for its end, or stop it; it goes on where it was")
     with taken:
         opened.sweep()
-        for share, is_asked in zip(shares(opened, loaded), asked, strict=True):
-            if is_asked:
+        for share, is_wanted in zip(shares(opened, loaded), wanted, strict=True):
+            if is_wanted:
                 typer.echo(f"{share.what}: {_amount(freed(share.folders))} freed")
                 remove(opened, share.folders)
 

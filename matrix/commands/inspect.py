@@ -9,12 +9,12 @@ import typer
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from matrix.cell_judge import thresholds
 from matrix.checkpoint.files import CONFIG
 from matrix.checkpoint.inspection import CheckpointError, Inspection
 from matrix.checks import judge
 from matrix.checks.evidence import Evidence
 from matrix.commands.options import fail
-from matrix.judge import thresholds
 from matrix.outcomes import Finding, Judgement, Stage, Symptom
 from matrix.spec import load
 from matrix.text import visible
@@ -41,18 +41,18 @@ def inspect(
     where it cannot be read at all.
     """
     readers = _readers(engine or [])
-    found = _read(checkpoint, original)
+    inspection = _read(checkpoint, original)
     evidence = Evidence(
-        tied=found.tie_word_embeddings,
-        quantized=found.quantization is not None,
+        tied=inspection.tie_word_embeddings,
+        quantized=inspection.quantization is not None,
         thresholds=thresholds(load()),
         engine=readers,
         tensor_parallel=tensor_parallel,
-        inspection=found,
+        inspection=inspection,
     )
     findings = judge(evidence, Stage.INSPECT)
     wrong = wrongs(findings)
-    unseen = found.quantization is not None and original is None
+    unseen = inspection.quantization is not None and original is None
     for line in wrong or [_nothing_wrong(findings, unseen=unseen)]:
         typer.echo(visible(line, MESSAGE_CHARS))
     for finding in findings:
@@ -66,7 +66,7 @@ def _readers(engine: list[str]) -> dict[str, str]:
     for text in engine:
         try:
             requirement = Requirement(text)
-            (version,) = [each.version for each in requirement.specifier if each.operator == "=="]
+            (version,) = [pin.version for pin in requirement.specifier if pin.operator == "=="]
         except (InvalidRequirement, ValueError):
             fail(f"--engine: {text!r} is no release. Write it as transformers==4.51.3")
         readers[canonicalize_name(requirement.name)] = version
@@ -78,15 +78,15 @@ def _read(checkpoint: Path, original: Path | None) -> Inspection:
     from matrix.checkpoint.inspecting import inspect as read  # numpy takes a while to import
 
     try:
-        found = read(checkpoint, original)
+        inspection = read(checkpoint, original)
     except CheckpointError as error:
         fail(str(error))
-    if found.problems:
+    if inspection.problems:
         # Without a config.json it is no model, whatever else is wrong.
-        first = min(found.problems, key=lambda problem: problem.where != CONFIG)
-        more = len(found.problems) - 1
+        first = min(inspection.problems, key=lambda problem: problem.where != CONFIG)
+        more = len(inspection.problems) - 1
         fail(f"{first}" + (f" And {more} more such problems." if more else ""))
-    return found
+    return inspection
 
 
 def wrongs(findings: list[Finding]) -> list[str]:

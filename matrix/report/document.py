@@ -134,8 +134,8 @@ def _slot(cells: list[CellResult], numbers: object, marks: dict[str, str], *, se
             for device, said in otherwise_elsewhere(cell).items()
         )
         elsewhere = f" (elsewhere {others})" if others else ""
-        told = f"{mark}{canary}{where}{needs}{elsewhere}"
-        shown.append(f"{SYMBOLS[cell.verdict]} {cell.verdict}{told}")
+        more = f"{mark}{canary}{where}{needs}{elsewhere}"
+        shown.append(f"{SYMBOLS[cell.verdict]} {cell.verdict}{more}")
     return ", ".join(shown)
 
 
@@ -173,8 +173,8 @@ def _together_table(result: MatrixResult, part: Part) -> list[str]:
 
 def _install_list(result: MatrixResult) -> list[str]:
     lines = [
-        f"- {markdown(name)} ([lock]({each.lock})): {markdown_code(each.line, 1000)}"
-        for name, each in install_lines(result).items()
+        f"- {markdown(name)} ([lock]({install.lock})): {markdown_code(install.line, 1000)}"
+        for name, install in install_lines(result).items()
     ]
     if not lines:
         return ["Nothing works that could be installed again."]

@@ -51,7 +51,7 @@ def install_lines(result: MatrixResult) -> dict[str, InstallLine]:
 def lock_files(result: MatrixResult) -> dict[str, str]:
     """Return the texts of all locks and settings by file name."""
     lines = install_lines(result).values()
-    return {name: text for each in lines for name, text in each.files.items()}
+    return {name: text for line in lines for name, text in line.files.items()}
 
 
 def _install_line(
@@ -77,8 +77,8 @@ def _install_line(
     if install.overrides:
         head.append(f"Taken in place of what packages require: {'; '.join(install.overrides)}")
     head += [
-        f"Departure {each}: {departures.get(each, 'not explained')}"
-        for each in environment.departures
+        f"Departure {departure}: {departures.get(departure, 'not explained')}"
+        for departure in environment.departures
     ]
     head += remarks
     if install.left_out:

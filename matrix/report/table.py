@@ -207,7 +207,7 @@ def ran(cell: CellResult) -> bool:
     """Return whether the engine was given the cell's model, and something came of it."""
     nothing = {Verdict.UNTESTED, Verdict.INFRA, Verdict.UNSUPPORTED}
     ends = {Outcome.PASSED, Outcome.DEGRADED, Outcome.FAILED}
-    loaded = any(each.stage is Stage.LOAD and each.outcome in ends for each in cell.stages)
+    loaded = any(end.stage is Stage.LOAD and end.outcome in ends for end in cell.stages)
     return loaded and cell.verdict not in nothing
 
 
@@ -294,7 +294,7 @@ def causes(result: MatrixResult) -> list[Cause]:
 def _cell_cause(cell: CellResult) -> tuple[str, str, str, str, str]:
     """Return what cells with one cause share: blame, stage, reason, message and what else parts."""
     stage = cell.stage.value if cell.stage else ""
-    explained = next((each for each in cell.findings if each.check == cell.explained_by), None)
+    explained = next((f for f in cell.findings if f.check == cell.explained_by), None)
     if explained is not None:
         # What each engine makes of it is told after it, in words of its own.
         return cell.blame.value, explained.stage.value, explained.check, explained.message, ""

@@ -20,6 +20,7 @@ from matrix.observations import End
 from matrix.outcomes import Outcome, Reason
 from matrix.processes import run
 from matrix.tables import Environment, Limits
+from matrix.uv_settings import install_source, uv_environ, uv_settings
 from tests.processes import index_server
 
 LIMITS = Limits(seconds=600, silence=600, memory_mb=2000, log_mb=4)
@@ -55,17 +56,17 @@ def folder(parent: Path, name: str) -> Path:
 
 def test_find_links_of_pip_are_taken_over_where_uv_has_none() -> None:
     host = {"PIP_FIND_LINKS": "/wheels https://example.org/more", "HOME": "/h"}
-    seen = environments.uv_settings(host, installing=True)
+    seen = uv_settings(host, installing=True)
     assert seen["UV_FIND_LINKS"] == "/wheels,https://example.org/more"
     host["UV_FIND_LINKS"] = "/uv"
-    assert environments.uv_settings(host, installing=True)["UV_FIND_LINKS"] == "/uv"
+    assert uv_settings(host, installing=True)["UV_FIND_LINKS"] == "/uv"
 
 
 def test_a_lock_is_made_against_the_index_alone() -> None:
     host = {"PIP_FIND_LINKS": "/wheels", "UV_FIND_LINKS": "/uv", "UV_TORCH_BACKEND": "cpu",
             "UV_DEFAULT_INDEX": "https://index", "HOME": "/h"}  # fmt: skip
-    installing = environments.uv_settings(host, installing=True)
-    locking = environments.uv_settings(host, installing=False)
+    installing = uv_settings(host, installing=True)
+    locking = uv_settings(host, installing=False)
     assert installing["UV_TORCH_BACKEND"] == "cpu"
     assert not {"UV_FIND_LINKS", "UV_TORCH_BACKEND"} & locking.keys()
     assert locking["UV_DEFAULT_INDEX"] == installing["UV_DEFAULT_INDEX"] == "https://index"
@@ -73,12 +74,12 @@ def test_a_lock_is_made_against_the_index_alone() -> None:
 
 def test_uv_asks_pips_index_where_it_has_none_of_its_own(tmp_path: Path) -> None:
     host = {"PIP_CONFIG_FILE": os.devnull, "HOME": str(tmp_path)}
-    assert "UV_DEFAULT_INDEX" not in environments.uv_settings(host, installing=False)
+    assert "UV_DEFAULT_INDEX" not in uv_settings(host, installing=False)
     host["PIP_INDEX_URL"] = "https://mirror.example/simple"
-    seen = environments.uv_settings(host, installing=False)
+    seen = uv_settings(host, installing=False)
     assert seen["UV_DEFAULT_INDEX"] == "https://mirror.example/simple"
     host["UV_INDEX_URL"] = "https://own.example/simple"
-    seen = environments.uv_settings(host, installing=False)
+    seen = uv_settings(host, installing=False)
     assert "UV_DEFAULT_INDEX" not in seen
     assert seen["UV_INDEX_URL"] == "https://own.example/simple"
 
@@ -86,7 +87,7 @@ def test_uv_asks_pips_index_where_it_has_none_of_its_own(tmp_path: Path) -> None
 def test_uv_sees_its_own_and_the_networks_settings_and_a_private_home(tmp_path: Path) -> None:
     host = {"HF_TOKEN": "s", "GITHUB_TOKEN": "s", "HOME": "/h", "PATH": "/bin", "UV_OFFLINE": "1",
             "HTTPS_PROXY": "http://proxy", "PYTHONPATH": "/x", "VIRTUAL_ENV": "/v"}  # fmt: skip
-    seen = environments.uv_environ(host, tmp_path, installing=True)
+    seen = uv_environ(host, tmp_path, installing=True)
     assert "s" not in seen.values()
     assert not {"PYTHONPATH", "VIRTUAL_ENV"} & seen.keys()
     assert (seen["UV_OFFLINE"], seen["HTTPS_PROXY"]) == ("1", "http://proxy")
@@ -100,14 +101,14 @@ def test_where_builds_come_from_is_named_by_wheels_and_not_by_path(tmp_path: Pat
         for wheel in wheels:
             (place / wheel).write_bytes(b"")
         (place / "notes.txt").write_text("")
-        return environments.install_source({"UV_FIND_LINKS": str(place)})
+        return install_source({"UV_FIND_LINKS": str(place)})
 
     first = source("a", "torch-2.13.0-cp311.whl")
     assert source("b", "torch-2.13.0-cp311.whl") == first
     assert source("c", "torch-2.13.0-cp311.whl", "x-1-py3.whl") != first
-    assert environments.install_source({}) != first
-    cpu = environments.install_source({"UV_TORCH_BACKEND": "cpu"})
-    assert cpu != environments.install_source({})
+    assert install_source({}) != first
+    cpu = install_source({"UV_TORCH_BACKEND": "cpu"})
+    assert cpu != install_source({})
 
 
 # --------------------------------------------------------------------------------- locks, for real

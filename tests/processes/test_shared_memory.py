@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import mmap
+import os
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from matrix import keeper
 from matrix.processes import Child, child_environ
 from matrix.tables import Limits
 from tests.processes.test_processes import GENEROUS, python
@@ -127,3 +130,23 @@ def test_a_command_that_ends_by_itself_leaves_none_either(
         left = names_of(child)
         assert child.watch(GENEROUS).status == 0
     assert not [file for file in left if file.exists()]
+
+
+def test_an_object_that_goes_meanwhile_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, stays = tmp_path / "gone", tmp_path / "stays"
+    gone.touch()
+    stays.touch()
+    scan = os.scandir
+
+    @contextmanager
+    def scan_slowly(folder: str) -> Iterator[list[os.DirEntry[str]]]:
+        with scan(folder) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+        gone.unlink()
+        yield listed
+
+    monkeypatch.setattr(keeper, "SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setattr(os, "scandir", scan_slowly)
+    assert list(keeper.objects().values()) == [str(stays)]

@@ -208,9 +208,15 @@ def test_a_disk_that_is_too_small_ends_it_before_uv_is_asked(
 EVIDENCE = ("observations", "records", "suites", "locks")
 
 
+def pages_of(folder: Path) -> dict[str, bytes]:
+    """Return the files of the report, its locks among them."""
+    files = [file for file in (folder / "reports").rglob("*") if file.is_file()]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
 def test_what_is_taken_back_is_no_evidence_and_nothing_is_made_again(folder: Path) -> None:
     command(folder, "nox", "-s", "matrix", "-j", "1")
-    pages = {file.name: file.read_bytes() for file in (folder / "reports").iterdir()}
+    pages = pages_of(folder)
     evidence = contents(folder, *EVIDENCE)
     offered = command(folder, "matrix", "clean")
     assert "Nothing was removed" in offered
@@ -224,7 +230,7 @@ def test_what_is_taken_back_is_no_evidence_and_nothing_is_made_again(folder: Pat
         assert list(store.glob(pattern)) == []
     assert contents(folder, *EVIDENCE) == evidence
     command(folder, "matrix", "report")
-    assert {file.name: file.read_bytes() for file in (folder / "reports").iterdir()} == pages
+    assert pages_of(folder) == pages
     assert command(folder, "matrix", "run") == ""
     again = command(folder, "nox", "-s", "matrix", "-j", "1")
     assert "Running session engine-1" not in again

@@ -16,11 +16,11 @@ import pytest
 import uv
 
 from matrix.builds import builds_of
-from matrix.environments import uv_settings
 from matrix.missing import judge_missing, read_missing
 from matrix.observations import ChildException, End, Judged
 from matrix.outcomes import Outcome, Reason
 from matrix.processor import lacking
+from matrix.uv_settings import uv_settings
 
 VERSIONS = ("0.15.1", "0.19.1", "0.32.0")
 AVX2 = ["avx2", "f16c"]

@@ -119,6 +119,14 @@ def test_what_a_report_is_made_of(place: Place, change: str) -> None:
     assert place.digest() != before
 
 
+def test_a_changed_rule_of_refusals_is_news_for_the_suites(place: Place) -> None:
+    context = place.open()
+    names = list(context.plan.environments)
+    assert all(context.suite_is_current(name) for name in names)
+    write(place.spec, "is_marlin_format` is no longer", "is_marlin_format` is not")
+    assert not any(place.open().suite_is_current(name) for name in names)
+
+
 def test_packages_that_came_or_went(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,12 +154,22 @@ def test_a_report_that_lies_there_as_it_was_written_is_told_again(place: Place) 
     assert unchanged_summary(place.open()) == SUMMARY
 
 
+def write_over(place: Place, old: bytes, new: bytes) -> None:
+    note = place.store / "report.json"
+    data = note.read_bytes()
+    assert old in data
+    note.write_bytes(data.replace(old, new, 1))
+
+
 DAMAGES: dict[str, Callable[[Place], object]] = {
     "a changed observation": lambda p: p.stored("observations/generate").unlink(),
     "a changed page": lambda p: p.page.write_text("b page"),
     "a longer page": lambda p: p.page.write_text("a longer page"),
     "a missing page": lambda p: p.page.unlink(),
     "a note that cannot be read": lambda p: (p.store / "report.json").write_text("{"),
+    "a note that is no text": lambda p: write_over(p, b"said", b"s\xffid"),
+    "a note nested deep": lambda p: write_over(p, b"{", b'{"x":' + 10**6 * b"["),
+    "a note of a file that can be none": lambda p: write_over(p, b"index", b"\\u0000dex"),
     "no note": lambda p: (p.store / "report.json").unlink(),
 }
 

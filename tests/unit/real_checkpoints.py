@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from matrix.cell_judge import thresholds
 from matrix.checkpoint.inspecting import inspect
 from matrix.checks import judge
 from matrix.checks.evidence import Evidence, Thresholds
-from matrix.judge import thresholds
 from matrix.outcomes import Judgement, Stage
 from matrix.spec import load
 from tests.unit.made_evidence import alarms

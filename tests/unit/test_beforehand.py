@@ -76,6 +76,14 @@ def test_a_store_that_is_too_small_is_named_with_what_it_needs(
     assert "MATRIX_STORE" in str(stop.value)
 
 
+def test_a_budget_that_is_proposed_is_no_more_than_is_free(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_free(monkeypatch, 4_900 * MB)
+    with pytest.raises(SpecError, match="MATRIX_DISK=4 those cells"):
+        told(context)
+
+
 def test_where_uv_copies_each_environment_has_wheels_of_its_own(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +145,9 @@ def test_builds_without_cuda_are_small(context: Context) -> None:
         (["-R"], True),
         (["-s", "tests"], False),
         (["-s", "tests", "--", "-k", "matrix"], False),
+        (["-rs", "tests"], False),
+        (["-vs", "matrix"], True),
+        (["-Rl"], False),
         (["-l"], False),
         (["--list", "-s", "matrix"], False),
         (["-k", "vllm"], False),

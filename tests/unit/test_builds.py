@@ -6,6 +6,8 @@ import importlib.metadata
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
+from elftools.elf.hash import GNUHashSection
 
 from matrix.builds import builds_of
 from matrix.missing import Build, Kind, Missing
@@ -68,5 +70,43 @@ def test_a_symbol_is_looked_for_where_it_is_defined(tmp_path: Path) -> None:
 
 def test_what_is_no_library_at_all_has_no_symbol(environment: Path) -> None:
     builds = builds_of(environment, Missing(Kind.SYMBOL, "gemm", "pack"))
+    assert len(builds) == len(LIBRARIES)
+    assert not any(build.has_it for build in builds)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"pack/_C.abi3.so,,\n\npack/x.py,,\n",
+        b"pack/_C.abi3.so,,many\n",
+        b"pack/\xff.so,,\npack/_C.abi3.so,,\n",
+    ],
+)
+def test_a_release_whose_files_are_listed_in_no_readable_way_has_none(
+    environment: Path, record: bytes
+) -> None:
+    next(environment.glob("lib/*/*/pack-1.0.dist-info/RECORD")).write_bytes(record)
+    assert builds_of(environment, Missing(Kind.OPERATOR, "gemm", "pack")) == []
+
+
+def test_a_file_without_a_name_is_passed_over(environment: Path) -> None:
+    record = next(environment.glob("lib/*/*/pack-1.0.dist-info/RECORD"))
+    record.write_text('"",,\n' + record.read_text())
+    builds = builds_of(environment, Missing(Kind.OPERATOR, "gemm", "pack"))
+    assert len(builds) == len(LIBRARIES)
+
+
+def test_a_library_whose_table_of_symbols_is_damaged_defines_none(environment: Path) -> None:
+    """With no buckets, whoever looks into it divides by zero."""
+    multiarray = importlib.metadata.distribution("numpy").locate_file("numpy/_core")
+    library = next(Path(str(multiarray)).glob("_multiarray_umath*.so"))
+    with library.open("rb") as file:
+        sections = ELFFile(file).iter_sections()
+        table = next(section for section in sections if isinstance(section, GNUHashSection))
+        start = table["sh_offset"]
+    data = bytearray(library.read_bytes())
+    data[start : start + 4] = bytes(4)
+    next(environment.glob("lib/*/*/pack/_C.abi3.so")).write_bytes(data)
+    builds = builds_of(environment, Missing(Kind.SYMBOL, "PyInit__multiarray_umath", "pack"))
     assert len(builds) == len(LIBRARIES)
     assert not any(build.has_it for build in builds)

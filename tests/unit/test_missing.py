@@ -120,6 +120,14 @@ def test_what_a_build_for_this_very_cpu_lacks_is_the_releases_own_fault() -> Non
     assert "which this CPU can run and which was not loaded" in judged.message
 
 
+@pytest.mark.parametrize("other", [NEWEST, AVX512])
+def test_what_another_build_has_too_is_no_need_where_this_cpus_own_has_it(other: Build) -> None:
+    builds = [other, Build(AVX2.library, "AVX2", True)]
+    judged = judge_missing(FAILED, OPERATOR, builds, LAPTOP, "x86-64-v3")
+    assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.NOT_BUILT)
+    assert "which was not loaded" in judged.message
+
+
 def test_what_only_a_build_without_a_name_has_needs_another_cpu() -> None:
     builds = [NEWEST, Build(AVX512.library, "AVX-512", False)]
     judged = judge_missing(FAILED, OPERATOR, builds, ["AMX"], "x86-64-v4")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from matrix.cell_judge import thresholds
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import Inspection
 from matrix.checks import judge
 from matrix.checks.evidence import Evidence, Load, LoadedTensor
-from matrix.judge import thresholds
 from matrix.outcomes import Finding, Judgement, Stage
 from matrix.spec import load
 from tests.unit import real_checkpoints as real

@@ -17,7 +17,7 @@ import msgspec
 from matrix.observations import MESSAGE_CHARS, ChildException, End, Judged
 from matrix.outcomes import Outcome, Reason
 
-SIGILL = 4
+SIGILL, SIGSEGV = 4, 11
 SHOWN = 4
 """How many libraries a message names."""
 
@@ -74,8 +74,9 @@ _GPU_KERNEL = re.compile(
 )
 _ILLEGAL = "Fatal Python error: Illegal instruction"
 """What faulthandler prints (CPython 3.11, ``Modules/faulthandler.c``)."""
-_WORKER_ILLEGAL = "terminated with signal SIGILL"
-"""What ``torch.multiprocessing.spawn`` says of a process (torch 2.13, ProcessExitedException)."""
+_OTHERS_ILLEGAL = re.compile(r"terminated with signal SIGILL|died with <Signals\.SIGILL: 4>")
+"""What ``torch.multiprocessing.spawn`` (torch 2.13, ProcessExitedException) and ``subprocess``
+(CPython 3.11, CalledProcessError) say of a process that they waited for."""
 _SEE_LOG = re.compile(
     r"[Ss]ee (?:stack trace for )?(?:the )?root cause|Worker(?:Proc)? .{0,80}(?:failed|died)"
     r"|A process in the process pool was terminated abruptly",
@@ -101,10 +102,11 @@ def read_missing(end: End, exception: ChildException | None, log: str) -> Missin
     packages also log what they did without.
     """
     if exception is None or _SEE_LOG.search(exception.message):
-        if _ILLEGAL in log or end.status == -SIGILL:
+        # One that died of another signal itself may have let a helper try what the CPU can do.
+        if end.status == -SIGILL or (end.status != -SIGSEGV and _ILLEGAL in log):
             return Missing(Kind.INSTRUCTION, package=_package(log))
         return _named(log, log)
-    if _WORKER_ILLEGAL in exception.message:
+    if _OTHERS_ILLEGAL.search(exception.message):
         return Missing(Kind.INSTRUCTION)
     for message, trace in _causes(exception):
         if missing := _named(message, trace):

@@ -5,6 +5,7 @@ The texts of packages are as they were printed on real machines, but for the nea
 
 from __future__ import annotations
 
+import signal
 from typing import NamedTuple
 
 import pytest
@@ -96,6 +97,8 @@ def test_an_illegal_instruction_is_known_by_the_signal_and_by_the_log() -> None:
     assert read_missing(End(status=-4), None, log) == missing
     assert read_missing(End(status=70), None, log) == missing
     assert read_missing(End(status=-11), None, "Fatal Python error: Segmentation fault") is None
+    helper = f"{log}\nFatal Python error: Segmentation fault"
+    assert read_missing(End(status=-11), None, helper) is None, "it died of something else"
 
 
 def test_the_log_counts_only_where_the_exception_points_to_it() -> None:
@@ -145,13 +148,17 @@ def test_who_lost_a_process_points_to_the_log(message: str) -> None:
     assert illegal == Missing(Kind.INSTRUCTION)
 
 
-def test_a_process_of_torch_that_died_of_an_illegal_instruction() -> None:
-    def missing(signal: str) -> Missing | None:
-        message = f"process 0 terminated with signal {signal}"
-        return read_missing(End(), ChildException("ProcessExitedException", message), "")
+@pytest.mark.parametrize(
+    "message",
+    ["process 0 terminated with signal {}", "Command '['x']' died with <Signals.{}: {:d}>."],
+)
+def test_who_waited_for_a_process_says_of_which_signal_it_died(message: str) -> None:
+    def missing(number: signal.Signals) -> Missing | None:
+        said = message.format(number.name, number)
+        return read_missing(End(), ChildException("RuntimeError", said), "")
 
-    assert missing("SIGILL") == Missing(Kind.INSTRUCTION)
-    assert missing("SIGSEGV") is None
+    assert missing(signal.SIGILL) == Missing(Kind.INSTRUCTION)
+    assert missing(signal.SIGSEGV) is None
 
 
 def test_what_another_build_for_a_better_cpu_has_is_a_need() -> None:

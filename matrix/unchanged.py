@@ -16,9 +16,11 @@ from matrix.checks.evidence import Reference
 from matrix.context import Context
 from matrix.identity import code_digest, digest
 from matrix.observations import Observation
+from matrix.reading import UnreadableError, decode, read_file
 from matrix.store import write_atomically
 
 PACKAGE = Path(__file__).parent
+MAX_NOTE_BYTES = 10_000_000
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -40,9 +42,9 @@ def note_report(context: Context, digest: str, files: Iterable[str], summary: st
 def unchanged_summary(context: Context) -> str | None:
     """Return the summary of the report that lies there; ``None`` where a new one may differ."""
     try:
-        note = msgspec.json.decode(_place(context).read_bytes(), type=Note)
+        note = decode(read_file(_place(context), MAX_NOTE_BYTES), Note)
         marks = {name: _mark(context.settings.reports / name) for name in note.files}
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, UnreadableError):
         return None
     same = marks == note.files and note.digest == digest_of_report(context)
     return note.summary if same else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sysconfig
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -36,7 +37,8 @@ class Note(msgspec.Struct, frozen=True):
 def note_report(context: Context, digest: str, files: Iterable[str], summary: str) -> None:
     """Note that a report was written: its files by name, and its digest from before it was made."""
     marks = {name: _mark(context.settings.reports / name) for name in files}
-    write_atomically(_place(context), msgspec.json.encode(Note(digest, marks, summary)))
+    with suppress(OSError):  # the report is there; without a note it is made again
+        write_atomically(_place(context), msgspec.json.encode(Note(digest, marks, summary)))
 
 
 def unchanged_summary(context: Context) -> str | None:

@@ -24,7 +24,7 @@ from matrix.identity import digest
 from matrix.keys import Key, lock_inputs
 from matrix.outcomes import Verdict
 from matrix.reading import DEEPEST, is_deep
-from matrix.unchanged import digest_of_report, unchanged_summary
+from matrix.unchanged import digest_of_report, note_report, unchanged_summary
 from tests.unit.made_evidence import REFERENCE
 from tests.unit.made_history import Ends, Facts, History
 from tests.unit.test_judge import GOOD, World
@@ -195,6 +195,7 @@ def test_notes_that_are_no_files_keep_no_report_back(
     context = opened(folder, damaged(folder, tmp_path, "locks", lambda data: data))
     put_in_place(context.store.path("report.json"), way)
     assert unchanged_summary(context) is None
+    note_report(context, "a digest", [], "a summary")
     put_in_place(context.store.path("established", f"{digest('all')}.json"), way)
     assert read_established(context.store, "all") is None
     with suppress(OSError):  # which the report passes over

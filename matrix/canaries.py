@@ -15,13 +15,14 @@ import msgspec
 from matrix.identity import code_digest, digest, file_digest
 from matrix.observations import Observation
 from matrix.outcomes import Stage
-from matrix.reading import UnreadableError, decode
+from matrix.reading import UnreadableError, decode, read_file
 from matrix.results import CellResult
 from matrix.store import Store, write_atomically
 
 PACKAGE = Path(__file__).parent
 JUDGING = ("explaining.py", "refusals.py", "verdict.py")
 """What judges by what the checks found."""
+MAX_BYTES = 50_000_000
 MESSAGE_CHARS = 300
 DIFFERENCES = 12
 """How many differences a line names."""
@@ -111,7 +112,7 @@ def troubles(
 def read_established(store: Store, profile: str) -> Established | None:
     """Return how a profile's canaries last came out right in a store, where that can be read."""
     try:
-        return decode(_file(store, profile).read_bytes(), Established)
+        return decode(read_file(_file(store, profile), MAX_BYTES), Established)
     except (OSError, UnreadableError):
         return None
 
@@ -119,9 +120,8 @@ def read_established(store: Store, profile: str) -> Established | None:
 def keep_established(store: Store, profile: str, established: Established) -> None:
     """Keep how the canaries came out right; written only where something changed."""
     data = msgspec.json.format(msgspec.json.encode(established, order="sorted"), indent=1)
-    file = _file(store, profile)
-    if not file.exists() or file.read_bytes() != data:
-        write_atomically(file, data)
+    if read_established(store, profile) != established:
+        write_atomically(_file(store, profile), data)
 
 
 def _file(store: Store, profile: str) -> Path:

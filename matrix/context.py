@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ from matrix.keys import Keys, Lookup
 from matrix.needs import cuda_of, unmet_by
 from matrix.outcomes import Stage, Verdict
 from matrix.plan import Cell, Plan, make_plan
+from matrix.reading import UnreadableError, read_file
 from matrix.results import CellResult, MatrixResult
 from matrix.revisions import revisions_of
 from matrix.spec import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, load
@@ -36,6 +38,7 @@ from matrix.tables import Device, Environment, Resolution, SpecError
 from matrix.uv_settings import install_source
 
 REPOSITORY = Path(__file__).parent.parent
+MAX_DIGEST_BYTES = 1000
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -132,9 +135,10 @@ class Context:
         table, inputs = judge.table(), judge.inputs_of_canaries()
         lines: list[str] = []
         if table.canaries == "established" and self.choice is None:
-            canaries.keep_established(
-                self.store, profile, canaries.Established(table.finished, inputs)
-            )
+            with suppress(OSError):  # what cannot be kept keeps no report back
+                canaries.keep_established(
+                    self.store, profile, canaries.Established(table.finished, inputs)
+                )
         elif table.canaries:
             last = canaries.read_established(self.store, profile)
             lines = list(canaries.troubles(table.cells, inputs, last))
@@ -220,10 +224,10 @@ class Context:
     def suite_is_current(self, environment: str, judge: Judge | None = None) -> bool:
         """Whether the suite has judged just these observations, with these checks."""
         try:
-            judged = self._suite(environment).read_bytes()
+            judged = read_file(self._suite(environment), MAX_DIGEST_BYTES)
             digest_now = self._suite_digest(environment, judge or self.fresh_judge())
             return judged == digest_now.encode()
-        except OSError:
+        except (OSError, UnreadableError):
             return False
 
     def suite_has_run(self, environment: str) -> None:

@@ -31,11 +31,12 @@ from matrix.keys import lock_inputs
 from matrix.observations import End, Judged, judge_tool
 from matrix.outcomes import Outcome, Reason
 from matrix.processes import run
-from matrix.reading import UnreadableError, decode
+from matrix.reading import UnreadableError, decode, read_file
 from matrix.store import write_atomically
 from matrix.tables import Environment, Limits
 from matrix.uv_settings import INDEX, uv_environ
 
+MAX_MARKER_BYTES = 10_000
 _NAMED = "# Lock of "
 _INPUTS = "# inputs: "
 _REFUSAL = "# refused: "
@@ -85,6 +86,8 @@ def read_lock(file: Path, environment: Environment) -> Lock | None:
 
     A refusal that only tells of the index, kept when that was not known yet, is no answer.
     """
+    if not file.is_file():
+        return None  # a pipe, say, which may have no writer
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -344,7 +347,7 @@ def commit(folder: Path, key: str) -> None:
 def is_built(folder: Path, key: str) -> bool:
     """Whether a virtualenv is whole and stands for a key."""
     try:
-        marker = decode((folder / "matrix.json").read_bytes(), dict[str, str])
+        marker = decode(read_file(folder / "matrix.json", MAX_MARKER_BYTES), dict[str, str])
     except (OSError, UnreadableError):
         return False
     return marker.get("install") == key

@@ -8,7 +8,7 @@ to blame. The same words are the release's own fault where none of its builds ha
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import assert_never
 
@@ -17,7 +17,7 @@ import msgspec
 from matrix.observations import MESSAGE_CHARS, ChildException, End, Judged
 from matrix.outcomes import Outcome, Reason
 
-SIGILL = 4
+SIGILL, SIGSEGV = 4, 11
 SHOWN = 4
 """How many libraries a message names."""
 
@@ -43,6 +43,8 @@ class Missing(msgspec.Struct, frozen=True):
     name: str = ""
     package: str = ""
     """The folder in ``site-packages`` whose code asked for it; empty where nobody says."""
+    namespace: str = ""
+    """Of an operator, such as ``_C``."""
 
 
 class Build(msgspec.Struct, frozen=True):
@@ -56,9 +58,12 @@ class Build(msgspec.Struct, frozen=True):
     """Whether what is missing is in it."""
 
 
-_OPERATOR = re.compile(r"'_OpNamespace' '\w{1,100}' object has no attribute '(\w{1,200})'")
+_OPERATOR = re.compile(r"'_OpNamespace' '(\w{1,100})' object has no attribute '(\w{1,200})'")
 _SYMBOL = re.compile(r"(\S{1,500}): undefined symbol: (\w{1,500})")
-_VERSION = re.compile(r"version `((?:GLIBC|GLIBCXX|CXXABI|GCC|GOMP|OMP)_[\w.]{1,40})' not found")
+_VERSION = re.compile(
+    r"(\S{1,500}): version `((?:GLIBC|GLIBCXX|CXXABI|GCC|GOMP|OMP)_[\w.]{1,40})' not found "
+    r"\(required by "
+)
 _DRIVER = re.compile(
     r"The NVIDIA driver on your system is too old"
     r"|CUDA driver version is insufficient for CUDA runtime version"
@@ -69,8 +74,22 @@ _GPU_KERNEL = re.compile(
 )
 _ILLEGAL = "Fatal Python error: Illegal instruction"
 """What faulthandler prints (CPython 3.11, ``Modules/faulthandler.c``)."""
-_SEE_LOG = re.compile(r"See root cause above|Worker(?:Proc)? .{0,80}(?:failed|died)", re.DOTALL)
-"""By which vLLM says that the exception came from a process of its own, in the log."""
+_OTHERS_ILLEGAL = re.compile(r"terminated with signal SIGILL|died with <Signals\.SIGILL: 4>")
+"""What ``torch.multiprocessing.spawn`` (torch 2.13, ProcessExitedException) and ``subprocess``
+(CPython 3.11, CalledProcessError) say of a process that they waited for."""
+_SEE_LOG = re.compile(
+    r"[Ss]ee (?:stack trace for )?(?:the )?root cause|Worker(?:Proc)? .{0,80}(?:failed|died)"
+    r"|A process in the process pool was terminated abruptly",
+    re.DOTALL,
+)
+"""By which vLLM (0.6 to 0.32) and ``concurrent.futures`` say that what happened to a process of
+theirs stands in the log."""
+_CHAINED = re.compile(
+    r"^(The above exception was the direct cause of the following exception:"
+    r"|During handling of the above exception, another exception occurred:)$",
+    re.MULTILINE,
+)
+"""What Python prints between the exceptions of a chain, the first one raised first."""
 _PACKAGE = re.compile(r"site-packages/([A-Za-z]\w{0,100})[/.]")
 _FRAMEWORK = "torch"
 """Its frames are on the way to each operator; what asked for one stands before them."""
@@ -83,17 +102,40 @@ def read_missing(end: End, exception: ChildException | None, log: str) -> Missin
     packages also log what they did without.
     """
     if exception is None or _SEE_LOG.search(exception.message):
-        if _ILLEGAL in log or end.status == -SIGILL:
+        # One that died of another signal itself may have let a helper try what the CPU can do.
+        if end.status == -SIGILL or (end.status != -SIGSEGV and _ILLEGAL in log):
             return Missing(Kind.INSTRUCTION, package=_package(log))
-        words, trace = log, log
-    else:
-        words, trace = exception.message, exception.traceback
+        return _named(log, log)
+    if _OTHERS_ILLEGAL.search(exception.message):
+        return Missing(Kind.INSTRUCTION)
+    for message, trace in _causes(exception):
+        if missing := _named(message, trace):
+            return missing
+    return None
+
+
+def _causes(exception: ChildException) -> Iterator[tuple[str, str]]:
+    """Yield the message and traceback of an exception, then of each that it was raised ``from``,
+    as ``torch.ops.load_library`` raises; not of one that was only being handled."""
+    # All of the traceback: what came out of another process has its frames in what stands before.
+    yield exception.message, exception.traceback
+    *earlier, _ = _CHAINED.split(exception.traceback)
+    while len(earlier) > 1 and earlier.pop().startswith("The above exception"):
+        trace = earlier.pop()
+        # Source lines are indented, what an exception says is not.
+        yield "\n".join(re.findall(r"(?m)^\S.*$", trace)), trace
+
+
+def _named(words: str, trace: str) -> Missing | None:
+    """Return what words name as missing, asked for where a trace ends."""
     if match := _OPERATOR.search(words):
-        return Missing(Kind.OPERATOR, match[1], _package(trace))
+        return Missing(Kind.OPERATOR, match[2], _package(trace), match[1])
     if match := _SYMBOL.search(words):
         return Missing(Kind.SYMBOL, match[2], _package(match[1]))
     if match := _VERSION.search(words):
-        return Missing(Kind.LIBRARY_VERSION, match[1])
+        # A library that a release brings along is not the system's.
+        own = "/site-packages/" in match[1]
+        return None if own else Missing(Kind.LIBRARY_VERSION, match[2])
     if _DRIVER.search(words):
         return Missing(Kind.DRIVER)
     return Missing(Kind.GPU_KERNEL) if _GPU_KERNEL.search(words) else None

@@ -102,12 +102,14 @@ class Probe:
         file.write_text(json.dumps({"schema": 1, "stages": steps, "results": str(results), **job}))
         self.alive = self.alive and fork
         self._child.send(json.dumps({"job": str(file), "fork": fork}))
-        self._ended, end = False, End()
+        self._ended, end, log = False, End(), ""
         for index, step in enumerate(steps):
             if not self._ended:
                 end = self._step(limits[step], steps[index + 1 :])
             result = read_result(results / f"{step}.json", step)
-            answer = Answer(step, end, result, self._log())
+            # A quick step's words may have come with those of the step before, so it has both.
+            log += self._log()
+            answer = Answer(step, end, result, log)
             yield answer
             if end.limit or result is None or not result.ok:
                 # One that goes on after a step that left nothing is not to be relied on.

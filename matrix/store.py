@@ -44,6 +44,9 @@ from matrix.observations import SCHEMA_VERSION, Observation, Step
 from matrix.outcomes import Outcome
 from matrix.reading import UnreadableError, decode, read_file
 
+MAX_OBSERVATION_BYTES = 200_000_000
+"""More than a probe's result of the most bytes that are read, and a log."""
+
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -118,7 +121,8 @@ class Store:
         if (step, key) in self._finals:
             return self._finals[step, key]
         try:
-            raw = (self.root / "observations" / step / f"{key}.json").read_bytes()
+            file = self.root / "observations" / step / f"{key}.json"
+            raw = read_file(file, MAX_OBSERVATION_BYTES)
             observation = _read_observation(raw, step, key)
         except (OSError, UnreadableError):
             return None
@@ -193,10 +197,11 @@ class Store:
     def records(self) -> list[Record]:
         """Return all segments merged, in an order that does not depend on how they were split.
 
-        A line that cannot be read is passed over: a torn last one, as a kill leaves it.
+        A line that cannot be read is passed over: a torn last one, as a kill leaves it. So is what
+        has the name of a segment and is no file.
         """
         found: dict[bytes, Record] = {}
-        for segment in (self.root / "records").glob("*.jsonl"):
+        for segment in filter(Path.is_file, (self.root / "records").glob("*.jsonl")):
             for line in segment.read_bytes().splitlines():
                 try:
                     found[line] = decode(line, Record)
@@ -206,7 +211,7 @@ class Store:
 
     def segments(self) -> list[tuple[str, int]]:
         """Return the name and bytes of each segment of the history: all differ after any step."""
-        files = sorted((self.root / "records").glob("*.jsonl"))
+        files = sorted(filter(Path.is_file, (self.root / "records").glob("*.jsonl")))
         return [(file.name, file.stat().st_size) for file in files]
 
     def use(self) -> IO[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sysconfig
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -16,10 +17,11 @@ from matrix.checks.evidence import Reference
 from matrix.context import Context
 from matrix.identity import code_digest, digest
 from matrix.observations import Observation
-from matrix.reading import decode
+from matrix.reading import UnreadableError, decode, read_file
 from matrix.store import write_atomically
 
 PACKAGE = Path(__file__).parent
+MAX_NOTE_BYTES = 10_000_000
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -35,15 +37,16 @@ class Note(msgspec.Struct, frozen=True):
 def note_report(context: Context, digest: str, files: Iterable[str], summary: str) -> None:
     """Note that a report was written: its files by name, and its digest from before it was made."""
     marks = {name: _mark(context.settings.reports / name) for name in files}
-    write_atomically(_place(context), msgspec.json.encode(Note(digest, marks, summary)))
+    with suppress(OSError):  # the report is there; without a note it is made again
+        write_atomically(_place(context), msgspec.json.encode(Note(digest, marks, summary)))
 
 
 def unchanged_summary(context: Context) -> str | None:
     """Return the summary of the report that lies there; ``None`` where a new one may differ."""
     try:
-        note = decode(_place(context).read_bytes(), Note)
+        note = decode(read_file(_place(context), MAX_NOTE_BYTES), Note)
         marks = {name: _mark(context.settings.reports / name) for name in note.files}
-    except (OSError, ValueError):  # damaged, or a name that no file can have
+    except (OSError, UnreadableError, ValueError):  # damaged, or a name that no file can have
         return None
     same = marks == note.files and note.digest == digest_of_report(context)
     return note.summary if same else None

@@ -32,6 +32,7 @@ ENGINES = {
     "needs-gpu": (Verdict.UNTESTED, Stage.LOAD, Reason.NO_GPU),
     "segfault": (Verdict.BROKEN, Stage.GENERATE, Reason.CRASH),
     "illegal-instruction": (Verdict.UNTESTED, Stage.GENERATE, Reason.NO_INSTRUCTION),
+    "illegal-in-worker": (Verdict.UNTESTED, Stage.GENERATE, Reason.NO_INSTRUCTION),
     "old-glibc": (Verdict.UNTESTED, Stage.LOAD, Reason.NO_LIBRARY),
     "segfault-when-forked": (Verdict.WORKS, None, Reason.NONE),
     "exit-0": (Verdict.BROKEN, Stage.GENERATE, Reason.NO_RESULT),

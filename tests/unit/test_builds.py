@@ -42,7 +42,7 @@ def test_an_operator_is_looked_for_in_every_build_of_the_release(environment: Pa
         Build("pack/_C.abi3.so", "", True),
         Build("pack/_C_AVX2.abi3.so", "AVX2", False),
         Build("pack/_C_AVX512.abi3.so", "AVX-512", True),
-        Build("pack/amx/_ops.so", "", False),
+        Build("pack/amx/_ops.so", "AMX", False),
     ]
 
 
@@ -110,3 +110,47 @@ def test_a_library_whose_table_of_symbols_is_damaged_defines_none(environment: P
     builds = builds_of(environment, Missing(Kind.SYMBOL, "PyInit__multiarray_umath", "pack"))
     assert len(builds) == len(LIBRARIES)
     assert not any(build.has_it for build in builds)
+
+
+def test_an_operator_may_stand_with_its_namespace_or_an_overload(environment: Path) -> None:
+    site = environment / "lib" / "python3.11" / "site-packages"
+    texts = {
+        "_C.abi3.so": b"\0_C::gemm(Tensor x) -> ()\0",
+        "_C_AVX2.abi3.so": b"\0gemm.out(Tensor x) -> ()\0",
+        "_C_AVX512.abi3.so": b"\0other::gemm(Tensor x)\0/src/gemm.cpp: x\0my_C::gemm(\0",
+    }
+    for name, data in texts.items():
+        (site / "pack" / name).write_bytes(data)
+    builds = builds_of(environment, Missing(Kind.OPERATOR, "gemm", "pack", "_C"))
+    assert [build.library for build in builds if build.has_it] == [
+        "pack/_C.abi3.so", "pack/_C_AVX2.abi3.so",
+    ]  # fmt: skip
+
+
+def test_a_folder_names_an_instruction_set_and_a_module_may_lie_by_itself(
+    environment: Path,
+) -> None:
+    info = environment / "lib" / "python3.11" / "site-packages" / "other-1.0.dist-info"
+    alone = "kernels.cpython-311-x86_64-linux-gnu.so"
+    for name in (alone, "ops/avx512/_C.so"):
+        (info.parent / name).parent.mkdir(parents=True, exist_ok=True)
+        (info.parent / name).write_bytes(b"")
+    (info / "RECORD").write_text(f"{alone},,\nops/avx512/_C.so,,\n")
+    assert builds_of(environment, Missing(Kind.OPERATOR, "gemm", "kernels")) == [
+        Build(alone, "", False),
+        Build("ops/avx512/_C.so", "AVX-512", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    "record", [b"\xff\xfe,,\n", b"\n", b"a,b,c,d\n", b",,\n", b"x,,many\n", b'"\0\n', b"x\ry,,"]
+)
+def test_a_record_that_a_package_spoiled_keeps_nothing_else_from_being_read(
+    environment: Path, record: bytes
+) -> None:
+    site = environment / "lib" / "python3.11" / "site-packages"
+    with (site / "other-1.0.dist-info" / "RECORD").open("ab") as file:
+        file.write(record)
+    missing = Missing(Kind.OPERATOR, "gemm", "pack")
+    assert len(builds_of(environment, missing)) == len(LIBRARIES)
+    builds_of(environment, Missing(Kind.OPERATOR, "gemm", "other"))

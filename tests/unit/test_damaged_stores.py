@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matrix import environments, report
+from matrix.canaries import Established, keep_established, read_established
 from matrix.choosing import choice_of, estimate
 from matrix.context import Context, Settings
 from matrix.hardware import Machine
+from matrix.identity import digest
 from matrix.keys import Key, lock_inputs
 from matrix.outcomes import Verdict
 from matrix.reading import DEEPEST, is_deep
+from matrix.unchanged import digest_of_report, note_report, unchanged_summary
 from tests.unit.made_evidence import REFERENCE
 from tests.unit.made_history import Ends, Facts, History
 from tests.unit.test_judge import GOOD, World
@@ -146,6 +150,57 @@ def test_a_file_that_cannot_be_read_keeps_no_report_back(
         cell = context.judge.cell(GOOD)
         assert cell.verdict is Verdict.INFRA, "it counts as not observed"
         assert context.unfinished("runner-3.0"), "and is made again"
+
+
+IN_PLACE: dict[str, Callable[[Path], None]] = {
+    "a folder": lambda file: file.mkdir(),
+    "a pipe": os.mkfifo,
+    "a link to itself": lambda file: file.symlink_to(file.name),
+}
+
+
+def put_in_place(file: Path, way: str) -> None:
+    file.unlink(missing_ok=True)
+    IN_PLACE[way](file)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", IN_PLACE)
+def test_what_is_no_file_keeps_no_report_back(
+    folder: Path, tmp_path: Path, kind: str, way: str
+) -> None:
+    store = damaged(folder, tmp_path, kind, lambda data: data)
+    for file in files_of(store / kind):
+        put_in_place(file, way)
+    context = opened(folder, store)
+    context.suite_is_current("runner-3.0")
+    context.unfinished("runner-3.0")
+    digest_of_report(context)
+    assert "matrix.json" in report.render(context.table())
+
+
+@pytest.mark.parametrize("content", [DEEP, b'{"digest": "\xff"}', b"[]", b""])
+def test_a_note_of_the_report_that_cannot_be_read_is_none(
+    folder: Path, tmp_path: Path, content: bytes
+) -> None:
+    context = opened(folder, damaged(folder, tmp_path, "locks", lambda data: data))
+    context.store.path("report.json").write_bytes(content)
+    assert unchanged_summary(context) is None
+
+
+@pytest.mark.parametrize("way", IN_PLACE)
+def test_notes_that_are_no_files_keep_no_report_back(
+    folder: Path, tmp_path: Path, way: str
+) -> None:
+    context = opened(folder, damaged(folder, tmp_path, "locks", lambda data: data))
+    put_in_place(context.store.path("report.json"), way)
+    assert unchanged_summary(context) is None
+    note_report(context, "a digest", [], "a summary")
+    put_in_place(context.store.path("established", f"{digest('all')}.json"), way)
+    assert read_established(context.store, "all") is None
+    with suppress(OSError):  # which the report passes over
+        keep_established(context.store, "all", Established("", {}))
+    context.table()
 
 
 SHAPES: list[tuple[str, dict[str, Any]]] = [

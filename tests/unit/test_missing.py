@@ -5,6 +5,7 @@ The texts of packages are as they were printed on real machines, but for the nea
 
 from __future__ import annotations
 
+import signal
 from typing import NamedTuple
 
 import pytest
@@ -26,7 +27,7 @@ TRACEBACK = f"""Traceback (most recent call last):
     raise AttributeError(
 AttributeError: {NO_OPERATOR}
 """
-OPERATOR = Missing(Kind.OPERATOR, "cpu_gemm_wna16", "vllm")
+OPERATOR = Missing(Kind.OPERATOR, "cpu_gemm_wna16", "vllm", "_C")
 FAILED = Judged(Outcome.FAILED, Reason.EXCEPTION, f"AttributeError: {NO_OPERATOR}")
 AVX2 = Build("vllm/_C_AVX2.abi3.so", "AVX2", False)
 AVX512 = Build("vllm/_C_AVX512.abi3.so", "AVX-512", True)
@@ -69,6 +70,13 @@ SAID = {
         "'Namespace' '_C' object has no attribute 'cpu_gemm_wna16'", None
     ),
     "a module that is not compiled": Said("cannot import name 'cpu_gemm_wna16' from 'vllm'", None),
+    "an old library that the release itself brings": Said(
+        f"{SITE}/pack.libs/libgomp-a34b3233.so.1: version `GOMP_5.0' not found (required by x.so)",
+        None,
+    ),
+    "a version that is only talked of": Said(
+        "build it where the linker does not say libc.so.6: version `GLIBC_2.38' not found", None
+    ),
     "a version of a package": Said("version `3.4.32' not found", None),
     "a version of a thing of its own": Said("version `PLUGIN_2' not found", None),
     "another word for a symbol": Said("undefined symbols: none", None),
@@ -89,6 +97,8 @@ def test_an_illegal_instruction_is_known_by_the_signal_and_by_the_log() -> None:
     assert read_missing(End(status=-4), None, log) == missing
     assert read_missing(End(status=70), None, log) == missing
     assert read_missing(End(status=-11), None, "Fatal Python error: Segmentation fault") is None
+    helper = f"{log}\nFatal Python error: Segmentation fault"
+    assert read_missing(End(status=-11), None, helper) is None, "it died of something else"
 
 
 def test_the_log_counts_only_where_the_exception_points_to_it() -> None:
@@ -97,6 +107,58 @@ def test_the_log_counts_only_where_the_exception_points_to_it() -> None:
     log = f"{TRACEBACK}\nWARNING: what comes last"
     assert read_missing(End(), worker, log) == OPERATOR
     assert read_missing(End(), other, log) is None, "a package may log what it did without"
+
+
+FROM = "\nThe above exception was the direct cause of the following exception:\n\n"
+HANDLING = "\nDuring handling of the above exception, another exception occurred:\n\n"
+DEAD = 'Traceback (most recent call last):\n  File "x.py", line 1, in f\nRuntimeError: no engine\n'
+
+
+def test_what_an_exception_was_raised_from_counts_and_what_was_handled_does_not() -> None:
+    def missing(trace: str) -> Missing | None:
+        return read_missing(End(), ChildException("RuntimeError", "no engine", trace), "")
+
+    assert missing(f"{TRACEBACK}{FROM}{DEAD}") == OPERATOR
+    assert missing(f"{DEAD}{HANDLING}{TRACEBACK}{FROM}{DEAD}{FROM}{DEAD}") == OPERATOR
+    assert missing(f"{TRACEBACK}{HANDLING}{DEAD}") is None, "a package may do without"
+    assert missing(f"{TRACEBACK}{HANDLING}{DEAD}{FROM}{DEAD}") is None
+    assert missing(DEAD) is None
+
+
+def test_what_a_process_of_a_pool_asked_for_has_its_frames_in_its_cause() -> None:
+    trace = f'multiprocessing.pool.RemoteTraceback: \n"""\n{TRACEBACK}"""\n{FROM}'
+    trace += f'Traceback (most recent call last):\n  File "x.py", line 1\n{NO_OPERATOR}\n'
+    assert read_missing(End(), ChildException("AttributeError", NO_OPERATOR, trace), "") == OPERATOR
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Engine core initialization failed. See root cause above. Failed core proc(s): {}",
+        "Engine process failed to start. See stack trace for the root cause.",
+        "WorkerProc initialization failed due to an exception in a background process. "
+        "See stack trace for root cause.",
+        "A process in the process pool was terminated abruptly while the future was running.",
+    ],
+)
+def test_who_lost_a_process_points_to_the_log(message: str) -> None:
+    lost = ChildException("builtins.RuntimeError", message)
+    assert read_missing(End(), lost, TRACEBACK) == OPERATOR
+    illegal = read_missing(End(), lost, "Fatal Python error: Illegal instruction")
+    assert illegal == Missing(Kind.INSTRUCTION)
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["process 0 terminated with signal {}", "Command '['x']' died with <Signals.{}: {:d}>."],
+)
+def test_who_waited_for_a_process_says_of_which_signal_it_died(message: str) -> None:
+    def missing(number: signal.Signals) -> Missing | None:
+        said = message.format(number.name, number)
+        return read_missing(End(), ChildException("RuntimeError", said), "")
+
+    assert missing(signal.SIGILL) == Missing(Kind.INSTRUCTION)
+    assert missing(signal.SIGSEGV) is None
 
 
 def test_what_another_build_for_a_better_cpu_has_is_a_need() -> None:

@@ -72,6 +72,11 @@ def misbehave(step: str, job: Json) -> None:
         raise RuntimeError("a made-up GPU is required")
     if behaviour == "segfault":
         ctypes.string_at(0)
+    if behaviour == "illegal-in-worker":
+        if (pid := os.fork()) == 0:
+            misbehave(step, {**job, "options": {**options, "behaviour": "illegal-instruction"}})
+        os.waitpid(pid, 0)
+        raise RuntimeError("Worker 0 died unexpectedly")
     if behaviour == "illegal-instruction":
         page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         page.write(b"\x06")  # PUSH ES, which no 64-bit CPU of x86 has

@@ -85,7 +85,7 @@ def _read(checkpoint: Path, original: Path | None) -> Inspection:
         # Without a config.json it is no model, whatever else is wrong.
         first = min(found.problems, key=lambda problem: problem.where != CONFIG)
         more = len(found.problems) - 1
-        fail(f"{first}" + (f" And {more} more such problems." if more else ""))
+        fail(f"{first}" + (f" And {more} more such." if more else ""))
     return found
 
 

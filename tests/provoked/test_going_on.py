@@ -144,6 +144,11 @@ def verdicts(folder: Path) -> dict[str, str]:
     return {cell["id"]: cell["verdict"] for cell in report(folder)["cells"]}
 
 
+def pages_of(folder: Path) -> dict[Path, bytes]:
+    """Return every file of the report, the locks among them."""
+    return {file: file.read_bytes() for file in (folder / "reports").rglob("*") if file.is_file()}
+
+
 def contents(folder: Path, *names: str) -> dict[str, bytes]:
     """Return every file below some folders of the store."""
     root = folder / "store"
@@ -210,7 +215,7 @@ EVIDENCE = ("observations", "records", "suites", "locks")
 
 def test_what_is_taken_back_is_no_evidence_and_nothing_is_made_again(folder: Path) -> None:
     command(folder, "nox", "-s", "matrix", "-j", "1")
-    pages = {file.name: file.read_bytes() for file in (folder / "reports").iterdir()}
+    pages = pages_of(folder)
     evidence = contents(folder, *EVIDENCE)
     offered = command(folder, "matrix", "clean")
     assert "Nothing was removed" in offered
@@ -224,7 +229,7 @@ def test_what_is_taken_back_is_no_evidence_and_nothing_is_made_again(folder: Pat
         assert list(store.glob(pattern)) == []
     assert contents(folder, *EVIDENCE) == evidence
     command(folder, "matrix", "report")
-    assert {file.name: file.read_bytes() for file in (folder / "reports").iterdir()} == pages
+    assert pages_of(folder) == pages
     assert command(folder, "matrix", "run") == ""
     again = command(folder, "nox", "-s", "matrix", "-j", "1")
     assert "Running session engine-1" not in again

@@ -132,7 +132,7 @@ def _remarks(install: Install) -> list[str]:
         packages = "1 package" if number == 1 else f"{number} packages"
         was = "was" if number == 1 else "were"
         remarks.append(
-            f"{packages} of the lock {was} not installed here, where nothing needs such."
+            f"{packages} of the lock {was} not installed here, where nothing needs them."
         )
     if install.environ:
         pairs = " ".join(f"{name}={value}" for name, value in install.environ.items())

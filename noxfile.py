@@ -19,7 +19,7 @@ from nox.command import CommandFailed
 from matrix.beforehand import beforehand, is_asked_for
 from matrix.budget import canaries_alone
 from matrix.choosing import choose_for_nox
-from matrix.context import Context, Settings
+from matrix.context import Context, Settings, unreachable
 from matrix.hardware import environments_at_once
 from matrix.plan import requirements_of
 from matrix.processes import die_with_parent
@@ -38,8 +38,12 @@ try:
         os.environ["MATRIX_CELLS"] = str(chosen)
         atexit.register(chosen.unlink, missing_ok=True)
         context = Context(Settings.of())
+    if not is_worker:
+        summary = context.store.path("work", f"summary-{os.getpid()}.txt")
 except SpecError as error:
     sys.exit(f"error: {error}")
+except OSError as error:
+    sys.exit(f"error: {unreachable(error)}")
 
 
 def begin(at_once: int) -> None:
@@ -62,7 +66,6 @@ def print_summary(file: Path) -> None:
 if is_worker:
     die_with_parent(int(os.environ["MATRIX_UNDER_NOX"]))
 else:
-    summary = context.store.path("work", f"summary-{os.getpid()}.txt")
     atexit.register(print_summary, summary)
     os.environ["MATRIX_RUN"] = context.settings.run
     os.environ["MATRIX_SUMMARY"] = str(summary)

@@ -14,7 +14,7 @@ import msgspec
 
 from matrix.identity import code_digest, digest, file_digest
 from matrix.observations import Observation
-from matrix.outcomes import Stage
+from matrix.outcomes import Reason, Stage
 from matrix.reading import UnreadableError, decode, read_file
 from matrix.results import CellResult
 from matrix.store import Store, write_atomically
@@ -92,6 +92,9 @@ def troubles(
     """Yield a line for each canary that came out otherwise: what came, and what differs."""
     for cell in cells:
         if cell.canary is None or cell.verdict is cell.canary:
+            continue
+        if cell.reason == Reason.NOT_RUN:
+            yield f"{cell.id}: expected {cell.canary}, not run yet"
             continue
         came = f"{cell.verdict}, blame {cell.blame}"
         if cell.message:

@@ -25,7 +25,7 @@ from matrix.commands.plan import Disk, Minutes, plan
 from matrix.commands.releases import releases
 from matrix.commands.resolve import resolve
 from matrix.commands.specifiers import specifiers
-from matrix.context import Context, Settings
+from matrix.context import Context, Settings, unreachable
 from matrix.interim import Interim
 from matrix.outcomes import Outcome, Verdict
 from matrix.plan import Selection, select
@@ -70,11 +70,7 @@ def main() -> None:
         # traceback. It is not looked for below the store and the like: it may be a parent of them.
         if error.filename is None:
             raise
-        fail(
-            f"{error.filename}: {error.strerror}. Give places that can be read and written: "
-            "--spec, --store and --reports, or MATRIX_SPEC, MATRIX_STORE, MATRIX_REPORTS and "
-            "MATRIX_LEASES"
-        )
+        fail(unreachable(error))
 
 
 def _interrupted(_signal: int, _frame: FrameType | None) -> None:
@@ -119,6 +115,8 @@ def run(
         fail(f"profile {context.plan.profile!r} has no {unknown.args[0]!r}. {hint}")
     is_whole = environment is None and cell is None and not canaries
     first = [select(canaries_alone(context.plan))] if is_whole else []
+    if cell is not None and not any(context.keys.unfinished(each) for each in selection.cells):
+        typer.echo("this cell is done; nothing is run again, and this is what was observed:")
     with context.store.use():
         if is_whole or cell is not None:  # of the other parts, nox has said it already
             for line in beforehand(context, selection.cells, disk_gb=disk):
@@ -171,6 +169,8 @@ def _steps(context: Context) -> Steps:
 def _show_cell(context: Context, cell: str) -> None:
     result = context.fresh_judge().cell(cell)
     typer.echo(f"{result.id}: {result.verdict} (blame: {result.blame})")
+    if result.message:
+        typer.echo(f"  cause: {visible(result.message, MESSAGE_CHARS)}")
     for stage in result.stages:
         message = visible(stage.message.strip(), MESSAGE_CHARS)
         typer.echo(f"  {stage.stage:18} {stage.outcome:14} {message}")
@@ -224,7 +224,10 @@ def report(
     whole = _whole(settings)
     made_of = digest_of_report(whole)
     bought = _of_budget(read_choice(settings.cells), whole) if settings.cells else []
-    table = msgspec.structs.replace(whole.table(), budget=bought)
+    left = [] if bought else [cell for cell in whole.plan.cells if cell.runs]
+    left = [cell for cell in left if whole.keys.unfinished(cell)]
+    to_do = f"{len(left):,} of {len(whole.plan.cells):,} cells are still to be done"
+    table = msgspec.structs.replace(whole.table(), budget=bought, going_on=to_do if left else "")
     files = rendering.write(table, settings.reports)
     lines = "\n".join(rendering.summary(table, settings.reports)) + "\n"
     if later := os.environ.get("MATRIX_SUMMARY"):

@@ -41,6 +41,15 @@ REPOSITORY = Path(__file__).parent.parent
 MAX_DIGEST_BYTES = 1000
 
 
+def unreachable(error: OSError) -> str:
+    """Say that a place of the settings cannot be used, for whoever named it; no traceback."""
+    return (
+        f"{error.filename}: {error.strerror}. Give places that can be read and written: "
+        "--spec, --store and --reports, or MATRIX_SPEC, MATRIX_STORE, MATRIX_REPORTS and "
+        "MATRIX_LEASES"
+    )
+
+
 class Settings(msgspec.Struct, frozen=True):
     """Where things are, from options or the environment variables of the same names."""
 

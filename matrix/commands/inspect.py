@@ -85,7 +85,7 @@ def _read(checkpoint: Path, original: Path | None) -> Inspection:
         # Without a config.json it is no model, whatever else is wrong.
         first = min(inspection.problems, key=lambda problem: problem.where != CONFIG)
         more = len(inspection.problems) - 1
-        fail(f"{first}" + (f" And {more} more such problems." if more else ""))
+        fail(f"{first}" + (f" And {more} more such." if more else ""))
     return inspection
 
 
@@ -121,10 +121,10 @@ def _nothing_wrong(findings: list[Finding], *, unseen: bool) -> str:
         for finding in findings
         if finding.judgement in (Judgement.NOTICE, Judgement.DEGRADED)
     ]
-    but_for = " (its weights were not compared: give --original)" if unseen else ""
+    compare = "its weights were not compared (give --original)"
     if remarks:
-        return f"no check fails{but_for}, but look at {'; '.join(remarks)}"
-    return f"nothing is wrong with it{but_for}"
+        return f"no check fails, but look at {'; '.join([*remarks, *[compare] * unseen])}"
+    return f"no fault in what was looked at; {compare}" if unseen else "nothing is wrong with it"
 
 
 def show_finding(finding: Finding) -> None:

@@ -161,7 +161,7 @@ def _together_table(result: MatrixResult, part: Part) -> list[str]:
         works = [
             "".join(["✓ works", *(f" {marks[departure]}" for departure in each.engines[name])])
             if name in each.engines
-            else "no"
+            else ("no" if name in each.fails else "not known")
             for name in names
         ]
         shown = markdown(each.quantizer.name)

@@ -130,7 +130,10 @@ def _remarks(install: Install) -> list[str]:
         remarks.append(f"Here {name} {version} was installed, {beside}.")
     if number := len(install.left_out):
         packages = "1 package" if number == 1 else f"{number} packages"
-        remarks.append(f"{packages} of the lock, for which nothing asked here, were left out.")
+        was = "was" if number == 1 else "were"
+        remarks.append(
+            f"{packages} of the lock {was} not installed here, where nothing needs them."
+        )
     if install.environ:
         pairs = " ".join(f"{name}={value}" for name, value in install.environ.items())
         remarks.append(f"It ran with these environment variables: {pairs}")

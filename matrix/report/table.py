@@ -33,7 +33,7 @@ MEANINGS = {
     Verdict.BROKEN: "cannot be installed or imported, or raises, crashes or hangs",
     Verdict.UNSUPPORTED: "refused on purpose: the package says so, or the model's shapes forbid it",
     Verdict.UNTESTED: "needs hardware or a library not here; says nothing about the packages",
-    Verdict.INFRA: "stopped by network, disk, memory or the run itself; is tried again",
+    Verdict.INFRA: "not run yet, or stopped by network, disk or memory; is tried again",
 }
 BLAMED = {
     Blame.QUANTIZER: "the quantizer",
@@ -74,6 +74,8 @@ class Together(NamedTuple):
     scheme: str
     engines: dict[str, list[str]]
     """Engine in which its checkpoint of every model works -> departures of those cells."""
+    fails: frozenset[str]
+    """Engines in which one was seen not to; of those in neither, it is not known."""
 
 
 def normalise(result: MatrixResult) -> MatrixResult:
@@ -260,7 +262,8 @@ def causes(result: MatrixResult) -> list[Cause]:
 
     An environment broken by itself is one cause however many cells stand on it, and environments
     that fail with the same message are one cause; so are cells that the same finding explains,
-    whatever each engine makes of it. Other cells are grouped by whom they blame.
+    whatever each engine makes of it. Other cells are grouped by whom they blame. What was not run
+    yet is no cause.
     """
     found: dict[tuple[str, str, str, str, str], dict[str, int]] = {}
     broken = set()
@@ -273,14 +276,16 @@ def causes(result: MatrixResult) -> list[Cause]:
     }
     for environment in result.environments:
         failed = first_failure(environment)
-        if failed is None or environment.name not in wanted:
+        if failed is None or failed.reason is Reason.NOT_RUN or environment.name not in wanted:
             continue
         broken.add(environment.name)
         blame = environment.role if failed.outcome is Outcome.FAILED else Blame.NOBODY.value
         key = (blame, failed.stage.value, failed.reason.value, failed.message, "")
         found.setdefault(key, {})[environment.name] = environment.cells
     for cell in result.cells:
-        if cell.verdict in fine or broken & {cell.quantizer.environment, cell.engine.environment}:
+        if cell.verdict in fine or cell.reason == Reason.NOT_RUN:
+            continue
+        if broken & {cell.quantizer.environment, cell.engine.environment}:
             continue
         subjects = found.setdefault(_cell_cause(cell), {})
         subjects[subject(cell)] = subjects.get(subject(cell), 0) + 1
@@ -350,15 +355,17 @@ def together(cells: list[CellResult]) -> list[Together]:
     made: dict[tuple[str, str], list[CellResult]] = {}
     for cell in cells:
         made.setdefault((cell.quantizer.name, cell.scheme), []).append(cell)
+    harmless = {Verdict.WORKS, Verdict.UNTESTED, Verdict.INFRA}
     answer = []
     for (_, scheme), mine in made.items():
         good = {}
+        fails = frozenset(cell.engine.name for cell in mine if cell.verdict not in harmless)
         for engine in dict.fromkeys(cell.engine.name for cell in mine):
             found = [cell for cell in mine if cell.engine.name == engine]
             if _all_work(found, models):
                 good[engine] = sorted({name for cell in found for name in cell.departures})
         if good:
-            answer.append(Together(mine[0].quantizer, scheme, good))
+            answer.append(Together(mine[0].quantizer, scheme, good, fails))
     answer.reverse()
     return sorted(answer, key=lambda each: (each.quantizer.name != "none", -len(each.engines)))
 

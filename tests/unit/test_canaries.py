@@ -123,3 +123,12 @@ def test_what_is_kept_is_read_again_and_damage_is_as_if_there_was_none(tmp_path:
     assert read_established(store, "cpu") is None
     file.write_bytes(b'{"at": "\xff"}')
     assert read_established(store, "cpu") is None
+
+
+def test_a_canary_that_was_not_run_is_no_trouble_of_packages(canaries: Canaries) -> None:
+    history = History(canaries.world.history().plan)
+    table = canaries.world.judge(history).table()
+    assert table.canaries == "not established"
+    lines_of_canaries = list(troubles(table.cells, {}, None))
+    assert len(lines_of_canaries) == 2
+    assert all(line.endswith(", not run yet") for line in lines_of_canaries)

@@ -45,7 +45,7 @@ def test_with_a_good_checkpoint_nothing_is_wrong_and_nothing_is_noticed(name: st
     alone, compared = look(real.FOLDER / name), look(real.FOLDER / name, "--original", real.FLOAT)
     assert (alone.exit_code, compared.exit_code) == (0, 0)
     assert first_line(alone) == (
-        "nothing is wrong with it (its weights were not compared: give --original)"
+        "no fault in what was looked at; its weights were not compared (give --original)"
     )
     assert first_line(compared) == "nothing is wrong with it"
     for judgement in (Judgement.NOTICE, Judgement.DEGRADED, Judgement.FAILED):

@@ -221,6 +221,22 @@ def test_what_works_together_needs_every_model() -> None:
     assert not [line for line in together if "stock" in line]
 
 
+def test_what_was_not_run_is_not_said_to_fail() -> None:
+    result = realistic()
+    works = next(cell for cell in result.cells if cell.verdict is Verdict.WORKS)
+    rest = [
+        msgspec.structs.replace(
+            works, id=name, engine=msgspec.structs.replace(works.engine, name=name), verdict=verdict
+        )
+        for name, verdict in (("waits-1", Verdict.INFRA), ("fails-1", Verdict.GARBAGE))
+    ]
+    texts = render(msgspec.structs.replace(result, cells=[works, *rest], parts=[]))
+    together = texts["matrix.md"].partition("## What works together")[2].partition("##")[0]
+    assert together.count("| not known ") == 1
+    assert texts[PAGE].count('<span class="quiet">not known</span>') == 1
+    assert texts[PAGE].count('<span class="quiet">no</span>') == 1
+
+
 def test_what_a_budget_left_out_is_told_wherever_the_report_is_read() -> None:
     told = "left out because of the budget: 2 cells (2 new)"
     result = msgspec.structs.replace(realistic(), budget=[told])

@@ -241,10 +241,11 @@ def test_the_user_command_says_of_real_checkpoints_what_the_table_says(smoke: Sm
         lines = [line.split(maxsplit=2) for line in checks]
         said[name] = {check: judgement for check, judgement, *_ in lines}
     dropped = DROPPED.removesuffix("/vllm-0.32.0")
-    assert (status.pop(dropped), set(status.values())) == (1, {0})
+    lost = {name for name in said if said[name]["tied-embedding"] == "notice"}
+    assert {name for name in status if status[name]} == lost, "0.2.7, and .post2 of the test before"
     assert first[dropped].startswith("wrong: vLLM will answer garbage")
-    assert said.pop(dropped)["tied-embedding"] == "notice"
-    assert len(said) >= 2
+    assert dropped in lost
+    assert len(said) >= 3
     assert not [name for name in said if {"failed", "degraded"} & set(said[name].values())]
 
 

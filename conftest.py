@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from matrix.processes import die_with_parent
+from matrix.machine.processes import die_with_parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

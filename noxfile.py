@@ -16,15 +16,15 @@ from pathlib import Path
 import nox
 from nox.command import CommandFailed
 
-from matrix.beforehand import beforehand, is_asked_for
-from matrix.budget import canaries_alone
-from matrix.choosing import choose_for_nox
-from matrix.context import Context, Settings, unreachable
-from matrix.hardware import environments_at_once
-from matrix.plan import requirements_of
-from matrix.processes import die_with_parent
-from matrix.tables import SpecError
-from matrix.unchanged import unchanged_summary
+from matrix.machine.hardware import environments_at_once
+from matrix.machine.processes import die_with_parent
+from matrix.plan.budget import canaries_alone
+from matrix.plan.cells import requirements_of
+from matrix.run.beforehand import beforehand, is_asked_for
+from matrix.run.choosing import choose_for_nox
+from matrix.run.context import Context, Settings, unreachable
+from matrix.run.unchanged import unchanged_summary
+from matrix.spec.tables import SpecError
 
 nox.needs_version = ">=2026.4"
 nox.options.sessions = ["matrix"]

@@ -29,7 +29,7 @@ import numpy as np
 from matrix.checkpoint.inspection import ConfigFacts
 from matrix.checkpoint.scanning import BUFFER_BYTES
 from matrix.checkpoint.shapes import float_shapes, linear_shapes
-from matrix.hardware import machine
+from matrix.machine.hardware import machine
 
 GROUP = 128
 ROUNDS = 3

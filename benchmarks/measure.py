@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matrix.hardware import machine
+from matrix.machine.hardware import machine
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RUN_SECONDS = 2 * 3600

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from matrix.judge.results import CellResult, MatrixResult
 from matrix.report import PAGE, render
-from matrix.results import CellResult, MatrixResult
 
 TIMED = """const began = performance.now();
 SCRIPT

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from matrix.hardware import machine
+from matrix.machine.hardware import machine
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SECONDS = 3600

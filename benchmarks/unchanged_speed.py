@@ -19,7 +19,7 @@ from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
 from typing import NamedTuple
 
-from matrix.hardware import machine
+from matrix.machine.hardware import machine
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LIMIT = 600

@@ -11,7 +11,7 @@ def start() -> None:
     """
     if not sys.flags.safe_path:
         del sys.path[0]
-    from matrix.cli import main
+    from matrix.cli.app import main
 
     main()
 

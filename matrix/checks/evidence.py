@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from matrix.checkpoint.inspection import Inspection
-from matrix.reading import UnreadableError, decode
+from matrix.untrusted.reading import UnreadableError, decode
 
 MAX_REFERENCE_BYTES = 64 * 1024 * 1024
 

@@ -20,14 +20,14 @@ import msgspec
 from packaging.utils import canonicalize_name
 from pypi_simple import ACCEPT_JSON_PREFERRED
 
-from matrix.fetching import Fetched, Fetcher, FetchError, Limits, NotFoundError, in_parallel
-from matrix.identity import digest
+from matrix.index.fetching import Fetched, Fetcher, FetchError, Limits, NotFoundError, in_parallel
 from matrix.index.pages import Page, read_page
 from matrix.index.settings import IndexSettings, shown
 from matrix.index.wheel_metadata import Wheel, declared, requirements_of
-from matrix.reading import UnreadableError, decode
-from matrix.releases import Release, dropped, parsed
-from matrix.store import write_atomically
+from matrix.spec.releases import Release, dropped, parsed
+from matrix.store.identity import digest
+from matrix.store.store import write_atomically
+from matrix.untrusted.reading import UnreadableError, decode
 
 WATCHED = frozenset({"accelerate", "numpy", "optimum", "peft", "tokenizers", "torch"})
 """What a release declares of these is kept, besides what it declares of the tracked packages."""

@@ -19,10 +19,10 @@ from packaging.version import Version
 from pydantic import ValidationError
 from pypi_simple import DistributionPackage, ProjectPage, UnsupportedRepoVersionError
 
-from matrix.fetching import Fetched, FetchError
+from matrix.index.fetching import Fetched, FetchError
 from matrix.index.wheel_metadata import Wheel
-from matrix.releases import Release, fits, for_linux, parsed
-from matrix.text import visible
+from matrix.spec.releases import Release, fits, for_linux, parsed
+from matrix.untrusted.text import visible
 
 MOST_FILES = 50_000
 """The packages here have up to 507."""

@@ -19,8 +19,8 @@ from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from matrix.fetching import Fetched, FetchError, NotFoundError
-from matrix.releases import parsed
+from matrix.index.fetching import Fetched, FetchError, NotFoundError
+from matrix.spec.releases import parsed
 
 METADATA_BYTES = 1_000_000
 """The largest seen here (transformers') has 0.05 MB."""

@@ -1,9 +1,9 @@
 """From judged cells to the report: ``index.html``, ``matrix.md``, ``matrix.csv``, ``matrix.json``,
 and ``locks/``, by which what works can be installed again.
 
-Pure rendering: the same :class:`~matrix.results.MatrixResult` gives the same bytes, whatever the
+Pure rendering: the same ``MatrixResult`` gives the same bytes, whatever the
 order of its cells, the clock or the machine. Whatever came out of a package, a model or a log is
-shown as text and nothing else (:mod:`matrix.text`).
+shown as text and nothing else (:mod:`matrix.untrusted.text`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 
 import msgspec
 
+from matrix.judge.results import PAGE, MatrixResult
+from matrix.judge.verdict import VOID
 from matrix.outcomes import Verdict
 from matrix.report.document import markdown_document
 from matrix.report.locks import FIRST, FOLDER, lock_files
@@ -29,10 +31,8 @@ from matrix.report.table import (
     new_releases,
     normalise,
 )
-from matrix.results import PAGE, MatrixResult
-from matrix.store import write_atomically
-from matrix.text import csv_text, visible
-from matrix.verdict import VOID
+from matrix.store.store import write_atomically
+from matrix.untrusted.text import csv_text, visible
 
 SUMMARY_CAUSES = 5
 LINE_CHARS = 300

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from matrix.judge.results import CellResult, MatrixResult, Standing
+from matrix.judge.verdict import VOID
 from matrix.outcomes import Verdict
 from matrix.report.locks import install_lines
 from matrix.report.standings import (
@@ -40,9 +42,7 @@ from matrix.report.table import (
     short_device,
     together,
 )
-from matrix.results import CellResult, MatrixResult, Standing
-from matrix.text import markdown, markdown_code
-from matrix.verdict import VOID
+from matrix.untrusted.text import markdown, markdown_code
 
 
 def markdown_document(result: MatrixResult) -> str:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from matrix.results import EnvironmentResult, Install, MatrixResult
-from matrix.text import visible
+from matrix.judge.results import EnvironmentResult, Install, MatrixResult
+from matrix.untrusted.text import visible
 
 FOLDER = "locks"
 FIRST = "# All packages of the environment "

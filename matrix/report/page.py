@@ -13,6 +13,8 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from matrix.judge.results import CellResult, MatrixResult, Side
+from matrix.judge.verdict import VOID
 from matrix.outcomes import Outcome, Stage, StageResult, Verdict
 from matrix.report import standings
 from matrix.report.locks import install_lines
@@ -40,10 +42,8 @@ from matrix.report.table import (
     short_device,
     together,
 )
-from matrix.results import CellResult, MatrixResult, Side
-from matrix.spec import FLOAT_MODEL
-from matrix.text import visible
-from matrix.verdict import VOID
+from matrix.spec.loading import FLOAT_MODEL
+from matrix.untrusted.text import visible
 
 OPEN_ROWS = 60
 """Up to so many environments, their groups stand open."""

@@ -1,6 +1,6 @@
 """How environments stand, as a reader sees it: one row each, grouped by release, and an overview.
 
-Pure functions of a :class:`~matrix.results.MatrixResult`, like those of :mod:`matrix.report.table`.
+Pure functions of a ``MatrixResult``, like those of :mod:`matrix.report.table`.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from matrix.judge.results import NOT_RUN, EnvironmentResult, MatrixResult, Specifier, Standing
+from matrix.judge.specifiers import not_tried, told
+from matrix.judge.standings import MOVED
 from matrix.outcomes import Verdict
 from matrix.report.table import SYMBOLS
-from matrix.results import NOT_RUN, EnvironmentResult, MatrixResult, Specifier, Standing
-from matrix.specifiers import not_tried, told
-from matrix.standings import MOVED
-from matrix.tables import Resolution
-from matrix.text import natural
+from matrix.spec.tables import Resolution
+from matrix.untrusted.text import natural
 
 RESOLUTIONS: dict[Resolution, str] = {
     "released": "as released",

@@ -1,6 +1,6 @@
 """The cells as a pandas table, and what a reader wants to know from it first.
 
-Everything here is a pure function of a :class:`~matrix.results.MatrixResult`, and none depends on
+Everything here is a pure function of a ``MatrixResult``, and none depends on
 the order in which its cells stand.
 """
 
@@ -13,9 +13,9 @@ from typing import NamedTuple
 import msgspec
 import pandas as pd
 
+from matrix.judge.results import CellResult, EnvironmentResult, MatrixResult, Side
 from matrix.outcomes import Blame, Outcome, Reason, Stage, StageResult, Verdict
-from matrix.results import CellResult, EnvironmentResult, MatrixResult, Side
-from matrix.text import natural
+from matrix.untrusted.text import natural
 
 SYMBOLS = {
     Verdict.WORKS: "✓",

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import msgspec
 
-from matrix.environments import python_of
-from matrix.observations import Step
-from matrix.probes import Probe
-from matrix.spec import load
-from matrix.tables import Limits
+from matrix.environments.locks import python_of
+from matrix.run.probes import Probe
+from matrix.spec.loading import load
+from matrix.spec.tables import Limits
+from matrix.store.observations import Step
 
 FOLDER = Path(__file__).parent
 PROBE = FOLDER.parents[1] / "matrix" / "probe"

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from matrix.context import Context, Settings
+from matrix.judge.results import CellResult
+from matrix.judge.subjects import Subject, subjects
 from matrix.outcomes import Finding, StageResult
-from matrix.results import CellResult
-from matrix.store import Record
-from matrix.subjects import Subject, subjects
+from matrix.run.context import Context, Settings
+from matrix.store.store import Record
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -13,9 +13,9 @@ import msgspec
 import pytest
 from packaging.version import Version
 
-from matrix.plan import Plan, make_plan, requirements_of
-from matrix.releases import Release
-from matrix.spec import DEFAULT_SPEC, LoadedSpec, load
+from matrix.plan.cells import Plan, make_plan, requirements_of
+from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load
+from matrix.spec.releases import Release
 
 SPEC = load()
 QUANTIZERS = {"awq": ("autoawq-",), "gptq": ("auto-gptq-", "gptqmodel-")}

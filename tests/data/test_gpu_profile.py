@@ -7,10 +7,10 @@ import re
 import pytest
 
 from matrix.checkpoint.shapes import indivisible
-from matrix.plan import Plan, make_plan
-from matrix.predictions import parameters
-from matrix.revisions import FIRST_SEEN
-from matrix.spec import DEFAULT_SPEC, LoadedSpec, load
+from matrix.index.hub import FIRST_SEEN
+from matrix.plan.cells import Plan, make_plan
+from matrix.plan.predictions import parameters
+from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load
 
 PUBLISHED_PARAMETERS = {
     "qwen2.5-0.5b-instruct": 494_032_768,

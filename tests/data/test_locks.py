@@ -9,10 +9,10 @@ import re
 
 import pytest
 
-from matrix import environments
-from matrix.plan import make_plan
-from matrix.spec import DEFAULT_SPEC, load
-from matrix.tables import Environment
+from matrix.environments import locks as environments
+from matrix.plan.cells import make_plan
+from matrix.spec.loading import DEFAULT_SPEC, load
+from matrix.spec.tables import Environment
 
 SPEC = load()
 LOCKS = DEFAULT_SPEC.parent / "locks"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from matrix import bytecode
+from matrix.environments import bytecode
 
 TAG = sys.implementation.cache_tag
 

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from matrix import fetching
-from matrix.context import REPOSITORY
-from matrix.fetching import Fetcher, FetchError, Limits, in_parallel
+from matrix.index import fetching
+from matrix.index.fetching import Fetcher, FetchError, Limits, in_parallel
+from matrix.run.context import REPOSITORY
 from tests.processes import index_server as served
 from tests.processes.index_server import Handler, Respond, Server
 
@@ -98,7 +98,7 @@ def test_a_redirect_that_cannot_be_read_is_an_error(server: Server, target: str)
 def test_a_process_ends_with_what_it_left_behind() -> None:
     code = """
 from threading import Event
-from matrix.fetching import in_parallel
+from matrix.index.fetching import in_parallel
 in_parallel(lambda _: Event().wait(3600), [1], 0.05)
 """
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, timeout=600, check=True)

@@ -13,11 +13,11 @@ from threading import Event
 
 import pytest
 
-from matrix import fetching
-from matrix.fetching import Limits
+from matrix.index import fetching
 from matrix.index.client import Heard, Index, IndexLimits
+from matrix.index.fetching import Limits
 from matrix.index.settings import IndexSettings
-from matrix.releases import Release
+from matrix.spec.releases import Release
 from tests.processes import index_server as served
 from tests.processes.index_server import HTML, JSON, WHEEL, Handler, Server, file, page
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from matrix.hardware import Gpu
-from matrix.leases import PATIENCE, lease, leases_folder, strangers
+from matrix.machine.hardware import Gpu
+from matrix.machine.leases import PATIENCE, lease, leases_folder, strangers
 
 HOLDER = """
 import sys
 from pathlib import Path
-from matrix.hardware import Gpu
-from matrix.leases import lease
+from matrix.machine.hardware import Gpu
+from matrix.machine.leases import lease
 gpus = [Gpu(i, f"GPU-{i}", "made up", 2**30, "9.0") for i in range(int(sys.argv[2]))]
 with lease(gpus, int(sys.argv[3]), Path(sys.argv[1]), lambda _: [], print) as mine:
     print(*(gpu.index for gpu in mine), flush=True)

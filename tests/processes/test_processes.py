@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from matrix.context import REPOSITORY
-from matrix.processes import LOG_TAIL_BYTES, Child, Log, child_environ, run
-from matrix.tables import Limits
+from matrix.machine.processes import LOG_TAIL_BYTES, Child, Log, child_environ, run
+from matrix.run.context import REPOSITORY
+from matrix.spec.tables import Limits
 
 GENEROUS = Limits(seconds=600, silence=600, memory_mb=2000, log_mb=10)
 DAEMON = """
@@ -247,8 +247,8 @@ def harness(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]
     code = """
 import sys
 from pathlib import Path
-from matrix.processes import Child, child_environ
-from matrix.tables import Limits
+from matrix.machine.processes import Child, child_environ
+from matrix.spec.tables import Limits
 folder = Path(sys.argv[1])
 limits = Limits(seconds=600, silence=600, memory_mb=2000, log_mb=1)
 with Child([sys.executable, "-I", "-c", sys.argv[2]], environ=child_environ(folder, {}),

@@ -11,9 +11,9 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from matrix.commands.releases import releases
-from matrix.releases import SNAPSHOT, Release, Snapshot, encode, read_snapshot
-from matrix.spec import load
+from matrix.cli.releases import releases
+from matrix.spec.loading import load
+from matrix.spec.releases import SNAPSHOT, Release, Snapshot, encode, read_snapshot
 from tests.processes import index_server as served
 from tests.processes.index_server import HTML, JSON, Server, file, page
 from tests.unit import small_spec

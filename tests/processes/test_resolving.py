@@ -17,15 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from matrix import environments as uv_side
-from matrix.context import REPOSITORY
-from matrix.environments import own_name
-from matrix.observations import End
+from matrix.environments import locks as uv_side
+from matrix.environments.locks import own_name
+from matrix.environments.resolving import TROUBLE_IN_A_ROW, Resolved, resolve_all
 from matrix.outcomes import Outcome, Reason
-from matrix.releases import Release, Snapshot, encode
-from matrix.resolving import TROUBLE_IN_A_ROW, Resolved, resolve_all
-from matrix.store import Store
-from matrix.tables import Environment, Limits
+from matrix.run.context import REPOSITORY
+from matrix.spec.releases import Release, Snapshot, encode
+from matrix.spec.tables import Environment, Limits
+from matrix.store.observations import End
+from matrix.store.store import Store
 from tests.unit import small_spec
 
 WAIT_SECONDS = 600
@@ -350,7 +350,7 @@ IN_PLACE = """
 import sys, uv
 place = sys.argv.pop(1)
 uv.find_uv_bin = lambda: place
-from matrix.cli import main
+from matrix.cli.app import main
 main()
 """
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from matrix import revisions as module
-from matrix.revisions import FIRST_SEEN, HubUnreachableError, RevisionError, Revisions
+from matrix.index import hub as module
+from matrix.index.hub import FIRST_SEEN, HubUnreachableError, RevisionError, Revisions
 from tests.processes import index_server as served
 from tests.processes.made_hub import NEW, OLD, REPOSITORY, Hub, serving
 

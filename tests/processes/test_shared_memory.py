@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from matrix import keeper
-from matrix.processes import Child, child_environ
-from matrix.tables import Limits
+from matrix.machine import keeper
+from matrix.machine.processes import Child, child_environ
+from matrix.spec.tables import Limits
 from tests.processes.test_processes import GENEROUS, python
 
 SHARED_MEMORY = Path("/dev/shm")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from matrix.fetching import Limits
 from matrix.index import wheel_metadata
 from matrix.index.client import Heard, Index, IndexLimits
+from matrix.index.fetching import Limits
 from matrix.index.settings import IndexSettings
 from tests.processes import index_server as served
 from tests.processes.index_server import WHEEL, Handler, Server, file, page

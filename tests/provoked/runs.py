@@ -10,12 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from matrix.context import Context, Settings
-from matrix.hardware import Machine
-from matrix.plan import select
-from matrix.results import CellResult
-from matrix.run import Run
-from matrix.steps import Steps
+from matrix.judge.results import CellResult
+from matrix.machine.hardware import Machine
+from matrix.plan.cells import select
+from matrix.run.context import Context, Settings
+from matrix.run.run import Run
+from matrix.run.steps import Steps
 
 SPEC = Path(__file__).parent / "made_up" / "spec.toml"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from matrix.context import REPOSITORY
-from matrix.store import Store
+from matrix.run.context import REPOSITORY
+from matrix.store.store import Store
 from tests.provoked.runs import SPEC
 
 OLD = "made-up/float/none/engine-1.1.1"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from matrix.context import Context, Settings
-from matrix.keys import Key
-from matrix.observations import Observation
 from matrix.outcomes import Outcome, Reason, Verdict
-from matrix.plan import select
-from matrix.run import Run
-from matrix.steps import Steps
+from matrix.plan.cells import select
+from matrix.plan.keys import Key
+from matrix.run.context import Context, Settings
+from matrix.run.run import Run
+from matrix.run.steps import Steps
+from matrix.store.observations import Observation
 from tests.processes.made_hub import NEW, OLD, REPOSITORY, Hub, serving
 from tests.provoked.runs import SPEC
 

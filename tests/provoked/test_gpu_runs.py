@@ -18,17 +18,17 @@ from typing import Any
 import psutil
 import pytest
 
-from matrix.context import REPOSITORY, Context, Settings
-from matrix.hardware import Machine
-from matrix.leases import lease
-from matrix.observations import Observation, Step
+from matrix.judge.results import CellResult
+from matrix.machine.hardware import Machine
+from matrix.machine.leases import lease
 from matrix.outcomes import Outcome, Reason, Stage, Verdict
-from matrix.plan import select
-from matrix.probes import Answer, Probe
-from matrix.results import CellResult
-from matrix.run import Run
-from matrix.steps import Steps
-from matrix.tables import Limits
+from matrix.plan.cells import select
+from matrix.run.context import REPOSITORY, Context, Settings
+from matrix.run.probes import Answer, Probe
+from matrix.run.run import Run
+from matrix.run.steps import Steps
+from matrix.spec.tables import Limits
+from matrix.store.observations import Observation, Step
 from tests.provoked.runs import impatient
 from tests.unit.made_nvml import gpu, machine
 
@@ -301,7 +301,7 @@ def test_a_model_gets_memory_and_time_by_its_size(
             given.update({step: limits[step] for step in steps})
             return super().perform(job, steps, limits, work, fork=fork)
 
-    monkeypatch.setattr("matrix.run.Probe", Noting)
+    monkeypatch.setattr("matrix.run.run.Probe", Noting)
     here = Finished("engines", tmp_path / "store", machine(gpu(0))).run(cell_of("plain+good"))
     of_spec = here.context.loaded.spec.limits
     for step, limits in (("build", of_spec.build), ("load", of_spec.load)):

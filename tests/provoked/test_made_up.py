@@ -14,11 +14,11 @@ import msgspec
 import psutil
 import pytest
 
-from matrix.context import REPOSITORY
-from matrix.hardware import Machine
+from matrix.judge.results import CellResult
+from matrix.machine.hardware import Machine
 from matrix.outcomes import Blame, Outcome, Reason, Stage, Verdict
-from matrix.results import CellResult
-from matrix.store import Store
+from matrix.run.context import REPOSITORY
+from matrix.store.store import Store
 from tests.provoked.runs import SPEC, Finished, impatient, perform
 
 ENGINES = {

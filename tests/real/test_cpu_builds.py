@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 import uv
 
-from matrix.builds import builds_of
-from matrix.missing import judge_missing, read_missing
-from matrix.observations import ChildException, End, Judged
+from matrix.environments.uv_settings import uv_settings
+from matrix.judge.builds import builds_of
+from matrix.judge.missing import judge_missing, read_missing
+from matrix.machine.processor import lacking
 from matrix.outcomes import Outcome, Reason
-from matrix.processor import lacking
-from matrix.uv_settings import uv_settings
+from matrix.store.observations import ChildException, End, Judged
 
 VERSIONS = ("0.15.1", "0.19.1", "0.32.0")
 AVX2 = ["avx2", "f16c"]

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import uv
 
-from matrix.environments import read_lock
-from matrix.installing import install_of
-from matrix.plan import make_plan
+from matrix.environments.locks import read_lock
+from matrix.environments.uv_settings import uv_environ
+from matrix.judge.installing import install_of
+from matrix.judge.results import EnvironmentResult, MatrixResult
+from matrix.plan.cells import make_plan
 from matrix.report.locks import InstallLine, install_lines
-from matrix.results import EnvironmentResult, MatrixResult
-from matrix.spec import DEFAULT_PROFILE, DEFAULT_SPEC, load
-from matrix.tables import Environment
-from matrix.uv_settings import uv_environ
+from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, load
+from matrix.spec.tables import Environment
 
 LOCKS = DEFAULT_SPEC.parent / "locks"
 VLLM = "vllm-0.32.0"

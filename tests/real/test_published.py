@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from matrix.spec import DEFAULT_SPEC
+from matrix.spec.loading import DEFAULT_SPEC
 from tests.real.test_smoke import findings, run
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"

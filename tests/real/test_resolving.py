@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import pytest
 
-from matrix import environments
-from matrix.environments import Lock
-from matrix.releases import parsed
-from matrix.resolving import Resolved, resolve_all
-from matrix.spec import LoadedSpec, load
-from matrix.store import Store
-from matrix.tables import Resolution
+from matrix.environments import locks as environments
+from matrix.environments.locks import Lock
+from matrix.environments.resolving import Resolved, resolve_all
+from matrix.spec.loading import LoadedSpec, load
+from matrix.spec.releases import parsed
+from matrix.spec.tables import Resolution
+from matrix.store.store import Store
 
 VLLM = "vllm-0.3.3+cuda"
 AUTOAWQ = "autoawq-0.2.7+released"

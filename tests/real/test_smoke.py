@@ -20,9 +20,9 @@ from safetensors.numpy import load_file, save_file
 
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import Inspection
-from matrix.context import REPOSITORY
-from matrix.processor import features
-from matrix.spec import DEFAULT_SPEC
+from matrix.machine.processor import features
+from matrix.run.context import REPOSITORY
+from matrix.spec.loading import DEFAULT_SPEC
 
 RUN_SECONDS = 1200
 TIED = "twin-tied/awq-4bit-g64"

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import msgspec
 
-from matrix.context import Context, Settings
-from matrix.keys import Key
-from matrix.observations import Observation
 from matrix.outcomes import Outcome
-from matrix.plan import Cell
-from matrix.spec import DEFAULT_SPEC
+from matrix.plan.cells import Cell
+from matrix.plan.keys import Key
+from matrix.run.context import Context, Settings
+from matrix.spec.loading import DEFAULT_SPEC
+from matrix.store.observations import Observation
 from tests.recorded import recording
 
 

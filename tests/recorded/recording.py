@@ -20,14 +20,14 @@ from pathlib import Path
 import msgspec
 
 from matrix.checks.evidence import Reference, read_reference
-from matrix.context import Context, Settings
-from matrix.judge import Judge
-from matrix.keys import Key, Keys
-from matrix.observations import Observation
-from matrix.plan import Role, make_plan
-from matrix.releases import SNAPSHOT
-from matrix.spec import DEFAULT_SPEC, LoadedSpec, load, read_tables
-from matrix.store import Record, Store
+from matrix.judge.table import Judge
+from matrix.plan.cells import Role, make_plan
+from matrix.plan.keys import Key, Keys
+from matrix.run.context import Context, Settings
+from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load, read_tables
+from matrix.spec.releases import SNAPSHOT
+from matrix.store.observations import Observation
+from matrix.store.store import Record, Store
 
 FOLDER = Path(__file__).parent
 WHAT_WAS_RUN = (

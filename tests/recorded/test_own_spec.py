@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from matrix.spec import DEFAULT_SPEC
+from matrix.spec.loading import DEFAULT_SPEC
 from tests.recorded import recording
 
 

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from matrix import report
-from matrix.observations import Observation
+from matrix.judge.results import CellResult, MatrixResult
 from matrix.outcomes import Blame, Stage, Verdict
-from matrix.results import CellResult, MatrixResult
+from matrix.store.observations import Observation
 from tests.recorded.recording import judge, observations, records
 
 VLLM = ("vllm-0.19.1", "vllm-0.32.0")

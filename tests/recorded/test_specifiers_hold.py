@@ -6,8 +6,8 @@ from functools import cache
 
 import pytest
 
-from matrix.results import Specifier
-from matrix.specifiers import not_tried, told
+from matrix.judge.results import Specifier
+from matrix.judge.specifiers import not_tried, told
 from tests.recorded.recording import judge, observations
 
 

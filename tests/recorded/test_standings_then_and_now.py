@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from matrix.standings import Ran, Solution, differences, standings, works
-from matrix.tables import Environment
+from matrix.judge.standings import Ran, Solution, differences, standings, works
+from matrix.spec.tables import Environment
 from tests.recorded.recording import judge, observations, spec
 
 THEN, TODAY = "autoawq-0.2.7+released", "autoawq-0.2.7+today"

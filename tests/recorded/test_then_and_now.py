@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from matrix.judge.results import CellResult
 from matrix.outcomes import Stage, Verdict
-from matrix.results import CellResult
 from tests.recorded.recording import judge, observations
 
 

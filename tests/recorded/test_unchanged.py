@@ -12,11 +12,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from matrix.context import REPOSITORY, Context, Settings
-from matrix.hardware import detect
-from matrix.identity import code_digest, file_digest
-from matrix.spec import DEFAULT_SPEC
-from matrix.unchanged import PACKAGE, digest_of_report, note_report, unchanged_summary
+from matrix.machine.hardware import detect
+from matrix.run.context import REPOSITORY, Context, Settings
+from matrix.run.unchanged import digest_of_report, note_report, unchanged_summary
+from matrix.spec.loading import DEFAULT_SPEC, PACKAGE
+from matrix.store.identity import code_digest, file_digest
 from tests.recorded import full_store
 
 PROFILE = "times"

@@ -6,9 +6,16 @@ from typing import get_args
 
 from hypothesis import strategies as st
 
+from matrix.judge.results import (
+    CellResult,
+    EnvironmentResult,
+    Install,
+    MatrixResult,
+    Side,
+    Standing,
+)
 from matrix.outcomes import Blame, Finding, Judgement, Reason, Stage, Verdict
-from matrix.results import CellResult, EnvironmentResult, Install, MatrixResult, Side, Standing
-from matrix.tables import Resolution
+from matrix.spec.tables import Resolution
 from tests.unit.report_results import stages_until
 from tests.unit.report_standings import hostile_specifier
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from matrix.keys import Key, Keys, builder
-from matrix.observations import Judged, Observation, Step
 from matrix.outcomes import Outcome
-from matrix.plan import Cell, Plan
-from matrix.tables import Device
+from matrix.plan.cells import Cell, Plan
+from matrix.plan.keys import Key, Keys, builder
+from matrix.spec.tables import Device
+from matrix.store.observations import Judged, Observation, Step
 from tests.unit.made_evidence import right_facts
 
 Ends = Mapping[tuple[Step, str], Judged]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from matrix.hardware import Gpu, Machine
+from matrix.machine.hardware import Gpu, Machine
 
 GIB = 2**30
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from matrix.cell_judge import thresholds
 from matrix.checkpoint.inspecting import inspect
 from matrix.checks import judge
 from matrix.checks.evidence import Evidence, Thresholds
+from matrix.judge.cells import thresholds
 from matrix.outcomes import Judgement, Stage
-from matrix.spec import load
+from matrix.spec.loading import load
 from tests.unit.made_evidence import alarms
 
 Array = npt.NDArray[Any]

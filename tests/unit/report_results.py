@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from matrix.installing import environments_that_work
+from matrix.judge.installing import environments_that_work
+from matrix.judge.results import CellResult, EnvironmentResult, Install, MatrixResult, Side
 from matrix.outcomes import (
     Blame,
     Finding,
@@ -13,7 +14,6 @@ from matrix.outcomes import (
     StageResult,
     Verdict,
 )
-from matrix.results import CellResult, EnvironmentResult, Install, MatrixResult, Side
 
 AUTOAWQ = ["0.2.6", "0.2.7", "0.2.7.post3", "0.2.9"]
 TRANSFORMERS = ["4.42.4", "4.46.3", "4.47.1", "4.51.3", "4.57.6", "5.23.0"]

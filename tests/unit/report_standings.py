@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import msgspec
 
+from matrix.judge.results import EnvironmentResult, MatrixResult, Specifier, Standing
+from matrix.judge.specifiers import facts, specifiers
+from matrix.judge.standings import differences
 from matrix.outcomes import Outcome, Stage, StageResult
-from matrix.results import EnvironmentResult, MatrixResult, Specifier, Standing
-from matrix.specifiers import facts, specifiers
-from matrix.standings import differences
 from tests.unit.report_results import realistic
 
 DECLARES = {

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from matrix import environments
-from matrix.environments import Lock
-from matrix.keys import lock_inputs
-from matrix.releases import SNAPSHOT, Release, Snapshot, encode
-from matrix.spec import LoadedSpec, load
-from matrix.tables import SpecError
+from matrix.environments import locks as environments
+from matrix.environments.locks import Lock
+from matrix.plan.keys import lock_inputs
+from matrix.spec.loading import LoadedSpec, load
+from matrix.spec.releases import SNAPSHOT, Release, Snapshot, encode
+from matrix.spec.tables import SpecError
 from tests.unit import small_spec
 
 RANGE = 'axes.maker = { since = "1.0", pick = "latest patch per minor" }'

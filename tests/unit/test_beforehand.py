@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from matrix.beforehand import beforehand, is_asked_for
-from matrix.choosing import estimate
-from matrix.context import Context
-from matrix.predictions import MB, Cost
-from matrix.tables import SpecError
+from matrix.plan.predictions import MB, Cost
+from matrix.run.beforehand import beforehand, is_asked_for
+from matrix.run.choosing import estimate
+from matrix.run.context import Context
+from matrix.spec.tables import SpecError
 from tests.unit import small_spec
 from tests.unit.made_history import History
 from tests.unit.test_plan_command import BARE, opened

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from matrix.budget import (
+from matrix.outcomes import Outcome
+from matrix.plan.budget import (
     Candidate,
     Choice,
     Worth,
@@ -22,9 +23,8 @@ from matrix.budget import (
     narrowed,
     read_choice,
 )
-from matrix.outcomes import Outcome
-from matrix.plan import Plan, float_id, make_plan
-from matrix.predictions import (
+from matrix.plan.cells import Plan, float_id, make_plan
+from matrix.plan.predictions import (
     GB,
     Cost,
     Prediction,
@@ -32,9 +32,9 @@ from matrix.predictions import (
     name_of_checkpoint,
     name_of_environment,
 )
-from matrix.spec import load
-from matrix.store import Record
-from matrix.tables import SpecError
+from matrix.spec.loading import load
+from matrix.spec.tables import SpecError
+from matrix.store.store import Record
 from tests.unit import small_spec
 from tests.unit.made_history import History
 

@@ -9,8 +9,8 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.hash import GNUHashSection
 
-from matrix.builds import builds_of
-from matrix.missing import Build, Kind, Missing
+from matrix.judge.builds import builds_of
+from matrix.judge.missing import Build, Kind, Missing
 
 LIBRARIES = {
     "pack/_C.abi3.so": b"\x00gemm(Tensor x) -> ()\x00",

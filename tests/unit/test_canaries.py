@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from matrix.canaries import (
+from matrix.judge.canaries import (
     Established,
     Inputs,
     differences,
@@ -17,10 +17,10 @@ from matrix.canaries import (
     read_established,
     troubles,
 )
-from matrix.observations import Judged
+from matrix.judge.results import MatrixResult
 from matrix.outcomes import Outcome, Reason
-from matrix.results import MatrixResult
-from matrix.store import Store
+from matrix.store.observations import Judged
+from matrix.store.store import Store
 from tests.unit.made_history import Ends, History
 from tests.unit.test_judge import CANARY, World
 

@@ -16,7 +16,7 @@ from matrix.checkpoint.inspection import Inspection
 from matrix.checks import judge
 from matrix.checks.evidence import Evidence, Thresholds
 from matrix.outcomes import Judgement, Stage
-from matrix.spec import load
+from matrix.spec.loading import load
 from tests.unit import awq_checkpoints as awq
 from tests.unit import gptq_checkpoints as gptq
 from tests.unit.made_evidence import alarms

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from matrix.commands.clean import BLOCK, freed, remove, size
-from matrix.store import Store
+from matrix.cli.clean import BLOCK, freed, remove, size
+from matrix.store.store import Store
 
 BYTES = 300_000
 

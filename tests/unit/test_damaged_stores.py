@@ -15,16 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matrix import environments, report
-from matrix.canaries import Established, keep_established, read_established
-from matrix.choosing import choice_of, estimate
-from matrix.context import Context, Settings
-from matrix.hardware import Machine
-from matrix.identity import digest
-from matrix.keys import Key, lock_inputs
+from matrix import report
+from matrix.environments import locks as environments
+from matrix.judge.canaries import Established, keep_established, read_established
+from matrix.machine.hardware import Machine
 from matrix.outcomes import Verdict
-from matrix.reading import DEEPEST, is_deep
-from matrix.unchanged import digest_of_report, note_report, unchanged_summary
+from matrix.plan.keys import Key, lock_inputs
+from matrix.run.choosing import choice_of, estimate
+from matrix.run.context import Context, Settings
+from matrix.run.unchanged import digest_of_report, note_report, unchanged_summary
+from matrix.store.identity import digest
+from matrix.untrusted.reading import DEEPEST, is_deep
 from tests.unit.made_evidence import REFERENCE
 from tests.unit.made_history import Ends, Facts, History
 from tests.unit.test_judge import GOOD, World

@@ -8,8 +8,8 @@ from itertools import combinations
 import psutil
 import pytest
 
-from matrix import hardware
-from matrix.hardware import detect, device_of, gpus_in_words, processes_on, version
+from matrix.machine import hardware
+from matrix.machine.hardware import detect, device_of, gpus_in_words, processes_on, version
 from tests.unit.made_nvml import GIB, Card, MadeUpNvml, gpu, machine
 
 FUNCTIONS = [name for name in vars(MadeUpNvml) if name.startswith("nvml")]

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from matrix.commands import inspect as command
+from matrix.cli import inspect as command
 from matrix.outcomes import Explanation, Finding, Judgement, Stage, Symptom
 from tests.unit import real_checkpoints as real
 

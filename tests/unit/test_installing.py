@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import msgspec
 import pytest
 
-from matrix.installing import environments_that_work, install_of, with_installs
+from matrix.judge.installing import environments_that_work, install_of, with_installs
+from matrix.judge.results import CellResult, EnvironmentResult, Install, MatrixResult, Side
+from matrix.judge.standings import Solution
 from matrix.outcomes import Verdict
-from matrix.results import CellResult, EnvironmentResult, Install, MatrixResult, Side
-from matrix.standings import Solution
-from matrix.tables import Environment
+from matrix.spec.tables import Environment
 from tests.unit.report_results import judged
 
 LOCKED = {"autoawq": "0.2.9", "nvidia-cublas": "13.1", "torch": "2.13.0"}

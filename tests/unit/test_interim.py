@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from matrix.context import Context
-from matrix.interim import EVERY_SECONDS, Interim
+from matrix.run.context import Context
+from matrix.run.interim import EVERY_SECONDS, Interim
 from tests.unit.made_history import History
 from tests.unit.test_plan_command import BARE, opened
 

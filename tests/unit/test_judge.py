@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from matrix.checkpoint.inspecting import inspect
 from matrix.checks.evidence import Reference
-from matrix.judge import Judge
-from matrix.observations import Judged, Step
+from matrix.judge.results import CellResult
+from matrix.judge.standings import Solution
+from matrix.judge.table import Judge
 from matrix.outcomes import Blame, Judgement, Outcome, Reason, Stage, Verdict
-from matrix.plan import make_plan
-from matrix.releases import Release, Snapshot
-from matrix.results import CellResult
-from matrix.spec import LoadedSpec, load
-from matrix.standings import Solution
-from matrix.tables import Environment
+from matrix.plan.cells import make_plan
+from matrix.spec.loading import LoadedSpec, load
+from matrix.spec.releases import Release, Snapshot
+from matrix.spec.tables import Environment
+from matrix.store.observations import Judged, Step
 from tests.unit import awq_checkpoints, small_spec
 from tests.unit.made_evidence import REFERENCE, right_facts
 from tests.unit.made_history import Ends, Facts, History, plain_facts

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from matrix.judge.results import CellResult
 from matrix.outcomes import Blame, Outcome, Stage, Verdict
-from matrix.plan import Checkpoint, Plan, Role, make_plan, select
-from matrix.results import CellResult
-from matrix.spec import load
+from matrix.plan.cells import Checkpoint, Plan, Role, make_plan, select
+from matrix.spec.loading import load
 from tests.unit import small_spec
 from tests.unit.made_history import Ends, History
 from tests.unit.test_judge import CANARY, FLOAT, GOOD, RAISED, STOPPED, World, short

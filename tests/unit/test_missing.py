@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.missing import Build, Kind, Missing, judge_missing, read_missing
-from matrix.observations import ChildException, End, Judged
+from matrix.judge.missing import Build, Kind, Missing, judge_missing, read_missing
 from matrix.outcomes import Outcome, Reason
+from matrix.store.observations import ChildException, End, Judged
 
 SITE = "/store/environments/vllm-0.32.0/lib/python3.11/site-packages"
 NO_OPERATOR = "'_OpNamespace' '_C' object has no attribute 'cpu_gemm_wna16'"

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.hardware import Gpu, Machine
-from matrix.needs import (
+from matrix.machine.hardware import Gpu, Machine
+from matrix.plan.cells import Cell, Checkpoint, Model, Role
+from matrix.plan.needs import (
     CONTEXT_BYTES,
     USABLE,
     Needs,
@@ -25,8 +26,7 @@ from matrix.needs import (
     unmet_by,
     with_room,
 )
-from matrix.plan import Cell, Checkpoint, Model, Role
-from matrix.tables import Device, Environment, Limits, SchemeTable
+from matrix.spec.tables import Device, Environment, Limits, SchemeTable
 from tests.unit.made_nvml import GIB, gpu, machine
 
 

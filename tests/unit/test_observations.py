@@ -12,7 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.observations import (
+from matrix.outcomes import Outcome, Reason
+from matrix.run.probes import RESULT_BYTES, Event, read_event, read_result
+from matrix.spec.tables import Device
+from matrix.store.observations import (
     MESSAGE_CHARS,
     ChildException,
     End,
@@ -25,9 +28,6 @@ from matrix.observations import (
     judge_exception,
     judge_tool,
 )
-from matrix.outcomes import Outcome, Reason
-from matrix.probes import RESULT_BYTES, Event, read_event, read_result
-from matrix.tables import Device
 
 Limit = Literal["", "timeout", "silence", "oom", "log-limit"]
 LIMITS = get_args(Limit)

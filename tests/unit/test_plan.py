@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.plan import Plan, float_id, make_plan, requirements_of, select
-from matrix.releases import EMPTY
-from matrix.spec import FLOAT_MODEL, LoadedSpec, load
-from matrix.tables import (
+from matrix.plan.cells import Plan, float_id, make_plan, requirements_of, select
+from matrix.spec.loading import FLOAT_MODEL, LoadedSpec, load
+from matrix.spec.releases import EMPTY
+from matrix.spec.tables import (
     Environment,
     ExclusionTable,
     ModelTable,

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from matrix import environments
-from matrix.choosing import choose_for_nox, estimate
-from matrix.commands.plan import Shown
-from matrix.context import Context, Settings
-from matrix.hardware import Gpu, Machine
-from matrix.tables import SpecError
+from matrix.cli.plan import Shown
+from matrix.environments import locks as environments
+from matrix.machine.hardware import Gpu, Machine
+from matrix.run.choosing import choose_for_nox, estimate
+from matrix.run.context import Context, Settings
+from matrix.spec.tables import SpecError
 from tests.unit import small_spec
 from tests.unit.made_history import History, plain_facts
 

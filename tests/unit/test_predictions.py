@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from matrix.plan import Plan, make_plan
-from matrix.predictions import (
+from matrix.plan.cells import Plan, make_plan
+from matrix.plan.predictions import (
     GB,
     MB,
     Cost,
@@ -27,10 +27,10 @@ from matrix.predictions import (
     predict,
     torch_of,
 )
-from matrix.releases import Release, Snapshot
-from matrix.spec import load
-from matrix.store import Record
-from matrix.tables import DevicePredictions, PredictionsTable
+from matrix.spec.loading import load
+from matrix.spec.releases import Release, Snapshot
+from matrix.spec.tables import DevicePredictions, PredictionsTable
+from matrix.store.store import Record
 from tests.unit import small_spec
 
 ONE = "tied/awq/maker-1.0/runner-3.0"

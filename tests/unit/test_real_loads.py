@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from matrix.cell_judge import thresholds
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import Inspection
 from matrix.checks import judge
 from matrix.checks.evidence import Evidence, Load, LoadedTensor
+from matrix.judge.cells import thresholds
 from matrix.outcomes import Finding, Judgement, Stage
-from matrix.spec import load
+from matrix.spec.loading import load
 from tests.unit import real_checkpoints as real
 from tests.unit.made_evidence import alarms, made_load
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from matrix.observations import Observation, Step
+from matrix.judge.refusals import judge_refusal
 from matrix.outcomes import Outcome, Reason, Stage, StageResult
-from matrix.refusals import judge_refusal
-from matrix.spec import DEFAULT_SPEC, load, read_tables
-from matrix.tables import SpecError
+from matrix.spec.loading import DEFAULT_SPEC, load, read_tables
+from matrix.spec.tables import SpecError
+from matrix.store.observations import Observation, Step
 from tests.recorded.recording import observations
 from tests.unit import small_spec
 

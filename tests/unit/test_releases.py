@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from matrix.releases import (
+from matrix.spec.releases import (
     Picked,
     Release,
     dropped,
@@ -16,7 +16,7 @@ from matrix.releases import (
     parsed,
     pick,
 )
-from matrix.tables import RangeTable
+from matrix.spec.tables import RangeTable
 
 PICKS = ("all", "latest patch per minor", "newest 1", "newest 3")
 FOR_311 = "cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64"

@@ -6,10 +6,10 @@ import re
 
 import msgspec
 
+from matrix.judge.results import CellResult, Side
 from matrix.outcomes import Blame, Stage, Verdict
 from matrix.report import PAGE, render, summary
 from matrix.report.table import NO_SPECIFIERS
-from matrix.results import CellResult, Side
 from tests.unit.report_results import judged, realistic
 from tests.unit.report_standings import hostile_specifier
 from tests.unit.test_report_render import empty

@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from matrix.environments import Lock
+from matrix.environments.locks import Lock
+from matrix.judge.results import EnvironmentResult, Install, MatrixResult
 from matrix.outcomes import Verdict
 from matrix.report import PAGE, render, write
 from matrix.report.locks import FIRST, InstallLine, install_lines
-from matrix.results import EnvironmentResult, Install, MatrixResult
 from tests.unit.report_results import realistic
 
 BUILT = "autoawq-0.2.9+transformers-4.51.3"

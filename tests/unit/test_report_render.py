@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from matrix.judge.results import CellResult, MatrixResult, Side
 from matrix.outcomes import Verdict
 from matrix.report import PAGE, render, summary, write
 from matrix.report.table import causes
-from matrix.results import CellResult, MatrixResult, Side
 from tests.unit.hostile_results import results
 from tests.unit.report_results import judged, realistic
 

@@ -8,10 +8,10 @@ from collections import Counter
 import msgspec
 import pytest
 
+from matrix.judge.results import MatrixResult, Side
 from matrix.outcomes import Reason, Stage, Verdict
 from matrix.report import PAGE, render, summary
 from matrix.report.standings import groups, overview
-from matrix.results import MatrixResult, Side
 from tests.unit.report_results import judged, realistic
 from tests.unit.report_standings import a_thousand, standing_result
 from tests.unit.test_report_render import Page, empty

@@ -11,8 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from matrix.releases import EMPTY, SNAPSHOT, Release, Snapshot, encode, merge, news, read_snapshot
-from matrix.tables import MetadataTable
+from matrix.spec.releases import (
+    EMPTY,
+    SNAPSHOT,
+    Release,
+    Snapshot,
+    encode,
+    merge,
+    news,
+    read_snapshot,
+)
+from matrix.spec.tables import MetadataTable
 from tests.unit.test_releases import finals, made
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from matrix.axes import combinations
-from matrix.context import Context, Settings
-from matrix.tables import SpecError
+from matrix.run.context import Context, Settings
+from matrix.spec.axes import combinations
+from matrix.spec.tables import SpecError
 from tests.unit import small_spec
 
 WRONG = {

@@ -12,9 +12,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from matrix.outcomes import Blame, Verdict
-from matrix.results import Side
-from matrix.specifiers import (
+from matrix.judge.results import Side
+from matrix.judge.specifiers import (
     Fact,
     compute,
     constraints,
@@ -25,6 +24,7 @@ from matrix.specifiers import (
     specifiers,
     told,
 )
+from matrix.outcomes import Blame, Verdict
 from tests.unit.report_results import judged, realistic
 
 

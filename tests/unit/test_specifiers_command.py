@@ -11,8 +11,8 @@ import typer
 from packaging.requirements import Requirement
 from typer.testing import CliRunner, Result
 
-from matrix.commands import specifiers as command
-from matrix.results import MatrixResult, Specifier
+from matrix.cli import specifiers as command
+from matrix.judge.results import MatrixResult, Specifier
 from tests.unit import small_spec
 from tests.unit.report_results import realistic
 

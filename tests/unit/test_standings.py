@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.outcomes import Blame, Stage, Verdict
-from matrix.releases import Release, Snapshot
-from matrix.results import NOT_RUN, CellResult, Side, Standing
-from matrix.standings import (
+from matrix.judge.results import NOT_RUN, CellResult, Side, Standing
+from matrix.judge.standings import (
     Known,
     Ran,
     Solution,
@@ -21,7 +19,9 @@ from matrix.standings import (
     standing,
     works,
 )
-from matrix.tables import Environment, MetadataTable, Resolution
+from matrix.outcomes import Blame, Stage, Verdict
+from matrix.spec.releases import Release, Snapshot
+from matrix.spec.tables import Environment, MetadataTable, Resolution
 from tests.unit.report_results import judged
 
 AUTOAWQ = [

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.observations import Observation, Step
 from matrix.outcomes import Outcome, Reason
-from matrix.store import Record, Store, write_atomically
+from matrix.store.observations import Observation, Step
+from matrix.store.store import Record, Store, write_atomically
 from tests.unit.made_evidence import REFERENCE
 
 

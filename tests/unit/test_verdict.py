@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from matrix.judge.results import CellResult, Side
+from matrix.judge.verdict import JudgedCell, blocks, canaries, compared, fold, stage_results
 from matrix.outcomes import (
     Blame,
     Explanation,
@@ -19,8 +21,6 @@ from matrix.outcomes import (
     Symptom,
     Verdict,
 )
-from matrix.results import CellResult, Side
-from matrix.verdict import JudgedCell, blocks, canaries, compared, fold, stage_results
 
 GOOD = [
     Finding("greedy-text", Stage.GENERATE, Judgement.PASSED),

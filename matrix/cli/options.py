@@ -1,0 +1,34 @@
+"""What the commands have in common: their options, and how they fail."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from matrix.untrusted.text import visible
+
+ERROR_CHARS = 4000
+
+Spec = Annotated[Path | None, typer.Option(help="A spec of your own (or MATRIX_SPEC).")]
+Profile = Annotated[str | None, typer.Option(help="Which profile of it (or MATRIX_PROFILE).")]
+StoreFolder = Annotated[Path | None, typer.Option("--store", help="Store (or MATRIX_STORE).")]
+
+
+class Format(StrEnum):
+    """How an answer is shown."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="How to show it.")]
+
+
+def fail(message: str) -> NoReturn:
+    """End with status 2 and one line; it may quote a file, a package or uv."""
+    sys.stderr.write(f"error: {visible(message, ERROR_CHARS)}\n")
+    raise SystemExit(2)

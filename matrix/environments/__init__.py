@@ -1,0 +1,1 @@
+"""Virtualenvs: how they are resolved, locked and built by uv."""

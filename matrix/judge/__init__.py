@@ -1,0 +1,1 @@
+"""What it means: observations to verdicts, cells to a table, cells to advice."""

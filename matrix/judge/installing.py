@@ -1,0 +1,84 @@
+"""How to install again what works: the environments of cells that work, and their locks. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+
+from matrix.judge.results import CellResult, EnvironmentResult, Install, MatrixResult
+from matrix.judge.standings import ReadSolution
+from matrix.outcomes import Verdict
+from matrix.spec.loading import FLOAT_MODEL
+from matrix.spec.tables import Environment
+
+
+def with_installs(
+    result: MatrixResult,
+    environments: Mapping[str, Environment],
+    read_solution: ReadSolution,
+    installed: Callable[[str], Mapping[str, str]],
+) -> MatrixResult:
+    """Return ``result`` in which environments that work say how they are installed again.
+
+    Args:
+        result: The judged cells and environments.
+        environments: What was asked for, by name.
+        read_solution: Gives what an environment's lock says.
+        installed: Gives canonical name -> version of what was installed in an environment.
+    """
+    good = environments_that_work(result.cells)
+
+    def with_install(judged: EnvironmentResult) -> EnvironmentResult:
+        environment = environments[judged.name]
+        solution = read_solution(environment) if judged.name in good else None
+        versions = installed(judged.name)
+        if solution is None or not solution.packages or not versions:
+            return judged
+        return msgspec.structs.replace(
+            judged, install=install_of(environment, solution.packages, versions)
+        )
+
+    complete = [with_install(judged) for judged in result.environments]
+    return msgspec.structs.replace(result, environments=complete)
+
+
+def environments_that_work(cells: Iterable[CellResult]) -> set[str]:
+    """Return the names of the environments on which a cell that works stands.
+
+    The one that only builds float models is none of them: nobody quantizes or loads with it.
+    """
+    good = [cell for cell in cells if cell.verdict is Verdict.WORKS]
+    quantizers = {cell.quantizer.environment for cell in good if cell.quantizer.name != FLOAT_MODEL}
+    return quantizers | {cell.engine.environment for cell in good}
+
+
+def install_of(
+    environment: Environment, pins: Mapping[str, str], installed: Mapping[str, str]
+) -> Install:
+    """Return how to install an environment again.
+
+    Args:
+        environment: What was asked for.
+        pins: Canonical name -> version of all packages, as its lock has them.
+        installed: The same as it was installed here.
+    """
+    return Install(
+        python=environment.python,
+        pins=dict(sorted(pins.items())),
+        overrides=environment.overrides,
+        build_requirements=locked_builds(environment, pins),
+        environ=environment.environ,
+        instead={name: version for name, version in installed.items() if version != pins.get(name)},
+        left_out=sorted(pins.keys() - installed.keys()),
+    )
+
+
+def locked_builds(environment: Environment, pins: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return package -> what its build needs, with the lock's version where none is named: what is
+    compiled against torch wants the torch that it will run with.
+    """
+    return {
+        package: [f"{item}=={pins[item]}" if item in pins else item for item in items]
+        for package, items in environment.build_requirements.items()
+    }

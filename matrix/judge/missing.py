@@ -1,0 +1,219 @@
+"""What a failed step lacked, by the words it left, and whose matter that is. Pure.
+
+An operator, a symbol, an instruction, a version of a system library, a driver, a kernel for a GPU:
+where another build in the same release has it, or only the machine lacks it, the packages are not
+to blame. The same words are the release's own fault where none of its builds has it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import assert_never
+
+import msgspec
+
+from matrix.outcomes import Outcome, Reason
+from matrix.store.observations import MESSAGE_CHARS, ChildException, End, Judged
+
+SIGILL, SIGSEGV = 4, 11
+SHOWN = 4
+"""How many libraries a message names."""
+
+
+class Kind(StrEnum):
+    """What can be missing."""
+
+    OPERATOR = "operator"
+    """Of torch: a kernel that a package's compiled code registers under a name."""
+    SYMBOL = "symbol"
+    """A name that the dynamic linker looks for."""
+    INSTRUCTION = "instruction"
+    LIBRARY_VERSION = "library version"
+    """A symbol version of a library of the system, such as ``GLIBCXX_3.4.32``."""
+    DRIVER = "driver"
+    GPU_KERNEL = "GPU kernel"
+
+
+class Missing(msgspec.Struct, frozen=True):
+    """What a step failed for want of."""
+
+    kind: Kind
+    name: str = ""
+    package: str = ""
+    """The folder in ``site-packages`` whose code asked for it; empty where nobody says."""
+    namespace: str = ""
+    """Of an operator, such as ``_C``."""
+
+
+class Build(msgspec.Struct, frozen=True):
+    """A compiled library of a release."""
+
+    library: str
+    """Its path below ``site-packages``."""
+    instruction_set: str
+    """The one that its name says it is built for, such as ``AVX-512``; empty where it does not."""
+    has_it: bool
+    """Whether what is missing is in it."""
+
+
+_OPERATOR = re.compile(r"'_OpNamespace' '(\w{1,100})' object has no attribute '(\w{1,200})'")
+_SYMBOL = re.compile(r"(\S{1,500}): undefined symbol: (\w{1,500})")
+_VERSION = re.compile(
+    r"(\S{1,500}): version `((?:GLIBC|GLIBCXX|CXXABI|GCC|GOMP|OMP)_[\w.]{1,40})' not found "
+    r"\(required by "
+)
+_DRIVER = re.compile(
+    r"The NVIDIA driver on your system is too old"
+    r"|CUDA driver version is insufficient for CUDA runtime version"
+)
+_GPU_KERNEL = re.compile(
+    r"no kernel image is available for execution on the device"
+    r"|CUDA capability sm_\d{2,4} is not compatible with the current PyTorch"
+)
+_ILLEGAL = "Fatal Python error: Illegal instruction"
+"""What faulthandler prints (CPython 3.11, ``Modules/faulthandler.c``)."""
+_OTHERS_ILLEGAL = re.compile(r"terminated with signal SIGILL|died with <Signals\.SIGILL: 4>")
+"""What ``torch.multiprocessing.spawn`` (torch 2.13, ProcessExitedException) and ``subprocess``
+(CPython 3.11, CalledProcessError) say of a process that they waited for."""
+_SEE_LOG = re.compile(
+    r"[Ss]ee (?:stack trace for )?(?:the )?root cause|Worker(?:Proc)? .{0,80}(?:failed|died)"
+    r"|A process in the process pool was terminated abruptly",
+    re.DOTALL,
+)
+"""By which vLLM (0.6 to 0.32) and ``concurrent.futures`` say that what happened to a process of
+theirs stands in the log."""
+_CHAINED = re.compile(
+    r"^(The above exception was the direct cause of the following exception:"
+    r"|During handling of the above exception, another exception occurred:)$",
+    re.MULTILINE,
+)
+"""What Python prints between the exceptions of a chain, the first one raised first."""
+_PACKAGE = re.compile(r"site-packages/([A-Za-z]\w{0,100})[/.]")
+_FRAMEWORK = "torch"
+"""Its frames are on the way to each operator; what asked for one stands before them."""
+
+
+def read_missing(end: End, exception: ChildException | None, log: str) -> Missing | None:
+    """Return what a failed step lacked, or ``None`` where its words name nothing of the kind.
+
+    The exception counts, and the log only where the process left no exception or points to it:
+    packages also log what they did without.
+    """
+    if exception is None or _SEE_LOG.search(exception.message):
+        # One that died of another signal itself may have let a helper try what the CPU can do.
+        if end.status == -SIGILL or (end.status != -SIGSEGV and _ILLEGAL in log):
+            return Missing(Kind.INSTRUCTION, package=_package(log))
+        return _named(log, log)
+    if _OTHERS_ILLEGAL.search(exception.message):
+        return Missing(Kind.INSTRUCTION)
+    for message, trace in _causes(exception):
+        if missing := _named(message, trace):
+            return missing
+    return None
+
+
+def _causes(exception: ChildException) -> Iterator[tuple[str, str]]:
+    """Yield the message and traceback of an exception, then of each that it was raised ``from``,
+    as ``torch.ops.load_library`` raises; not of one that was only being handled."""
+    # All of the traceback: what came out of another process has its frames in what stands before.
+    yield exception.message, exception.traceback
+    *earlier, _ = _CHAINED.split(exception.traceback)
+    while len(earlier) > 1 and earlier.pop().startswith("The above exception"):
+        trace = earlier.pop()
+        # Source lines are indented, what an exception says is not.
+        yield "\n".join(re.findall(r"(?m)^\S.*$", trace)), trace
+
+
+def _named(words: str, trace: str) -> Missing | None:
+    """Return what words name as missing, asked for where a trace ends."""
+    if match := _OPERATOR.search(words):
+        return Missing(Kind.OPERATOR, match[2], _package(trace), match[1])
+    if match := _SYMBOL.search(words):
+        return Missing(Kind.SYMBOL, match[2], _package(match[1]))
+    if match := _VERSION.search(words):
+        # A library that a release brings along is not the system's.
+        own = "/site-packages/" in match[1]
+        return None if own else Missing(Kind.LIBRARY_VERSION, match[2])
+    if _DRIVER.search(words):
+        return Missing(Kind.DRIVER)
+    return Missing(Kind.GPU_KERNEL) if _GPU_KERNEL.search(words) else None
+
+
+def _package(trace: str) -> str:
+    """Return the package of the last frame that is not torch's own."""
+    packages = [name for name in _PACKAGE.findall(trace) if name != _FRAMEWORK]
+    return packages[-1] if packages else ""
+
+
+def judge_missing(
+    judged: Judged,
+    missing: Missing,
+    builds: Sequence[Build],
+    lacking: Sequence[str],
+    cpu: str,
+) -> Judged:
+    """Return what a failure means once it is known what was missing.
+
+    Args:
+        judged: What it means by its words alone.
+        missing: What was missing.
+        builds: The libraries of the release that asked for it.
+        lacking: The instruction sets that this CPU has not, as in ``AVX-512``.
+        cpu: What it has, in words.
+    """
+    match missing.kind:
+        case Kind.OPERATOR | Kind.SYMBOL:
+            return _in_builds(judged, missing, builds, lacking, cpu)
+        case Kind.INSTRUCTION if not lacking:
+            return judged  # it has all that packages are built for: a trap, and so a crash
+        case Kind.INSTRUCTION:
+            without = " and no ".join(lacking)
+            why = f"an instruction that this CPU ({cpu}) lacks: it has no {without}"
+            return _needs(why, Reason.NO_INSTRUCTION, judged)
+        case Kind.LIBRARY_VERSION:
+            return _needs(f"{missing.name} of the system", Reason.NO_LIBRARY, judged)
+        case Kind.DRIVER:
+            return _needs("a newer driver of the GPU", Reason.NO_DRIVER, judged)
+        case Kind.GPU_KERNEL:
+            return _needs("a GPU that it has kernels for", Reason.NO_GPU, judged)
+        case _:
+            assert_never(missing.kind)
+
+
+def _in_builds(
+    judged: Judged, missing: Missing, builds: Sequence[Build], lacking: Sequence[str], cpu: str
+) -> Judged:
+    """Judge what a build may have: where only those have it that this CPU cannot run, it is a
+    need."""
+    if not builds:
+        return judged
+    having = [build for build in builds if build.has_it]
+    named = [build for build in having if build.instruction_set]
+    unnamed = [build for build in having if not build.instruction_set]
+    thing = f"{missing.kind} {missing.name}"
+    if all(build.instruction_set in lacking for build in named):
+        if named:
+            sets = " or ".join(dict.fromkeys(build.instruction_set for build in named))
+            why = f"{sets}: the {thing} is in {_names(having)}, not in the build for {cpu}"
+            return _needs(why, Reason.NO_INSTRUCTION, judged)
+        if unnamed and lacking and any(build.instruction_set for build in builds):
+            why = f"another CPU than {cpu}: the {thing} is only in {_names(unnamed)}"
+            return _needs(why, Reason.NO_INSTRUCTION, judged)
+    if having:
+        why = f"the {thing} is in {_names(having)}, which this CPU can run and which was not loaded"
+    else:
+        why = f"the {thing} is in no library of the release ({_names(builds)})"
+    message = f"{judged.message} [{why}]"[:MESSAGE_CHARS]
+    return Judged(Outcome.FAILED, Reason.NOT_BUILT, message)
+
+
+def _needs(what: str, reason: Reason, judged: Judged) -> Judged:
+    words = f" ({judged.message})" if judged.message else ""
+    return Judged(Outcome.NEEDS_HARDWARE, reason, f"needs {what}{words}"[:MESSAGE_CHARS])
+
+
+def _names(builds: Sequence[Build]) -> str:
+    names = ", ".join(build.library for build in builds[:SHOWN])
+    return f"{names} and {len(builds) - SHOWN} more" if len(builds) > SHOWN else names

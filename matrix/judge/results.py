@@ -1,0 +1,192 @@
+"""Judged cells as plain data: what the table shows and what ``reports/matrix.json`` holds.
+
+Nothing here is measured or decided; :mod:`matrix.judge.verdict` fills these from observations and
+findings, :mod:`matrix.report` shows them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from matrix.outcomes import Blame, Finding, Stage, StageResult, Verdict
+from matrix.spec.tables import Resolution
+
+SCHEMA_VERSION = 1
+PAGE = "index.html"
+"""The file of a report to look at."""
+
+Declared = Literal["allowed", "forbidden", "not said", "unknown"]
+"""What the metadata of the releases that an environment names says of each other."""
+NOT_RUN = "not run"
+
+
+class Side(msgspec.Struct, frozen=True):
+    """One of the two environments of a cell, spelled out."""
+
+    name: str
+    environment: str
+    packages: dict[str, str] = {}
+    """Top-level distribution name -> version as installed, or as asked for where nothing was."""
+    torch: str = ""
+    """Torch as installed, local tag and all (``2.13.0+cpu``); empty where nothing was installed."""
+    python: str = ""
+    options: dict[str, str | int | float | bool] = {}
+
+
+class CellResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the table."""
+
+    id: str
+    model: str
+    scheme: str
+    quantizer: Side
+    engine: Side
+    parts: list[str] = []
+    """Titles of the tables in which it stands."""
+    verdict: Verdict
+    blame: Blame
+    stage: Stage | None
+    """Stage at which the cause lies: that which ended it, or of the check whose finding explains
+    it; ``None`` where all passed."""
+    reason: str
+    message: str
+    """The cause first, then what came of it, then what else is wrong."""
+    stages: list[StageResult]
+    findings: list[Finding]
+    departures: list[str] = []
+    timings: dict[str, float] = {}
+    """Stage -> seconds."""
+    device: str = "cpu"
+    """Such as ``cpu x86-64-v4, avx512_bf16``, ``cpu`` where no more was recorded, ``cuda 8.9``."""
+    elsewhere: dict[str, str] = {}
+    """Device of another machine -> the verdict of what was observed there."""
+    output: str = ""
+    """What the engine answered to the first prompt (untrusted text)."""
+    expected: str = ""
+    explained_by: str = ""
+    """Id of the check whose finding explains it; empty where there is but the stage's own end."""
+    canary: Verdict | None = None
+    """The verdict this cell must have for the run to count, where it is a canary."""
+    command: str = ""
+    """The command that runs this cell alone."""
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How an environment stands in one resolution: declared, resolves, works."""
+
+    resolution: Resolution
+    cutoff: str = ""
+    """ISO time after which nothing exists; empty where it is pinned."""
+    declared: Declared = "unknown"
+    declared_by: str = ""
+    """Who says so, in words: ``autoawq 0.2.8 wants transformers<=4.47.1, not 4.51.3``."""
+    resolves: Literal["yes", "no", "not asked"] = "not asked"
+    refusal: str = ""
+    """What the resolver said where it found no set of packages (untrusted text)."""
+    packages: dict[str, str] = {}
+    """Of what was resolved: the packages that it names, transformers and torch."""
+    others: int = 0
+    """How many more packages were resolved."""
+    works: str = NOT_RUN
+    """A verdict, or ``not run``."""
+    stage: str = ""
+    """First stage that did not pass where it does not work."""
+    message: str = ""
+    same_as: str = ""
+    """The environment or resolution with the same set of packages whose evidence this is."""
+    yanked: dict[str, str] = {}
+    """``package version`` -> reason, of releases that it names or that were resolved."""
+
+
+class Specifier(msgspec.Struct, frozen=True, kw_only=True):
+    """Which versions of a partner a release really works with, beside what it declares."""
+
+    package: str
+    release: str
+    partner: str
+    holds: str
+    """A PEP 440 specifier; empty where no version worked."""
+    declared: str | None
+    """What its metadata says; empty where that names no bound, ``None`` where it is not known."""
+    differs: list[str] = []
+    worked: list[str] = []
+    """Versions of the partner, oldest first; so are the next two."""
+    failed: list[str] = []
+    unknown: list[str] = []
+    """Tried without an answer: needs other hardware, or was stopped by the machine."""
+    untried: list[str] = []
+    """Minors beside one that worked of which nothing is known: inside of ``holds`` only where what
+    was tried on both sides of them worked."""
+    devices: list[str] = []
+
+
+class Install(msgspec.Struct, frozen=True, kw_only=True):
+    """How to install an environment again that was seen to work, and how it was installed here."""
+
+    python: str
+    """The Python that it needs, such as ``3.11``."""
+    pins: dict[str, str]
+    """Canonical name -> version of all its packages, as they are locked."""
+    overrides: list[str] = []
+    """Requirements that took the place of what packages declare."""
+    build_requirements: dict[str, list[str]] = {}
+    """Package that is built from source -> what its build needs beside what it declares."""
+    environ: dict[str, str] = {}
+    """Variables with which its processes ran."""
+    instead: dict[str, str] = {}
+    """Package -> version that was installed here instead of the locked one, such as torch
+    ``2.13.0+cpu`` for ``2.13.0``, or that is not locked at all."""
+    left_out: list[str] = []
+    """Locked packages that nothing asked for here, such as those of CUDA."""
+
+
+class EnvironmentResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One environment, and the one cause counted where it is broken by itself."""
+
+    name: str
+    role: str
+    packages: dict[str, str]
+    stages: list[StageResult]
+    """Its resolve, install and import stages."""
+    cells: int
+    """How many cells of the table stand on it."""
+    departures: list[str] = []
+    command: str = ""
+    standings: list[Standing] = []
+    differences: list[str] = []
+    """Where its standings differ, in words."""
+    install: Install | None = None
+    """``None`` where no cell that stands on it works."""
+
+
+class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole table. The same records give the same value, hence the same bytes in a report."""
+
+    schema: int = SCHEMA_VERSION
+    profile: str
+    parts: list[str] = []
+    """Titles of the tables, in order."""
+    runs: list[str]
+    """Ids of the runs the evidence comes from, oldest first."""
+    finished: str
+    """ISO time of the newest record used; empty where there is none."""
+    machine: dict[str, str]
+    """What the evidence was made on (device, processor, memory, system)."""
+    departures: dict[str, str]
+    """Departure -> what it changes and why."""
+    canaries: str
+    """``established``, ``void`` or ``not established``, or empty where the profile has none."""
+    canary_troubles: list[str] = []
+    """A line for each canary that came out otherwise: what came, and what differs from before."""
+    environments: list[EnvironmentResult]
+    cells: list[CellResult]
+    specifiers: list[Specifier] = []
+    """The specifiers that really hold, by package, release and partner."""
+    new_releases: dict[str, str] = {}
+    """``package version`` -> date, of releases in it that the last take of the snapshot took in."""
+    budget: list[str] = []
+    """Lines on what a budget bought and left out this time; empty where there was none."""
+    going_on: str = ""
+    """How much was done when this was written, where the run was not over; empty where it was."""

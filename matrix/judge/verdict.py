@@ -1,0 +1,283 @@
+"""From ten stage outcomes to what a cell is, and whose fault it is. Pure.
+
+Three steps, each usable alone: :func:`stage_results` lets the findings of a stage change its
+outcome, :func:`fold` makes the verdict, :func:`canaries` says whether a run may be believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import assert_never
+
+import msgspec
+
+from matrix.judge.explaining import explanation
+from matrix.judge.results import CellResult
+from matrix.outcomes import (
+    Blame,
+    Finding,
+    Judgement,
+    Outcome,
+    Reason,
+    Stage,
+    StageResult,
+    Verdict,
+)
+
+COMPARISONS = ("greedy-text", "logprobs-reference")
+"""The checks without which nothing was compared, so that nothing can be said to work."""
+
+READABLE = "checkpoint-readable"
+"""The check whose failure says that a checkpoint must not be given to an engine."""
+
+VOID = "void"
+"""What a run's canaries are where it cannot be believed."""
+
+_CONCLUSIVE = (Judgement.PASSED, Judgement.DEGRADED, Judgement.FAILED)
+_BY_CHECKS = (Reason.WRONG_OUTPUT, Reason.DEFECTIVE_FILE)
+"""Reasons of a stage that came to its end, and failed by what checks found."""
+
+
+class JudgedCell(msgspec.Struct, frozen=True):
+    """What a cell is, whose fault, and why: the cause first, what came of it after."""
+
+    verdict: Verdict
+    blame: Blame
+    stage: Stage | None
+    """Stage at which the cause lies; ``None`` where all passed."""
+    reason: str
+    message: str
+    explained_by: str = ""
+    """Id of the check whose finding explains it; empty where there is but the stage's own end."""
+
+
+def blocks(result: StageResult) -> bool:
+    """Whether a stage's end keeps the later stages that build on it from being tried.
+
+    A readable checkpoint with a wrong weight is loaded all the same: what an engine makes of it is
+    the question. So is what an engine generates after it warned of missing weights.
+    """
+    match result.outcome:
+        case Outcome.PASSED | Outcome.DEGRADED:
+            return False
+        case Outcome.FAILED:
+            return (result.stage, result.reason) not in _SOFT
+        case Outcome.UNSUPPORTED | Outcome.NEEDS_HARDWARE | Outcome.BLOCKED | Outcome.INFRA:
+            return True
+        case _:
+            assert_never(result.outcome)
+
+
+_SOFT = {(Stage.INSPECT, Reason.DEFECTIVE_FILE), (Stage.LOAD, Reason.WRONG_OUTPUT)}
+
+
+def stage_results(
+    observed: Mapping[Stage, StageResult], findings: Sequence[Finding]
+) -> list[StageResult]:
+    """Return all ten results in order, with what the checks found worked in.
+
+    A stage that passed becomes degraded or failed by its findings. One that was never reached is
+    blocked where an earlier one explains it, and otherwise not run, which is infrastructure.
+    ``generate`` cannot pass without having been compared.
+    """
+    results: list[StageResult] = []
+    blocked = False
+    for stage in Stage:
+        result = observed.get(stage)
+        if result is None:
+            result = _not_reached(stage, blocked)
+        elif result.outcome is Outcome.PASSED:
+            result = _judged(result, [found for found in findings if found.stage is stage])
+        blocked = blocked or blocks(result)
+        results.append(result)
+    return results
+
+
+def _not_reached(stage: Stage, blocked: bool) -> StageResult:
+    if blocked:
+        return StageResult(stage, Outcome.BLOCKED, Reason.EARLIER_STAGE)
+    return StageResult(stage, Outcome.INFRA, Reason.NOT_RUN, "this stage was not run")
+
+
+def _judged(result: StageResult, findings: list[Finding]) -> StageResult:
+    failed = [found for found in findings if found.judgement is Judgement.FAILED]
+    degraded = [found for found in findings if found.judgement is Judgement.DEGRADED]
+    stage = result.stage
+    if stage is Stage.GENERATE and not compared(findings):
+        message = "the engine answered, but nothing could be compared"
+        return StageResult(stage, Outcome.FAILED, Reason.NO_RESULT, message)
+    if not failed and not degraded:
+        return result
+    reason = Reason.DEFECTIVE_FILE if stage is Stage.INSPECT else Reason.WRONG_OUTPUT
+    if any(found.check == READABLE for found in failed):
+        reason = Reason.UNREADABLE
+    outcome = Outcome.FAILED if failed else Outcome.DEGRADED
+    message = "; ".join(f"{found.check}: {found.message}" for found in failed or degraded)
+    return StageResult(stage, outcome, reason, message)
+
+
+def compared(findings: Iterable[Finding]) -> bool:
+    """Whether text and log-probabilities were really compared with the reference."""
+    conclusive = {found.check for found in findings if found.judgement in _CONCLUSIVE}
+    return conclusive.issuperset(COMPARISONS)
+
+
+def fold(
+    stages: Sequence[StageResult],
+    findings: Sequence[Finding],
+    *,
+    float_works: bool | None = None,
+) -> JudgedCell:
+    """Return the verdict of a cell, and its cause.
+
+    The first result that keeps later stages from being tried decides. Where there is none, what
+    was generated decides; and it works only if all ten passed and the answer was compared.
+
+    The cause is the exception or whatever else ended it; else the finding that explains the failure
+    in this engine; else the first check that failed. What came of it, and what else is wrong, is
+    said after it.
+
+    Args:
+        stages: The ten results in order, as :func:`stage_results` returns them.
+        findings: What the checks said of this cell.
+        float_works: Whether the float model works in the same engine; ``None`` where unknown.
+            ``False`` for the float model's own cell too, whose trouble is nobody else's.
+
+    Raises:
+        ValueError: ``stages`` are not the ten, in order.
+    """
+    if [result.stage for result in stages] != list(Stage):
+        raise ValueError("stages: want each of the ten once, in order; use stage_results()")
+    failure = next((result for result in stages if blocks(result)), None)
+    if failure is not None:
+        verdict = _verdict(failure)
+    elif not compared(findings):
+        message = "nothing was compared, so nothing can be said"
+        failure = StageResult(Stage.GENERATE, Outcome.INFRA, Reason.NO_RESULT, message)
+        verdict = Verdict.INFRA
+    else:
+        failure, verdict = _worst(stages), Verdict.DEGRADED
+    if failure is None:
+        return JudgedCell(Verdict.WORKS, Blame.NOBODY, None, Reason.NONE.value, "")
+    faulty = verdict in (Verdict.BROKEN, Verdict.GARBAGE, Verdict.DEGRADED)
+    # Where the float model fails as well, or no build of the release has what it calls, the engine
+    # needs no file to fail.
+    by_itself = float_works is False or failure.reason is Reason.NOT_BUILT
+    explained = explanation(failure, findings) if faulty and not by_itself else None
+    return _judged_cell(verdict, failure, explained, findings, by_itself=by_itself)
+
+
+def _worst(stages: Sequence[StageResult]) -> StageResult | None:
+    """Return the result that a cell is judged by which came to its end: what it answered, else what
+    failed, else what is degraded."""
+    imperfect = [result for result in stages if result.outcome is not Outcome.PASSED]
+    failed = [result for result in imperfect if result.outcome is Outcome.FAILED]
+    answered = [result for result in imperfect if result.stage is Stage.GENERATE]
+    return next(iter([*answered, *failed, *imperfect]), None)
+
+
+def _judged_cell(
+    verdict: Verdict,
+    failure: StageResult,
+    explained: Finding | None,
+    findings: Sequence[Finding],
+    *,
+    by_itself: bool,
+) -> JudgedCell:
+    stage, reason, parts = failure.stage, failure.reason, [failure.message]
+    blame = _blame(verdict, stage, by_itself=by_itself)
+    if explained is not None and explained.explains is not None:
+        blame = explained.explains.blame
+        cause = f"{explained.check}: {explained.message}"
+        if failure.reason in _BY_CHECKS:
+            parts = [f"{cause}; then {stage.value}: {failure.message}"]
+            stage, reason = explained.stage, _reason(explained)
+        else:
+            parts.append(f"explained by {cause}")
+    parts += [
+        f"also {finding.stage.value}: {finding.check}: {finding.message}"
+        for finding in findings
+        if finding.judgement in (Judgement.DEGRADED, Judgement.FAILED)
+        and finding.stage is not failure.stage
+        and finding is not explained
+    ]
+    by = explained.check if explained else ""
+    return JudgedCell(verdict, blame, stage, reason.value, "; ".join(filter(None, parts)), by)
+
+
+def _reason(explained: Finding) -> Reason:
+    """Return the word for a finding that is the cause of a cell's failure."""
+    if explained.stage is not Stage.INSPECT:
+        return Reason.WRONG_OUTPUT
+    notice = explained.judgement is Judgement.NOTICE
+    return Reason.UNSUITED_FILE if notice else Reason.DEFECTIVE_FILE
+
+
+def _verdict(decisive: StageResult) -> Verdict:
+    """Return the verdict of a cell that came to its end at ``decisive``."""
+    match decisive.outcome:
+        case Outcome.FAILED:
+            wrong = (decisive.stage, decisive.reason) == (Stage.GENERATE, Reason.WRONG_OUTPUT)
+            return Verdict.GARBAGE if wrong else Verdict.BROKEN
+        case Outcome.UNSUPPORTED:
+            return Verdict.UNSUPPORTED
+        case Outcome.NEEDS_HARDWARE:
+            return Verdict.UNTESTED
+        case Outcome.INFRA | Outcome.BLOCKED:
+            # Blocked by nothing that failed: the run did not get there.
+            return Verdict.INFRA
+        case Outcome.PASSED | Outcome.DEGRADED:
+            raise ValueError(f"{decisive.stage.value} {decisive.outcome.value} ends nothing")
+        case _:
+            assert_never(decisive.outcome)
+
+
+def _blame(verdict: Verdict, stage: Stage, *, by_itself: bool) -> Blame:
+    """Return whose fault a failure is that no finding explains.
+
+    ``by_itself`` says that the engine fails so whatever it is given.
+    """
+    match verdict:
+        case Verdict.WORKS | Verdict.UNSUPPORTED | Verdict.UNTESTED | Verdict.INFRA:
+            return Blame.NOBODY
+        case Verdict.BROKEN | Verdict.GARBAGE | Verdict.DEGRADED:
+            return _blame_of_stage(stage, by_itself=by_itself)
+        case _:
+            assert_never(verdict)
+
+
+def _blame_of_stage(stage: Stage, *, by_itself: bool) -> Blame:
+    match stage:
+        case (
+            Stage.QUANTIZER_RESOLVE
+            | Stage.QUANTIZER_INSTALL
+            | Stage.QUANTIZER_IMPORT
+            | Stage.QUANTIZE
+        ):
+            return Blame.QUANTIZER
+        case Stage.INSPECT:
+            return Blame.CHECKPOINT
+        case Stage.ENGINE_RESOLVE | Stage.ENGINE_INSTALL | Stage.ENGINE_IMPORT:
+            return Blame.ENGINE
+        case Stage.LOAD | Stage.GENERATE:
+            return Blame.ENGINE if by_itself else Blame.PAIR
+        case _:
+            assert_never(stage)
+
+
+def canaries(cells: Iterable[CellResult]) -> str:
+    """Return whether the cells known beforehand came out as known.
+
+    ``void``: one came out otherwise. ``not established``: none did, but one was stopped by
+    infrastructure or missing hardware. ``established``: all came out right. Empty: there are none.
+    """
+    states = {_canary(cell.verdict, cell.canary) for cell in cells if cell.canary is not None}
+    return next((s for s in (VOID, "not established", "established") if s in states), "")
+
+
+def _canary(found: Verdict, expected: Verdict) -> str:
+    if found is expected:
+        return "established"
+    if found in (Verdict.INFRA, Verdict.UNTESTED):
+        return "not established"
+    return VOID

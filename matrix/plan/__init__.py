@@ -1,0 +1,1 @@
+"""What is to be done, under which keys, and what it costs."""

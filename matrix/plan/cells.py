@@ -1,0 +1,279 @@
+"""From a spec and a profile to the environments, checkpoints and cells of a run. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from matrix.outcomes import Verdict
+from matrix.spec.loading import FLOAT_MODEL, LoadedSpec, check_profile, matches, role_names
+from matrix.spec.tables import (
+    Environment,
+    ExclusionTable,
+    InstructionSet,
+    Method,
+    ModelTable,
+    Option,
+    PartTable,
+    SchemeTable,
+    SpecError,
+)
+
+FLOAT_SCHEME = "float"
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A model to build, with where and how."""
+
+    name: str
+    environment: str
+    adapter: Path
+    tied: bool
+    recipe: dict[str, object]
+    config: dict[str, object] = {}
+
+
+class Role(msgspec.Struct, frozen=True):
+    """An environment as a quantizer or an engine."""
+
+    name: str
+    environment: str
+    adapter: Path
+    methods: list[Method] = []
+    options: dict[str, Option] = {}
+    environ: dict[str, str] = {}
+    departures: list[str] = []
+    """The adapter's own; the environment's stand with the environment."""
+    capability: str = ""
+    instruction_set: InstructionSet | Literal[""] = ""
+    needs_hardware: list[str] = []
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """What a quantizer makes of a model under a scheme; the float one has no ``scheme``."""
+
+    model: Model
+    scheme_name: str
+    scheme: SchemeTable | None
+    quantizer: Role
+
+    @property
+    def id(self) -> str:
+        """``model/scheme/quantizer``."""
+        return f"{self.model.name}/{self.scheme_name}/{self.quantizer.name}"
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """The unit of the table."""
+
+    checkpoint: Checkpoint
+    engine: Role
+    parts: list[str]
+    """Titles of the parts of the profile that name it."""
+    canary: Verdict | None = None
+    exclusion: ExclusionTable | None = None
+    unmet: str = ""
+    """What it needs that this machine lacks, in words."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is to be run, and can be here."""
+        return self.exclusion is None and not self.unmet
+
+    @property
+    def id(self) -> str:
+        """``model/scheme/quantizer/engine``."""
+        return f"{self.checkpoint.id}/{self.engine.name}"
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """All of one profile. Lists keep the order in which the spec names things."""
+
+    profile: str
+    title: str
+    parts: list[str]
+    """Titles, each of one table."""
+    environments: dict[str, Environment]
+    models: list[Model]
+    checkpoints: list[Checkpoint]
+    cells: list[Cell]
+
+
+Unmet = Callable[[Checkpoint, Role], str]
+"""From a checkpoint and an engine to what they need that this machine lacks; empty for nothing."""
+
+
+def make_plan(loaded: LoadedSpec, profile_name: str, unmet: Unmet = lambda *_: "") -> Plan:
+    """Return the plan of a profile; raise :class:`SpecError` where it names nothing that exists."""
+    spec = loaded.spec
+    profile = spec.profiles.get(profile_name)
+    if profile is None:
+        raise SpecError(
+            loaded.file, f"profiles.{profile_name}", "there is no such profile",
+            f"Defined: {', '.join(spec.profiles)}",
+        )  # fmt: skip
+    check_profile(loaded, profile_name)
+    parts = [profile, *profile.parts]
+    quantizers, engines = _roles(loaded, "quantizers"), _roles(loaded, "engines")
+    cells: dict[str, Cell] = {}
+    for part in parts:
+        for checkpoint, engine in _part(loaded, part, quantizers, engines):
+            cell = f"{checkpoint.id}/{engine.name}"
+            titles = [*cells[cell].parts, part.title] if cell in cells else [part.title]
+            cells[cell] = Cell(
+                checkpoint,
+                engine,
+                titles,
+                profile.canaries.get(cell),
+                _exclusion(spec.exclusions, cell),
+                unmet(checkpoint, engine),
+            )
+    if unknown := profile.canaries.keys() - cells.keys():
+        raise SpecError(
+            loaded.file, f"profiles.{profile_name}.canaries", f"{min(unknown)!r} is no cell of it",
+            f"See `python -m matrix plan --profile {profile_name} --cells` for the ids",
+        )  # fmt: skip
+    checkpoints = _checkpoints(list(cells.values()))
+    used = {checkpoint.model.environment for checkpoint in checkpoints}
+    used |= {checkpoint.quantizer.environment for checkpoint in checkpoints}
+    used |= {cell.engine.environment for cell in cells.values()}
+    plan = Plan(
+        profile=profile_name,
+        title=profile.title,
+        parts=list(dict.fromkeys(part.title for part in parts)),
+        environments={name: env for name, env in loaded.environments.items() if name in used},
+        models=list({c.model.name: c.model for c in checkpoints}.values()),
+        checkpoints=checkpoints,
+        cells=list(cells.values()),
+    )
+    _check_order(loaded, plan)
+    return plan
+
+
+def _check_order(loaded: LoadedSpec, plan: Plan) -> None:
+    try:
+        TopologicalSorter(requirements_of(plan)).prepare()
+    except CycleError as error:
+        raise SpecError(
+            loaded.file, f"profiles.{plan.profile}",
+            f"environments wait for each other ({', '.join(sorted(set(error.args[1])))})",
+            "Give one of them a second [[environments]] table for one of its roles",
+        ) from None  # fmt: skip
+
+
+def _model(loaded: LoadedSpec, name: str, table: ModelTable) -> Model:
+    adapter = loaded.adapter("models", table.adapter)
+    return Model(name, table.environment, adapter, table.tied, table.recipe, table.config)
+
+
+def _roles(loaded: LoadedSpec, kind: Literal["quantizers", "engines"]) -> list[Role]:
+    return [
+        Role(
+            name=name,
+            environment=environment,
+            adapter=loaded.adapter(kind, table.adapter),
+            methods=table.methods,
+            options=table.options,
+            environ=table.environ,
+            departures=table.departures,
+            capability=table.capability,
+            instruction_set=table.instruction_set,
+            needs_hardware=table.needs_hardware,
+        )
+        for name, (environment, table) in role_names(loaded, getattr(loaded.spec, kind)).items()
+    ]
+
+
+def _part(
+    loaded: LoadedSpec, part: PartTable, quantizers: list[Role], engines: list[Role]
+) -> Iterator[tuple[Checkpoint, Role]]:
+    """Give what one part puts together: each model's checkpoints with each engine."""
+    quantizers = [role for role in quantizers if matches(role.name, part.quantizers)]
+    schemes = {n: s for n, s in loaded.spec.schemes.items() if matches(n, part.schemes)}
+    methods = {scheme.method for scheme in schemes.values()}
+    # One that reads none of the schemes has nothing to be compared with its float model.
+    engines = [
+        engine
+        for engine in engines
+        if matches(engine.name, part.engines)
+        and (not methods or methods.intersection(engine.methods))
+    ]
+    for name, table in loaded.spec.models.items():
+        if not matches(name, part.models):
+            continue
+        model = _model(loaded, name, table)
+        itself = Role(FLOAT_MODEL, model.environment, model.adapter)
+        for engine in engines:
+            yield Checkpoint(model, FLOAT_SCHEME, None, itself), engine
+        for scheme_name, scheme in schemes.items():
+            for role in (role for role in quantizers if scheme.method in role.methods):
+                checkpoint = Checkpoint(model, scheme_name, scheme, role)
+                for engine in (engine for engine in engines if scheme.method in engine.methods):
+                    yield checkpoint, engine
+
+
+def _exclusion(exclusions: list[ExclusionTable], cell: str) -> ExclusionTable | None:
+    return next((table for table in exclusions if fnmatchcase(cell, table.cells)), None)
+
+
+class Selection(NamedTuple):
+    """The part of a plan that is asked for."""
+
+    checkpoints: list[Checkpoint]
+    cells: list[Cell]
+
+    @property
+    def environments(self) -> list[str]:
+        """Names of the environments the part needs, each before those that wait for it."""
+        models = [checkpoint.model.environment for checkpoint in self.checkpoints]
+        quantizers = [checkpoint.quantizer.environment for checkpoint in self.checkpoints]
+        engines = [cell.engine.environment for cell in self.cells]
+        return list(dict.fromkeys([*models, *quantizers, *engines]))
+
+
+def select(plan: Plan, environment: str | None = None, cell: str | None = None) -> Selection:
+    """Return the whole plan, what one environment does, or what one cell needs.
+
+    A cell brings its float twin in the same engine along: without it nothing can be compared.
+    What only cells need that do not run is left out. Raises ``KeyError`` with the unknown id.
+    """
+    running = [other for other in plan.cells if other.runs]
+    if cell is not None:
+        asked = next((other for other in plan.cells if other.id == cell), None)
+        if asked is None:
+            raise KeyError(cell)
+        cells = [other for other in running if other.id in (cell, float_id(asked))]
+        return Selection([other.checkpoint for other in cells], cells)
+    if environment is not None:
+        if environment not in plan.environments:
+            raise KeyError(environment)
+        return Selection(
+            [c for c in _checkpoints(running) if c.quantizer.environment == environment],
+            [c for c in running if c.engine.environment == environment],
+        )
+    return Selection(_checkpoints(running), running)
+
+
+def _checkpoints(cells: list[Cell]) -> list[Checkpoint]:
+    return list({cell.checkpoint.id: cell.checkpoint for cell in cells}.values())
+
+
+def float_id(cell: Cell) -> str:
+    """Return the id of the cell of the float model in the same engine."""
+    return f"{cell.checkpoint.model.name}/{FLOAT_SCHEME}/{FLOAT_MODEL}/{cell.engine.name}"
+
+
+def requirements_of(plan: Plan) -> dict[str, list[str]]:
+    """Return environment -> the environments whose work must be done before its own."""
+    needs: dict[str, list[str]] = {name: [] for name in plan.environments}
+    for checkpoint in plan.checkpoints:
+        needs[checkpoint.quantizer.environment].append(checkpoint.model.environment)
+    for cell in plan.cells:
+        needs[cell.engine.environment].append(cell.checkpoint.model.environment)
+        needs[cell.engine.environment].append(cell.checkpoint.quantizer.environment)
+    return {name: [n for n in dict.fromkeys(found) if n != name] for name, found in needs.items()}

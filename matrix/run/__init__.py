@@ -1,0 +1,1 @@
+"""A run: what is still to be done, done in order, each step in a process of its own."""

@@ -1,0 +1,270 @@
+"""A profile opened for work: its spec, plan, store, keys and judge, put together in one place.
+
+Light to import: the noxfile opens one at every start.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+
+from matrix.environments.locks import Lock, find_lock
+from matrix.environments.uv_settings import install_source
+from matrix.index.hub import revisions_of
+from matrix.judge import canaries
+from matrix.judge.cells import refusals
+from matrix.judge.results import CellResult, MatrixResult
+from matrix.judge.standings import Solution
+from matrix.judge.subjects import CELL, subjects
+from matrix.judge.table import Judge
+from matrix.machine.hardware import Machine, detect, device_of
+from matrix.outcomes import Stage, Verdict
+from matrix.plan.budget import Choice, ignoring, narrowed, read_choice
+from matrix.plan.cells import Cell, Plan, make_plan
+from matrix.plan.keys import Keys, Lookup
+from matrix.plan.needs import cuda_of, unmet_by
+from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, PACKAGE, LoadedSpec, load
+from matrix.spec.tables import Device, Environment, Resolution, SpecError
+from matrix.store.identity import code_digest, digest, file_digest
+from matrix.store.store import Store, write_atomically
+from matrix.untrusted.reading import UnreadableError, read_file
+
+REPOSITORY = Path(__file__).parents[2]
+MAX_DIGEST_BYTES = 1000
+
+
+def unreachable(error: OSError) -> str:
+    """Say that a place of the settings cannot be used, for whoever named it; no traceback."""
+    return (
+        f"{error.filename}: {error.strerror}. Give places that can be read and written: "
+        "--spec, --store and --reports, or MATRIX_SPEC, MATRIX_STORE, MATRIX_REPORTS and "
+        "MATRIX_LEASES"
+    )
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Where things are, from options or the environment variables of the same names."""
+
+    spec: Path
+    profile: str
+    store: Path
+    reports: Path
+    run: str
+    cells: Path | None = None
+    """A file with the cells that a budget bought, where only those are worked on."""
+
+    @classmethod
+    def of(
+        cls,
+        host: Mapping[str, str] = os.environ,
+        *,
+        spec: Path | None = None,
+        profile: str | None = None,
+        store: Path | None = None,
+        reports: Path | None = None,
+    ) -> Settings:
+        """Return settings: an option, else ``MATRIX_...``, else the default."""
+        fresh = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+        return cls(
+            spec=spec or Path(host.get("MATRIX_SPEC", DEFAULT_SPEC)),
+            profile=profile or host.get("MATRIX_PROFILE", DEFAULT_PROFILE),
+            store=store or Path(host.get("MATRIX_STORE", REPOSITORY / ".matrix")),
+            reports=reports or Path(host.get("MATRIX_REPORTS", REPOSITORY / "reports")),
+            run=host.get("MATRIX_RUN", fresh),
+            cells=Path(host["MATRIX_CELLS"]) if host.get("MATRIX_CELLS") else None,
+        )
+
+
+class Context:
+    """What a command works on. Raises ``SpecError`` where the spec is wrong.
+
+    Where there is a ``choice``, or the settings name one, the plan is of the chosen cells alone,
+    and those of them that are checked again count as not loaded until this run has done so.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        host: Mapping[str, str] = os.environ,
+        machine: Machine | None = None,
+        choice: Choice | None = None,
+    ) -> None:
+        self.settings = settings
+        self.choice = choice or (read_choice(settings.cells) if settings.cells else None)
+        self.machine = machine or detect()
+        self.loaded: LoadedSpec = load(settings.spec)
+        self.store = Store(settings.store, settings.run)
+        self._locks: dict[tuple[str, Resolution], Lock] = {}
+        found = self.loaded.environments
+        cuda = cache(lambda name: cuda_of(self._text(found[name])))  # thousands of cells ask
+        unmet = unmet_by(found, self.machine, cuda)
+        self.plan: Plan = make_plan(self.loaded, settings.profile, unmet)
+        lookup: Lookup = self.store.observation
+        if self.choice is not None:
+            _check_profile(self.choice, settings)
+            self.plan = narrowed(self.plan, self.choice.cells)
+            lookup = ignoring(lookup, self.choice.again, settings.run)
+        self._lookup = lookup
+        self._host = host
+        self._devices = {device: device_of(device, self.machine) for device in get_args(Device)}
+        self.keys = self._keys_on(self._devices)
+        self.judge = self.fresh_judge()
+
+    def _keys_on(self, devices: Mapping[Device, str]) -> Keys:
+        return Keys(
+            self.plan.environments,
+            self._lookup,
+            self._lock_digest,
+            install_source(self._host),
+            devices=devices,
+            held=revisions_of(self.settings.spec, self.store, self._host).held,
+        )
+
+    def fresh_judge(self) -> Judge:
+        """Return a judge that knows nothing yet: one keeps what it has once read."""
+        return self._judge_by(self.keys)
+
+    def _judge_by(self, keys: Keys) -> Judge:
+        return Judge(self.loaded, self.plan, keys, self.store.reference, self._solution)
+
+    def table(self) -> MatrixResult:
+        """Return the judged table, with what other machines' evidence in the store says beside it.
+
+        Where its canaries are established, what went into them is kept for a run that is void.
+        """
+        judge, profile = self.fresh_judge(), self.plan.profile
+        table, inputs = judge.table(), judge.inputs_of_canaries()
+        lines: list[str] = []
+        if table.canaries == "established" and self.choice is None:
+            with suppress(OSError):  # what cannot be kept keeps no report back
+                canaries.keep_established(
+                    self.store, profile, canaries.Established(table.finished, inputs)
+                )
+        elif table.canaries:
+            last = canaries.read_established(self.store, profile)
+            lines = list(canaries.troubles(table.cells, inputs, last))
+        return msgspec.structs.replace(
+            table, canary_troubles=lines, cells=self._with_elsewhere(table.cells)
+        )
+
+    def _with_elsewhere(self, cells: list[CellResult]) -> list[CellResult]:
+        """Add to each cell what it is by the evidence of other CPUs that the store holds."""
+        own = self._devices["cpu"]
+        others = {record.device for record in self.store.records()} - {own}
+        verdicts: dict[str, dict[str, str]] = {}
+        for device in sorted(other for other in others if other.startswith("cpu")):
+            judge = self._judge_by(self._keys_on({**self._devices, "cpu": device}))
+            for cell in self.plan.cells:
+                result = judge.cell(cell.id)
+                if result.device == device and result.verdict is not Verdict.INFRA:
+                    verdicts.setdefault(cell.id, {})[device] = result.verdict.value
+        return [
+            msgspec.structs.replace(cell, elsewhere=verdicts.get(cell.id, {})) for cell in cells
+        ]
+
+    def lock(self, environment: Environment) -> Lock | None:
+        """Return an environment's lock, in the resolution it is spelled out in; read once.
+
+        One that is missing is looked for each time, as it may have been made by now.
+        """
+        named = environment.name, environment.resolution
+        if named in self._locks:
+            return self._locks[named]
+        committed, own = self.settings.spec.parent / "locks", self.settings.store / "locks"
+        lock = find_lock(committed, own, environment)
+        if lock is not None:
+            self._locks[named] = lock
+        return lock
+
+    def _text(self, environment: Environment) -> str:
+        lock = self.lock(environment)
+        return lock.text if lock else ""
+
+    def _lock_digest(self, name: str) -> str:
+        """Return the digest of an environment's lock, empty while there is none."""
+        lock = self.lock(self.plan.environments[name])
+        return lock.digest if lock else ""
+
+    def _solution(self, environment: Environment) -> Solution | None:
+        lock = self.lock(environment)
+        return Solution(lock.pins, lock.refusal) if lock else None
+
+    @cached_property
+    def _cells_of(self) -> dict[str, list[Cell]]:
+        """The cells that stand on each environment: found once, there may be thousands of both."""
+        found: dict[str, list[Cell]] = {name: [] for name in self.plan.environments}
+        for cell in self.plan.cells:
+            checkpoint = cell.checkpoint
+            makers = {checkpoint.model.environment, checkpoint.quantizer.environment}
+            for name in makers | {cell.engine.environment}:
+                found[name].append(cell)
+        return found
+
+    def runs(self, environment: str) -> bool:
+        """Whether any of an environment's cells is to be run, and can be on this machine."""
+        return any(cell.runs for cell in self._cells_of[environment])
+
+    def unfinished(self, environment: str) -> bool:
+        """Whether anything of an environment's cells can still be done."""
+        return any(self.keys.unfinished(cell) for cell in self._cells_of[environment])
+
+    def pending(self) -> list[str]:
+        """Return the environments worth waiting for: a run without news takes seconds."""
+        judge, keys = self.fresh_judge(), self.keys.fixed()
+        unfinished = {cell.id for cell in self.plan.cells if keys.unfinished(cell)}
+        return [
+            name
+            for name, cells in self._cells_of.items()
+            if any(cell.runs for cell in cells)
+            and (
+                any(cell.id in unfinished for cell in cells)
+                or not self.suite_is_current(name, judge)
+            )
+        ]
+
+    def suite_is_current(self, environment: str, judge: Judge | None = None) -> bool:
+        """Whether the suite has judged just these observations, with these checks."""
+        try:
+            judged = read_file(self._suite(environment), MAX_DIGEST_BYTES)
+            digest_now = self._suite_digest(environment, judge or self.fresh_judge())
+            return judged == digest_now.encode()
+        except (OSError, UnreadableError):
+            return False
+
+    def suite_has_run(self, environment: str) -> None:
+        """Note that the suite has judged what there is of an environment."""
+        digest_now = self._suite_digest(environment, self.fresh_judge())
+        write_atomically(self._suite(environment), digest_now.encode())
+
+    def _suite(self, environment: str) -> Path:
+        return self.store.path("suites", environment)
+
+    def _suite_digest(self, environment: str, judge: Judge) -> str:
+        observed = []
+        for subject in subjects(self.plan, environment):
+            keys = judge.keys_of(subject.cell)
+            # What a cell is depends on all that was before; the other subjects stand alone.
+            stages = tuple(Stage) if subject.stages == CELL else subject.stages
+            results = [self.keys.observed(keys[stage]) for stage in stages]
+            observed.append([(seen.key, seen.outcome) if seen else None for seen in results])
+        files = [file_digest(PACKAGE / name) for name in canaries.JUDGING]
+        code = [code_digest(PACKAGE / "checks"), *files]
+        rules = refusals(self.loaded)
+        return digest([observed, code, self.loaded.spec.thresholds, rules])
+
+
+def _check_profile(choice: Choice, settings: Settings) -> None:
+    if choice.profile != settings.profile:
+        raise SpecError(
+            settings.cells or settings.spec, "profile",
+            f"cells were chosen of {choice.profile!r}, and {settings.profile!r} is asked for",
+            "Unset MATRIX_CELLS",
+        )  # fmt: skip

@@ -1,0 +1,60 @@
+"""The report written again while a run goes on, so that it can be opened at any moment."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from matrix.judge.results import PAGE
+from matrix.plan.budget import in_words
+from matrix.run.context import Context
+
+EVERY_SECONDS = 60.0
+"""How old a report must be to be written again: one of 683 cells takes five seconds of a core."""
+
+
+class Interim:
+    """Writes the report of a run that goes on. Several processes may; one does at a time."""
+
+    def __init__(self, context: Context, reports: Path) -> None:
+        self._context = context
+        self._folder = reports
+        self._whole = context
+        if context.choice is not None:  # a budget bought some of the cells; the report shows all
+            self._whole = Context(msgspec.structs.replace(context.settings, cells=None))
+
+    def write_if_due(self) -> None:
+        """Write the report where it is old, and something is done that it can show."""
+        try:
+            age = time.time() - (self._folder / PAGE).stat().st_mtime
+        except OSError:
+            age = EVERY_SECONDS
+        if age >= EVERY_SECONDS and self._done():
+            self.write()
+
+    def write(self, *, is_over: bool = False) -> None:
+        """Write the report, unless another process does; a full disk is no reason to stop."""
+        from matrix import report  # pandas takes half a second to import
+
+        lock = FileLock(self._whole.store.path("report.lock"), timeout=0)
+        with suppress(Timeout, OSError), lock:
+            choice = self._context.choice
+            table = msgspec.structs.replace(
+                self._whole.table(),
+                budget=in_words(choice) if choice else [],
+                going_on="" if is_over else self._in_words(),
+            )
+            report.write(table, self._folder)
+
+    def _in_words(self) -> str:
+        """Say how far the run has come, in words that stay true where it is stopped."""
+        done = f"{self._done()} of {len(self._whole.plan.cells)} cells were done"
+        return f"{done} when this was written, and the run was going on"
+
+    def _done(self) -> int:
+        keys = self._whole.keys
+        return sum(not keys.unfinished(cell) for cell in self._whole.plan.cells)

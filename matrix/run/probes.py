@@ -1,0 +1,163 @@
+"""The harness's side of a probe: a server in an environment that imports once and forks per job.
+
+The protocol is described in docs/design.md. A job is a file, an answer is a file per step, and a
+line on a pipe says what happens; nothing the child says or leaves behind is trusted unread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any
+
+import msgspec
+
+from matrix.machine.processes import Child, child_environ
+from matrix.plan.keys import CHILD
+from matrix.spec.tables import Limits
+from matrix.store.observations import End, Step, StepResult
+from matrix.untrusted.reading import UnreadableError, decode, is_deep, read_file
+
+RESULT_BYTES = 32_000_000
+"""A step's result larger than this is not read."""
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A line on the pipe of events, as docs/design.md describes them. Untrusted."""
+
+    event: str = ""
+    ok: bool = False
+    stage: str = ""
+    status: Annotated[int, msgspec.Meta(ge=-255, le=255)] | None = None
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """How one step of a job ended, and what it left."""
+
+    step: Step
+    end: End
+    result: StepResult | None
+    log: str
+
+
+class Probe:
+    """One server for one adapter in one environment. Leaving it ends all its processes.
+
+    ``home`` is the environment's own and outlives the server: vLLM keeps there what it took ten
+    seconds to find out about a model class. ``gpus`` are the UUIDs of those that it sees.
+    """
+
+    def __init__(
+        self,
+        python: Path,
+        adapter: Path,
+        *,
+        environ: Mapping[str, str],
+        departures: list[str],
+        home: Path,
+        work: Path,
+        gpus: Sequence[str] = (),
+    ) -> None:
+        self._import_result = work / "import.json"
+        argv = [
+            str(python), str(CHILD), "--adapter", str(adapter),
+            "--import-result", str(self._import_result),
+        ]  # fmt: skip
+        for departure in departures:
+            argv += ["--departure", departure]
+        self._child = Child(argv, environ=child_environ(home, environ, gpus), cwd=home, events=True)
+        self._events: list[Event] = []
+        self._ended = False
+        self.alive = True
+        """Whether it can be given another job."""
+
+    def __enter__(self) -> Probe:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._child.end()
+
+    def importing(self, limits: Limits) -> Answer:
+        """Wait for the import of the package under test."""
+        end = self._watch(limits)
+        event = self._events.pop(0) if self._events else Event()
+        self.alive = event.event == "imported" and event.ok
+        return Answer("import", end, read_result(self._import_result, "import"), self._log())
+
+    def perform(
+        self, job: Mapping[str, Any], steps: list[Step], limits: Mapping[Step, Limits], work: Path,
+        *, fork: bool,
+    ) -> Iterator[Answer]:  # fmt: skip
+        """Have a job done; give each step's answer as it ends. Stops at one that did not pass."""
+        results = work / "results"
+        results.mkdir()
+        file = work / "job.json"
+        file.write_text(json.dumps({"schema": 1, "stages": steps, "results": str(results), **job}))
+        self.alive = self.alive and fork
+        self._child.send(json.dumps({"job": str(file), "fork": fork}))
+        self._ended, end, log = False, End(), ""
+        for index, step in enumerate(steps):
+            if not self._ended:
+                end = self._step(limits[step], steps[index + 1 :])
+            result = read_result(results / f"{step}.json", step)
+            # A quick step's words may have come with those of the step before, so it has both.
+            log += self._log()
+            answer = Answer(step, end, result, log)
+            yield answer
+            if end.limit or result is None or not result.ok:
+                # One that goes on after a step that left nothing is not to be relied on.
+                self.alive = self.alive and self._ended
+                return
+
+    def _step(self, limits: Limits, later: list[Step]) -> End:
+        """Wait until a step is over: the next one begins, or the job ends."""
+        seconds, peak = 0.0, 0
+        while True:
+            end = self._watch(limits)
+            seconds, peak = seconds + end.seconds, max(peak, end.peak_bytes)
+            event = self._events.pop(0) if self._events else Event()
+            over = event.event == "stage" and event.stage in later
+            self._ended = event.event == "ended"
+            if self._ended:
+                end = End(status=event.status)
+            if over or not event.event or self._ended:
+                self.alive = self.alive and bool(event.event)
+                return msgspec.structs.replace(end, seconds=seconds, peak_bytes=peak)
+
+    def _watch(self, limits: Limits) -> End:
+        if self._events:
+            return End()
+        return self._child.watch(limits, self._heard)
+
+    def _heard(self, line: str) -> bool:
+        event = read_event(line)
+        self._events += [event] if event else []
+        return event is not None
+
+    def _log(self) -> str:
+        self._child.drain()
+        return self._child.log.take()
+
+
+def read_event(line: str) -> Event | None:
+    """Return what a line on the pipe of events says, or ``None`` where that is no event."""
+    try:
+        return decode(line.encode(), Event)
+    except UnreadableError:
+        return None
+
+
+def read_result(file: Path, step: Step) -> StepResult | None:
+    """Return what a step left, or ``None`` where it left nothing that can be read as a result."""
+    try:
+        result = decode(read_file(file, RESULT_BYTES), StepResult)
+    except (OSError, UnreadableError):
+        return None
+    return result if result.stage == step and not is_deep(result.facts) else None

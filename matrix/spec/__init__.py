@@ -1,0 +1,1 @@
+"""What is asked for: the tables of a spec, its axes and releases, read and checked."""

@@ -1,0 +1,307 @@
+"""The tables of ``spec.toml`` as typed data. ``project/spec.toml`` shows each key in use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import msgspec
+
+from matrix.outcomes import Stage, Verdict
+
+Option = str | int | float | bool
+Method = Literal["awq", "gptq"]
+Device = Literal["cpu", "cuda"]
+InstructionSet = Literal["AVX2", "AVX-512", "AVX-512 BF16", "AMX"]
+"""What kernels for CPUs are built for, as people write it."""
+Resolution = Literal["pinned", "released", "today"]
+"""With our pins; with what there was when its releases came out; with what there is today."""
+Names = Annotated[list[str], msgspec.Meta(min_length=1)]
+
+
+class SpecError(Exception):
+    """The spec is wrong. The text names the file, the key and what to do."""
+
+    def __init__(self, file: Path, key: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{file}: {key}: {problem}. {remedy}")
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A TOML table in which a key that nobody knows is an error."""
+
+
+class Limits(Table, frozen=True, kw_only=True):
+    """What one stage may use before its processes are ended."""
+
+    seconds: float
+    """Wall-clock seconds from its start to its end."""
+    silence: float
+    """Seconds without a line of log or a sign of progress."""
+    memory_mb: int
+    """Megabytes (10^6 bytes) of memory of the whole process group, shared pages counted once."""
+    log_mb: float
+    """Megabytes (10^6 bytes) of output."""
+
+
+class StageLimits(Table, frozen=True, kw_only=True):
+    """The limits of every kind of stage."""
+
+    resolve: Limits
+    install: Limits
+    importing: Limits = msgspec.field(name="import")
+    build: Limits
+    quantize: Limits
+    inspect: Limits
+    load: Limits
+    generate: Limits
+
+
+class Departure(Table, frozen=True, kw_only=True):
+    """A declared difference from stock packages."""
+
+    what: str
+    why: str
+    source: str = ""
+    only_where_used: bool = False
+    """Whether a cell departs only where its adapter says so, in the fact ``departures``."""
+
+
+class RangeTable(Table, frozen=True, kw_only=True):
+    """An axis as a range of a package's releases, and which of them to take."""
+
+    package: str = ""
+    """The axis's name, with "-" for "_", where it is left out."""
+    since: str
+    until: str = ""
+    pick: str = "all"
+    """``all``, ``latest patch per minor`` or ``newest N``."""
+    always: dict[str, str] = {}
+    """Version -> why it is taken whatever ``pick`` says."""
+    never: dict[str, str] = {}
+    """Version -> why it is left out."""
+
+
+class EnvironmentTable(Table, frozen=True, kw_only=True):
+    """Environments of one kind: one for each variant and each combination of the axes."""
+
+    name: str
+    python: str = "3.11"
+    device: Device = "cpu"
+    resolution: Resolution | Literal["{resolution}"] = "pinned"
+    axes: dict[str, list[str] | RangeTable] = {}
+    variants: list[dict[str, str]] = []
+    requirements: list[str]
+    pins: list[str] = []
+    """Further packages of our own choice; like the constraints, only where it is ``pinned``."""
+    constraints: list[str] = []
+    overrides: list[str] = []
+    build_requirements: dict[str, list[str]] = {}
+    environ: dict[str, str] = {}
+    departures: list[str] = []
+
+
+class ModelTable(Table, frozen=True, kw_only=True):
+    """A model that the project builds."""
+
+    environment: str
+    adapter: str
+    tied: bool
+    recipe: dict[str, object] = {}
+    config: dict[str, object] = {}
+    """Facts of its ``config.json``, from which sizes are predicted before there is a file."""
+
+
+class SchemeTable(Table, frozen=True, kw_only=True):
+    """A quantization method with its parameters."""
+
+    method: Method
+    bits: int
+    group_size: int
+    zero_point: bool = True
+    """AWQ: zero points are stored, so that a group need not be symmetric about zero."""
+    version: str = "GEMM"
+    """AWQ: the layout."""
+    sym: bool = True
+    """GPTQ: groups are symmetric about zero."""
+    desc_act: bool = False
+    """GPTQ: columns are quantized in the order of their activations, and groups follow it."""
+
+
+class RoleTable(Table, frozen=True, kw_only=True):
+    """Environments in the role of quantizers or engines."""
+
+    environments: str
+    device: Device = "cpu"
+    """Environments for another device do not get the role, whatever the pattern."""
+    adapter: str
+    suffix: str = ""
+    methods: list[Method] = msgspec.field(default_factory=lambda: list(get_args(Method)))
+    """What a quantizer makes or an engine reads; every engine reads the float model."""
+    options: dict[str, Option] = {}
+    environ: dict[str, str] = {}
+    """Variables of this role's processes, over the environment's."""
+    departures: list[str] = []
+    capability: str = ""
+    """Lowest CUDA compute capability on which it runs, as in ``7.5``."""
+    instruction_set: InstructionSet | Literal[""] = ""
+    """What a CPU must have for it to run, where that is known beforehand."""
+    needs_hardware: list[str] = []
+    """Texts of exceptions by which a package says that it wants hardware, or a library of the
+    system, that this machine lacks."""
+
+
+class PartTable(Table, frozen=True, kw_only=True):
+    """Cells that make one table: every combination of four choices that goes together."""
+
+    title: str
+    models: Names
+    schemes: list[str]
+    quantizers: Names
+    engines: Names
+
+
+class ProfileTable(PartTable, frozen=True, kw_only=True):
+    """What is run together: its own choices are the first part."""
+
+    parts: list[PartTable] = []
+    canaries: dict[str, Verdict] = {}
+
+
+class ExclusionTable(Table, frozen=True, kw_only=True):
+    """Cells that are not run, and why."""
+
+    cells: str
+    outcome: Literal["unsupported", "needs-hardware"]
+    reason: str
+    source: str
+
+
+class RefusalTable(Table, frozen=True, kw_only=True):
+    """An exception by which a package says that it does not support something, by design."""
+
+    packages: Names
+    """Distributions of the package; one of them must be installed where the step ran."""
+    versions: str = ""
+    """Of which versions, as a specifier; of all where it is left out."""
+    stages: Annotated[list[Stage], msgspec.Meta(min_length=1)]
+    exception: str
+    """Name of the exception's type, without its module."""
+    raised_in: str
+    """The file that raises it, or a folder with a "/" after it, below ``site-packages``."""
+    text: Annotated[str, msgspec.Meta(min_length=16)]
+    """How its message begins; ``*`` stands for one word."""
+    source: str
+    """Where upstream says so."""
+
+
+class CutoffException(Table, frozen=True, kw_only=True):
+    """A package for which another cut-off date holds when environments are resolved as released."""
+
+    package: str
+    environments: str = "*"
+    until: str
+    """A date (``2024-11-30``), or ``none`` for no cut-off."""
+    reason: str
+
+
+class ReleasedTable(Table, frozen=True, kw_only=True):
+    """What ``released`` means: the newest upload among an environment's releases, plus a grace."""
+
+    grace_days: int = 7
+    exceptions: list[CutoffException] = []
+
+
+class MetadataTable(Table, frozen=True, kw_only=True):
+    """What a release requires that has no wheel to read it from."""
+
+    package: str
+    version: str
+    environments: str = ""
+    """Environments that get it without naming the release; those that name it do in any case."""
+    requires_dist: list[str]
+    requires_python: str = ""
+    source: str
+
+
+class DevicePredictions(Table, frozen=True, kw_only=True):
+    """What steps are predicted to take on one kind of device, until they have been timed."""
+
+    import_seconds: float
+    quantize_seconds: float
+    """Of a model of next to no size."""
+    quantize_seconds_per_billion: dict[Method, float]
+    """And for each 10^9 parameters besides."""
+    load_seconds: float
+    load_seconds_per_billion: float
+    generate_seconds: float
+
+
+class PredictionsTable(Table, frozen=True, kw_only=True):
+    """The constants from which downloads, disk and time are predicted."""
+
+    download_mb_per_second: float
+    unpacked: float
+    """Bytes on disk for each byte of a wheel."""
+    torch_mb: float
+    """Megabytes (10^6 bytes) of one torch's wheels with those of CUDA that it asks for."""
+    torch_cpu_mb: float = 192
+    """The same of a build without CUDA, where uv is told to take those (``UV_TORCH_BACKEND``)."""
+    packages_mb: float
+    """Megabytes of wheels that an environment shares with no other."""
+    packages_unpacked: float = 3.5
+    """Bytes on disk for each byte of these."""
+    brings_mb: dict[str, float] = {}
+    """Package -> megabytes of wheels that each of its releases brings along."""
+    resolve_seconds: float
+    install_seconds: float
+    source_build_seconds: float
+    """More for each release that has no wheel."""
+    build_seconds: float
+    """Of a model, without its download."""
+    inspect_seconds_per_gb: float
+    """For each 10^9 bytes of the float model."""
+    cpu: DevicePredictions
+    cuda: DevicePredictions
+
+
+class Spec(Table, frozen=True, kw_only=True):
+    """Everything ``spec.toml`` says."""
+
+    schema: Literal[1]
+    limits: StageLimits
+    thresholds: dict[str, float]
+    predictions: PredictionsTable | None = None
+    """Those of the default spec where it is left out."""
+    departures: dict[str, Departure] = {}
+    released: ReleasedTable = ReleasedTable()
+    metadata: list[MetadataTable] = []
+    environments: list[EnvironmentTable]
+    models: dict[str, ModelTable]
+    schemes: dict[str, SchemeTable]
+    quantizers: list[RoleTable]
+    engines: list[RoleTable]
+    profiles: dict[str, ProfileTable]
+    exclusions: list[ExclusionTable] = []
+    refusals: dict[str, RefusalTable] | None = None
+    """Name -> rule. Those of the default spec where it is left out."""
+
+
+class Environment(Table, frozen=True, kw_only=True):
+    """One environment in one resolution, its name and requirements spelled out."""
+
+    name: str
+    python: str
+    device: Device = "cpu"
+    resolution: Resolution = "pinned"
+    cutoff: str = ""
+    """ISO time, UTC: what was uploaded later does not exist. Empty where it is pinned."""
+    cutoffs: dict[str, str] = {}
+    """Package -> its own cut-off, or ``none``."""
+    metadata: list[MetadataTable] = []
+    """Of releases that it names and that have no wheel."""
+    requirements: list[str]
+    constraints: list[str]
+    overrides: list[str]
+    build_requirements: dict[str, list[str]]
+    environ: dict[str, str]
+    departures: list[str]

@@ -1,0 +1,1 @@
+"""What is kept: observations and files, under names made of all that went into them."""

@@ -1,0 +1,282 @@
+"""Where everything a run makes lies, and how it gets there whole.
+
+::
+
+    .matrix/
+      environments/<name>/        a virtualenv; ``matrix.json`` in it is its commit point, ``home``
+                                  the private home of what runs in it
+      bytecode/<digest>/          compiled files that environments share, by package
+      models/<key>/               ``model/`` (what the builder wrote), ``reference.json``
+      checkpoints/<key>/          ``checkpoint/``, ``provenance.json``
+      observations/<step>/<key>.json
+      locks/<key>.txt             locks that are not committed
+      locks/models/<repository>.json   the commit at which a model was first seen
+      index/<package>.json        what an index last answered; ``requires/``: what wheels require
+      records/<run>-<pid>.jsonl   one segment per writing process
+      suites/<environment>        digest of what the suite last judged there
+      report.json                 what the last report was made of, and its summary
+      work/                       unfinished things; nothing in it is trusted
+      use.lock, report.lock       who uses the store, who writes the report
+
+Files appear by rename, so a reader sees all of one or nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from matrix.checks.evidence import (
+    MAX_REFERENCE_BYTES,
+    EvidenceError,
+    Reference,
+    read_reference,
+)
+from matrix.outcomes import Outcome
+from matrix.store.observations import SCHEMA_VERSION, Observation, Step
+from matrix.untrusted.reading import UnreadableError, decode, read_file
+
+MAX_OBSERVATION_BYTES = 200_000_000
+"""More than a probe's result of the most bytes that are read, and a log."""
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of history: that a step was observed, or what a check said."""
+
+    schema: int = SCHEMA_VERSION
+    run: str
+    at: str
+    subject: str
+    step: str
+    key: str
+    attempt: int = 1
+    outcome: str
+    reason: str = ""
+    device: str = ""
+    departures: list[str] = []
+    inputs: dict[str, Any] = {}
+    check: str = ""
+    value: float | None = None
+    threshold: float | None = None
+    seconds: float = 0.0
+
+
+class _Facts(msgspec.Struct):
+    """The facts of resolving, installing and building, which are used as they stand."""
+
+    lock: str = ""
+    python: str = ""
+    torch: str = ""
+    versions: dict[str, str] = {}
+    machine: dict[str, str] = {}
+    tensors_sha256: str = ""
+
+
+def _read_observation(raw: bytes, step: Step, key: str) -> Observation:
+    """Return the observation in a file's bytes; raise :class:`UnreadableError` for a damaged one.
+
+    Facts of other steps than these are checked where they are judged.
+    """
+    observation = decode(raw, Observation)
+    if (observation.step, observation.key) != (step, key):
+        raise UnreadableError(f"is of {observation.step} {observation.key}")
+    if step in ("resolve", "install", "build"):
+        try:
+            msgspec.convert(observation.facts, _Facts)
+        except msgspec.ValidationError as error:
+            raise UnreadableError(str(error)) from None
+    return observation
+
+
+class Store:
+    """The folder of one matrix. Safe for several processes: every name is made by rename."""
+
+    def __init__(self, root: Path, run: str = "") -> None:
+        self.root = root.resolve()
+        self.run = run
+        self._finals: dict[tuple[Step, str], Observation] = {}
+
+    def path(self, *parts: str) -> Path:
+        """Return a path below the root; its folder exists afterwards."""
+        path = self.root.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def observation(self, step: Step, key: str) -> Observation | None:
+        """Return what was observed under a key, or ``None``. Unreadable counts as not observed.
+
+        A final observation only changes when this process checks it again, so it is read once. One
+        of a model counts while its reference can be read: without it no answer can be judged.
+        """
+        if (step, key) in self._finals:
+            return self._finals[step, key]
+        try:
+            file = self.root / "observations" / step / f"{key}.json"
+            raw = read_file(file, MAX_OBSERVATION_BYTES)
+            observation = _read_observation(raw, step, key)
+        except (OSError, UnreadableError):
+            return None
+        if observation.outcome is Outcome.PASSED and not self._has_reference(step, key):
+            return None
+        if observation.final:
+            self._finals[step, key] = observation
+        return observation
+
+    def _has_reference(self, step: Step, key: str) -> bool:
+        return step != "build" or self.reference(key) is not None
+
+    def has_product(self, step: Step, key: str) -> bool:
+        """Whether the files that a step made are there; they may have been taken back since."""
+        match step:
+            case "build":
+                return (self.model(key) / "model").is_dir()
+            case "quantize":
+                return (self.checkpoint(key) / "checkpoint").is_dir()
+            case _:
+                return True
+
+    def model(self, key: str) -> Path:
+        """Return the folder of a model: ``model/`` and ``reference.json``."""
+        return self.root / "models" / key
+
+    def reference(self, key: str) -> Reference | None:
+        """Return a float model's own answers by the key of its build, where they can be read."""
+        try:
+            return reference_in(self.model(key))
+        except (OSError, UnreadableError, EvidenceError):
+            return None
+
+    def checkpoint(self, key: str) -> Path:
+        """Return the folder of a checkpoint: ``checkpoint/`` and ``provenance.json``."""
+        return self.root / "checkpoints" / key
+
+    def keep(self, observation: Observation) -> None:
+        """Make an observation visible, after its record: a record without one never counts.
+
+        Trouble of the machine takes no final observation's place: it says nothing of the packages.
+        """
+        self.append(
+            Record(
+                run=observation.run,
+                at=observation.at,
+                subject=observation.subject,
+                step=observation.step,
+                key=observation.key,
+                attempt=observation.attempt,
+                outcome=observation.outcome,
+                reason=observation.reason,
+                device=observation.device,
+                departures=observation.departures,
+                inputs=observation.inputs,
+                seconds=observation.seconds,
+            )
+        )
+        known = self.observation(observation.step, observation.key)
+        if known is not None and known.final and not observation.final:
+            return
+        target = self.path("observations", observation.step, f"{observation.key}.json")
+        write_atomically(target, msgspec.json.format(_encode(observation), indent=1))
+        self._finals.pop((observation.step, observation.key), None)  # one that was checked again
+
+    def append(self, record: Record) -> None:
+        """Add a line to this process's own segment."""
+        segment = self.path("records", f"{self.run}-{os.getpid()}.jsonl")
+        with segment.open("ab") as file:
+            file.write(_encode(record) + b"\n")
+
+    def records(self) -> list[Record]:
+        """Return all segments merged, in an order that does not depend on how they were split.
+
+        A line that cannot be read is passed over: a torn last one, as a kill leaves it. So is what
+        has the name of a segment and is no file.
+        """
+        found: dict[bytes, Record] = {}
+        for segment in filter(Path.is_file, (self.root / "records").glob("*.jsonl")):
+            for line in segment.read_bytes().splitlines():
+                try:
+                    found[line] = decode(line, Record)
+                except UnreadableError:
+                    continue
+        return [found[line] for line in sorted(found, key=lambda line: (found[line].at, line))]
+
+    def segments(self) -> list[tuple[str, int]]:
+        """Return the name and bytes of each segment of the history: all differ after any step."""
+        files = sorted(filter(Path.is_file, (self.root / "records").glob("*.jsonl")))
+        return [(file.name, file.stat().st_size) for file in files]
+
+    def use(self) -> IO[bytes]:
+        """Return an open file; until it is closed, nothing is taken back that a run may need."""
+        file = self.path("use.lock").open("ab")
+        fcntl.flock(file, fcntl.LOCK_SH)
+        return file
+
+    def take(self) -> IO[bytes]:
+        """Return an open file; until it is closed, no run begins.
+
+        Raises ``BlockingIOError`` where one goes on.
+        """
+        file = self.path("use.lock").open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise
+        return file
+
+    @contextmanager
+    def work(self, kind: str) -> Iterator[Path]:
+        """Give a fresh folder for unfinished things and remove it afterwards."""
+        parent = self.path("work", "x").parent
+        folder = Path(tempfile.mkdtemp(prefix=f"{kind}-{os.getpid()}-", dir=parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove the unfinished things of processes that are gone."""
+        for folder in (self.root / "work").glob("*-*-*"):
+            owner = folder.name.split("-")[-2]
+            if owner.isdecimal() and not Path("/proc", owner).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, folder: Path, *parts: str) -> Path:
+        """Move a finished folder to its name; an older one of that name gives way."""
+        target = self.path(*parts)
+        if target.exists():
+            shutil.rmtree(target)
+        folder.replace(target)
+        return target
+
+
+def reference_in(folder: Path) -> Reference:
+    """Return the answers of the float model in a folder.
+
+    Raises :class:`UnreadableError`, :class:`EvidenceError` or ``OSError`` where there are none.
+    """
+    return read_reference(read_file(folder / "reference.json", MAX_REFERENCE_BYTES))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file under another name in the same folder, then rename it."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # noqa: PTH101 - a name, not a path, is at hand
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -26,10 +26,12 @@ from matrix.checks.evidence import (
 from matrix.judge.refusals import judge_refusal
 from matrix.judge.results import CellResult, Side
 from matrix.judge.verdict import JudgedCell, blocks, fold, stage_results
-from matrix.outcomes import Blame, Outcome, Reason, Stage, StageResult, Verdict
+from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
+from matrix.pipeline.steps import STAGES, Blame, RoleKind, Stage, Step
 from matrix.plan.cells import Cell, Plan, Role, float_id
 from matrix.plan.keys import Key, Keys
 from matrix.plan.needs import tensor_parallel
+from matrix.plan.steps import build_of, by_stage, steps_of, steps_of_plan
 from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, read_tables
 from matrix.spec.tables import ExclusionTable, RefusalTable, SpecError
 from matrix.store.observations import Observation
@@ -66,25 +68,16 @@ class CellJudge:
         self._plan = plan
         self._cells = {cell.id: cell for cell in plan.cells}
         self._keys = keys.fixed()
+        self._installs = {
+            step.environment: step for step in steps_of_plan(plan) if step.step is Step.INSTALL
+        }
         self._reference = cache(read_reference)
         self._seen = cache(self._observed)
         self.cell = cache(self._cell)
 
     def keys_of(self, cell: Cell) -> dict[Stage, Key | None]:
-        """Return the key of each of a cell's ten stages, as far as they exist."""
-        keys, quantizer, engine = self._keys, cell.checkpoint.quantizer, cell.engine
-        return {
-            Stage.QUANTIZER_RESOLVE: keys.resolve(quantizer.environment),
-            Stage.QUANTIZER_INSTALL: keys.install(quantizer.environment),
-            Stage.QUANTIZER_IMPORT: keys.importing(quantizer),
-            Stage.QUANTIZE: keys.quantize(cell.checkpoint),
-            Stage.INSPECT: keys.inspect(cell.checkpoint),
-            Stage.ENGINE_RESOLVE: keys.resolve(engine.environment),
-            Stage.ENGINE_INSTALL: keys.install(engine.environment),
-            Stage.ENGINE_IMPORT: keys.importing(engine),
-            Stage.LOAD: keys.evaluate(cell, "load"),
-            Stage.GENERATE: keys.evaluate(cell, "generate"),
-        }
+        """Return the key of each stage of a cell, as far as they exist."""
+        return {stage: self._keys.of(step) for stage, step in by_stage(steps_of(cell)).items()}
 
     def _cell(self, cell_id: str) -> CellResult:
         cell = self._cells[cell_id]
@@ -131,14 +124,13 @@ class CellJudge:
     def _result(self, cell: Cell, stage: Stage, seen: Observation) -> StageResult:
         """Return what a stage came to, with what packages refuse by design told apart."""
         result = StageResult(stage, seen.outcome, seen.reason, seen.message)
-        order = list(Stage)
-        made = order.index(stage) < order.index(Stage.ENGINE_RESOLVE)
-        role = cell.checkpoint.quantizer if made else cell.engine
+        is_engine = STAGES[stage].role is RoleKind.ENGINE
+        role = cell.engine if is_engine else cell.checkpoint.quantizer
         return judge_refusal(result, seen, self._installed(role.environment), self._refusals)
 
     def _unbuilt(self, cell: Cell, results: dict[Stage, StageResult]) -> None:
         """Where the project could not build the model, no package is to blame."""
-        build = self._keys.observed(self._keys.build(cell.checkpoint.model))
+        build = self._keys.observed(self._keys.of(build_of(cell.checkpoint.model)))
         if build is not None and build.outcome is not Outcome.PASSED:
             message = f"the model could not be built: {build.message}"
             results[Stage.QUANTIZE] = StageResult(
@@ -186,7 +178,7 @@ class CellJudge:
         results: dict[Stage, StageResult],
     ) -> Evidence | None:
         """Read what the stages left. One that cannot be read fails its stage, in ``results``."""
-        model = self._keys.passed(self._keys.build(cell.checkpoint.model))
+        model = self._keys.passed(self._keys.of(build_of(cell.checkpoint.model)))
         reference = self._reference(model.key) if model else None
         if reference is None:
             return None
@@ -226,7 +218,7 @@ class CellJudge:
 
     def _float_generation(self, cell: Cell, reference: Reference) -> Generation | None:
         twin = self._cells.get(float_id(cell))
-        seen = self._keys.passed(self._keys.evaluate(twin, "generate")) if twin else None
+        seen = self._keys.passed(self.keys_of(twin)[Stage.GENERATE]) if twin else None
         if seen is None:
             return None
         try:
@@ -261,7 +253,7 @@ class CellJudge:
         return sorted(name for name in declared if name not in sometimes or name in used)
 
     def _side(self, role: Role) -> Side:
-        installed = self._keys.passed(self._keys.install(role.environment))
+        installed = self._install(role.environment)
         facts = installed.facts if installed else {}
         return Side(
             name=role.name,
@@ -272,9 +264,12 @@ class CellJudge:
             options=role.options,
         )
 
+    def _install(self, name: str) -> Observation | None:
+        return self._keys.passed(self._keys.of(self._installs[name]))
+
     def _installed(self, name: str) -> dict[str, str]:
         """Return all that is installed in an environment, with versions; empty where nothing is."""
-        installed = self._keys.passed(self._keys.install(name))
+        installed = self._install(name)
         return installed.facts.get("versions", {}) if installed else {}
 
     def _packages(self, name: str) -> dict[str, str]:

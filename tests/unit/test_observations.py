@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Outcome, Reason
+from matrix.pipeline.steps import Step
 from matrix.run.probes import RESULT_BYTES, Event, read_event, read_result
 from matrix.spec.tables import Device
 from matrix.store.observations import (
@@ -182,7 +183,7 @@ def test_a_refusal_is_told_without_the_progress_before_it() -> None:
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_only_trouble_of_the_machine_is_tried_again(outcome: Outcome) -> None:
-    observation = Observation(key="k", inputs={}, step="load", subject="s", outcome=outcome)
+    observation = Observation(key="k", inputs={}, step=Step.LOAD, subject="s", outcome=outcome)
     assert observation.final == (outcome is not Outcome.INFRA)
 
 
@@ -194,7 +195,7 @@ RESULT = {"schema": 1, "stage": "load", "ok": True, "seconds": 1.0, "peak_rss_by
 def test_a_result_is_read_back(tmp_path: Path) -> None:
     file = tmp_path / "load.json"
     file.write_text(json.dumps(RESULT | {"facts": {"kernel": None}}))
-    result = read_result(file, "load")
+    result = read_result(file, Step.LOAD)
     assert result is not None
     assert judge_end(End(), result, []) == Judged(Outcome.PASSED)
 
@@ -225,7 +226,7 @@ BAD = {
 def test_what_cannot_be_read_as_a_result_is_none(tmp_path: Path, case: str) -> None:
     file = tmp_path / "load.json"
     file.write_bytes(BAD[case])
-    assert read_result(file, "load") is None
+    assert read_result(file, Step.LOAD) is None
 
 
 @pytest.mark.parametrize(
@@ -247,19 +248,19 @@ def test_what_is_no_regular_file_is_no_result(tmp_path: Path) -> None:
     real.write_text(json.dumps(RESULT))
     link.symlink_to(real)
     os.mkfifo(pipe)
-    assert read_result(real, "load") is not None
-    assert read_result(link, "load") is None
-    assert read_result(pipe, "load") is None  # without waiting for someone who writes to it
-    assert read_result(tmp_path / "none.json", "load") is None
+    assert read_result(real, Step.LOAD) is not None
+    assert read_result(link, Step.LOAD) is None
+    assert read_result(pipe, Step.LOAD) is None  # without waiting for someone who writes to it
+    assert read_result(tmp_path / "none.json", Step.LOAD) is None
 
 
 def test_a_result_beyond_all_bounds_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "load.json"
     text = json.dumps(RESULT)
     file.write_text(text + " " * (RESULT_BYTES - len(text)))
-    assert read_result(file, "load") is not None
+    assert read_result(file, Step.LOAD) is not None
     file.write_text(text + " " * (RESULT_BYTES + 1 - len(text)))
-    assert read_result(file, "load") is None
+    assert read_result(file, Step.LOAD) is None
 
 
 def test_what_this_machine_lacks_is_a_gpu_or_a_library() -> None:
@@ -326,7 +327,7 @@ def test_a_full_card_is_out_of_memory(name: str) -> None:
 
 
 def test_observations_of_before_machines_were_recorded_are_still_read() -> None:
-    old = Observation(key="k", inputs={}, step="load", subject="s", outcome=Outcome.PASSED)
+    old = Observation(key="k", inputs={}, step=Step.LOAD, subject="s", outcome=Outcome.PASSED)
     raw = json.loads(msgspec.json.encode(old))
     del raw["machine"]
     assert msgspec.json.decode(json.dumps(raw), type=Observation) == old

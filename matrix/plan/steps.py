@@ -57,9 +57,9 @@ class PlannedStep(msgspec.Struct, frozen=True, eq=False):
                 return self.subject.id
 
     @property
-    def after_ids(self) -> set[Identity]:
-        """What tells the steps that it stands on from all others."""
-        return {step.id for step in self.after}
+    def imports(self) -> PlannedStep:
+        """The import in whose process a probe performs it; of an import, itself."""
+        return self if self.step is Step.IMPORT else self.after[-1]
 
     @property
     def label(self) -> str:

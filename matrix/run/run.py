@@ -18,7 +18,7 @@ from matrix.machine.hardware import processes_on
 from matrix.machine.leases import ProcessesOn, leases_folder
 from matrix.pipeline.steps import PIPELINE, Performer, Step
 from matrix.plan.cells import Selection
-from matrix.plan.steps import PlannedStep, steps_of_selection
+from matrix.plan.steps import PlannedStep, distinct, steps_of_selection
 from matrix.run.jobs import Job
 from matrix.run.messages import Messages
 from matrix.run.performers import HARNESS, PROBE
@@ -86,11 +86,12 @@ class Run:
 
     def _by_probes(self, steps: list[PlannedStep]) -> None:
         """Have each role's import and jobs done, one role after another."""
-        for imports in (step for step in steps if step.step is Step.IMPORT):
+        work = [step for step in steps if step.step is not Step.IMPORT]
+        for imports in distinct(step.imports for step in steps):
             importing = self._keys.of(imports)
             if importing is not None:
-                mine = [step for step in steps if imports.id in step.after_ids]
-                self._roles.perform(imports.role, importing, partial(self._jobs, jobs_of(mine)))
+                jobs = jobs_of([step for step in work if step.imports.id == imports.id])
+                self._roles.perform(imports.role, importing, partial(self._jobs, jobs))
 
     def _jobs(self, groups: list[tuple[PlannedStep, ...]]) -> list[Job]:
         """Return the jobs that are still to be done; say of those that cannot be, why."""

@@ -296,7 +296,7 @@ def test_a_model_gets_memory_and_time_by_its_size(
             given.update({step: limits[step] for step in steps})
             return super().perform(job, steps, limits, work, fork=fork)
 
-    monkeypatch.setattr("matrix.run.run.Probe", Noting)
+    monkeypatch.setattr("matrix.run.roles.Probe", Noting)
     here = Finished("engines", tmp_path / "store", machine(gpu(0))).run(cell_of("plain+good"))
     of_spec = here.context.loaded.spec.limits
     for step, limits in (("build", of_spec.build), ("load", of_spec.load)):

@@ -23,7 +23,7 @@ from matrix.checks.evidence import (
     read_generation,
     read_load,
 )
-from matrix.judge.refusals import judge_refusal
+from matrix.judge.refusals import classify_refusal
 from matrix.judge.results import CellResult, Side
 from matrix.judge.verdict import JudgedCell, blocks, fold, stage_results
 from matrix.outcomes import Blame, Outcome, Reason, Stage, StageResult, Verdict
@@ -93,8 +93,9 @@ class CellJudge:
         self._unbuilt(cell, results)
         if cell.exclusion is not None:
             results[Stage.LOAD] = StageResult(
-                Stage.LOAD, Outcome(cell.exclusion.outcome), Reason.DECLARED, cell.exclusion.reason
-            )
+                Outcome(cell.exclusion.outcome), Reason.DECLARED, cell.exclusion.reason,
+                stage=Stage.LOAD,
+            )  # fmt: skip
         untested = self._untested(cell, results)
         evidence = self._evidence(cell, observations, results)
         findings = judge(evidence) if evidence else []
@@ -130,19 +131,20 @@ class CellJudge:
 
     def _result(self, cell: Cell, stage: Stage, seen: Observation) -> StageResult:
         """Return what a stage came to, with what packages refuse by design told apart."""
-        result = StageResult(stage, seen.outcome, seen.reason, seen.message)
+        result = StageResult(seen.outcome, seen.reason, seen.message, stage=stage)
         order = list(Stage)
         made = order.index(stage) < order.index(Stage.ENGINE_RESOLVE)
         role = cell.checkpoint.quantizer if made else cell.engine
-        return judge_refusal(result, seen, self._installed(role.environment), self._refusals)
+        return classify_refusal(result, seen, self._installed(role.environment), self._refusals)
 
     def _unbuilt(self, cell: Cell, results: dict[Stage, StageResult]) -> None:
-        """Where the project could not build the model, no package is to blame."""
+        """Say in ``results`` that the model could not be built, which is no package's fault."""
         build = self._keys.observed(self._keys.build(cell.checkpoint.model))
         if build is not None and build.outcome is not Outcome.PASSED:
+            outcome = Outcome.INFRA if build.outcome is Outcome.FAILED else build.outcome
             message = f"the model could not be built: {build.message}"
             results[Stage.QUANTIZE] = StageResult(
-                Stage.QUANTIZE, Outcome.INFRA, build.reason, message
+                outcome, build.reason, message, stage=Stage.QUANTIZE
             )
 
     def _untested(self, cell: Cell, results: dict[Stage, StageResult]) -> JudgedCell | None:
@@ -163,7 +165,7 @@ class CellJudge:
         stage = Stage.QUANTIZE if at_quantizer else Stage.LOAD
         of_cpu = not any(on_gpu) and (quantizer.instruction_set or engine.instruction_set)
         reason = Reason.NO_INSTRUCTION if of_cpu else Reason.NO_GPU
-        results[stage] = StageResult(stage, Outcome.NEEDS_HARDWARE, reason, cell.unmet)
+        results[stage] = StageResult(Outcome.NEEDS_HARDWARE, reason, cell.unmet, stage=stage)
         return JudgedCell(Verdict.UNTESTED, Blame.NOBODY, stage, reason.value, cell.unmet)
 
     def _device(self, cell: Cell, observations: dict[Stage, Observation]) -> str:
@@ -198,7 +200,9 @@ class CellJudge:
             try:
                 return how(seen)
             except (EvidenceError, msgspec.ValidationError) as error:
-                results[stage] = StageResult(stage, Outcome.FAILED, Reason.UNREADABLE, str(error))
+                results[stage] = StageResult(
+                    Outcome.FAILED, Reason.UNREADABLE, str(error), stage=stage
+                )
                 return None
 
         inspection: Inspection | None = read(

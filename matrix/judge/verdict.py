@@ -95,8 +95,8 @@ def stage_results(
 
 def _not_reached(stage: Stage, blocked: bool) -> StageResult:
     if blocked:
-        return StageResult(stage, Outcome.BLOCKED, Reason.EARLIER_STAGE)
-    return StageResult(stage, Outcome.INFRA, Reason.NOT_RUN, "this stage was not run")
+        return StageResult(Outcome.BLOCKED, Reason.EARLIER_STAGE, stage=stage)
+    return StageResult(Outcome.INFRA, Reason.NOT_RUN, "this stage was not run", stage=stage)
 
 
 def _judged(result: StageResult, findings: list[Finding]) -> StageResult:
@@ -105,7 +105,7 @@ def _judged(result: StageResult, findings: list[Finding]) -> StageResult:
     stage = result.stage
     if stage is Stage.GENERATE and not compared(findings):
         message = "the engine answered, but nothing could be compared"
-        return StageResult(stage, Outcome.FAILED, Reason.NO_RESULT, message)
+        return StageResult(Outcome.FAILED, Reason.NO_RESULT, message, stage=stage)
     if not failed and not degraded:
         return result
     reason = Reason.DEFECTIVE_FILE if stage is Stage.INSPECT else Reason.WRONG_OUTPUT
@@ -113,7 +113,7 @@ def _judged(result: StageResult, findings: list[Finding]) -> StageResult:
         reason = Reason.UNREADABLE
     outcome = Outcome.FAILED if failed else Outcome.DEGRADED
     message = "; ".join(f"{found.check}: {found.message}" for found in failed or degraded)
-    return StageResult(stage, outcome, reason, message)
+    return StageResult(outcome, reason, message, stage=stage)
 
 
 def compared(findings: Iterable[Finding]) -> bool:
@@ -153,7 +153,7 @@ def fold(
         verdict = _verdict(failure)
     elif not compared(findings):
         message = "nothing was compared, so nothing can be said"
-        failure = StageResult(Stage.GENERATE, Outcome.INFRA, Reason.NO_RESULT, message)
+        failure = StageResult(Outcome.INFRA, Reason.NO_RESULT, message, stage=Stage.GENERATE)
         verdict = Verdict.INFRA
     else:
         failure, verdict = _worst(stages), Verdict.DEGRADED

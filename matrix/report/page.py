@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from matrix.judge.results import CellResult, MatrixResult, Side
 from matrix.judge.verdict import VOID
-from matrix.outcomes import Outcome, Stage, StageResult, Verdict
+from matrix.outcomes import Outcome, Reason, Stage, StageResult, Verdict
 from matrix.report import standings
 from matrix.report.locks import install_lines
 from matrix.report.table import (
@@ -176,8 +176,12 @@ def _number(value: float | None) -> str:
 
 
 def _ten_stages(cell: CellResult) -> list[StageResult]:
-    known = {each.stage: each for each in cell.stages}
-    return [known.get(stage, StageResult(stage, Outcome.BLOCKED)) for stage in Stage]
+    results = {result.stage: result for result in cell.stages}
+    return [results.get(stage, _not_tried(stage)) for stage in Stage]
+
+
+def _not_tried(stage: Stage) -> StageResult:
+    return StageResult(Outcome.BLOCKED, Reason.EARLIER_STAGE, stage=stage)
 
 
 def _row_groups(table: pd.DataFrame, cells: list[CellResult]) -> dict[str, list[Row]]:

@@ -17,7 +17,8 @@ import msgspec
 from matrix.machine.processes import Child, child_environ
 from matrix.plan.keys import CHILD
 from matrix.spec.tables import Limits
-from matrix.store.observations import End, Step, StepResult
+from matrix.store.ends import End
+from matrix.store.observations import Step, StepResult
 from matrix.untrusted.reading import UnreadableError, decode, is_deep, read_file
 
 RESULT_BYTES = 32_000_000

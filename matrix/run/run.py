@@ -19,7 +19,7 @@ from filelock import FileLock
 from matrix.environments import locks as environments
 from matrix.machine.hardware import Gpu, processes_on
 from matrix.machine.leases import ProcessesOn, lease, leases_folder, strangers
-from matrix.outcomes import Outcome, Reason
+from matrix.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.plan.cells import Cell, Checkpoint, Model, Plan, Role, Selection
 from matrix.plan.keys import Key, builder
 from matrix.plan.needs import (
@@ -33,19 +33,11 @@ from matrix.plan.needs import (
 from matrix.run.probes import Answer, Probe
 from matrix.run.steps import Steps
 from matrix.spec.tables import Environment, Limits
-from matrix.store.observations import (
-    Judged,
-    Observation,
-    Step,
-    judge_company,
-    judge_device,
-)
+from matrix.store.ends import allow_for_strangers, require_device
+from matrix.store.observations import Observation, Step
 
 REPEATED = (Reason.CRASH, Reason.TIMEOUT, Reason.SILENCE, Reason.OOM, Reason.NO_RESULT)
 """Ends of a forked child that count only when a fresh process ends so as well."""
-
-
-PASSED = Judged(Outcome.PASSED)
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -262,10 +254,10 @@ class Run:
                 review = partial(self._in_company, stack, gpus)
                 self._task(probe, role, task, attempt=1, fork=False, review=review)
 
-    def _in_company(self, probe: ExitStack, gpus: Sequence[Gpu], judged: Judged) -> Judged:
+    def _in_company(self, probe: ExitStack, gpus: Sequence[Gpu], judged: Conclusion) -> Conclusion:
         """Judge a failure anew: the probe is ended, and who computes on its cards is a stranger."""
         probe.close()
-        return judge_company(judged, strangers(gpus, self._processes_on))
+        return allow_for_strangers(judged, strangers(gpus, self._processes_on))
 
     def _leased(self, environment: Environment, needs: Needs) -> AbstractContextManager[list[Gpu]]:
         fit = fitting(needs, self._steps.machine.gpus)
@@ -326,26 +318,26 @@ class Run:
             self._say(environment.name, "import", observation)
         return probe
 
-    def _of_device(self, judged: Judged, role: Role, answer: Answer) -> Judged:
+    def _of_device(self, judged: Conclusion, role: Role, answer: Answer) -> Conclusion:
         if answer.step == "build":
             return judged  # wherever that runs: its key names no device
         facts = answer.result.facts if answer.result else {}
-        return judge_device(judged, facts, self._plan.environments[role.environment].device)
+        return require_device(judged, facts, self._plan.environments[role.environment].device)
 
     def _task(
         self, probe: Probe, role: Role, task: Task, attempt: int, *, fork: bool,
-        review: Callable[[Judged], Judged] = lambda judged: judged,
-    ) -> list[Judged]:  # fmt: skip
+        review: Callable[[Conclusion], Conclusion] = lambda judged: judged,
+    ) -> list[Conclusion]:  # fmt: skip
         """Have a job done and keep each step's answer, a failure as ``review`` judges it.
 
         A first attempt that ended in a way that is repeated keeps nothing of the step at fault.
         """
-        judged: list[Judged] = []
+        judged: list[Conclusion] = []
         with self._steps.work("job") as work:
             output = work / "output"
             job = {**task.job, "output": str(output)}
             for answer in probe.perform(job, list(task.steps), task.limits, work, fork=fork):
-                end = self._steps.judge_answer(answer, role)
+                end = self._steps.classify_answer(answer, role)
                 judged.append(self._of_device(end, role, answer))
                 if fork and judged[-1].reason in REPEATED:
                     self._tell(f"{task.label}: {judged[-1].message}; again in a fresh process")
@@ -358,7 +350,7 @@ class Run:
         return judged
 
     def _keep(
-        self, task: Task, role: Role, answer: Answer, judged: Judged, output: Path, attempt: int
+        self, task: Task, role: Role, answer: Answer, judged: Conclusion, output: Path, attempt: int
     ) -> None:
         key = task.steps[answer.step]
         if task.publish is None and self._keys.settled(key):

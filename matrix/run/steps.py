@@ -21,25 +21,19 @@ from matrix.environments import bytecode
 from matrix.environments import locks as environments
 from matrix.index.hub import RevisionError, revisions_of
 from matrix.judge.builds import builds_of
-from matrix.judge.missing import judge_missing, read_missing
+from matrix.judge.missing import classify_missing, read_missing
 from matrix.machine import processor
 from matrix.machine.hardware import Machine, detect
 from matrix.machine.processes import child_environ, run
-from matrix.outcomes import Outcome, Reason
+from matrix.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.plan.cells import Cell, Checkpoint, Role
 from matrix.plan.keys import Key, Keys
 from matrix.plan.needs import with_room
 from matrix.run.probes import Answer
 from matrix.spec.loading import LoadedSpec
 from matrix.spec.tables import Environment
-from matrix.store.observations import (
-    End,
-    Judged,
-    Observation,
-    StepResult,
-    judge_device,
-    judge_end,
-)
+from matrix.store.ends import End, classify_end, require_device
+from matrix.store.observations import Observation, StepResult
 from matrix.store.store import Store, reference_in, write_atomically
 from matrix.untrusted.reading import UnreadableError, decode
 
@@ -76,7 +70,7 @@ class Steps:
     def keep(
         self,
         key: Key,
-        judged: Judged,
+        judged: Conclusion,
         end: End,
         *,
         result: StepResult | None = None,
@@ -130,7 +124,7 @@ class Steps:
         lock = self.lock(environment)
         if lock is not None:
             return self._resolved(environment, lock, End())
-        judged, end = Judged(Outcome.INFRA), End()
+        judged, end = Conclusion(Outcome.INFRA, Reason.NOT_RUN), End()
         for _ in range(TRIES):
             lock, judged, end = self.make_lock(environment)
             if lock is not None:
@@ -141,12 +135,14 @@ class Steps:
 
     def _resolved(self, environment: Environment, lock: environments.Lock, end: End) -> Observation:
         key = self.keys.resolve(environment.name)
-        judged = Judged(Outcome.PASSED)
+        judged = PASSED
         if lock.refusal:
-            judged = Judged(Outcome.FAILED, Reason.UNRESOLVABLE, lock.refusal)
+            judged = Conclusion(Outcome.FAILED, Reason.UNRESOLVABLE, lock.refusal)
         return self.keep(key, judged, end, facts={"lock": lock.digest})
 
-    def make_lock(self, environment: Environment) -> tuple[environments.Lock | None, Judged, End]:
+    def make_lock(
+        self, environment: Environment
+    ) -> tuple[environments.Lock | None, Conclusion, End]:
         """Ask uv for a lock, in a folder of its own."""
         with self.work("lock") as work:
             return environments.make_lock(environment, work, self._host, self.limits.resolve)
@@ -176,7 +172,7 @@ class Steps:
         lock = self.lock(environment)
         if lock is None:
             return None
-        judged, end, log = Judged(Outcome.INFRA), End(), ""
+        judged, end, log = Conclusion(Outcome.INFRA, Reason.NOT_RUN), End(), ""
         for _ in range(TRIES):
             with self.work("install") as work:
                 judged, end, log = environments.build(
@@ -203,11 +199,11 @@ class Steps:
             "versions": versions,
         }
 
-    def judge_answer(self, answer: Answer, role: Role) -> Judged:
+    def classify_answer(self, answer: Answer, role: Role) -> Conclusion:
         """Return what a probe's answer means; of a failure, also whether only this machine lacks
         what it wanted.
         """
-        judged = judge_end(answer.end, answer.result, role.needs_hardware, answer.log)
+        judged = classify_end(answer.end, answer.result, role.needs_hardware, answer.log)
         exception = answer.result.exception if answer.result else None
         missing = read_missing(answer.end, exception, answer.log)
         if judged.outcome is not Outcome.FAILED or missing is None:
@@ -215,15 +211,15 @@ class Steps:
         folder = self.folder(self.loaded.environments[role.environment])
         lacks = processor.lacking(self.machine.features)
         cpu = self.machine.instruction_set
-        return judge_missing(judged, missing, builds_of(folder, missing), lacks, cpu)
+        return classify_missing(judged, missing, builds_of(folder, missing), lacks, cpu)
 
     def imported(self, key: Key, answer: Answer, role: Role) -> Observation:
         """Keep how an import ended."""
         environment = self.loaded.environments[key.subject]
-        judged = self.judge_answer(answer, role)
+        judged = self.classify_answer(answer, role)
         facts = dict(answer.result.facts) if answer.result and answer.result.ok else {}
         facts.pop("versions", None)  # the install's observation has them
-        judged = judge_device(judged, facts, environment.device)
+        judged = require_device(judged, facts, environment.device)
         if judged.outcome is Outcome.PASSED:
             bytecode.share(self.folder(environment), self.store.path("bytecode"))
         return self.keep(key, judged, answer.end, result=answer.result, facts=facts, log=answer.log)
@@ -242,12 +238,12 @@ class Steps:
             end, log = run(argv, environ, REPOSITORY, limits)
             facts = _inspection(output)
         if facts is None:
-            judged = judge_end(end, None, [], log)
+            judged = classify_end(end, None, [], log)
         elif facts.problems:
             # Not one to give to an engine: it may be a pickle.
-            judged = Judged(Outcome.FAILED, Reason.UNREADABLE, str(facts.problems[0]))
+            judged = Conclusion(Outcome.FAILED, Reason.UNREADABLE, str(facts.problems[0]))
         else:
-            judged = Judged(Outcome.PASSED)
+            judged = PASSED
         return self.keep(key, judged, end, facts=msgspec.to_builtins(facts) or {}, log=log)
 
     def unsettled(self, options: Mapping[str, Any], key: Key) -> Observation | None:
@@ -259,7 +255,7 @@ class Steps:
         try:
             self.revisions.settle(options)
         except RevisionError as error:
-            return self.keep(key, Judged(Outcome.INFRA, Reason.NETWORK, str(error)), End())
+            return self.keep(key, Conclusion(Outcome.INFRA, Reason.NETWORK, str(error)), End())
         return None
 
     def refuse(self, checkpoint: Checkpoint, key: Key) -> Observation | None:
@@ -283,7 +279,7 @@ class Steps:
             f"groups of {size} do not divide the {shapes[wrong[0]][1]} inputs of {wrong[0]} "
             f"({len(wrong)} such layers): choose a smaller group size, or pad the model"
         )
-        judged = Judged(Outcome.UNSUPPORTED, Reason.GROUP_SIZE, message)
+        judged = Conclusion(Outcome.UNSUPPORTED, Reason.GROUP_SIZE, message)
         return self.keep(key, judged, End())
 
     def is_there(self, key: Key | None) -> bool:
@@ -342,7 +338,7 @@ class Steps:
         self,
         key: Key,
         answer: Answer,
-        judged: Judged,
+        judged: Conclusion,
         output: Path,
         publish: Callable[[Key, Path], dict[str, Any]],
         attempt: int,
@@ -353,7 +349,7 @@ class Steps:
             try:
                 facts = {**(answer.result.facts if answer.result else {}), **publish(key, output)}
             except (EvidenceError, UnreadableError, FileNotFoundError) as error:
-                judged = Judged(Outcome.FAILED, Reason.NO_RESULT, str(error))
+                judged = Conclusion(Outcome.FAILED, Reason.NO_RESULT, str(error))
         return self.keep(
             key, judged, answer.end, result=answer.result, facts=facts, log=answer.log,
             attempt=attempt,

@@ -8,18 +8,16 @@ from typing import Any
 
 import msgspec
 
-from matrix.outcomes import Outcome
+from matrix.outcomes import PASSED, Conclusion, Outcome
 from matrix.plan.cells import Cell, Plan
 from matrix.plan.keys import Key, Keys, builder
 from matrix.spec.tables import Device
-from matrix.store.observations import Judged, Observation, Step
+from matrix.store.observations import Observation, Step
 from tests.unit.made_evidence import right_facts
 
-Ends = Mapping[tuple[Step, str], Judged]
+Ends = Mapping[tuple[Step, str], Conclusion]
 """(step, subject) -> how it ended; what is not named passed."""
 Facts = Callable[[Step, str], dict[str, Any]]
-
-PASSED = Judged(Outcome.PASSED)
 
 
 def plain_facts(step: Step, subject: str) -> dict[str, Any]:

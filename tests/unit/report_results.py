@@ -108,12 +108,12 @@ def stages_until(failed: Stage | None, reason: Reason, message: str) -> list[Sta
     outcome = Outcome.PASSED
     for stage in Stage:
         if stage is failed:
-            stages.append(StageResult(stage, Outcome.FAILED, reason, message))
+            stages.append(StageResult(Outcome.FAILED, reason, message, stage=stage))
             outcome = Outcome.BLOCKED
         elif outcome is Outcome.BLOCKED:
-            stages.append(StageResult(stage, outcome, Reason.EARLIER_STAGE))
+            stages.append(StageResult(outcome, Reason.EARLIER_STAGE, stage=stage))
         else:
-            stages.append(StageResult(stage, outcome))
+            stages.append(StageResult(outcome, stage=stage))
     return stages
 
 

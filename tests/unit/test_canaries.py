@@ -18,14 +18,13 @@ from matrix.judge.canaries import (
     troubles,
 )
 from matrix.judge.results import MatrixResult
-from matrix.outcomes import Outcome, Reason
-from matrix.store.observations import Judged
+from matrix.outcomes import Conclusion, Outcome, Reason
 from matrix.store.store import Store
 from tests.unit.made_history import Ends, History
 from tests.unit.test_judge import CANARY, World
 
 WORKS = "tied/awq/maker-2.0/runner-3.0"
-RAISED = Judged(Outcome.FAILED, Reason.EXCEPTION, "ValueError: no <kernel>")
+RAISED = Conclusion(Outcome.FAILED, Reason.EXCEPTION, "ValueError: no <kernel>")
 
 
 class Canaries:

@@ -238,6 +238,19 @@ def test_facts_of_a_wrong_shape_keep_no_report_back(
     assert opened(folder, store).judge.cell(GOOD).verdict is not Verdict.WORKS
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("observations/")])
+def test_an_end_for_a_reason_that_is_not_its_own_counts_as_not_observed(
+    folder: Path, tmp_path: Path, kind: str
+) -> None:
+    def change(data: bytes) -> bytes:
+        return json.dumps({**json.loads(data), "outcome": "passed", "reason": "oom"}).encode()
+
+    store = damaged(folder, tmp_path, kind, change)
+    report_of(folder, store)
+    assert opened(folder, store).judge.cell(GOOD).verdict is Verdict.INFRA
+    assert opened(folder, store).unfinished("runner-3.0"), "and is made again"
+
+
 def test_records_of_anything_are_no_trouble(folder: Path, tmp_path: Path) -> None:
     store = damaged(
         folder, tmp_path, "records", lambda data: data.replace(b'"subject":"tied', b'"subject":"')

@@ -16,12 +16,12 @@ from matrix.checks.evidence import Reference
 from matrix.judge.results import CellResult
 from matrix.judge.standings import Solution
 from matrix.judge.table import Judge
-from matrix.outcomes import Blame, Judgement, Outcome, Reason, Stage, Verdict
+from matrix.outcomes import REASONS, Blame, Conclusion, Judgement, Outcome, Reason, Stage, Verdict
 from matrix.plan.cells import make_plan
 from matrix.spec.loading import LoadedSpec, load
 from matrix.spec.releases import Release, Snapshot
 from matrix.spec.tables import Environment
-from matrix.store.observations import Judged, Step
+from matrix.store.observations import Step
 from tests.unit import awq_checkpoints, small_spec
 from tests.unit.made_evidence import REFERENCE, right_facts
 from tests.unit.made_history import Ends, Facts, History, plain_facts
@@ -88,9 +88,9 @@ def short(cell: CellResult) -> tuple[Verdict, Blame, Stage | None, str]:
 
 
 WORKS = (Verdict.WORKS, Blame.NOBODY, None, "none")
-RAISED = Judged(Outcome.FAILED, Reason.EXCEPTION, "ValueError: no")
-STOPPED = Judged(Outcome.INFRA, Reason.NO_SPACE, "the disk is full")
-NO_GPU = Judged(Outcome.NEEDS_HARDWARE, Reason.NO_GPU, "RuntimeError: GPU, please")
+RAISED = Conclusion(Outcome.FAILED, Reason.EXCEPTION, "ValueError: no")
+STOPPED = Conclusion(Outcome.INFRA, Reason.NO_SPACE, "the disk is full")
+NO_GPU = Conclusion(Outcome.NEEDS_HARDWARE, Reason.NO_GPU, "RuntimeError: GPU, please")
 
 
 def test_what_was_observed_good_works_and_garbage_is_garbage(world: World) -> None:
@@ -114,7 +114,7 @@ def test_answers_of_a_time_when_it_loaded_say_nothing_of_a_cell_that_loads_no_mo
     assert cell.output == ""
 
 
-ENDS: dict[str, tuple[Step, str, Judged, tuple[Verdict, Blame, Stage, str]]] = {
+ENDS: dict[str, tuple[Step, str, Conclusion, tuple[Verdict, Blame, Stage, str]]] = {
     "unresolvable quantizer": ("resolve", "maker-2.0", RAISED,
         (Verdict.BROKEN, Blame.QUANTIZER, Stage.QUANTIZER_RESOLVE, "exception")),
     "quantizer that cannot be installed": ("install", "maker-2.0", RAISED,
@@ -124,7 +124,7 @@ ENDS: dict[str, tuple[Step, str, Judged, tuple[Verdict, Blame, Stage, str]]] = {
     "quantizing raises": ("quantize", "tied/awq/maker-2.0", RAISED,
         (Verdict.BROKEN, Blame.QUANTIZER, Stage.QUANTIZE, "exception")),
     "unreadable checkpoint": ("inspect", "tied/awq/maker-2.0",
-        Judged(Outcome.FAILED, Reason.UNREADABLE, "truncated"),
+        Conclusion(Outcome.FAILED, Reason.UNREADABLE, "truncated"),
         (Verdict.BROKEN, Blame.CHECKPOINT, Stage.INSPECT, "unreadable")),
     "engine that cannot be imported": ("import", "runner-3.0", RAISED,
         (Verdict.BROKEN, Blame.ENGINE, Stage.ENGINE_IMPORT, "exception")),
@@ -283,7 +283,9 @@ some_ends = st.dictionaries(
          ("generate", FLOAT), ("generate", CANARY)]
     ),
     st.builds(
-        Judged, st.sampled_from(Outcome), st.sampled_from(Reason), st.sampled_from(["", "words"])
+        lambda conclusion, message: msgspec.structs.replace(conclusion, message=message),
+        st.sampled_from([Conclusion(o, r) for o, some in REASONS.items() for r in sorted(some)]),
+        st.sampled_from(["", "words"]),
     ),
     max_size=4,
 )  # fmt: skip

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from matrix.outcomes import Outcome, Reason
+from matrix.outcomes import Conclusion, Outcome, Reason
 from matrix.plan.cells import Plan, make_plan
 from matrix.spec.loading import load
 from matrix.store.identity import adapter_digest, file_digest
-from matrix.store.observations import Judged, Step
+from matrix.store.observations import Step
 from tests.unit import small_spec
 from tests.unit.made_history import History, plain_facts
 
@@ -218,7 +218,7 @@ def test_what_is_missing_or_was_stopped_by_the_machine_is_unfinished(
 def test_a_failure_is_an_answer_and_what_builds_on_it_has_no_key(
     tmp_path: Path, step: Step, subject: str
 ) -> None:
-    failed = Judged(Outcome.FAILED, Reason.EXCEPTION)
+    failed = Conclusion(Outcome.FAILED, Reason.EXCEPTION)
     history = History(plan_of(tmp_path)).finish({(step, subject): failed})
     assert history.unfinished() == []
     cell = next(cell for cell in history.plan.cells if cell.id == CELL)
@@ -227,7 +227,7 @@ def test_a_failure_is_an_answer_and_what_builds_on_it_has_no_key(
 
 
 def test_an_unreadable_checkpoint_is_given_to_no_engine(tmp_path: Path) -> None:
-    failed = Judged(Outcome.FAILED, Reason.UNREADABLE)
+    failed = Conclusion(Outcome.FAILED, Reason.UNREADABLE)
     history = History(plan_of(tmp_path)).finish({("inspect", "tied/awq/maker-1.0"): failed})
     assert ("load", CELL) not in history.names()
     assert history.unfinished() == []
@@ -255,7 +255,7 @@ def test_the_float_checkpoint_is_the_model_itself(tmp_path: Path) -> None:
 
 def test_fixed_keys_are_the_same_and_each_is_made_once(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    history = History(plan).finish({("load", CELL): Judged(Outcome.FAILED, Reason.EXCEPTION)})
+    history = History(plan).finish({("load", CELL): Conclusion(Outcome.FAILED, Reason.EXCEPTION)})
     fixed = history.keys.fixed()
     for _ in range(2):
         for cell in plan.cells:

@@ -12,22 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.outcomes import Outcome, Reason
+from matrix.outcomes import PASSED, REASONS, Conclusion, Outcome, Reason
 from matrix.run.probes import RESULT_BYTES, Event, read_event, read_result
 from matrix.spec.tables import Device
-from matrix.store.observations import (
+from matrix.store.ends import (
     MESSAGE_CHARS,
-    ChildException,
     End,
-    Judged,
-    Observation,
-    StepResult,
-    judge_company,
-    judge_device,
-    judge_end,
-    judge_exception,
-    judge_tool,
+    allow_for_strangers,
+    classify_end,
+    classify_exception,
+    classify_uv_end,
+    require_device,
 )
+from matrix.store.observations import ChildException, Observation, StepResult
 
 Limit = Literal["", "timeout", "silence", "oom", "log-limit"]
 LIMITS = get_args(Limit)
@@ -62,7 +59,7 @@ ENDS: dict[str, tuple[End, StepResult | None, Outcome, Reason]] = {
 @pytest.mark.parametrize("case", ENDS)
 def test_each_end_of_a_child_has_its_own_reason(case: str) -> None:
     end, result, outcome, reason = ENDS[case]
-    judged = judge_end(end, result, [])
+    judged = classify_end(end, result, [])
     assert (judged.outcome, judged.reason) == (outcome, reason)
     assert bool(judged.message) == (outcome is not Outcome.PASSED)
 
@@ -90,7 +87,7 @@ results = st.builds(
 def test_nothing_passes_without_a_good_result_and_a_good_end(
     end: End, result: StepResult | None, needs_hardware: list[str]
 ) -> None:
-    judged = judge_end(end, result, needs_hardware)
+    judged = classify_end(end, result, needs_hardware)
     good = result is not None and result.ok and result.exception is None
     ended = not end.limit and (end.status is None or end.status >= 0)
     assert (judged.outcome is Outcome.PASSED) == (good and ended)
@@ -101,7 +98,7 @@ def test_nothing_passes_without_a_good_result_and_a_good_end(
 def test_a_tool_passes_only_with_status_0_and_within_its_limits(
     end: End, log: str, failure: Reason
 ) -> None:
-    judged = judge_tool(end, log, failure)
+    judged = classify_uv_end(end, log, failure)
     assert (judged.outcome is Outcome.PASSED) == (end.status == 0 and not end.limit)
     if judged.outcome is Outcome.FAILED:
         assert judged.reason is failure
@@ -133,7 +130,7 @@ EXCEPTIONS = {
 @pytest.mark.parametrize("case", EXCEPTIONS)
 def test_what_an_exception_means(case: str) -> None:
     kind, message, outcome, reason, start = EXCEPTIONS[case]
-    judged = judge_exception(ChildException(kind, message), ["a GPU is needed"])
+    judged = classify_exception(ChildException(kind, message), ["a GPU is needed"])
     assert (judged.outcome, judged.reason) == (outcome, reason)
     assert judged.message.startswith(start)
     assert len(judged.message) <= MESSAGE_CHARS
@@ -141,7 +138,7 @@ def test_what_an_exception_means(case: str) -> None:
 
 def test_hardware_is_wanted_only_by_the_words_of_that_package() -> None:
     exception = ChildException("builtins.RuntimeError", "a GPU is needed")
-    assert judge_exception(exception, []).outcome is Outcome.FAILED
+    assert classify_exception(exception, []).outcome is Outcome.FAILED
 
 
 REFUSAL = """Resolved nothing
@@ -170,19 +167,20 @@ TOOL: dict[str, tuple[End, str, Outcome, Reason]] = {
 @pytest.mark.parametrize("case", TOOL)
 def test_a_tool_is_trouble_of_the_machine_or_a_refusal(case: str) -> None:
     end, log, outcome, reason = TOOL[case]
-    judged = judge_tool(end, log, Reason.UNRESOLVABLE)
+    judged = classify_uv_end(end, log, Reason.UNRESOLVABLE)
     assert (judged.outcome, judged.reason) == (outcome, reason)
 
 
 def test_a_refusal_is_told_without_the_progress_before_it() -> None:
-    message = judge_tool(End(status=1), REFUSAL, Reason.UNRESOLVABLE).message
+    message = classify_uv_end(End(status=1), REFUSAL, Reason.UNRESOLVABLE).message
     assert message.startswith("  × No solution")
     assert "conclude" in message
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_only_trouble_of_the_machine_is_tried_again(outcome: Outcome) -> None:
-    observation = Observation(key="k", inputs={}, step="load", subject="s", outcome=outcome)
+    reason = min(REASONS[outcome])
+    observation = Observation(outcome, reason, key="k", inputs={}, step="load", subject="s")
     assert observation.final == (outcome is not Outcome.INFRA)
 
 
@@ -196,7 +194,7 @@ def test_a_result_is_read_back(tmp_path: Path) -> None:
     file.write_text(json.dumps(RESULT | {"facts": {"kernel": None}}))
     result = read_result(file, "load")
     assert result is not None
-    assert judge_end(End(), result, []) == Judged(Outcome.PASSED)
+    assert classify_end(End(), result, []) == PASSED
 
 
 def nested(levels: int) -> object:
@@ -266,7 +264,7 @@ def test_what_this_machine_lacks_is_a_gpu_or_a_library() -> None:
     asks = ["version `GLIBCXX_", "GPU, please"]
     library = "libstdc++.so.6: version `GLIBCXX_3.4.32' not found (required by _C.abi3.so)"
     for message, reason in ((library, Reason.NO_LIBRARY), ("a GPU, please", Reason.NO_GPU)):
-        judged = judge_exception(ChildException("builtins.ImportError", message), asks)
+        judged = classify_exception(ChildException("builtins.ImportError", message), asks)
         assert (judged.outcome, judged.reason) == (Outcome.NEEDS_HARDWARE, reason)
 
 
@@ -289,8 +287,8 @@ def test_what_this_machine_lacks_is_a_gpu_or_a_library() -> None:
 def test_what_ran_elsewhere_than_asked_for_is_no_evidence(
     facts: dict[str, object], device: Device, counts: bool
 ) -> None:
-    passed = Judged(Outcome.PASSED)
-    judged = judge_device(passed, facts, device)
+    passed = PASSED
+    judged = require_device(passed, facts, device)
     if counts:
         assert judged is passed
     else:
@@ -299,29 +297,29 @@ def test_what_ran_elsewhere_than_asked_for_is_no_evidence(
 
 
 def test_what_failed_failed_for_its_own_reason_wherever_it_ran() -> None:
-    failed = Judged(Outcome.FAILED, Reason.EXCEPTION, "ValueError: no")
-    assert judge_device(failed, {"device": "cpu"}, "cuda") is failed
+    failed = Conclusion(Outcome.FAILED, Reason.EXCEPTION, "ValueError: no")
+    assert require_device(failed, {"device": "cpu"}, "cuda") is failed
 
 
 def test_a_failure_in_company_is_the_machines_and_alone_it_is_the_packages() -> None:
-    failed = Judged(Outcome.FAILED, Reason.OOM, "OutOfMemoryError: x" + "x" * 5000)
-    passed = Judged(Outcome.PASSED)
-    assert judge_company(failed, 0) is failed
-    assert judge_company(passed, 2) is passed
-    judged = judge_company(failed, 1)
+    failed = Conclusion(Outcome.FAILED, Reason.OOM, "OutOfMemoryError: x" + "x" * 5000)
+    passed = PASSED
+    assert allow_for_strangers(failed, 0) is failed
+    assert allow_for_strangers(passed, 2) is passed
+    judged = allow_for_strangers(failed, 1)
     assert (judged.outcome, judged.reason) == (Outcome.INFRA, Reason.OOM)
     assert judged.message.startswith("1 other process came to compute on its GPUs, so this says")
     assert len(judged.message) == MESSAGE_CHARS
 
 
 def test_a_lie_about_the_device_is_bounded() -> None:
-    judged = judge_device(Judged(Outcome.PASSED), {"device": "x" * 10_000}, "cuda")
+    judged = require_device(PASSED, {"device": "x" * 10_000}, "cuda")
     assert len(judged.message) < 200
 
 
 @pytest.mark.parametrize("name", ["torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError"])
 def test_a_full_card_is_out_of_memory(name: str) -> None:
-    judged = judge_exception(ChildException(name, "CUDA out of memory. Tried ..."), [])
+    judged = classify_exception(ChildException(name, "CUDA out of memory. Tried ..."), [])
     assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.OOM)
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.outcomes import Outcome, Reason
+from matrix.outcomes import REASONS, Outcome
 from matrix.store.observations import Observation, Step
 from matrix.store.store import Record, Store, write_atomically
 from tests.unit.made_evidence import REFERENCE
@@ -24,8 +24,8 @@ def observation(
     step: Step = "load", outcome: Outcome = Outcome.PASSED, key: str = "k1"
 ) -> Observation:
     return Observation(
-        key=key, inputs={"a": 1}, step=step, subject="cell", outcome=outcome, message="ü\n<b>",
-        facts={"x": [1.5, None]}, run="run-1", at="2026-01-01T00:00:00",
+        outcome, min(REASONS[outcome]), "ü\n<b>", key=key, inputs={"a": 1}, step=step,
+        subject="cell", facts={"x": [1.5, None]}, run="run-1", at="2026-01-01T00:00:00",
     )  # fmt: skip
 
 
@@ -272,7 +272,8 @@ def test_sweeping_removes_what_dead_processes_left_and_nothing_else(
 
 
 def test_an_observation_is_readable_json(store: Store) -> None:
-    store.keep(observation(outcome=Outcome.FAILED))
+    failed = observation(outcome=Outcome.FAILED)
+    store.keep(failed)
     content = json.loads((store.root / "observations" / "load" / "k1.json").read_text())
     assert content["outcome"] == "failed"
-    assert content["reason"] == Reason.NONE
+    assert content["reason"] == failed.reason.value

@@ -274,6 +274,7 @@ class CellJudge:
             torch=facts.get("torch", ""),
             python=facts.get("python") or self._plan.environments[role.environment].python,
             options=role.options,
+            axes=self._plan.environments[role.environment].axes,
         )
 
     def _installed(self, name: str) -> dict[str, str]:

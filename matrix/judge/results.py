@@ -33,6 +33,8 @@ class Side(msgspec.Struct, frozen=True):
     """Torch as installed, local tag and all (``2.13.0+cpu``); empty where nothing was installed."""
     python: str = ""
     options: dict[str, str | int | float | bool] = {}
+    axes: dict[str, str] = {}
+    """The values of the environment's axes, as the spec has them."""
 
 
 class CellResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,6 +159,8 @@ class EnvironmentResult(msgspec.Struct, frozen=True, kw_only=True):
     standings: list[Standing] = []
     differences: list[str] = []
     """Where its standings differ, in words."""
+    axes: dict[str, str] = {}
+    """The values of its axes, as the spec has them."""
     install: Install | None = None
     """``None`` where no cell that stands on it works."""
 

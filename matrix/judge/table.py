@@ -107,6 +107,7 @@ class Judge(CellJudge):
             command=self._command("--environment", name),
             standings=stands,
             differences=differences(stands),
+            axes=self._plan.environments[name].axes,
         )
 
     def _role(self, name: str) -> StandsAs:

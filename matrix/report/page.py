@@ -185,16 +185,13 @@ def _not_tried(stage: Stage) -> StageResult:
 
 
 def _row_groups(table: pd.DataFrame, cells: list[CellResult]) -> dict[str, list[Row]]:
-    """Return the table's rows under their quantizer's own version.
-
-    Environments are named ``autoawq-0.2.7+transformers-4.47.1``: the first part is the group.
-    """
+    """Return the table's rows under their quantizer's own version."""
     groups: dict[str, list[Row]] = {}
     for (name, scheme), values in zip(table.index, table.to_numpy(), strict=True):
         slots = [[cells[n] for n in slot] if isinstance(slot, tuple) else [] for slot in values]
         side = next(cell.quantizer for slot in slots for cell in slot)
-        group, _, label = name.partition("+")
-        groups.setdefault(group, []).append((label or name, scheme, side, slots))
+        group, label = standings.group_and_label(name, side.axes)
+        groups.setdefault(group, []).append((label, scheme, side, slots))
     return groups
 
 

@@ -55,6 +55,7 @@ def sides(draw: st.DrawFn) -> Side:
         torch=draw(hostile),
         python=draw(hostile),
         options=draw(st.dictionaries(hostile, st.one_of(hostile, st.booleans()), max_size=1)),
+        axes=draw(st.dictionaries(hostile, hostile, max_size=2)),
     )
 
 
@@ -136,6 +137,7 @@ def results(draw: st.DrawFn) -> MatrixResult:
         install=draw(st.one_of(st.none(), installs())),
         standings=draw(st.lists(standings(), max_size=3)),
         differences=draw(st.lists(hostile, max_size=2)),
+        axes=draw(st.dictionaries(hostile, hostile, max_size=2)),
     )  # fmt: skip
     return MatrixResult(
         profile=draw(hostile),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from matrix.judge.installing import environments_that_work
 from matrix.judge.results import CellResult, EnvironmentResult, Install, MatrixResult, Side
 from matrix.outcomes import (
@@ -148,10 +150,11 @@ def realistic() -> MatrixResult:
             name = f"autoawq-{autoawq}+transformers-{transformers}"
             packages = {"autoawq": autoawq, "transformers": transformers}
             torch = "2.3.1" if autoawq == "0.2.6" else "2.13.0+cpu"
-            side = Side(name, name, packages, torch, "3.11.7")
+            side = Side(name, name, packages, torch, "3.11.7", axes=packages)
             quantizers.append((side, quantizer_failure(autoawq, transformers)))
             if (autoawq, transformers) == ("0.2.9", "4.51.3"):
-                quantizers.append((Side(f"{name}-stock", name, packages, torch, "3.11.7"), None))
+                stock = msgspec.structs.replace(side, name=f"{name}-stock")
+                quantizers.append((stock, None))
     engines = [
         Side(name, name, packages, torch, "3.11.7", {"dtype": "bfloat16"})
         for name, (packages, torch) in ENGINES.items()
@@ -193,6 +196,7 @@ def environments(
             stages=stages,
             cells=sum(cell.quantizer.environment == side.environment for cell in cells),
             departures=[SCALE_SEARCH],
+            axes=side.axes,
             install=install(side) if side.environment in good else None,
         )
     return list(found.values())

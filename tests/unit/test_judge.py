@@ -253,11 +253,15 @@ def test_the_table_says_where_its_evidence_is_from(world: World) -> None:
     cell = next(cell for cell in table.cells if cell.id == GOOD)
     assert cell.departures == ["shim"]
     assert cell.engine.packages == {"runner": "3.0", "torch": "2.1"}
+    assert (cell.quantizer.axes, cell.engine.axes["runner"]) == ({"maker": "2.0"}, "3.0")
     assert cell.engine.torch == "2.1+cpu"
     assert cell.command.endswith(f" --profile all --cell {GOOD}")
     roles = {environment.name: environment.role for environment in table.environments}
     assert roles == {"twins": "quantizer", "maker-1.0": "quantizer", "maker-2.0": "quantizer",
                      "runner-3.0": "engine"}  # fmt: skip
+    assert [environment.axes.get("maker") for environment in table.environments] == [
+        None, "1.0", "2.0", None,
+    ]  # fmt: skip
 
 
 def test_runs_are_named_oldest_first_and_only_those_that_left_evidence(world: World) -> None:

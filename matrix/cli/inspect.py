@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 from matrix.checkpoint.files import CONFIG
 from matrix.checkpoint.inspection import CheckpointError, Inspection
-from matrix.checks import judge
+from matrix.checks import run_checks
 from matrix.checks.evidence import Evidence
 from matrix.cli.options import fail
 from matrix.judge.cells import thresholds
@@ -50,7 +50,7 @@ def inspect(
         tensor_parallel=tensor_parallel,
         inspection=inspection,
     )
-    findings = judge(evidence, Stage.INSPECT)
+    findings = run_checks(evidence, Stage.INSPECT)
     wrong = wrongs(findings)
     unseen = inspection.quantization is not None and original is None
     for line in wrong or [_nothing_wrong(findings, unseen=unseen)]:

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from matrix.checkpoint.inspection import Inspection
-from matrix.checks import judge
+from matrix.checks import run_checks
 from matrix.checks.evidence import (
     Evidence,
     EvidenceError,
@@ -98,7 +98,7 @@ class CellJudge:
             )  # fmt: skip
         untested = self._untested(cell, results)
         evidence = self._evidence(cell, observations, results)
-        findings = judge(evidence) if evidence else []
+        findings = run_checks(evidence) if evidence else []
         stages = stage_results(results, findings)
         if cell.exclusion is not None:
             judged = _excluded(cell.exclusion)

@@ -44,7 +44,7 @@ def specifiers(
     Status 1, and none of them, where the canaries are void: such a run says nothing.
     """
     context = Context(Settings.of(spec=spec, profile=profile, store=store))
-    table = context.judge.table()
+    table = context.table_judge().table()
     if table.canaries == VOID:
         typer.echo(
             "no specifiers: the canaries are void, so what was observed holds nowhere", err=True

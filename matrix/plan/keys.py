@@ -20,6 +20,7 @@ from matrix.outcomes import Outcome
 from matrix.plan.cells import Cell, Checkpoint, Model, Role
 from matrix.spec.loading import PACKAGE
 from matrix.spec.tables import Device, Environment
+from matrix.store.facts import BuildFacts, InstallFacts, ResolveFacts, read_facts
 from matrix.store.identity import adapter_digest, code_digest, digest, file_digest
 from matrix.store.observations import Observation, Step
 
@@ -113,19 +114,19 @@ class Keys:
         if resolved is None:
             return None
         environment = self._environments[name]
-        inputs = {"lock": resolved.facts.get("lock"), "from": self._install_from}
+        inputs = {"lock": read_facts(resolved, ResolveFacts).lock, "from": self._install_from}
         return Key.of("install", name, inputs, environment.departures)
 
     def _built(self, name: str) -> dict[str, Any] | None:
         installed = self.passed(self.install(name))
         if installed is None:
             return None
-        facts = installed.facts
+        facts = read_facts(installed, InstallFacts)
         environment = self._environments[name]
         return {
             "lock": installed.inputs.get("lock"),
-            "python": facts.get("python"),
-            "torch": facts.get("torch"),
+            "python": facts.python,
+            "torch": facts.torch,
             "environ": environment.environ,
             "device": self.device(name),
             "child": file_digest(CHILD),
@@ -171,7 +172,7 @@ class Keys:
             **imported.inputs,
             "options": self.held(checkpoint.quantizer.options),
             "model": built.key,
-            "tensors": built.facts.get("tensors_sha256"),
+            "tensors": read_facts(built, BuildFacts).tensors_sha256,
             "scheme": checkpoint.scheme,
             **_contents(checkpoint.quantizer.options),
         }
@@ -186,7 +187,7 @@ class Keys:
         inputs = {
             "checkpoint": made.key,
             "original": model.key if model else None,
-            "tensors": model.facts.get("tensors_sha256") if model else None,
+            "tensors": read_facts(model, BuildFacts).tensors_sha256 if model else None,
             "reader": code_digest(PACKAGE / "checkpoint"),
         }
         return Key.of("inspect", checkpoint.id, inputs, made.departures)
@@ -204,7 +205,7 @@ class Keys:
             "options": cell.engine.options,
             "checkpoint": made.key,
             "reference": model.key if model else None,
-            "tensors": model.facts.get("tensors_sha256") if model else None,
+            "tensors": read_facts(model, BuildFacts).tensors_sha256 if model else None,
         }
         return Key.of(step, cell.id, inputs, imported.departures)
 

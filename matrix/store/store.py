@@ -41,6 +41,7 @@ from matrix.checks.evidence import (
     read_reference,
 )
 from matrix.outcomes import Outcome
+from matrix.store.facts import check_facts
 from matrix.store.observations import SCHEMA_VERSION, Observation, Step
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 
@@ -71,17 +72,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float = 0.0
 
 
-class _Facts(msgspec.Struct):
-    """The facts of resolving, installing and building, which are used as they stand."""
-
-    lock: str = ""
-    python: str = ""
-    torch: str = ""
-    versions: dict[str, str] = {}
-    machine: dict[str, str] = {}
-    tensors_sha256: str = ""
-
-
 def _read_observation(raw: bytes, step: Step, key: str) -> Observation:
     """Return the observation in a file's bytes; raise :class:`UnreadableError` for a damaged one.
 
@@ -90,11 +80,10 @@ def _read_observation(raw: bytes, step: Step, key: str) -> Observation:
     observation = decode(raw, Observation)
     if (observation.step, observation.key) != (step, key):
         raise UnreadableError(f"is of {observation.step} {observation.key}")
-    if step in ("resolve", "install", "build"):
-        try:
-            msgspec.convert(observation.facts, _Facts)
-        except msgspec.ValidationError as error:
-            raise UnreadableError(str(error)) from None
+    try:
+        check_facts(observation)
+    except msgspec.ValidationError as error:
+        raise UnreadableError(str(error)) from None
     return observation
 
 

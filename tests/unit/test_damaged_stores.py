@@ -89,7 +89,7 @@ def report_of(folder: Path, store: Path) -> dict[str, str]:
         environments.is_built(store / "environments" / name, "key")
     if not files_of(store / "records")[0].samefile(files_of(folder / "store" / "records")[0]):
         choice_of(context, estimate(context, {"HOME": str(folder)}), minutes=1e6, disk_gb=None)
-    return report.render(context.fresh_judge().table())
+    return report.render(context.table_judge().table())
 
 
 def kinds(folder: Path) -> dict[str, Path]:
@@ -123,7 +123,7 @@ KINDS = [
 
 def test_there_is_a_file_of_each_kind_and_the_whole_store_works(folder: Path) -> None:
     assert set(kinds(folder)) == set(KINDS)
-    table = opened(folder, folder / "store").judge.table()
+    table = opened(folder, folder / "store").table_judge().table()
     assert {cell.verdict for cell in table.cells} == {Verdict.WORKS, Verdict.GARBAGE}
 
 

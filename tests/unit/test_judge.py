@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from matrix.checkpoint.inspecting import inspect
 from matrix.checks.evidence import Reference
-from matrix.judge.results import CellResult
+from matrix.judge.cells import CellJudge
+from matrix.judge.results import CellResult, MatrixResult
 from matrix.judge.standings import Solution
-from matrix.judge.table import Judge
+from matrix.judge.table import TableJudge
 from matrix.outcomes import REASONS, Blame, Conclusion, Judgement, Outcome, Reason, Stage, Verdict
 from matrix.plan.cells import make_plan
 from matrix.spec.loading import LoadedSpec, load
@@ -60,15 +61,22 @@ class World:
     def history(self, ends: Ends | None = None, facts: Facts | None = None) -> History:
         return History(make_plan(self.loaded, "all")).finish(ends, facts or self.facts)
 
-    def judge(self, history: History) -> Judge:
+    def judge(self, history: History) -> CellJudge:
         def reference(key: str) -> Reference | None:
             return REFERENCE if history.lookup("build", key) else None
 
-        return Judge(self.loaded, history.plan, history.keys, reference)
+        return CellJudge(self.loaded, history.plan, history.keys, reference)
+
+    def table(self, history: History) -> MatrixResult:
+        return TableJudge(self.judge(history)).table()
 
     def cells(self, ends: Ends | None = None, facts: Facts | None = None) -> dict[str, CellResult]:
-        table = self.judge(self.history(ends, facts)).table()
+        table = self.table(self.history(ends, facts))
         return {cell.id: cell for cell in table.cells}
+
+
+def cell_judge(loaded: LoadedSpec, history: History) -> CellJudge:
+    return CellJudge(loaded, history.plan, history.keys, lambda _: REFERENCE)
 
 
 def garbage() -> dict[str, Any]:
@@ -220,14 +228,14 @@ def right_canary(world: World) -> Facts:
 
 
 def test_canaries_say_whether_a_run_may_be_believed(world: World) -> None:
-    assert world.judge(world.history()).table().canaries == "established"
+    assert world.table(world.history()).canaries == "established"
     works = world.history(facts=right_canary(world))
-    void = world.judge(works).table()
+    void = world.table(works)
     assert (void.canaries, void.specifiers) == ("void", [])
     stopped = world.history({("generate", CANARY): STOPPED})
-    assert world.judge(stopped).table().canaries == "not established"
+    assert world.table(stopped).canaries == "not established"
     both = world.history({("generate", GOOD): STOPPED}, right_canary(world))
-    assert world.judge(both).table().canaries == "void"
+    assert world.table(both).canaries == "void"
 
 
 # ------------------------------------------------------------------------------------- the table
@@ -235,7 +243,7 @@ def test_canaries_say_whether_a_run_may_be_believed(world: World) -> None:
 
 def test_a_table_of_nothing_is_all_infra(world: World) -> None:
     history = History(make_plan(world.loaded, "all"))
-    table = world.judge(history).table()
+    table = world.table(history)
     assert {cell.verdict for cell in table.cells} == {Verdict.INFRA}
     assert (table.runs, table.finished, table.canaries) == ([], "", "not established")
     assert [environment.name for environment in table.environments] == list(
@@ -245,7 +253,7 @@ def test_a_table_of_nothing_is_all_infra(world: World) -> None:
 
 def test_the_table_says_where_its_evidence_is_from(world: World) -> None:
     history = world.history()
-    table = world.judge(history).table()
+    table = world.table(history)
     assert table.runs == ["run-1"]
     assert table.finished == max(one.at for one in history.seen.values())
     assert table.machine == {"device": "cpu", "processor": "made up"}
@@ -268,13 +276,13 @@ def test_runs_are_named_oldest_first_and_only_those_that_left_evidence(world: Wo
     history = world.history()
     history.change("resolve", "twins", run="run-9", at="2027-01-01T00:00:00")
     history.change("build", "tied", run="run-0", at="2025-01-01T00:00:00")
-    table = world.judge(history).table()
+    table = world.table(history)
     assert table.runs == ["run-0", "run-1", "run-9"]
     assert table.finished == "2027-01-01T00:00:00"
 
 
 def test_an_environment_broken_alone_is_one_cause_with_all_its_cells(world: World) -> None:
-    table = world.judge(world.history({("import", "maker-1.0"): RAISED})).table()
+    table = world.table(world.history({("import", "maker-1.0"): RAISED}))
     (broken,) = [e for e in table.environments if e.stages[2].outcome is Outcome.FAILED]
     assert (broken.name, broken.cells) == ("maker-1.0", 2)
 
@@ -303,8 +311,8 @@ def test_any_history_gives_one_table_whatever_order_it_is_read_in(
     history = world.history(ends)
     places = [place for place in history.seen if shuffle.random() <= kept or kept > 0.5]
     history.seen = {place: history.seen[place] for place in places}
-    table = world.judge(history).table()
-    assert world.judge(history).table() == table
+    table = world.table(history)
+    assert world.table(history) == table
 
     shuffle.shuffle(places)
     history.seen = {place: history.seen[place] for place in places}
@@ -313,8 +321,8 @@ def test_any_history_gives_one_table_whatever_order_it_is_read_in(
     shuffle.shuffle(names)
     for name in names:
         judge.cell(name)
-    assert judge.table() == table
-    assert msgspec.json.encode(judge.table()) == msgspec.json.encode(table)
+    assert TableJudge(judge).table() == table
+    assert msgspec.json.encode(TableJudge(judge).table()) == msgspec.json.encode(table)
 
     for cell in table.cells:
         if cell.verdict is Verdict.WORKS:
@@ -342,7 +350,7 @@ def test_an_environment_stands_by_its_locks_and_by_what_was_run(world: World) ->
         return Solution({"maker": "2.0", "torch": "2.1"})
 
     history = world.history()
-    judge = Judge(loaded, history.plan, history.keys, lambda _: REFERENCE, answer)
+    judge = TableJudge(cell_judge(loaded, history), answer)
     found = {each.name: each for each in judge.table().environments}
     stands = {each.resolution: each for each in found["maker-2.0"].standings}
     assert [(each.resolves, each.works, each.same_as) for each in stands.values()] == [
@@ -371,7 +379,7 @@ def test_what_holds_is_told_beside_what_is_declared(world: World, tmp_path: Path
     )
     loaded = msgspec.structs.replace(loaded, snapshot=snapshot)
     history = History(make_plan(loaded, "all")).finish({}, facts)
-    (one,) = Judge(loaded, history.plan, history.keys, lambda _: REFERENCE).table().specifiers
+    (one,) = TableJudge(cell_judge(loaded, history)).table().specifiers
     assert (one.package, one.release, one.partner) == ("runner", "3.0", "transformers")
     assert (one.holds, one.declared) == ("==4.47.1", "<4")
     assert one.differs == ["forbidden by metadata, but works: 4.47.1"]
@@ -390,7 +398,7 @@ def test_what_holds_is_from_where_the_quantizer_ran(world: World, tmp_path: Path
     history = History(make_plan(loaded, "all")).finish({}, facts)
     for subject in ("maker-1.0", "maker-2.0"):
         history.change("import", subject, device="cuda 8.0")
-    found = Judge(loaded, history.plan, history.keys, lambda _: REFERENCE).table().specifiers
+    found = TableJudge(cell_judge(loaded, history)).table().specifiers
     assert [one.devices for one in found] == [["cuda 8.0"]] * len(found) != []
 
 
@@ -401,7 +409,7 @@ def test_an_environment_that_works_says_how_it_is_installed_again(world: World) 
         package, _, version = environment.name.rpartition("-")
         return Solution({package: version, "torch": "2.1"})
 
-    judge = Judge(world.loaded, history.plan, history.keys, lambda _: REFERENCE, answer)
+    judge = TableJudge(cell_judge(world.loaded, history), answer)
     table = judge.table()
     installs = {each.name: each.install for each in table.environments}
     works = {

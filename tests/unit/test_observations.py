@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from matrix.store.ends import (
     End,
     classify_end,
 )
+from matrix.store.facts import InstallFacts, check_facts, departures_used, read_facts
 from matrix.store.observations import Observation
 
 
@@ -106,3 +108,31 @@ def test_observations_of_before_machines_were_recorded_are_still_read() -> None:
     raw = json.loads(msgspec.json.encode(old))
     del raw["machine"]
     assert msgspec.json.decode(json.dumps(raw), type=Observation) == old
+
+
+def test_facts_are_read_as_the_type_of_their_step_and_others_are_passed_over() -> None:
+    facts = {"python": "3.11.9", "versions": {"maker": "1.0"}, "of a newer version": [1]}
+    step = Observation(
+        Outcome.PASSED, key="k", inputs={}, step="install", subject="s", facts=facts
+    )  # fmt: skip
+    assert read_facts(step, InstallFacts) == InstallFacts("3.11.9", versions={"maker": "1.0"})
+    check_facts(step)
+    damaged = msgspec.structs.replace(step, facts={"versions": [1]})
+    with pytest.raises(msgspec.ValidationError, match="versions"):
+        check_facts(damaged)
+    # What a package says is judged where it is read: a failure of its step, which is an answer.
+    check_facts(msgspec.structs.replace(damaged, step="load", facts={"kernels": [1]}))
+
+
+@pytest.mark.parametrize(
+    ("facts", "used"),
+    [({}, []), ({"departures": ["a", 1, "b"]}, ["a", "b"]), ({"departures": {"a": 1}}, []),
+     ({"departures": "a"}, [])],
+)  # fmt: skip
+def test_departures_used_are_names_whatever_an_adapter_says(
+    facts: dict[str, Any], used: list[str]
+) -> None:
+    step = Observation(
+        Outcome.PASSED, key="k", inputs={}, step="load", subject="s", facts=facts
+    )  # fmt: skip
+    assert departures_used(step) == used

@@ -39,7 +39,7 @@ def observed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
     class Judged:
         def __init__(self, _settings: object) -> None:
-            self.judge = self
+            self.table_judge = lambda: self
 
         def table(self) -> MatrixResult:
             result = realistic()
@@ -94,7 +94,7 @@ def test_a_void_run_gives_none_and_says_which_canary(
 ) -> None:
     class Judged:
         def __init__(self, _settings: object) -> None:
-            self.judge = self
+            self.table_judge = lambda: self
 
         def table(self) -> MatrixResult:
             troubles = ["a/b/c/d: expected garbage, came works\x1b[31m"]

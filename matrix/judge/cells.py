@@ -155,7 +155,7 @@ class CellJudge:
         of_cpu = not any(on_gpu) and (quantizer.instruction_set or engine.instruction_set)
         reason = Reason.NO_INSTRUCTION if of_cpu else Reason.NO_GPU
         results[stage] = StageResult(Outcome.NEEDS_HARDWARE, reason, cell.unmet, stage=stage)
-        return JudgedCell(Verdict.UNTESTED, Blame.NOBODY, stage, reason.value, cell.unmet)
+        return JudgedCell(Verdict.UNTESTED, Blame.NOBODY, stage, reason, cell.unmet)
 
     def _device(self, cell: Cell, observations: dict[Stage, Observation]) -> str:
         """Return what a cell's engine ran on, or else is to run on."""
@@ -209,7 +209,7 @@ def _excluded(table: ExclusionTable) -> JudgedCell:
     needs = Outcome(table.outcome) is Outcome.NEEDS_HARDWARE
     message = f"{table.reason} ({table.source})"
     verdict = Verdict.UNTESTED if needs else Verdict.UNSUPPORTED
-    return JudgedCell(verdict, Blame.NOBODY, Stage.LOAD, Reason.DECLARED.value, message)
+    return JudgedCell(verdict, Blame.NOBODY, Stage.LOAD, Reason.DECLARED, message)
 
 
 def _expected(evidence: Evidence | None) -> str:

@@ -6,11 +6,12 @@ findings, :mod:`matrix.report` shows them.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Literal
 
 import msgspec
 
-from matrix.outcomes import Blame, Finding, Stage, StageResult, Verdict
+from matrix.outcomes import Blame, Finding, Reason, Stage, StageResult, Verdict
 from matrix.spec.tables import Resolution
 
 SCHEMA_VERSION = 1
@@ -19,7 +20,33 @@ PAGE = "index.html"
 
 Declared = Literal["allowed", "forbidden", "not said", "unknown"]
 """What the metadata of the releases that an environment names says of each other."""
-NOT_RUN = "not run"
+
+
+class RunVerdict(StrEnum):
+    """The best verdict of what was run in an environment, or that nothing was."""
+
+    WORKS = "works"
+    DEGRADED = "degraded"
+    GARBAGE = "garbage"
+    BROKEN = "broken"
+    UNSUPPORTED = "unsupported"
+    NOT_RUN = "not run"
+
+
+NOT_RUN = RunVerdict.NOT_RUN
+
+
+class CanaryState(StrEnum):
+    """Whether a run may be believed, by its cells whose verdict is known beforehand."""
+
+    NONE = ""
+    """The profile has none."""
+    ESTABLISHED = "established"
+    """All came out as known."""
+    NOT_ESTABLISHED = "not established"
+    """None came out otherwise, but one was stopped by infrastructure or missing hardware."""
+    VOID = "void"
+    """One came out otherwise."""
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -52,7 +79,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     stage: Stage | None
     """Stage at which the cause lies: that which ended it, or of the check whose finding explains
     it; ``None`` where all passed."""
-    reason: str
+    reason: Reason
     message: str
     """The cause first, then what came of it, then what else is wrong."""
     stages: list[StageResult]
@@ -91,8 +118,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """Of what was resolved: the packages that it names, transformers and torch."""
     others: int = 0
     """How many more packages were resolved."""
-    works: str = NOT_RUN
-    """A verdict, or ``not run``."""
+    works: RunVerdict = NOT_RUN
     stage: str = ""
     """First stage that did not pass where it does not work."""
     message: str = ""
@@ -148,7 +174,7 @@ class EnvironmentResult(msgspec.Struct, frozen=True, kw_only=True):
     """One environment, and the one cause counted where it is broken by itself."""
 
     name: str
-    role: str
+    role: Literal["quantizer", "engine"]
     packages: dict[str, str]
     stages: list[StageResult]
     """Its resolve, install and import stages."""
@@ -180,8 +206,7 @@ class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
     """What the evidence was made on (device, processor, memory, system)."""
     departures: dict[str, str]
     """Departure -> what it changes and why."""
-    canaries: str
-    """``established``, ``void`` or ``not established``, or empty where the profile has none."""
+    canaries: CanaryState
     canary_troubles: list[str] = []
     """A line for each canary that came out otherwise: what came, and what differs from before."""
     environments: list[EnvironmentResult]

@@ -10,7 +10,7 @@ import msgspec
 from matrix.judge.canaries import Inputs, inputs_of
 from matrix.judge.cells import CellJudge, command_of
 from matrix.judge.installing import with_installs
-from matrix.judge.results import NOT_RUN, EnvironmentResult, MatrixResult
+from matrix.judge.results import NOT_RUN, CanaryState, EnvironmentResult, MatrixResult
 from matrix.judge.specifiers import facts, specifiers
 from matrix.judge.standings import (
     Known,
@@ -22,7 +22,7 @@ from matrix.judge.standings import (
     standings,
     works,
 )
-from matrix.judge.verdict import VOID, canaries
+from matrix.judge.verdict import canary_state
 from matrix.outcomes import Stage
 from matrix.plan.cells import Cell
 from matrix.store.facts import InstallFacts, read_facts
@@ -50,7 +50,7 @@ class TableJudge:
         used = self._observations()
         newest = max((observation.at for observation in used), default="")
         names = {name for cell in cells for name in cell.departures}
-        trust = canaries(cells)
+        trust = canary_state(cells)
         departures = {n: self._loaded.spec.departures[n] for n in sorted(names)}
         result = MatrixResult(
             profile=self._plan.profile,
@@ -64,7 +64,7 @@ class TableJudge:
             cells=cells,
             new_releases=new_releases(self._loaded.snapshot, self._plan.environments.values()),
         )
-        if trust == VOID:
+        if trust is CanaryState.VOID:
             return result  # what a run says that cannot be believed, holds nowhere
         tried = facts(result, self._loaded.snapshot.packages, self._made_on())
         held = specifiers(tried, self._known.declares, self._known.versions)

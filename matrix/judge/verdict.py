@@ -1,7 +1,7 @@
 """From ten stage outcomes to what a cell is, and whose fault it is. Pure.
 
 Three steps, each usable alone: :func:`stage_results` lets the findings of a stage change its
-outcome, :func:`fold` makes the verdict, :func:`canaries` says whether a run may be believed.
+outcome, :func:`fold` makes the verdict, :func:`canary_state` says whether a run may be believed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import assert_never
 import msgspec
 
 from matrix.judge.explaining import explanation
-from matrix.judge.results import CellResult
+from matrix.judge.results import CanaryState, CellResult
 from matrix.outcomes import (
     Blame,
     Finding,
@@ -30,9 +30,6 @@ COMPARISONS = ("greedy-text", "logprobs-reference")
 READABLE = "checkpoint-readable"
 """The check whose failure says that a checkpoint must not be given to an engine."""
 
-VOID = "void"
-"""What a run's canaries are where it cannot be believed."""
-
 _CONCLUSIVE = (Judgement.PASSED, Judgement.DEGRADED, Judgement.FAILED)
 _BY_CHECKS = (Reason.WRONG_OUTPUT, Reason.DEFECTIVE_FILE)
 """Reasons of a stage that came to its end, and failed by what checks found."""
@@ -45,7 +42,7 @@ class JudgedCell(msgspec.Struct, frozen=True):
     blame: Blame
     stage: Stage | None
     """Stage at which the cause lies; ``None`` where all passed."""
-    reason: str
+    reason: Reason
     message: str
     explained_by: str = ""
     """Id of the check whose finding explains it; empty where there is but the stage's own end."""
@@ -158,7 +155,7 @@ def fold(
     else:
         failure, verdict = _worst(stages), Verdict.DEGRADED
     if failure is None:
-        return JudgedCell(Verdict.WORKS, Blame.NOBODY, None, Reason.NONE.value, "")
+        return JudgedCell(Verdict.WORKS, Blame.NOBODY, None, Reason.NONE, "")
     faulty = verdict in (Verdict.BROKEN, Verdict.GARBAGE, Verdict.DEGRADED)
     # Where the float model fails as well, or no build of the release has what it calls, the engine
     # needs no file to fail.
@@ -202,7 +199,7 @@ def _judged_cell(
         and finding is not explained
     ]
     by = explained.check if explained else ""
-    return JudgedCell(verdict, blame, stage, reason.value, "; ".join(filter(None, parts)), by)
+    return JudgedCell(verdict, blame, stage, reason, "; ".join(filter(None, parts)), by)
 
 
 def _reason(explained: Finding) -> Reason:
@@ -265,19 +262,16 @@ def _blame_of_stage(stage: Stage, *, by_itself: bool) -> Blame:
             assert_never(stage)
 
 
-def canaries(cells: Iterable[CellResult]) -> str:
-    """Return whether the cells known beforehand came out as known.
-
-    ``void``: one came out otherwise. ``not established``: none did, but one was stopped by
-    infrastructure or missing hardware. ``established``: all came out right. Empty: there are none.
-    """
-    states = {_canary(cell.verdict, cell.canary) for cell in cells if cell.canary is not None}
-    return next((s for s in (VOID, "not established", "established") if s in states), "")
+def canary_state(cells: Iterable[CellResult]) -> CanaryState:
+    """Return whether the cells that are known beforehand came out as known."""
+    states = {_state_of(cell.verdict, cell.canary) for cell in cells if cell.canary is not None}
+    gravest = (CanaryState.VOID, CanaryState.NOT_ESTABLISHED, CanaryState.ESTABLISHED)
+    return next((state for state in gravest if state in states), CanaryState.NONE)
 
 
-def _canary(found: Verdict, expected: Verdict) -> str:
-    if found is expected:
-        return "established"
-    if found in (Verdict.INFRA, Verdict.UNTESTED):
-        return "not established"
-    return VOID
+def _state_of(verdict: Verdict, expected: Verdict) -> CanaryState:
+    if verdict is expected:
+        return CanaryState.ESTABLISHED
+    if verdict in (Verdict.INFRA, Verdict.UNTESTED):
+        return CanaryState.NOT_ESTABLISHED
+    return CanaryState.VOID

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from matrix.judge.results import PAGE, MatrixResult
-from matrix.judge.verdict import VOID
+from matrix.judge.results import PAGE, CanaryState, MatrixResult
 from matrix.outcomes import Verdict
 from matrix.report.document import markdown_document
 from matrix.report.locks import FIRST, FOLDER, lock_files
@@ -82,7 +81,8 @@ def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports")
     """Return the last lines that a run prints, each safe for a terminal."""
     ordered = normalise(result)
     number = counts(ordered.cells)
-    found = causes(ordered)
+    listed = causes(ordered)
+    is_void = ordered.canaries is CanaryState.VOID
     new = new_releases(ordered)
     lines = [
         *([visible(ordered.going_on, LINE_CHARS)] if ordered.going_on else []),
@@ -90,14 +90,14 @@ def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports")
         f"{len(ordered.cells)} cells in profile {visible(ordered.profile, 60)}: "
         + ", ".join(f"{SYMBOLS[verdict]} {number[verdict]} {verdict}" for verdict in Verdict),
         f"canaries: {visible(ordered.canaries, 60) or 'none in this profile'}"
-        + ("; trust no verdict before this is explained" if ordered.canaries == VOID else ""),
+        + ("; trust no verdict before this is explained" if is_void else ""),
         *(f"  {visible(line, LINE_CHARS)}" for line in ordered.canary_troubles),
     ]
     if new:
         lines.append(f"new releases: {visible(', '.join(new), LINE_CHARS)}")
-    if found:
-        lines.append(f"main causes ({min(len(found), SUMMARY_CAUSES)} of {len(found)}):")
-        lines += [_cause_line(cause) for cause in found[:SUMMARY_CAUSES]]
+    if listed:
+        lines.append(f"main causes ({min(len(listed), SUMMARY_CAUSES)} of {len(listed)}):")
+        lines += [_cause_line(cause) for cause in listed[:SUMMARY_CAUSES]]
     return [*lines, f"report: {Path(directory) / PAGE}"]
 
 

@@ -13,8 +13,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from matrix.judge.results import CellResult, MatrixResult, Side
-from matrix.judge.verdict import VOID
+from matrix.judge.results import CanaryState, CellResult, MatrixResult, Side
 from matrix.outcomes import Outcome, Reason, Stage, StageResult, Verdict
 from matrix.report import standings
 from matrix.report.locks import install_lines
@@ -78,7 +77,7 @@ def html_page(result: MatrixResult) -> str:
             states=standings.STATES,
             state_meanings=standings.STATE_MEANINGS,
             forbidden=standings.FORBIDDEN,
-            void=result.canaries == VOID,
+            void=result.canaries is CanaryState.VOID,
             float=FLOAT_MODEL,
             no_specifiers=NO_SPECIFIERS,
             Verdict=Verdict,

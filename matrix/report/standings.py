@@ -8,10 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from matrix.judge.results import NOT_RUN, EnvironmentResult, MatrixResult, Specifier, Standing
+from matrix.judge.results import (
+    NOT_RUN,
+    EnvironmentResult,
+    MatrixResult,
+    RunVerdict,
+    Specifier,
+    Standing,
+)
 from matrix.judge.specifiers import not_tried, told
 from matrix.judge.standings import MOVED
-from matrix.outcomes import Verdict
 from matrix.report.table import SYMBOLS
 from matrix.spec.tables import Resolution
 from matrix.untrusted.text import natural
@@ -159,8 +165,7 @@ def state(standing: Standing | None) -> str:
         return NOT_ASKED
     if standing.resolves == "no":
         return REFUSED
-    # A word of another version of the harness is no state of ours.
-    return standing.works if standing.works != NOT_RUN and standing.works in STATES else RESOLVES
+    return RESOLVES if standing.works is NOT_RUN else standing.works
 
 
 def resolved(row: Row, standing: Standing) -> str:
@@ -178,7 +183,7 @@ def resolved(row: Row, standing: Standing) -> str:
 def remarks(standing: Standing) -> list[str]:
     """Return what else is to be said of one resolution, each in a line."""
     said = []
-    if standing.works != Verdict.WORKS and standing.stage:
+    if standing.works is not RunVerdict.WORKS and standing.stage:
         said.append(f"{standing.stage}: {standing.message}" if standing.message else standing.stage)
     if standing.same_as:
         said.append(f"same packages as {standing.same_as}")

@@ -21,7 +21,7 @@ from matrix.environments.uv_settings import install_source
 from matrix.index.hub import revisions_of
 from matrix.judge import canaries
 from matrix.judge.cells import CellJudge, refusals
-from matrix.judge.results import CellResult, MatrixResult
+from matrix.judge.results import CanaryState, CellResult, MatrixResult
 from matrix.judge.standings import Solution
 from matrix.judge.subjects import CELL, subjects
 from matrix.judge.table import TableJudge
@@ -147,7 +147,7 @@ class Context:
         judge, profile = self.table_judge(), self.plan.profile
         table, inputs = judge.table(), judge.inputs_of_canaries()
         lines: list[str] = []
-        if table.canaries == "established" and self.choice is None:
+        if table.canaries is CanaryState.ESTABLISHED and self.choice is None:
             with suppress(OSError):  # what cannot be kept keeps no report back
                 canaries.keep_established(
                     self.store, profile, canaries.Established(table.finished, inputs)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import msgspec
 
 from matrix.judge.installing import environments_that_work
-from matrix.judge.results import CellResult, EnvironmentResult, Install, MatrixResult, Side
+from matrix.judge.results import (
+    CanaryState,
+    CellResult,
+    EnvironmentResult,
+    Install,
+    MatrixResult,
+    Side,
+)
 from matrix.outcomes import (
     Blame,
     Finding,
@@ -84,7 +91,7 @@ def judged(quantizer: Side, engine: Side, model: str, failure: Failure | None) -
         verdict=verdict,
         blame=blame,
         stage=stage,
-        reason=reason.value,
+        reason=reason,
         message=message,
         stages=stages,
         findings=findings(failure, tied_defect=tied_defect, stock=stock),
@@ -175,7 +182,7 @@ def realistic() -> MatrixResult:
             "does on a GPU; on a CPU the stock call restores nothing and scales weights twice.",
             NO_IPEX: "intel-extension-for-pytorch is dropped: its fitting releases are yanked.",
         },
-        canaries="established",
+        canaries=CanaryState.ESTABLISHED,
         environments=environments([*quantizers, *((side, None) for side in engines)], cells),
         cells=cells,
     )

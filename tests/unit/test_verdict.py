@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matrix.judge.results import CellResult, Side
-from matrix.judge.verdict import JudgedCell, blocks, canaries, compared, fold, stage_results
+from matrix.judge.verdict import JudgedCell, blocks, canary_state, compared, fold, stage_results
 from matrix.outcomes import (
     REASONS,
     Blame,
@@ -94,7 +94,7 @@ def passed_until(stage: Stage | None = None, *end: object) -> dict[Stage, StageR
 
 def test_all_passed_and_compared_works() -> None:
     assert judge(passed_until(), GOOD) == JudgedCell(
-        Verdict.WORKS, Blame.NOBODY, None, Reason.NONE.value, ""
+        Verdict.WORKS, Blame.NOBODY, None, Reason.NONE, ""
     )
 
 
@@ -217,7 +217,7 @@ def test_the_cause_of_wrong_answers_comes_before_its_symptoms() -> None:
     )  # fmt: skip
     found = judge(passed_until(), [NOTICE, memory, *WRONG])
     assert found == JudgedCell(
-        Verdict.GARBAGE, Blame.CHECKPOINT, Stage.INSPECT, "unsuited-file",
+        Verdict.GARBAGE, Blame.CHECKPOINT, Stage.INSPECT, Reason.UNSUITED_FILE,
         "tied-embedding: only lm_head; then generate: greedy-text: ' of of'; "
         "also load: load-memory: 1.52 MB in memory",
         "tied-embedding",
@@ -228,7 +228,7 @@ def test_the_cause_of_wrong_answers_comes_before_its_symptoms() -> None:
 def test_what_ended_a_cell_comes_before_all_else() -> None:
     found = judge(raised("NotImplementedError: meta tensor"), [BAD_WEIGHTS, NOTICE])
     assert found == JudgedCell(
-        Verdict.BROKEN, Blame.CHECKPOINT, Stage.LOAD, "exception",
+        Verdict.BROKEN, Blame.CHECKPOINT, Stage.LOAD, Reason.EXCEPTION,
         "NotImplementedError: meta tensor; explained by tied-embedding: only lm_head; "
         "also inspect: weights-match: scale 0.36",
         "tied-embedding",
@@ -379,7 +379,7 @@ def cell(verdict: Verdict, canary: Verdict | None) -> CellResult:
         verdict=verdict,
         blame=Blame.NOBODY,
         stage=None,
-        reason="",
+        reason=Reason.NONE,
         message="",
         stages=[],
         findings=[],
@@ -399,5 +399,5 @@ def cell(verdict: Verdict, canary: Verdict | None) -> CellResult:
         ([(Verdict.DEGRADED, Verdict.WORKS)], "void"),
     ],
 )
-def test_canaries(verdicts: list[tuple[Verdict, Verdict | None]], expected: str) -> None:
-    assert canaries(cell(*pair) for pair in verdicts) == expected
+def test_canary_state(verdicts: list[tuple[Verdict, Verdict | None]], expected: str) -> None:
+    assert canary_state(cell(*pair) for pair in verdicts) == expected

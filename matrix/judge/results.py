@@ -17,6 +17,8 @@ from matrix.spec.tables import Resolution
 SCHEMA_VERSION = 1
 PAGE = "index.html"
 """The file of a report to look at."""
+SCHEMA_FILE = "matrix.schema.json"
+"""The file of a report that says what ``matrix.json`` may hold."""
 
 Declared = Literal["allowed", "forbidden", "not said", "unknown"]
 """What the metadata of the releases that an environment names says of each other."""
@@ -194,6 +196,8 @@ class EnvironmentResult(msgspec.Struct, frozen=True, kw_only=True):
 class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
     """The whole table. The same records give the same value, hence the same bytes in a report."""
 
+    json_schema: str = msgspec.field(name="$schema", default=SCHEMA_FILE)
+    """Where editors find what this file may hold."""
     schema: int = SCHEMA_VERSION
     profile: str
     parts: list[str] = []

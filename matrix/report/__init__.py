@@ -1,5 +1,5 @@
-"""From judged cells to the report: ``index.html``, ``matrix.md``, ``matrix.csv``, ``matrix.json``,
-and ``locks/``, by which what works can be installed again.
+"""From judged cells to the report: ``index.html``, ``matrix.md``, ``matrix.csv``, ``matrix.json``
+with its schema, and ``locks/``, by which what works can be installed again.
 
 Pure rendering: the same ``MatrixResult`` gives the same bytes, whatever the
 order of its cells, the clock or the machine. Whatever came out of a package, a model or a log is
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from matrix.judge.results import PAGE, CanaryState, MatrixResult
+from matrix.judge.results import PAGE, SCHEMA_FILE, CanaryState, MatrixResult
 from matrix.outcomes import Verdict
 from matrix.report.document import markdown_document
 from matrix.report.locks import FIRST, FOLDER, lock_files
@@ -45,6 +45,7 @@ def render(result: MatrixResult) -> dict[str, str]:
     ordered = normalise(result)
     return {
         "matrix.json": _json(ordered),
+        SCHEMA_FILE: Path(__file__).with_name(SCHEMA_FILE).read_text(encoding="utf-8"),
         "matrix.csv": _csv(ordered),
         "matrix.md": markdown_document(ordered),
         **lock_files(ordered),

@@ -139,7 +139,7 @@ def _perform(context: Context, selections: list[Selection], reports: Path | None
     def tell(line: str) -> None:
         progress.tell(line)
         if interim:
-            interim.write_if_due()
+            interim.write_if_due(progress.tell)
 
     def verdict(cell_id: str) -> str:
         return context.fresh_judge().cell(cell_id).verdict

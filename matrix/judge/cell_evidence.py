@@ -19,7 +19,8 @@ from matrix.checks.evidence import (
     read_load,
 )
 from matrix.judge.sides import Sides
-from matrix.outcomes import Outcome, Reason, Stage, StageResult
+from matrix.pipeline.outcomes import Outcome, Reason, StageResult
+from matrix.pipeline.steps import Stage
 from matrix.plan.cells import Cell, float_id
 from matrix.plan.keys import Keys
 from matrix.plan.needs import tensor_parallel

@@ -15,7 +15,8 @@ from matrix.judge.refusals import classify_refusal
 from matrix.judge.results import CellResult
 from matrix.judge.sides import Sides
 from matrix.judge.verdict import JudgedCell, blocks, fold, stage_results
-from matrix.outcomes import Blame, Outcome, Reason, Stage, StageResult, Verdict
+from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.plan.cells import Cell, Plan, float_id
 from matrix.plan.keys import Key, Keys
 from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, read_tables

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 import msgspec
 
-from matrix.store.observations import Observation, Step
+from matrix.pipeline.steps import Step
+from matrix.store.observations import Observation
 
 _T = TypeVar("_T")
 

@@ -17,12 +17,12 @@ from matrix.judge.cells import CellJudge
 from matrix.judge.results import CellResult, MatrixResult
 from matrix.judge.standings import Solution
 from matrix.judge.table import TableJudge
-from matrix.outcomes import REASONS, Blame, Conclusion, Judgement, Outcome, Reason, Stage, Verdict
+from matrix.pipeline.outcomes import REASONS, Conclusion, Judgement, Outcome, Reason, Verdict
+from matrix.pipeline.steps import Blame, Stage, Step
 from matrix.plan.cells import make_plan
 from matrix.spec.loading import LoadedSpec, load
 from matrix.spec.releases import Release, Snapshot
 from matrix.spec.tables import Environment
-from matrix.store.observations import Step
 from tests.unit import awq_checkpoints, small_spec
 from tests.unit.made_evidence import REFERENCE, right_facts
 from tests.unit.made_history import Ends, Facts, History, plain_facts

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from matrix.outcomes import PASSED, REASONS, Outcome
+from matrix.pipeline.outcomes import PASSED, REASONS, Outcome
 from matrix.run.probes import RESULT_BYTES, Event, read_event, read_result
 from matrix.store.ends import (
     End,

@@ -21,6 +21,7 @@ from matrix.cli.releases import releases
 from matrix.cli.resolve import resolve
 from matrix.cli.specifiers import specifiers
 from matrix.environments import locks as environments
+from matrix.judge.results import CanaryState
 from matrix.machine.processes import die_with_parent
 from matrix.pipeline.outcomes import Outcome, Verdict
 from matrix.plan.budget import Choice, canaries_alone, differences, in_words, read_choice
@@ -138,7 +139,7 @@ def _perform(context: Context, selections: list[Selection], reports: Path | None
     def tell(line: str) -> None:
         progress.tell(line)
         if interim:
-            interim.write_if_due()
+            interim.write_if_due(progress.tell)
 
     def verdict(cell_id: str) -> str:
         return context.fresh_judge().cell(cell_id).verdict
@@ -228,7 +229,8 @@ def report(
     else:
         typer.echo(lines, nl=False)
     unwanted: set[Any] = set(fail_on or ())
-    if table.canaries == "void" or any(result.verdict in unwanted for result in table.cells):
+    is_void = table.canaries is CanaryState.VOID
+    if is_void or any(result.verdict in unwanted for result in table.cells):
         raise typer.Exit(1)
     if not bought:  # whose lines are of this run
         note_report(whole, made_of, files, lines)

@@ -94,7 +94,7 @@ def troubles(
     for cell in cells:
         if cell.canary is None or cell.verdict is cell.canary:
             continue
-        if cell.reason == Reason.NOT_RUN:
+        if cell.reason is Reason.NOT_RUN:
             yield f"{cell.id}: expected {cell.canary}, not run yet"
             continue
         came = f"{cell.verdict}, blame {cell.blame}"

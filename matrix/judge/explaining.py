@@ -22,8 +22,8 @@ def explanation(failure: StageResult, findings: Sequence[Finding]) -> Finding | 
 
     Args:
         failure: How the stage ended, with the message of the exception where it raised.
-        findings: All of the cell's, the deepest causes first, as :func:`matrix.checks.judge` has
-            them.
+        findings: All of the cell's, the deepest causes first, as :func:`matrix.checks.run_checks`
+            has them.
     """
     symptom = symptom_of(failure, findings)
     order = list(Stage)

@@ -20,6 +20,7 @@ from matrix.plan.cells import Cell, Checkpoint, Model
 from matrix.plan.steps import Identity, PlannedStep, steps_of
 from matrix.spec.loading import PACKAGE
 from matrix.spec.tables import Device, Environment
+from matrix.store.facts import BuildFacts, InstallFacts, ResolveFacts, read_facts
 from matrix.store.identity import adapter_digest, code_digest, digest, file_digest
 from matrix.store.observations import Observation
 
@@ -148,17 +149,21 @@ def _of_resolve(keys: Keys, step: PlannedStep, _: Passed) -> Inputs:
 
 def _of_install(keys: Keys, step: PlannedStep, passed: Passed) -> Inputs:
     """The lock, and what may stand in for what it names."""
-    inputs = {"lock": passed[Step.RESOLVE].facts.get("lock"), "from": keys.install_from}
+    inputs = {
+        "lock": read_facts(passed[Step.RESOLVE], ResolveFacts).lock,
+        "from": keys.install_from,
+    }
     return inputs, keys.environments[step.environment].departures
 
 
 def _of_import(keys: Keys, step: PlannedStep, passed: Passed) -> Inputs:
     """What was really installed, how the process is started, and the adapter."""
     installed, environment = passed[Step.INSTALL], keys.environments[step.environment]
+    facts = read_facts(installed, InstallFacts)
     inputs = {
         "lock": installed.inputs.get("lock"),
-        "python": installed.facts.get("python"),
-        "torch": installed.facts.get("torch"),
+        "python": facts.python,
+        "torch": facts.torch,
         "environ": {**environment.environ, **step.role.environ},
         "device": keys.device(environment.name),
         "child": file_digest(CHILD),
@@ -239,7 +244,7 @@ _INPUTS: dict[Step, Callable[[Keys, PlannedStep, Passed], Inputs]] = {
 
 def _model(passed: Passed, name: str) -> dict[str, Any]:
     built = passed[Step.BUILD]
-    return {name: built.key, "tensors": built.facts.get("tensors_sha256")}
+    return {name: built.key, "tensors": read_facts(built, BuildFacts).tensors_sha256}
 
 
 def lock_inputs(environment: Environment) -> dict[str, Any]:

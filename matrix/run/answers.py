@@ -10,24 +10,25 @@ from typing import Any
 from matrix.checks.evidence import EvidenceError
 from matrix.environments import bytecode
 from matrix.judge.builds import builds_of
-from matrix.judge.missing import judge_missing, read_missing
+from matrix.judge.missing import classify_missing, read_missing
 from matrix.machine import processor
-from matrix.pipeline.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Step
 from matrix.plan.cells import Role
 from matrix.plan.keys import Key
 from matrix.run.jobs import Job
 from matrix.run.probes import Answer
 from matrix.run.workspace import Workspace
-from matrix.store.observations import Judged, Observation, judge_device, judge_end
+from matrix.store.ends import classify_end, require_device
+from matrix.store.observations import Observation
 from matrix.untrusted.reading import UnreadableError
 
 
-def judge_answer(workspace: Workspace, answer: Answer, role: Role) -> Judged:
+def classify_answer(workspace: Workspace, answer: Answer, role: Role) -> Conclusion:
     """Return what an answer means: of a failure, also whether only this machine lacks what it
     wanted; and of a success, whether it is of the device that was meant.
     """
-    judged = judge_end(answer.end, answer.result, role.needs_hardware, answer.log)
+    judged = classify_end(answer.end, answer.result, role.needs_hardware, answer.log)
     exception = answer.result.exception if answer.result else None
     missing = read_missing(answer.end, exception, answer.log)
     environment = workspace.plan.environments[role.environment]
@@ -35,16 +36,16 @@ def judge_answer(workspace: Workspace, answer: Answer, role: Role) -> Judged:
         builds = builds_of(workspace.folder(environment), missing)
         machine = workspace.machine
         lacks = processor.lacking(machine.features)
-        judged = judge_missing(judged, missing, builds, lacks, machine.instruction_set)
+        judged = classify_missing(judged, missing, builds, lacks, machine.instruction_set)
     if answer.step is Step.BUILD:
         return judged  # wherever that runs: its key names no device
     facts = answer.result.facts if answer.result else {}
-    return judge_device(judged, facts, environment.device)
+    return require_device(judged, facts, environment.device)
 
 
 def keep_import(workspace: Workspace, key: Key, answer: Answer, role: Role) -> Observation:
     """Keep how an import ended."""
-    judged = judge_answer(workspace, answer, role)
+    judged = classify_answer(workspace, answer, role)
     facts = dict(answer.result.facts) if answer.result and answer.result.ok else {}
     facts.pop("versions", None)  # the install's observation has them
     if judged.outcome is Outcome.PASSED:
@@ -59,7 +60,7 @@ def keep_answer(
     workspace: Workspace,
     job: Job,
     answer: Answer,
-    judged: Judged,
+    judged: Conclusion,
     output: Path,
     *,
     attempt: int,
@@ -85,8 +86,13 @@ def keep_answer(
 
 
 def _published(
-    workspace: Workspace, job: Job, key: Key, facts: dict[str, Any], judged: Judged, output: Path
-) -> tuple[dict[str, Any], Judged]:
+    workspace: Workspace,
+    job: Job,
+    key: Key,
+    facts: dict[str, Any],
+    judged: Conclusion,
+    output: Path,
+) -> tuple[dict[str, Any], Conclusion]:
     """Make a job's output visible where it passed; return the facts and what it came to."""
     assert job.publish is not None
     if judged.outcome is not Outcome.PASSED:
@@ -94,4 +100,4 @@ def _published(
     try:
         return {**facts, **job.publish(workspace, key, output)}, judged
     except (EvidenceError, UnreadableError, FileNotFoundError) as error:
-        return {}, Judged(Outcome.FAILED, Reason.NO_RESULT, str(error))
+        return {}, Conclusion(Outcome.FAILED, Reason.NO_RESULT, str(error))

@@ -8,14 +8,15 @@ import msgspec
 
 from matrix.environments import bytecode
 from matrix.environments import locks as environments
-from matrix.pipeline.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Step
 from matrix.plan.cells import Role
 from matrix.plan.keys import Key
 from matrix.plan.steps import PlannedStep, steps_of_role
 from matrix.run.workspace import Workspace
 from matrix.spec.tables import Environment
-from matrix.store.observations import End, Judged, Observation
+from matrix.store.ends import End
+from matrix.store.observations import Observation
 from matrix.store.store import write_atomically
 
 TRIES = 2
@@ -25,7 +26,7 @@ TRIES = 2
 def resolve(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     """Read an environment's lock, or have uv make it; return what came of it."""
     environment = workspace.plan.environments[step.environment]
-    lock, judged, end = find_lock(workspace, environment), Judged(Outcome.PASSED), End()
+    lock, judged, end = find_lock(workspace, environment), PASSED, End()
     for _ in range(TRIES):
         if lock is None:
             lock, judged, end = make_lock(workspace, environment)
@@ -34,9 +35,9 @@ def resolve(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
                 write_atomically(own, lock.text.encode())
     if lock is None:
         return workspace.keep(key, judged, end)
-    refused = Judged(Outcome.FAILED, Reason.UNRESOLVABLE, lock.refusal)
+    refused = Conclusion(Outcome.FAILED, Reason.UNRESOLVABLE, lock.refusal)
     key = workspace.keys.of(step) or key  # which names the lock that there is now
-    judged = refused if lock.refusal else Judged(Outcome.PASSED)
+    judged = refused if lock.refusal else PASSED
     return workspace.keep(key, judged, end, facts={"lock": lock.digest})
 
 
@@ -48,7 +49,7 @@ def find_lock(workspace: Workspace, environment: Environment) -> environments.Lo
 
 def make_lock(
     workspace: Workspace, environment: Environment
-) -> tuple[environments.Lock | None, Judged, End]:
+) -> tuple[environments.Lock | None, Conclusion, End]:
     """Have uv make a lock, in a folder of its own."""
     with workspace.work("lock") as work:
         limits = workspace.limits.resolve
@@ -90,9 +91,9 @@ def install_again(workspace: Workspace, role: Role) -> Observation | None:
     return install(workspace, step, key) if key is not None else None
 
 
-def _build(workspace: Workspace, environment: Environment) -> tuple[Judged, End, str]:
+def _build(workspace: Workspace, environment: Environment) -> tuple[Conclusion, End, str]:
     lock, folder = find_lock(workspace, environment), workspace.folder(environment)
-    judged, end, log = Judged(Outcome.INFRA, Reason.NOT_RUN, "its lock was removed"), End(), ""
+    judged, end, log = Conclusion(Outcome.INFRA, Reason.NOT_RUN, "its lock was removed"), End(), ""
     for _ in range(TRIES):
         if lock is None:
             break

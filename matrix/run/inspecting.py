@@ -9,7 +9,7 @@ import msgspec
 
 from matrix.checkpoint.inspection import Inspection
 from matrix.machine.processes import child_environ, run
-from matrix.pipeline.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.plan.cells import Checkpoint
 from matrix.plan.keys import Key
 from matrix.plan.needs import with_room
@@ -17,7 +17,8 @@ from matrix.plan.steps import PlannedStep
 from matrix.run.context import REPOSITORY
 from matrix.run.products import checkpoint_folder, model_folder
 from matrix.run.workspace import Workspace
-from matrix.store.observations import Judged, Observation, judge_end
+from matrix.store.ends import classify_end
+from matrix.store.observations import Observation
 from matrix.untrusted.reading import UnreadableError, decode
 
 
@@ -38,12 +39,12 @@ def inspect(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
         end, log = run(argv, environ, REPOSITORY, limits)
         facts = _inspection(output)
     if facts is None:
-        judged = judge_end(end, None, [], log)
+        judged = classify_end(end, None, [], log)
     elif facts.problems:
         # Not one to give to an engine: it may be a pickle.
-        judged = Judged(Outcome.FAILED, Reason.UNREADABLE, str(facts.problems[0]))
+        judged = Conclusion(Outcome.FAILED, Reason.UNREADABLE, str(facts.problems[0]))
     else:
-        judged = Judged(Outcome.PASSED)
+        judged = PASSED
     return workspace.keep(key, judged, end, facts=msgspec.to_builtins(facts) or {}, log=log)
 
 

@@ -12,7 +12,7 @@ from matrix.checkpoint.files import CheckpointFiles
 from matrix.checkpoint.inspection import CheckpointError
 from matrix.checkpoint.shapes import indivisible, linear_shapes
 from matrix.index.hub import RevisionError
-from matrix.pipeline.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Step
 from matrix.plan.cells import Cell, Checkpoint, Model
 from matrix.plan.keys import Key
@@ -29,7 +29,8 @@ from matrix.run.products import (
 )
 from matrix.run.workspace import Workspace
 from matrix.spec.tables import Limits
-from matrix.store.observations import End, Judged, Observation
+from matrix.store.ends import End
+from matrix.store.observations import Observation
 
 Publish = Callable[[Workspace, Key, Path], dict[str, Any]]
 """Makes what a job wrote visible; returns what the observation says of it."""
@@ -155,7 +156,7 @@ def _unsettled(workspace: Workspace, options: Mapping[str, Any], key: Key) -> Ob
     try:
         workspace.revisions.settle(options)
     except RevisionError as error:
-        judged = Judged(Outcome.INFRA, Reason.NETWORK, str(error))
+        judged = Conclusion(Outcome.INFRA, Reason.NETWORK, str(error))
         return workspace.keep(key, judged, End())
     return None
 
@@ -180,4 +181,4 @@ def _indivisible(workspace: Workspace, checkpoint: Checkpoint, key: Key) -> Obse
         f"groups of {size} do not divide the {shapes[wrong[0]][1]} inputs of {wrong[0]} "
         f"({len(wrong)} such layers): choose a smaller group size, or pad the model"
     )
-    return workspace.keep(key, Judged(Outcome.UNSUPPORTED, Reason.GROUP_SIZE, message), End())
+    return workspace.keep(key, Conclusion(Outcome.UNSUPPORTED, Reason.GROUP_SIZE, message), End())

@@ -10,19 +10,19 @@ from pathlib import Path
 from matrix.environments import locks as environments
 from matrix.machine.hardware import Gpu
 from matrix.machine.leases import ProcessesOn, lease, strangers
-from matrix.pipeline.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Step
 from matrix.plan.cells import Role
 from matrix.plan.keys import Key
 from matrix.plan.needs import Needs, fitting
-from matrix.run.answers import judge_answer, keep_answer, keep_import
+from matrix.run.answers import classify_answer, keep_answer, keep_import
 from matrix.run.building import install_again
 from matrix.run.jobs import Job
 from matrix.run.messages import Messages
 from matrix.run.probes import Answer, Probe
 from matrix.run.workspace import Workspace
 from matrix.spec.tables import Environment
-from matrix.store.observations import Judged, judge_company
+from matrix.store.ends import allow_for_strangers
 
 REPEATED = (Reason.CRASH, Reason.TIMEOUT, Reason.SILENCE, Reason.OOM, Reason.NO_RESULT)
 """Ends of a forked child that count only when a fresh process ends so as well."""
@@ -92,10 +92,10 @@ class RoleRun:
                 review = partial(self._in_company, stack, gpus)
                 self._attempt(probe, role, job, attempt=1, fork=False, review=review)
 
-    def _in_company(self, probe: ExitStack, gpus: Sequence[Gpu], judged: Judged) -> Judged:
+    def _in_company(self, probe: ExitStack, gpus: Sequence[Gpu], judged: Conclusion) -> Conclusion:
         """Judge a failure anew: the probe is ended, and who computes on its cards is a stranger."""
         probe.close()
-        return judge_company(judged, strangers(gpus, self._processes_on))
+        return allow_for_strangers(judged, strangers(gpus, self._processes_on))
 
     def _leased(self, environment: Environment, needs: Needs) -> AbstractContextManager[list[Gpu]]:
         fit = fitting(needs, self._workspace.machine.gpus)
@@ -158,7 +158,7 @@ class RoleRun:
         return probe
 
     def _is_of_device(self, answer: Answer, role: Role) -> bool:
-        return judge_answer(self._workspace, answer, role).outcome is Outcome.PASSED
+        return classify_answer(self._workspace, answer, role).outcome is Outcome.PASSED
 
     def _attempt(
         self,
@@ -168,18 +168,18 @@ class RoleRun:
         attempt: int,
         *,
         fork: bool,
-        review: Callable[[Judged], Judged] = lambda judged: judged,
-    ) -> list[Judged]:
+        review: Callable[[Conclusion], Conclusion] = lambda judged: judged,
+    ) -> list[Conclusion]:
         """Have a job done and keep each step's answer, a failure as ``review`` judges it.
 
         A first attempt that ended in a way that is repeated keeps nothing of the step at fault.
         """
-        ends: list[Judged] = []
+        ends: list[Conclusion] = []
         with self._workspace.work("job") as work:
             output = work / "output"
             fields = {**job.fields, "output": str(output)}
             for answer in probe.perform(fields, list(job.keys), job.limits, work, fork=fork):
-                end = judge_answer(self._workspace, answer, role)
+                end = classify_answer(self._workspace, answer, role)
                 ends.append(end)
                 if fork and end.reason in REPEATED:
                     self._messages.tell(f"{job.label}: {end.message}; again in a fresh process")

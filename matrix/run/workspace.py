@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from matrix.index.hub import revisions_of
-from matrix.pipeline.outcomes import Outcome
+from matrix.pipeline.outcomes import Conclusion, Outcome
 from matrix.pipeline.steps import Step
 from matrix.plan.keys import Key
 from matrix.run.context import REPOSITORY, Context
 from matrix.spec.tables import Environment
-from matrix.store.observations import End, Judged, Observation, StepResult
+from matrix.store.ends import End
+from matrix.store.observations import Observation, StepResult
 
 
 class Workspace:
@@ -50,7 +51,7 @@ class Workspace:
     def keep(
         self,
         key: Key,
-        judged: Judged,
+        judged: Conclusion,
         end: End,
         *,
         result: StepResult | None = None,

@@ -297,6 +297,8 @@ class Environment(Table, frozen=True, kw_only=True):
     """One environment in one resolution, its name and requirements spelled out."""
 
     name: str
+    axes: dict[str, str] = {}
+    """Axis or key of its variant -> its value here. Part of no key: what they fill in is."""
     python: str
     device: Device = "cpu"
     resolution: Resolution = "pinned"

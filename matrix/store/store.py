@@ -34,14 +34,10 @@ from typing import IO, Any
 
 import msgspec
 
-from matrix.checks.evidence import (
-    MAX_REFERENCE_BYTES,
-    EvidenceError,
-    Reference,
-    read_reference,
-)
+from matrix.checks.evidence import MAX_REFERENCE_BYTES, EvidenceError, Reference, read_reference
 from matrix.pipeline.outcomes import Outcome
 from matrix.pipeline.steps import STEPS, Step
+from matrix.store.facts import check_facts
 from matrix.store.observations import SCHEMA_VERSION, Observation
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 
@@ -72,17 +68,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float = 0.0
 
 
-class _Facts(msgspec.Struct):
-    """The facts of resolving, installing and building, which are used as they stand."""
-
-    lock: str = ""
-    python: str = ""
-    torch: str = ""
-    versions: dict[str, str] = {}
-    machine: dict[str, str] = {}
-    tensors_sha256: str = ""
-
-
 def _read_observation(raw: bytes, step: Step, key: str) -> Observation:
     """Return the observation in a file's bytes; raise :class:`UnreadableError` for a damaged one.
 
@@ -91,11 +76,10 @@ def _read_observation(raw: bytes, step: Step, key: str) -> Observation:
     observation = decode(raw, Observation)
     if (observation.step, observation.key) != (step, key):
         raise UnreadableError(f"is of {observation.step} {observation.key}")
-    if step in ("resolve", "install", "build"):
-        try:
-            msgspec.convert(observation.facts, _Facts)
-        except msgspec.ValidationError as error:
-            raise UnreadableError(str(error)) from None
+    try:
+        check_facts(observation)
+    except msgspec.ValidationError as error:
+        raise UnreadableError(str(error)) from None
     return observation
 
 

@@ -19,8 +19,8 @@ from matrix.environments.uv_settings import install_source, uv_environ, uv_setti
 from matrix.machine.processes import run
 from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.spec.tables import Environment, Limits
+from matrix.store.ends import End
 from matrix.store.identity import digest
-from matrix.store.observations import End
 from tests.processes import index_server
 
 LIMITS = Limits(seconds=600, silence=600, memory_mb=2000, log_mb=4)

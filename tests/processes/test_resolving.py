@@ -24,7 +24,7 @@ from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.run.context import REPOSITORY
 from matrix.spec.releases import Release, Snapshot, encode
 from matrix.spec.tables import Environment, Limits
-from matrix.store.observations import End
+from matrix.store.ends import End
 from matrix.store.store import Store
 from tests.unit import small_spec
 

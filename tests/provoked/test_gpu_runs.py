@@ -206,7 +206,7 @@ def test_a_gpu_that_is_gone_when_the_next_job_comes_leaves_no_evidence(tmp_path:
 
 def test_a_model_may_be_built_on_the_cpu_beside_a_gpu(store: Path) -> None:
     here = Finished("models", store, machine(*CARDS)).run()
-    (cell,) = here.context.fresh_judge().table().cells
+    (cell,) = here.context.table_judge().table().cells
     assert cell.verdict is Verdict.WORKS
 
 
@@ -253,7 +253,7 @@ def test_with_one_card_what_needs_two_is_untested_and_the_rest_runs(tmp_path: Pa
 
 def test_without_a_card_no_environment_of_a_gpu_is_installed(tmp_path: Path) -> None:
     none = Finished("quantizers", tmp_path / "store", machine()).run()
-    cells = none.context.fresh_judge().table().cells
+    cells = none.context.table_judge().table().cells
     assert {cell.verdict for cell in cells} == {Verdict.UNTESTED}
     assert {cell.stage for cell in cells if cell.scheme != "float"} == {Stage.QUANTIZE}
     assert none.told == []

@@ -20,7 +20,9 @@ from pathlib import Path
 import msgspec
 
 from matrix.checks.evidence import Reference, read_reference
-from matrix.judge.table import Judge
+from matrix.judge.cells import CellJudge
+from matrix.judge.results import MatrixResult
+from matrix.judge.table import TableJudge
 from matrix.pipeline.steps import Step
 from matrix.plan.cells import Role, make_plan
 from matrix.plan.keys import Key, Keys
@@ -100,8 +102,8 @@ def spec(profile: str) -> LoadedSpec:
     return msgspec.structs.replace(loaded, file=DEFAULT_SPEC, spec=today)
 
 
-def judge(profile: str, seen: list[Observation]) -> Judge:
-    """Return a judge of a recording's profile over given observations."""
+def judge(profile: str, seen: list[Observation]) -> CellJudge:
+    """Return a judge of the cells of a recording's profile over given observations."""
     loaded = spec(profile)
     plan = make_plan(loaded, profile)
     by_name = {(one.step, _name(one.subject, one.departures)): one for one in seen}
@@ -112,7 +114,12 @@ def judge(profile: str, seen: list[Observation]) -> Judge:
         "",
         {"cpu": "cpu", "cuda": "cuda"},
     )
-    return Judge(loaded, plan, keys, references(profile).get)
+    return CellJudge(loaded, plan, keys, references(profile).get)
+
+
+def table_of(profile: str, seen: list[Observation]) -> MatrixResult:
+    """Return the table of a recording's profile, judged by given observations."""
+    return TableJudge(judge(profile, seen)).table()
 
 
 def record(root: Path, profile: str) -> None:

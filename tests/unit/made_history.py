@@ -8,19 +8,17 @@ from typing import Any
 
 import msgspec
 
-from matrix.pipeline.outcomes import Outcome
+from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome
 from matrix.plan.cells import Cell, Plan
 from matrix.plan.keys import Key, Keys
 from matrix.plan.steps import steps_of_plan
 from matrix.spec.tables import Device
-from matrix.store.observations import Judged, Observation
+from matrix.store.observations import Observation
 from tests.unit.made_evidence import right_facts
 
-Ends = Mapping[tuple[str, str], Judged]
+Ends = Mapping[tuple[str, str], Conclusion]
 """(step, subject) -> how it ended; what is not named passed."""
 Facts = Callable[[str, str], dict[str, Any]]
-
-PASSED = Judged(Outcome.PASSED)
 
 
 def plain_facts(step: str, subject: str) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def a_thousand() -> MatrixResult:
                 _standing("today", bad if forbidden or (release + beside) % 9 == 0 else good),
             ]
             made = EnvironmentResult(
-                name=name, role="engine", packages=packages, stages=[], cells=1
+                name=name, role="engine", packages=packages, stages=[], cells=1, axes=packages
             )
             environments.append(_of(made, stands))
     result = realistic()

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from matrix.pipeline.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Stage
 from matrix.plan.cells import Cell, Plan, make_plan
 from matrix.plan.keys import Key, Keys
 from matrix.plan.steps import build_of, by_stage, steps_of, steps_of_checkpoint, steps_of_role
 from matrix.spec.loading import load
 from matrix.store.identity import adapter_digest, file_digest
-from matrix.store.observations import Judged
 from tests.unit import small_spec
 from tests.unit.made_history import History, plain_facts
 
@@ -225,7 +224,7 @@ def test_what_is_missing_or_was_stopped_by_the_machine_is_unfinished(
 def test_a_failure_is_an_answer_and_what_builds_on_it_has_no_key(
     tmp_path: Path, step: str, subject: str
 ) -> None:
-    failed = Judged(Outcome.FAILED, Reason.EXCEPTION)
+    failed = Conclusion(Outcome.FAILED, Reason.EXCEPTION)
     history = History(plan_of(tmp_path)).finish({(step, subject): failed})
     assert history.unfinished() == []
     cell = next(cell for cell in history.plan.cells if cell.id == CELL)
@@ -234,7 +233,7 @@ def test_a_failure_is_an_answer_and_what_builds_on_it_has_no_key(
 
 
 def test_an_unreadable_checkpoint_is_given_to_no_engine(tmp_path: Path) -> None:
-    failed = Judged(Outcome.FAILED, Reason.UNREADABLE)
+    failed = Conclusion(Outcome.FAILED, Reason.UNREADABLE)
     history = History(plan_of(tmp_path)).finish({("inspect", "tied/awq/maker-1.0"): failed})
     assert ("load", CELL) not in history.names()
     assert history.unfinished() == []
@@ -263,7 +262,7 @@ def test_the_float_checkpoint_is_the_model_itself(tmp_path: Path) -> None:
 
 def test_fixed_keys_are_the_same_and_each_is_made_once(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    history = History(plan).finish({("load", CELL): Judged(Outcome.FAILED, Reason.EXCEPTION)})
+    history = History(plan).finish({("load", CELL): Conclusion(Outcome.FAILED, Reason.EXCEPTION)})
     fixed = history.keys.fixed()
     for _ in range(2):
         for cell in plan.cells:

@@ -11,7 +11,7 @@ import pytest
 
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import Inspection
-from matrix.checks import judge
+from matrix.checks import run_checks
 from matrix.checks.evidence import Evidence, Load, LoadedTensor
 from matrix.judge.cells import thresholds
 from matrix.pipeline.outcomes import Finding, Judgement
@@ -75,7 +75,7 @@ def judged(
         inspection=inspection,
         load=Load(warnings=warnings, kernel="SomeLinear", tensors=tensors),
     )
-    return judge(evidence, Stage.LOAD)
+    return run_checks(evidence, Stage.LOAD)
 
 
 def loaded(checkpoint: Path, warning: str) -> list[Finding]:

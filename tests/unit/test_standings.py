@@ -298,7 +298,7 @@ def made(resolution: Resolution, works: str = "works", **fields: object) -> Stan
         ([made("pinned", "broken", stage="load", declared="forbidden")], []),
         ([made("released", packages={"a": "1", "b": "1"}), made("today")],
          ["resolved to other packages: b 1 then, none today"]),
-        ([made("today", "untested here", stage="load")], []),
+        ([made("today", "unsupported", stage="load")], []),
         ([], []),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.pipeline.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import REASONS, Outcome
 from matrix.pipeline.steps import Step
 from matrix.store.observations import Observation
 from matrix.store.store import Record, Store, write_atomically
@@ -25,9 +25,8 @@ def observation(
     step: str = "load", outcome: Outcome = Outcome.PASSED, key: str = "k1"
 ) -> Observation:
     return Observation(
-        key=key, inputs={"a": 1}, step=Step(step), subject="cell", outcome=outcome,
-        message="ü\n<b>",
-        facts={"x": [1.5, None]}, run="run-1", at="2026-01-01T00:00:00",
+        outcome, min(REASONS[outcome]), "ü\n<b>", key=key, inputs={"a": 1}, step=Step(step),
+        subject="cell", facts={"x": [1.5, None]}, run="run-1", at="2026-01-01T00:00:00",
     )  # fmt: skip
 
 
@@ -274,7 +273,8 @@ def test_sweeping_removes_what_dead_processes_left_and_nothing_else(
 
 
 def test_an_observation_is_readable_json(store: Store) -> None:
-    store.keep(observation(outcome=Outcome.FAILED))
+    failed = observation(outcome=Outcome.FAILED)
+    store.keep(failed)
     content = json.loads((store.root / "observations" / "load" / "k1.json").read_text())
     assert content["outcome"] == "failed"
-    assert content["reason"] == Reason.NONE
+    assert content["reason"] == failed.reason.value

@@ -90,6 +90,11 @@ class EvidenceReader:
             load=read(Stage.LOAD, lambda seen: read_load(seen.facts, seen.warnings)),
             generation=read(Stage.GENERATE, lambda seen: read_generation(seen.facts, reference)),
             float_generation=self._float_generation(cell, reference),
+            facts={
+                stage: observation.facts
+                for stage, observation in observations.items()
+                if observation.outcome is Outcome.PASSED
+            },
         )
         return evidence, unreadable
 

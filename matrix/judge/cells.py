@@ -26,6 +26,7 @@ from matrix.checks.evidence import (
 from matrix.judge.refusals import judge_refusal
 from matrix.judge.results import CellResult, Side
 from matrix.judge.verdict import JudgedCell, blocks, fold, stage_results
+from matrix.machine.invocation import invocation
 from matrix.outcomes import Blame, Outcome, Reason, Stage, StageResult, Verdict
 from matrix.plan.cells import Cell, Plan, Role, float_id
 from matrix.plan.keys import Key, Keys
@@ -67,6 +68,7 @@ class CellJudge:
         self._cells = {cell.id: cell for cell in plan.cells}
         self._keys = keys.fixed()
         self._reference = cache(read_reference)
+        self._invocation = invocation()
         self._seen = cache(self._observed)
         self.cell = cache(self._cell)
 
@@ -287,7 +289,7 @@ class CellJudge:
         }
 
     def _command(self, option: str, value: str) -> str:
-        words = [".venv/bin/python", "-m", "matrix", "run"]
+        words = [*self._invocation, "run"]
         if self._loaded.file != DEFAULT_SPEC:
             words += ["--spec", str(self._loaded.file)]
         if self._plan.profile != DEFAULT_PROFILE:

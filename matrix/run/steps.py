@@ -30,7 +30,7 @@ from matrix.plan.cells import Cell, Checkpoint, Role
 from matrix.plan.keys import Key, Keys
 from matrix.plan.needs import with_room
 from matrix.run.probes import Answer
-from matrix.spec.loading import LoadedSpec
+from matrix.spec.loading import PACKAGE, LoadedSpec
 from matrix.spec.tables import Environment
 from matrix.store.observations import (
     End,
@@ -43,7 +43,6 @@ from matrix.store.observations import (
 from matrix.store.store import Store, reference_in, write_atomically
 from matrix.untrusted.reading import UnreadableError, decode
 
-REPOSITORY = Path(__file__).parents[2]
 TRIES = 2
 """How often trouble of the network or the machine is met with another try."""
 
@@ -119,7 +118,7 @@ class Steps:
         text = re.sub(rf"{environments_root}/[^/\s]+", "<environment>", text)
         for name, folder in (
             ("<store>", self.store.root),
-            ("<repository>", REPOSITORY),
+            ("<repository>", PACKAGE.parent),  # or the site-packages it is installed in
             ("<python>", Path(sys.base_prefix)),
         ):
             text = text.replace(str(folder), name)
@@ -239,7 +238,7 @@ class Steps:
             ]  # fmt: skip
             environ = child_environ(work / "home", {})
             limits = with_room(self.limits.inspect, checkpoint.model)
-            end, log = run(argv, environ, REPOSITORY, limits)
+            end, log = run(argv, environ, PACKAGE.parent, limits)
             facts = _inspection(output)
         if facts is None:
             judged = judge_end(end, None, [], log)

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from matrix.cli import app as cli
-from matrix.run.context import REPOSITORY
 from matrix.run.progress import Progress
+from tests import REPOSITORY
 from tests.unit import small_spec
 
 SOUND = REPOSITORY / "tests" / "checkpoints" / "autoawq-0.2.9-4bit-g64"

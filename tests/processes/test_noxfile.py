@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from matrix.run.context import REPOSITORY
+from tests import REPOSITORY
 from tests.unit import small_spec
 
 FREE = ("[departures.shim]", small_spec.FREE + "[departures.shim]")

@@ -23,12 +23,13 @@ from matrix.machine.hardware import Machine
 from matrix.machine.leases import lease
 from matrix.outcomes import Outcome, Reason, Stage, Verdict
 from matrix.plan.cells import select
-from matrix.run.context import REPOSITORY, Context, Settings
+from matrix.run.context import Context, Settings
 from matrix.run.probes import Answer, Probe
 from matrix.run.run import Run
 from matrix.run.steps import Steps
 from matrix.spec.tables import Limits
 from matrix.store.observations import Observation, Step
+from tests import REPOSITORY
 from tests.provoked.runs import impatient
 from tests.unit.made_nvml import gpu, machine
 

@@ -57,10 +57,7 @@ def report(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the project's own tests: quick ones side by side, then all others, real packages last.
-
-    Arguments are pytest's, and choose: ``nox -s tests -- tests/unit -n auto``.
-    """
+    """Run the project's own tests, real packages last. Arguments are pytest's, and choose."""
     if session.posargs:
         run(session, "pytest", *session.posargs)
         return
@@ -82,8 +79,9 @@ def lint(session: nox.Session) -> None:
                           "github-issue-forms": "ISSUE_TEMPLATE/*.yml"}.items():  # fmt: skip
         paths = map(str, Path(".github").glob(files))
         run(session, "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *paths)
-    zizmor = str(Path(sys.executable).with_name("zizmor"))
-    session.run(zizmor, "--offline", "--no-progress", "--quiet", ".github", external=True)
+    run(session, "pre_commit", "validate-config")
+    zizmor = Path(sys.executable).with_name("zizmor")
+    session.run(str(zizmor), "--offline", "--quiet", ".github", external=True)
 
 
 @nox.session

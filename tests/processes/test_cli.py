@@ -22,9 +22,11 @@ SOUND = REPOSITORY / "tests" / "checkpoints" / "autoawq-0.2.9-4bit-g64"
 HEAVY = ("torch", "transformers", "vllm", "pandas", "jinja2", "numpy")
 
 
-def matrix(
-    *arguments: str, folder: Path = REPOSITORY, **environ: str
-) -> subprocess.CompletedProcess[str]:
+def matrix(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return matrix_in(REPOSITORY, *arguments, **environ)
+
+
+def matrix_in(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     ours = {name: value for name, value in os.environ.items() if not name.startswith("MATRIX_")}
     return subprocess.run(
         [sys.executable, "-m", "matrix", *arguments],
@@ -164,8 +166,8 @@ def test_a_report_is_not_replaced_by_one_of_a_store_that_is_empty(tmp_path: Path
 
 def test_store_and_reports_lie_in_the_working_directory(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
-    done = matrix(
-        "report", folder=tmp_path / "elsewhere", PYTHONPATH=str(REPOSITORY),
+    done = matrix_in(
+        tmp_path / "elsewhere", "report", PYTHONPATH=str(REPOSITORY),
         MATRIX_SPEC=str(small_spec.write(tmp_path)), MATRIX_PROFILE="all",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

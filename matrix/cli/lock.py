@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from matrix.cli.options import Profile, Spec, StoreFolder, fail
-from matrix.cli.run import steps_of
 from matrix.environments import locks as environments
-from matrix.outcomes import Outcome
+from matrix.pipeline.outcomes import Outcome
+from matrix.run.building import make_lock
 from matrix.run.context import Context, Settings
+from matrix.run.workspace import Workspace
 from matrix.store.store import write_atomically
 
 
@@ -25,7 +26,7 @@ def lock(
     uv resolves each environment twice: with the spec's pins, and as it was released.
     """
     context = Context(Settings.of(spec=spec, profile=profile, store=store))
-    steps = steps_of(context)
+    workspace = Workspace(context)
     folder = context.settings.spec.parent / "locks"
     (folder / "released").mkdir(parents=True, exist_ok=True)
     for name in context.plan.environments:
@@ -36,7 +37,7 @@ def lock(
             file = folder / beside
             if not remake and environments.read_lock(file, environment) is not None:
                 continue
-            made, judged, end = steps.make_lock(environment)
+            made, judged, end = make_lock(workspace, environment)
             if made is None:
                 fail(f"{name}: no lock, {judged.reason}: {judged.message.strip()}")
             write_atomically(file, made.text.encode())

@@ -10,7 +10,8 @@ import msgspec
 import typer
 
 from matrix.cli.options import LINE_CHARS, Profile, Spec, StoreFolder, fail
-from matrix.outcomes import Verdict
+from matrix.judge.results import CanaryState
+from matrix.pipeline.outcomes import Verdict
 from matrix.plan.budget import Choice, differences, in_words, read_choice
 from matrix.run.context import Context, Settings
 from matrix.run.unchanged import digest_of_report, note_report
@@ -57,7 +58,8 @@ def report(
     else:
         typer.echo(lines, nl=False)
     unwanted: set[Any] = set(fail_on or ())
-    if table.canaries == "void" or any(result.verdict in unwanted for result in table.cells):
+    is_void = table.canaries is CanaryState.VOID
+    if is_void or any(result.verdict in unwanted for result in table.cells):
         raise typer.Exit(1)
     if not bought:  # whose lines are of this run
         note_report(whole, made_of, files, lines)

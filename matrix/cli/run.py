@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +21,7 @@ from matrix.run.context import Context, Settings
 from matrix.run.interim import Interim
 from matrix.run.progress import Progress
 from matrix.run.run import Run
-from matrix.run.steps import Steps
+from matrix.run.workspace import Workspace
 from matrix.untrusted.text import visible
 
 
@@ -92,22 +91,14 @@ def _perform(context: Context, selections: list[Selection], reports: Path | None
     def tell(line: str) -> None:
         progress.tell(line)
         if interim:
-            interim.write_if_due()
+            interim.write_if_due(progress.tell)
 
     def verdict(cell_id: str) -> str:
         return context.fresh_judge().cell(cell_id).verdict
 
-    run = Run(context.plan, steps_of(context), tell, verdict, fork=True)
+    run = Run(Workspace(context), tell, verdict, fork=True)
     for selection in selections:
         run.perform(selection)
-
-
-def steps_of(context: Context) -> Steps:
-    """Return what performs the steps of an opened profile on this machine."""
-    return Steps(
-        context.loaded, context.store, context.keys, os.environ, lambda: datetime.now(UTC),
-        machine=context.machine,
-    )  # fmt: skip
 
 
 def _show_cell(context: Context, cell: str) -> None:

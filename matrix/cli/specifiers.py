@@ -10,9 +10,8 @@ import typer
 from packaging.utils import canonicalize_name
 
 from matrix.cli.options import Profile, Spec, StoreFolder, fail
-from matrix.judge.results import Specifier
+from matrix.judge.results import CanaryState, Specifier
 from matrix.judge.specifiers import constraints, not_tried, told
-from matrix.judge.verdict import VOID
 from matrix.run.context import Context, Settings
 from matrix.untrusted.text import visible
 
@@ -44,8 +43,8 @@ def specifiers(
     Status 1, and none of them, where the canaries are void: such a run says nothing.
     """
     context = Context(Settings.of(spec=spec, profile=profile, store=store))
-    table = context.judge.table()
-    if table.canaries == VOID:
+    table = context.table_judge().table()
+    if table.canaries is CanaryState.VOID:
         typer.echo(
             "no specifiers: the canaries are void, so what was observed holds nowhere", err=True
         )

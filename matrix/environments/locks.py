@@ -27,12 +27,12 @@ from matrix.environments.uv_settings import INDEX, uv_environ
 from matrix.index.settings import index_settings
 from matrix.judge.installing import locked_builds
 from matrix.machine.processes import run
-from matrix.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.plan.keys import lock_inputs
 from matrix.spec.axes import exact
 from matrix.spec.tables import Environment, Limits
+from matrix.store.ends import End, classify_uv_end
 from matrix.store.identity import digest
-from matrix.store.observations import End, Judged, judge_tool
 from matrix.store.store import write_atomically
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 
@@ -142,7 +142,7 @@ def own_name(environment: Environment) -> str:
 
 def make_lock(
     environment: Environment, work: Path, host: Mapping[str, str], limits: Limits
-) -> tuple[Lock | None, Judged, End]:
+) -> tuple[Lock | None, Conclusion, End]:
     """Ask uv for a resolution. A refusal is an answer and gives a lock too; trouble gives none."""
     environ = uv_environ(host, work, installing=False)
     files = _write_inputs(environment, work)
@@ -155,22 +155,22 @@ def make_lock(
         "--output-file", "resolved.txt", "--quiet",
     ]  # fmt: skip
     end, log = run(argv, environ, work, limits)
-    judged = judge_tool(end, log, Reason.UNRESOLVABLE)
+    judged = classify_uv_end(end, log, Reason.UNRESOLVABLE)
     header = _header(environment)
     match judged.outcome:
         case Outcome.PASSED:
             lock = Lock(header + (work / "resolved.txt").read_text())
             if lacking := [name for name, _ in exact(environment) if name not in lock.pins]:
                 message = f"uv ended well, and its answer lacks {', '.join(lacking)}"
-                return None, Judged(Outcome.INFRA, Reason.NO_RESULT, message), end
+                return None, Conclusion(Outcome.INFRA, Reason.NO_RESULT, message), end
             return lock, judged, end
         case Outcome.FAILED if not judged.message.strip():
             message = f"uv ended with status {end.status} and said nothing"
-            return None, Judged(Outcome.INFRA, Reason.NO_RESULT, message), end
+            return None, Conclusion(Outcome.INFRA, Reason.NO_RESULT, message), end
         case Outcome.FAILED:
             message = judged.message.replace(str(work), ".")
             if trouble := _trouble_of_index(environment, message):
-                return None, Judged(Outcome.INFRA, Reason.NETWORK, trouble), end
+                return None, Conclusion(Outcome.INFRA, Reason.NETWORK, trouble), end
             if environment.resolution != "pinned":
                 message = _unbuilt(message)
             lines = [line.rstrip() for line in message.splitlines()]
@@ -289,7 +289,7 @@ def build(
     work: Path,
     host: Mapping[str, str],
     limits: Limits,
-) -> tuple[Judged, End, str]:
+) -> tuple[Conclusion, End, str]:
     """Make the virtualenv and install into it; return how that went, with uv's words.
 
     A half-made one is removed first: only :func:`commit` makes it count.
@@ -301,7 +301,7 @@ def build(
     venv = [tool, "venv", "--quiet", "--no-project", "--python", environment.python, str(folder)]
     end, log = run(venv, environ, work, limits)
     if end.limit or end.status != 0:
-        return judge_tool(end, log, Reason.BUILD_FAILED), end, log
+        return classify_uv_end(end, log, Reason.BUILD_FAILED), end, log
     builds = locked_builds(environment, lock.pins)
     files = _write_inputs(msgspec.structs.replace(environment, build_requirements=builds), work)
     environ = _write_index(environ, work, host)
@@ -311,7 +311,7 @@ def build(
         "--requirements", "requirements.in", *files, "--constraint", "lock.txt",
     ]  # fmt: skip
     end, log = run(argv, environ, work, limits)
-    return judge_tool(end, log, Reason.BUILD_FAILED), end, log
+    return classify_uv_end(end, log, Reason.BUILD_FAILED), end, log
 
 
 def python_of(folder: Path) -> Path:

@@ -20,9 +20,8 @@ from typing import NamedTuple
 import uv
 
 from matrix.environments.locks import Lock, find_lock, make_lock, own_name
-from matrix.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.spec.tables import Environment, Limits
-from matrix.store.observations import Judged
 from matrix.store.store import Store, write_atomically
 
 TELL_SECONDS = 5.0
@@ -32,7 +31,7 @@ TROUBLE_IN_A_ROW = 8
 
 _NOT_ASKED = f"not asked, since the {TROUBLE_IN_A_ROW} before it ended in trouble"
 
-_Given = tuple[Lock | None, Judged]
+_Given = tuple[Lock | None, Conclusion]
 
 
 class Resolved(NamedTuple):
@@ -40,7 +39,7 @@ class Resolved(NamedTuple):
 
     environment: Environment
     lock: Lock | None
-    judged: Judged
+    judged: Conclusion
 
 
 def resolve_all(
@@ -91,14 +90,14 @@ def resolve_all(
                 tell(f"{done} resolutions asked of uv, {len(waiting)} to go")
                 tell_at = time.monotonic() + TELL_SECONDS
     for environment in (environment for same in waiting.values() for environment in same):
-        yield Resolved(environment, None, Judged(Outcome.INFRA, Reason.NETWORK, _NOT_ASKED))
+        yield Resolved(environment, None, Conclusion(Outcome.INFRA, Reason.NETWORK, _NOT_ASKED))
 
 
-def judged(lock: Lock) -> Judged:
+def judged(lock: Lock) -> Conclusion:
     """Return what a lock says of its environment."""
     if lock.refusal:
-        return Judged(Outcome.FAILED, Reason.UNRESOLVABLE, lock.refusal)
-    return Judged(Outcome.PASSED)
+        return Conclusion(Outcome.FAILED, Reason.UNRESOLVABLE, lock.refusal)
+    return PASSED
 
 
 def _side_by_side(

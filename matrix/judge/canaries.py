@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from matrix.judge.results import CellResult
-from matrix.outcomes import Reason, Stage
+from matrix.pipeline.outcomes import Reason
+from matrix.pipeline.steps import Stage
 from matrix.spec.loading import PACKAGE
 from matrix.store.identity import code_digest, digest, file_digest
 from matrix.store.observations import Observation
@@ -93,7 +94,7 @@ def troubles(
     for cell in cells:
         if cell.canary is None or cell.verdict is cell.canary:
             continue
-        if cell.reason == Reason.NOT_RUN:
+        if cell.reason is Reason.NOT_RUN:
             yield f"{cell.id}: expected {cell.canary}, not run yet"
             continue
         came = f"{cell.verdict}, blame {cell.blame}"

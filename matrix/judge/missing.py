@@ -14,8 +14,9 @@ from typing import assert_never
 
 import msgspec
 
-from matrix.outcomes import Outcome, Reason
-from matrix.store.observations import MESSAGE_CHARS, ChildException, End, Judged
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
+from matrix.store.ends import MESSAGE_CHARS, End
+from matrix.store.observations import ChildException
 
 SIGILL, SIGSEGV = 4, 11
 SHOWN = 4
@@ -147,13 +148,13 @@ def _package(trace: str) -> str:
     return packages[-1] if packages else ""
 
 
-def judge_missing(
-    judged: Judged,
+def classify_missing(
+    judged: Conclusion,
     missing: Missing,
     builds: Sequence[Build],
     lacking: Sequence[str],
     cpu: str,
-) -> Judged:
+) -> Conclusion:
     """Return what a failure means once it is known what was missing.
 
     Args:
@@ -183,8 +184,8 @@ def judge_missing(
 
 
 def _in_builds(
-    judged: Judged, missing: Missing, builds: Sequence[Build], lacking: Sequence[str], cpu: str
-) -> Judged:
+    judged: Conclusion, missing: Missing, builds: Sequence[Build], lacking: Sequence[str], cpu: str
+) -> Conclusion:
     """Judge what a build may have: where only those have it that this CPU cannot run, it is a
     need."""
     if not builds:
@@ -206,12 +207,12 @@ def _in_builds(
     else:
         why = f"the {thing} is in no library of the release ({_names(builds)})"
     message = f"{judged.message} [{why}]"[:MESSAGE_CHARS]
-    return Judged(Outcome.FAILED, Reason.NOT_BUILT, message)
+    return Conclusion(Outcome.FAILED, Reason.NOT_BUILT, message)
 
 
-def _needs(what: str, reason: Reason, judged: Judged) -> Judged:
+def _needs(what: str, reason: Reason, judged: Conclusion) -> Conclusion:
     words = f" ({judged.message})" if judged.message else ""
-    return Judged(Outcome.NEEDS_HARDWARE, reason, f"needs {what}{words}"[:MESSAGE_CHARS])
+    return Conclusion(Outcome.NEEDS_HARDWARE, reason, f"needs {what}{words}"[:MESSAGE_CHARS])
 
 
 def _names(builds: Sequence[Build]) -> str:

@@ -15,7 +15,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
-from matrix.outcomes import Outcome, Reason, Stage, StageResult
+from matrix.pipeline.outcomes import Outcome, Reason, StageResult
+from matrix.pipeline.steps import Stage
 from matrix.spec.tables import RefusalTable
 from matrix.store.observations import Observation
 
@@ -23,7 +24,7 @@ _WORDS_CHARS = 300
 _FRAME = re.compile(r'^  File "([^"\n]{1,1000})", line \d{1,9}, in ', re.MULTILINE)
 
 
-def judge_refusal(
+def classify_refusal(
     result: StageResult,
     seen: Observation,
     installed: Mapping[str, str],
@@ -43,7 +44,7 @@ def judge_refusal(
         if _fits(rule, result.stage, seen) and _is_installed(rule, installed):
             words = seen.message[:_WORDS_CHARS].strip()
             message = f"{words} (refused by design: {name}, {rule.source})"
-            return StageResult(result.stage, Outcome.UNSUPPORTED, Reason.REFUSED, message)
+            return StageResult(Outcome.UNSUPPORTED, Reason.REFUSED, message, stage=result.stage)
     return result
 
 

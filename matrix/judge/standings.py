@@ -19,8 +19,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
-from matrix.judge.results import NOT_RUN, CellResult, Declared, Standing
-from matrix.outcomes import Blame, Stage, Verdict
+from matrix.judge.results import NOT_RUN, CellResult, Declared, RunVerdict, Standing
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.spec.loading import LoadedSpec
 from matrix.spec.releases import Snapshot, parsed
 from matrix.spec.tables import Environment, MetadataTable, Resolution
@@ -235,7 +236,7 @@ def standing(
         refusal=answer.refusal if answer else "",
         packages=shown,
         others=len(packages) - len(shown),
-        works=found.works if found else NOT_RUN,
+        works=RunVerdict(found.works) if found else NOT_RUN,
         stage=found.stage if found else "",
         message=found.message if found else "",
         same_as=_same_as(found.environment, environment) if found else "",

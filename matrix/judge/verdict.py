@@ -1,7 +1,7 @@
 """From ten stage outcomes to what a cell is, and whose fault it is. Pure.
 
 Three steps, each usable alone: :func:`stage_results` lets the findings of a stage change its
-outcome, :func:`fold` makes the verdict, :func:`canaries` says whether a run may be believed.
+outcome, :func:`fold` makes the verdict, :func:`canary_state` says whether a run may be believed.
 """
 
 from __future__ import annotations
@@ -12,26 +12,15 @@ from typing import assert_never
 import msgspec
 
 from matrix.judge.explaining import explanation
-from matrix.judge.results import CellResult
-from matrix.outcomes import (
-    Blame,
-    Finding,
-    Judgement,
-    Outcome,
-    Reason,
-    Stage,
-    StageResult,
-    Verdict,
-)
+from matrix.judge.results import CanaryState, CellResult
+from matrix.pipeline.outcomes import Finding, Judgement, Outcome, Reason, StageResult, Verdict
+from matrix.pipeline.steps import STAGES, Blame, Stage
 
 COMPARISONS = ("greedy-text", "logprobs-reference")
 """The checks without which nothing was compared, so that nothing can be said to work."""
 
 READABLE = "checkpoint-readable"
 """The check whose failure says that a checkpoint must not be given to an engine."""
-
-VOID = "void"
-"""What a run's canaries are where it cannot be believed."""
 
 _CONCLUSIVE = (Judgement.PASSED, Judgement.DEGRADED, Judgement.FAILED)
 _BY_CHECKS = (Reason.WRONG_OUTPUT, Reason.DEFECTIVE_FILE)
@@ -45,7 +34,7 @@ class JudgedCell(msgspec.Struct, frozen=True):
     blame: Blame
     stage: Stage | None
     """Stage at which the cause lies; ``None`` where all passed."""
-    reason: str
+    reason: Reason
     message: str
     explained_by: str = ""
     """Id of the check whose finding explains it; empty where there is but the stage's own end."""
@@ -95,8 +84,8 @@ def stage_results(
 
 def _not_reached(stage: Stage, blocked: bool) -> StageResult:
     if blocked:
-        return StageResult(stage, Outcome.BLOCKED, Reason.EARLIER_STAGE)
-    return StageResult(stage, Outcome.INFRA, Reason.NOT_RUN, "this stage was not run")
+        return StageResult(Outcome.BLOCKED, Reason.EARLIER_STAGE, stage=stage)
+    return StageResult(Outcome.INFRA, Reason.NOT_RUN, "this stage was not run", stage=stage)
 
 
 def _judged(result: StageResult, findings: list[Finding]) -> StageResult:
@@ -105,7 +94,7 @@ def _judged(result: StageResult, findings: list[Finding]) -> StageResult:
     stage = result.stage
     if stage is Stage.GENERATE and not compared(findings):
         message = "the engine answered, but nothing could be compared"
-        return StageResult(stage, Outcome.FAILED, Reason.NO_RESULT, message)
+        return StageResult(Outcome.FAILED, Reason.NO_RESULT, message, stage=stage)
     if not failed and not degraded:
         return result
     reason = Reason.DEFECTIVE_FILE if stage is Stage.INSPECT else Reason.WRONG_OUTPUT
@@ -113,7 +102,7 @@ def _judged(result: StageResult, findings: list[Finding]) -> StageResult:
         reason = Reason.UNREADABLE
     outcome = Outcome.FAILED if failed else Outcome.DEGRADED
     message = "; ".join(f"{found.check}: {found.message}" for found in failed or degraded)
-    return StageResult(stage, outcome, reason, message)
+    return StageResult(outcome, reason, message, stage=stage)
 
 
 def compared(findings: Iterable[Finding]) -> bool:
@@ -153,12 +142,12 @@ def fold(
         verdict = _verdict(failure)
     elif not compared(findings):
         message = "nothing was compared, so nothing can be said"
-        failure = StageResult(Stage.GENERATE, Outcome.INFRA, Reason.NO_RESULT, message)
+        failure = StageResult(Outcome.INFRA, Reason.NO_RESULT, message, stage=Stage.GENERATE)
         verdict = Verdict.INFRA
     else:
         failure, verdict = _worst(stages), Verdict.DEGRADED
     if failure is None:
-        return JudgedCell(Verdict.WORKS, Blame.NOBODY, None, Reason.NONE.value, "")
+        return JudgedCell(Verdict.WORKS, Blame.NOBODY, None, Reason.NONE, "")
     faulty = verdict in (Verdict.BROKEN, Verdict.GARBAGE, Verdict.DEGRADED)
     # Where the float model fails as well, or no build of the release has what it calls, the engine
     # needs no file to fail.
@@ -202,7 +191,7 @@ def _judged_cell(
         and finding is not explained
     ]
     by = explained.check if explained else ""
-    return JudgedCell(verdict, blame, stage, reason.value, "; ".join(filter(None, parts)), by)
+    return JudgedCell(verdict, blame, stage, reason, "; ".join(filter(None, parts)), by)
 
 
 def _reason(explained: Finding) -> Reason:
@@ -247,37 +236,20 @@ def _blame(verdict: Verdict, stage: Stage, *, by_itself: bool) -> Blame:
 
 
 def _blame_of_stage(stage: Stage, *, by_itself: bool) -> Blame:
-    match stage:
-        case (
-            Stage.QUANTIZER_RESOLVE
-            | Stage.QUANTIZER_INSTALL
-            | Stage.QUANTIZER_IMPORT
-            | Stage.QUANTIZE
-        ):
-            return Blame.QUANTIZER
-        case Stage.INSPECT:
-            return Blame.CHECKPOINT
-        case Stage.ENGINE_RESOLVE | Stage.ENGINE_INSTALL | Stage.ENGINE_IMPORT:
-            return Blame.ENGINE
-        case Stage.LOAD | Stage.GENERATE:
-            return Blame.ENGINE if by_itself else Blame.PAIR
-        case _:
-            assert_never(stage)
+    blame = STAGES[stage].blame
+    return Blame.ENGINE if blame is Blame.PAIR and by_itself else blame
 
 
-def canaries(cells: Iterable[CellResult]) -> str:
-    """Return whether the cells known beforehand came out as known.
-
-    ``void``: one came out otherwise. ``not established``: none did, but one was stopped by
-    infrastructure or missing hardware. ``established``: all came out right. Empty: there are none.
-    """
-    states = {_canary(cell.verdict, cell.canary) for cell in cells if cell.canary is not None}
-    return next((s for s in (VOID, "not established", "established") if s in states), "")
+def canary_state(cells: Iterable[CellResult]) -> CanaryState:
+    """Return whether the cells that are known beforehand came out as known."""
+    states = {_state_of(cell.verdict, cell.canary) for cell in cells if cell.canary is not None}
+    gravest = (CanaryState.VOID, CanaryState.NOT_ESTABLISHED, CanaryState.ESTABLISHED)
+    return next((state for state in gravest if state in states), CanaryState.NONE)
 
 
-def _canary(found: Verdict, expected: Verdict) -> str:
-    if found is expected:
-        return "established"
-    if found in (Verdict.INFRA, Verdict.UNTESTED):
-        return "not established"
-    return VOID
+def _state_of(verdict: Verdict, expected: Verdict) -> CanaryState:
+    if verdict is expected:
+        return CanaryState.ESTABLISHED
+    if verdict in (Verdict.INFRA, Verdict.UNTESTED):
+        return CanaryState.NOT_ESTABLISHED
+    return CanaryState.VOID

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 
 
+@cache
 def invocation(python: Path = Path(sys.executable), folder: Path | None = None) -> list[str]:
     """Return the words that start this program where it runs now.
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from matrix.judge.results import CellResult, MatrixResult, Standing
-from matrix.judge.verdict import VOID
-from matrix.outcomes import Verdict
+from matrix.judge.results import CanaryState, CellResult, MatrixResult, Standing
+from matrix.pipeline.outcomes import Verdict
 from matrix.report.locks import install_lines
 from matrix.report.standings import (
     STATES,
@@ -97,7 +96,7 @@ def _head(result: MatrixResult) -> tuple[str, list[str]]:
 
 def _canary_troubles(result: MatrixResult) -> list[str]:
     void = "**This run is void: trust nothing below until its canaries are explained.**"
-    said = ["", void] if result.canaries == VOID else []
+    said = ["", void] if result.canaries is CanaryState.VOID else []
     if result.canary_troubles:
         said += ["", *(f"- {markdown(line, 400)}" for line in result.canary_troubles)]
     return said
@@ -213,7 +212,7 @@ def _standing(row: Row, standing: Standing | None) -> str:
 
 
 def _specifiers_table(result: MatrixResult) -> list[str]:
-    if result.canaries == VOID:
+    if result.canaries is CanaryState.VOID:
         return [NO_SPECIFIERS]
     rows = [
         [

@@ -5,13 +5,19 @@ Pure functions of a ``MatrixResult``, like those of :mod:`matrix.report.table`.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from matrix.judge.results import NOT_RUN, EnvironmentResult, MatrixResult, Specifier, Standing
+from matrix.judge.results import (
+    NOT_RUN,
+    EnvironmentResult,
+    MatrixResult,
+    RunVerdict,
+    Specifier,
+    Standing,
+)
 from matrix.judge.specifiers import not_tried, told
 from matrix.judge.standings import MOVED
-from matrix.outcomes import Verdict
 from matrix.report.table import SYMBOLS
 from matrix.spec.tables import Resolution
 from matrix.untrusted.text import natural
@@ -36,8 +42,8 @@ FORBIDDEN = "−"
 """The mark of an environment that metadata forbids."""
 BY_ITSELF = ""
 """The column of environments that name no transformers."""
-_BESIDE = re.compile(r"(?P<release>[^+]+)\+transformers-(?P<version>[^+]+)(?P<rest>.*)")
-_WITH = re.compile(r"(?P<release>transformers)-(?P<version>[^+]+)(?P<rest>.*)")
+PARTNER = "transformers"
+"""The axis whose values are the columns of the overview."""
 
 
 class Row(NamedTuple):
@@ -84,16 +90,26 @@ class Overview(NamedTuple):
 
 
 def groups(result: MatrixResult) -> list[Group]:
-    """Return the environments whose standing is known, under the release that names them.
-
-    Environments are named ``autoawq-0.2.7+transformers-4.47.1``: the first part is the group.
-    """
+    """Return the environments whose standing is known, under the release that names them."""
     found: dict[str, list[Row]] = {}
     for environment in result.environments:
         if environment.standings:
-            group, _, label = environment.name.partition("+")
-            found.setdefault(group, []).append(_row(environment, label or environment.name))
+            group, label = group_and_label(environment.name, environment.axes)
+            found.setdefault(group, []).append(_row(environment, label))
     return [Group(name, found[name]) for name in sorted(found, key=natural)]
+
+
+def group_and_label(name: str, axes: Mapping[str, str]) -> tuple[str, str]:
+    """Return the release under which an environment stands, and the rest of its name.
+
+    It is named after its first axis: ``autoawq-0.2.7+transformers-4.47.1`` gives ``autoawq-0.2.7``
+    and ``transformers-4.47.1``. Where nothing is left, or it is named otherwise, its name is both.
+    """
+    axis, version = next(iter(axes.items()), ("", ""))
+    release = f"{axis.replace('_', '-')}-{version}"
+    if name.startswith(f"{release}+"):
+        return release, name.removeprefix(f"{release}+")
+    return name, name
 
 
 def _row(environment: EnvironmentResult, label: str) -> Row:
@@ -116,11 +132,8 @@ def overview(found: list[Group]) -> Overview:
     """Return the rows of all groups laid out by the transformers beside them."""
     rows: dict[str, dict[str, list[Row]]] = {}
     for row in (row for group in found for row in group.rows):
-        name = row.environment.name
-        beside = _WITH.fullmatch(name) or _BESIDE.fullmatch(name)
-        key, column = (name, BY_ITSELF)
-        if beside is not None:
-            key, column = beside["release"] + beside["rest"], beside["version"]
+        column = row.environment.axes.get(PARTNER, BY_ITSELF)
+        key = _without_partner(row.environment.name, column)
         rows.setdefault(key, {}).setdefault(column, []).append(row)
     columns = {column for slots in rows.values() for column in slots}
     asked = {
@@ -135,6 +148,15 @@ def overview(found: list[Group]) -> Overview:
     return Overview(sorted(columns, key=natural), asked, rows)
 
 
+def _without_partner(name: str, version: str) -> str:
+    """Return an environment's name without the partner's version, and without the partner where
+    that is not what the environment is named after."""
+    if version == BY_ITSELF:
+        return name
+    rest = name.replace(f"+{PARTNER}-{version}", "", 1)
+    return rest if rest != name else name.replace(f"{PARTNER}-{version}", PARTNER, 1)
+
+
 def state(standing: Standing | None) -> str:
     """Return in a word what an environment came to in one resolution."""
     if standing is None:
@@ -143,8 +165,7 @@ def state(standing: Standing | None) -> str:
         return NOT_ASKED
     if standing.resolves == "no":
         return REFUSED
-    # A word of another version of the harness is no state of ours.
-    return standing.works if standing.works != NOT_RUN and standing.works in STATES else RESOLVES
+    return RESOLVES if standing.works is NOT_RUN else standing.works
 
 
 def resolved(row: Row, standing: Standing) -> str:
@@ -162,7 +183,7 @@ def resolved(row: Row, standing: Standing) -> str:
 def remarks(standing: Standing) -> list[str]:
     """Return what else is to be said of one resolution, each in a line."""
     said = []
-    if standing.works != Verdict.WORKS and standing.stage:
+    if standing.works is not RunVerdict.WORKS and standing.stage:
         said.append(f"{standing.stage}: {standing.message}" if standing.message else standing.stage)
     if standing.same_as:
         said.append(f"same packages as {standing.same_as}")

@@ -14,7 +14,8 @@ import msgspec
 import pandas as pd
 
 from matrix.judge.results import CellResult, EnvironmentResult, MatrixResult, Side
-from matrix.outcomes import Blame, Outcome, Reason, Stage, StageResult, Verdict
+from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.untrusted.text import natural
 
 SYMBOLS = {
@@ -157,7 +158,7 @@ def frame(cells: Iterable[CellResult]) -> pd.DataFrame:
             "verdict": cell.verdict.value,
             "blame": cell.blame.value,
             "stage": cell.stage.value if cell.stage else "",
-            "reason": cell.reason,
+            "reason": cell.reason.value,
             "message": cell.message,
             "departures": " ".join(cell.departures),
             "canary": cell.canary.value if cell.canary else "",
@@ -239,7 +240,7 @@ def need(cell: CellResult) -> str:
         return ""
     if cell.message.startswith("needs "):
         return cell.message
-    return "needs a library of the system" if cell.reason == Reason.NO_LIBRARY else "needs hardware"
+    return "needs a library of the system" if cell.reason is Reason.NO_LIBRARY else "needs hardware"
 
 
 def packages_in_words(side: Side) -> str:
@@ -283,7 +284,7 @@ def causes(result: MatrixResult) -> list[Cause]:
         key = (blame, failed.stage.value, failed.reason.value, failed.message, "")
         found.setdefault(key, {})[environment.name] = environment.cells
     for cell in result.cells:
-        if cell.verdict in fine or cell.reason == Reason.NOT_RUN:
+        if cell.verdict in fine or cell.reason is Reason.NOT_RUN:
             continue
         if broken & {cell.quantizer.environment, cell.engine.environment}:
             continue
@@ -308,7 +309,7 @@ def _cell_cause(cell: CellResult) -> tuple[str, str, str, str, str]:
         Reason.EXCEPTION, Reason.NOT_BUILT, Reason.UNRESOLVABLE, Reason.BUILD_FAILED,
     }  # fmt: skip
     apart = "" if telling or cell.verdict is Verdict.INFRA else subject(cell)
-    return cell.blame.value, stage, cell.reason, cell.message, apart
+    return cell.blame.value, stage, cell.reason.value, cell.message, apart
 
 
 def first_failure(environment: EnvironmentResult) -> StageResult | None:

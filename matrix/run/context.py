@@ -20,13 +20,14 @@ from matrix.environments.locks import Lock, find_lock
 from matrix.environments.uv_settings import install_source
 from matrix.index.hub import revisions_of
 from matrix.judge import canaries
-from matrix.judge.cells import refusals
-from matrix.judge.results import CellResult, MatrixResult
+from matrix.judge.cells import CellJudge, refusals
+from matrix.judge.results import CanaryState, CellResult, MatrixResult
 from matrix.judge.standings import Solution
-from matrix.judge.subjects import CELL, subjects
-from matrix.judge.table import Judge
+from matrix.judge.subjects import subjects
+from matrix.judge.table import TableJudge
 from matrix.machine.hardware import Machine, detect, device_of
-from matrix.outcomes import Stage, Verdict
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Stage
 from matrix.plan.budget import Choice, ignoring, narrowed, read_choice
 from matrix.plan.cells import Cell, Plan, make_plan
 from matrix.plan.keys import Keys, Lookup
@@ -130,22 +131,26 @@ class Context:
             held=revisions_of(self.settings.spec, self.store, self._host).held,
         )
 
-    def fresh_judge(self) -> Judge:
+    def fresh_judge(self) -> CellJudge:
         """Return a judge that knows nothing yet: one keeps what it has once read."""
         return self._judge_by(self.keys)
 
-    def _judge_by(self, keys: Keys) -> Judge:
-        return Judge(self.loaded, self.plan, keys, self.store.reference, self._solution)
+    def _judge_by(self, keys: Keys) -> CellJudge:
+        return CellJudge(self.loaded, self.plan, keys, self.store.reference)
+
+    def table_judge(self) -> TableJudge:
+        """Return a judge of the whole table, by the evidence of this machine alone."""
+        return TableJudge(self.fresh_judge(), self._solution)
 
     def table(self) -> MatrixResult:
         """Return the judged table, with what other machines' evidence in the store says beside it.
 
         Where its canaries are established, what went into them is kept for a run that is void.
         """
-        judge, profile = self.fresh_judge(), self.plan.profile
+        judge, profile = self.table_judge(), self.plan.profile
         table, inputs = judge.table(), judge.inputs_of_canaries()
         lines: list[str] = []
-        if table.canaries == "established" and self.choice is None:
+        if table.canaries is CanaryState.ESTABLISHED and self.choice is None:
             with suppress(OSError):  # what cannot be kept keeps no report back
                 canaries.keep_established(
                     self.store, profile, canaries.Established(table.finished, inputs)
@@ -232,7 +237,7 @@ class Context:
             )
         ]
 
-    def suite_is_current(self, environment: str, judge: Judge | None = None) -> bool:
+    def suite_is_current(self, environment: str, judge: CellJudge | None = None) -> bool:
         """Whether the suite has judged just these observations, with these checks."""
         try:
             judged = read_file(self._suite(environment), MAX_DIGEST_BYTES)
@@ -249,12 +254,12 @@ class Context:
     def _suite(self, environment: str) -> Path:
         return self.store.path("suites", environment)
 
-    def _suite_digest(self, environment: str, judge: Judge) -> str:
+    def _suite_digest(self, environment: str, judge: CellJudge) -> str:
         observed = []
         for subject in subjects(self.plan, environment):
             keys = judge.keys_of(subject.cell)
             # What a cell is depends on all that was before; the other subjects stand alone.
-            stages = tuple(Stage) if subject.stages == CELL else subject.stages
+            stages = subject.stages if subject.stands_alone else tuple(Stage)
             results = [self.keys.observed(keys[stage]) for stage in stages]
             observed.append([(seen.key, seen.outcome) if seen else None for seen in results])
         files = [file_digest(PACKAGE / name) for name in canaries.JUDGING]

@@ -122,6 +122,7 @@ class Spelling:
         requirements = fill(table.requirements, "requirements")
         return Environment(
             name=name,
+            axes=values,
             python=table.python,
             device=table.device,
             resolution=chosen,

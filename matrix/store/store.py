@@ -34,14 +34,11 @@ from typing import IO, Any
 
 import msgspec
 
-from matrix.checks.evidence import (
-    MAX_REFERENCE_BYTES,
-    EvidenceError,
-    Reference,
-    read_reference,
-)
-from matrix.outcomes import Outcome
-from matrix.store.observations import SCHEMA_VERSION, Observation, Step
+from matrix.checks.evidence import MAX_REFERENCE_BYTES, EvidenceError, Reference, read_reference
+from matrix.pipeline.outcomes import Outcome
+from matrix.pipeline.steps import STEPS, Step
+from matrix.store.facts import check_facts
+from matrix.store.observations import SCHEMA_VERSION, Observation
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 
 MAX_OBSERVATION_BYTES = 200_000_000
@@ -71,17 +68,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float = 0.0
 
 
-class _Facts(msgspec.Struct):
-    """The facts of resolving, installing and building, which are used as they stand."""
-
-    lock: str = ""
-    python: str = ""
-    torch: str = ""
-    versions: dict[str, str] = {}
-    machine: dict[str, str] = {}
-    tensors_sha256: str = ""
-
-
 def _read_observation(raw: bytes, step: Step, key: str) -> Observation:
     """Return the observation in a file's bytes; raise :class:`UnreadableError` for a damaged one.
 
@@ -90,11 +76,10 @@ def _read_observation(raw: bytes, step: Step, key: str) -> Observation:
     observation = decode(raw, Observation)
     if (observation.step, observation.key) != (step, key):
         raise UnreadableError(f"is of {observation.step} {observation.key}")
-    if step in ("resolve", "install", "build"):
-        try:
-            msgspec.convert(observation.facts, _Facts)
-        except msgspec.ValidationError as error:
-            raise UnreadableError(str(error)) from None
+    try:
+        check_facts(observation)
+    except msgspec.ValidationError as error:
+        raise UnreadableError(str(error)) from None
     return observation
 
 
@@ -137,13 +122,8 @@ class Store:
 
     def has_product(self, step: Step, key: str) -> bool:
         """Whether the files that a step made are there; they may have been taken back since."""
-        match step:
-            case "build":
-                return (self.model(key) / "model").is_dir()
-            case "quantize":
-                return (self.checkpoint(key) / "checkpoint").is_dir()
-            case _:
-                return True
+        product = STEPS[step].product
+        return product is None or (self.root / product[0] / key / product[1]).is_dir()
 
     def model(self, key: str) -> Path:
         """Return the folder of a model: ``model/`` and ``reference.json``."""

@@ -32,7 +32,7 @@ def changed_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 
 def cells(profile: str) -> dict[str, str]:
-    table = recording.judge(profile, recording.observations(profile)).table()
+    table = recording.table_of(profile, recording.observations(profile))
     return {cell.id: cell.verdict for cell in table.cells}
 
 

@@ -8,13 +8,13 @@ import pytest
 
 from matrix.judge.results import Specifier
 from matrix.judge.specifiers import not_tried, told
-from tests.recorded.recording import judge, observations
+from tests.recorded.recording import observations, table_of
 
 
 @cache
 def held(profile: str) -> dict[str, Specifier]:
     """Return what holds of transformers by a profile's recording, by package and release."""
-    table = judge(profile, observations(profile)).table()
+    table = table_of(profile, observations(profile))
     return {f"{one.package} {one.release}": one for one in table.specifiers}
 
 

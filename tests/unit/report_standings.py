@@ -9,7 +9,8 @@ import msgspec
 from matrix.judge.results import EnvironmentResult, MatrixResult, Specifier, Standing
 from matrix.judge.specifiers import facts, specifiers
 from matrix.judge.standings import differences
-from matrix.outcomes import Outcome, Stage, StageResult
+from matrix.pipeline.outcomes import Outcome, StageResult
+from matrix.pipeline.steps import Stage
 from tests.unit.report_results import realistic
 
 DECLARES = {
@@ -107,7 +108,7 @@ def a_thousand() -> MatrixResult:
                 _standing("today", bad if forbidden or (release + beside) % 9 == 0 else good),
             ]
             made = EnvironmentResult(
-                name=name, role="engine", packages=packages, stages=[], cells=1
+                name=name, role="engine", packages=packages, stages=[], cells=1, axes=packages
             )
             environments.append(_of(made, stands))
     result = realistic()

@@ -8,9 +8,16 @@ import msgspec
 import pytest
 
 from matrix.judge.installing import environments_that_work, install_of, with_installs
-from matrix.judge.results import CellResult, EnvironmentResult, Install, MatrixResult, Side
+from matrix.judge.results import (
+    CanaryState,
+    CellResult,
+    EnvironmentResult,
+    Install,
+    MatrixResult,
+    Side,
+)
 from matrix.judge.standings import Solution
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.spec.tables import Environment
 from tests.unit.report_results import judged
 
@@ -34,7 +41,8 @@ def cell(quantizer: str, engine: str, verdict: Verdict) -> CellResult:
 def table(cells: list[CellResult]) -> MatrixResult:
     names = ["of-q", "of-e", "of-f"]
     return MatrixResult(
-        profile="cpu", runs=[], finished="", machine={}, departures={}, canaries="", cells=cells,
+        profile="cpu", runs=[], finished="", machine={}, departures={}, cells=cells,
+        canaries=CanaryState.NONE,
         environments=[
             EnvironmentResult(name=name, role="engine", packages={}, stages=[], cells=1)
             for name in names

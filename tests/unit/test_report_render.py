@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from matrix.judge.results import CellResult, MatrixResult, Side
-from matrix.outcomes import Verdict
+from matrix.judge.results import CanaryState, CellResult, MatrixResult, Side
+from matrix.pipeline.outcomes import Verdict
 from matrix.report import PAGE, render, summary, write
 from matrix.report.table import causes
 from tests.unit.hostile_results import results
@@ -35,7 +35,7 @@ KNOWN_TAGS = (
 
 def empty() -> MatrixResult:
     return MatrixResult(
-        profile="cpu", runs=[], finished="", machine={}, departures={}, canaries="",
+        profile="cpu", runs=[], finished="", machine={}, departures={}, canaries=CanaryState.NONE,
         environments=[], cells=[],
     )  # fmt: skip
 

@@ -19,7 +19,8 @@ from matrix.judge.standings import (
     standing,
     works,
 )
-from matrix.outcomes import Blame, Stage, Verdict
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.spec.releases import Release, Snapshot
 from matrix.spec.tables import Environment, MetadataTable, Resolution
 from tests.unit.report_results import judged
@@ -297,7 +298,7 @@ def made(resolution: Resolution, works: str = "works", **fields: object) -> Stan
         ([made("pinned", "broken", stage="load", declared="forbidden")], []),
         ([made("released", packages={"a": "1", "b": "1"}), made("today")],
          ["resolved to other packages: b 1 then, none today"]),
-        ([made("today", "untested here", stage="load")], []),
+        ([made("today", "unsupported", stage="load")], []),
         ([], []),
     ],
 )  # fmt: skip

@@ -70,12 +70,12 @@ def config_drift(evidence: Evidence) -> Finding:
     taken for float32. Known issue tf5-rope-parameters,
     https://github.com/vllm-project/vllm/issues/42624. Value: keys of a newer form.
     """
-    found = evidence.inspection
+    inspection = evidence.inspection
     drifts = []
-    if found is not None:
-        if found.config.rope_parameters and not found.config.rope_theta:
+    if inspection is not None:
+        if inspection.config.rope_parameters and not inspection.config.rope_theta:
             drifts.append(ROPE_PARAMETERS)
-        if found.config.dtype and not found.config.torch_dtype:
+        if inspection.config.dtype and not inspection.config.torch_dtype:
             drifts.append(DTYPE)
     untold = evidence.dtype in UNTOLD
     matter = [drift for drift in drifts if untold or drift is not DTYPE]
@@ -91,12 +91,12 @@ def tokenizer_drift(evidence: Evidence) -> Finding:
     (tokenizer-untagged-enum, https://github.com/huggingface/tokenizers/issues/1529).
     Value: files of a newer form.
     """
-    found = evidence.inspection
+    inspection = evidence.inspection
     drifts = []
-    if found is not None:
-        if found.tokenizer.tokenizer_class in NEW_CLASSES:
+    if inspection is not None:
+        if inspection.tokenizer.tokenizer_class in NEW_CLASSES:
             drifts.append(TOKENIZER_CLASS)
-        if found.tokenizer.merges == "pairs":
+        if inspection.tokenizer.merges == "pairs":
             drifts.append(MERGES)
     return _say("tokenizer-drift", evidence, drifts, drifts)
 

@@ -84,9 +84,13 @@ class EvidenceReader:
             dtype=str(cell.engine.options.get("dtype", "")),
             tensor_parallel=tensor_parallel(cell.engine),
             log=load.log if load else "",
-            inspection=read(Stage.INSPECT, lambda seen: read_facts(seen, Inspection)),
-            load=read(Stage.LOAD, lambda seen: read_load(seen.facts, seen.warnings)),
-            generation=read(Stage.GENERATE, lambda seen: read_generation(seen.facts, reference)),
+            inspection=read(Stage.INSPECT, lambda observation: read_facts(observation, Inspection)),
+            load=read(
+                Stage.LOAD, lambda observation: read_load(observation.facts, observation.warnings)
+            ),
+            generation=read(
+                Stage.GENERATE, lambda observation: read_generation(observation.facts, reference)
+            ),
             float_generation=self._float_generation(cell, reference),
         )
         return evidence, unreadable

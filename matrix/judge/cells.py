@@ -28,8 +28,8 @@ def thresholds(loaded: LoadedSpec) -> Thresholds:
     try:
         return msgspec.convert(loaded.spec.thresholds, Thresholds)
     except msgspec.ValidationError as error:
-        known = ", ".join(Thresholds.__struct_fields__)
-        raise SpecError(loaded.file, "thresholds", str(error), f"The keys are: {known}") from None
+        keys = ", ".join(Thresholds.__struct_fields__)
+        raise SpecError(loaded.file, "thresholds", str(error), f"The keys are: {keys}") from None
 
 
 def refusals(loaded: LoadedSpec) -> dict[str, RefusalTable]:
@@ -75,7 +75,10 @@ class CellJudge:
     def _cell(self, cell_id: str) -> CellResult:
         cell = self._cells[cell_id]
         observations = self.observations(cell_id)
-        results = {stage: self._result(cell, stage, seen) for stage, seen in observations.items()}
+        results = {
+            stage: self._result(cell, stage, observation)
+            for stage, observation in observations.items()
+        }
         self._unbuilt(cell, results)
         if cell.exclusion is not None:
             results[Stage.LOAD] = StageResult(
@@ -108,7 +111,7 @@ class CellJudge:
             stages=stages,
             findings=findings,
             departures=self.sides.departures(cell, observations.values()),
-            timings={stage: seen.seconds for stage, seen in observations.items()},
+            timings={stage: observation.seconds for stage, observation in observations.items()},
             device=self._device(cell, observations),
             output=generation.outputs[0].text if generation else "",
             expected=_expected(evidence),
@@ -116,14 +119,16 @@ class CellJudge:
             command=command_of(self.loaded, self.plan, "--cell", cell.id),
         )
 
-    def _result(self, cell: Cell, stage: Stage, seen: Observation) -> StageResult:
+    def _result(self, cell: Cell, stage: Stage, observation: Observation) -> StageResult:
         """Return what a stage came to, with what packages refuse by design told apart."""
-        result = StageResult(seen.outcome, seen.reason, seen.message, stage=stage)
+        result = StageResult(
+            observation.outcome, observation.reason, observation.message, stage=stage
+        )
         order = list(Stage)
         made = order.index(stage) < order.index(Stage.ENGINE_RESOLVE)
         role = cell.checkpoint.quantizer if made else cell.engine
         return classify_refusal(
-            result, seen, self.sides.installed(role.environment), self._refusals
+            result, observation, self.sides.installed(role.environment), self._refusals
         )
 
     def _unbuilt(self, cell: Cell, results: dict[Stage, StageResult]) -> None:

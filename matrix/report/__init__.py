@@ -113,7 +113,7 @@ def _cause_line(cause: Cause) -> str:
 def _json(result: MatrixResult) -> str:
     encoded = msgspec.json.format(msgspec.json.encode(result, order="sorted"), indent=2)
     # ASCII only: a direction mark in a message must not reorder what a pager or a diff shows.
-    escaped = re.sub(r"[^\x00-\x7e]", lambda found: json.dumps(found[0])[1:-1], encoded.decode())
+    escaped = re.sub(r"[^\x00-\x7e]", lambda match: json.dumps(match[0])[1:-1], encoded.decode())
     return escaped + "\n"
 
 

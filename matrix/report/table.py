@@ -95,10 +95,14 @@ def normalise(result: MatrixResult) -> MatrixResult:
         ),
         key=_cell_order,
     )
-    environments = sorted(result.environments, key=lambda each: (each.role, natural(each.name)))
+    environments = sorted(
+        result.environments, key=lambda environment: (environment.role, natural(environment.name))
+    )
     specifiers = sorted(
         result.specifiers,
-        key=lambda one: [natural(part) for part in (one.package, one.release, one.partner)],
+        key=lambda specifier: [
+            natural(part) for part in (specifier.package, specifier.release, specifier.partner)
+        ],
     )
     return msgspec.structs.replace(
         result,
@@ -127,10 +131,10 @@ def _storable(value: object) -> object:
         case str():
             return value.encode("utf-8", "replace").decode("utf-8")
         case dict():
-            kept = {key: each for key, each in value.items() if not _non_finite(each)}
-            return {_storable(key): _storable(each) for key, each in kept.items()}
+            kept = {key: inner for key, inner in value.items() if not _non_finite(inner)}
+            return {_storable(key): _storable(inner) for key, inner in kept.items()}
         case list():
-            return [_storable(each) for each in value]
+            return [_storable(inner) for inner in value]
         case _:
             return value
 
@@ -153,7 +157,9 @@ def frame(cells: Iterable[CellResult]) -> pd.DataFrame:
             "engine_packages": packages_in_words(cell.engine),
             "engine_python": cell.engine.python,
             "device": cell.device,
-            "elsewhere": "; ".join(f"{where}: {said}" for where, said in cell.elsewhere.items()),
+            "elsewhere": "; ".join(
+                f"{where}: {verdict}" for where, verdict in cell.elsewhere.items()
+            ),
             "verdict": cell.verdict.value,
             "blame": cell.blame.value,
             "stage": cell.stage.value if cell.stage else "",
@@ -225,7 +231,9 @@ def short_device(device: str) -> str:
 
 def otherwise_elsewhere(cell: CellResult) -> dict[str, str]:
     """Return the other machines' devices on which a cell came out otherwise, and as what."""
-    return {device: said for device, said in cell.elsewhere.items() if said != cell.verdict}
+    return {
+        device: verdict for device, verdict in cell.elsewhere.items() if verdict != cell.verdict
+    }
 
 
 def new_releases(result: MatrixResult) -> list[str]:
@@ -265,7 +273,7 @@ def causes(result: MatrixResult) -> list[Cause]:
     whatever each engine makes of it. Other cells are grouped by whom they blame. What was not run
     yet is no cause.
     """
-    found: dict[tuple[str, str, str, str, str], dict[str, int]] = {}
+    subjects_of: dict[tuple[str, str, str, str, str], dict[str, int]] = {}
     broken = set()
     fine = {Verdict.WORKS, Verdict.UNTESTED, Verdict.UNSUPPORTED}
     wanted = {
@@ -281,17 +289,17 @@ def causes(result: MatrixResult) -> list[Cause]:
         broken.add(environment.name)
         blame = environment.role if failed.outcome is Outcome.FAILED else Blame.NOBODY.value
         key = (blame, failed.stage.value, failed.reason.value, failed.message, "")
-        found.setdefault(key, {})[environment.name] = environment.cells
+        subjects_of.setdefault(key, {})[environment.name] = environment.cells
     for cell in result.cells:
         if cell.verdict in fine or cell.reason is Reason.NOT_RUN:
             continue
         if broken & {cell.quantizer.environment, cell.engine.environment}:
             continue
-        subjects = found.setdefault(_cell_cause(cell), {})
+        subjects = subjects_of.setdefault(_cell_cause(cell), {})
         subjects[subject(cell)] = subjects.get(subject(cell), 0) + 1
     listed = [
         Cause(tuple(sorted(subjects, key=natural)), *key[:4], cells=sum(subjects.values()))
-        for key, subjects in found.items()
+        for key, subjects in subjects_of.items()
     ]
     return sorted(listed, key=lambda cause: (-cause.cells, cause))
 
@@ -342,8 +350,8 @@ def parts(result: MatrixResult) -> list[Part]:
 
 def engines(cells: Iterable[CellResult]) -> dict[str, Side]:
     """Return the engines of some cells by name, in the order of a table's columns."""
-    found = {cell.engine.name: cell.engine for cell in cells}
-    return {name: found[name] for name in sorted(found, key=natural)}
+    sides = {cell.engine.name: cell.engine for cell in cells}
+    return {name: sides[name] for name in sorted(sides, key=natural)}
 
 
 def together(cells: list[CellResult]) -> list[Together]:
@@ -356,18 +364,18 @@ def together(cells: list[CellResult]) -> list[Together]:
     for cell in cells:
         made.setdefault((cell.quantizer.name, cell.scheme), []).append(cell)
     harmless = {Verdict.WORKS, Verdict.UNTESTED, Verdict.INFRA}
-    answer = []
+    rows = []
     for (_, scheme), mine in made.items():
         good = {}
         fails = frozenset(cell.engine.name for cell in mine if cell.verdict not in harmless)
         for engine in dict.fromkeys(cell.engine.name for cell in mine):
-            found = [cell for cell in mine if cell.engine.name == engine]
-            if _all_work(found, models):
-                good[engine] = sorted({name for cell in found for name in cell.departures})
+            in_engine = [cell for cell in mine if cell.engine.name == engine]
+            if _all_work(in_engine, models):
+                good[engine] = sorted({name for cell in in_engine for name in cell.departures})
         if good:
-            answer.append(Together(mine[0].quantizer, scheme, good, fails))
-    answer.reverse()
-    return sorted(answer, key=lambda each: (each.quantizer.name != "none", -len(each.engines)))
+            rows.append(Together(mine[0].quantizer, scheme, good, fails))
+    rows.reverse()
+    return sorted(rows, key=lambda row: (row.quantizer.name != "none", -len(row.engines)))
 
 
 def _all_work(cells: list[CellResult], models: set[str]) -> bool:
@@ -379,7 +387,7 @@ def markers(result: MatrixResult) -> dict[str, str]:
     """Return each departure's marker in the table: ``†a``, ``†b``, ..."""
     named = set(result.departures)
     named.update(name for cell in result.cells for name in cell.departures)
-    named.update(name for each in result.environments for name in each.departures)
+    named.update(name for environment in result.environments for name in environment.departures)
     return {name: "†" + _letters(number) for number, name in enumerate(sorted(named))}
 
 

@@ -170,8 +170,8 @@ class Store:
                 seconds=observation.seconds,
             )
         )
-        known = self.observation(observation.step, observation.key)
-        if known is not None and known.final and not observation.final:
+        kept = self.observation(observation.step, observation.key)
+        if kept is not None and kept.final and not observation.final:
             return
         target = self.path("observations", observation.step, f"{observation.key}.json")
         write_atomically(target, msgspec.json.format(_encode(observation), indent=1))
@@ -189,14 +189,14 @@ class Store:
         A line that cannot be read is passed over: a torn last one, as a kill leaves it. So is what
         has the name of a segment and is no file.
         """
-        found: dict[bytes, Record] = {}
+        read: dict[bytes, Record] = {}
         for segment in filter(Path.is_file, (self.root / "records").glob("*.jsonl")):
             for line in segment.read_bytes().splitlines():
                 try:
-                    found[line] = decode(line, Record)
+                    read[line] = decode(line, Record)
                 except UnreadableError:
                     continue
-        return [found[line] for line in sorted(found, key=lambda line: (found[line].at, line))]
+        return [read[line] for line in sorted(read, key=lambda line: (read[line].at, line))]
 
     def segments(self) -> list[tuple[str, int]]:
         """Return the name and bytes of each segment of the history: all differ after any step."""

@@ -18,7 +18,7 @@ LACKING = Explanation(
     [*_LOST, Symptom.CRASH, Symptom.ERROR],
     errors=["missing key", "initialized from checkpoint", "loaded from checkpoint", META_TENSOR],
 )
-"""What a tensor is the cause of that is not there."""
+"""The consequences of a tensor that is not there."""
 
 
 def checkpoint_readable(evidence: Evidence) -> Finding:
@@ -70,7 +70,7 @@ def checkpoint_complete(evidence: Evidence) -> Finding:
 
 
 def _surplus(names: list[str]) -> Explanation:
-    """Return what tensors are the cause of that no such model has: a loader that stops at them."""
+    """Return the consequence of tensors that no such model has: a loader stops at them."""
     telling = [name[:_NAME_CHARS] for name in names[:SHOWN] if len(name) >= _TELLING]
     texts = ["no module or parameter named", "unexpected key", *telling]
     return Explanation([Symptom.ERROR], errors=texts)
@@ -121,7 +121,7 @@ def tied_embedding(evidence: Evidence) -> Finding:
 
 
 def _dropped(engine: Mapping[str, str]) -> Explanation:
-    """Return what a dropped embedding is the cause of: in an engine, or in any if none is meant.
+    """Return the consequences of a dropped embedding in an engine, or in any if none is meant.
 
     vLLM fills nothing into the embedding and holds the head beside it. transformers ties the two
     again; under accelerate it stops at the embedding that is nowhere.

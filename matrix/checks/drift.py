@@ -14,7 +14,7 @@ from matrix.outcomes import Explanation, Finding, Judgement, Stage, Symptom
 _finding = partial(Finding, stage=Stage.INSPECT)
 
 NEW_CLASSES = ("TokenizersBackend", "TokenizersBackendFast")
-UNTOLD = ("", "unset", "auto")
+TAKEN_FROM_CONFIG = ("", "unset", "auto")
 """Values of an engine's option ``dtype`` with which the config's own type is taken."""
 
 
@@ -28,8 +28,10 @@ class Drift(NamedTuple):
     errors: tuple[str, ...] = ()
 
     def concerns(self, engine: Mapping[str, str]) -> bool:
-        """Whether the engine is such an old reader. New files are all written so: where no engine
-        is meant, that is no news."""
+        """Return whether an engine is too old to understand it.
+
+        Where no engine is meant, nothing is: all new files are written so.
+        """
         installed = engine.get(self.distribution, "")
         try:
             return bool(installed) and Version(installed) < Version(self.version)
@@ -77,8 +79,8 @@ def config_drift(evidence: Evidence) -> Finding:
             drifts.append(ROPE_PARAMETERS)
         if inspection.config.dtype and not inspection.config.torch_dtype:
             drifts.append(DTYPE)
-    untold = evidence.dtype in UNTOLD
-    matter = [drift for drift in drifts if untold or drift is not DTYPE]
+    from_config = evidence.dtype in TAKEN_FROM_CONFIG
+    matter = [drift for drift in drifts if from_config or drift is not DTYPE]
     return _say("config-drift", evidence, drifts, matter)
 
 
@@ -102,7 +104,7 @@ def tokenizer_drift(evidence: Evidence) -> Finding:
 
 
 def _say(check: str, evidence: Evidence, drifts: list[Drift], matter: list[Drift]) -> Finding:
-    """Return what is to be said of drifts of which some matter to old readers, if this is one."""
+    """Return the finding on drifts: a notice where the engine is too old for one that matters."""
     say = partial(_finding, check, value=len(drifts))
     if evidence.inspection is None:
         return _finding(check, judgement=Judgement.NOT_APPLICABLE, message="not inspected")

@@ -26,7 +26,7 @@ UNFIT = Explanation(
     [Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE, Symptom.CRASH, Symptom.ERROR],
     errors=["shape", "size mismatch", "size of tensor", "not aligned", "divisible", "dimension"],
 )
-"""What packed layers are the cause of that are not of the form which config.json names."""
+"""The consequences of packed layers that are not of the form which config.json names."""
 
 
 def stored_bytes(tensor: TensorInfo) -> int:

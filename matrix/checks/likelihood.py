@@ -69,7 +69,10 @@ def _difference(
     expected: Texts,
     bounds: tuple[float, float],
 ) -> Finding:
-    """Judge the mean absolute difference: one worst token is no measure, even of a good model."""
+    """Return the finding on the mean absolute difference of log-probabilities.
+
+    A single worst token is no measure, even of a good model.
+    """
     degraded, failed = bounds
     say = partial(_finding, check)
     values = [value for text in texts for value in text]

@@ -17,7 +17,7 @@ from matrix.outcomes import Blame, Explanation, Finding, Judgement, Stage, Sympt
 
 _finding = partial(Finding, stage=Stage.LOAD)
 UNFILLED = Explanation([Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE], blame=Blame.PAIR)
-"""What weights are the cause of that the engine did not take from the file."""
+"""The consequences of weights that the engine did not take from the file."""
 
 
 def load_warnings(evidence: Evidence) -> Finding:

@@ -14,7 +14,7 @@ from matrix.outcomes import Explanation, Finding, Judgement, Stage, Symptom
 
 _finding = partial(Finding, stage=Stage.INSPECT)
 SPOILT = Explanation([Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE])
-"""What wrong scales, zeros or weights are the cause of: they load."""
+"""The consequences of wrong scales, zeros or weights, which load without an error."""
 
 V2 = "gptq_v2"
 

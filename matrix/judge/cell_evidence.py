@@ -62,12 +62,12 @@ class EvidenceReader:
             return None, []
         unreadable: list[StageResult] = []
 
-        def read(stage: Stage, read_one: Callable[[Observation], _T]) -> _T | None:
+        def read(stage: Stage, reader: Callable[[Observation], _T]) -> _T | None:
             observation = observations.get(stage)
             if observation is None or observation.outcome is not Outcome.PASSED:
                 return None
             try:
-                return read_one(observation)
+                return reader(observation)
             except (EvidenceError, msgspec.ValidationError) as error:
                 failed = StageResult(Outcome.FAILED, Reason.UNREADABLE, str(error), stage=stage)
                 unreadable.append(failed)

@@ -85,7 +85,7 @@ class CellJudge:
                 Outcome(cell.exclusion.outcome), Reason.DECLARED, cell.exclusion.reason,
                 stage=Stage.LOAD,
             )  # fmt: skip
-        untested = self._untested(cell, results)
+        untested = _untested(cell, self.plan, results)
         evidence, unreadable = self._evidence.read(cell, observations)
         results |= {result.stage: result for result in unreadable}
         findings = run_checks(evidence) if evidence else []
@@ -141,27 +141,6 @@ class CellJudge:
                 outcome, build.reason, message, stage=Stage.QUANTIZE
             )
 
-    def _untested(self, cell: Cell, results: dict[Stage, StageResult]) -> JudgedCell | None:
-        """Say, in ``results`` too, that a cell needs what this machine lacks.
-
-        ``None`` where it lacks nothing, and where what was observed decides all the same: it ran
-        when more was there, or an earlier stage did not pass.
-        """
-        first = next((stage for stage in stage_results(results, []) if blocks(stage)), None)
-        if not cell.unmet or first is None or first.outcome is not Outcome.INFRA:
-            return None
-        quantizer, engine = cell.checkpoint.quantizer, cell.engine
-        on_gpu = [
-            self.plan.environments[r.environment].device == "cuda" for r in (quantizer, engine)
-        ]
-        made = results.get(Stage.QUANTIZE)
-        at_quantizer = (on_gpu[0] or quantizer.instruction_set) and (made is None or blocks(made))
-        stage = Stage.QUANTIZE if at_quantizer else Stage.LOAD
-        of_cpu = not any(on_gpu) and (quantizer.instruction_set or engine.instruction_set)
-        reason = Reason.NO_INSTRUCTION if of_cpu else Reason.NO_GPU
-        results[stage] = StageResult(Outcome.NEEDS_HARDWARE, reason, cell.unmet, stage=stage)
-        return JudgedCell(Verdict.UNTESTED, Blame.NOBODY, stage, reason, cell.unmet)
-
     def _device(self, cell: Cell, observations: dict[Stage, Observation]) -> str:
         """Return what a cell's engine ran on, or else is to run on."""
         loaded = observations.get(Stage.LOAD)
@@ -207,6 +186,26 @@ def command_of(loaded: LoadedSpec, plan: Plan, option: str, value: str) -> str:
     if plan.profile != DEFAULT_PROFILE:
         words += ["--profile", plan.profile]
     return shlex.join([*words, option, value])
+
+
+def _untested(cell: Cell, plan: Plan, results: dict[Stage, StageResult]) -> JudgedCell | None:
+    """Say, in ``results`` too, that a cell needs what this machine lacks.
+
+    ``None`` where it lacks nothing, and where what was observed decides all the same: it ran
+    when more was there, or an earlier stage did not pass.
+    """
+    first = next((stage for stage in stage_results(results, []) if blocks(stage)), None)
+    if not cell.unmet or first is None or first.outcome is not Outcome.INFRA:
+        return None
+    quantizer, engine = cell.checkpoint.quantizer, cell.engine
+    on_gpu = [plan.environments[r.environment].device == "cuda" for r in (quantizer, engine)]
+    made = results.get(Stage.QUANTIZE)
+    at_quantizer = (on_gpu[0] or quantizer.instruction_set) and (made is None or blocks(made))
+    stage = Stage.QUANTIZE if at_quantizer else Stage.LOAD
+    of_cpu = not any(on_gpu) and (quantizer.instruction_set or engine.instruction_set)
+    reason = Reason.NO_INSTRUCTION if of_cpu else Reason.NO_GPU
+    results[stage] = StageResult(Outcome.NEEDS_HARDWARE, reason, cell.unmet, stage=stage)
+    return JudgedCell(Verdict.UNTESTED, Blame.NOBODY, stage, reason, cell.unmet)
 
 
 def _excluded(table: ExclusionTable) -> JudgedCell:

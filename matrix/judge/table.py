@@ -45,7 +45,7 @@ class TableJudge:
         self._all_that_ran = cache(self._ran)
 
     def table(self) -> MatrixResult:
-        """Judge all cells."""
+        """Return the whole table: all cells judged, and what they say together."""
         cells = [self._judge.cell(cell.id) for cell in self._plan.cells]
         used = self._observations()
         newest = max((observation.at for observation in used), default="")
@@ -92,7 +92,7 @@ class TableJudge:
         return devices
 
     def _environment(self, name: str) -> EnvironmentResult:
-        """Judge an environment by the stages it goes through in the first role it plays."""
+        """Return an environment, judged by its stages in the first role that it plays."""
         cells, role = self._standing_on[name], self._role(name)
         first = Stage.QUANTIZER_RESOLVE if role == "quantizer" else Stage.ENGINE_RESOLVE
         place = list(Stage).index(first)

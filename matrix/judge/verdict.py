@@ -49,7 +49,7 @@ class JudgedCell(msgspec.Struct, frozen=True):
 
 
 def blocks(result: StageResult) -> bool:
-    """Whether a stage's end keeps the later stages that build on it from being tried.
+    """Return whether a stage's end keeps the later stages that build on it from being tried.
 
     A readable checkpoint with a wrong weight is loaded all the same: what an engine makes of it is
     the question. So is what an engine generates after it warned of missing weights.
@@ -116,7 +116,7 @@ def _with_findings(result: StageResult, findings: list[Finding]) -> StageResult:
 
 
 def compared(findings: Iterable[Finding]) -> bool:
-    """Whether text and log-probabilities were really compared with the reference."""
+    """Return whether text and log-probabilities were really compared with the reference."""
     conclusive = {finding.check for finding in findings if finding.judgement in _CONCLUSIVE}
     return conclusive.issuperset(COMPARISONS)
 
@@ -167,8 +167,8 @@ def fold(
 
 
 def _worst(stages: Sequence[StageResult]) -> StageResult | None:
-    """Return the result that a cell is judged by which came to its end: what it answered, else what
-    failed, else what is degraded."""
+    """Return the result that decides a cell in which no stage blocked a later one: that of what it
+    answered, else the first that failed, else the first that is degraded."""
     imperfect = [result for result in stages if result.outcome is not Outcome.PASSED]
     failed = [result for result in imperfect if result.outcome is Outcome.FAILED]
     answered = [result for result in imperfect if result.stage is Stage.GENERATE]

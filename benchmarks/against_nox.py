@@ -46,6 +46,7 @@ from matrix.judge.installing import locked_builds
 from matrix.machine.hardware import machine
 from matrix.machine.keeper import PR_SET_CHILD_SUBREAPER, prctl, reap
 from matrix.plan.cells import Cell, Role
+from matrix.plan.steps import build_of
 from matrix.run.context import Context, Settings
 from matrix.spec.loading import DEFAULT_SPEC
 
@@ -183,7 +184,7 @@ def quantized(context: Context) -> Iterator[Cell]:
 
 def combination(context: Context, cell: Cell, folder: Path) -> dict[str, Any]:
     """Return what the noxfile by hand needs to know of a cell, as plain data."""
-    key = context.keys.build(cell.checkpoint.model)
+    key = context.keys.of(build_of(cell.checkpoint.model))
     assert key is not None, "the matrix has built it"
     reference = context.store.reference(key.value)
     assert reference is not None, "the matrix has read it"

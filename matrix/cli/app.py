@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -24,17 +23,18 @@ from matrix.cli.specifiers import specifiers
 from matrix.environments import locks as environments
 from matrix.judge.results import CanaryState
 from matrix.machine.processes import die_with_parent
-from matrix.outcomes import Outcome, Verdict
+from matrix.pipeline.outcomes import Outcome, Verdict
 from matrix.plan.budget import Choice, canaries_alone, differences, in_words, read_choice
 from matrix.plan.cells import Selection, select
 from matrix.run.beforehand import beforehand
+from matrix.run.building import make_lock
 from matrix.run.choosing import choice_of, estimate
 from matrix.run.context import Context, Settings, unreachable
 from matrix.run.interim import Interim
 from matrix.run.progress import Progress
 from matrix.run.run import Run
-from matrix.run.steps import Steps
 from matrix.run.unchanged import digest_of_report, note_report
+from matrix.run.workspace import Workspace
 from matrix.spec.tables import SpecError
 from matrix.store.store import write_atomically
 from matrix.untrusted.text import visible
@@ -144,7 +144,7 @@ def _perform(context: Context, selections: list[Selection], reports: Path | None
     def verdict(cell_id: str) -> str:
         return context.fresh_judge().cell(cell_id).verdict
 
-    run = Run(context.plan, _steps(context), tell, verdict, fork=True)
+    run = Run(Workspace(context), tell, verdict, fork=True)
     for selection in selections:
         run.perform(selection)
 
@@ -158,13 +158,6 @@ def _of_budget(choice: Choice, whole: Context) -> list[str]:
     """Return lines on what a budget bought, what it left out, and what came out otherwise."""
     changed = differences(choice, lambda cell: whole.judge.cell(cell).verdict)
     return [*in_words(choice), *(visible(line, MESSAGE_CHARS) for line in changed)]
-
-
-def _steps(context: Context) -> Steps:
-    return Steps(
-        context.loaded, context.store, context.keys, os.environ, lambda: datetime.now(UTC),
-        machine=context.machine,
-    )  # fmt: skip
 
 
 def _show_cell(context: Context, cell: str) -> None:
@@ -189,7 +182,7 @@ def lock(
     """Have uv make the locks beside the spec, pinned and as released, where one is missing or
     answers other inputs."""
     context = Context(Settings.of(spec=spec, profile=profile, store=store))
-    steps = _steps(context)
+    workspace = Workspace(context)
     folder = context.settings.spec.parent / "locks"
     (folder / "released").mkdir(parents=True, exist_ok=True)
     for name in context.plan.environments:
@@ -200,7 +193,7 @@ def lock(
             file = folder / beside
             if not remake and environments.read_lock(file, environment) is not None:
                 continue
-            made, judged, end = steps.make_lock(environment)
+            made, judged, end = make_lock(workspace, environment)
             if made is None:
                 fail(f"{name}: no lock, {judged.reason}: {judged.message.strip()}")
             write_atomically(file, made.text.encode())

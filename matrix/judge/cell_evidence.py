@@ -19,10 +19,12 @@ from matrix.checks.evidence import (
     read_load,
 )
 from matrix.judge.sides import Sides
-from matrix.outcomes import Outcome, Reason, Stage, StageResult
+from matrix.pipeline.outcomes import Outcome, Reason, StageResult
+from matrix.pipeline.steps import Stage
 from matrix.plan.cells import Cell, float_id
 from matrix.plan.keys import Keys
 from matrix.plan.needs import tensor_parallel
+from matrix.plan.steps import build_of, by_stage, steps_of
 from matrix.store.facts import read_facts
 from matrix.store.observations import Observation
 
@@ -56,7 +58,7 @@ class EvidenceReader:
 
         There is no evidence where the float model's own answers are not there to compare with.
         """
-        model = self._keys.passed(self._keys.build(cell.checkpoint.model))
+        model = self._keys.passed(self._keys.of(build_of(cell.checkpoint.model)))
         reference = self._reference(model.key) if model else None
         if reference is None:
             return None, []
@@ -98,7 +100,9 @@ class EvidenceReader:
     def _float_generation(self, cell: Cell, reference: Reference) -> Generation | None:
         """Return what the float model answered in the cell's engine."""
         twin = self._cells.get(float_id(cell))
-        generate = self._keys.passed(self._keys.evaluate(twin, "generate")) if twin else None
+        if twin is None:
+            return None
+        generate = self._keys.passed(self._keys.of(by_stage(steps_of(twin))[Stage.GENERATE]))
         if generate is None:
             return None
         try:

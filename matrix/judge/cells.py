@@ -15,9 +15,11 @@ from matrix.judge.refusals import classify_refusal
 from matrix.judge.results import CellResult
 from matrix.judge.sides import Sides
 from matrix.judge.verdict import JudgedCell, blocks, fold, stage_results
-from matrix.outcomes import Blame, Outcome, Reason, Stage, StageResult, Verdict
+from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
+from matrix.pipeline.steps import STAGES, Blame, RoleKind, Stage
 from matrix.plan.cells import Cell, Plan, float_id
 from matrix.plan.keys import Key, Keys
+from matrix.plan.steps import build_of, by_stage, steps_of
 from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, read_tables
 from matrix.spec.tables import ExclusionTable, RefusalTable, SpecError
 from matrix.store.observations import Observation
@@ -57,20 +59,8 @@ class CellJudge:
         self.cell = cache(self._cell)
 
     def keys_of(self, cell: Cell) -> dict[Stage, Key | None]:
-        """Return the key of each of a cell's ten stages, as far as they exist."""
-        keys, quantizer, engine = self.keys, cell.checkpoint.quantizer, cell.engine
-        return {
-            Stage.QUANTIZER_RESOLVE: keys.resolve(quantizer.environment),
-            Stage.QUANTIZER_INSTALL: keys.install(quantizer.environment),
-            Stage.QUANTIZER_IMPORT: keys.importing(quantizer),
-            Stage.QUANTIZE: keys.quantize(cell.checkpoint),
-            Stage.INSPECT: keys.inspect(cell.checkpoint),
-            Stage.ENGINE_RESOLVE: keys.resolve(engine.environment),
-            Stage.ENGINE_INSTALL: keys.install(engine.environment),
-            Stage.ENGINE_IMPORT: keys.importing(engine),
-            Stage.LOAD: keys.evaluate(cell, "load"),
-            Stage.GENERATE: keys.evaluate(cell, "generate"),
-        }
+        """Return the key of each stage of a cell, as far as they exist."""
+        return {stage: self.keys.of(step) for stage, step in by_stage(steps_of(cell)).items()}
 
     def _cell(self, cell_id: str) -> CellResult:
         cell = self._cells[cell_id]
@@ -124,16 +114,15 @@ class CellJudge:
         result = StageResult(
             observation.outcome, observation.reason, observation.message, stage=stage
         )
-        order = list(Stage)
-        made = order.index(stage) < order.index(Stage.ENGINE_RESOLVE)
-        role = cell.checkpoint.quantizer if made else cell.engine
+        is_engine = STAGES[stage].role is RoleKind.ENGINE
+        role = cell.engine if is_engine else cell.checkpoint.quantizer
         return classify_refusal(
             result, observation, self.sides.installed(role.environment), self._refusals
         )
 
     def _unbuilt(self, cell: Cell, results: dict[Stage, StageResult]) -> None:
         """Say in ``results`` that the model could not be built, which is no package's fault."""
-        build = self.keys.observed(self.keys.build(cell.checkpoint.model))
+        build = self.keys.observed(self.keys.of(build_of(cell.checkpoint.model)))
         if build is not None and build.outcome is not Outcome.PASSED:
             outcome = Outcome.INFRA if build.outcome is Outcome.FAILED else build.outcome
             message = f"the model could not be built: {build.message}"

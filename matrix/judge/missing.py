@@ -14,7 +14,7 @@ from typing import assert_never
 
 import msgspec
 
-from matrix.outcomes import Conclusion, Outcome, Reason
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.store.ends import MESSAGE_CHARS, End
 from matrix.store.observations import ChildException
 

@@ -11,7 +11,8 @@ from typing import Literal
 
 import msgspec
 
-from matrix.outcomes import Blame, Finding, Reason, Stage, StageResult, Verdict
+from matrix.pipeline.outcomes import Finding, Reason, StageResult, Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.spec.tables import Resolution
 
 SCHEMA_VERSION = 1

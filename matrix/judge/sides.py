@@ -8,8 +8,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from matrix.judge.results import Side
+from matrix.pipeline.steps import Step
 from matrix.plan.cells import Cell, Plan, Role
 from matrix.plan.keys import Keys
+from matrix.plan.steps import steps_of_plan
 from matrix.spec.loading import LoadedSpec
 from matrix.store.facts import InstallFacts, departures_used, read_facts
 from matrix.store.observations import Observation
@@ -23,6 +25,9 @@ class Sides:
         self._only_where_used = {name for name in declared if declared[name].only_where_used}
         self._plan = plan
         self._keys = keys
+        self._installs = {
+            step.environment: step for step in steps_of_plan(plan) if step.step is Step.INSTALL
+        }
 
     def side(self, role: Role) -> Side:
         """Return one side of a cell, spelled out."""
@@ -62,5 +67,5 @@ class Sides:
         return sorted(declared - (self._only_where_used - used))
 
     def _facts(self, environment: str) -> InstallFacts:
-        install = self._keys.passed(self._keys.install(environment))
+        install = self._keys.passed(self._keys.of(self._installs[environment]))
         return read_facts(install, InstallFacts) if install else InstallFacts()

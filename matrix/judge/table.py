@@ -23,7 +23,7 @@ from matrix.judge.standings import (
     works,
 )
 from matrix.judge.verdict import canary_state
-from matrix.outcomes import Stage
+from matrix.pipeline.steps import Stage
 from matrix.plan.cells import Cell
 from matrix.store.facts import InstallFacts, read_facts
 from matrix.store.observations import Observation

@@ -13,16 +13,8 @@ import msgspec
 
 from matrix.judge.explaining import explanation
 from matrix.judge.results import CanaryState, CellResult
-from matrix.outcomes import (
-    Blame,
-    Finding,
-    Judgement,
-    Outcome,
-    Reason,
-    Stage,
-    StageResult,
-    Verdict,
-)
+from matrix.pipeline.outcomes import Finding, Judgement, Outcome, Reason, StageResult, Verdict
+from matrix.pipeline.steps import STAGES, Blame, Stage
 
 COMPARISONS = ("greedy-text", "logprobs-reference")
 """The checks without which nothing was compared, so that nothing can be said to work."""
@@ -246,22 +238,8 @@ def _blame(verdict: Verdict, stage: Stage, *, by_itself: bool) -> Blame:
 
 
 def _blame_of_stage(stage: Stage, *, by_itself: bool) -> Blame:
-    match stage:
-        case (
-            Stage.QUANTIZER_RESOLVE
-            | Stage.QUANTIZER_INSTALL
-            | Stage.QUANTIZER_IMPORT
-            | Stage.QUANTIZE
-        ):
-            return Blame.QUANTIZER
-        case Stage.INSPECT:
-            return Blame.CHECKPOINT
-        case Stage.ENGINE_RESOLVE | Stage.ENGINE_INSTALL | Stage.ENGINE_IMPORT:
-            return Blame.ENGINE
-        case Stage.LOAD | Stage.GENERATE:
-            return Blame.ENGINE if by_itself else Blame.PAIR
-        case _:
-            assert_never(stage)
+    blame = STAGES[stage].blame
+    return Blame.ENGINE if blame is Blame.PAIR and by_itself else blame
 
 
 def canary_state(cells: Iterable[CellResult]) -> CanaryState:

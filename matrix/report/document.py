@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from matrix.judge.results import CanaryState, CellResult, MatrixResult, Standing
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.report.locks import install_lines
 from matrix.report.standings import (
     STATES,

@@ -14,7 +14,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from matrix.judge.results import CanaryState, CellResult, MatrixResult, Side
-from matrix.outcomes import Outcome, Reason, Stage, StageResult, Verdict
+from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
+from matrix.pipeline.steps import Stage
 from matrix.report import standings
 from matrix.report.locks import install_lines
 from matrix.report.table import (

@@ -16,6 +16,7 @@ import msgspec
 
 from matrix.environments import locks as environments
 from matrix.environments.uv_settings import uv_settings
+from matrix.pipeline.steps import Step
 from matrix.plan.budget import Choice, candidates, choose
 from matrix.plan.cells import Cell
 from matrix.plan.keys import Key
@@ -24,11 +25,10 @@ from matrix.plan.predictions import (
     Cost,
     Prediction,
     Timings,
-    name_of_checkpoint,
-    name_of_environment,
-    name_of_model,
+    name_of,
     predict,
 )
+from matrix.plan.steps import PlannedStep, steps_of_plan
 from matrix.run.context import Context
 from matrix.spec.axes import exact
 from matrix.spec.loading import load
@@ -184,27 +184,27 @@ def _paid(context: Context, prediction: Prediction) -> Iterator[str]:
 
     What models and checkpoints stand on may have been removed since they were made.
     """
-    keys = context.keys
-    for name in context.plan.environments:
-        key = keys.install(name)
-        folder = context.store.root / "environments" / name
-        if key is not None and keys.settled(key) and environments.is_built(folder, key.value):
-            built = name_of_environment(name)
-            yield built
-            yield from prediction.needs.get(built, ())
-    for model in context.plan.models:
-        if _is_made(context, keys.build(model)):
-            yield name_of_model(model)
-    for checkpoint in context.plan.checkpoints:
-        if _is_made(context, keys.quantize(checkpoint)) and keys.settled(keys.inspect(checkpoint)):
-            yield name_of_checkpoint(checkpoint)
+    keys = context.keys.fixed()
+    is_paid: dict[str, bool] = {}
+    for step in steps_of_plan(context.plan):
+        if step.step is not Step.IMPORT:  # each run imports anew
+            name = name_of(step)
+            is_paid[name] = is_paid.get(name, True) and _is_done(context, step, keys.of(step))
+    for name in (name for name, paid in is_paid.items() if paid):
+        yield name
+        yield from (need for need in prediction.needs.get(name, ()) if need.startswith(WHEELS))
 
 
-def _is_made(context: Context, key: Key | None) -> bool:
-    """Whether a model or checkpoint is there, or was seen to fail."""
+def _is_done(context: Context, step: PlannedStep, key: Key | None) -> bool:
+    """Whether a step need not be done: it was seen to fail, or what it made is still there."""
     if key is None or not context.keys.settled(key):
         return False
-    return not context.keys.passed(key) or context.store.has_product(key.step, key.value)
+    if not context.keys.passed(key):
+        return True
+    if step.step is Step.INSTALL:
+        folder = context.store.root / "environments" / step.environment
+        return environments.is_built(folder, key.value)
+    return context.store.has_product(key.step, key.value)
 
 
 def _linked(store: Path, settings: Mapping[str, str]) -> bool:

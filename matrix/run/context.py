@@ -23,10 +23,11 @@ from matrix.judge import canaries
 from matrix.judge.cells import CellJudge, refusals
 from matrix.judge.results import CanaryState, CellResult, MatrixResult
 from matrix.judge.standings import Solution
-from matrix.judge.subjects import CELL, subjects
+from matrix.judge.subjects import subjects
 from matrix.judge.table import TableJudge
 from matrix.machine.hardware import Machine, detect, device_of
-from matrix.outcomes import Stage, Verdict
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Stage
 from matrix.plan.budget import Choice, ignoring, narrowed, read_choice
 from matrix.plan.cells import Cell, Plan, make_plan
 from matrix.plan.keys import Keys, Lookup
@@ -256,7 +257,7 @@ class Context:
         for subject in subjects(self.plan, environment):
             keys = judge.keys_of(subject.cell)
             # What a cell is depends on all that was before; the other subjects stand alone.
-            stages = tuple(Stage) if subject.stages == CELL else subject.stages
+            stages = subject.stages if subject.stands_alone else tuple(Stage)
             results = [self.keys.observed(keys[stage]) for stage in stages]
             observed.append([(seen.key, seen.outcome) if seen else None for seen in results])
         files = [file_digest(PACKAGE / name) for name in canaries.JUDGING]

@@ -7,7 +7,8 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 
-from matrix.outcomes import Stage, Verdict
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import STEPS, Stage, Step
 
 Option = str | int | float | bool
 Method = Literal["awq", "gptq"]
@@ -54,6 +55,12 @@ class StageLimits(Table, frozen=True, kw_only=True):
     inspect: Limits
     load: Limits
     generate: Limits
+
+    def of(self, step: Step) -> Limits:
+        """Return the limits of a step; those of the step that its definition names otherwise."""
+        limited = STEPS[step].limits or step
+        limits: Limits = getattr(self, "importing" if limited is Step.IMPORT else limited.value)
+        return limits
 
 
 class Departure(Table, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from typing import Any, Literal, assert_never
 
 import msgspec
 
-from matrix.outcomes import PASSED, Conclusion, Outcome, Reason
+from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.spec.tables import Device
 from matrix.store.observations import ChildException, StepResult
 

@@ -19,7 +19,8 @@ from typing import TypeVar
 
 import msgspec
 
-from matrix.store.observations import Observation, Step
+from matrix.pipeline.steps import Step
+from matrix.store.observations import Observation
 
 _T = TypeVar("_T")
 
@@ -50,9 +51,9 @@ class BuildFacts(msgspec.Struct, frozen=True):
 
 
 _CHECKED: dict[Step, type[msgspec.Struct]] = {
-    "resolve": ResolveFacts,
-    "install": InstallFacts,
-    "build": BuildFacts,
+    Step.RESOLVE: ResolveFacts,
+    Step.INSTALL: InstallFacts,
+    Step.BUILD: BuildFacts,
 }
 """Steps whose facts keys are made of. Those of the other ones are the packages' own words: they
 are read where they are judged, and what cannot be read is a failure of its step."""

@@ -6,12 +6,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from matrix.outcomes import Conclusion, Outcome
+from matrix.pipeline.outcomes import Conclusion, Outcome
+from matrix.pipeline.steps import Step
 
 SCHEMA_VERSION = 1
-
-Step = Literal["resolve", "install", "import", "build", "quantize", "inspect", "load", "generate"]
-"""What is performed. A step serves several of a cell's ten stages: one install, two roles."""
 
 
 class Observation(Conclusion, frozen=True, kw_only=True):

@@ -34,15 +34,11 @@ from typing import IO, Any
 
 import msgspec
 
-from matrix.checks.evidence import (
-    MAX_REFERENCE_BYTES,
-    EvidenceError,
-    Reference,
-    read_reference,
-)
-from matrix.outcomes import Outcome
+from matrix.checks.evidence import MAX_REFERENCE_BYTES, EvidenceError, Reference, read_reference
+from matrix.pipeline.outcomes import Outcome
+from matrix.pipeline.steps import STEPS, Step
 from matrix.store.facts import check_facts
-from matrix.store.observations import SCHEMA_VERSION, Observation, Step
+from matrix.store.observations import SCHEMA_VERSION, Observation
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 
 MAX_OBSERVATION_BYTES = 200_000_000
@@ -126,13 +122,8 @@ class Store:
 
     def has_product(self, step: Step, key: str) -> bool:
         """Whether the files that a step made are there; they may have been taken back since."""
-        match step:
-            case "build":
-                return (self.model(key) / "model").is_dir()
-            case "quantize":
-                return (self.checkpoint(key) / "checkpoint").is_dir()
-            case _:
-                return True
+        product = STEPS[step].product
+        return product is None or (self.root / product[0] / key / product[1]).is_dir()
 
     def model(self, key: str) -> Path:
         """Return the folder of a model: ``model/`` and ``reference.json``."""

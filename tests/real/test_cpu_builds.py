@@ -19,7 +19,7 @@ from matrix.environments.uv_settings import uv_settings
 from matrix.judge.builds import builds_of
 from matrix.judge.missing import classify_missing, read_missing
 from matrix.machine.processor import lacking
-from matrix.outcomes import Conclusion, Outcome, Reason
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.store.ends import End
 from matrix.store.observations import ChildException
 

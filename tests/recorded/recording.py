@@ -23,8 +23,10 @@ from matrix.checks.evidence import Reference, read_reference
 from matrix.judge.cells import CellJudge
 from matrix.judge.results import MatrixResult
 from matrix.judge.table import TableJudge
+from matrix.pipeline.steps import Step
 from matrix.plan.cells import Role, make_plan
 from matrix.plan.keys import Key, Keys
+from matrix.plan.steps import PlannedStep, steps_of
 from matrix.run.context import Context, Settings
 from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load, read_tables
 from matrix.spec.releases import SNAPSHOT
@@ -48,10 +50,12 @@ class RecordedKeys(Keys):
             return None
         return self._lookup(key.step, _name(key.subject, key.departures))
 
-    def importing(self, role: Role) -> Key | None:
-        """Return the key of an import under the name that tells an environment's roles apart."""
-        key = super().importing(role)
-        return msgspec.structs.replace(key, subject=_import_of(role)) if key else None
+    def of(self, step: PlannedStep) -> Key | None:
+        """Return the key of a step, of an import with what tells an environment's roles apart."""
+        key = super().of(step)
+        if key is None or step.step is not Step.IMPORT:
+            return key
+        return msgspec.structs.replace(key, subject=_import_of(step.role))
 
 
 def _name(subject: str, departures: list[str]) -> str:
@@ -127,10 +131,10 @@ def record(root: Path, profile: str) -> None:
             seen = context.keys.observed(key)
             if seen is not None:
                 used[seen.key] = seen
-        for role in (cell.checkpoint.quantizer, cell.engine):
-            imported = context.keys.observed(context.keys.importing(role))
+        for step in (step for step in steps_of(cell) if step.step is Step.IMPORT):
+            imported = context.keys.observed(context.keys.of(step))
             if imported is not None:
-                named = msgspec.structs.replace(imported, subject=_import_of(role))
+                named = msgspec.structs.replace(imported, subject=_import_of(step.role))
                 used[imported.key] = named
     builds = [seen.key for seen in used.values() if seen.step == "build"]
     texts = [(key, (context.store.model(key) / "reference.json").read_text()) for key in builds]

@@ -7,18 +7,11 @@ from typing import Any
 
 import msgspec
 
-from matrix.checkpoint.inspection import (
-    Inspection,
-)
+from matrix.checkpoint.inspection import Inspection
 from matrix.checks import run_checks
-from matrix.outcomes import Finding, Judgement, Stage
-from tests.unit.made_evidence import (
-    GPTQ,
-    add_tensor,
-    alarms,
-    made_evidence,
-    retype,
-)
+from matrix.pipeline.outcomes import Finding, Judgement
+from matrix.pipeline.steps import Stage
+from tests.unit.made_evidence import GPTQ, add_tensor, alarms, made_evidence, retype
 
 replace = msgspec.structs.replace
 L0 = "model.layers.0"

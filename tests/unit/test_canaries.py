@@ -19,7 +19,7 @@ from matrix.judge.canaries import (
 )
 from matrix.judge.results import MatrixResult
 from matrix.judge.table import TableJudge
-from matrix.outcomes import Conclusion, Outcome, Reason
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.store.store import Store
 from tests.unit.made_history import Ends, History
 from tests.unit.test_judge import CANARY, World

@@ -12,7 +12,8 @@ from matrix.checkpoint.inspection import (
     WeightComparison,
 )
 from matrix.checks import run_checks
-from matrix.outcomes import Judgement, Stage
+from matrix.pipeline.outcomes import Judgement
+from matrix.pipeline.steps import Stage
 from tests.unit.inspection_damage import (
     ABSENT,
     DESC_ACT,
@@ -31,14 +32,7 @@ from tests.unit.inspection_damage import (
     pack_the_head,
     replace,
 )
-from tests.unit.made_evidence import (
-    AWQ,
-    CONFIG,
-    GPTQ,
-    add_tensor,
-    made_evidence,
-    made_inspection,
-)
+from tests.unit.made_evidence import AWQ, CONFIG, GPTQ, add_tensor, made_evidence, made_inspection
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.outcomes import PASSED, Conclusion, Outcome, Reason
+from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.spec.tables import Device
 from matrix.store.ends import (
     MESSAGE_CHARS,

@@ -17,7 +17,7 @@ from matrix.judge.results import (
     Side,
 )
 from matrix.judge.standings import Solution
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.spec.tables import Environment
 from tests.unit.report_results import judged
 

@@ -17,12 +17,12 @@ from matrix.judge.cells import CellJudge
 from matrix.judge.results import CellResult, MatrixResult
 from matrix.judge.standings import Solution
 from matrix.judge.table import TableJudge
-from matrix.outcomes import REASONS, Blame, Conclusion, Judgement, Outcome, Reason, Stage, Verdict
+from matrix.pipeline.outcomes import REASONS, Conclusion, Judgement, Outcome, Reason, Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.plan.cells import make_plan
 from matrix.spec.loading import LoadedSpec, load
 from matrix.spec.releases import Release, Snapshot
 from matrix.spec.tables import Environment
-from matrix.store.observations import Step
 from tests.unit import awq_checkpoints, small_spec
 from tests.unit.made_evidence import REFERENCE, right_facts
 from tests.unit.made_history import Ends, Facts, History, plain_facts
@@ -49,7 +49,7 @@ class World:
         made, original = awq_checkpoints.both(folder / str(packed), tied=name == "tied")
         return inspect(made if packed else original, original)
 
-    def facts(self, step: Step, subject: str) -> dict[str, Any]:
+    def facts(self, step: str, subject: str) -> dict[str, Any]:
         """Return what good steps leave, but for the canary that is known to answer garbage."""
         if step == "inspect":
             model, scheme, _ = subject.split("/")
@@ -122,7 +122,7 @@ def test_answers_of_a_time_when_it_loaded_say_nothing_of_a_cell_that_loads_no_mo
     assert cell.output == ""
 
 
-ENDS: dict[str, tuple[Step, str, Conclusion, tuple[Verdict, Blame, Stage, str]]] = {
+ENDS: dict[str, tuple[str, str, Conclusion, tuple[Verdict, Blame, Stage, str]]] = {
     "unresolvable quantizer": ("resolve", "maker-2.0", RAISED,
         (Verdict.BROKEN, Blame.QUANTIZER, Stage.QUANTIZER_RESOLVE, "exception")),
     "quantizer that cannot be installed": ("install", "maker-2.0", RAISED,
@@ -179,7 +179,7 @@ def test_a_model_whose_build_needs_hardware_is_untested_here(world: World) -> No
     assert cells[GOOD].message == f"the model could not be built: {NO_GPU.message}"
 
 
-SPOILED: dict[str, tuple[Step, str, dict[str, Any], Stage]] = {
+SPOILED: dict[str, tuple[str, str, dict[str, Any], Stage]] = {
     "an answer is missing": ("generate", GOOD, {"outputs": []}, Stage.GENERATE),
     "scores of another shape": ("generate", GOOD, {"held_out": [[0.0]]}, Stage.GENERATE),
     "no facts at all": ("generate", GOOD, {}, Stage.GENERATE),
@@ -193,7 +193,7 @@ SPOILED: dict[str, tuple[Step, str, dict[str, Any], Stage]] = {
 def test_evidence_that_cannot_be_read_fails_its_stage(world: World, case: str) -> None:
     step, subject, spoiled, stage = SPOILED[case]
 
-    def facts(a_step: Step, a_subject: str) -> dict[str, Any]:
+    def facts(a_step: str, a_subject: str) -> dict[str, Any]:
         found = world.facts(a_step, a_subject)
         if (a_step, a_subject) != (step, subject):
             return found
@@ -204,7 +204,7 @@ def test_evidence_that_cannot_be_read_fails_its_stage(world: World, case: str) -
 
 
 def test_a_damaged_weight_is_a_defect_even_where_the_answer_is_right(world: World) -> None:
-    def facts(step: Step, subject: str) -> dict[str, Any]:
+    def facts(step: str, subject: str) -> dict[str, Any]:
         found = world.facts(step, subject)
         if (step, subject) == ("inspect", "tied/awq/maker-2.0"):
             found["weights"] = [dict(w, error=0.9) for w in found["weights"]]
@@ -374,7 +374,7 @@ def test_an_environment_stands_by_its_locks_and_by_what_was_run(world: World) ->
 def test_what_holds_is_told_beside_what_is_declared(world: World, tmp_path: Path) -> None:
     versions = {"maker": "2.0", "runner": "3.0", "torch": "2.1", "transformers": "4.47.1"}
 
-    def facts(step: Step, subject: str) -> dict[str, Any]:
+    def facts(step: str, subject: str) -> dict[str, Any]:
         found = world.facts(step, subject)
         return {**found, "versions": versions} if step == "install" else found
 
@@ -394,7 +394,7 @@ def test_what_holds_is_told_beside_what_is_declared(world: World, tmp_path: Path
 def test_what_holds_is_from_where_the_quantizer_ran(world: World, tmp_path: Path) -> None:
     versions = {"maker": "2.0", "runner": "3.0", "torch": "2.1", "transformers": "4.47.1"}
 
-    def facts(step: Step, subject: str) -> dict[str, Any]:
+    def facts(step: str, subject: str) -> dict[str, Any]:
         found = world.facts(step, subject)
         return {**found, "versions": versions} if step == "install" else found
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matrix.judge.missing import Build, Kind, Missing, classify_missing, read_missing
-from matrix.outcomes import Conclusion, Outcome, Reason
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.store.ends import End
 from matrix.store.observations import ChildException
 

@@ -10,12 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from matrix.outcomes import PASSED, REASONS, Outcome
+from matrix.pipeline.outcomes import PASSED, REASONS, Outcome
+from matrix.pipeline.steps import Step
 from matrix.run.probes import RESULT_BYTES, Event, read_event, read_result
-from matrix.store.ends import (
-    End,
-    classify_end,
-)
+from matrix.store.ends import End, classify_end
 from matrix.store.facts import InstallFacts, check_facts, departures_used, read_facts
 from matrix.store.observations import Observation
 
@@ -23,7 +21,7 @@ from matrix.store.observations import Observation
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_only_trouble_of_the_machine_is_tried_again(outcome: Outcome) -> None:
     reason = min(REASONS[outcome])
-    observation = Observation(outcome, reason, key="k", inputs={}, step="load", subject="s")
+    observation = Observation(outcome, reason, key="k", inputs={}, step=Step.LOAD, subject="s")
     assert observation.final == (outcome is not Outcome.INFRA)
 
 
@@ -35,7 +33,7 @@ RESULT = {"schema": 1, "stage": "load", "ok": True, "seconds": 1.0, "peak_rss_by
 def test_a_result_is_read_back(tmp_path: Path) -> None:
     file = tmp_path / "load.json"
     file.write_text(json.dumps(RESULT | {"facts": {"kernel": None}}))
-    result = read_result(file, "load")
+    result = read_result(file, Step.LOAD)
     assert result is not None
     assert classify_end(End(), result, []) == PASSED
 
@@ -66,7 +64,7 @@ BAD = {
 def test_what_cannot_be_read_as_a_result_is_none(tmp_path: Path, case: str) -> None:
     file = tmp_path / "load.json"
     file.write_bytes(BAD[case])
-    assert read_result(file, "load") is None
+    assert read_result(file, Step.LOAD) is None
 
 
 @pytest.mark.parametrize(
@@ -88,23 +86,23 @@ def test_what_is_no_regular_file_is_no_result(tmp_path: Path) -> None:
     real.write_text(json.dumps(RESULT))
     link.symlink_to(real)
     os.mkfifo(pipe)
-    assert read_result(real, "load") is not None
-    assert read_result(link, "load") is None
-    assert read_result(pipe, "load") is None  # without waiting for someone who writes to it
-    assert read_result(tmp_path / "none.json", "load") is None
+    assert read_result(real, Step.LOAD) is not None
+    assert read_result(link, Step.LOAD) is None
+    assert read_result(pipe, Step.LOAD) is None  # without waiting for someone who writes to it
+    assert read_result(tmp_path / "none.json", Step.LOAD) is None
 
 
 def test_a_result_beyond_all_bounds_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "load.json"
     text = json.dumps(RESULT)
     file.write_text(text + " " * (RESULT_BYTES - len(text)))
-    assert read_result(file, "load") is not None
+    assert read_result(file, Step.LOAD) is not None
     file.write_text(text + " " * (RESULT_BYTES + 1 - len(text)))
-    assert read_result(file, "load") is None
+    assert read_result(file, Step.LOAD) is None
 
 
 def test_observations_of_before_machines_were_recorded_are_still_read() -> None:
-    old = Observation(key="k", inputs={}, step="load", subject="s", outcome=Outcome.PASSED)
+    old = Observation(key="k", inputs={}, step=Step.LOAD, subject="s", outcome=Outcome.PASSED)
     raw = json.loads(msgspec.json.encode(old))
     del raw["machine"]
     assert msgspec.json.decode(json.dumps(raw), type=Observation) == old
@@ -113,7 +111,7 @@ def test_observations_of_before_machines_were_recorded_are_still_read() -> None:
 def test_facts_are_read_as_the_type_of_their_step_and_others_are_passed_over() -> None:
     facts = {"python": "3.11.9", "versions": {"maker": "1.0"}, "of a newer version": [1]}
     step = Observation(
-        Outcome.PASSED, key="k", inputs={}, step="install", subject="s", facts=facts
+        Outcome.PASSED, key="k", inputs={}, step=Step.INSTALL, subject="s", facts=facts
     )  # fmt: skip
     assert read_facts(step, InstallFacts) == InstallFacts("3.11.9", versions={"maker": "1.0"})
     check_facts(step)
@@ -121,7 +119,7 @@ def test_facts_are_read_as_the_type_of_their_step_and_others_are_passed_over() -
     with pytest.raises(msgspec.ValidationError, match="versions"):
         check_facts(damaged)
     # What a package says is judged where it is read: a failure of its step, which is an answer.
-    check_facts(msgspec.structs.replace(damaged, step="load", facts={"kernels": [1]}))
+    check_facts(msgspec.structs.replace(damaged, step=Step.LOAD, facts={"kernels": [1]}))
 
 
 @pytest.mark.parametrize(
@@ -133,6 +131,6 @@ def test_departures_used_are_names_whatever_an_adapter_says(
     facts: dict[str, Any], used: list[str]
 ) -> None:
     step = Observation(
-        Outcome.PASSED, key="k", inputs={}, step="load", subject="s", facts=facts
+        Outcome.PASSED, key="k", inputs={}, step=Step.LOAD, subject="s", facts=facts
     )  # fmt: skip
     assert departures_used(step) == used

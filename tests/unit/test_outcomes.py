@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from matrix.outcomes import PASSED, REASONS, Conclusion, Outcome, Reason, Stage, StageResult
+from matrix.pipeline.outcomes import PASSED, REASONS, Conclusion, Outcome, Reason, StageResult
+from matrix.pipeline.steps import Stage
 from matrix.spec.loading import PACKAGE
 from matrix.store.observations import Observation
 from matrix.untrusted.reading import UnreadableError, decode

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from matrix.judge.refusals import classify_refusal
-from matrix.outcomes import Outcome, Reason, Stage, StageResult
+from matrix.pipeline.outcomes import Outcome, Reason, StageResult
+from matrix.pipeline.steps import Stage, Step
 from matrix.spec.loading import DEFAULT_SPEC, load, read_tables
 from matrix.spec.tables import SpecError
-from matrix.store.observations import Observation, Step
+from matrix.store.observations import Observation
 from tests.recorded.recording import observations
 from tests.unit import small_spec
 
@@ -21,9 +22,9 @@ STAGES = {"quantize": Stage.QUANTIZE, "load": Stage.LOAD, "import": Stage.QUANTI
 replace = msgspec.structs.replace
 
 
-def failed(step: Step, kind: str, message: str, traceback: str) -> Observation:
+def failed(step: str, kind: str, message: str, traceback: str) -> Observation:
     return Observation(
-        key="k", inputs={}, step=step, subject="s", outcome=Outcome.FAILED,
+        key="k", inputs={}, step=Step(step), subject="s", outcome=Outcome.FAILED,
         reason=Reason.EXCEPTION, message=f"{kind}: {message}", exception=f"builtins.{kind}",
         traceback=f"{traceback}{kind}: {message}\n",
     )  # fmt: skip

@@ -9,19 +9,18 @@ from hypothesis import strategies as st
 
 from matrix.judge.results import CellResult, Side
 from matrix.judge.verdict import JudgedCell, blocks, canary_state, compared, fold, stage_results
-from matrix.outcomes import (
+from matrix.pipeline.outcomes import (
     REASONS,
-    Blame,
     Explanation,
     Finding,
     Judgement,
     Outcome,
     Reason,
-    Stage,
     StageResult,
     Symptom,
     Verdict,
 )
+from matrix.pipeline.steps import Blame, Stage
 
 GOOD = [
     Finding("greedy-text", Stage.GENERATE, Judgement.PASSED),

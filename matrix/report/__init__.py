@@ -18,10 +18,11 @@ import msgspec
 
 from matrix.judge.results import PAGE, SCHEMA_FILE, CanaryState, MatrixResult
 from matrix.pipeline.outcomes import Verdict
+from matrix.report.causes import Cause, causes
 from matrix.report.document import markdown_document
 from matrix.report.locks import FIRST, FOLDER, lock_files
 from matrix.report.page import html_page
-from matrix.report.table import SYMBOLS, Cause, causes, counts, frame, new_releases, normalise
+from matrix.report.table import SYMBOLS, counts, frame, new_releases, normalise
 from matrix.store.store import write_atomically
 from matrix.untrusted.text import csv_text, visible
 

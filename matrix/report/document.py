@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from matrix.judge.results import CanaryState, CellResult, MatrixResult, Standing
 from matrix.pipeline.outcomes import Verdict
+from matrix.report.causes import causes
 from matrix.report.locks import install_lines
 from matrix.report.standings import (
     STATES,
@@ -24,7 +25,6 @@ from matrix.report.table import (
     NO_SPECIFIERS,
     SYMBOLS,
     Part,
-    causes,
     columns,
     counts,
     devices,

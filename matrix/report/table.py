@@ -1,4 +1,4 @@
-"""The cells as a pandas table, and what a reader wants to know from it first.
+"""The cells as a pandas table, and what works together.
 
 Everything here is a pure function of a ``MatrixResult``, and none depends on
 the order in which its cells stand.
@@ -13,8 +13,8 @@ from typing import NamedTuple
 import msgspec
 import pandas as pd
 
-from matrix.judge.results import CellResult, EnvironmentResult, MatrixResult, Side
-from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
+from matrix.judge.results import CellResult, MatrixResult, Side
+from matrix.pipeline.outcomes import Outcome, Reason, Verdict
 from matrix.pipeline.steps import Blame, Stage
 from matrix.untrusted.text import natural
 
@@ -47,18 +47,6 @@ NO_SPECIFIERS = "This run is void, so nothing is computed from it: explain its c
 ROW = ["quantizer", "scheme"]
 COLUMN = ["engine", "model"]
 MARKERS = "abcdefghijklmnopqrstuvwxyz"
-
-
-class Cause(NamedTuple):
-    """One thing that is wrong, with everything it takes down."""
-
-    subjects: tuple[str, ...]
-    """Names of the environments, checkpoints or pairs that share it."""
-    blame: str
-    stage: str
-    reason: str
-    message: str
-    cells: int
 
 
 class Part(NamedTuple):
@@ -264,80 +252,6 @@ def packages(side: Side) -> dict[str, str]:
     if side.torch:
         packages.setdefault("torch", side.torch)
     return packages
-
-
-def causes(result: MatrixResult) -> list[Cause]:
-    """Return what is wrong, each cause once, the one that takes down most cells first.
-
-    An environment broken by itself is one cause however many cells stand on it, and environments
-    that fail with the same message are one cause; so are cells that the same finding explains,
-    whatever each engine makes of it. Other cells are grouped by whom they blame. What was not run
-    yet is no cause.
-    """
-    subjects_of: dict[tuple[str, str, str, str, str], dict[str, int]] = {}
-    broken = set()
-    fine = {Verdict.WORKS, Verdict.UNTESTED, Verdict.UNSUPPORTED}
-    wanted = {
-        name
-        for cell in result.cells
-        if cell.verdict not in fine
-        for name in (cell.quantizer.environment, cell.engine.environment)
-    }
-    for environment in result.environments:
-        failed = first_failure(environment)
-        if failed is None or failed.reason is Reason.NOT_RUN or environment.name not in wanted:
-            continue
-        broken.add(environment.name)
-        blame = environment.role if failed.outcome is Outcome.FAILED else Blame.NOBODY.value
-        key = (blame, failed.stage.value, failed.reason.value, failed.message, "")
-        subjects_of.setdefault(key, {})[environment.name] = environment.cells
-    for cell in result.cells:
-        if cell.verdict in fine or cell.reason is Reason.NOT_RUN:
-            continue
-        if broken & {cell.quantizer.environment, cell.engine.environment}:
-            continue
-        subjects = subjects_of.setdefault(_cell_cause(cell), {})
-        subjects[subject(cell)] = subjects.get(subject(cell), 0) + 1
-    listed = [
-        Cause(tuple(sorted(subjects, key=natural)), *key[:4], cells=sum(subjects.values()))
-        for key, subjects in subjects_of.items()
-    ]
-    return sorted(listed, key=lambda cause: (-cause.cells, cause))
-
-
-def _cell_cause(cell: CellResult) -> tuple[str, str, str, str, str]:
-    """Return what cells with one cause share: blame, stage, reason, message and what else parts."""
-    stage = cell.stage.value if cell.stage else ""
-    explained = next((f for f in cell.findings if f.check == cell.explained_by), None)
-    if explained is not None:
-        # What each engine makes of it is told after it, in words of its own.
-        return cell.blame.value, explained.stage.value, explained.check, explained.message, ""
-    # Two wrong answers are told in the same words and need not have the same cause.
-    telling = cell.reason in {
-        Reason.EXCEPTION, Reason.NOT_BUILT, Reason.UNRESOLVABLE, Reason.BUILD_FAILED,
-    }  # fmt: skip
-    apart = "" if telling or cell.verdict is Verdict.INFRA else subject(cell)
-    return cell.blame.value, stage, cell.reason.value, cell.message, apart
-
-
-def first_failure(environment: EnvironmentResult) -> StageResult | None:
-    """Return the stage at which an environment broke by itself, or ``None``."""
-    bad = {Outcome.FAILED, Outcome.INFRA}
-    failures = [stage for stage in environment.stages if stage.outcome in bad]
-    return min(failures, key=lambda stage: _position(stage.stage), default=None)
-
-
-def subject(cell: CellResult) -> str:
-    """Return the name of what a cell's blame points at."""
-    match cell.blame:
-        case Blame.QUANTIZER:
-            return cell.quantizer.name
-        case Blame.ENGINE:
-            return cell.engine.name
-        case Blame.CHECKPOINT:
-            return f"{cell.model} by {cell.quantizer.name}"
-        case Blame.PAIR | Blame.NOBODY:
-            return f"{cell.quantizer.name} in {cell.engine.name}"
 
 
 def parts(result: MatrixResult) -> list[Part]:

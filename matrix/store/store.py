@@ -68,6 +68,24 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float = 0.0
 
 
+def _record_of(observation: Observation) -> Record:
+    """Return the line of history that tells of an observation."""
+    return Record(
+        run=observation.run,
+        at=observation.at,
+        subject=observation.subject,
+        step=observation.step,
+        key=observation.key,
+        attempt=observation.attempt,
+        outcome=observation.outcome,
+        reason=observation.reason,
+        device=observation.device,
+        departures=observation.departures,
+        inputs=observation.inputs,
+        seconds=observation.seconds,
+    )
+
+
 def _read_observation(raw: bytes, step: Step, key: str) -> Observation:
     """Return the observation in a file's bytes; raise :class:`UnreadableError` for a damaged one.
 
@@ -145,22 +163,7 @@ class Store:
 
         Trouble of the machine takes no final observation's place: it says nothing of the packages.
         """
-        self.append(
-            Record(
-                run=observation.run,
-                at=observation.at,
-                subject=observation.subject,
-                step=observation.step,
-                key=observation.key,
-                attempt=observation.attempt,
-                outcome=observation.outcome,
-                reason=observation.reason,
-                device=observation.device,
-                departures=observation.departures,
-                inputs=observation.inputs,
-                seconds=observation.seconds,
-            )
-        )
+        self.append(_record_of(observation))
         kept = self.observation(observation.step, observation.key)
         if kept is not None and kept.final and not observation.final:
             return

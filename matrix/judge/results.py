@@ -1,4 +1,4 @@
-"""Conclusion cells as plain data: what the table shows and what ``reports/matrix.json`` holds.
+"""Judged cells as plain data: what the table shows and what ``reports/matrix.json`` holds.
 
 Nothing here is measured or decided; :mod:`matrix.judge.verdict` fills these from observations and
 findings, :mod:`matrix.report` shows them.

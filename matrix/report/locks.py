@@ -98,7 +98,7 @@ def _pins(install: Install) -> list[str]:
 
 
 def _settings(name: str, lock: str, install: Install) -> str:
-    """Return what uv is told, in TOML: its strings are JSON's."""
+    """Return settings for uv, as TOML, whose strings are JSON's."""
     lines = [
         f"{json.dumps(package)} = [{', '.join(map(json.dumps, items))}]"
         for package, items in install.build_requirements.items()

@@ -173,6 +173,12 @@ def test_a_model_that_cannot_be_built_is_no_verdict_about_its_quantizers(world: 
     assert cells["untied/awq/maker-2.0/runner-3.0"].verdict is Verdict.WORKS
 
 
+def test_a_model_whose_build_needs_hardware_is_untested_here(world: World) -> None:
+    cells = world.cells({("build", "tied"): NO_GPU})
+    assert short(cells[GOOD]) == (Verdict.UNTESTED, Blame.NOBODY, Stage.QUANTIZE, "no-gpu")
+    assert cells[GOOD].message == f"the model could not be built: {NO_GPU.message}"
+
+
 SPOILED: dict[str, tuple[str, str, dict[str, Any], Stage]] = {
     "an answer is missing": ("generate", GOOD, {"outputs": []}, Stage.GENERATE),
     "scores of another shape": ("generate", GOOD, {"held_out": [[0.0]]}, Stage.GENERATE),

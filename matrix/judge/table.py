@@ -9,19 +9,12 @@ import msgspec
 
 from matrix.judge.canaries import Inputs, inputs_of
 from matrix.judge.cells import CellJudge, ReadReference
+from matrix.judge.declarations import PackageMetadata
+from matrix.judge.differences import differences
 from matrix.judge.installing import with_installs
 from matrix.judge.results import NOT_RUN, EnvironmentResult, MatrixResult
-from matrix.judge.specifiers import facts, specifiers
-from matrix.judge.standings import (
-    Known,
-    Ran,
-    ReadSolution,
-    StandsAs,
-    differences,
-    new_releases,
-    standings,
-    works,
-)
+from matrix.judge.specifiers import specifiers, trials
+from matrix.judge.standings import Ran, ReadSolution, StandsAs, new_releases, standings, works
 from matrix.judge.verdict import VOID, canaries
 from matrix.outcomes import Stage
 from matrix.plan.cells import Cell, Plan
@@ -46,7 +39,7 @@ class Judge(CellJudge):
         for cell in plan.cells:
             for name in {cell.checkpoint.quantizer.environment, cell.engine.environment}:
                 self._standing_on.setdefault(name, []).append(cell)
-        self._known = Known(loaded.snapshot, loaded.spec.metadata)
+        self._metadata = PackageMetadata(loaded.snapshot, loaded.spec.metadata)
         self._read_solution = read_solution
         self._all_that_ran = cache(self._ran)
 
@@ -72,8 +65,8 @@ class Judge(CellJudge):
         )
         if trust == VOID:
             return result  # what a run says that cannot be believed, holds nowhere
-        tried = facts(result, self._loaded.snapshot.packages, self._made_on())
-        held = specifiers(tried, self._known.declares, self._known.versions)
+        tried = trials(result, self._loaded.snapshot.packages, self._made_on())
+        held = specifiers(tried, self._metadata.declares, self._metadata.versions)
         result = msgspec.structs.replace(result, specifiers=held)
         return with_installs(result, self._plan.environments, self._read_solution, self._installed)
 

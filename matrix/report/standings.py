@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from matrix.judge.differences import MOVED
 from matrix.judge.results import NOT_RUN, EnvironmentResult, MatrixResult, Specifier, Standing
-from matrix.judge.specifiers import not_tried, told
-from matrix.judge.standings import MOVED
 from matrix.outcomes import Verdict
+from matrix.report.constraints import in_short, not_tried
 from matrix.report.table import SYMBOLS
 from matrix.spec.tables import Resolution
 from matrix.untrusted.text import natural
@@ -178,7 +178,7 @@ def declared_bounds(one: Specifier) -> str:
 
 def held_bounds(one: Specifier) -> str:
     """Return what really holds of a partner."""
-    return f"{one.partner}{told(one.holds)}" if one.holds else f"no {one.partner} tried works"
+    return f"{one.partner}{in_short(one.holds)}" if one.holds else f"no {one.partner} tried works"
 
 
 def tried(one: Specifier) -> list[tuple[str, str]]:

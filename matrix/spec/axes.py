@@ -19,10 +19,13 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from matrix.spec.releases import Snapshot, pick
+from matrix.spec.picking import pick
+from matrix.spec.requirements import named_releases
+from matrix.spec.snapshot import Snapshot
 from matrix.spec.tables import (
     Environment,
     EnvironmentTable,
+    MetadataTable,
     RangeTable,
     Resolution,
     Spec,
@@ -160,18 +163,29 @@ class Spelling:
             if fnmatchcase(environment.name, table.environments)
         }
         released = environment.resolution == "released"
-        named = exact(environment)
         return msgspec.structs.replace(
             environment,
             cutoff=self._released(key, environment) if released else self._today(key),
             cutoffs=exceptions if released else {},
-            metadata=[
-                table
-                for table in self._spec.metadata
-                if (canonicalize_name(table.package), table.version) in named
-                or fnmatchcase(environment.name, table.environments)
-            ],
+            metadata=self._metadata(environment),
         )
+
+    def _metadata(self, environment: Environment) -> list[MetadataTable]:
+        """Return what uv is to be told of releases: as the spec has it, else as the snapshot."""
+        named = named_releases(environment)
+        tables = [
+            table
+            for table in self._spec.metadata
+            if named.get(canonicalize_name(table.package)) == table.version
+            or fnmatchcase(environment.name, table.environments)
+        ]
+        in_spec = {canonicalize_name(table.package) for table in tables}
+        read = [
+            self._snapshot.source_metadata(package, version)
+            for package, version in named.items()
+            if package not in in_spec
+        ]
+        return [*tables, *(table for table in read if table)]
 
     def _today(self, key: str) -> str:
         if not self._snapshot.asked:
@@ -179,8 +193,9 @@ class Spelling:
         return self._snapshot.asked
 
     def _released(self, key: str, environment: Environment) -> str:
-        found = [self._snapshot.release(*each) for each in exact(environment)]
-        dates = [release.uploaded for release in found if release and release.uploaded]
+        named = named_releases(environment).items()
+        releases = [self._snapshot.release(package, version) for package, version in named]
+        dates = [release.uploaded for release in releases if release and release.uploaded]
         if not dates:
             raise self._undated(key, f"{environment.name} names no release whose date is known")
         grace = timedelta(days=self._spec.released.grace_days)
@@ -210,17 +225,3 @@ def requirement_problem(text: str) -> str:
     except InvalidRequirement as error:
         return str(error).splitlines()[0]
     return ""
-
-
-def exact(environment: Environment) -> list[tuple[str, str]]:
-    """Return (package, version) of each release that an environment names by ``==``."""
-    return [found for item in environment.requirements if (found := _exact(item))]
-
-
-@cache
-def _exact(text: str) -> tuple[str, str] | None:
-    requirement = Requirement(text)
-    specifiers = list(requirement.specifier)
-    if len(specifiers) != 1 or specifiers[0].operator != "==" or "*" in specifiers[0].version:
-        return None
-    return canonicalize_name(requirement.name), specifiers[0].version

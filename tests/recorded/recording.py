@@ -25,7 +25,7 @@ from matrix.plan.cells import Role, make_plan
 from matrix.plan.keys import Key, Keys
 from matrix.run.context import Context, Settings
 from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load, read_tables
-from matrix.spec.releases import SNAPSHOT
+from matrix.spec.snapshot import SNAPSHOT
 from matrix.store.observations import Observation
 from matrix.store.store import Record, Store
 

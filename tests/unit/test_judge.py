@@ -19,7 +19,7 @@ from matrix.judge.table import Judge
 from matrix.outcomes import Blame, Judgement, Outcome, Reason, Stage, Verdict
 from matrix.plan.cells import make_plan
 from matrix.spec.loading import LoadedSpec, load
-from matrix.spec.releases import Release, Snapshot
+from matrix.spec.snapshot import Release, Snapshot
 from matrix.spec.tables import Environment
 from matrix.store.observations import Judged, Step
 from tests.unit import awq_checkpoints, small_spec

@@ -28,7 +28,7 @@ from matrix.plan.predictions import (
     torch_of,
 )
 from matrix.spec.loading import load
-from matrix.spec.releases import Release, Snapshot
+from matrix.spec.snapshot import Release, Snapshot
 from matrix.spec.tables import DevicePredictions, PredictionsTable
 from matrix.store.store import Record
 from tests.unit import small_spec

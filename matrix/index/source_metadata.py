@@ -186,12 +186,12 @@ def _members(file: _Unpacked) -> Iterator[tuple[str, bytes]]:
         if size < 0:
             raise FetchError("has a source archive with a file of less than nothing")
         padding = -size % BLOCKSIZE
-        if not _WANTED.fullmatch(header.name):
+        if not (_WANTED.fullmatch(header.name) and header.isreg()):
             file.skip(size + padding)
             continue
-        if not header.isreg() or size > METADATA_BYTES:
+        if size > METADATA_BYTES:
             name = header.name.rpartition("/")[2]
-            raise FetchError(f"has a source archive whose {name} is a link, or too large")
+            raise FetchError(f"has a source archive with a {name} of {size} bytes")
         yield header.name, file.read(size)
         file.skip(padding)
     raise FetchError(f"has a source archive with more than {MEMBERS} files")

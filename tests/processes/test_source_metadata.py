@@ -159,7 +159,7 @@ HOSTILE = {
     "truncated": sdist(INFO)[:-30],
     "truncated in PKG-INFO": gzip.compress(tar(INFO)[:520]),
     "a damaged header": gzip.compress(b"y" + tar(INFO)[1:]),
-    "a damaged gzip": sdist(INFO)[:20] + b"\xff" * 30,
+    "a damaged gzip": sdist(INFO)[:10] + b"\xff" * 50,
     "PKG-INFO is a link": gzip.compress(tar(INFO, kind=tarfile.SYMTYPE)),
     "PKG-INFO is a hard link": gzip.compress(tar(INFO, kind=tarfile.LNKTYPE)),
     "PKG-INFO is a folder": gzip.compress(tar(INFO, kind=tarfile.DIRTYPE)),
@@ -186,6 +186,10 @@ HOSTILE = {
     ),
     "dynamic dependencies": sdist(
         NONE, ("pyproject.toml", '[project]\nname = "made-up"\ndynamic = ["dependencies"]\n')
+    ),
+    "a large pyproject.toml": sdist(NONE, ("pyproject.toml", STATIC + "#" * 1_100_000)),
+    "a pyproject.toml that is a link": gzip.compress(
+        tar(NONE)[:1024] + tar(("pyproject.toml", STATIC), kind=tarfile.SYMTYPE)
     ),
     "no project": sdist(NONE, ("pyproject.toml", "[build-system]\nrequires = []\n")),
     "a project that is none": sdist(NONE, ("pyproject.toml", "project = 3\n")),

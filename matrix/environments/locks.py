@@ -211,8 +211,8 @@ def _unbuilt(refusal: str) -> str:
         return refusal
     return (
         f"{found[1]} has no wheel that says what it requires, and source archives are not built "
-        "to find out. python -m matrix releases --take reads what the archives of packages say "
-        "that a range is of; of others, read the source and say it in [[metadata]]"
+        "to find out. Of a package that a range takes, python -m matrix releases --take reads "
+        "what its archive says; else read its source and say it in [[metadata]]"
     )
 
 

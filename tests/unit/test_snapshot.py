@@ -22,7 +22,7 @@ from matrix.spec.snapshot import (
     read_snapshot,
 )
 from matrix.spec.tables import MetadataTable
-from tests.unit.test_releases import finals, made
+from tests.unit.test_picking import finals, made
 
 
 def kinds(old: Snapshot, heard: list[Release]) -> list[tuple[str, str, str]]:

@@ -118,8 +118,10 @@ def test_the_specs_metadata_stands_in_for_a_release_without_a_wheel() -> None:
 
 
 def test_a_release_is_named_exactly_or_not_at_all() -> None:
-    asked = environment("a==1.0", "B_c==2.0", "d>=3", "e==1.*", "not a requirement!", "f")
+    texts = "a==1.0", "B_c==2.0", "d>=3", "e==1.*", "not a requirement!", "f"
+    asked = environment(*texts, overrides=("g==3.0", "a==1.5"))
     assert named_releases(asked) == {"a": "1.0", "b-c": "2.0"}
+    assert named_releases(asked, overrides=True) == {"a": "1.5", "b-c": "2.0", "g": "3.0"}
 
 
 # ------------------------------------------------------------------------------- resolves, works

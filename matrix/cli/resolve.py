@@ -15,9 +15,8 @@ import typer
 from matrix.cli.options import Format, FormatOption, Spec, StoreFolder
 from matrix.environments.resolving import Resolved, resolve_all
 from matrix.judge.declarations import PackageMetadata
-from matrix.judge.differences import differences
 from matrix.judge.results import Standing
-from matrix.judge.standings import Solution, standing
+from matrix.judge.standings import Solution, differences, standing
 from matrix.plan.cells import make_plan
 from matrix.run.context import Settings
 from matrix.spec.loading import LoadedSpec, load, role_names

@@ -106,7 +106,8 @@ class Index:
         answers: dict[str, IndexAnswer] = {}
         for name, answer in pages.items():
             if isinstance(answer, FetchError):
-                answers[name] = self._kept(name, self._trouble(name, answer))
+                remedy = "name another index (UV_DEFAULT_INDEX or PIP_INDEX_URL)"
+                answers[name] = self._kept(name, f"{name}: {answer}. Ask again later, or {remedy}")
                 continue
             index, page = answer
             releases = [
@@ -144,12 +145,6 @@ class Index:
                 raise FetchError(f"the index {shown(address)} {error}") from None
         places = ", ".join(shown(address) for address in self._settings.indexes)
         raise FetchError(f"no index has it ({places})")
-
-    def _trouble(self, package: str, error: FetchError) -> str:
-        return (
-            f"{package}: {error}. Ask again later, or name another index (UV_DEFAULT_INDEX or "
-            f"PIP_INDEX_URL)"
-        )
 
     def _requires(
         self, pages: Mapping[str, tuple[str, Page] | FetchError], since: Mapping[str, str]

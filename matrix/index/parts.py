@@ -35,14 +35,6 @@ class Parts(io.RawIOBase):
         self._read = len(part.body)
         self._at = 0
 
-    def readable(self) -> bool:
-        """Return that it is."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return that it is."""
-        return True
-
     def tell(self) -> int:
         """Return where the next read begins."""
         return self._at

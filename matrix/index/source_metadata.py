@@ -44,7 +44,7 @@ from matrix.index.wheel_metadata import metadata_of
 from matrix.spec.requirements import of_an_extra
 from matrix.spec.snapshot import SourceMetadata
 
-UNPACKED_BYTES = 64_000_000
+UNPACKED_BYTES = 32_000_000
 """Of one archive; the largest here (gptqmodel 7.7.0) has 8 MB."""
 MEMBERS = 20_000
 """Of one archive; gptqmodel 7.7.0 has 731."""
@@ -165,11 +165,6 @@ class _Unpacked:
             raise EOFError
         return data
 
-    def skip(self, size: int) -> None:
-        """Pass over so many bytes."""
-        for start in range(0, size, _BLOCK):
-            self.read(min(_BLOCK, size - start))
-
 
 def _members(file: _Unpacked) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of the wanted files of a tar.
@@ -185,13 +180,11 @@ def _members(file: _Unpacked) -> Iterator[tuple[str, bytes]]:
         size = 0 if header.type in _WITHOUT_DATA else header.size
         if size < 0:
             raise FetchError("has a source archive with a file of less than nothing")
-        padding = -size % BLOCKSIZE
+        data = file.read(size + -size % BLOCKSIZE)
         if not (_WANTED.fullmatch(header.name) and header.isreg()):
-            file.skip(size + padding)
             continue
         if size > METADATA_BYTES:
             name = header.name.rpartition("/")[2]
             raise FetchError(f"has a source archive with a {name} of {size} bytes")
-        yield header.name, file.read(size)
-        file.skip(padding)
+        yield header.name, data[:size]
     raise FetchError(f"has a source archive with more than {MEMBERS} files")

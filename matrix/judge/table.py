@@ -10,11 +10,18 @@ import msgspec
 from matrix.judge.canaries import Inputs, inputs_of
 from matrix.judge.cells import CellJudge, ReadReference
 from matrix.judge.declarations import PackageMetadata
-from matrix.judge.differences import differences
 from matrix.judge.installing import with_installs
 from matrix.judge.results import NOT_RUN, EnvironmentResult, MatrixResult
 from matrix.judge.specifiers import specifiers, trials
-from matrix.judge.standings import Ran, ReadSolution, StandsAs, new_releases, standings, works
+from matrix.judge.standings import (
+    Ran,
+    ReadSolution,
+    StandsAs,
+    differences,
+    new_releases,
+    standings,
+    works,
+)
 from matrix.judge.verdict import VOID, canaries
 from matrix.outcomes import Stage
 from matrix.plan.cells import Cell, Plan

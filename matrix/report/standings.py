@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from matrix.judge.differences import MOVED
 from matrix.judge.results import NOT_RUN, EnvironmentResult, MatrixResult, Specifier, Standing
+from matrix.judge.standings import MOVED
 from matrix.outcomes import Verdict
 from matrix.report.constraints import in_short, not_tried
 from matrix.report.table import SYMBOLS

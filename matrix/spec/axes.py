@@ -17,7 +17,6 @@ from pathlib import Path
 import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
 
 from matrix.spec.picking import pick
 from matrix.spec.requirements import named_releases
@@ -31,6 +30,7 @@ from matrix.spec.tables import (
     Spec,
     SpecError,
 )
+from matrix.spec.versions import parsed
 
 Values = dict[str, str]
 """Axis or variant's key -> its value in one environment."""
@@ -74,7 +74,7 @@ class Spelling:
         }
         found = combinations(taken, table.variants)
         for axis, version in ((axis, version) for row in found for axis, version in row.items()):
-            if axis != "resolution" and not _is_version(version):
+            if axis != "resolution" and parsed(version) is None:
                 raise SpecError(
                     self._file, f"{key}.{axis}", f"{version!r} is no version",
                     "Write a release such as 0.2.7.post3",
@@ -206,15 +206,6 @@ class Spelling:
     def _undated(self, key: str, problem: str) -> SpecError:
         remedy = "Ask the index: python -m matrix releases --take"
         return SpecError(self._file, f"{key}.resolution", problem, remedy)
-
-
-@cache
-def _is_version(text: str) -> bool:
-    try:
-        Version(text)
-    except InvalidVersion:
-        return False
-    return True
 
 
 @cache

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from matrix.judge.differences import differences
-from matrix.judge.standings import Ran, Solution, standings, works
+from matrix.judge.standings import Ran, Solution, differences, standings, works
 from matrix.spec.tables import Environment
 from tests.recorded.recording import judge, observations, spec
 

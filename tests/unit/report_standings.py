@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from matrix.judge.differences import differences
 from matrix.judge.results import EnvironmentResult, MatrixResult, Specifier, Standing
 from matrix.judge.specifiers import specifiers, trials
+from matrix.judge.standings import differences
 from matrix.outcomes import Outcome, Stage, StageResult
 from tests.unit.report_results import realistic
 

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matrix.judge.declarations import PackageMetadata, declared
-from matrix.judge.differences import differences
 from matrix.judge.results import NOT_RUN, CellResult, Side, Standing
-from matrix.judge.standings import Ran, Solution, new_releases, standing, works
+from matrix.judge.standings import Ran, Solution, differences, new_releases, standing, works
 from matrix.outcomes import Blame, Stage, Verdict
 from matrix.spec.requirements import named_releases
 from matrix.spec.snapshot import Release, Snapshot

@@ -106,14 +106,13 @@ def _parsed_file(package: str, listed: DistributionPackage) -> _File | None:
     name = listed.filename
     if len(name) > NAME_CHARS or not name.isascii():
         return None
-    if wheel := _WHEEL.fullmatch(name):
-        project, text, tags = wheel["project"], wheel["version"], wheel["tags"]
-    else:
-        try:
-            project, text, tags = parse_sdist_filename(name)[0], name, ""
-            text = str(parse_sdist_filename(name)[1])
-        except ValueError:
-            return None
+    try:
+        if wheel := _WHEEL.fullmatch(name):
+            project, text, tags = wheel["project"], wheel["version"], wheel["tags"]
+        else:
+            project, text, tags = *map(str, parse_sdist_filename(name)), ""
+    except ValueError:
+        return None
     version = parsed(text)
     if version is None or canonicalize_name(project) != package:
         return None

@@ -18,7 +18,7 @@ import uv
 
 from matrix.environments.locks import Lock, find_lock, make_lock, own_name
 from matrix.machine.threads import side_by_side
-from matrix.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.spec.tables import Environment, Limits
 from matrix.store.observations import Judged
 from matrix.store.store import Store, write_atomically

@@ -21,7 +21,7 @@ from packaging.version import Version
 from matrix.judge.declarations import Declares
 from matrix.judge.results import CellResult, MatrixResult, Side, Specifier
 from matrix.judge.standings import StandsAs, own_cells
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.plan.cells import FLOAT_SCHEME
 from matrix.spec.requirements import applying
 from matrix.spec.versions import major_of, minor_of, next_minor, parsed

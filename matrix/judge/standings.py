@@ -15,7 +15,8 @@ import msgspec
 
 from matrix.judge.declarations import PackageMetadata, declared
 from matrix.judge.results import NOT_RUN, CellResult, Standing
-from matrix.outcomes import Blame, Stage, Verdict
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.spec.loading import LoadedSpec
 from matrix.spec.requirements import named_releases
 from matrix.spec.snapshot import Snapshot

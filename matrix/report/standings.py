@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from matrix.judge.results import NOT_RUN, EnvironmentResult, MatrixResult, Specifier, Standing
 from matrix.judge.standings import MOVED
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.report.constraints import in_short, not_tried
 from matrix.report.table import SYMBOLS
 from matrix.spec.tables import Resolution

@@ -20,7 +20,8 @@ from matrix.judge.specifiers import (
     specifiers,
     trials,
 )
-from matrix.outcomes import Blame, Verdict
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Blame
 from matrix.report.constraints import constraints, in_short, not_tried, runs_of_minors
 from tests.unit.report_results import judged, realistic
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from matrix.judge.declarations import PackageMetadata, declared
 from matrix.judge.results import NOT_RUN, CellResult, Side, Standing
 from matrix.judge.standings import Ran, Solution, differences, new_releases, standing, works
-from matrix.outcomes import Blame, Stage, Verdict
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.spec.requirements import named_releases
 from matrix.spec.snapshot import Release, Snapshot
 from matrix.spec.tables import Environment, MetadataTable, Resolution

@@ -9,11 +9,11 @@ import msgspec
 
 from matrix.judge.canaries import Inputs, inputs_of
 from matrix.judge.cells import CellJudge, command_of
+from matrix.judge.declarations import PackageMetadata
 from matrix.judge.installing import with_installs
 from matrix.judge.results import NOT_RUN, CanaryState, EnvironmentResult, MatrixResult
-from matrix.judge.specifiers import facts, specifiers
+from matrix.judge.specifiers import specifiers, trials
 from matrix.judge.standings import (
-    Known,
     Ran,
     ReadSolution,
     StandsAs,
@@ -40,7 +40,7 @@ class TableJudge:
         for cell in self._plan.cells:
             for name in {cell.checkpoint.quantizer.environment, cell.engine.environment}:
                 self._standing_on.setdefault(name, []).append(cell)
-        self._known = Known(self._loaded.snapshot, self._loaded.spec.metadata)
+        self._metadata = PackageMetadata(self._loaded.snapshot, self._loaded.spec.metadata)
         self._read_solution = read_solution
         self._all_that_ran = cache(self._ran)
 
@@ -66,8 +66,8 @@ class TableJudge:
         )
         if trust is CanaryState.VOID:
             return result  # what a run says that cannot be believed, holds nowhere
-        tried = facts(result, self._loaded.snapshot.packages, self._made_on())
-        held = specifiers(tried, self._known.declares, self._known.versions)
+        tried = trials(result, self._loaded.snapshot.packages, self._made_on())
+        held = specifiers(tried, self._metadata.declares, self._metadata.versions)
         result = msgspec.structs.replace(result, specifiers=held)
         return with_installs(
             result, self._plan.environments, self._read_solution, self._judge.sides.installed

@@ -16,8 +16,8 @@ from matrix.judge.results import (
     Specifier,
     Standing,
 )
-from matrix.judge.specifiers import not_tried, told
 from matrix.judge.standings import MOVED
+from matrix.report.constraints import in_short, not_tried
 from matrix.report.table import SYMBOLS
 from matrix.spec.tables import Resolution
 from matrix.untrusted.text import natural
@@ -204,7 +204,7 @@ def declared_bounds(specifier: Specifier) -> str:
 def held_bounds(specifier: Specifier) -> str:
     """Return what really holds of a partner."""
     return (
-        f"{specifier.partner}{told(specifier.holds)}"
+        f"{specifier.partner}{in_short(specifier.holds)}"
         if specifier.holds
         else f"no {specifier.partner} tried works"
     )

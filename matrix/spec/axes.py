@@ -17,17 +17,20 @@ from pathlib import Path
 import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
 
-from matrix.spec.releases import Snapshot, pick
+from matrix.spec.picking import pick
+from matrix.spec.requirements import named_releases
+from matrix.spec.snapshot import Snapshot
 from matrix.spec.tables import (
     Environment,
     EnvironmentTable,
+    MetadataTable,
     RangeTable,
     Resolution,
     Spec,
     SpecError,
 )
+from matrix.spec.versions import parsed
 
 Values = dict[str, str]
 """Axis or variant's key -> its value in one environment."""
@@ -71,7 +74,7 @@ class Spelling:
         }
         found = combinations(taken, table.variants)
         for axis, version in ((axis, version) for row in found for axis, version in row.items()):
-            if axis != "resolution" and not _is_version(version):
+            if axis != "resolution" and parsed(version) is None:
                 raise SpecError(
                     self._file, f"{key}.{axis}", f"{version!r} is no version",
                     "Write a release such as 0.2.7.post3",
@@ -161,18 +164,29 @@ class Spelling:
             if fnmatchcase(environment.name, table.environments)
         }
         released = environment.resolution == "released"
-        named = exact(environment)
         return msgspec.structs.replace(
             environment,
             cutoff=self._released(key, environment) if released else self._today(key),
             cutoffs=exceptions if released else {},
-            metadata=[
-                table
-                for table in self._spec.metadata
-                if (canonicalize_name(table.package), table.version) in named
-                or fnmatchcase(environment.name, table.environments)
-            ],
+            metadata=self._metadata(environment),
         )
+
+    def _metadata(self, environment: Environment) -> list[MetadataTable]:
+        """Return what uv is to be told of releases: as the spec has it, else as the snapshot."""
+        named = named_releases(environment)
+        tables = [
+            table
+            for table in self._spec.metadata
+            if named.get(canonicalize_name(table.package)) == table.version
+            or fnmatchcase(environment.name, table.environments)
+        ]
+        in_spec = {canonicalize_name(table.package) for table in tables}
+        read = [
+            self._snapshot.source_metadata(package, version)
+            for package, version in named.items()
+            if package not in in_spec
+        ]
+        return [*tables, *(table for table in read if table)]
 
     def _today(self, key: str) -> str:
         if not self._snapshot.asked:
@@ -180,8 +194,9 @@ class Spelling:
         return self._snapshot.asked
 
     def _released(self, key: str, environment: Environment) -> str:
-        found = [self._snapshot.release(*each) for each in exact(environment)]
-        dates = [release.uploaded for release in found if release and release.uploaded]
+        named = named_releases(environment).items()
+        releases = [self._snapshot.release(package, version) for package, version in named]
+        dates = [release.uploaded for release in releases if release and release.uploaded]
         if not dates:
             raise self._undated(key, f"{environment.name} names no release whose date is known")
         grace = timedelta(days=self._spec.released.grace_days)
@@ -195,15 +210,6 @@ class Spelling:
 
 
 @cache
-def _is_version(text: str) -> bool:
-    try:
-        Version(text)
-    except InvalidVersion:
-        return False
-    return True
-
-
-@cache
 def requirement_problem(text: str) -> str:
     """Return what is wrong with a requirement, in a line; empty where nothing is."""
     try:
@@ -211,17 +217,3 @@ def requirement_problem(text: str) -> str:
     except InvalidRequirement as error:
         return str(error).splitlines()[0]
     return ""
-
-
-def exact(environment: Environment) -> list[tuple[str, str]]:
-    """Return (package, version) of each release that an environment names by ``==``."""
-    return [found for item in environment.requirements if (found := _exact(item))]
-
-
-@cache
-def _exact(text: str) -> tuple[str, str] | None:
-    requirement = Requirement(text)
-    specifiers = list(requirement.specifier)
-    if len(specifiers) != 1 or specifiers[0].operator != "==" or "*" in specifiers[0].version:
-        return None
-    return canonicalize_name(requirement.name), specifiers[0].version

@@ -18,7 +18,7 @@ import msgspec
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from matrix.spec.axes import Spelling, Values, requirement_problem
-from matrix.spec.releases import EMPTY, SNAPSHOT, Snapshot, read_snapshot
+from matrix.spec.snapshot import EMPTY, SNAPSHOT, Snapshot, read_snapshot
 from matrix.spec.tables import (
     CutoffException,
     Departure,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from matrix.spec.loading import DEFAULT_SPEC
-from matrix.spec.releases import SNAPSHOT, encode, read_snapshot
+from matrix.spec.snapshot import SNAPSHOT, encode, read_snapshot
 
 
 def test_the_committed_snapshot_knows_what_was_measured_by_hand() -> None:

@@ -15,7 +15,7 @@ from packaging.version import Version
 
 from matrix.plan.cells import Plan, make_plan, requirements_of
 from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load
-from matrix.spec.releases import Release
+from matrix.spec.snapshot import Release
 
 SPEC = load()
 QUANTIZERS = {"awq": ("autoawq-",), "gptq": ("auto-gptq-", "gptqmodel-")}

@@ -10,8 +10,8 @@ from matrix.environments import locks as environments
 from matrix.environments.locks import Lock
 from matrix.plan.keys import lock_inputs
 from matrix.spec.loading import LoadedSpec, load
-from matrix.spec.releases import SNAPSHOT, Release, Snapshot, encode
-from matrix.spec.tables import SpecError
+from matrix.spec.snapshot import SNAPSHOT, Release, Snapshot, SourceMetadata, encode
+from matrix.spec.tables import MetadataTable, SpecError
 from tests.unit import small_spec
 
 RANGE = 'axes.maker = { since = "1.0", pick = "latest patch per minor" }'
@@ -131,6 +131,34 @@ source = "its setup.py"
     assert [each.version for each in loaded.at("maker-1.0", "today").metadata] == ["1.0"]
     assert loaded.at("maker-2.0", "today").metadata == []
     assert loaded.at("maker-1.0", "pinned").metadata == []
+
+
+def test_what_a_source_archive_requires_goes_along_unless_the_spec_says_it(tmp_path: Path) -> None:
+    """By the source that committed locks name: other words would be another question to uv."""
+    read = SourceMetadata(["torch>=2", "numpy"], "PKG-INFO")
+    kept = [
+        Release(version, "2026-01-01T00:00:00Z", ">=3.8", source=read) for version in ("1.0", "2.0")
+    ]
+    snapshot = Snapshot(1, "2026-11-22T00:00:00Z", {"maker": kept})
+    (tmp_path / SNAPSHOT).write_bytes(encode(snapshot))
+    table = """[[metadata]]
+package = "maker"
+version = "2.0"
+requires_dist = ["torch"]
+source = "its setup.py"
+[[environments]]"""
+    loaded = load(small_spec.write(tmp_path, ("[[environments]]", table)))
+    expected = MetadataTable(
+        package="maker",
+        version="1.0",
+        requires_dist=["torch>=2", "numpy"],
+        requires_python=">=3.8",
+        source="PKG-INFO in https://pypi.org/project/maker/1.0/#files",
+    )
+    assert loaded.at("maker-1.0", "released").metadata == [expected]
+    assert loaded.at("maker-1.0", "pinned").metadata == []
+    (ours,) = loaded.at("maker-2.0", "released").metadata
+    assert ours.source == "its setup.py"
 
 
 def test_the_resolution_may_be_an_axis(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from matrix.pipeline.outcomes import REASONS, Conclusion, Judgement, Outcome, Re
 from matrix.pipeline.steps import Blame, Stage
 from matrix.plan.cells import make_plan
 from matrix.spec.loading import LoadedSpec, load
-from matrix.spec.releases import Release, Snapshot
+from matrix.spec.snapshot import Release, Snapshot
 from matrix.spec.tables import Environment
 from tests.unit import awq_checkpoints, small_spec
 from tests.unit.made_evidence import REFERENCE, right_facts

@@ -15,6 +15,7 @@ from matrix.cli.options import Format, FormatOption, Spec, StoreFolder, fail
 from matrix.index.settings import index_settings
 from matrix.run.context import Settings
 from matrix.spec.axes import exact, package_of, ranges
+from matrix.spec.files import folder_of
 from matrix.spec.loading import load, read_tables, snapshot_of
 from matrix.spec.releases import (
     SNAPSHOT,
@@ -107,7 +108,7 @@ def releases(
     new = merged(old, heard, asked(answers, old))
     changes = news(old, {one.package: one.releases for one in heard})
     added, problem = _added(settings.spec, old, new) if heard else ([], "")
-    place, take = settings.spec.parent / SNAPSHOT, take or take_gone
+    place, take = folder_of(settings.spec) / SNAPSHOT, take or take_gone
     taken = take and bool(heard) and not problem
     if taken:
         _write(place, new)
@@ -141,7 +142,7 @@ def tracked(tables: SpecTables, snapshot: Snapshot) -> dict[str, str]:
         for package, releases in snapshot.packages.items()
     }
     for table in tables.environments:
-        for axis, asked in ranges(table).items():
+        for axis, asked in ranges(table):
             package, since = package_of(axis, asked), parsed(asked.since)
             before = parsed(found.get(package, ""))
             if since is not None and (before is None or since < before):
@@ -198,7 +199,7 @@ def _adds(change: Change, added: Iterable[Environment]) -> list[str]:
 def _ranges(file: Path, tables: SpecTables, snapshot: Snapshot) -> Iterable[Range]:
     seen: list[tuple[str, RangeTable]] = []
     for table in tables.environments:
-        for axis, rule in ranges(table).items():
+        for axis, rule in ranges(table):
             package = package_of(axis, rule)
             if (package, rule) in seen:
                 continue

@@ -95,7 +95,7 @@ def resolve(
     kept.sweep()
     found = resolve_all(
         (each for each in asked if each.resolution in resolutions),
-        settings.spec.parent / "locks", kept, os.environ, loaded.spec.limits.resolve, _tell, jobs,
+        loaded.folder / "locks", kept, os.environ, loaded.spec.limits.resolve, _tell, jobs,
     )  # fmt: skip
     survey = surveyed(loaded, list(found), pairs, str(kept.root / "locks"))
     if output is Format.JSON:

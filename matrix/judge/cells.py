@@ -31,7 +31,7 @@ from matrix.plan.cells import Cell, Plan, Role, float_id
 from matrix.plan.keys import Key, Keys
 from matrix.plan.needs import tensor_parallel
 from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, read_tables
-from matrix.spec.tables import ExclusionTable, RefusalTable, SpecError
+from matrix.spec.tables import ExclusionTable, RefusalTable
 from matrix.store.observations import Observation
 
 ReadReference = Callable[[str], Reference | None]
@@ -44,7 +44,7 @@ def thresholds(loaded: LoadedSpec) -> Thresholds:
         return msgspec.convert(loaded.spec.thresholds, Thresholds)
     except msgspec.ValidationError as error:
         known = ", ".join(Thresholds.__struct_fields__)
-        raise SpecError(loaded.file, "thresholds", str(error), f"The keys are: {known}") from None
+        raise loaded.error("thresholds", str(error), f"The keys are: {known}") from None
 
 
 def refusals(loaded: LoadedSpec) -> dict[str, RefusalTable]:

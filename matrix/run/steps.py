@@ -67,7 +67,7 @@ class Steps:
         self._host = host
         self._now = now
         self.machine = machine or detect()
-        self.revisions = revisions_of(loaded.file, store, host, now)
+        self.revisions = revisions_of(loaded.folder, store, host, now)
 
     def work(self, kind: str) -> AbstractContextManager[Path]:
         """Give a fresh folder that goes away afterwards."""
@@ -153,7 +153,7 @@ class Steps:
 
     def lock(self, environment: Environment) -> environments.Lock | None:
         """Return the lock that answers today's inputs: the committed one, or the store's."""
-        committed = self.loaded.file.parent / "locks"
+        committed = self.loaded.folder / "locks"
         return environments.find_lock(committed, self.store.root / "locks", environment)
 
     def folder(self, environment: Environment) -> Path:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from matrix.outcomes import Verdict
 from matrix.spec.axes import Combination, Spelling, requirement_problem
 from matrix.spec.files import Document, Place, folder_of, read_document, spec_error
 from matrix.spec.releases import EMPTY, SNAPSHOT, Snapshot, read_snapshot
@@ -164,7 +165,12 @@ _NAMED: dict[str, Any] = {
     "profiles": ProfileTable,
     "refusals": RefusalTable,
     "thresholds": float,
+    "axes": list[str] | RangeTable,
+    "variants": str | list[str] | RangeTable,
+    "rows": str | list[str] | RangeTable,
+    "canaries": Verdict,
 }
+"""Name of a table of names -> what each of its entries is."""
 
 
 def _explained(text: str, filled: Document, document: Document) -> tuple[str, str, str]:
@@ -174,9 +180,9 @@ def _explained(text: str, filled: Document, document: Document) -> tuple[str, st
     """
     problem, _, where = text.partition(" - at `$")
     key = where.rstrip("`").lstrip(".") or "top level"
-    section, _, rest = key.partition("[...]")
-    if rest or key.endswith("[...]"):
-        key = f"{section}.{_wrong_entry(section, filled)}{rest}"
+    while "[...]" in key:
+        around, _, rest = key.partition("[...]")
+        key = f"{around}{_wrong_entry(around, filled)}{rest}"
     remedy = f"See the commented example of every key in {EXAMPLES}"
     if unknown := re.search(r"unknown field `(.*)`", problem):
         key = f"{key}.{unknown[1]}" if where else unknown[1]
@@ -202,15 +208,21 @@ def _base_with(key: str, document: Document) -> str:
         return ""
 
 
-def _wrong_entry(section: str, document: dict[str, Any]) -> str:
-    """Return the name that msgspec leaves out: the first entry of a section that is wrong."""
-    entries = document.get(section, {})
-    for name, entry in entries.items() if isinstance(entries, dict) else ():
-        try:
-            msgspec.convert(entry, _NAMED[section])
-        except msgspec.ValidationError:
-            return str(name)
-    return "..."
+def _wrong_entry(key: str, document: Document) -> str:
+    """Return the name that msgspec leaves out: of the first entry of a table that is wrong."""
+    entries: Any = document
+    try:
+        for part in re.findall(r"[^.\[\]]+", key):
+            entries = entries[int(part) if part.isdigit() else part]
+        kind = _NAMED[re.sub(r".*\.|\[\d+\]$", "", key)]
+        for name, entry in entries.items():
+            try:
+                msgspec.convert(entry, kind)
+            except msgspec.ValidationError:
+                return f".{name}"
+    except (KeyError, IndexError, TypeError, AttributeError):
+        pass
+    return ""
 
 
 def snapshot_of(path: Path) -> Snapshot:

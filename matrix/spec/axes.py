@@ -59,11 +59,9 @@ def combinations(
 
 def ranges(table: EnvironmentTable) -> list[tuple[str, RangeTable]]:
     """Return (axis, range) of all ranges of a table: its axes' first, then its rows'."""
+    rows: list[Mapping[str, object]] = [table.axes, *table.variants, *table.rows]
     return [
-        (axis, rule)
-        for row in (table.axes, *table.variants, *table.rows)
-        for axis, rule in row.items()
-        if isinstance(rule, RangeTable)
+        (axis, rule) for row in rows for axis, rule in row.items() if isinstance(rule, RangeTable)
     ]
 
 
@@ -156,7 +154,7 @@ class Spelling:
         values = combination.values
         chosen = resolution or self._own_resolution(key, table, values)
         pinned = chosen == "pinned"
-        all_keys = {name for row in (table.axes, *table.variants, *table.rows) for name in row}
+        all_keys = {*table.axes, *(name for row in (*table.variants, *table.rows) for name in row)}
 
         def fill(items: Iterable[str], field: str) -> list[str]:
             # An item that names a key which only other rows have is theirs.

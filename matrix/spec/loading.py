@@ -269,7 +269,9 @@ def _check_environment(loaded: LoadedSpec, key: str, environment: Environment) -
     items = {name: getattr(environment, name) for name in ("requirements", "constraints")}
     items["overrides"] = environment.overrides
     for package, needed in environment.build_requirements.items():
-        items[f"build_requirements.{package}"] = needed
+        items[f"build_requirements.{package}"] = [package, *needed]
+    for package in environment.build_environ:
+        items[f"build_environ.{package}"] = [package]
     for field, item in ((field, item) for field, listed in items.items() for item in listed):
         if problem := requirement_problem(item):
             raise loaded.error(

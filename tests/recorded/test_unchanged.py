@@ -142,7 +142,7 @@ def test_packages_that_came_or_went(
 
 def test_what_no_report_is_made_of(place: Place) -> None:
     before = place.digest()
-    write(place.spec, "[thresholds]", "[thresholds]\n# a comment")
+    write(place.spec / "spec.toml", "[thresholds]", "[thresholds]\n# a comment")
     shutil.rmtree(place.store / "checkpoints")  # they can be made again
     os.utime(place.stored("observations/load"), (1, 1))
     assert place.digest() == before

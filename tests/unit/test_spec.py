@@ -49,6 +49,9 @@ WRONG = {
     "bad build requirement": (
         ('["torch==2.0"]', '["torch"]\nbuild_requirements.torch = ["a b"]'),
         "environments[0].build_requirements.torch", "name==version"),
+    "bad package to build": (
+        ('["torch==2.0"]', '["torch"]\nbuild_environ."a b" = { A = "1" }'),
+        "environments[0].build_environ.a b", "name==version"),
     "override without departure": (
         ('departures = ["shim"]', ""), "environments[1].overrides", "describe it under"),
     "unknown departure": (

@@ -86,7 +86,7 @@ def error_of(folder: Path, *changes: tuple[str, str]) -> str:
         (with_bases(bases=BASES.replace("[bases.model]", '[bases.model]\nbase = "untied"')),
          "bases.model: bases build on each other in a circle (model -> untied -> model)"),
         (with_bases(bases=BASES.replace("adapter =", "adaptor =")),
-         "models.tied.adaptor: no such key (it comes from the base 'model'). Did you mean 'adapter'"),
+         "models.tied.adaptor: no such key (it comes from the base 'model'). Did you mean 'adapt"),
         (with_bases(bases=BASES.replace("tied = true", 'tied = "yes"')),
          "models.tied.tied: Expected `bool`, got `str` (it comes from the base 'model')"),
         ([("seed = 0 }", 'seed = 0 }\nbase = 3')], "models.tied.base: Expected `str`, got `int`"),

@@ -179,7 +179,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def lint(session: nox.Session) -> None:
-    """Check style, types, workflows."""
+    """Check style, types, workflows, the spec's files by their schema."""
     run(session, "ruff", "check", ".")
     run(session, "ruff", "format", "--check", ".")
     run(session, "mypy")
@@ -187,3 +187,7 @@ def lint(session: nox.Session) -> None:
     run(session, "check_jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
     zizmor = os.path.join(os.path.dirname(sys.executable), "zizmor")  # noqa: PTH118, PTH120
     session.run(zizmor, "--offline", "--no-progress", "--quiet", *workflows, external=True)
+    schema = Path("matrix/spec/spec.schema.json")
+    files = map(str, sorted(schema.with_name("project").rglob("*.toml")))
+    run(session, "pytest", "-q", "tests/data/test_spec_schema.py")  # that it is made of the types
+    run(session, "check_jsonschema", "--schemafile", str(schema), *files)

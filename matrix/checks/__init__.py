@@ -17,7 +17,8 @@ from matrix.checks import (
     weights,
 )
 from matrix.checks.evidence import Evidence
-from matrix.outcomes import Finding, Stage
+from matrix.pipeline.outcomes import Finding
+from matrix.pipeline.steps import Stage
 
 __all__ = ["CHECKS", "Check", "judge"]
 

@@ -7,7 +7,8 @@ from functools import partial
 
 from matrix.checks.evidence import VLLM, Evidence
 from matrix.checks.wording import SHOWN, count, some
-from matrix.outcomes import Explanation, Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 
 _finding = partial(Finding, stage=Stage.INSPECT)
 

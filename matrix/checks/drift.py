@@ -9,7 +9,8 @@ from typing import NamedTuple
 from packaging.version import InvalidVersion, Version
 
 from matrix.checks.evidence import Evidence
-from matrix.outcomes import Explanation, Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 
 _finding = partial(Finding, stage=Stage.INSPECT)
 

@@ -11,7 +11,8 @@ from matrix.checkpoint.inspection import Inspection, TensorInfo
 from matrix.checkpoint.shapes import HEAD
 from matrix.checks.evidence import VLLM, Evidence
 from matrix.checks.wording import amount, count, some
-from matrix.outcomes import Explanation, Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 
 _finding = partial(Finding, stage=Stage.INSPECT)
 

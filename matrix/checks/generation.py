@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from matrix.checks.evidence import Evidence
-from matrix.outcomes import Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 
 _finding = partial(Finding, stage=Stage.GENERATE)
 NOTHING = "nothing was generated, or there is no reference to compare it with"

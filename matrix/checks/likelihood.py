@@ -8,7 +8,8 @@ from functools import partial
 
 from matrix.checks.evidence import Evidence
 from matrix.checks.generation import NOTHING
-from matrix.outcomes import Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 
 _finding = partial(Finding, stage=Stage.GENERATE)
 

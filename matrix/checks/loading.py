@@ -13,7 +13,8 @@ from matrix.checks.evidence import Evidence, LoadedTensor
 from matrix.checks.formats import COMPUTED, stored_bytes
 from matrix.checks.load_report import LoadReport, expand, read_load_report
 from matrix.checks.wording import SHOWN, amount, count, some
-from matrix.outcomes import Blame, Explanation, Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
+from matrix.pipeline.steps import Blame, Stage
 
 _finding = partial(Finding, stage=Stage.LOAD)
 UNFILLED = Explanation([Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE], blame=Blame.PAIR)

@@ -10,7 +10,8 @@ from matrix.checkpoint.shapes import indivisible, linear_shapes, tensor_parallel
 from matrix.checks.evidence import Evidence
 from matrix.checks.formats import UNFIT
 from matrix.checks.wording import some
-from matrix.outcomes import Explanation, Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 
 _finding = partial(Finding, stage=Stage.INSPECT)
 SPOILT = Explanation([Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE])

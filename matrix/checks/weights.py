@@ -10,7 +10,8 @@ from matrix.checkpoint.inspection import WeightComparison
 from matrix.checks.evidence import Evidence, Thresholds
 from matrix.checks.packing import SPOILT
 from matrix.checks.wording import some
-from matrix.outcomes import Finding, Judgement, Stage
+from matrix.pipeline.outcomes import Finding, Judgement
+from matrix.pipeline.steps import Stage
 
 _finding = partial(Finding, stage=Stage.INSPECT)
 

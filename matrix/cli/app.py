@@ -23,7 +23,7 @@ from matrix.cli.resolve import resolve
 from matrix.cli.specifiers import specifiers
 from matrix.environments import locks as environments
 from matrix.machine.processes import die_with_parent
-from matrix.outcomes import Outcome, Verdict
+from matrix.pipeline.outcomes import Outcome, Verdict
 from matrix.plan.budget import Choice, canaries_alone, differences, in_words, read_choice
 from matrix.plan.cells import Selection, select
 from matrix.run.beforehand import beforehand

@@ -15,7 +15,8 @@ from matrix.checks import judge
 from matrix.checks.evidence import Evidence
 from matrix.cli.options import fail
 from matrix.judge.cells import thresholds
-from matrix.outcomes import Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 from matrix.spec.loading import load
 from matrix.untrusted.text import visible
 

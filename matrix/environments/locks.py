@@ -27,7 +27,7 @@ from matrix.environments.uv_settings import INDEX, uv_environ
 from matrix.index.settings import index_settings
 from matrix.judge.installing import build_variables, locked_builds
 from matrix.machine.processes import run
-from matrix.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.plan.keys import lock_inputs
 from matrix.spec.axes import exact
 from matrix.spec.tables import Environment, Limits

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import uv
 
 from matrix.environments.locks import Lock, find_lock, make_lock, own_name
-from matrix.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.spec.tables import Environment, Limits
 from matrix.store.observations import Judged
 from matrix.store.store import Store, write_atomically

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from matrix.judge.results import CellResult
-from matrix.outcomes import Reason, Stage
+from matrix.pipeline.outcomes import Reason
+from matrix.pipeline.steps import Stage
 from matrix.spec.loading import PACKAGE
 from matrix.store.identity import code_digest, digest, file_digest
 from matrix.store.observations import Observation

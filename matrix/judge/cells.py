@@ -26,7 +26,8 @@ from matrix.checks.evidence import (
 from matrix.judge.refusals import judge_refusal
 from matrix.judge.results import CellResult, Side
 from matrix.judge.verdict import JudgedCell, blocks, fold, stage_results
-from matrix.outcomes import Blame, Outcome, Reason, Stage, StageResult, Verdict
+from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.plan.cells import Cell, Plan, Role, float_id
 from matrix.plan.keys import Key, Keys
 from matrix.plan.needs import tensor_parallel

@@ -2,14 +2,15 @@
 
 A notice about a file breaks one engine and not another, and an engine fails for reasons that lie in
 no file. So each finding says, as data, what it is the cause of (``Explanation`` in
-:mod:`matrix.outcomes`), and each failure is one symptom, the gravest that it shows.
+:mod:`matrix.pipeline.outcomes`), and each failure is one symptom, the gravest that it shows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matrix.outcomes import Explanation, Finding, Judgement, Reason, Stage, StageResult, Symptom
+from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Reason, StageResult, Symptom
+from matrix.pipeline.steps import Stage
 
 SUSPICIOUS = (Judgement.NOTICE, Judgement.DEGRADED, Judgement.FAILED)
 

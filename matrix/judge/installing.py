@@ -9,7 +9,7 @@ import msgspec
 
 from matrix.judge.results import CellResult, EnvironmentResult, Install, MatrixResult
 from matrix.judge.standings import ReadSolution
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.spec.loading import FLOAT_MODEL
 from matrix.spec.tables import Environment
 

@@ -14,7 +14,7 @@ from typing import assert_never
 
 import msgspec
 
-from matrix.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.store.observations import MESSAGE_CHARS, ChildException, End, Judged
 
 SIGILL, SIGSEGV = 4, 11

@@ -15,7 +15,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
-from matrix.outcomes import Outcome, Reason, Stage, StageResult
+from matrix.pipeline.outcomes import Outcome, Reason, StageResult
+from matrix.pipeline.steps import Stage
 from matrix.spec.tables import RefusalTable
 from matrix.store.observations import Observation
 

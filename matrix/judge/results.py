@@ -10,7 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from matrix.outcomes import Blame, Finding, Stage, StageResult, Verdict
+from matrix.pipeline.outcomes import Finding, StageResult, Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.spec.tables import Resolution
 
 SCHEMA_VERSION = 1

@@ -21,7 +21,7 @@ from packaging.version import Version
 
 from matrix.judge.results import CellResult, MatrixResult, Side, Specifier
 from matrix.judge.standings import Declares, StandsAs, applying, own_cells
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.plan.cells import FLOAT_SCHEME
 from matrix.spec.releases import parsed
 from matrix.untrusted.text import natural, visible

@@ -20,7 +20,8 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 from matrix.judge.results import NOT_RUN, CellResult, Declared, Standing
-from matrix.outcomes import Blame, Stage, Verdict
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.spec.loading import LoadedSpec
 from matrix.spec.releases import Snapshot, parsed
 from matrix.spec.tables import Environment, MetadataTable, Resolution

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from matrix.outcomes import Stage
+from matrix.pipeline.steps import Stage
 from matrix.plan.cells import Cell, Plan
 
 QUANTIZER = (Stage.QUANTIZER_RESOLVE, Stage.QUANTIZER_INSTALL, Stage.QUANTIZER_IMPORT)

@@ -23,7 +23,7 @@ from matrix.judge.standings import (
     works,
 )
 from matrix.judge.verdict import VOID, canaries
-from matrix.outcomes import Stage
+from matrix.pipeline.steps import Stage
 from matrix.plan.cells import Cell, Plan
 from matrix.plan.keys import Keys
 from matrix.spec.loading import LoadedSpec

@@ -13,16 +13,8 @@ import msgspec
 
 from matrix.judge.explaining import explanation
 from matrix.judge.results import CellResult
-from matrix.outcomes import (
-    Blame,
-    Finding,
-    Judgement,
-    Outcome,
-    Reason,
-    Stage,
-    StageResult,
-    Verdict,
-)
+from matrix.pipeline.outcomes import Finding, Judgement, Outcome, Reason, StageResult, Verdict
+from matrix.pipeline.steps import Blame, Stage
 
 COMPARISONS = ("greedy-text", "logprobs-reference")
 """The checks without which nothing was compared, so that nothing can be said to work."""

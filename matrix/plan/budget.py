@@ -14,12 +14,13 @@ from pathlib import Path
 
 import msgspec
 
-from matrix.outcomes import Outcome
+from matrix.pipeline.outcomes import Outcome
+from matrix.pipeline.steps import Step
 from matrix.plan.cells import Cell, Plan, float_id
 from matrix.plan.keys import Lookup
 from matrix.plan.predictions import GB, Cost, Prediction
 from matrix.spec.tables import SpecError
-from matrix.store.observations import Observation, Step
+from matrix.store.observations import Observation
 from matrix.store.store import Record
 from matrix.untrusted.reading import UnreadableError, decode
 

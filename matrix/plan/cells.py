@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.spec.loading import (
     FLOAT_MODEL,
     LoadedSpec,

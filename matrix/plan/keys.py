@@ -16,12 +16,13 @@ from typing import Any, Self
 
 import msgspec
 
-from matrix.outcomes import Outcome
+from matrix.pipeline.outcomes import Outcome
+from matrix.pipeline.steps import Step
 from matrix.plan.cells import Cell, Checkpoint, Model, Role
 from matrix.spec.loading import PACKAGE
 from matrix.spec.tables import Device, Environment
 from matrix.store.identity import adapter_digest, code_digest, digest, file_digest
-from matrix.store.observations import Observation, Step
+from matrix.store.observations import Observation
 
 CHILD = PACKAGE / "probe" / "child.py"
 

@@ -19,7 +19,7 @@ import msgspec
 from matrix.checkpoint.files import Config
 from matrix.checkpoint.inspection import ConfigFacts, Quantization
 from matrix.checkpoint.shapes import expected_bytes, float_shapes
-from matrix.outcomes import Outcome
+from matrix.pipeline.outcomes import Outcome
 from matrix.plan.cells import FLOAT_SCHEME, Cell, Checkpoint, Model, Plan
 from matrix.spec.axes import exact
 from matrix.spec.loading import FLOAT_MODEL

@@ -18,7 +18,7 @@ import msgspec
 
 from matrix.judge.results import PAGE, MatrixResult
 from matrix.judge.verdict import VOID
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.report.document import markdown_document
 from matrix.report.locks import FIRST, FOLDER, lock_files
 from matrix.report.page import html_page

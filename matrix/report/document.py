@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from matrix.judge.results import CellResult, MatrixResult, Standing
 from matrix.judge.verdict import VOID
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.report.locks import install_lines
 from matrix.report.standings import (
     STATES,

@@ -15,7 +15,8 @@ from markupsafe import Markup
 
 from matrix.judge.results import CellResult, MatrixResult, Side
 from matrix.judge.verdict import VOID
-from matrix.outcomes import Outcome, Stage, StageResult, Verdict
+from matrix.pipeline.outcomes import Outcome, StageResult, Verdict
+from matrix.pipeline.steps import Stage
 from matrix.report import standings
 from matrix.report.locks import install_lines
 from matrix.report.table import (

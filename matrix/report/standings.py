@@ -11,7 +11,7 @@ from typing import NamedTuple
 from matrix.judge.results import NOT_RUN, EnvironmentResult, MatrixResult, Specifier, Standing
 from matrix.judge.specifiers import not_tried, told
 from matrix.judge.standings import MOVED
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.report.table import SYMBOLS
 from matrix.spec.tables import Resolution
 from matrix.untrusted.text import natural

@@ -14,7 +14,8 @@ import msgspec
 import pandas as pd
 
 from matrix.judge.results import CellResult, EnvironmentResult, MatrixResult, Side
-from matrix.outcomes import Blame, Outcome, Reason, Stage, StageResult, Verdict
+from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.untrusted.text import natural
 
 SYMBOLS = {

@@ -26,7 +26,8 @@ from matrix.judge.standings import Solution
 from matrix.judge.subjects import CELL, subjects
 from matrix.judge.table import Judge
 from matrix.machine.hardware import Machine, detect, device_of
-from matrix.outcomes import Stage, Verdict
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Stage
 from matrix.plan.budget import Choice, ignoring, narrowed, read_choice
 from matrix.plan.cells import Cell, Plan, make_plan
 from matrix.plan.keys import Keys, Lookup

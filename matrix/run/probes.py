@@ -15,9 +15,10 @@ from typing import Annotated, Any
 import msgspec
 
 from matrix.machine.processes import Child, child_environ
+from matrix.pipeline.steps import Step
 from matrix.plan.keys import CHILD
 from matrix.spec.tables import Limits
-from matrix.store.observations import End, Step, StepResult
+from matrix.store.observations import End, StepResult
 from matrix.untrusted.reading import UnreadableError, decode, is_deep, read_file
 
 RESULT_BYTES = 32_000_000

@@ -19,9 +19,10 @@ from filelock import FileLock
 from matrix.environments import locks as environments
 from matrix.machine.hardware import Gpu, processes_on
 from matrix.machine.leases import ProcessesOn, lease, leases_folder, strangers
-from matrix.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Outcome, Reason
+from matrix.pipeline.steps import Step
 from matrix.plan.cells import Cell, Checkpoint, Model, Plan, Role, Selection
-from matrix.plan.keys import Key, builder
+from matrix.plan.keys import Key
 from matrix.plan.needs import (
     Needs,
     fitting,
@@ -30,16 +31,11 @@ from matrix.plan.needs import (
     of_quantization,
     with_room,
 )
+from matrix.plan.steps import builder
 from matrix.run.probes import Answer, Probe
 from matrix.run.steps import Steps
 from matrix.spec.tables import Environment, Limits
-from matrix.store.observations import (
-    Judged,
-    Observation,
-    Step,
-    judge_company,
-    judge_device,
-)
+from matrix.store.observations import Judged, Observation, judge_company, judge_device
 
 REPEATED = (Reason.CRASH, Reason.TIMEOUT, Reason.SILENCE, Reason.OOM, Reason.NO_RESULT)
 """Ends of a forked child that count only when a fresh process ends so as well."""

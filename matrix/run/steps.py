@@ -25,7 +25,7 @@ from matrix.judge.missing import judge_missing, read_missing
 from matrix.machine import processor
 from matrix.machine.hardware import Machine, detect
 from matrix.machine.processes import child_environ, run
-from matrix.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.plan.cells import Cell, Checkpoint, Role
 from matrix.plan.keys import Key, Keys
 from matrix.plan.needs import with_room

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import msgspec
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.spec.axes import Combination, Spelling, requirement_problem
 from matrix.spec.files import Document, Place, folder_of, read_document, spec_error
 from matrix.spec.releases import EMPTY, SNAPSHOT, Snapshot, read_snapshot

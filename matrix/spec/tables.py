@@ -8,7 +8,8 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 
-from matrix.outcomes import Stage, Verdict
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Stage
 
 Option = str | int | float | bool
 Method = Literal["awq", "gptq"]

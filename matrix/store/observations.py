@@ -8,14 +8,12 @@ from typing import Any, Literal, assert_never
 
 import msgspec
 
-from matrix.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Outcome, Reason
+from matrix.pipeline.steps import Step
 from matrix.spec.tables import Device
 
 SCHEMA_VERSION = 1
 MESSAGE_CHARS = 2_000
-
-Step = Literal["resolve", "install", "import", "build", "quantize", "inspect", "load", "generate"]
-"""What is performed. A step serves several of a cell's ten stages: one install, two roles."""
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):

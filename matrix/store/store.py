@@ -40,8 +40,9 @@ from matrix.checks.evidence import (
     Reference,
     read_reference,
 )
-from matrix.outcomes import Outcome
-from matrix.store.observations import SCHEMA_VERSION, Observation, Step
+from matrix.pipeline.outcomes import Outcome
+from matrix.pipeline.steps import Step
+from matrix.store.observations import SCHEMA_VERSION, Observation
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 
 MAX_OBSERVATION_BYTES = 200_000_000

@@ -18,10 +18,10 @@ from pathlib import Path
 import msgspec
 
 from matrix.environments.locks import python_of
+from matrix.pipeline.steps import Step
 from matrix.run.probes import Probe
 from matrix.spec.loading import load
 from matrix.spec.tables import Limits
-from matrix.store.observations import Step
 
 FOLDER = Path(__file__).parent
 PROBE = FOLDER.parents[1] / "matrix" / "probe"

@@ -17,7 +17,7 @@ from matrix.environments import locks as environments
 from matrix.environments.locks import Lock
 from matrix.environments.uv_settings import install_source, uv_environ, uv_settings
 from matrix.machine.processes import run
-from matrix.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.spec.tables import Environment, Limits
 from matrix.store.identity import digest
 from matrix.store.observations import End

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from matrix.outcomes import Outcome, Reason, Verdict
+from matrix.pipeline.outcomes import Outcome, Reason, Verdict
 from matrix.plan.cells import select
 from matrix.plan.keys import Key
 from matrix.run.context import Context, Settings

@@ -21,14 +21,15 @@ import pytest
 from matrix.judge.results import CellResult
 from matrix.machine.hardware import Machine
 from matrix.machine.leases import lease
-from matrix.outcomes import Outcome, Reason, Stage, Verdict
+from matrix.pipeline.outcomes import Outcome, Reason, Verdict
+from matrix.pipeline.steps import Stage, Step
 from matrix.plan.cells import select
 from matrix.run.context import REPOSITORY, Context, Settings
 from matrix.run.probes import Answer, Probe
 from matrix.run.run import Run
 from matrix.run.steps import Steps
 from matrix.spec.tables import Limits
-from matrix.store.observations import Observation, Step
+from matrix.store.observations import Observation
 from tests.provoked.runs import impatient
 from tests.unit.made_nvml import gpu, machine
 

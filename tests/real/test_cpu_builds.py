@@ -19,7 +19,7 @@ from matrix.environments.uv_settings import uv_settings
 from matrix.judge.builds import builds_of
 from matrix.judge.missing import judge_missing, read_missing
 from matrix.machine.processor import lacking
-from matrix.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.store.observations import ChildException, End, Judged
 
 VERSIONS = ("0.15.1", "0.19.1", "0.32.0")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from matrix.outcomes import Outcome
+from matrix.pipeline.outcomes import Outcome
 from matrix.plan.cells import Cell
 from matrix.plan.keys import Key
 from matrix.run.context import Context, Settings

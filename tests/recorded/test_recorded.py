@@ -12,7 +12,8 @@ import pytest
 
 from matrix import report
 from matrix.judge.results import CellResult, MatrixResult
-from matrix.outcomes import Blame, Stage, Verdict
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.store.observations import Observation
 from tests.recorded.recording import judge, observations, records
 

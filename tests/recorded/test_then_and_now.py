@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 
 from matrix.judge.results import CellResult
-from matrix.outcomes import Stage, Verdict
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Stage
 from tests.recorded.recording import judge, observations
 
 

@@ -14,7 +14,8 @@ from matrix.judge.results import (
     Side,
     Standing,
 )
-from matrix.outcomes import Blame, Finding, Judgement, Reason, Stage, Verdict
+from matrix.pipeline.outcomes import Finding, Judgement, Reason, Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.spec.tables import Resolution
 from tests.unit.report_results import stages_until
 from tests.unit.report_standings import hostile_specifier

@@ -11,7 +11,8 @@ from matrix.checkpoint.inspection import (
     Inspection,
 )
 from matrix.checks import judge
-from matrix.outcomes import Finding, Judgement, Stage
+from matrix.pipeline.outcomes import Finding, Judgement
+from matrix.pipeline.steps import Stage
 from tests.unit.made_evidence import (
     GPTQ,
     add_tensor,

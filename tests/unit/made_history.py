@@ -7,12 +7,14 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
+from matrix.plan.steps import builder
 
-from matrix.outcomes import Outcome
+from matrix.pipeline.outcomes import Outcome
+from matrix.pipeline.steps import Step
 from matrix.plan.cells import Cell, Plan
-from matrix.plan.keys import Key, Keys, builder
+from matrix.plan.keys import Key, Keys
 from matrix.spec.tables import Device
-from matrix.store.observations import Judged, Observation, Step
+from matrix.store.observations import Judged, Observation
 from tests.unit.made_evidence import right_facts
 
 Ends = Mapping[tuple[Step, str], Judged]

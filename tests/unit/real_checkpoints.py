@@ -16,7 +16,8 @@ from matrix.checkpoint.inspecting import inspect
 from matrix.checks import judge
 from matrix.checks.evidence import Evidence, Thresholds
 from matrix.judge.cells import thresholds
-from matrix.outcomes import Judgement, Stage
+from matrix.pipeline.outcomes import Judgement
+from matrix.pipeline.steps import Stage
 from matrix.spec.loading import load
 from tests.unit.made_evidence import alarms
 

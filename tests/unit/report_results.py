@@ -6,16 +6,8 @@ import msgspec
 
 from matrix.judge.installing import environments_that_work
 from matrix.judge.results import CellResult, EnvironmentResult, Install, MatrixResult, Side
-from matrix.outcomes import (
-    Blame,
-    Finding,
-    Judgement,
-    Outcome,
-    Reason,
-    Stage,
-    StageResult,
-    Verdict,
-)
+from matrix.pipeline.outcomes import Finding, Judgement, Outcome, Reason, StageResult, Verdict
+from matrix.pipeline.steps import Blame, Stage
 
 AUTOAWQ = ["0.2.6", "0.2.7", "0.2.7.post3", "0.2.9"]
 TRANSFORMERS = ["4.42.4", "4.46.3", "4.47.1", "4.51.3", "4.57.6", "5.23.0"]

@@ -9,7 +9,8 @@ import msgspec
 from matrix.judge.results import EnvironmentResult, MatrixResult, Specifier, Standing
 from matrix.judge.specifiers import facts, specifiers
 from matrix.judge.standings import differences
-from matrix.outcomes import Outcome, Stage, StageResult
+from matrix.pipeline.outcomes import Outcome, StageResult
+from matrix.pipeline.steps import Stage
 from tests.unit.report_results import realistic
 
 DECLARES = {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from matrix.outcomes import Outcome
+from matrix.pipeline.outcomes import Outcome
 from matrix.plan.budget import (
     Candidate,
     Choice,

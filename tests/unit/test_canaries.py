@@ -18,7 +18,7 @@ from matrix.judge.canaries import (
     troubles,
 )
 from matrix.judge.results import MatrixResult
-from matrix.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.store.observations import Judged
 from matrix.store.store import Store
 from tests.unit.made_history import Ends, History

@@ -12,7 +12,8 @@ from matrix.checkpoint.inspection import (
     WeightComparison,
 )
 from matrix.checks import judge
-from matrix.outcomes import Judgement, Stage
+from matrix.pipeline.outcomes import Judgement
+from matrix.pipeline.steps import Stage
 from tests.unit.inspection_damage import (
     ABSENT,
     DESC_ACT,

@@ -15,7 +15,8 @@ from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import Inspection
 from matrix.checks import judge
 from matrix.checks.evidence import Evidence, Thresholds
-from matrix.outcomes import Judgement, Stage
+from matrix.pipeline.outcomes import Judgement
+from matrix.pipeline.steps import Stage
 from matrix.spec.loading import load
 from tests.unit import awq_checkpoints as awq
 from tests.unit import gptq_checkpoints as gptq

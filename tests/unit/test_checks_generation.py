@@ -17,7 +17,8 @@ from matrix.checks.evidence import (
     read_reference,
 )
 from matrix.checks.generation import greedy_text
-from matrix.outcomes import Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 from tests.unit.made_evidence import REFERENCE, THRESHOLDS, output, right_facts
 
 RIGHT = read_generation(right_facts(), REFERENCE)

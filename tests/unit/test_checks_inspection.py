@@ -14,7 +14,8 @@ from matrix.checkpoint.inspection import (
 )
 from matrix.checks import CHECKS, judge
 from matrix.checks.evidence import Evidence
-from matrix.outcomes import Blame, Explanation, Judgement, Symptom
+from matrix.pipeline.outcomes import Explanation, Judgement, Symptom
+from matrix.pipeline.steps import Blame
 from tests.unit.inspection_damage import (
     ABSENT,
     BIAS,

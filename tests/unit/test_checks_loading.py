@@ -9,7 +9,8 @@ import pytest
 from matrix.checks import judge
 from matrix.checks.evidence import Evidence, EvidenceError, Load, LoadedTensor, read_load
 from matrix.checks.loading import UNFILLED
-from matrix.outcomes import Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 from tests.unit.made_evidence import (
     GPTQ,
     add_tensor,

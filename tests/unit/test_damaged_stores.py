@@ -19,7 +19,7 @@ from matrix import report
 from matrix.environments import locks as environments
 from matrix.judge.canaries import Established, keep_established, read_established
 from matrix.machine.hardware import Machine
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.plan.keys import Key, lock_inputs
 from matrix.run.choosing import choice_of, estimate
 from matrix.run.context import Context, Settings

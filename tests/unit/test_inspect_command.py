@@ -10,7 +10,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from matrix.cli import inspect as command
-from matrix.outcomes import Explanation, Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 from tests.unit import real_checkpoints as real
 
 TF4 = ("--engine", "transformers==4.51.3")

@@ -10,7 +10,7 @@ import pytest
 from matrix.judge.installing import environments_that_work, install_of, with_installs
 from matrix.judge.results import CellResult, EnvironmentResult, Install, MatrixResult, Side
 from matrix.judge.standings import Solution
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.spec.tables import Environment
 from tests.unit.report_results import judged
 

@@ -16,12 +16,13 @@ from matrix.checks.evidence import Reference
 from matrix.judge.results import CellResult
 from matrix.judge.standings import Solution
 from matrix.judge.table import Judge
-from matrix.outcomes import Blame, Judgement, Outcome, Reason, Stage, Verdict
+from matrix.pipeline.outcomes import Judgement, Outcome, Reason, Verdict
+from matrix.pipeline.steps import Blame, Stage, Step
 from matrix.plan.cells import make_plan
 from matrix.spec.loading import LoadedSpec, load
 from matrix.spec.releases import Release, Snapshot
 from matrix.spec.tables import Environment
-from matrix.store.observations import Judged, Step
+from matrix.store.observations import Judged
 from tests.unit import awq_checkpoints, small_spec
 from tests.unit.made_evidence import REFERENCE, right_facts
 from tests.unit.made_history import Ends, Facts, History, plain_facts

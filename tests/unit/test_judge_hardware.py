@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from matrix.judge.results import CellResult
-from matrix.outcomes import Blame, Outcome, Stage, Verdict
+from matrix.pipeline.outcomes import Outcome, Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.plan.cells import Checkpoint, Plan, Role, make_plan, select
 from matrix.spec.loading import load
 from tests.unit import small_spec

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from matrix.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Outcome, Reason
+from matrix.pipeline.steps import Step
 from matrix.plan.cells import Plan, make_plan
 from matrix.spec.loading import load
 from matrix.store.identity import adapter_digest, file_digest
-from matrix.store.observations import Judged, Step
+from matrix.store.observations import Judged
 from tests.unit import small_spec
 from tests.unit.made_history import History, plain_facts
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matrix.judge.missing import Build, Kind, Missing, judge_missing, read_missing
-from matrix.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.store.observations import ChildException, End, Judged
 
 SITE = "/store/environments/vllm-0.32.0/lib/python3.11/site-packages"

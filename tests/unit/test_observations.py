@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.run.probes import RESULT_BYTES, Event, read_event, read_result
 from matrix.spec.tables import Device
 from matrix.store.observations import (

@@ -14,7 +14,8 @@ from matrix.checkpoint.inspection import Inspection
 from matrix.checks import judge
 from matrix.checks.evidence import Evidence, Load, LoadedTensor
 from matrix.judge.cells import thresholds
-from matrix.outcomes import Finding, Judgement, Stage
+from matrix.pipeline.outcomes import Finding, Judgement
+from matrix.pipeline.steps import Stage
 from matrix.spec.loading import load
 from tests.unit import real_checkpoints as real
 from tests.unit.made_evidence import alarms, made_load

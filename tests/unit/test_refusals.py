@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from matrix.judge.refusals import judge_refusal
-from matrix.outcomes import Outcome, Reason, Stage, StageResult
+from matrix.pipeline.outcomes import Outcome, Reason, StageResult
+from matrix.pipeline.steps import Stage, Step
 from matrix.spec.loading import DEFAULT_SPEC, load, read_tables
 from matrix.spec.tables import SpecError
-from matrix.store.observations import Observation, Step
+from matrix.store.observations import Observation
 from tests.recorded.recording import observations
 from tests.unit import small_spec
 

@@ -10,7 +10,7 @@ import pytest
 
 from matrix.environments.locks import Lock
 from matrix.judge.results import EnvironmentResult, Install, MatrixResult
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.report import PAGE, render, write
 from matrix.report.locks import FIRST, InstallLine, install_lines
 from tests.unit.report_results import realistic

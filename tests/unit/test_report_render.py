@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from matrix.judge.results import CellResult, MatrixResult, Side
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.report import PAGE, render, summary, write
 from matrix.report.table import causes
 from tests.unit.hostile_results import results

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from matrix.judge.results import MatrixResult, Side
-from matrix.outcomes import Reason, Stage, Verdict
+from matrix.pipeline.outcomes import Reason, Verdict
+from matrix.pipeline.steps import Stage
 from matrix.report import PAGE, render, summary
 from matrix.report.standings import groups, overview
 from tests.unit.report_results import judged, realistic

@@ -24,7 +24,8 @@ from matrix.judge.specifiers import (
     specifiers,
     told,
 )
-from matrix.outcomes import Blame, Verdict
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Blame
 from tests.unit.report_results import judged, realistic
 
 

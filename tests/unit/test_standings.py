@@ -19,7 +19,8 @@ from matrix.judge.standings import (
     standing,
     works,
 )
-from matrix.outcomes import Blame, Stage, Verdict
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.spec.releases import Release, Snapshot
 from matrix.spec.tables import Environment, MetadataTable, Resolution
 from tests.unit.report_results import judged

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.outcomes import Outcome, Reason
-from matrix.store.observations import Observation, Step
+from matrix.pipeline.outcomes import Outcome, Reason
+from matrix.pipeline.steps import Step
+from matrix.store.observations import Observation
 from matrix.store.store import Record, Store, write_atomically
 from tests.unit.made_evidence import REFERENCE
 

@@ -9,18 +9,17 @@ from hypothesis import strategies as st
 
 from matrix.judge.results import CellResult, Side
 from matrix.judge.verdict import JudgedCell, blocks, canaries, compared, fold, stage_results
-from matrix.outcomes import (
-    Blame,
+from matrix.pipeline.outcomes import (
     Explanation,
     Finding,
     Judgement,
     Outcome,
     Reason,
-    Stage,
     StageResult,
     Symptom,
     Verdict,
 )
+from matrix.pipeline.steps import Blame, Stage
 
 GOOD = [
     Finding("greedy-text", Stage.GENERATE, Judgement.PASSED),

@@ -10,20 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
-
-class Stage(StrEnum):
-    """The ten steps of a cell, in the order in which they happen."""
-
-    QUANTIZER_RESOLVE = "quantizer-resolve"
-    QUANTIZER_INSTALL = "quantizer-install"
-    QUANTIZER_IMPORT = "quantizer-import"
-    QUANTIZE = "quantize"
-    INSPECT = "inspect"
-    ENGINE_RESOLVE = "engine-resolve"
-    ENGINE_INSTALL = "engine-install"
-    ENGINE_IMPORT = "engine-import"
-    LOAD = "load"
-    GENERATE = "generate"
+from matrix.pipeline.steps import Blame, Stage
 
 
 class Outcome(StrEnum):
@@ -80,16 +67,6 @@ class Verdict(StrEnum):
     UNSUPPORTED = "unsupported"
     UNTESTED = "untested here"
     INFRA = "infra"
-
-
-class Blame(StrEnum):
-    """Whose fault a verdict is."""
-
-    NOBODY = "nobody"
-    QUANTIZER = "quantizer"
-    ENGINE = "engine"
-    CHECKPOINT = "checkpoint"
-    PAIR = "pair"
 
 
 class Judgement(StrEnum):

@@ -15,6 +15,7 @@ from matrix.index.news import Change, merge, news
 from matrix.index.settings import index_settings
 from matrix.run.context import Settings
 from matrix.spec.axes import package_of, ranges
+from matrix.spec.files import folder_of
 from matrix.spec.loading import load, read_tables, snapshot_of
 from matrix.spec.picking import pick
 from matrix.spec.requirements import named_releases
@@ -99,7 +100,7 @@ def releases(
     later = newer(answers, old)
     new = merged(old, later, date_of(answers, old))
     added, problem = _added(settings.spec, old, new) if later else ([], "")
-    place, take = settings.spec.parent / SNAPSHOT, take or take_gone
+    place, take = folder_of(settings.spec) / SNAPSHOT, take or take_gone
     taken = take and bool(later) and not problem
     if taken:
         _write(place, new)
@@ -129,7 +130,7 @@ def tracked(tables: SpecTables, snapshot: Snapshot) -> dict[str, str]:
         for package, releases in snapshot.packages.items()
     }
     for table in tables.environments:
-        for axis, rule in ranges(table).items():
+        for axis, rule in ranges(table):
             package, since = package_of(axis, rule), parsed(rule.since)
             before = parsed(oldest.get(package, ""))
             if since is not None and (before is None or since < before):
@@ -194,7 +195,7 @@ def _news(
 def _ranges(file: Path, tables: SpecTables, snapshot: Snapshot) -> Iterable[Range]:
     shown: list[tuple[str, RangeTable]] = []
     for table in tables.environments:
-        for axis, rule in ranges(table).items():
+        for axis, rule in ranges(table):
             package = package_of(axis, rule)
             if (package, rule) in shown:
                 continue

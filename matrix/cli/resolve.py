@@ -96,7 +96,7 @@ def resolve(
     kept.sweep()
     resolved = resolve_all(
         (environment for environment in spelled if environment.resolution in resolutions),
-        settings.spec.parent / "locks", kept, os.environ, loaded.spec.limits.resolve, _tell, jobs,
+        loaded.folder / "locks", kept, os.environ, loaded.spec.limits.resolve, _tell, jobs,
     )  # fmt: skip
     survey = surveyed(loaded, list(resolved), pairs, str(kept.root / "locks"))
     if output is Format.JSON:

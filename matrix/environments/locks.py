@@ -25,7 +25,7 @@ from packaging.utils import canonicalize_name
 
 from matrix.environments.uv_settings import INDEX, uv_environ
 from matrix.index.settings import index_settings
-from matrix.judge.installing import locked_builds
+from matrix.judge.installing import build_variables, locked_builds
 from matrix.machine.processes import run
 from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.plan.keys import lock_inputs
@@ -226,6 +226,7 @@ def _write_inputs(environment: Environment, work: Path) -> list[str]:
     }
     lines = [f'"{package}" = [{", ".join(items)}]' for package, items in settings.items()]
     lines = ["[extra-build-dependencies]", *lines]
+    lines += build_variables(environment.build_environ)
     for table in environment.metadata:
         lines += [
             "[[dependency-metadata]]",

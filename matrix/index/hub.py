@@ -194,14 +194,14 @@ class Revisions:
 
 
 def revisions_of(
-    spec: Path,
+    folder: Path,
     store: Store,
     host: Mapping[str, str],
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Revisions:
-    """Return the commits that a spec's file and a store hold to."""
+    """Return the commits that the folder of a spec and a store hold to."""
     own = store.root / "locks" / "models"
-    return Revisions(spec.parent / "locks" / "models", own, host, now)
+    return Revisions(folder / "locks" / "models", own, host, now)
 
 
 def _name(repository: str) -> str:

@@ -22,7 +22,7 @@ from matrix.plan.cells import Cell, Plan, float_id
 from matrix.plan.keys import Key, Keys
 from matrix.plan.steps import build_of, by_stage, steps_of
 from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, read_tables
-from matrix.spec.tables import ExclusionTable, RefusalTable, SpecError
+from matrix.spec.tables import ExclusionTable, RefusalTable
 from matrix.store.observations import Observation
 
 
@@ -32,7 +32,7 @@ def thresholds(loaded: LoadedSpec) -> Thresholds:
         return msgspec.convert(loaded.spec.thresholds, Thresholds)
     except msgspec.ValidationError as error:
         keys = ", ".join(Thresholds.__struct_fields__)
-        raise SpecError(loaded.file, "thresholds", str(error), f"The keys are: {keys}") from None
+        raise loaded.error("thresholds", str(error), f"The keys are: {keys}") from None
 
 
 def refusals(loaded: LoadedSpec) -> dict[str, RefusalTable]:

@@ -164,6 +164,8 @@ class Install(msgspec.Struct, frozen=True, kw_only=True):
     """Requirements that took the place of what packages declare."""
     build_requirements: dict[str, list[str]] = {}
     """Package that is built from source -> what its build needs beside what it declares."""
+    build_environ: dict[str, dict[str, str]] = {}
+    """Package that is built from source -> variables that its build gets."""
     environ: dict[str, str] = {}
     """Variables with which its processes ran."""
     instead: dict[str, str] = {}

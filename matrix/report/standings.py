@@ -102,13 +102,13 @@ def groups(result: MatrixResult) -> list[Group]:
 def group_and_label(name: str, axes: Mapping[str, str]) -> tuple[str, str]:
     """Return the release under which an environment stands, and the rest of its name.
 
-    It is named after its first axis: ``autoawq-0.2.7+transformers-4.47.1`` gives ``autoawq-0.2.7``
-    and ``transformers-4.47.1``. Where nothing is left, or it is named otherwise, its name is both.
+    That is the axis with which its name begins: ``autoawq-0.2.7+transformers-4.47.1`` gives
+    ``autoawq-0.2.7`` and ``transformers-4.47.1``. Where it is named otherwise, its name is both.
     """
-    axis, version = next(iter(axes.items()), ("", ""))
-    release = f"{axis.replace('_', '-')}-{version}"
-    if name.startswith(f"{release}+"):
-        return release, name.removeprefix(f"{release}+")
+    for axis, version in axes.items():
+        release = f"{axis.replace('_', '-')}-{version}"
+        if name.startswith(f"{release}+"):
+            return release, name.removeprefix(f"{release}+")
     return name, name
 
 

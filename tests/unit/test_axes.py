@@ -203,3 +203,27 @@ def test_the_day_is_no_part_of_what_was_asked_but_of_where_the_answer_lies(
     assert locks[0].digest == locks[1].digest
     assert locks[0].pins == {"maker": "2.0", "torch": "2.1"}
     assert Lock("# as of: x\nmaker==2.1\n").digest != locks[0].digest
+
+
+def test_variables_of_builds_are_part_of_what_was_asked_only_where_there_are_any(
+    tmp_path: Path,
+) -> None:
+    """So that the locks and the evidence of all others stay."""
+    (tmp_path / "with").mkdir()
+    without = opened(tmp_path).environments["maker-2.0"]
+    variables = 'build_environ.maker = { BUILD_CUDA_EXT = "0" }\n'
+    place = 'requirements = ["maker=={maker}"]\n'
+    made = opened(tmp_path / "with", (place, place + variables)).environments["maker-2.0"]
+    assert made.build_environ == {"maker": {"BUILD_CUDA_EXT": "0"}}
+    assert lock_inputs(made) == {
+        **lock_inputs(without), "build_environ": {"maker": {"BUILD_CUDA_EXT": "0"}},
+    }  # fmt: skip
+    assert "build_environ" not in lock_inputs(without)
+
+
+def test_axes_and_groups_are_no_part_of_what_was_asked(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    name = ('name = "maker-{maker}"', 'name = "maker-{maker}"\ngroup = "bounds"')
+    made = opened(tmp_path / "other", name).environments["maker-2.0"]
+    assert (made.group, made.axes) == ("bounds", {"maker": "2.0"})
+    assert lock_inputs(made) == lock_inputs(opened(tmp_path).environments["maker-2.0"])

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from matrix.checkpoint.inspection import Inspection
+from matrix.pipeline.steps import Stage
 from matrix.untrusted.reading import UnreadableError, decode
 
 MAX_REFERENCE_BYTES = 64 * 1024 * 1024
@@ -192,6 +193,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     generation: Generation | None = None
     float_generation: Generation | None = None
     """The float model's generation in the same engine."""
+    facts: dict[Stage, dict[str, Any]] = {}
+    """What the stages that passed left behind, as it stands, for those that have no field above."""
 
 
 def read_reference(data: bytes) -> Reference:

@@ -1,4 +1,4 @@
-"""``python -m matrix inspect``: what is wrong with a checkpoint of yours, by its files alone."""
+"""``matrix inspect``: what is wrong with a checkpoint of yours, by its files alone."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from matrix.checkpoint.files import CONFIG
 from matrix.checkpoint.inspection import CheckpointError, Inspection
 from matrix.checks import run_checks
 from matrix.checks.evidence import Evidence
-from matrix.cli.options import fail
+from matrix.cli.options import LINE_CHARS, fail
 from matrix.judge.cells import thresholds
 from matrix.pipeline.outcomes import Finding, Judgement, Symptom
 from matrix.pipeline.steps import Stage
 from matrix.spec.loading import load
 from matrix.untrusted.text import visible
-
-MESSAGE_CHARS = 300
 
 
 def inspect(
@@ -55,7 +53,7 @@ def inspect(
     wrong = wrongs(findings)
     unseen = inspection.quantization is not None and original is None
     for line in wrong or [_nothing_wrong(findings, unseen=unseen)]:
-        typer.echo(visible(line, MESSAGE_CHARS))
+        typer.echo(visible(line, LINE_CHARS))
     for finding in findings:
         show_finding(finding)
     raise typer.Exit(bool(wrong))
@@ -132,5 +130,5 @@ def _nothing_wrong(findings: list[Finding], *, unseen: bool) -> str:
 
 def show_finding(finding: Finding) -> None:
     """Print what a check says, on a line."""
-    message = visible(finding.message.strip(), MESSAGE_CHARS)
+    message = visible(finding.message.strip(), LINE_CHARS)
     typer.echo(f"  {finding.check:19} {finding.judgement:14} {message}")

@@ -1,4 +1,4 @@
-"""``python -m matrix plan``: what a profile would do, need and cost. Nothing is built or run."""
+"""``matrix plan``: what a profile would do, need and cost. Nothing is built or run."""
 
 from __future__ import annotations
 

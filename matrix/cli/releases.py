@@ -1,4 +1,4 @@
-"""``python -m matrix releases``: what an index holds that the snapshot does not."""
+"""``matrix releases``: what an index holds that the snapshot does not."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def releases(
     ] = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Show what is new on the index since the snapshot beside the spec; take it in by --take.
+    """Show what is new on the package index; --take writes it to the snapshot beside the spec.
 
     Status 0, also where an index is in trouble and its last answer is at hand; 1 where none is,
     and where nothing can be taken because the spec could not be loaded with it.

@@ -1,4 +1,4 @@
-"""``python -m matrix resolve``: whether uv finds a set of packages, then and now."""
+"""``matrix resolve``: whether uv finds a set of packages, then and now."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def resolve(
     ] = [ResolutionChoice.RELEASED, ResolutionChoice.TODAY],  # noqa: B006 - typer copies it
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Ask uv of every environment of the spec whether it resolves, as released and as of today.
+    """Ask uv whether each environment resolves, as released and as of today.
 
     Needs no GPU and downloads no wheels. Answers are kept; the same command asks what is missing.
     """

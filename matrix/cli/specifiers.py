@@ -1,4 +1,4 @@
-"""``python -m matrix specifiers``: which versions really go together, beside what is declared."""
+"""``matrix specifiers``: which versions really go together, beside what is declared."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def specifiers(
         str | None, typer.Option(help="Only this package, or one release: autoawq==0.2.7.")
     ] = None,
 ) -> None:
-    """Show the specifiers that hold by what was observed, and where metadata says otherwise.
+    """Show which versions worked together, and where packages declare otherwise.
 
     Status 1, and none of them, where the canaries are void: such a run says nothing.
     """

@@ -94,6 +94,11 @@ class EvidenceReader:
                 Stage.GENERATE, lambda observation: read_generation(observation.facts, reference)
             ),
             float_generation=self._float_generation(cell, reference),
+            facts={
+                stage: observation.facts
+                for stage, observation in observations.items()
+                if observation.outcome is Outcome.PASSED
+            },
         )
         return evidence, unreadable
 

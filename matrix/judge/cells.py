@@ -15,6 +15,7 @@ from matrix.judge.refusals import classify_refusal
 from matrix.judge.results import CellResult
 from matrix.judge.sides import Sides
 from matrix.judge.verdict import JudgedCell, blocks, fold, stage_results
+from matrix.machine.invocation import invocation
 from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
 from matrix.pipeline.steps import STAGES, Blame, RoleKind, Stage
 from matrix.plan.cells import Cell, Plan, float_id
@@ -169,7 +170,7 @@ class CellJudge:
 
 def command_of(loaded: LoadedSpec, plan: Plan, option: str, value: str) -> str:
     """Return the command that runs a part of a plan alone, for a shell."""
-    words = [".venv/bin/python", "-m", "matrix", "run"]
+    words = [*invocation(), "run"]
     if loaded.file != DEFAULT_SPEC:
         words += ["--spec", str(loaded.file)]
     if plan.profile != DEFAULT_PROFILE:

@@ -291,7 +291,7 @@ def constraints(found: Iterable[Specifier], date: str, *, active: bool) -> str:
     out unless ``active``. ``date`` is that of the newest evidence.
     """
     lines = [
-        "# Measured, not declared: python -m matrix specifiers --format constraints",
+        "# Measured, not declared: matrix specifiers --format constraints",
         f"# Evidence up to {date[:10] or 'no date'}.",
     ]
     if not active:

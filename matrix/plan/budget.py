@@ -232,7 +232,7 @@ def in_words(choice: Choice) -> list[str]:
         f"left out because of the budget: {_counted(choice.left_out)}",
     ]
     if choice.left_out and not choice.cells:
-        lines.append("that is too little for any cell: `python -m matrix plan` says what they take")
+        lines.append("that is too little for any cell: `matrix plan` says what they take")
     return lines
 
 

@@ -136,7 +136,7 @@ def make_plan(loaded: LoadedSpec, profile_name: str, unmet: Unmet = lambda *_: "
     if unknown := profile.canaries.keys() - cells.keys():
         raise SpecError(
             loaded.file, f"profiles.{profile_name}.canaries", f"{min(unknown)!r} is no cell of it",
-            f"See `python -m matrix plan --profile {profile_name} --cells` for the ids",
+            f"See `matrix plan --profile {profile_name} --cells` for the ids",
         )  # fmt: skip
     checkpoints = _checkpoints(list(cells.values()))
     used = {checkpoint.model.environment for checkpoint in checkpoints}

@@ -38,7 +38,6 @@ from matrix.store.identity import code_digest, digest, file_digest
 from matrix.store.store import Store, write_atomically
 from matrix.untrusted.reading import UnreadableError, read_file
 
-REPOSITORY = Path(__file__).parents[2]
 MAX_DIGEST_BYTES = 1000
 
 
@@ -52,7 +51,10 @@ def unreachable(error: OSError) -> str:
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Where things are, from options or the environment variables of the same names."""
+    """Where things are, from options or the environment variables of the same names.
+
+    Store and reports lie in the working directory where nothing else is said.
+    """
 
     spec: Path
     profile: str
@@ -77,8 +79,8 @@ class Settings(msgspec.Struct, frozen=True):
         return cls(
             spec=spec or Path(host.get("MATRIX_SPEC", DEFAULT_SPEC)),
             profile=profile or host.get("MATRIX_PROFILE", DEFAULT_PROFILE),
-            store=store or Path(host.get("MATRIX_STORE", REPOSITORY / ".matrix")),
-            reports=reports or Path(host.get("MATRIX_REPORTS", REPOSITORY / "reports")),
+            store=store or Path(host.get("MATRIX_STORE", ".matrix")),
+            reports=reports or Path(host.get("MATRIX_REPORTS", "reports")),
             run=host.get("MATRIX_RUN", fresh),
             cells=Path(host["MATRIX_CELLS"]) if host.get("MATRIX_CELLS") else None,
         )

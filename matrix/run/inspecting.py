@@ -14,9 +14,9 @@ from matrix.plan.cells import Checkpoint
 from matrix.plan.keys import Key
 from matrix.plan.needs import with_room
 from matrix.plan.steps import PlannedStep
-from matrix.run.context import REPOSITORY
 from matrix.run.products import checkpoint_folder, model_folder
 from matrix.run.workspace import Workspace
+from matrix.spec.loading import PACKAGE
 from matrix.store.ends import classify_end
 from matrix.store.observations import Observation
 from matrix.untrusted.reading import UnreadableError, decode
@@ -36,7 +36,7 @@ def inspect(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
         ]  # fmt: skip
         environ = child_environ(work / "home", {})
         limits = with_room(workspace.limits.inspect, checkpoint.model)
-        end, log = run(argv, environ, REPOSITORY, limits)
+        end, log = run(argv, environ, PACKAGE.parent, limits)
         facts = _inspection(output)
     if facts is None:
         judged = classify_end(end, None, [], log)

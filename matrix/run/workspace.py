@@ -15,7 +15,8 @@ from matrix.index.hub import revisions_of
 from matrix.pipeline.outcomes import Conclusion, Outcome
 from matrix.pipeline.steps import Step
 from matrix.plan.keys import Key
-from matrix.run.context import REPOSITORY, Context
+from matrix.run.context import Context
+from matrix.spec.loading import PACKAGE
 from matrix.spec.tables import Environment
 from matrix.store.ends import End
 from matrix.store.observations import Observation, StepResult
@@ -95,7 +96,7 @@ class Workspace:
         text = re.sub(rf"{environments_root}/[^/\s]+", "<environment>", text)
         for name, folder in (
             ("<store>", self.store.root),
-            ("<repository>", REPOSITORY),
+            ("<repository>", PACKAGE.parent),  # or the site-packages it is installed in
             ("<python>", Path(sys.base_prefix)),
         ):
             text = text.replace(str(folder), name)

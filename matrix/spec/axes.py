@@ -84,7 +84,7 @@ class Spelling:
         if releases is None:
             raise SpecError(
                 self._file, key, f"the snapshot of the index has no package {package!r}",
-                "Make one beside the spec: python -m matrix releases --take",
+                "Make one beside the spec: matrix releases --take",
             )  # fmt: skip
         try:
             return pick(releases, asked, python).versions
@@ -190,7 +190,7 @@ class Spelling:
         return min(graced, self._snapshot.asked or graced)
 
     def _undated(self, key: str, problem: str) -> SpecError:
-        remedy = "Ask the index: python -m matrix releases --take"
+        remedy = "Ask the index: matrix releases --take"
         return SpecError(self._file, f"{key}.resolution", problem, remedy)
 
 

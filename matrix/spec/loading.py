@@ -179,7 +179,7 @@ def snapshot_of(file: Path) -> Snapshot:
         return read_snapshot(place)
     except ValueError as error:
         option = "" if file == DEFAULT_SPEC else f" --spec {file}"
-        remedy = f"Delete it, then make it anew: python -m matrix releases --take{option}"
+        remedy = f"Delete it, then make it anew: matrix releases --take{option}"
         raise SpecError(place, "snapshot", str(error), remedy) from None
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from matrix.index import fetching
 from matrix.index.fetching import Fetcher, FetchError, Limits, in_parallel
-from matrix.run.context import REPOSITORY
+from tests import REPOSITORY
 from tests.processes import index_server as served
 from tests.processes.index_server import Handler, Respond, Server
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from matrix.pipeline.outcomes import Judgement
-from matrix.run.context import REPOSITORY
+from tests import REPOSITORY
 from tests.unit import real_checkpoints as real
 from tests.unit.real_checkpoints import AWQ, DESC_ACT, GOOD_GPTQ, GPTQ, WEIGHTS, Alarms
 

@@ -23,12 +23,13 @@ from matrix.pipeline.outcomes import Outcome, Reason, Verdict
 from matrix.pipeline.steps import Stage, Step
 from matrix.plan.cells import select
 from matrix.plan.steps import steps_of, steps_of_checkpoint
-from matrix.run.context import REPOSITORY, Context, Settings
+from matrix.run.context import Context, Settings
 from matrix.run.probes import Answer, Probe
 from matrix.run.run import Run
 from matrix.run.workspace import Workspace
 from matrix.spec.tables import Limits
 from matrix.store.observations import Observation
+from tests import REPOSITORY
 from tests.provoked.runs import impatient
 from tests.unit.made_nvml import gpu, machine
 

@@ -18,8 +18,8 @@ from matrix.judge.results import CellResult
 from matrix.machine.hardware import Machine
 from matrix.pipeline.outcomes import Outcome, Reason, Verdict
 from matrix.pipeline.steps import Blame, Stage
-from matrix.run.context import REPOSITORY
 from matrix.store.store import Store
+from tests import REPOSITORY
 from tests.provoked.runs import SPEC, Finished, impatient, perform
 
 ENGINES = {

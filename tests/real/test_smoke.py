@@ -21,8 +21,8 @@ from safetensors.numpy import load_file, save_file
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import Inspection
 from matrix.machine.processor import features
-from matrix.run.context import REPOSITORY
 from matrix.spec.loading import DEFAULT_SPEC
+from tests import REPOSITORY
 
 RUN_SECONDS = 1200
 TIED = "twin-tied/awq-4bit-g64"

@@ -13,10 +13,11 @@ import msgspec
 import pytest
 
 from matrix.machine.hardware import detect
-from matrix.run.context import REPOSITORY, Context, Settings
+from matrix.run.context import Context, Settings
 from matrix.run.unchanged import digest_of_report, note_report, unchanged_summary
 from matrix.spec.loading import DEFAULT_SPEC, PACKAGE
 from matrix.store.identity import code_digest, file_digest
+from tests import REPOSITORY
 from tests.recorded import full_store
 
 PROFILE = "times"

@@ -102,7 +102,7 @@ def test_a_thousand_environments_stay_readable() -> None:
 
 def test_what_was_never_asked_says_how_to_ask() -> None:
     texts = render(realistic())
-    assert "python -m matrix resolve" in texts[PAGE]
+    assert "matrix resolve" in texts[PAGE]
     assert section(texts["matrix.md"], TITLE) == []
 
 

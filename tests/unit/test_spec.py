@@ -86,7 +86,7 @@ WRONG = {
         ('= "garbage"', '= "rubbish"'), "profiles.all.canaries", "commented example"),
     "a canary that is no cell": (
         ('"tied/awq/maker-1.0', '"tied/awq/maker-7.0'), "profiles.all.canaries",
-        "python -m matrix plan --profile all"),
+        "matrix plan --profile all"),
     "missing threshold": (("weight_error = 0.5\n", ""), "thresholds", "The keys are: "),
     "unknown threshold": (
         ("weight_error = 0.5", "weight_error = 0.5\nwait_error = 1.0"), "thresholds",

@@ -45,8 +45,8 @@ def plan(
 ) -> None:
     """Show what a profile holds, needs and is predicted to cost; build and run nothing."""
     context = Context(Settings.of(spec=spec, profile=profile, store=store))
-    known = estimate(context)
-    shown = Shown(context, known, minutes, disk)
+    estimated = estimate(context)
+    shown = Shown(context, estimated, minutes, disk)
     if output is Format.JSON:
         encoded = msgspec.json.encode(shown.document())
         typer.echo(msgspec.json.format(encoded, indent=2).decode())
@@ -59,21 +59,21 @@ class Shown:
     """A plan with all that is known of it, as lines for a person or as data."""
 
     def __init__(
-        self, context: Context, known: Estimate, minutes: float | None, disk_gb: float | None
+        self, context: Context, estimated: Estimate, minutes: float | None, disk_gb: float | None
     ) -> None:
         self._plan: Plan = context.plan
-        self._known = known
-        self._prediction: Prediction = known.prediction
+        self._estimate = estimated
+        self._prediction: Prediction = estimated.prediction
         self._machine: Machine = context.machine
         cells = self._plan.cells
-        self._to_do = [cell.id for cell in cells if cell.id in known.unfinished]
+        self._to_do = [cell.id for cell in cells if cell.id in estimated.unfinished]
         self._elsewhere = [cell.id for cell in cells if cell.unmet and not cell.exclusion]
         # A machine on which nothing runs can still say what one with the hardware would do.
         self._for_another = bool(self._elsewhere) and not any(cell.runs for cell in cells)
         self._choice: Choice | None = None
         if minutes is not None or disk_gb is not None:
             self._choice = choice_of(
-                context, known, minutes=minutes, disk_gb=disk_gb, elsewhere=self._for_another
+                context, estimated, minutes=minutes, disk_gb=disk_gb, elsewhere=self._for_another
             )
 
     def lines(self, *, everything: bool) -> Iterator[str]:
@@ -91,7 +91,7 @@ class Shown:
         yield from self._unmet()
         yield from self._models()
         if self._to_do:
-            yield from self._costs("Still to be done here", self._to_do, self._known.paid)
+            yield from self._costs("Still to be done here", self._to_do, self._estimate.paid)
         else:
             yield from ("", "Nothing is left to be done that can be done here.")
         if self._elsewhere:
@@ -121,7 +121,7 @@ class Shown:
             return "not run"
         if cell.unmet:
             return "untested here"
-        return "to do" if cell.id in self._known.unfinished else "done"
+        return "to do" if cell.id in self._estimate.unfinished else "done"
 
     def _unmet(self) -> Iterator[str]:
         """Say what this machine lacks, and for how many cells."""
@@ -147,10 +147,10 @@ class Shown:
         for cell in self._plan.cells:
             name = cell.checkpoint.model.name
             needs = max(self._needs(cell), key=lambda needs: (needs.vram * needs.gpus, needs.vram))
-            known = most.get(name, needs)
-            if needs.vram * needs.gpus < known.vram * known.gpus:
-                needs = known
-            memory = max(known.memory, *(step.memory for step in self._needs(cell)))
+            largest = most.get(name, needs)
+            if needs.vram * needs.gpus < largest.vram * largest.gpus:
+                needs = largest
+            memory = max(largest.memory, *(step.memory for step in self._needs(cell)))
             most[name] = msgspec.structs.replace(needs, memory=memory)
         width = max(len(name) for name in sizes)
         yield from ("", f"{'model':{width}} parameters 16-bit GB  predicted to need at most")
@@ -230,7 +230,7 @@ class Shown:
                 for c in self._plan.cells
             ],
             "predicted": {
-                "to do here": self._prediction.of_cells(self._to_do, self._known.paid),
+                "to do here": self._prediction.of_cells(self._to_do, self._estimate.paid),
                 "untested here": self._prediction.of_cells(self._elsewhere),
             },
             "budget": self._choice,

@@ -71,7 +71,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, types, workflows and what else GitHub reads."""
+    """Check style, types, the spec's files, workflows and what else GitHub reads."""
     run(session, "ruff", "check", ".")
     run(session, "ruff", "format", "--check", ".")
     run(session, "mypy")
@@ -80,6 +80,8 @@ def lint(session: nox.Session) -> None:
         paths = map(str, Path(".github").glob(files))
         run(session, "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *paths)
     run(session, "pre_commit", "validate-config")
+    tables = map(str, sorted(Path("matrix/spec/project").rglob("*.toml")))
+    run(session, "check_jsonschema", "--schemafile", "matrix/spec/spec.schema.json", *tables)
     zizmor = Path(sys.executable).with_name("zizmor")
     session.run(str(zizmor), "--offline", "--quiet", ".github", external=True)
 

@@ -120,16 +120,13 @@ def main() -> None:
 
 def write_spec(folder: Path, pairs: list[tuple[str, str]]) -> Path:
     """Write the project's spec with one profile more, of the pairs of quantizer and engine."""
-    folder.mkdir(parents=True)
-    for name in ("locks", "releases.json"):
-        (folder / name).symlink_to(DEFAULT_SPEC.with_name(name))
-    text = DEFAULT_SPEC.read_text(encoding="utf-8")
+    shutil.copytree(DEFAULT_SPEC, folder)
+    text = ""
     for number, (quantizer, engine) in enumerate(pairs):
         header = f"[profiles.{PROFILE}.parts]" if number else f"profiles.{PROFILE}"
         text += PART.format(header=header, model=MODEL, quantizer=quantizer, engine=engine)
-    file = folder / "spec.toml"
-    file.write_text(text, encoding="utf-8")
-    return file
+    (folder / "profiles" / f"{PROFILE}.toml").write_text(text, encoding="utf-8")
+    return folder
 
 
 def run_matrix(spec: Path, folder: Path) -> Cost:

@@ -24,7 +24,7 @@ __all__ = ["CHECKS", "Check", "run_checks"]
 
 
 class Check(msgspec.Struct, frozen=True):
-    """A check: its id as it stands in records, the stage it judges, and what judges."""
+    """A check: its id as it stands in records, the stage that it judges, and its function."""
 
     id: str
     stage: Stage
@@ -66,5 +66,5 @@ CHECKS: tuple[Check, ...] = (
 
 
 def run_checks(evidence: Evidence, stage: Stage | None = None) -> list[Finding]:
-    """Return what every check (of one stage, if given) says of a cell."""
+    """Return what every check (of one stage, if given) says of a cell's evidence."""
     return [check.function(evidence) for check in CHECKS if stage in (None, check.stage)]

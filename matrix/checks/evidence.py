@@ -241,21 +241,21 @@ def read_generation(facts: Mapping[str, Any], reference: Reference) -> Generatio
     _same_length("generate: outputs", len(generation.outputs), expected)
     _same_length("generate: text_ids", len(generation.text_ids), expected)
     _same_length("generate: held_out", len(generation.held_out), len(reference.held_out))
-    for index, (found, asked) in enumerate(
+    for index, (logprobs, text) in enumerate(
         zip(generation.held_out, reference.held_out, strict=True)
     ):
-        _same_length(f"generate: held_out[{index}]", len(found), len(asked.logprobs))
-        if any(value is not None and not math.isfinite(value) for value in found):
+        _same_length(f"generate: held_out[{index}]", len(logprobs), len(text.logprobs))
+        if any(value is not None and not math.isfinite(value) for value in logprobs):
             raise EvidenceError(
                 f"generate: held_out[{index}]", "a value is not finite", "Write null instead."
             )
     return generation
 
 
-def _same_length(what: str, found: int, expected: int) -> None:
-    if found != expected:
+def _same_length(what: str, length: int, expected: int) -> None:
+    if length != expected:
         remedy = "The engine's adapter must return one entry for each it was given."
-        raise EvidenceError(what, f"{found} entries where {expected} were asked for", remedy)
+        raise EvidenceError(what, f"{length} entries where {expected} were asked for", remedy)
 
 
 def _convert(what: str, facts: object, kind: type[_T]) -> _T:

@@ -27,7 +27,7 @@ def lock(
     """
     context = Context(Settings.of(spec=spec, profile=profile, store=store))
     workspace = Workspace(context)
-    folder = context.settings.spec.parent / "locks"
+    folder = context.loaded.folder / "locks"
     (folder / "released").mkdir(parents=True, exist_ok=True)
     for name in context.plan.environments:
         for environment in context.loaded.resolutions(name):

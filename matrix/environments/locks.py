@@ -25,11 +25,11 @@ from packaging.utils import canonicalize_name
 
 from matrix.environments.uv_settings import INDEX, uv_environ
 from matrix.index.settings import index_settings
-from matrix.judge.installing import locked_builds
+from matrix.judge.installing import build_variables, locked_builds
 from matrix.machine.processes import run
 from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.plan.keys import lock_inputs
-from matrix.spec.axes import exact
+from matrix.spec.requirements import named_releases
 from matrix.spec.tables import Environment, Limits
 from matrix.store.ends import End, classify_uv_end
 from matrix.store.identity import digest
@@ -160,7 +160,7 @@ def make_lock(
     match judged.outcome:
         case Outcome.PASSED:
             lock = Lock(header + (work / "resolved.txt").read_text())
-            if lacking := [name for name, _ in exact(environment) if name not in lock.pins]:
+            if lacking := [name for name in named_releases(environment) if name not in lock.pins]:
                 message = f"uv ended well, and its answer lacks {', '.join(lacking)}"
                 return None, Conclusion(Outcome.INFRA, Reason.NO_RESULT, message), end
             return lock, judged, end
@@ -188,7 +188,7 @@ def _trouble_of_index(environment: Environment, refusal: str) -> str:
     if environment.resolution == "pinned":
         return ""
     absent = _ABSENT.search(refusal)
-    if absent and absent[1] in [name for name, _ in exact(environment)]:
+    if absent and absent[1] in named_releases(environment):
         return (
             f"the index has no {absent[1]} at all, though the snapshot has it: is it another one, "
             "or are credentials lacking? Locks are made against one index, so that they are the "
@@ -211,7 +211,8 @@ def _unbuilt(refusal: str) -> str:
         return refusal
     return (
         f"{found[1]} has no wheel that says what it requires, and source archives are not built "
-        "to find out. Read its source and say it in [[metadata]]"
+        "to find out. Of a package that a range takes, python -m matrix releases --take reads "
+        "what its archive says; else read its source and say it in [[metadata]]"
     )
 
 
@@ -225,6 +226,7 @@ def _write_inputs(environment: Environment, work: Path) -> list[str]:
     }
     lines = [f'"{package}" = [{", ".join(items)}]' for package, items in settings.items()]
     lines = ["[extra-build-dependencies]", *lines]
+    lines += build_variables(environment.build_environ)
     for table in environment.metadata:
         lines += [
             "[[dependency-metadata]]",

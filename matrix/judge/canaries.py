@@ -62,14 +62,14 @@ def inputs_of(observations: Mapping[Stage, Observation], thresholds: Mapping[str
         **{f"matrix/{name}": file_digest(PACKAGE / name) for name in JUDGING},
         "thresholds": digest(dict(thresholds)),
     }
-    for stage, seen in observations.items():
-        subject = seen.subject.rpartition("/")[2]
-        for name, value in {**seen.inputs, "departures": seen.departures}.items():
+    for stage, observation in observations.items():
+        subject = observation.subject.rpartition("/")[2]
+        for name, value in {**observation.inputs, "departures": observation.departures}.items():
             if name in _WORDS:
                 inputs[f"{_WORDS[name]} of {subject} ({stage})"] = digest(value)
             elif name in _SHOWN_AS_THEY_ARE:
                 inputs[f"{name} of {subject} ({stage})"] = str(value)
-        machine: dict[str, Any] = seen.machine
+        machine: dict[str, Any] = observation.machine
         inputs |= {name: str(machine[name]) for name in _SHOWN_AS_THEY_ARE if name in machine}
     return inputs
 

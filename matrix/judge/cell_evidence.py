@@ -64,12 +64,12 @@ class EvidenceReader:
             return None, []
         unreadable: list[StageResult] = []
 
-        def read(stage: Stage, read_one: Callable[[Observation], _T]) -> _T | None:
+        def read(stage: Stage, reader: Callable[[Observation], _T]) -> _T | None:
             observation = observations.get(stage)
             if observation is None or observation.outcome is not Outcome.PASSED:
                 return None
             try:
-                return read_one(observation)
+                return reader(observation)
             except (EvidenceError, msgspec.ValidationError) as error:
                 failed = StageResult(Outcome.FAILED, Reason.UNREADABLE, str(error), stage=stage)
                 unreadable.append(failed)
@@ -86,9 +86,13 @@ class EvidenceReader:
             dtype=str(cell.engine.options.get("dtype", "")),
             tensor_parallel=tensor_parallel(cell.engine),
             log=load.log if load else "",
-            inspection=read(Stage.INSPECT, lambda seen: read_facts(seen, Inspection)),
-            load=read(Stage.LOAD, lambda seen: read_load(seen.facts, seen.warnings)),
-            generation=read(Stage.GENERATE, lambda seen: read_generation(seen.facts, reference)),
+            inspection=read(Stage.INSPECT, lambda observation: read_facts(observation, Inspection)),
+            load=read(
+                Stage.LOAD, lambda observation: read_load(observation.facts, observation.warnings)
+            ),
+            generation=read(
+                Stage.GENERATE, lambda observation: read_generation(observation.facts, reference)
+            ),
             float_generation=self._float_generation(cell, reference),
             facts={
                 stage: observation.facts

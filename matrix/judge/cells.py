@@ -22,7 +22,7 @@ from matrix.plan.cells import Cell, Plan, float_id
 from matrix.plan.keys import Key, Keys
 from matrix.plan.steps import build_of, by_stage, steps_of
 from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, read_tables
-from matrix.spec.tables import ExclusionTable, RefusalTable, SpecError
+from matrix.spec.tables import ExclusionTable, RefusalTable
 from matrix.store.observations import Observation
 
 
@@ -31,8 +31,8 @@ def thresholds(loaded: LoadedSpec) -> Thresholds:
     try:
         return msgspec.convert(loaded.spec.thresholds, Thresholds)
     except msgspec.ValidationError as error:
-        known = ", ".join(Thresholds.__struct_fields__)
-        raise SpecError(loaded.file, "thresholds", str(error), f"The keys are: {known}") from None
+        keys = ", ".join(Thresholds.__struct_fields__)
+        raise loaded.error("thresholds", str(error), f"The keys are: {keys}") from None
 
 
 def refusals(loaded: LoadedSpec) -> dict[str, RefusalTable]:
@@ -66,14 +66,17 @@ class CellJudge:
     def _cell(self, cell_id: str) -> CellResult:
         cell = self._cells[cell_id]
         observations = self.observations(cell_id)
-        results = {stage: self._result(cell, stage, seen) for stage, seen in observations.items()}
+        results = {
+            stage: self._result(cell, stage, observation)
+            for stage, observation in observations.items()
+        }
         self._unbuilt(cell, results)
         if cell.exclusion is not None:
             results[Stage.LOAD] = StageResult(
                 Outcome(cell.exclusion.outcome), Reason.DECLARED, cell.exclusion.reason,
                 stage=Stage.LOAD,
             )  # fmt: skip
-        untested = self._untested(cell, results)
+        untested = _untested(cell, self.plan, results)
         evidence, unreadable = self._evidence.read(cell, observations)
         results |= {result.stage: result for result in unreadable}
         findings = run_checks(evidence) if evidence else []
@@ -99,7 +102,7 @@ class CellJudge:
             stages=stages,
             findings=findings,
             departures=self.sides.departures(cell, observations.values()),
-            timings={stage: seen.seconds for stage, seen in observations.items()},
+            timings={stage: observation.seconds for stage, observation in observations.items()},
             device=self._device(cell, observations),
             output=generation.outputs[0].text if generation else "",
             expected=_expected(evidence),
@@ -107,13 +110,15 @@ class CellJudge:
             command=command_of(self.loaded, self.plan, "--cell", cell.id),
         )
 
-    def _result(self, cell: Cell, stage: Stage, seen: Observation) -> StageResult:
+    def _result(self, cell: Cell, stage: Stage, observation: Observation) -> StageResult:
         """Return what a stage came to, with what packages refuse by design told apart."""
-        result = StageResult(seen.outcome, seen.reason, seen.message, stage=stage)
+        result = StageResult(
+            observation.outcome, observation.reason, observation.message, stage=stage
+        )
         is_engine = STAGES[stage].role is RoleKind.ENGINE
         role = cell.engine if is_engine else cell.checkpoint.quantizer
         return classify_refusal(
-            result, seen, self.sides.installed(role.environment), self._refusals
+            result, observation, self.sides.installed(role.environment), self._refusals
         )
 
     def _unbuilt(self, cell: Cell, results: dict[Stage, StageResult]) -> None:
@@ -125,27 +130,6 @@ class CellJudge:
             results[Stage.QUANTIZE] = StageResult(
                 outcome, build.reason, message, stage=Stage.QUANTIZE
             )
-
-    def _untested(self, cell: Cell, results: dict[Stage, StageResult]) -> JudgedCell | None:
-        """Say, in ``results`` too, that a cell needs what this machine lacks.
-
-        ``None`` where it lacks nothing, and where what was observed decides all the same: it ran
-        when more was there, or an earlier stage did not pass.
-        """
-        first = next((stage for stage in stage_results(results, []) if blocks(stage)), None)
-        if not cell.unmet or first is None or first.outcome is not Outcome.INFRA:
-            return None
-        quantizer, engine = cell.checkpoint.quantizer, cell.engine
-        on_gpu = [
-            self.plan.environments[r.environment].device == "cuda" for r in (quantizer, engine)
-        ]
-        made = results.get(Stage.QUANTIZE)
-        at_quantizer = (on_gpu[0] or quantizer.instruction_set) and (made is None or blocks(made))
-        stage = Stage.QUANTIZE if at_quantizer else Stage.LOAD
-        of_cpu = not any(on_gpu) and (quantizer.instruction_set or engine.instruction_set)
-        reason = Reason.NO_INSTRUCTION if of_cpu else Reason.NO_GPU
-        results[stage] = StageResult(Outcome.NEEDS_HARDWARE, reason, cell.unmet, stage=stage)
-        return JudgedCell(Verdict.UNTESTED, Blame.NOBODY, stage, reason, cell.unmet)
 
     def _device(self, cell: Cell, observations: dict[Stage, Observation]) -> str:
         """Return what a cell's engine ran on, or else is to run on."""
@@ -192,6 +176,26 @@ def command_of(loaded: LoadedSpec, plan: Plan, option: str, value: str) -> str:
     if plan.profile != DEFAULT_PROFILE:
         words += ["--profile", plan.profile]
     return shlex.join([*words, option, value])
+
+
+def _untested(cell: Cell, plan: Plan, results: dict[Stage, StageResult]) -> JudgedCell | None:
+    """Say, in ``results`` too, that a cell needs what this machine lacks.
+
+    ``None`` where it lacks nothing, and where what was observed decides all the same: it ran
+    when more was there, or an earlier stage did not pass.
+    """
+    first = next((stage for stage in stage_results(results, []) if blocks(stage)), None)
+    if not cell.unmet or first is None or first.outcome is not Outcome.INFRA:
+        return None
+    quantizer, engine = cell.checkpoint.quantizer, cell.engine
+    on_gpu = [plan.environments[r.environment].device == "cuda" for r in (quantizer, engine)]
+    made = results.get(Stage.QUANTIZE)
+    at_quantizer = (on_gpu[0] or quantizer.instruction_set) and (made is None or blocks(made))
+    stage = Stage.QUANTIZE if at_quantizer else Stage.LOAD
+    of_cpu = not any(on_gpu) and (quantizer.instruction_set or engine.instruction_set)
+    reason = Reason.NO_INSTRUCTION if of_cpu else Reason.NO_GPU
+    results[stage] = StageResult(Outcome.NEEDS_HARDWARE, reason, cell.unmet, stage=stage)
+    return JudgedCell(Verdict.UNTESTED, Blame.NOBODY, stage, reason, cell.unmet)
 
 
 def _excluded(table: ExclusionTable) -> JudgedCell:

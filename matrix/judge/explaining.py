@@ -1,7 +1,7 @@
 """Which finding explains a stage's failure. Pure.
 
 A notice about a file breaks one engine and not another, and an engine fails for reasons that lie in
-no file. So each finding says, as data, what it is the cause of (``Explanation`` in
+no file. So each finding carries its consequences as data (``Explanation`` in
 :mod:`matrix.pipeline.outcomes`), and each failure is one symptom, the gravest that it shows.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
@@ -68,6 +69,7 @@ def install_of(
         pins=dict(sorted(pins.items())),
         overrides=environment.overrides,
         build_requirements=locked_builds(environment, pins),
+        build_environ=environment.build_environ,
         environ=environment.environ,
         instead={name: version for name, version in installed.items() if version != pins.get(name)},
         left_out=sorted(pins.keys() - installed.keys()),
@@ -82,3 +84,13 @@ def locked_builds(environment: Environment, pins: Mapping[str, str]) -> dict[str
         package: [f"{item}=={pins[item]}" if item in pins else item for item in items]
         for package, items in environment.build_requirements.items()
     }
+
+
+def build_variables(build_environ: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return the lines by which uv's settings give variables to the builds of packages."""
+    lines = [
+        f"{json.dumps(package)}.{json.dumps(name)} = {json.dumps(value)}"
+        for package, variables in build_environ.items()
+        for name, value in variables.items()
+    ]
+    return ["[extra-build-variables]", *lines] if lines else []

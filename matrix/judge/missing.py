@@ -1,4 +1,4 @@
-"""What a failed step lacked, by the words it left, and whose matter that is. Pure.
+"""What a failed step lacked, by the words it left, and whose fault that is. Pure.
 
 An operator, a symbol, an instruction, a version of a system library, a driver, a kernel for a GPU:
 where another build in the same release has it, or only the machine lacks it, the packages are not
@@ -38,7 +38,7 @@ class Kind(StrEnum):
 
 
 class Missing(msgspec.Struct, frozen=True):
-    """What a step failed for want of."""
+    """What a failed step lacked."""
 
     kind: Kind
     name: str = ""
@@ -149,7 +149,7 @@ def _package(trace: str) -> str:
 
 
 def classify_missing(
-    judged: Conclusion,
+    conclusion: Conclusion,
     missing: Missing,
     builds: Sequence[Build],
     lacking: Sequence[str],
@@ -158,7 +158,7 @@ def classify_missing(
     """Return what a failure means once it is known what was missing.
 
     Args:
-        judged: What it means by its words alone.
+        conclusion: What it means by its words alone.
         missing: What was missing.
         builds: The libraries of the release that asked for it.
         lacking: The instruction sets that this CPU has not, as in ``AVX-512``.
@@ -166,30 +166,34 @@ def classify_missing(
     """
     match missing.kind:
         case Kind.OPERATOR | Kind.SYMBOL:
-            return _in_builds(judged, missing, builds, lacking, cpu)
+            return _in_builds(conclusion, missing, builds, lacking, cpu)
         case Kind.INSTRUCTION if not lacking:
-            return judged  # it has all that packages are built for: a trap, and so a crash
+            return conclusion  # it has all that packages are built for: a trap, and so a crash
         case Kind.INSTRUCTION:
             without = " and no ".join(lacking)
             why = f"an instruction that this CPU ({cpu}) lacks: it has no {without}"
-            return _needs(why, Reason.NO_INSTRUCTION, judged)
+            return _needs(why, Reason.NO_INSTRUCTION, conclusion)
         case Kind.LIBRARY_VERSION:
-            return _needs(f"{missing.name} of the system", Reason.NO_LIBRARY, judged)
+            return _needs(f"{missing.name} of the system", Reason.NO_LIBRARY, conclusion)
         case Kind.DRIVER:
-            return _needs("a newer driver of the GPU", Reason.NO_DRIVER, judged)
+            return _needs("a newer driver of the GPU", Reason.NO_DRIVER, conclusion)
         case Kind.GPU_KERNEL:
-            return _needs("a GPU that it has kernels for", Reason.NO_GPU, judged)
+            return _needs("a GPU that it has kernels for", Reason.NO_GPU, conclusion)
         case _:
             assert_never(missing.kind)
 
 
 def _in_builds(
-    judged: Conclusion, missing: Missing, builds: Sequence[Build], lacking: Sequence[str], cpu: str
+    conclusion: Conclusion,
+    missing: Missing,
+    builds: Sequence[Build],
+    lacking: Sequence[str],
+    cpu: str,
 ) -> Conclusion:
-    """Judge what a build may have: where only those have it that this CPU cannot run, it is a
-    need."""
+    """Return what the lack of an operator or symbol means: a need of this machine where only builds
+    have it that this CPU cannot run, else a fault of the release."""
     if not builds:
-        return judged
+        return conclusion
     having = [build for build in builds if build.has_it]
     named = [build for build in having if build.instruction_set]
     unnamed = [build for build in having if not build.instruction_set]
@@ -198,20 +202,20 @@ def _in_builds(
         if named:
             sets = " or ".join(dict.fromkeys(build.instruction_set for build in named))
             why = f"{sets}: the {thing} is in {_names(having)}, not in the build for {cpu}"
-            return _needs(why, Reason.NO_INSTRUCTION, judged)
+            return _needs(why, Reason.NO_INSTRUCTION, conclusion)
         if unnamed and lacking and any(build.instruction_set for build in builds):
             why = f"another CPU than {cpu}: the {thing} is only in {_names(unnamed)}"
-            return _needs(why, Reason.NO_INSTRUCTION, judged)
+            return _needs(why, Reason.NO_INSTRUCTION, conclusion)
     if having:
         why = f"the {thing} is in {_names(having)}, which this CPU can run and which was not loaded"
     else:
         why = f"the {thing} is in no library of the release ({_names(builds)})"
-    message = f"{judged.message} [{why}]"[:MESSAGE_CHARS]
+    message = f"{conclusion.message} [{why}]"[:MESSAGE_CHARS]
     return Conclusion(Outcome.FAILED, Reason.NOT_BUILT, message)
 
 
-def _needs(what: str, reason: Reason, judged: Conclusion) -> Conclusion:
-    words = f" ({judged.message})" if judged.message else ""
+def _needs(what: str, reason: Reason, conclusion: Conclusion) -> Conclusion:
+    words = f" ({conclusion.message})" if conclusion.message else ""
     return Conclusion(Outcome.NEEDS_HARDWARE, reason, f"needs {what}{words}"[:MESSAGE_CHARS])
 
 

@@ -1,4 +1,4 @@
-"""Conclusion cells as plain data: what the table shows and what ``reports/matrix.json`` holds.
+"""Judged cells as plain data: what the table shows and what ``reports/matrix.json`` holds.
 
 Nothing here is measured or decided; :mod:`matrix.judge.verdict` fills these from observations and
 findings, :mod:`matrix.report` shows them.
@@ -164,6 +164,8 @@ class Install(msgspec.Struct, frozen=True, kw_only=True):
     """Requirements that took the place of what packages declare."""
     build_requirements: dict[str, list[str]] = {}
     """Package that is built from source -> what its build needs beside what it declares."""
+    build_environ: dict[str, dict[str, str]] = {}
+    """Package that is built from source -> variables that its build gets."""
     environ: dict[str, str] = {}
     """Variables with which its processes ran."""
     instead: dict[str, str] = {}

@@ -9,11 +9,11 @@ import msgspec
 
 from matrix.judge.canaries import Inputs, inputs_of
 from matrix.judge.cells import CellJudge, command_of
+from matrix.judge.declarations import PackageMetadata
 from matrix.judge.installing import with_installs
 from matrix.judge.results import NOT_RUN, CanaryState, EnvironmentResult, MatrixResult
-from matrix.judge.specifiers import facts, specifiers
+from matrix.judge.specifiers import specifiers, trials
 from matrix.judge.standings import (
-    Known,
     Ran,
     ReadSolution,
     StandsAs,
@@ -40,12 +40,12 @@ class TableJudge:
         for cell in self._plan.cells:
             for name in {cell.checkpoint.quantizer.environment, cell.engine.environment}:
                 self._standing_on.setdefault(name, []).append(cell)
-        self._known = Known(self._loaded.snapshot, self._loaded.spec.metadata)
+        self._metadata = PackageMetadata(self._loaded.snapshot, self._loaded.spec.metadata)
         self._read_solution = read_solution
         self._all_that_ran = cache(self._ran)
 
     def table(self) -> MatrixResult:
-        """Judge all cells."""
+        """Return the whole table: all cells judged, and what they say together."""
         cells = [self._judge.cell(cell.id) for cell in self._plan.cells]
         used = self._observations()
         newest = max((observation.at for observation in used), default="")
@@ -66,8 +66,8 @@ class TableJudge:
         )
         if trust is CanaryState.VOID:
             return result  # what a run says that cannot be believed, holds nowhere
-        tried = facts(result, self._loaded.snapshot.packages, self._made_on())
-        held = specifiers(tried, self._known.declares, self._known.versions)
+        tried = trials(result, self._loaded.snapshot.packages, self._made_on())
+        held = specifiers(tried, self._metadata.declares, self._metadata.versions)
         result = msgspec.structs.replace(result, specifiers=held)
         return with_installs(
             result, self._plan.environments, self._read_solution, self._judge.sides.installed
@@ -92,7 +92,7 @@ class TableJudge:
         return devices
 
     def _environment(self, name: str) -> EnvironmentResult:
-        """Judge an environment by the stages it goes through in the first role it plays."""
+        """Return an environment, judged by its stages in the first role that it plays."""
         cells, role = self._standing_on[name], self._role(name)
         first = Stage.QUANTIZER_RESOLVE if role == "quantizer" else Stage.ENGINE_RESOLVE
         place = list(Stage).index(first)
@@ -121,35 +121,38 @@ class TableJudge:
             role = self._role(name)
             cells = [self._judge.cell(cell.id) for cell in self._standing_on[name]]
             came_to = works([c for c in cells if getattr(c, role).environment == name], role)
-            answer = self._read_solution(environment)
-            if answer is not None and came_to[0] != NOT_RUN:
-                ran.append(Ran(environment, answer.packages, *came_to))
+            solution = self._read_solution(environment)
+            if solution is not None and came_to[0] != NOT_RUN:
+                ran.append(Ran(environment, solution.packages, *came_to))
         return ran
 
     def _observations(self) -> list[Observation]:
         by_key: dict[str, Observation] = {}
         for cell in self._plan.cells:
-            by_key |= {seen.key: seen for seen in self._judge.observations(cell.id).values()}
+            by_key |= {
+                observation.key: observation
+                for observation in self._judge.observations(cell.id).values()
+            }
         return list(by_key.values())
 
 
 def _runs(used: list[Observation]) -> list[str]:
-    ordered = sorted(used, key=lambda seen: (seen.at, seen.key))
-    return list(dict.fromkeys(seen.run for seen in ordered))
+    ordered = sorted(used, key=lambda observation: (observation.at, observation.key))
+    return list(dict.fromkeys(observation.run for observation in ordered))
 
 
 def _machine(used: list[Observation]) -> dict[str, str]:
     """Return what the evidence was made on; several machines are named side by side."""
     # Observations of before each had a machine have it in the facts of the installs.
     machines = [
-        seen.machine or read_facts(seen, InstallFacts).machine
-        for seen in used
-        if seen.machine or seen.step == "install"
+        observation.machine or read_facts(observation, InstallFacts).machine
+        for observation in used
+        if observation.machine or observation.step == "install"
     ]
     fields = {name for machine in machines for name in machine}
     words = {
         name: ", ".join(sorted({str(machine[name]) for machine in machines if name in machine}))
         for name in sorted(fields)
     }
-    devices = {seen.device for seen in used if "device" in seen.inputs}
+    devices = {observation.device for observation in used if "device" in observation.inputs}
     return {"device": ", ".join(sorted(devices)), **words}

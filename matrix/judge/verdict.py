@@ -41,7 +41,7 @@ class JudgedCell(msgspec.Struct, frozen=True):
 
 
 def blocks(result: StageResult) -> bool:
-    """Whether a stage's end keeps the later stages that build on it from being tried.
+    """Return whether a stage's end keeps the later stages that build on it from being tried.
 
     A readable checkpoint with a wrong weight is loaded all the same: what an engine makes of it is
     the question. So is what an engine generates after it warned of missing weights.
@@ -76,7 +76,9 @@ def stage_results(
         if result is None:
             result = _not_reached(stage, blocked)
         elif result.outcome is Outcome.PASSED:
-            result = _judged(result, [found for found in findings if found.stage is stage])
+            result = _with_findings(
+                result, [finding for finding in findings if finding.stage is stage]
+            )
         blocked = blocked or blocks(result)
         results.append(result)
     return results
@@ -88,9 +90,9 @@ def _not_reached(stage: Stage, blocked: bool) -> StageResult:
     return StageResult(Outcome.INFRA, Reason.NOT_RUN, "this stage was not run", stage=stage)
 
 
-def _judged(result: StageResult, findings: list[Finding]) -> StageResult:
-    failed = [found for found in findings if found.judgement is Judgement.FAILED]
-    degraded = [found for found in findings if found.judgement is Judgement.DEGRADED]
+def _with_findings(result: StageResult, findings: list[Finding]) -> StageResult:
+    failed = [finding for finding in findings if finding.judgement is Judgement.FAILED]
+    degraded = [finding for finding in findings if finding.judgement is Judgement.DEGRADED]
     stage = result.stage
     if stage is Stage.GENERATE and not compared(findings):
         message = "the engine answered, but nothing could be compared"
@@ -98,16 +100,16 @@ def _judged(result: StageResult, findings: list[Finding]) -> StageResult:
     if not failed and not degraded:
         return result
     reason = Reason.DEFECTIVE_FILE if stage is Stage.INSPECT else Reason.WRONG_OUTPUT
-    if any(found.check == READABLE for found in failed):
+    if any(finding.check == READABLE for finding in failed):
         reason = Reason.UNREADABLE
     outcome = Outcome.FAILED if failed else Outcome.DEGRADED
-    message = "; ".join(f"{found.check}: {found.message}" for found in failed or degraded)
+    message = "; ".join(f"{finding.check}: {finding.message}" for finding in failed or degraded)
     return StageResult(outcome, reason, message, stage=stage)
 
 
 def compared(findings: Iterable[Finding]) -> bool:
-    """Whether text and log-probabilities were really compared with the reference."""
-    conclusive = {found.check for found in findings if found.judgement in _CONCLUSIVE}
+    """Return whether text and log-probabilities were really compared with the reference."""
+    conclusive = {finding.check for finding in findings if finding.judgement in _CONCLUSIVE}
     return conclusive.issuperset(COMPARISONS)
 
 
@@ -157,8 +159,8 @@ def fold(
 
 
 def _worst(stages: Sequence[StageResult]) -> StageResult | None:
-    """Return the result that a cell is judged by which came to its end: what it answered, else what
-    failed, else what is degraded."""
+    """Return the result that decides a cell in which no stage blocked a later one: that of what it
+    answered, else the first that failed, else the first that is degraded."""
     imperfect = [result for result in stages if result.outcome is not Outcome.PASSED]
     failed = [result for result in imperfect if result.outcome is Outcome.FAILED]
     answered = [result for result in imperfect if result.stage is Stage.GENERATE]

@@ -148,7 +148,7 @@ class Symptom(StrEnum):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """What a finding is the cause of, where that happens."""
+    """The consequences of what a finding says, and whose fault they are."""
 
     symptoms: list[Symptom]
     errors: list[str] = []
@@ -174,4 +174,4 @@ class Finding(msgspec.Struct, frozen=True):
     symptom: Symptom | None = None
     """What it saw, where it saw something wrong in what an engine did."""
     explains: Explanation | None = None
-    """What it is the cause of, where it saw something wrong that has consequences."""
+    """Its consequences, where it saw something wrong that has some."""

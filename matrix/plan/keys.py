@@ -259,6 +259,8 @@ def lock_inputs(environment: Environment) -> dict[str, Any]:
         "overrides": environment.overrides,
         "build_requirements": environment.build_requirements,
     }
+    if environment.build_environ:  # only then, so that the keys of all others stay what they are
+        asked["build_environ"] = environment.build_environ
     if environment.resolution == "pinned":
         return asked
     asked |= {

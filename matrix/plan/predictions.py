@@ -23,8 +23,8 @@ from matrix.pipeline.outcomes import Outcome
 from matrix.pipeline.steps import Performer, Step
 from matrix.plan.cells import Cell, Checkpoint, Model, Plan, Role
 from matrix.plan.steps import PlannedStep, steps_of_plan
-from matrix.spec.axes import exact
-from matrix.spec.releases import Snapshot
+from matrix.spec.requirements import named_releases
+from matrix.spec.snapshot import Snapshot
 from matrix.spec.tables import Device, DevicePredictions, Environment, PredictionsTable
 from matrix.store.store import Record
 
@@ -179,7 +179,7 @@ def torch_of(environment: Environment, pins: Mapping[str, str], snapshot: Snapsh
     if pins:
         return pins.get("torch", "")
     asked = [*environment.requirements, *environment.overrides]
-    for package, version in exact(environment):
+    for package, version in named_releases(environment).items():
         asked += snapshot.declares(package, version, environment.metadata) or []
     found = next((match[1] for text in asked if (match := _TORCH.match(text))), None)
     return found or f"of {environment.cutoff[:7] or 'today'}"
@@ -294,7 +294,7 @@ class _Costs:
         torch = torch_of(environment, self._pins(environment), self._snapshot)
         wheels = {f"torch {torch}": constants.torch_mb * MB} if torch else {}
         seconds = constants.resolve_seconds + constants.install_seconds
-        for package, version in exact(environment):
+        for package, version in named_releases(environment).items():
             if release := self._release(package, version):
                 brought = constants.brings_mb.get(package, 0) * MB
                 wheels[f"{package} {version}"] = release.size + brought

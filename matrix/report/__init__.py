@@ -18,10 +18,11 @@ import msgspec
 
 from matrix.judge.results import PAGE, SCHEMA_FILE, CanaryState, MatrixResult
 from matrix.pipeline.outcomes import Verdict
+from matrix.report.causes import Cause, causes
 from matrix.report.document import markdown_document
 from matrix.report.locks import FIRST, FOLDER, lock_files
 from matrix.report.page import html_page
-from matrix.report.table import SYMBOLS, Cause, causes, counts, frame, new_releases, normalise
+from matrix.report.table import SYMBOLS, counts, frame, new_releases, normalise
 from matrix.store.store import write_atomically
 from matrix.untrusted.text import csv_text, visible
 
@@ -105,7 +106,7 @@ def _cause_line(cause: Cause) -> str:
 def _json(result: MatrixResult) -> str:
     encoded = msgspec.json.format(msgspec.json.encode(result, order="sorted"), indent=2)
     # ASCII only: a direction mark in a message must not reorder what a pager or a diff shows.
-    escaped = re.sub(r"[^\x00-\x7e]", lambda found: json.dumps(found[0])[1:-1], encoded.decode())
+    escaped = re.sub(r"[^\x00-\x7e]", lambda match: json.dumps(match[0])[1:-1], encoded.decode())
     return escaped + "\n"
 
 

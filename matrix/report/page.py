@@ -17,6 +17,7 @@ from matrix.judge.results import CanaryState, CellResult, MatrixResult, Side
 from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
 from matrix.pipeline.steps import Stage
 from matrix.report import standings
+from matrix.report.causes import causes
 from matrix.report.locks import install_lines
 from matrix.report.table import (
     BLAMED,
@@ -25,7 +26,6 @@ from matrix.report.table import (
     SYMBOLS,
     Part,
     Together,
-    causes,
     columns,
     counts,
     devices,

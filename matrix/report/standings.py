@@ -16,8 +16,8 @@ from matrix.judge.results import (
     Specifier,
     Standing,
 )
-from matrix.judge.specifiers import not_tried, told
 from matrix.judge.standings import MOVED
+from matrix.report.constraints import in_short, not_tried
 from matrix.report.table import SYMBOLS
 from matrix.spec.tables import Resolution
 from matrix.untrusted.text import natural
@@ -64,7 +64,7 @@ class Row(NamedTuple):
     @property
     def telling(self) -> bool:
         """Whether its answers differ in more than in packages that moved on."""
-        return any(not said.startswith(MOVED) for said in self.environment.differences)
+        return any(not line.startswith(MOVED) for line in self.environment.differences)
 
 
 class Group(NamedTuple):
@@ -91,61 +91,63 @@ class Overview(NamedTuple):
 
 def groups(result: MatrixResult) -> list[Group]:
     """Return the environments whose standing is known, under the release that names them."""
-    found: dict[str, list[Row]] = {}
+    rows: dict[str, list[Row]] = {}
     for environment in result.environments:
         if environment.standings:
             group, label = group_and_label(environment.name, environment.axes)
-            found.setdefault(group, []).append(_row(environment, label))
-    return [Group(name, found[name]) for name in sorted(found, key=natural)]
+            rows.setdefault(group, []).append(_row(environment, label))
+    return [Group(name, rows[name]) for name in sorted(rows, key=natural)]
 
 
 def group_and_label(name: str, axes: Mapping[str, str]) -> tuple[str, str]:
     """Return the release under which an environment stands, and the rest of its name.
 
-    It is named after its first axis: ``autoawq-0.2.7+transformers-4.47.1`` gives ``autoawq-0.2.7``
-    and ``transformers-4.47.1``. Where nothing is left, or it is named otherwise, its name is both.
+    That is the axis with which its name begins: ``autoawq-0.2.7+transformers-4.47.1`` gives
+    ``autoawq-0.2.7`` and ``transformers-4.47.1``. Where it is named otherwise, its name is both.
     """
-    axis, version = next(iter(axes.items()), ("", ""))
-    release = f"{axis.replace('_', '-')}-{version}"
-    if name.startswith(f"{release}+"):
-        return release, name.removeprefix(f"{release}+")
+    for axis, version in axes.items():
+        release = f"{axis.replace('_', '-')}-{version}"
+        if name.startswith(f"{release}+"):
+            return release, name.removeprefix(f"{release}+")
     return name, name
 
 
 def _row(environment: EnvironmentResult, label: str) -> Row:
-    at = {each.resolution: each for each in environment.standings}
-    said: dict[str, dict[str, None]] = {}
-    for each in environment.standings:
+    at = {standing.resolution: standing for standing in environment.standings}
+    declared_by: dict[str, dict[str, None]] = {}
+    for standing in environment.standings:
         # With our pins more is named, of which more is said; told once.
-        said.setdefault(each.declared, {}).update(dict.fromkeys(each.declared_by.split("; ")))
-    declared = [(word, "; ".join(filter(None, by))) for word, by in said.items()]
+        declared_by.setdefault(standing.declared, {}).update(
+            dict.fromkeys(standing.declared_by.split("; "))
+        )
+    declared = [(word, "; ".join(filter(None, by))) for word, by in declared_by.items()]
     return Row(environment, label, declared, {r: at.get(r) for r in RESOLUTIONS})
 
 
-def resolutions(found: list[Group]) -> dict[Resolution, str]:
+def resolutions(listed: list[Group]) -> dict[Resolution, str]:
     """Return the resolutions that any environment has, in the order of the columns."""
-    rows = [row for group in found for row in group.rows]
+    rows = [row for group in listed for row in group.rows]
     return {key: when for key, when in RESOLUTIONS.items() if any(row.at[key] for row in rows)}
 
 
-def overview(found: list[Group]) -> Overview:
+def overview(listed: list[Group]) -> Overview:
     """Return the rows of all groups laid out by the transformers beside them."""
     rows: dict[str, dict[str, list[Row]]] = {}
-    for row in (row for group in found for row in group.rows):
+    for row in (row for group in listed for row in group.rows):
         column = row.environment.axes.get(PARTNER, BY_ITSELF)
         key = _without_partner(row.environment.name, column)
         rows.setdefault(key, {}).setdefault(column, []).append(row)
     columns = {column for slots in rows.values() for column in slots}
-    asked = {
+    shown = {
         resolution: when
         for resolution, when in RESOLUTIONS.items()
         if any(
             state(row.at[resolution]) not in (NOT_ASKED, ABSENT)
-            for group in found
+            for group in listed
             for row in group.rows
         )
     }
-    return Overview(sorted(columns, key=natural), asked, rows)
+    return Overview(sorted(columns, key=natural), shown, rows)
 
 
 def _without_partner(name: str, version: str) -> str:
@@ -182,32 +184,38 @@ def resolved(row: Row, standing: Standing) -> str:
 
 def remarks(standing: Standing) -> list[str]:
     """Return what else is to be said of one resolution, each in a line."""
-    said = []
+    lines = []
     if standing.works is not RunVerdict.WORKS and standing.stage:
-        said.append(f"{standing.stage}: {standing.message}" if standing.message else standing.stage)
+        lines.append(
+            f"{standing.stage}: {standing.message}" if standing.message else standing.stage
+        )
     if standing.same_as:
-        said.append(f"same packages as {standing.same_as}")
-    return said
+        lines.append(f"same packages as {standing.same_as}")
+    return lines
 
 
-def declared_bounds(one: Specifier) -> str:
+def declared_bounds(specifier: Specifier) -> str:
     """Return what metadata says of a partner."""
-    if one.declared is None:
+    if specifier.declared is None:
         return "not known"
-    return f"{one.partner}{one.declared}" if one.declared else "no bound"
+    return f"{specifier.partner}{specifier.declared}" if specifier.declared else "no bound"
 
 
-def held_bounds(one: Specifier) -> str:
+def held_bounds(specifier: Specifier) -> str:
     """Return what really holds of a partner."""
-    return f"{one.partner}{told(one.holds)}" if one.holds else f"no {one.partner} tried works"
+    return (
+        f"{specifier.partner}{in_short(specifier.holds)}"
+        if specifier.holds
+        else f"no {specifier.partner} tried works"
+    )
 
 
-def tried(one: Specifier) -> list[tuple[str, str]]:
+def tried(specifier: Specifier) -> list[tuple[str, str]]:
     """Return the evidence of a specifier: what each group of versions came to, and the versions."""
-    found = {
-        "worked": one.worked,
-        "did not work": one.failed,
-        "no answer here": one.unknown,
-        "not tried": not_tried(one),
+    versions_by_word = {
+        "worked": specifier.worked,
+        "did not work": specifier.failed,
+        "no answer here": specifier.unknown,
+        "not tried": not_tried(specifier),
     }
-    return [(word, ", ".join(versions)) for word, versions in found.items() if versions]
+    return [(word, ", ".join(versions)) for word, versions in versions_by_word.items() if versions]

@@ -43,7 +43,7 @@ def resolve(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
 
 def find_lock(workspace: Workspace, environment: Environment) -> environments.Lock | None:
     """Return the lock that answers today's inputs: the committed one, or the store's."""
-    committed = workspace.loaded.file.parent / "locks"
+    committed = workspace.loaded.folder / "locks"
     return environments.find_lock(committed, workspace.store.root / "locks", environment)
 
 

@@ -30,8 +30,8 @@ from matrix.plan.predictions import (
 )
 from matrix.plan.steps import PlannedStep, steps_of_plan
 from matrix.run.context import Context
-from matrix.spec.axes import exact
 from matrix.spec.loading import load
+from matrix.spec.requirements import named_releases
 from matrix.spec.tables import Environment, PredictionsTable, SpecError
 from matrix.store.store import Record, write_atomically
 
@@ -137,7 +137,8 @@ def _amount(host: Mapping[str, str], name: str) -> float | None:
 
 def _dates(context: Context, environment: Environment) -> list[str]:
     """Return when an environment's releases came out, as ISO times, as far as that is known."""
-    releases = [context.loaded.snapshot.release(*named) for named in exact(environment)]
+    named = named_releases(environment).items()
+    releases = [context.loaded.snapshot.release(*release) for release in named]
     return [release.uploaded for release in releases if release and release.uploaded]
 
 

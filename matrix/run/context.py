@@ -128,7 +128,7 @@ class Context:
             self._lock_digest,
             install_source(self._host),
             devices=devices,
-            held=revisions_of(self.settings.spec, self.store, self._host).held,
+            held=revisions_of(self.loaded.folder, self.store, self._host).held,
         )
 
     def fresh_judge(self) -> CellJudge:
@@ -185,7 +185,7 @@ class Context:
         named = environment.name, environment.resolution
         if named in self._locks:
             return self._locks[named]
-        committed, own = self.settings.spec.parent / "locks", self.settings.store / "locks"
+        committed, own = self.loaded.folder / "locks", self.settings.store / "locks"
         lock = find_lock(committed, own, environment)
         if lock is not None:
             self._locks[named] = lock

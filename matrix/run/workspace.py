@@ -38,7 +38,7 @@ class Workspace:
         self.keys = context.keys
         self.host = host
         self.machine = context.machine
-        self.revisions = revisions_of(context.loaded.file, context.store, host, now)
+        self.revisions = revisions_of(context.loaded.folder, context.store, host, now)
         self._now = now
 
     def work(self, kind: str) -> AbstractContextManager[Path]:

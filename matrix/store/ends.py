@@ -1,4 +1,4 @@
-"""How the end of a step's process is classified: which outcome, and for which reason. Pure."""
+"""How the end of a step's process is classified: as which outcome, for which reason. Pure."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ _NETWORK = re.compile(
 def classify_end(
     end: End, result: StepResult | None, needs_hardware: list[str], log: str = ""
 ) -> Conclusion:
-    """Return what an end means: the parent's limit first, then the child's word, then its status.
+    """Return what an end means: first by the parent's limit, then by the child's own result, then
+    by its status.
 
     ``needs_hardware`` holds texts of exceptions by which the package asks for hardware. A child
     that could not even write its result on a full disk says so in its ``log`` only.
@@ -109,9 +110,10 @@ def classify_exception(exception: ChildException, needs_hardware: list[str]) -> 
 
 
 def require_device(conclusion: Conclusion, facts: Mapping[str, Any], device: Device) -> Conclusion:
-    """Return what an end means once the device that a probe's facts name is compared with the one
-    that was asked for. Evidence of another device is none, however well it looks; where facts name
-    no device, it was the CPU.
+    """Return a conclusion, or a failure where a probe's facts name another device than is required.
+
+    What ran on another device is no evidence, however good it looks. Where facts name no device, it
+    was the CPU.
     """
     ran_on = str(facts.get("device", "cpu")).partition(":")[0]
     if conclusion.outcome is not Outcome.PASSED or ran_on == device:
@@ -128,9 +130,10 @@ def require_device(conclusion: Conclusion, facts: Mapping[str, Any], device: Dev
 
 
 def allow_for_strangers(conclusion: Conclusion, strangers: int) -> Conclusion:
-    """Return what a failure on leased GPUs means where so many processes of others have come there.
+    """Return a conclusion, or trouble of the machine where a step failed on leased GPUs on which
+    so many processes of others came to compute.
 
-    They take memory and time that it was promised, so it says nothing of the packages.
+    They take memory and time that the step was promised, so it says nothing of the packages.
     """
     if conclusion.outcome is not Outcome.FAILED or not strangers:
         return conclusion
@@ -140,7 +143,7 @@ def allow_for_strangers(conclusion: Conclusion, strangers: int) -> Conclusion:
 
 
 def classify_uv_end(end: End, log: str, failure: Reason) -> Conclusion:
-    """Return what the end of ``uv`` means; ``failure`` is the reason where packages are to blame.
+    """Return what an end of ``uv`` means; ``failure`` is the reason where packages are to blame.
 
     Full disks and dead networks are told apart from refusals by what uv printed; a limit it ran
     into is trouble of the machine as well.

@@ -1,4 +1,17 @@
-"""What a step observed, as its own type: the facts of an observation, read. Pure."""
+"""What a step observed: the facts of an observation, read as the type of its step. Pure.
+
+========  ==================================================
+resolve   :class:`ResolveFacts`
+install   :class:`InstallFacts`
+build     :class:`BuildFacts`
+inspect   :class:`matrix.checkpoint.inspection.Inspection`
+load      :class:`matrix.checks.evidence.Load`
+generate  :class:`matrix.checks.evidence.Generation`
+========  ==================================================
+
+Nothing is read of what an import or a quantization observed: it is kept for people. Observations
+keep their facts as they were written, so that nothing of a newer version is lost.
+"""
 
 from __future__ import annotations
 

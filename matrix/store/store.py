@@ -68,6 +68,24 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float = 0.0
 
 
+def _record_of(observation: Observation) -> Record:
+    """Return the line of history that tells of an observation."""
+    return Record(
+        run=observation.run,
+        at=observation.at,
+        subject=observation.subject,
+        step=observation.step,
+        key=observation.key,
+        attempt=observation.attempt,
+        outcome=observation.outcome,
+        reason=observation.reason,
+        device=observation.device,
+        departures=observation.departures,
+        inputs=observation.inputs,
+        seconds=observation.seconds,
+    )
+
+
 def _read_observation(raw: bytes, step: Step, key: str) -> Observation:
     """Return the observation in a file's bytes; raise :class:`UnreadableError` for a damaged one.
 
@@ -145,24 +163,9 @@ class Store:
 
         Trouble of the machine takes no final observation's place: it says nothing of the packages.
         """
-        self.append(
-            Record(
-                run=observation.run,
-                at=observation.at,
-                subject=observation.subject,
-                step=observation.step,
-                key=observation.key,
-                attempt=observation.attempt,
-                outcome=observation.outcome,
-                reason=observation.reason,
-                device=observation.device,
-                departures=observation.departures,
-                inputs=observation.inputs,
-                seconds=observation.seconds,
-            )
-        )
-        known = self.observation(observation.step, observation.key)
-        if known is not None and known.final and not observation.final:
+        self.append(_record_of(observation))
+        kept = self.observation(observation.step, observation.key)
+        if kept is not None and kept.final and not observation.final:
             return
         target = self.path("observations", observation.step, f"{observation.key}.json")
         write_atomically(target, msgspec.json.format(_encode(observation), indent=1))
@@ -180,14 +183,14 @@ class Store:
         A line that cannot be read is passed over: a torn last one, as a kill leaves it. So is what
         has the name of a segment and is no file.
         """
-        found: dict[bytes, Record] = {}
+        read: dict[bytes, Record] = {}
         for segment in filter(Path.is_file, (self.root / "records").glob("*.jsonl")):
             for line in segment.read_bytes().splitlines():
                 try:
-                    found[line] = decode(line, Record)
+                    read[line] = decode(line, Record)
                 except UnreadableError:
                     continue
-        return [found[line] for line in sorted(found, key=lambda line: (found[line].at, line))]
+        return [read[line] for line in sorted(read, key=lambda line: (read[line].at, line))]
 
     def segments(self) -> list[tuple[str, int]]:
         """Return the name and bytes of each segment of the history: all differ after any step."""

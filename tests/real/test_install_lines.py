@@ -23,7 +23,7 @@ from matrix.report.locks import InstallLine, install_lines
 from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, load
 from matrix.spec.tables import Environment
 
-LOCKS = DEFAULT_SPEC.parent / "locks"
+LOCKS = DEFAULT_SPEC / "locks"
 VLLM = "vllm-0.32.0"
 SECONDS = 300
 

@@ -28,8 +28,9 @@ from matrix.plan.cells import Role, make_plan
 from matrix.plan.keys import Key, Keys
 from matrix.plan.steps import PlannedStep, steps_of
 from matrix.run.context import Context, Settings
+from matrix.spec.files import MAIN, spec_files
 from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load, read_tables
-from matrix.spec.releases import SNAPSHOT
+from matrix.spec.snapshot import SNAPSHOT
 from matrix.store.observations import Observation
 from matrix.store.store import Record, Store
 
@@ -93,13 +94,13 @@ def references(profile: str) -> dict[str, Reference]:
 def spec(profile: str) -> LoadedSpec:
     """Return a recording's spec: what was run is its own, what that is judged by is today's."""
     with tempfile.TemporaryDirectory() as folder:
-        for name in (DEFAULT_SPEC.name, SNAPSHOT):
+        for name in (MAIN, SNAPSHOT):
             text = gzip.decompress((FOLDER / profile / f"{name}.gz").read_bytes())
             Path(folder, name).write_bytes(text)
-        loaded = load(Path(folder, DEFAULT_SPEC.name))
+        loaded = load(Path(folder, MAIN))
     ran = {table: getattr(loaded.spec, table) for table in WHAT_WAS_RUN}
     today = msgspec.structs.replace(read_tables(DEFAULT_SPEC), **ran)
-    return msgspec.structs.replace(loaded, file=DEFAULT_SPEC, spec=today)
+    return msgspec.structs.replace(loaded, file=DEFAULT_SPEC, spec=today, places={})
 
 
 def judge(profile: str, seen: list[Observation]) -> CellJudge:
@@ -140,8 +141,8 @@ def record(root: Path, profile: str) -> None:
     texts = [(key, (context.store.model(key) / "reference.json").read_text()) for key in builds]
     encode = msgspec.json.Encoder(order="deterministic").encode
     kept = [encode(one) for one in Store(root).records() if one.key in used]
-    for name in (DEFAULT_SPEC.name, SNAPSHOT):
-        _write(profile, name, DEFAULT_SPEC.with_name(name).read_bytes())
+    _write(profile, MAIN, b"\n".join(file.read_bytes() for file in spec_files(DEFAULT_SPEC)))
+    _write(profile, SNAPSHOT, (DEFAULT_SPEC / SNAPSHOT).read_bytes())
     for name, lines in (
         ("observations", sorted(encode(seen) for seen in used.values())),
         ("records", kept),

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 from matrix.judge.results import Specifier
-from matrix.judge.specifiers import not_tried, told
+from matrix.report.constraints import in_short, not_tried
 from tests.recorded.recording import observations, table_of
 
 
@@ -45,4 +45,4 @@ def test_what_was_not_tried_of_two_runs_is_named() -> None:
     ],
 )
 def test_what_holds_of_the_default_profile(release: str, holds: str) -> None:
-    assert told(held("cpu")[release].holds) == holds
+    assert in_short(held("cpu")[release].holds) == holds

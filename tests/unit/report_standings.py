@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from matrix.judge.results import EnvironmentResult, MatrixResult, Specifier, Standing
-from matrix.judge.specifiers import facts, specifiers
+from matrix.judge.specifiers import specifiers, trials
 from matrix.judge.standings import differences
 from matrix.pipeline.outcomes import Outcome, StageResult
 from matrix.pipeline.steps import Stage
@@ -29,7 +29,7 @@ def standing_result() -> MatrixResult:
     """Return the realistic result with standings, specifiers and a new release."""
     result = realistic()
     held = specifiers(
-        facts(result, ["autoawq"], {}),
+        trials(result, ["autoawq"], {}),
         lambda _, version: DECLARES.get(version),
         lambda _: ["4.44.2", "4.45.2", "4.48.3", "4.49.0", "4.50.3", "5.1.0"],
     )

@@ -30,6 +30,7 @@ def environment(name: str = "q") -> Environment:
         name=name, python="3.11", requirements=["autoawq==0.2.9"], constraints=[],
         overrides=["torch==2.13.0"], environ={"A": "1"}, departures=[],
         build_requirements={"autoawq": ["torch", "setuptools", "numpy<3"]},
+        build_environ={"autoawq": {"BUILD_CUDA_EXT": "0"}},
     )  # fmt: skip
 
 
@@ -82,6 +83,7 @@ def test_an_install_says_the_lock_and_what_was_otherwise_here() -> None:
         overrides=["torch==2.13.0"],
         # A build requirement without a version has the lock's: it is compiled against that torch.
         build_requirements={"autoawq": ["torch==2.13.0", "setuptools", "numpy<3"]},
+        build_environ={"autoawq": {"BUILD_CUDA_EXT": "0"}},
         environ={"A": "1"},
         instead={"torch": "2.13.0+cpu"},
         left_out=["nvidia-cublas"],

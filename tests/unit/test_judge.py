@@ -21,7 +21,7 @@ from matrix.pipeline.outcomes import REASONS, Conclusion, Judgement, Outcome, Re
 from matrix.pipeline.steps import Blame, Stage
 from matrix.plan.cells import make_plan
 from matrix.spec.loading import LoadedSpec, load
-from matrix.spec.releases import Release, Snapshot
+from matrix.spec.snapshot import Release, Snapshot
 from matrix.spec.tables import Environment
 from tests.unit import awq_checkpoints, small_spec
 from tests.unit.made_evidence import REFERENCE, right_facts
@@ -171,6 +171,12 @@ def test_a_model_that_cannot_be_built_is_no_verdict_about_its_quantizers(world: 
     cells = world.cells({("build", "tied"): RAISED})
     assert cells[GOOD].verdict is Verdict.INFRA
     assert cells["untied/awq/maker-2.0/runner-3.0"].verdict is Verdict.WORKS
+
+
+def test_a_model_whose_build_needs_hardware_is_untested_here(world: World) -> None:
+    cells = world.cells({("build", "tied"): NO_GPU})
+    assert short(cells[GOOD]) == (Verdict.UNTESTED, Blame.NOBODY, Stage.QUANTIZE, "no-gpu")
+    assert cells[GOOD].message == f"the model could not be built: {NO_GPU.message}"
 
 
 SPOILED: dict[str, tuple[str, str, dict[str, Any], Stage]] = {

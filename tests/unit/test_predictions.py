@@ -31,7 +31,7 @@ from matrix.plan.predictions import (
 )
 from matrix.plan.steps import steps_of_plan
 from matrix.spec.loading import load
-from matrix.spec.releases import Release, Snapshot
+from matrix.spec.snapshot import Release, Snapshot
 from matrix.spec.tables import DevicePredictions, PredictionsTable
 from matrix.store.store import Record
 from tests.unit import small_spec

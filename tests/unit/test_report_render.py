@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from matrix.judge.results import CanaryState, CellResult, MatrixResult, Side
 from matrix.pipeline.outcomes import Verdict
 from matrix.report import PAGE, render, summary, write
-from matrix.report.table import causes
+from matrix.report.causes import causes
 from tests.unit.hostile_results import results
 from tests.unit.report_results import judged, realistic
 

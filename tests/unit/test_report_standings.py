@@ -208,7 +208,7 @@ def test_a_need_that_a_package_told_in_its_own_words(reason: str, shown: str) ->
          "autoawq-0.2.7", "4.47.1", "autoawq-0.2.7"),
         ("autoawq-0.2.7+transformers-4.47.1+bounds", ["autoawq", "transformers"],
          "autoawq-0.2.7+bounds", "4.47.1", "autoawq-0.2.7"),
-        ("transformers-4.51.3+autoawq-0.2.9", ["transformers", "autoawq"],
+        ("transformers-4.51.3+autoawq-0.2.9", ["autoawq", "transformers"],
          "transformers+autoawq-0.2.9", "4.51.3", "transformers-4.51.3"),
         ("auto-gptq-0.7.1+transformers-4.46.3", ["auto_gptq", "transformers"],
          "auto-gptq-0.7.1", "4.46.3", "auto-gptq-0.7.1"),

@@ -33,7 +33,7 @@ class Resolved(NamedTuple):
 
     environment: Environment
     lock: Lock | None
-    judged: Conclusion
+    conclusion: Conclusion
 
 
 def resolve_all(
@@ -56,7 +56,7 @@ def resolve_all(
     for environment in environments:
         lock = find_lock(committed, kept, environment)
         if lock is not None:
-            yield Resolved(environment, lock, judged(lock))
+            yield Resolved(environment, lock, conclusion_of(lock))
         else:
             waiting.setdefault(own_name(environment), []).append(environment)
 
@@ -66,7 +66,7 @@ def resolve_all(
         if lock is None:
             return None, ended
         write_atomically(kept / name, lock.text.encode())
-        return lock, judged(lock)
+        return lock, conclusion_of(lock)
 
     uv.find_uv_bin()  # here first: two threads that read sysconfig for the first time fail
     trouble, tell_at = 0, time.monotonic() + TELL_SECONDS
@@ -88,8 +88,8 @@ def resolve_all(
         yield Resolved(environment, None, Conclusion(Outcome.INFRA, Reason.NETWORK, _NOT_ASKED))
 
 
-def judged(lock: Lock) -> Conclusion:
-    """Return what a lock says of its environment."""
+def conclusion_of(lock: Lock) -> Conclusion:
+    """Return how resolving ended, as a lock keeps it."""
     if lock.refusal:
         return Conclusion(Outcome.FAILED, Reason.UNRESOLVABLE, lock.refusal)
     return PASSED

@@ -106,9 +106,9 @@ class Context:
         self.loaded: LoadedSpec = load(settings.spec)
         self.store = Store(settings.store, settings.run)
         self._locks: dict[tuple[str, Resolution], Lock] = {}
-        found = self.loaded.environments
-        cuda = cache(lambda name: cuda_of(self._text(found[name])))  # thousands of cells ask
-        unmet = unmet_by(found, self.machine, cuda)
+        environments = self.loaded.environments
+        cuda = cache(lambda name: cuda_of(self._text(environments[name])))  # thousands of cells ask
+        unmet = unmet_by(environments, self.machine, cuda)
         self.plan: Plan = make_plan(self.loaded, settings.profile, unmet)
         lookup: Lookup = self.store.observation
         if self.choice is not None:
@@ -207,13 +207,13 @@ class Context:
     @cached_property
     def _cells_of(self) -> dict[str, list[Cell]]:
         """The cells that stand on each environment: found once, there may be thousands of both."""
-        found: dict[str, list[Cell]] = {name: [] for name in self.plan.environments}
+        cells: dict[str, list[Cell]] = {name: [] for name in self.plan.environments}
         for cell in self.plan.cells:
             checkpoint = cell.checkpoint
             makers = {checkpoint.model.environment, checkpoint.quantizer.environment}
             for name in makers | {cell.engine.environment}:
-                found[name].append(cell)
-        return found
+                cells[name].append(cell)
+        return cells
 
     def runs(self, environment: str) -> bool:
         """Whether any of an environment's cells is to be run, and can be on this machine."""
@@ -240,9 +240,9 @@ class Context:
     def suite_is_current(self, environment: str, judge: CellJudge | None = None) -> bool:
         """Whether the suite has judged just these observations, with these checks."""
         try:
-            judged = read_file(self._suite(environment), MAX_DIGEST_BYTES)
+            digest_then = read_file(self._suite(environment), MAX_DIGEST_BYTES)
             digest_now = self._suite_digest(environment, judge or self.fresh_judge())
-            return judged == digest_now.encode()
+            return digest_then == digest_now.encode()
         except (OSError, UnreadableError):
             return False
 
@@ -260,8 +260,8 @@ class Context:
             keys = judge.keys_of(subject.cell)
             # What a cell is depends on all that was before; the other subjects stand alone.
             stages = subject.stages if subject.stands_alone else tuple(Stage)
-            results = [self.keys.observed(keys[stage]) for stage in stages]
-            observed.append([(seen.key, seen.outcome) if seen else None for seen in results])
+            ends = [self.keys.observed(keys[stage]) for stage in stages]
+            observed.append([(end.key, end.outcome) if end else None for end in ends])
         files = [file_digest(PACKAGE / name) for name in canaries.JUDGING]
         code = [code_digest(PACKAGE / "checks"), *files]
         rules = refusals(self.loaded)

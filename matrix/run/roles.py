@@ -92,10 +92,12 @@ class RoleRun:
                 review = partial(self._in_company, stack, gpus)
                 self._attempt(probe, role, job, attempt=1, fork=False, review=review)
 
-    def _in_company(self, probe: ExitStack, gpus: Sequence[Gpu], judged: Conclusion) -> Conclusion:
+    def _in_company(
+        self, probe: ExitStack, gpus: Sequence[Gpu], conclusion: Conclusion
+    ) -> Conclusion:
         """Judge a failure anew: the probe is ended, and who computes on its cards is a stranger."""
         probe.close()
-        return allow_for_strangers(judged, strangers(gpus, self._processes_on))
+        return allow_for_strangers(conclusion, strangers(gpus, self._processes_on))
 
     def _leased(self, environment: Environment, needs: Needs) -> AbstractContextManager[list[Gpu]]:
         fit = fitting(needs, self._workspace.machine.gpus)
@@ -168,7 +170,7 @@ class RoleRun:
         attempt: int,
         *,
         fork: bool,
-        review: Callable[[Conclusion], Conclusion] = lambda judged: judged,
+        review: Callable[[Conclusion], Conclusion] = lambda conclusion: conclusion,
     ) -> list[Conclusion]:
         """Have a job done and keep each step's answer, a failure as ``review`` judges it.
 

@@ -181,7 +181,7 @@ def _check_names(
     defined = set(defined)
     for name in names:
         pattern = name.removeprefix("!") if patterns else name
-        if name in defined or (patterns and any(fnmatchcase(each, pattern) for each in defined)):
+        if name in defined or (patterns and any(fnmatchcase(other, pattern) for other in defined)):
             continue
         raise loaded.error(key, f"no {noun} {name!r} is defined", hint(name, defined))
 
@@ -258,7 +258,7 @@ def check_profile(loaded: LoadedSpec, name: str) -> None:
         _check_names(loaded, f"{key}.schemes", part.schemes, spec.schemes, "scheme", patterns=True)
         _check_choices(loaded, f"{key}.quantizers", part.quantizers, quantizers, "quantizer")
         _check_choices(loaded, f"{key}.engines", part.engines, engines, "engine")
-        if not matches(FLOAT_MODEL, [each for each in part.quantizers if isinstance(each, str)]):
+        if not matches(FLOAT_MODEL, [name for name in part.quantizers if isinstance(name, str)]):
             raise loaded.error(
                 f"{key}.quantizers", f"{FLOAT_MODEL!r}, the float model, is not among them",
                 "Add it: every answer is compared with the float model's in the same engine",

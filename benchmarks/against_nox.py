@@ -40,9 +40,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from matrix.environments.uv_settings import uv_settings
+from matrix.environments.uv import uv_settings
 from matrix.index.settings import index_settings
-from matrix.judge.installing import locked_builds
 from matrix.machine.hardware import machine
 from matrix.machine.keeper import PR_SET_CHILD_SUBREAPER, prctl, reap
 from matrix.plan.cells import Cell, Role
@@ -221,7 +220,7 @@ def side(context: Context, role: Role, job: dict[str, Any], folder: Path) -> dic
     assert lock is not None, "the matrix has resolved it"
     own = folder / "inputs" / environment.name
     own.mkdir(parents=True, exist_ok=True)
-    built_with = locked_builds(environment, lock.pins)
+    built_with = environment.locked_builds(lock.pins)
     settings = [
         *("[[index]]", f"url = {json.dumps(index_settings().default)}", "default = true"),
         'cache-control = { files = "max-age=31536000, immutable" }',

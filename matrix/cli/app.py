@@ -21,7 +21,7 @@ from matrix.cli.plan import Disk, Minutes, plan
 from matrix.cli.releases import releases
 from matrix.cli.resolve import resolve
 from matrix.cli.specifiers import specifiers
-from matrix.environments import locks as environments
+from matrix.environments.locks import committed_name, read_lock
 from matrix.machine.processes import die_with_parent
 from matrix.outcomes import Outcome, Verdict
 from matrix.plan.budget import Choice, canaries_alone, differences, in_words, read_choice
@@ -193,11 +193,11 @@ def lock(
     (folder / "released").mkdir(parents=True, exist_ok=True)
     for name in context.plan.environments:
         for environment in context.loaded.resolutions(name):
-            beside = environments.committed_name(environment)
+            beside = committed_name(environment)
             if not beside:
                 continue  # it is not for committing
             file = folder / beside
-            if not remake and environments.read_lock(file, environment) is not None:
+            if not remake and read_lock(file, environment) is not None:
                 continue
             made, judged, end = steps.make_lock(environment)
             if made is None:

@@ -67,18 +67,8 @@ def install_of(
         python=environment.python,
         pins=dict(sorted(pins.items())),
         overrides=environment.overrides,
-        build_requirements=locked_builds(environment, pins),
+        build_requirements=environment.locked_builds(pins),
         environ=environment.environ,
         instead={name: version for name, version in installed.items() if version != pins.get(name)},
         left_out=sorted(pins.keys() - installed.keys()),
     )
-
-
-def locked_builds(environment: Environment, pins: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return package -> what its build needs, with the lock's version where none is named: what is
-    compiled against torch wants the torch that it will run with.
-    """
-    return {
-        package: [f"{item}=={pins[item]}" if item in pins else item for item in items]
-        for package, items in environment.build_requirements.items()
-    }

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from matrix.environments import locks as environments
-from matrix.environments.uv_settings import uv_settings
+from matrix.environments.uv import uv_settings
+from matrix.environments.virtualenvs import is_built
 from matrix.plan.budget import Choice, candidates, choose
 from matrix.plan.cells import Cell
 from matrix.plan.keys import Key
@@ -188,7 +188,7 @@ def _paid(context: Context, prediction: Prediction) -> Iterator[str]:
     for name in context.plan.environments:
         key = keys.install(name)
         folder = context.store.root / "environments" / name
-        if key is not None and keys.settled(key) and environments.is_built(folder, key.value):
+        if key is not None and keys.settled(key) and is_built(folder, key.value):
             built = name_of_environment(name)
             yield built
             yield from prediction.needs.get(built, ())

@@ -16,8 +16,8 @@ from typing import get_args
 
 import msgspec
 
-from matrix.environments.locks import Lock, find_lock
-from matrix.environments.uv_settings import install_source
+from matrix.environments.locks import Lock, Locks
+from matrix.environments.uv import install_source
 from matrix.index.hub import revisions_of
 from matrix.judge import canaries
 from matrix.judge.cells import refusals
@@ -32,7 +32,7 @@ from matrix.plan.cells import Cell, Plan, make_plan
 from matrix.plan.keys import Keys, Lookup
 from matrix.plan.needs import cuda_of, unmet_by
 from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, PACKAGE, LoadedSpec, load
-from matrix.spec.tables import Device, Environment, Resolution, SpecError
+from matrix.spec.tables import Device, Environment, SpecError
 from matrix.store.identity import code_digest, digest, file_digest
 from matrix.store.store import Store, write_atomically
 from matrix.untrusted.reading import UnreadableError, read_file
@@ -102,7 +102,7 @@ class Context:
         self.machine = machine or detect()
         self.loaded: LoadedSpec = load(settings.spec)
         self.store = Store(settings.store, settings.run)
-        self._locks: dict[tuple[str, Resolution], Lock] = {}
+        self._locks = Locks(settings.spec.parent / "locks", settings.store / "locks")
         found = self.loaded.environments
         cuda = cache(lambda name: cuda_of(self._text(found[name])))  # thousands of cells ask
         unmet = unmet_by(found, self.machine, cuda)
@@ -171,18 +171,8 @@ class Context:
         ]
 
     def lock(self, environment: Environment) -> Lock | None:
-        """Return an environment's lock, in the resolution it is spelled out in; read once.
-
-        One that is missing is looked for each time, as it may have been made by now.
-        """
-        named = environment.name, environment.resolution
-        if named in self._locks:
-            return self._locks[named]
-        committed, own = self.settings.spec.parent / "locks", self.settings.store / "locks"
-        lock = find_lock(committed, own, environment)
-        if lock is not None:
-            self._locks[named] = lock
-        return lock
+        """Return an environment's lock, in the resolution it is spelled out in."""
+        return self._locks.find(environment)
 
     def _text(self, environment: Environment) -> str:
         lock = self.lock(environment)

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from filelock import FileLock
 
-from matrix.environments import locks as environments
+from matrix.environments.virtualenvs import python_of
 from matrix.machine.hardware import Gpu, processes_on
 from matrix.machine.leases import ProcessesOn, lease, leases_folder, strangers
 from matrix.outcomes import Outcome, Reason
@@ -309,7 +309,7 @@ class Run:
         folder = self._steps.folder(environment)
         probe = stack.enter_context(
             Probe(
-                environments.python_of(folder),
+                python_of(folder),
                 role.adapter,
                 environ={**environment.environ, **role.environ},
                 departures=role.departures,

@@ -17,8 +17,8 @@ from matrix.checkpoint.files import CheckpointFiles
 from matrix.checkpoint.inspection import CheckpointError, Inspection
 from matrix.checkpoint.shapes import indivisible, linear_shapes
 from matrix.checks.evidence import EvidenceError, Reference
-from matrix.environments import bytecode
-from matrix.environments import locks as environments
+from matrix.environments import bytecode, locks, virtualenvs
+from matrix.environments.locks import Lock, Locks
 from matrix.index.hub import RevisionError, revisions_of
 from matrix.judge.builds import builds_of
 from matrix.judge.missing import judge_missing, read_missing
@@ -64,6 +64,7 @@ class Steps:
         self.limits = loaded.spec.limits
         self.store = store
         self.keys = keys
+        self._locks = Locks(loaded.file.parent / "locks", store.root / "locks")
         self._host = host
         self._now = now
         self.machine = machine or detect()
@@ -127,34 +128,29 @@ class Steps:
 
     def resolve(self, environment: Environment) -> Observation:
         """Read the lock, or have uv make it."""
-        lock = self.lock(environment)
+        lock = self._locks.find(environment)
         if lock is not None:
             return self._resolved(environment, lock, End())
         judged, end = Judged(Outcome.INFRA), End()
         for _ in range(TRIES):
             lock, judged, end = self.make_lock(environment)
             if lock is not None:
-                own = self.store.path("locks", environments.own_name(environment))
+                own = self.store.path("locks", locks.own_name(environment))
                 write_atomically(own, lock.text.encode())
                 return self._resolved(environment, lock, end)
         return self.keep(self.keys.resolve(environment.name), judged, end)
 
-    def _resolved(self, environment: Environment, lock: environments.Lock, end: End) -> Observation:
+    def _resolved(self, environment: Environment, lock: Lock, end: End) -> Observation:
         key = self.keys.resolve(environment.name)
         judged = Judged(Outcome.PASSED)
         if lock.refusal:
             judged = Judged(Outcome.FAILED, Reason.UNRESOLVABLE, lock.refusal)
         return self.keep(key, judged, end, facts={"lock": lock.digest})
 
-    def make_lock(self, environment: Environment) -> tuple[environments.Lock | None, Judged, End]:
+    def make_lock(self, environment: Environment) -> tuple[Lock | None, Judged, End]:
         """Ask uv for a lock, in a folder of its own."""
         with self.work("lock") as work:
-            return environments.make_lock(environment, work, self._host, self.limits.resolve)
-
-    def lock(self, environment: Environment) -> environments.Lock | None:
-        """Return the lock that answers today's inputs: the committed one, or the store's."""
-        committed = self.loaded.file.parent / "locks"
-        return environments.find_lock(committed, self.store.root / "locks", environment)
+            return locks.make_lock(environment, work, self._host, self.limits.resolve)
 
     def folder(self, environment: Environment) -> Path:
         """Return where an environment's virtualenv lies."""
@@ -170,16 +166,16 @@ class Steps:
             return None
         known = self.keys.observed(key)
         folder = self.folder(environment)
-        built = environments.is_built(folder, key.value)
+        built = virtualenvs.is_built(folder, key.value)
         if known is not None and known.final and (built or known.outcome is not Outcome.PASSED):
             return known
-        lock = self.lock(environment)
+        lock = self._locks.find(environment)
         if lock is None:
             return None
         judged, end, log = Judged(Outcome.INFRA), End(), ""
         for _ in range(TRIES):
             with self.work("install") as work:
-                judged, end, log = environments.build(
+                judged, end, log = virtualenvs.build(
                     environment, lock, folder, work, self._host, self.limits.install
                 )
             if judged.outcome is not Outcome.INFRA:
@@ -187,7 +183,7 @@ class Steps:
         facts = self._installed(environment) if judged.outcome is Outcome.PASSED else {}
         if judged.outcome is Outcome.PASSED:
             bytecode.adopt(folder, self.store.path("bytecode"))
-            environments.commit(folder, key.value)
+            virtualenvs.commit(folder, key.value)
         if known is not None and known.final:  # it was built before: how it went now is no news
             return msgspec.structs.replace(
                 known, outcome=judged.outcome, reason=judged.reason, message=judged.message
@@ -196,9 +192,9 @@ class Steps:
 
     def _installed(self, environment: Environment) -> dict[str, Any]:
         folder = self.folder(environment)
-        versions = environments.installed(folder)
+        versions = virtualenvs.installed(folder)
         return {
-            "python": environments.python_version(folder),
+            "python": virtualenvs.python_version(folder),
             "torch": versions.get("torch", ""),
             "versions": versions,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -305,3 +306,12 @@ class Environment(Table, frozen=True, kw_only=True):
     build_requirements: dict[str, list[str]]
     environ: dict[str, str]
     departures: list[str]
+
+    def locked_builds(self, pins: Mapping[str, str]) -> dict[str, list[str]]:
+        """Return package -> what its build needs, with a lock's version where none is named: what
+        is compiled against torch wants the torch that it will run with.
+        """
+        return {
+            package: [f"{item}=={pins[item]}" if item in pins else item for item in items]
+            for package, items in self.build_requirements.items()
+        }

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from matrix.environments.locks import python_of
+from matrix.environments.virtualenvs import python_of
 from matrix.run.probes import Probe
 from matrix.spec.loading import load
 from matrix.spec.tables import Limits

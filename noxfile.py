@@ -21,7 +21,7 @@ from matrix.machine.processes import die_with_parent
 from matrix.plan.budget import canaries_alone
 from matrix.plan.cells import requirements_of
 from matrix.run.beforehand import beforehand, is_asked_for
-from matrix.run.choosing import choose_for_nox
+from matrix.run.choosing import choose_for_nox, estimate, longest_first
 from matrix.run.context import Context, Settings, unreachable
 from matrix.run.unchanged import unchanged_summary
 from matrix.spec.tables import SpecError
@@ -77,9 +77,13 @@ else:
 os.environ["MATRIX_UNDER_NOX"] = str(os.getpid())  # whose end is the end of all it starts
 
 
-def run(session: nox.Session, *arguments: str, success: tuple[int, ...] = (0,)) -> None:
+def run(
+    session: nox.Session, *arguments: str, success: tuple[int, ...] = (0,), **variables: str
+) -> None:
     """Run a module with the harness's own interpreter."""
-    session.run(sys.executable, "-m", *arguments, external=True, success_codes=success)
+    session.run(
+        sys.executable, "-m", *arguments, external=True, success_codes=success, env=variables
+    )
 
 
 canary_plan = canaries_alone(context.plan)
@@ -112,7 +116,8 @@ def environment_session(name: str, requires: list[str]) -> None:
             return
         # A broken combination is a result: failing tests (1) and none collected (5) are answers.
         run(session, "pytest", "-q", "--no-header", "--tb=no", "-r", "N", "tests/compat",
-            "--environment", name, success=(0, 1, 5))  # fmt: skip
+            "--environment", name, success=(0, 1, 5),
+            PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")  # fmt: skip
 
     environment.__doc__ = f"Build {name}, run its probes, judge what they left."
 
@@ -127,9 +132,17 @@ def canaries(session: nox.Session) -> None:
     work(session, "--canaries")
 
 
+@nox.session(default=False, allow_parallel=True)
+def installs(session: nox.Session) -> None:
+    """Install environments while nothing else can begin: cores idle until the models are built."""
+    run(session, "matrix", "run", "--install-only")
+
+
 # A worker does one session, whatever that waits for.
 pending = [] if is_worker else context.pending()
 first = ["canaries"] if pending and canaries_are_due() else []
+if any(not context.keys.settled(context.keys.install(name)) for name in pending):
+    first.append("installs")
 if pending:
     nox.options.parallel = environments_at_once(context.loaded.spec.limits.load.memory_mb)
     if any(context.plan.environments[name].device == "cuda" for name in pending):
@@ -137,6 +150,7 @@ if pending:
         nox.options.parallel = max(1, at_once)
     if is_asked_for("matrix", sys.argv[1:]):
         begin(nox.options.parallel)
+        pending = longest_first(context, pending, estimate(context))
 
 
 @nox.session(requires=[*first, *pending], default=True)

@@ -103,6 +103,11 @@ def name_of_environment(environment: str) -> str:
     return f"environment {environment}"
 
 
+def name_of_import(environment: str, role: str) -> str:
+    """Return the name of the cost of importing for all that a role does."""
+    return f"import of {environment} as {role}"
+
+
 class Timings:
     """What steps took here before: the same step of the same subject, or of the like."""
 
@@ -217,6 +222,8 @@ class _Costs:
         self._pins = pins
         self._linked = linked
         self._parameters = {model.name: parameters(model) for model in plan.models}
+        self._quantizing = {c.quantizer.environment for c in plan.checkpoints if c.scheme}
+        self._loading = {cell.engine.environment for cell in plan.cells}
 
     def add_cell(self, cell: Cell) -> None:
         checkpoint, engine = cell.checkpoint, cell.engine
@@ -278,7 +285,7 @@ class _Costs:
 
     def _import(self, environment: str, role: str) -> str:
         """A run imports once for all that a role does; without a GPU, at least."""
-        name = f"import of {environment} as {role}"
+        name = name_of_import(environment, role)
         if name not in self.found:
             self.found[name] = self._imported(environment)
             self.needs[name] = (self._environment(environment),)
@@ -294,21 +301,33 @@ class _Costs:
         torch = torch_of(environment, self._pins(environment), self._snapshot)
         wheels = {f"torch {torch}": constants.torch_mb * MB} if torch else {}
         seconds = constants.resolve_seconds + constants.install_seconds
+        built_from_source = set()
         for package, version in exact(environment):
             if release := self._release(package, version):
                 brought = constants.brings_mb.get(package, 0) * MB
                 wheels[f"{package} {version}"] = release.size + brought
-                seconds += 0 if release.wheels else constants.source_build_seconds
+                if not release.wheels:
+                    built_from_source.add(f"{package} {version}")
         own = constants.packages_mb * MB
         copied = 0 if self._linked else sum(wheels.values())
         kept = Cost(disk=int(own * constants.packages_unpacked + copied * constants.unpacked))
-        built = self._timed("install", name, device, seconds)
+        built = self._timed("install", name, device, seconds) + self._first_time(environment)
         self.found[named] = self._fetched(own) + built + kept
         for wheel, size in wheels.items():
-            kept = Cost(disk=int(size * constants.unpacked))
+            made = constants.source_build_seconds if wheel in built_from_source else 0
+            kept = Cost(disk=int(size * constants.unpacked), seconds=made)
             self.found[WHEELS + wheel] = self._fetched(size) + kept
         self.needs[named] = tuple(WHEELS + wheel for wheel in wheels)
         return named
+
+    def _first_time(self, environment: Environment) -> Cost:
+        """Return what packages compile or look into once in each environment."""
+        packages, seconds = [package for package, _ in exact(environment)], 0.0
+        if environment.name in self._quantizing:
+            seconds += sum(self._constants.first_quantize_seconds.get(p, 0) for p in packages)
+        if environment.name in self._loading:
+            seconds += sum(self._constants.first_load_seconds.get(p, 0) for p in packages)
+        return Cost(seconds=seconds)
 
     def _device(self, environment: str) -> tuple[Device, DevicePredictions]:
         device = self._environments[environment].device

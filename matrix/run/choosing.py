@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from glob import escape
 from pathlib import Path
 
@@ -17,15 +18,17 @@ import msgspec
 from matrix.environments.uv import uv_settings
 from matrix.environments.virtualenvs import is_built
 from matrix.plan.budget import Choice, candidates, choose
-from matrix.plan.cells import Cell
+from matrix.plan.cells import Cell, Plan, requirements_of
 from matrix.plan.keys import Key
 from matrix.plan.predictions import (
     WHEELS,
     Cost,
     Prediction,
     Timings,
+    name_of_cell,
     name_of_checkpoint,
     name_of_environment,
+    name_of_import,
     name_of_model,
     predict,
 )
@@ -70,6 +73,43 @@ def estimate(context: Context, host: Mapping[str, str] = os.environ) -> Estimate
     cached = _cached(prediction, Path(settings["UV_CACHE_DIR"]))
     paid = frozenset([*_paid(context, prediction), *cached])
     return Estimate(prediction, paid, unfinished, records, constants, linked)
+
+
+def longest_first(context: Context, environments: Iterable[str], expected: Estimate) -> list[str]:
+    """Return environments in the order in which to begin them, so that cores are busy to the end:
+    those first behind which most work is left, by the longest chain of others that wait for it.
+    """
+    plan, seconds = context.plan, _seconds_left(context.plan, expected)
+    waiting: dict[str, list[str]] = {name: [] for name in plan.environments}
+    for name, needed in requirements_of(plan).items():
+        for other in needed:
+            waiting[other].append(name)
+
+    @cache
+    def chain(name: str) -> float:
+        return seconds[name] + max(map(chain, waiting[name]), default=0.0)
+
+    return sorted(environments, key=chain, reverse=True)
+
+
+def _seconds_left(plan: Plan, expected: Estimate) -> dict[str, float]:
+    """Return the predicted seconds of what is still to be done in each environment."""
+    places = {name_of_environment(name): name for name in plan.environments}
+    places |= {name_of_model(model): model.environment for model in plan.models}
+    roles = [checkpoint.quantizer for checkpoint in plan.checkpoints]
+    for checkpoint in plan.checkpoints:
+        if checkpoint.scheme is not None:
+            places[name_of_checkpoint(checkpoint)] = checkpoint.quantizer.environment
+    for cell in plan.cells:
+        places[name_of_cell(cell.id)] = cell.engine.environment
+        roles.append(cell.engine)
+    places |= {name_of_import(role.environment, role.name): role.environment for role in roles}
+    prediction = expected.prediction
+    seconds = dict.fromkeys(plan.environments, 0.0)
+    for name in prediction.names(expected.unfinished, expected.paid):
+        if name in places:  # wheels are of no one environment
+            seconds[places[name]] += prediction.costs[name].seconds
+    return seconds
 
 
 def choice_of(
@@ -150,12 +190,15 @@ def _constants(context: Context, host: Mapping[str, str]) -> PredictionsTable:
 
 
 def _cached(prediction: Prediction, cache: Path) -> Iterator[str]:
-    """Yield the costs of wheels that uv has unpacked in its cache, as far as its folders say so.
+    """Yield the costs of wheels that uv has in its cache, unpacked or built from source, as far as
+    its folders say so.
 
     Their names are no interface of uv's: where they are others, nothing counts as cached.
     """
     for name, package, version in _wheels(prediction):
-        if any(cache.glob(f"wheels-v*/*/{package}/{version}-*.http")):
+        unpacked = cache.glob(f"wheels-v*/*/{package}/{version}-*.http")
+        built = cache.glob(f"sdists-v*/*/{package}/{version}/*/*.whl")
+        if any(unpacked) or any(built):
             yield name
 
 

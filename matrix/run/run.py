@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from matrix.environments.virtualenvs import python_of
 from matrix.machine.hardware import Gpu, processes_on
@@ -105,11 +105,20 @@ class Run:
         """Do all that a selection still needs."""
         self._steps.store.sweep()
         for name in selection.environments:
-            lock = self._steps.store.path("environments", f"{name}.lock")
-            with FileLock(lock):
+            with FileLock(self._lock(name)):
                 self._environment(self._plan.environments[name], selection)
 
-    def _environment(self, environment: Environment, selection: Selection) -> None:
+    def install(self, selection: Selection) -> None:
+        """Resolve and install what a selection needs, but for what somebody else works on."""
+        self._steps.store.sweep()
+        for name in selection.environments:
+            with suppress(Timeout), FileLock(self._lock(name), blocking=False):
+                self._install(self._plan.environments[name])
+
+    def _lock(self, name: str) -> Path:
+        return self._steps.store.path("environments", f"{name}.lock")
+
+    def _install(self, environment: Environment) -> None:
         name = environment.name
         if not self._keys.settled(self._keys.resolve(name)):
             self._say(name, "resolve", self._steps.resolve(environment))
@@ -117,6 +126,10 @@ class Run:
             installed = self._steps.install(environment)
             if installed is not None:
                 self._say(name, "install", installed)
+
+    def _environment(self, environment: Environment, selection: Selection) -> None:
+        name = environment.name
+        self._install(environment)
         for role, tasks in self._makers(name, selection):
             self._role(environment, role, tasks)
         for checkpoint in selection.checkpoints:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from matrix.plan.cells import Plan, make_plan
 from matrix.plan.predictions import (
@@ -104,10 +105,10 @@ def record(step: str, subject: str, seconds: float, outcome: str = "passed", dev
 
 def predicted(
     plan: Plan, records: list[Record] | None = None, *, pins: Mapping[str, str] | None = None,
-    linked: bool = True,
+    linked: bool = True, constants: PredictionsTable = CONSTANTS,
 ) -> Prediction:  # fmt: skip
     return predict(
-        plan, CONSTANTS, Timings(records or []), SNAPSHOT, lambda _: pins or {}, linked=linked
+        plan, constants, Timings(records or []), SNAPSHOT, lambda _: pins or {}, linked=linked
     )
 
 
@@ -138,9 +139,22 @@ def test_an_environment_is_its_wheels_and_what_it_shares_with_none(plan: Plan) -
     assert costs["wheels of maker 1.0"] == Cost(200 * MB, 400 * MB, seconds=20)
     assert costs["wheels of runner 3.0"].download == (300 + 50) * MB  # and what it brings along
     assert costs["wheels of torch 2.1"] == Cost(1000 * MB, 2000 * MB, seconds=100)
-    # 10 MB in 1 s, resolved in 1 s, installed in 4 s; built in 30 s where there is no wheel.
+    # 1 MB in 0.1 s, and built in 30 s, as there is no wheel
+    assert costs["wheels of maker 2.0"] == Cost(MB, 2 * MB, seconds=30.1)
+    # 10 MB in 1 s, resolved in 1 s, installed in 4 s
     assert costs["environment maker-1.0"] == Cost(10 * MB, 30 * MB, seconds=6)
-    assert costs["environment maker-2.0"] == Cost(10 * MB, 30 * MB, seconds=36)
+    assert costs["environment maker-2.0"] == Cost(10 * MB, 30 * MB, seconds=6)
+
+
+def test_what_is_done_once_in_an_environment_counts_in_the_role_that_does_it(plan: Plan) -> None:
+    once = {"maker": 100.0, "runner": 1000.0}
+    for name, maker, runner in (
+        ("first_quantize_seconds", 106, 6),
+        ("first_load_seconds", 6, 1006),
+    ):
+        costs = predicted(plan, constants=replace(CONSTANTS, **{name: once})).costs
+        assert costs["environment maker-1.0"].seconds == maker
+        assert costs["environment runner-3.0"].seconds == runner
 
 
 def test_copies_take_their_disk_in_each_environment(plan: Plan) -> None:

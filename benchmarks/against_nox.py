@@ -45,8 +45,10 @@ from matrix.index.settings import index_settings
 from matrix.machine.hardware import machine
 from matrix.machine.keeper import PR_SET_CHILD_SUBREAPER, prctl, reap
 from matrix.plan.cells import Cell, Role
+from matrix.plan.steps import build_of
 from matrix.run.context import Context, Settings
 from matrix.spec.loading import DEFAULT_SPEC
+from matrix.spec.source_builds import locked_builds
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BY_HAND = Path(__file__).resolve().parent / "by_hand"
@@ -118,16 +120,13 @@ def main() -> None:
 
 def write_spec(folder: Path, pairs: list[tuple[str, str]]) -> Path:
     """Write the project's spec with one profile more, of the pairs of quantizer and engine."""
-    folder.mkdir(parents=True)
-    for name in ("locks", "releases.json"):
-        (folder / name).symlink_to(DEFAULT_SPEC.with_name(name))
-    text = DEFAULT_SPEC.read_text(encoding="utf-8")
+    shutil.copytree(DEFAULT_SPEC, folder)
+    text = ""
     for number, (quantizer, engine) in enumerate(pairs):
         header = f"[profiles.{PROFILE}.parts]" if number else f"profiles.{PROFILE}"
         text += PART.format(header=header, model=MODEL, quantizer=quantizer, engine=engine)
-    file = folder / "spec.toml"
-    file.write_text(text, encoding="utf-8")
-    return file
+    (folder / "profiles" / f"{PROFILE}.toml").write_text(text, encoding="utf-8")
+    return folder
 
 
 def run_matrix(spec: Path, folder: Path) -> Cost:
@@ -182,7 +181,7 @@ def quantized(context: Context) -> Iterator[Cell]:
 
 def combination(context: Context, cell: Cell, folder: Path) -> dict[str, Any]:
     """Return what the noxfile by hand needs to know of a cell, as plain data."""
-    key = context.keys.build(cell.checkpoint.model)
+    key = context.keys.of(build_of(cell.checkpoint.model))
     assert key is not None, "the matrix has built it"
     reference = context.store.reference(key.value)
     assert reference is not None, "the matrix has read it"
@@ -220,7 +219,7 @@ def side(context: Context, role: Role, job: dict[str, Any], folder: Path) -> dic
     assert lock is not None, "the matrix has resolved it"
     own = folder / "inputs" / environment.name
     own.mkdir(parents=True, exist_ok=True)
-    built_with = environment.locked_builds(lock.pins)
+    built_with = locked_builds(environment, lock.pins)
     settings = [
         *("[[index]]", f"url = {json.dumps(index_settings().default)}", "default = true"),
         'cache-control = { files = "max-age=31536000, immutable" }',

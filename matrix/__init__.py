@@ -1,0 +1,16 @@
+"""Its packages, in the order in which a run goes through them:
+
+=================  ==============================================================================
+``spec``           what is to be tried: tables of a spec, releases of the index (``index``)
+``pipeline``       the steps of a cell, and the words for how they end
+``plan``           the cells of a profile, the keys of their steps, what they need and cost
+``environments``   locks and virtualenvs, made by uv
+``run``            the steps performed, by children with limits (``machine``), in ``probe``
+``store``          what each step left behind: observations, under keys
+``checkpoint``     files of a quantized model, read independently
+``checks``         what observations and files say: findings
+``judge``          both folded into cells, and cells into a table of verdicts
+``report``         the table as pages and data
+``cli``            the command ``matrix``; what comes from outside is read through ``untrusted``
+=================  ==============================================================================
+"""

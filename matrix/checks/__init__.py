@@ -17,13 +17,14 @@ from matrix.checks import (
     weights,
 )
 from matrix.checks.evidence import Evidence
-from matrix.outcomes import Finding, Stage
+from matrix.pipeline.outcomes import Finding
+from matrix.pipeline.steps import Stage
 
-__all__ = ["CHECKS", "Check", "judge"]
+__all__ = ["CHECKS", "Check", "run_checks"]
 
 
 class Check(msgspec.Struct, frozen=True):
-    """A check: its id as it stands in records, the stage it judges, and what judges."""
+    """A check: its id as it stands in records, the stage that it judges, and its function."""
 
     id: str
     stage: Stage
@@ -64,6 +65,6 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def judge(evidence: Evidence, stage: Stage | None = None) -> list[Finding]:
-    """Return what every check (of one stage, if given) says of a cell."""
+def run_checks(evidence: Evidence, stage: Stage | None = None) -> list[Finding]:
+    """Return what every check (of one stage, if given) says of a cell's evidence."""
     return [check.function(evidence) for check in CHECKS if stage in (None, check.stage)]

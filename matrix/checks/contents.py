@@ -7,7 +7,8 @@ from functools import partial
 
 from matrix.checks.evidence import VLLM, Evidence
 from matrix.checks.wording import SHOWN, count, some
-from matrix.outcomes import Explanation, Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 
 _finding = partial(Finding, stage=Stage.INSPECT)
 
@@ -18,7 +19,7 @@ LACKING = Explanation(
     [*_LOST, Symptom.CRASH, Symptom.ERROR],
     errors=["missing key", "initialized from checkpoint", "loaded from checkpoint", META_TENSOR],
 )
-"""What a tensor is the cause of that is not there."""
+"""The consequences of a tensor that is not there."""
 
 
 def checkpoint_readable(evidence: Evidence) -> Finding:
@@ -46,27 +47,31 @@ def checkpoint_complete(evidence: Evidence) -> Finding:
     https://github.com/AutoGPTQ/AutoGPTQ/pull/602. Value: tensors missing.
     """
     say = partial(_finding, "checkpoint-complete", threshold=0)
-    found = evidence.inspection
-    if found is None:
+    inspection = evidence.inspection
+    if inspection is None:
         return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
     parts = []
-    if found.missing:
-        parts.append(f"missing: {some(found.missing)}")
-    if found.unexpected:
-        parts.append(f"unexpected: {some(found.unexpected)}")
-    if found.zero_tensors:
-        parts.append(f"{count(len(found.zero_tensors), 'unexpected tensor')} all zero (harmless)")
+    if inspection.missing:
+        parts.append(f"missing: {some(inspection.missing)}")
+    if inspection.unexpected:
+        parts.append(f"unexpected: {some(inspection.unexpected)}")
+    if inspection.zero_tensors:
+        parts.append(
+            f"{count(len(inspection.zero_tensors), 'unexpected tensor')} all zero (harmless)"
+        )
     judgement, explains = Judgement.PASSED, None
-    if found.unexpected:
-        judgement, explains = Judgement.NOTICE, _surplus(found.unexpected)
-    if found.missing:
+    if inspection.unexpected:
+        judgement, explains = Judgement.NOTICE, _surplus(inspection.unexpected)
+    if inspection.missing:
         judgement, explains = Judgement.FAILED, LACKING
     message = "; ".join(parts)
-    return say(judgement=judgement, value=len(found.missing), message=message, explains=explains)
+    return say(
+        judgement=judgement, value=len(inspection.missing), message=message, explains=explains
+    )
 
 
 def _surplus(names: list[str]) -> Explanation:
-    """Return what tensors are the cause of that no such model has: a loader that stops at them."""
+    """Return the consequence of tensors that no such model has: a loader stops at them."""
     telling = [name[:_NAME_CHARS] for name in names[:SHOWN] if len(name) >= _TELLING]
     texts = ["no module or parameter named", "unexpected key", *telling]
     return Explanation([Symptom.ERROR], errors=texts)
@@ -89,35 +94,35 @@ def tied_embedding(evidence: Evidence) -> Finding:
     Value: how many of the two are stored.
     """
     say = partial(_finding, "tied-embedding")
-    found = evidence.inspection
-    if found is None:
+    inspection = evidence.inspection
+    if inspection is None:
         return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
     if evidence.tied is None:
         message = "config.json does not say whether embedding and head are one"
         return say(judgement=Judgement.NOT_APPLICABLE, message=message)
-    if not (found.embedding or found.head or found.linears):
+    if not (inspection.embedding or inspection.head or inspection.linears):
         message = "not known under which names this architecture stores them"
         return say(judgement=Judgement.NOT_APPLICABLE, message=message)
-    judgement, message = _embedding(evidence.tied, found.embedding, found.head)
+    judgement, message = _embedding(evidence.tied, inspection.embedding, inspection.head)
     explains = LACKING if judgement is Judgement.FAILED else None
     if judgement is Judgement.NOTICE:
         explains = _dropped(evidence.engine)
-    if evidence.tied and found.head_differs:
+    if evidence.tied and inspection.head_differs:
         judgement, explains = Judgement.NOTICE, Explanation([Symptom.WRONG_ANSWERS])
         message = (
             "tied, but lm_head.weight is another matrix than model.embed_tokens.weight: engines "
             "differ in which they take. Remove lm_head.weight, or set tie_word_embeddings=false"
         )
-    stored = found.tie_word_embeddings
+    stored = inspection.tie_word_embeddings
     if stored is not None and stored != evidence.tied:
         judgement, explains = Judgement.FAILED, LACKING
         message += f"; config.json says tie_word_embeddings={str(stored).lower()} of it, wrongly"
-    value = found.embedding + found.head
+    value = inspection.embedding + inspection.head
     return say(judgement=judgement, value=value, message=message, explains=explains)
 
 
 def _dropped(engine: Mapping[str, str]) -> Explanation:
-    """Return what a dropped embedding is the cause of: in an engine, or in any if none is meant.
+    """Return the consequences of a dropped embedding in an engine, or in any if none is meant.
 
     vLLM fills nothing into the embedding and holds the head beside it. transformers ties the two
     again; under accelerate it stops at the embedding that is nowhere.

@@ -9,12 +9,13 @@ from typing import NamedTuple
 from packaging.version import InvalidVersion, Version
 
 from matrix.checks.evidence import Evidence
-from matrix.outcomes import Explanation, Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 
 _finding = partial(Finding, stage=Stage.INSPECT)
 
 NEW_CLASSES = ("TokenizersBackend", "TokenizersBackendFast")
-UNTOLD = ("", "unset", "auto")
+TAKEN_FROM_CONFIG = ("", "unset", "auto")
 """Values of an engine's option ``dtype`` with which the config's own type is taken."""
 
 
@@ -28,8 +29,10 @@ class Drift(NamedTuple):
     errors: tuple[str, ...] = ()
 
     def concerns(self, engine: Mapping[str, str]) -> bool:
-        """Whether the engine is such an old reader. New files are all written so: where no engine
-        is meant, that is no news."""
+        """Return whether an engine is too old to understand it.
+
+        Where no engine is meant, nothing is: all new files are written so.
+        """
         installed = engine.get(self.distribution, "")
         try:
             return bool(installed) and Version(installed) < Version(self.version)
@@ -70,15 +73,15 @@ def config_drift(evidence: Evidence) -> Finding:
     taken for float32. Known issue tf5-rope-parameters,
     https://github.com/vllm-project/vllm/issues/42624. Value: keys of a newer form.
     """
-    found = evidence.inspection
+    inspection = evidence.inspection
     drifts = []
-    if found is not None:
-        if found.config.rope_parameters and not found.config.rope_theta:
+    if inspection is not None:
+        if inspection.config.rope_parameters and not inspection.config.rope_theta:
             drifts.append(ROPE_PARAMETERS)
-        if found.config.dtype and not found.config.torch_dtype:
+        if inspection.config.dtype and not inspection.config.torch_dtype:
             drifts.append(DTYPE)
-    untold = evidence.dtype in UNTOLD
-    matter = [drift for drift in drifts if untold or drift is not DTYPE]
+    from_config = evidence.dtype in TAKEN_FROM_CONFIG
+    matter = [drift for drift in drifts if from_config or drift is not DTYPE]
     return _say("config-drift", evidence, drifts, matter)
 
 
@@ -91,18 +94,18 @@ def tokenizer_drift(evidence: Evidence) -> Finding:
     (tokenizer-untagged-enum, https://github.com/huggingface/tokenizers/issues/1529).
     Value: files of a newer form.
     """
-    found = evidence.inspection
+    inspection = evidence.inspection
     drifts = []
-    if found is not None:
-        if found.tokenizer.tokenizer_class in NEW_CLASSES:
+    if inspection is not None:
+        if inspection.tokenizer.tokenizer_class in NEW_CLASSES:
             drifts.append(TOKENIZER_CLASS)
-        if found.tokenizer.merges == "pairs":
+        if inspection.tokenizer.merges == "pairs":
             drifts.append(MERGES)
     return _say("tokenizer-drift", evidence, drifts, drifts)
 
 
 def _say(check: str, evidence: Evidence, drifts: list[Drift], matter: list[Drift]) -> Finding:
-    """Return what is to be said of drifts of which some matter to old readers, if this is one."""
+    """Return the finding on drifts: a notice where the engine is too old for one that matters."""
     say = partial(_finding, check, value=len(drifts))
     if evidence.inspection is None:
         return _finding(check, judgement=Judgement.NOT_APPLICABLE, message="not inspected")

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from matrix.checkpoint.inspection import Inspection
+from matrix.pipeline.steps import Stage
 from matrix.untrusted.reading import UnreadableError, decode
 
 MAX_REFERENCE_BYTES = 64 * 1024 * 1024
@@ -192,6 +193,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     generation: Generation | None = None
     float_generation: Generation | None = None
     """The float model's generation in the same engine."""
+    facts: dict[Stage, dict[str, Any]] = {}
+    """What the stages that passed left behind, as it stands, for those that have no field above."""
 
 
 def read_reference(data: bytes) -> Reference:
@@ -238,21 +241,21 @@ def read_generation(facts: Mapping[str, Any], reference: Reference) -> Generatio
     _same_length("generate: outputs", len(generation.outputs), expected)
     _same_length("generate: text_ids", len(generation.text_ids), expected)
     _same_length("generate: held_out", len(generation.held_out), len(reference.held_out))
-    for index, (found, asked) in enumerate(
+    for index, (logprobs, text) in enumerate(
         zip(generation.held_out, reference.held_out, strict=True)
     ):
-        _same_length(f"generate: held_out[{index}]", len(found), len(asked.logprobs))
-        if any(value is not None and not math.isfinite(value) for value in found):
+        _same_length(f"generate: held_out[{index}]", len(logprobs), len(text.logprobs))
+        if any(value is not None and not math.isfinite(value) for value in logprobs):
             raise EvidenceError(
                 f"generate: held_out[{index}]", "a value is not finite", "Write null instead."
             )
     return generation
 
 
-def _same_length(what: str, found: int, expected: int) -> None:
-    if found != expected:
+def _same_length(what: str, length: int, expected: int) -> None:
+    if length != expected:
         remedy = "The engine's adapter must return one entry for each it was given."
-        raise EvidenceError(what, f"{found} entries where {expected} were asked for", remedy)
+        raise EvidenceError(what, f"{length} entries where {expected} were asked for", remedy)
 
 
 def _convert(what: str, facts: object, kind: type[_T]) -> _T:

@@ -11,7 +11,8 @@ from matrix.checkpoint.inspection import Inspection, TensorInfo
 from matrix.checkpoint.shapes import HEAD
 from matrix.checks.evidence import VLLM, Evidence
 from matrix.checks.wording import amount, count, some
-from matrix.outcomes import Explanation, Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 
 _finding = partial(Finding, stage=Stage.INSPECT)
 
@@ -26,7 +27,7 @@ UNFIT = Explanation(
     [Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE, Symptom.CRASH, Symptom.ERROR],
     errors=["shape", "size mismatch", "size of tensor", "not aligned", "divisible", "dimension"],
 )
-"""What packed layers are the cause of that are not of the form which config.json names."""
+"""The consequences of packed layers that are not of the form which config.json names."""
 
 
 def stored_bytes(tensor: TensorInfo) -> int:
@@ -47,33 +48,33 @@ def packed_layers(evidence: Evidence) -> Finding:
     packed. Value: layers that are packed wrongly or not at all.
     """
     say = partial(_finding, "packed-layers", threshold=0)
-    found = evidence.inspection
-    if found is None:
+    inspection = evidence.inspection
+    if inspection is None:
         return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
-    packed = {module.name for module in found.modules}
-    wrong, parts = _wrongly_packed(found, packed, quantized=evidence.quantized)
-    if evidence.quantized and found.quantization is None:
+    packed = {module.name for module in inspection.modules}
+    wrong, parts = _wrongly_packed(inspection, packed, quantized=evidence.quantized)
+    if evidence.quantized and inspection.quantization is None:
         parts.append("config.json has no quantization_config, so engines take it for a float model")
-    if not evidence.quantized and found.quantization is not None:
+    if not evidence.quantized and inspection.quantization is not None:
         parts.append("config.json of the float model has a quantization_config")
     message = "; ".join(parts) or f"{count(len(packed), 'layer')} packed"
     if parts:
         unpacked = [*UNFIT.symptoms, Symptom.MORE_MEMORY]
         explains = Explanation(unpacked, errors=[*UNFIT.errors, "qweight", "lm_head"])
         return say(judgement=Judgement.FAILED, value=wrong, message=message, explains=explains)
-    if not found.linears and packed:
+    if not inspection.linears and packed:
         message += "; which ones this model should have is not known"
     return say(judgement=Judgement.PASSED, value=wrong, message=message)
 
 
 def _wrongly_packed(
-    found: Inspection, packed: set[str], *, quantized: bool
+    inspection: Inspection, packed: set[str], *, quantized: bool
 ) -> tuple[int, list[str]]:
     """Return how many layers are not packed as they should be, and what is wrong with them."""
-    expected = set(found.linears or packed) - set(found.left_out) if quantized else set()
-    declared = {"lm_head"} if found.quantization and found.quantization.lm_head else set()
+    expected = set(inspection.linears or packed) - set(inspection.left_out) if quantized else set()
+    declared = {"lm_head"} if inspection.quantization and inspection.quantization.lm_head else set()
     extra = packed - expected - declared
-    unread = [module.note for module in found.modules if module.note]
+    unread = [module.note for module in inspection.modules if module.note]
     parts = []
     if quantized and not packed:
         parts.append("nothing is packed")
@@ -96,14 +97,14 @@ def stored_formats(evidence: Evidence) -> Finding:
     https://huggingface.co/docs/transformers/quantization/gptq. Value: tensors of a wrong type.
     """
     say = partial(_finding, "stored-formats", threshold=0)
-    found = evidence.inspection
-    if found is None:
+    inspection = evidence.inspection
+    if inspection is None:
         return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
-    modules = {module.name for module in found.modules}
+    modules = {module.name for module in inspection.modules}
     wrong: list[str] = []
     wide: list[str] = []
     kept: Counter[tuple[str, str]] = Counter()
-    for tensor in found.tensors:
+    for tensor in inspection.tensors:
         module, _, part = tensor.name.rpartition(".")
         if module in modules and part in PARTS:
             if tensor.dtype not in PARTS[part]:
@@ -113,8 +114,8 @@ def stored_formats(evidence: Evidence) -> Finding:
         if tensor.name.endswith(COMPUTED) or tensor.dtype in _HALF:
             continue
         (wide if tensor.dtype in _WIDE else wrong).append(f"{tensor.name} is {tensor.dtype}")
-    wrong += _other_bits(found)
-    message = f"{_packing(found)}; {_kept(kept)}"
+    wrong += _other_bits(inspection)
+    message = f"{_packing(inspection)}; {_kept(kept)}"
     if wrong or wide:
         message = f"{some(wrong + wide)}; {message}"
     judgement, explains = Judgement.PASSED, None
@@ -127,22 +128,23 @@ def stored_formats(evidence: Evidence) -> Finding:
     return say(judgement=judgement, value=value, message=message, explains=explains)
 
 
-def _other_bits(found: Inspection) -> list[str]:
-    said = found.quantization.bits if found.quantization else None
+def _other_bits(inspection: Inspection) -> list[str]:
+    bits = inspection.quantization.bits if inspection.quantization else None
     return [
-        f"{module.name} has {module.bits} bits where config.json says {said}"
-        for module in found.modules
-        if said and module.bits and module.bits != said
+        f"{module.name} has {module.bits} bits where config.json says {bits}"
+        for module in inspection.modules
+        if bits and module.bits and module.bits != bits
     ]
 
 
-def _packing(found: Inspection) -> str:
+def _packing(inspection: Inspection) -> str:
     """Return how many bits a packed weight takes, its scales and zeros counted."""
-    weights = [module.inputs * module.outputs for module in found.modules]
+    weights = [module.inputs * module.outputs for module in inspection.modules]
     if not sum(weights):
         return "nothing packed"
     bits = sum(
-        module.bits_per_weight * size for module, size in zip(found.modules, weights, strict=True)
+        module.bits_per_weight * size
+        for module, size in zip(inspection.modules, weights, strict=True)
     )
     return f"{bits / sum(weights):.3g} bits per weight in {count(len(weights), 'packed layer')}"
 
@@ -152,9 +154,9 @@ def _kind(name: str) -> str:
         return "norms"
     if name.endswith(".bias"):
         return "biases"
-    for known in ("embed_tokens", "lm_head"):
-        if known in name:
-            return known
+    for part in ("embed_tokens", "lm_head"):
+        if part in name:
+            return part
     return "other weights"
 
 
@@ -178,15 +180,15 @@ def stored_size(evidence: Evidence) -> Finding:
     """
     limit = evidence.thresholds.stored_size
     say = partial(_finding, "stored-size", threshold=limit)
-    found = evidence.inspection
-    if found is None:
+    inspection = evidence.inspection
+    if inspection is None:
         return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
-    if not found.expected_bytes:
+    if not inspection.expected_bytes:
         message = "what it should take is not known for this model or scheme"
         return say(judgement=Judgement.NOT_APPLICABLE, message=message)
-    surplus = _surplus(found, tied=bool(evidence.tied))
-    stored = sum(map(stored_bytes, found.tensors))
-    expected = max(found.expected_bytes - _index_left_out(found), 1)
+    surplus = _surplus(inspection, tied=bool(evidence.tied))
+    stored = sum(map(stored_bytes, inspection.tensors))
+    expected = max(inspection.expected_bytes - _index_left_out(inspection), 1)
     left = stored - sum(surplus.values()) - expected
     share = left / expected
     parts = [f"{amount(stored)} where {amount(expected)} are expected"]
@@ -208,34 +210,34 @@ def stored_size(evidence: Evidence) -> Finding:
 DUPLICATE = "the tied embedding again, as lm_head.weight"
 
 
-def _surplus(found: Inspection, *, tied: bool) -> dict[str, int]:
+def _surplus(inspection: Inspection, *, tied: bool) -> dict[str, int]:
     """Return what makes the file larger and is explained, with its bytes."""
-    unexpected, zero = set(found.unexpected), set(found.zero_tensors)
+    unexpected, zero = set(inspection.unexpected), set(inspection.zero_tensors)
     surplus = {
         DUPLICATE: 0,
         "zero tensors": 0,
         "unexpected tensors": 0,
         "of types wider than 16 bits": 0,
     }
-    for tensor in found.tensors:
+    for tensor in inspection.tensors:
         size = stored_bytes(tensor)
         if tensor.name in zero:
             surplus["zero tensors"] += size
         elif tensor.name in unexpected:
             surplus["unexpected tensors"] += size
-        elif tied and found.embedding and tensor.name == HEAD:
+        elif tied and inspection.embedding and tensor.name == HEAD:
             surplus[DUPLICATE] += size
         elif tensor.dtype in _WIDE:
             surplus["of types wider than 16 bits"] += size - 2 * math.prod(tensor.shape)
     return surplus
 
 
-def _index_left_out(found: Inspection) -> int:
+def _index_left_out(inspection: Inspection) -> int:
     """Return the bytes of each GPTQ layer's g_idx that is not there, and need not be there."""
-    if found.quantization is None or found.quantization.method != "gptq":
+    if inspection.quantization is None or inspection.quantization.method != "gptq":
         return 0
-    there = {tensor.name for tensor in found.tensors}
-    return sum(4 * m.inputs for m in found.modules if f"{m.name}.g_idx" not in there)
+    there = {tensor.name for tensor in inspection.tensors}
+    return sum(4 * m.inputs for m in inspection.modules if f"{m.name}.g_idx" not in there)
 
 
 def _stops_at_copy(engine: dict[str, str]) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from matrix.checks.evidence import Evidence
-from matrix.outcomes import Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 
 _finding = partial(Finding, stage=Stage.GENERATE)
 NOTHING = "nothing was generated, or there is no reference to compare it with"
@@ -29,8 +30,7 @@ def tokenizer_ids(evidence: Evidence) -> Finding:
         return say(judgement=Judgement.NOT_APPLICABLE, message=NOTHING)
     prompts = evidence.reference.prompts
     same = [
-        found == prompt.ids
-        for found, prompt in zip(evidence.generation.text_ids, prompts, strict=True)
+        ids == prompt.ids for ids, prompt in zip(evidence.generation.text_ids, prompts, strict=True)
     ]
     share = sum(same) / len(same)
     if share == 1:
@@ -86,12 +86,12 @@ def greedy_text(evidence: Evidence) -> Finding:
     return say(judgement=Judgement.PASSED, threshold=degraded)
 
 
-def _agreement(found: Sequence[int], expected: Sequence[int]) -> float:
+def _agreement(ids: Sequence[int], expected: Sequence[int]) -> float:
     """Return which share of ``expected`` is repeated from its start; 1 only for the same length."""
-    if list(found) == list(expected):
+    if list(ids) == list(expected):
         return 1.0
-    pairs = enumerate(zip(found, expected, strict=False))
-    common = next((i for i, (a, b) in pairs if a != b), min(len(found), len(expected)))
+    pairs = enumerate(zip(ids, expected, strict=False))
+    common = next((i for i, (a, b) in pairs if a != b), min(len(ids), len(expected)))
     return min(common / len(expected), 1 - 1 / (len(expected) + 1))
 
 

@@ -8,7 +8,8 @@ from functools import partial
 
 from matrix.checks.evidence import Evidence
 from matrix.checks.generation import NOTHING
-from matrix.outcomes import Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 
 _finding = partial(Finding, stage=Stage.GENERATE)
 
@@ -65,14 +66,17 @@ def logprobs_reference(evidence: Evidence) -> Finding:
 
 def _difference(
     check: str,
-    found: Texts,
+    texts: Texts,
     expected: Texts,
     bounds: tuple[float, float],
 ) -> Finding:
-    """Judge the mean absolute difference: one worst token is no measure, even of a good model."""
+    """Return the finding on the mean absolute difference of log-probabilities.
+
+    A single worst token is no measure, even of a good model.
+    """
     degraded, failed = bounds
     say = partial(_finding, check)
-    values = [value for text in found for value in text]
+    values = [value for text in texts for value in text]
     wanted = [value for text in expected for value in text]
     pairs = zip(values, wanted, strict=True)
     differences = [a - b for a, b in pairs if a is not None and b is not None]

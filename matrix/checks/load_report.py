@@ -74,7 +74,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]{0,20}m")
 
 def read_load_report(texts: Iterable[str]) -> LoadReport:
     """Return what warnings and log say, each name once; what repeats another text adds nothing."""
-    found: dict[str, set[str]] = {name: set() for name in LoadReport.__struct_fields__[:4]}
+    names_by_kind: dict[str, set[str]] = {name: set() for name in LoadReport.__struct_fields__[:4]}
     cut = False
     for raw in texts:
         text = _COLOUR.sub("", raw)
@@ -82,14 +82,16 @@ def read_load_report(texts: Iterable[str]) -> LoadReport:
             at = 0
             while match := opening.search(text, at):
                 names, at, whole = _quoted(text, match.end())
-                found[kind].update(names)
+                names_by_kind[kind].update(names)
                 cut = cut or not whole
         for kind, single in _SINGLES.items():
-            found[kind].update(next(filter(None, m.groups())) for m in single.finditer(text))
+            names_by_kind[kind].update(
+                next(filter(None, m.groups())) for m in single.finditer(text)
+            )
         for kind, name in _rows(text):
-            found[kind].add(name)
-    cut = cut or any(len(names) > MAX_NAMES for names in found.values())
-    return LoadReport(cut=cut, **{kind: sorted(n)[:MAX_NAMES] for kind, n in found.items()})
+            names_by_kind[kind].add(name)
+    cut = cut or any(len(names) > MAX_NAMES for names in names_by_kind.values())
+    return LoadReport(cut=cut, **{kind: sorted(n)[:MAX_NAMES] for kind, n in names_by_kind.items()})
 
 
 def _quoted(text: str, at: int) -> tuple[list[str], int, bool]:
@@ -121,15 +123,16 @@ _INDEX = re.compile(r"(?<=\.)\d{1,9}(?=\.|$)")
 _BRACES = re.compile(r"\{([\d., ]{1,400})\}|(?<=\.)(\d{1,9})(?=\.|$)")
 
 
-def expand(names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Return ``names`` with those that stand for several layers replaced by the known ones meant.
+def expand(names: Iterable[str], stored: Iterable[str]) -> list[str]:
+    """Return ``names`` with those that stand for several layers replaced by those of
+    the names ``stored`` that are meant.
 
     transformers 5 writes ``a.{0, 1}.b``, and ``a.{0...27}.b`` for more than ten, which may leave
     some out; a tensor between the first and the last counts as meant. A name that fits nothing
-    known stays as it is.
+    stored stays as it is.
     """
     by_form: dict[str, list[str]] = {}
-    for name in known:
+    for name in stored:
         by_form.setdefault(_INDEX.sub("*", name), []).append(name)
     result: set[str] = set()
     for name in names:

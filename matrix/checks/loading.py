@@ -13,11 +13,12 @@ from matrix.checks.evidence import Evidence, LoadedTensor
 from matrix.checks.formats import COMPUTED, stored_bytes
 from matrix.checks.load_report import LoadReport, expand, read_load_report
 from matrix.checks.wording import SHOWN, amount, count, some
-from matrix.outcomes import Blame, Explanation, Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
+from matrix.pipeline.steps import Blame, Stage
 
 _finding = partial(Finding, stage=Stage.LOAD)
 UNFILLED = Explanation([Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE], blame=Blame.PAIR)
-"""What weights are the cause of that the engine did not take from the file."""
+"""The consequences of weights that the engine did not take from the file."""
 
 
 def load_warnings(evidence: Evidence) -> Finding:
@@ -58,10 +59,10 @@ def load_warnings(evidence: Evidence) -> Finding:
 
 def _unused(report: LoadReport, evidence: Evidence) -> dict[str, bool]:
     """Return the tensors that were not used, each with whether that is harmless."""
-    found = evidence.inspection or Inspection()
-    names = expand(report.unexpected, [tensor.name for tensor in found.tensors])
-    harmless = {*found.zero_tensors}
-    harmless |= {f"{m.name}.g_idx" for m in found.modules if m.group_order == "in order"}
+    inspection = evidence.inspection or Inspection()
+    names = expand(report.unexpected, [tensor.name for tensor in inspection.tensors])
+    harmless = {*inspection.zero_tensors}
+    harmless |= {f"{m.name}.g_idx" for m in inspection.modules if m.group_order == "in order"}
     if evidence.tied:
         harmless.add(HEAD)
     return {name: name in harmless or name.endswith(COMPUTED) for name in names}
@@ -84,15 +85,15 @@ def tied_head(evidence: Evidence) -> Finding:
     of a row of zeros, to which all tokens are alike. Value: share that bear it.
     """
     say = partial(_finding, "tied-head", threshold=1)
-    found, answers = evidence.inspection, evidence.generation
-    if found is None or answers is None:
+    inspection, answers = evidence.inspection, evidence.generation
+    if inspection is None or answers is None:
         return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected, or nothing answered")
-    if not evidence.tied or found.head or not found.embedding:
-        message = "the head is stored" if found.head else "the model is not tied"
+    if not evidence.tied or inspection.head or not inspection.embedding:
+        message = "the head is stored" if inspection.head else "the model is not tied"
         return say(judgement=Judgement.PASSED, value=0, message=message)
     values = [value for text in answers.held_out for value in text]
     lost = sum(value is None or value < _LEAST for value in values)
-    alike = _of_zeros(values, found)
+    alike = _of_zeros(values, inspection)
     say = partial(say, value=(lost + alike) / max(len(values), 1))
     if lost + alike < len(values) or not (alike or evidence.loader in _TIES_TO_HEAD):
         return say(judgement=Judgement.PASSED)
@@ -106,9 +107,9 @@ def tied_head(evidence: Evidence) -> Finding:
     return say(judgement=Judgement.FAILED, message=message)
 
 
-def _of_zeros(values: list[float | None], found: Inspection) -> int:
+def _of_zeros(values: list[float | None], inspection: Inspection) -> int:
     """Return how many log-probabilities say that all tokens of the vocabulary are alike."""
-    shapes = [tensor.shape for tensor in found.tensors if tensor.name == EMBEDDING]
+    shapes = [tensor.shape for tensor in inspection.tensors if tensor.name == EMBEDDING]
     if not shapes or not shapes[0] or shapes[0][0] < 2:
         return 0
     alike = -math.log(shapes[0][0])
@@ -148,7 +149,7 @@ def load_memory(evidence: Evidence) -> Finding:
         message = f"divided among {evidence.tensor_parallel} processes"
         return say(judgement=Judgement.NOT_APPLICABLE, message=message)
     ratio = held.total() / stored.total()
-    if ratio < _TOLD:
+    if ratio < _LEAST_HELD:
         message = (
             f"only {amount(held.total())} of {amount(stored.total())} are parameters or buffers"
         )
@@ -161,7 +162,7 @@ def load_memory(evidence: Evidence) -> Finding:
     return say(judgement=Judgement.PASSED, value=ratio, message=message)
 
 
-_TOLD = 0.4
+_LEAST_HELD = 0.4
 """Below this share an engine keeps weights where they are no parameters, such as oneDNN's packed
 ones (vLLM on a CPU, unquantized: 0.08); half is honest, float32 in the file held as float16."""
 
@@ -169,13 +170,13 @@ _STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 _STORED |= {f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)} | {"U8": "uint8", "BOOL": "bool"}
 
 
-def _stored(found: Inspection, *, tied: bool) -> Counter[str]:
+def _stored(inspection: Inspection, *, tied: bool) -> Counter[str]:
     """Return the bytes of the file by type, in torch's names, without what has no use."""
-    useless = set(found.zero_tensors)
-    if tied and found.embedding:
+    useless = set(inspection.zero_tensors)
+    if tied and inspection.embedding:
         useless.add(HEAD)
     stored = Counter[str]()
-    for tensor in found.tensors:
+    for tensor in inspection.tensors:
         if tensor.name not in useless:
             stored[_STORED.get(tensor.dtype, tensor.dtype)] += stored_bytes(tensor)
     return stored

@@ -10,11 +10,12 @@ from matrix.checkpoint.shapes import indivisible, linear_shapes, tensor_parallel
 from matrix.checks.evidence import Evidence
 from matrix.checks.formats import UNFIT
 from matrix.checks.wording import some
-from matrix.outcomes import Explanation, Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 
 _finding = partial(Finding, stage=Stage.INSPECT)
 SPOILT = Explanation([Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE])
-"""What wrong scales, zeros or weights are the cause of: they load."""
+"""The consequences of wrong scales, zeros or weights, which load without an error."""
 
 V2 = "gptq_v2"
 
@@ -29,19 +30,19 @@ def scales(evidence: Evidence) -> Finding:
     not finite, and scales that are 0.
     """
     say = partial(_finding, "scales", threshold=0)
-    found = evidence.inspection
-    if found is None:
+    inspection = evidence.inspection
+    if inspection is None:
         return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
     faults = {
         f"{module.name} has {number} scales that are {what}": number
-        for module in found.modules
+        for module in inspection.modules
         for what, number in (
             ("not finite", module.not_finite_scales),
             ("0 under codes that are not", module.zero_scales),
         )
         if number
     }
-    for name, number in found.not_finite.items():
+    for name, number in inspection.not_finite.items():
         faults[f"{name} has {number} values that are not finite"] = number
     value, message = sum(faults.values()), some(list(faults))
     if faults:
@@ -60,26 +61,28 @@ def zero_points(evidence: Evidence) -> Finding:
     Value: layers whose zeros are not the label's.
     """
     say = partial(_finding, "zero-points", threshold=0)
-    found = evidence.inspection
-    if found is None:
+    inspection = evidence.inspection
+    if inspection is None:
         return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
-    said = found.quantization
-    if said is None or not found.modules:
+    quantization = inspection.quantization
+    if quantization is None or not inspection.modules:
         return say(judgement=Judgement.NOT_APPLICABLE, message="nothing is packed")
-    symmetric = said.sym
+    symmetric = quantization.sym
     if symmetric is None:
-        symmetric = all(len(module.zero_points) <= 1 for module in found.modules)
-    if said.method != "gptq" or not symmetric:
-        message = f"{said.method}, each group has its own: any that is stored may be right"
+        symmetric = all(len(module.zero_points) <= 1 for module in inspection.modules)
+    if quantization.method != "gptq" or not symmetric:
+        message = f"{quantization.method}, each group has its own: any that is stored may be right"
         return say(judgement=Judgement.PASSED, value=0, message=message)
-    v2 = said.checkpoint_format == V2
-    wrong = [module for module in found.modules if not _agrees(module, v2=v2)]
-    label = said.checkpoint_format or "gptq"
+    v2 = quantization.checkpoint_format == V2
+    wrong = [module for module in inspection.modules if not _agrees(module, v2=v2)]
+    label = quantization.checkpoint_format or "gptq"
     if not wrong:
-        stored = sorted({int(value) for module in found.modules for value in module.zero_points})
+        stored = sorted(
+            {int(value) for module in inspection.modules for value in module.zero_points}
+        )
         message = f"all {some(list(map(str, stored)))}, as {label} has it"
         return say(judgement=Judgement.PASSED, value=0, message=message)
-    message = _mislabelled(said, wrong)
+    message = _mislabelled(quantization, wrong)
     return say(judgement=Judgement.FAILED, value=len(wrong), message=message, explains=SPOILT)
 
 
@@ -89,9 +92,13 @@ def _agrees(module: PackedLinearInfo, *, v2: bool) -> bool:
     return set(module.zero_points) <= {str(right)}
 
 
-def _mislabelled(said: Quantization, wrong: list[PackedLinearInfo]) -> str:
-    v2 = said.checkpoint_format == V2
-    label = f"checkpoint_format={said.checkpoint_format}" if said.checkpoint_format else "no format"
+def _mislabelled(quantization: Quantization, wrong: list[PackedLinearInfo]) -> str:
+    v2 = quantization.checkpoint_format == V2
+    label = (
+        f"checkpoint_format={quantization.checkpoint_format}"
+        if quantization.checkpoint_format
+        else "no format"
+    )
     first = wrong[0]
     stored = some(sorted(first.zero_points, key=lambda value: -first.zero_points[value]))
     message = (
@@ -114,33 +121,33 @@ def group_size(evidence: Evidence) -> Finding:
     Value: layers of wrong groups.
     """
     say = partial(_finding, "group-size", threshold=0)
-    found = evidence.inspection
-    if found is None:
+    inspection = evidence.inspection
+    if inspection is None:
         return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
-    said = found.quantization
-    if said is None or not found.modules:
+    quantization = inspection.quantization
+    if quantization is None or not inspection.modules:
         return say(judgement=Judgement.NOT_APPLICABLE, message="nothing is packed")
     faults = [
         f"{module.name} {fault}"
-        for module in found.modules
-        if (fault := _group_fault(module, said))
+        for module in inspection.modules
+        if (fault := _group_fault(module, quantization))
     ]
-    sizes = sorted({module.group_size for module in found.modules})
+    sizes = sorted({module.group_size for module in inspection.modules})
     message = some(faults) or f"groups of {some(list(map(str, sizes)))}"
     judgement, explains = Judgement.PASSED, None
     if faults:
         judgement = Judgement.FAILED
         explains = Explanation(UNFIT.symptoms, errors=[*UNFIT.errors, "group_size", "g_idx"])
-    elif _order_lost(found.modules, said):
+    elif _order_lost(inspection.modules, quantization):
         judgement, explains = Judgement.NOTICE, Explanation([Symptom.WRONG_ANSWERS])
         message += "; config.json says desc_act, but every g_idx is in order: was the order lost?"
     return say(judgement=judgement, value=len(faults), message=message, explains=explains)
 
 
-def _group_fault(module: PackedLinearInfo, said: Quantization) -> str:
-    if not said.group_size:  # a method without groups, or one that does not say
+def _group_fault(module: PackedLinearInfo, quantization: Quantization) -> str:
+    if not quantization.group_size:  # a method without groups, or one that does not say
         return ""
-    size = said.group_size
+    size = quantization.group_size
     if module.inputs and indivisible({module.name: (module.outputs, module.inputs)}, size):
         return f"has {module.inputs} inputs, no multiple of the group size {size}"
     wanted = size if size > 0 else module.inputs
@@ -148,15 +155,17 @@ def _group_fault(module: PackedLinearInfo, said: Quantization) -> str:
         return f"has groups of {module.group_size} where config.json says {size}"
     if module.group_order == "wrong":
         return "has a g_idx that gives no group its number of inputs"
-    if module.group_order == "permuted" and not said.desc_act:
+    if module.group_order == "permuted" and not quantization.desc_act:
         return "has a permuted g_idx, though config.json says nothing of desc_act"
     return ""
 
 
-def _order_lost(modules: Sequence[PackedLinearInfo], said: Quantization) -> bool:
+def _order_lost(modules: Sequence[PackedLinearInfo], quantization: Quantization) -> bool:
     """Whether no layer has the order that desc_act gives to inputs of more than one group."""
     divided = [module for module in modules if 0 < module.group_size < module.inputs]
-    promised = said.method == "gptq" and said.desc_act and not said.static_groups
+    promised = (
+        quantization.method == "gptq" and quantization.desc_act and not quantization.static_groups
+    )
     return bool(promised and divided) and all(m.group_order == "in order" for m in divided)
 
 
@@ -174,15 +183,16 @@ def tensor_parallel(evidence: Evidence) -> Finding:
     vLLM's rules. Value: the most devices of 1, 2, 4 and 8.
     """
     say = partial(_finding, "tensor-parallel", threshold=evidence.tensor_parallel)
-    found = evidence.inspection
-    if found is None:
+    inspection = evidence.inspection
+    if inspection is None:
         return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
-    if not linear_shapes(found.config):
+    if not linear_shapes(inspection.config):
         message = "the shapes of this model are not known"
         return say(judgement=Judgement.NOT_APPLICABLE, message=message)
     tried = sorted({*TENSOR_PARALLEL, evidence.tensor_parallel})
     problems = {
-        size: tensor_parallel_problem(found.config, found.quantization, size) for size in tried
+        size: tensor_parallel_problem(inspection.config, inspection.quantization, size)
+        for size in tried
     }
     possible = [size for size, problem in problems.items() if not problem]
     say = partial(say, value=max(possible))

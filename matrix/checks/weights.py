@@ -10,7 +10,8 @@ from matrix.checkpoint.inspection import WeightComparison
 from matrix.checks.evidence import Evidence, Thresholds
 from matrix.checks.packing import SPOILT
 from matrix.checks.wording import some
-from matrix.outcomes import Finding, Judgement, Stage
+from matrix.pipeline.outcomes import Finding, Judgement
+from matrix.pipeline.steps import Stage
 
 _finding = partial(Finding, stage=Stage.INSPECT)
 
@@ -48,29 +49,29 @@ def weights_match(evidence: Evidence) -> Finding:
     1.7.4 packed wrongly (known issue gptqmodel-packing-174).
     Value: relative RMS error of the worst layer; the message names the worst out of bounds.
     """
-    found = evidence.inspection
-    method = found.quantization.method if found and found.quantization else ""
+    inspection = evidence.inspection
+    method = inspection.quantization.method if inspection and inspection.quantization else ""
     bounds = _bounds(method, evidence.thresholds)
     say = partial(_finding, "weights-match", threshold=bounds.error)
-    if found is None:
+    if inspection is None:
         return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
-    if not found.compared:
+    if not inspection.compared:
         message = "no original to compare with"
         return say(judgement=Judgement.NOT_APPLICABLE, message=message)
-    if not found.weights:
+    if not inspection.weights:
         message = "no weight could be compared"
         return say(judgement=Judgement.FAILED, message=message, explains=SPOILT)
-    worst_first = sorted(found.weights, key=lambda weight: -(weight.error or 0.0))
+    worst_first = sorted(inspection.weights, key=lambda weight: -(weight.error or 0.0))
     faults = [
         f"{weight.name} {fault}"
         for weight in worst_first
         if (fault := _fault(weight, bounds, evidence.thresholds.unquantized_error))
     ]
-    errors = [weight.error for weight in found.weights if weight.error is not None]
+    errors = [weight.error for weight in inspection.weights if weight.error is not None]
     say = partial(say, value=max(errors, default=None))
     if faults:
         return say(judgement=Judgement.FAILED, message=some(faults), explains=SPOILT)
-    return say(judgement=Judgement.PASSED, message=f"{len(found.weights)} weights compared")
+    return say(judgement=Judgement.PASSED, message=f"{len(inspection.weights)} weights compared")
 
 
 def _fault(weight: WeightComparison, bounds: Bounds, unquantized_error: float) -> str:

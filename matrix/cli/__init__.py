@@ -1,1 +1,1 @@
-"""The commands of ``python -m matrix``, a file each."""
+"""The commands of ``matrix``, a file each."""

@@ -1,4 +1,4 @@
-"""``python -m matrix clean``: a store's share of the disk is taken back, never its evidence.
+"""``matrix clean``: a store's share of the disk is taken back, never its evidence.
 
 What was observed stays, with its records, locks and the models' own answers, so the report stays
 what it is. Files that are needed again are made again, by the run that needs them.
@@ -49,7 +49,7 @@ def clean(
         bool, typer.Option("--all", help="All environments, checkpoints, models, compiled files.")
     ] = False,
 ) -> None:
-    """Take a share of the disk back: say what each would free, and remove what is asked for.
+    """Say what of the store can be removed and what that frees; remove what the options name.
 
     What was observed is never removed, and a run with nothing new makes nothing of it again.
     """

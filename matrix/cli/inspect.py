@@ -1,4 +1,4 @@
-"""``python -m matrix inspect``: what is wrong with a checkpoint of yours, by its files alone."""
+"""``matrix inspect``: what is wrong with a checkpoint of yours, by its files alone."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from packaging.utils import canonicalize_name
 
 from matrix.checkpoint.files import CONFIG
 from matrix.checkpoint.inspection import CheckpointError, Inspection
-from matrix.checks import judge
+from matrix.checks import run_checks
 from matrix.checks.evidence import Evidence
-from matrix.cli.options import fail
+from matrix.cli.options import LINE_CHARS, fail
 from matrix.judge.cells import thresholds
-from matrix.outcomes import Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 from matrix.spec.loading import load
 from matrix.untrusted.text import visible
-
-MESSAGE_CHARS = 300
 
 
 def inspect(
@@ -50,11 +49,11 @@ def inspect(
         tensor_parallel=tensor_parallel,
         inspection=inspection,
     )
-    findings = judge(evidence, Stage.INSPECT)
+    findings = run_checks(evidence, Stage.INSPECT)
     wrong = wrongs(findings)
     unseen = inspection.quantization is not None and original is None
     for line in wrong or [_nothing_wrong(findings, unseen=unseen)]:
-        typer.echo(visible(line, MESSAGE_CHARS))
+        typer.echo(visible(line, LINE_CHARS))
     for finding in findings:
         show_finding(finding)
     raise typer.Exit(bool(wrong))
@@ -107,8 +106,10 @@ def _foretold(finding: Finding) -> str:
     if finding.judgement is not Judgement.NOTICE or explains is None or not explains.engines:
         return ""
     engines = " and ".join(explains.engines)
-    if {Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE} & set(explains.symptoms):
+    if Symptom.NOT_FINITE in explains.symptoms:
         return f"wrong: {engines} will answer garbage: {finding.message}"
+    if Symptom.WRONG_ANSWERS in explains.symptoms:
+        return f"wrong: {engines} will misread it: {finding.message}"
     if Symptom.ERROR in explains.symptoms:
         return f"wrong: {engines} will not load it: {finding.message}"
     return ""
@@ -129,5 +130,5 @@ def _nothing_wrong(findings: list[Finding], *, unseen: bool) -> str:
 
 def show_finding(finding: Finding) -> None:
     """Print what a check says, on a line."""
-    message = visible(finding.message.strip(), MESSAGE_CHARS)
+    message = visible(finding.message.strip(), LINE_CHARS)
     typer.echo(f"  {finding.check:19} {finding.judgement:14} {message}")

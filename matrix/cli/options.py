@@ -12,10 +12,14 @@ import typer
 from matrix.untrusted.text import visible
 
 ERROR_CHARS = 4000
+LINE_CHARS = 300
+"""Of a line that quotes what a package or a file says."""
 
 Spec = Annotated[Path | None, typer.Option(help="A spec of your own (or MATRIX_SPEC).")]
 Profile = Annotated[str | None, typer.Option(help="Which profile of it (or MATRIX_PROFILE).")]
-StoreFolder = Annotated[Path | None, typer.Option("--store", help="Store (or MATRIX_STORE).")]
+StoreFolder = Annotated[
+    Path | None, typer.Option("--store", help="Store (or MATRIX_STORE; default .matrix).")
+]
 
 
 class Format(StrEnum):

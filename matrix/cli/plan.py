@@ -1,4 +1,4 @@
-"""``python -m matrix plan``: what a profile would do, need and cost. Nothing is built or run."""
+"""``matrix plan``: what a profile would do, need and cost. Nothing is built or run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from matrix.cli.options import Format, FormatOption, Profile, Spec, StoreFolder
 from matrix.machine.hardware import Machine, gpus_in_words
 from matrix.plan.budget import Choice, in_words
 from matrix.plan.cells import Cell, Plan
-from matrix.plan.needs import GIB, Needs, describe, of_build, of_evaluation, of_quantization
+from matrix.plan.needs import GIB, Needs, describe, needs_of
 from matrix.plan.predictions import GB, Cost, Prediction, name_of_cell, parameters
+from matrix.plan.steps import steps_of
 from matrix.run.choosing import Estimate, choice_of, estimate
 from matrix.run.context import Context, Settings
 from matrix.untrusted.text import visible
@@ -157,13 +158,9 @@ class Shown:
             needs_text = describe(most[name]) or "nothing of a GPU"
             yield f"{name:{width}} {size / GB:9.2f}B {2 * size / GB:9.1f}  {needs_text}"
 
-    def _needs(self, cell: Cell) -> tuple[Needs, Needs, Needs]:
-        checkpoint, environments = cell.checkpoint, self._plan.environments
-        return (
-            of_build(checkpoint.model, environments[checkpoint.model.environment]),
-            of_quantization(checkpoint, environments[checkpoint.quantizer.environment]),
-            of_evaluation(cell, environments[cell.engine.environment]),
-        )
+    def _needs(self, cell: Cell) -> list[Needs]:
+        environments = self._plan.environments
+        return [needs_of(step, environments[step.environment]) for step in steps_of(cell)]
 
     def _costs(self, title: str, cells: list[str], paid: frozenset[str]) -> Iterator[str]:
         """Give a table of what some cells cost, by kind, each thing counted once."""

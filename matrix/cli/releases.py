@@ -1,9 +1,8 @@
-"""``python -m matrix releases``: what an index holds that the snapshot does not."""
+"""``matrix releases``: what an index holds that the snapshot does not."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,28 +11,23 @@ import msgspec
 import typer
 
 from matrix.cli.options import Format, FormatOption, Spec, StoreFolder, fail
+from matrix.index.news import Change, merge, news
 from matrix.index.settings import index_settings
 from matrix.run.context import Settings
-from matrix.spec.axes import exact, package_of, ranges
+from matrix.spec.axes import package_of, ranges
+from matrix.spec.files import folder_of
 from matrix.spec.loading import load, read_tables, snapshot_of
-from matrix.spec.releases import (
-    SNAPSHOT,
-    Change,
-    Picked,
-    Snapshot,
-    encode,
-    merge,
-    news,
-    parsed,
-    pick,
-)
+from matrix.spec.picking import pick
+from matrix.spec.requirements import named_releases
+from matrix.spec.snapshot import SNAPSHOT, Snapshot, encode
 from matrix.spec.tables import Environment, RangeTable, SpecError
 from matrix.spec.tables import Spec as SpecTables
+from matrix.spec.versions import parsed
 from matrix.store.store import write_atomically
 from matrix.untrusted.text import visible
 
 if TYPE_CHECKING:
-    from matrix.index.client import Heard
+    from matrix.index.client import IndexAnswer
 
 LINE_CHARS = 4000
 SHOWN = 3
@@ -58,7 +52,7 @@ class News(msgspec.Struct, frozen=True):
     environments: list[str]
 
 
-class Found(msgspec.Struct, frozen=True):
+class Overview(msgspec.Struct, frozen=True):
     """All that the command shows."""
 
     schema: int
@@ -91,7 +85,7 @@ def releases(
     ] = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Show what is new on the index since the snapshot beside the spec; take it in by --take.
+    """Show what is new on the package index; --take writes it to the snapshot beside the spec.
 
     Status 0, also where an index is in trouble and its last answer is at hand; 1 where none is,
     and where nothing can be taken because the spec could not be loaded with it.
@@ -100,74 +94,70 @@ def releases(
 
     settings = Settings.of(spec=spec, store=store)
     tables, old = read_tables(settings.spec), snapshot_of(settings.spec)
-    known = {} if take_gone else old.packages
-    index = Index(index_settings(os.environ), settings.store / "index", known=known)
+    earlier = {} if take_gone else old.packages
+    index = Index(index_settings(os.environ), settings.store / "index", earlier=earlier)
     answers = index.ask(tracked(tables, old), offline=offline).values()
-    heard = newer(answers, old)
-    new = merged(old, heard, asked(answers, old))
-    changes = news(old, {one.package: one.releases for one in heard})
-    added, problem = _added(settings.spec, old, new) if heard else ([], "")
-    place, take = settings.spec.parent / SNAPSHOT, take or take_gone
-    taken = take and bool(heard) and not problem
+    later = newer(answers, old)
+    new = merged(old, later, date_of(answers, old))
+    added, problem = _added(settings.spec, old, new) if later else ([], "")
+    place, take = folder_of(settings.spec) / SNAPSHOT, take or take_gone
+    taken = take and bool(later) and not problem
     if taken:
         _write(place, new)
-    lacking = any(not one.asked and one.package not in old.packages for one in answers)
-    found = Found(
+    lacking = any(not answer.asked and answer.package not in old.packages for answer in answers)
+    overview = Overview(
         schema=1,
         snapshot=old.asked,
         asked=new.asked,
-        indexes=sorted({one.index for one in heard}),
-        news=[] if lacking else [News(one, _adds(one, added)) for one in changes],
+        indexes=sorted({answer.index for answer in later}),
+        news=[] if lacking else _news(old, later, added),
         ranges=list(_ranges(settings.spec, tables, new)),
         troubles=[
-            *_troubles((one for one in answers if not (offline and one.asked)), old),
+            *_troubles((answer for answer in answers if not (offline and answer.asked)), old),
             *([f"What is new cannot be taken: {problem}"] if problem else []),
         ],
         taken=place.name if taken else "",
     )
-    if output is Format.JSON:
-        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
-    else:
-        _show(_lines(found, take, rules))
-    _warn(found.troubles)
+    _show(overview, output, take, rules)
     if lacking or (take and problem):
         raise typer.Exit(1)
 
 
 def tracked(tables: SpecTables, snapshot: Snapshot) -> dict[str, str]:
-    """Return package -> the oldest release of which it matters what it declares."""
-    found = {
-        package: next((one.version for one in releases if one.declares is not None), "")
+    """Return package -> the oldest release of which it matters what it requires."""
+    oldest = {
+        package: next((release.version for release in releases if release.requires is not None), "")
         for package, releases in snapshot.packages.items()
     }
     for table in tables.environments:
-        for axis, asked in ranges(table).items():
-            package, since = package_of(axis, asked), parsed(asked.since)
-            before = parsed(found.get(package, ""))
+        for axis, rule in ranges(table):
+            package, since = package_of(axis, rule), parsed(rule.since)
+            before = parsed(oldest.get(package, ""))
             if since is not None and (before is None or since < before):
-                found[package] = asked.since
-    return dict(sorted(found.items()))
+                oldest[package] = rule.since
+    return dict(sorted(oldest.items()))
 
 
-def newer(answers: Iterable[Heard], snapshot: Snapshot) -> list[Heard]:
+def newer(answers: Iterable[IndexAnswer], snapshot: Snapshot) -> list[IndexAnswer]:
     """Return the answers that say more than the snapshot: those kept from before it do not."""
     return [
-        one
-        for one in answers
-        if one.asked and (one.asked >= snapshot.asked or one.package not in snapshot.packages)
+        answer
+        for answer in answers
+        if answer.asked
+        and (answer.asked >= snapshot.asked or answer.package not in snapshot.packages)
     ]
 
 
-def asked(answers: Iterable[Heard], snapshot: Snapshot) -> str:
+def date_of(answers: Iterable[IndexAnswer], snapshot: Snapshot) -> str:
     """Return the date that holds for all packages: the oldest answer's, or the snapshot's own."""
-    return max(snapshot.asked, min((one.asked for one in answers), default=""))
+    return max(snapshot.asked, min((answer.asked for answer in answers), default=""))
 
 
-def merged(old: Snapshot, heard: Iterable[Heard], date: str) -> Snapshot:
+def merged(old: Snapshot, answers: Iterable[IndexAnswer], date: str) -> Snapshot:
     """Return the snapshot of a date with answers taken in, each marked with its own date."""
     new = old
-    for one in heard:
-        new = merge(new, {one.package: one.releases}, one.asked)
+    for answer in answers:
+        new = merge(new, {answer.package: answer.releases}, answer.asked)
     return msgspec.structs.replace(new, asked=date)
 
 
@@ -188,41 +178,43 @@ def _added(file: Path, old: Snapshot, new: Snapshot) -> tuple[list[Environment],
         before = load(file, old).environments
     except SpecError:
         before = {}  # of a package that a range names, and that nobody asked for yet
-    return [one for name, one in now.items() if name not in before], ""
+    return [environment for name, environment in now.items() if name not in before], ""
 
 
-def _adds(change: Change, added: Iterable[Environment]) -> list[str]:
-    return [one.name for one in added if (change.package, change.version) in exact(one)]
+def _news(
+    old: Snapshot, answers: Iterable[IndexAnswer], added: Iterable[Environment]
+) -> list[News]:
+    changes = news(old, {answer.package: answer.releases for answer in answers})
+    named = {environment.name: named_releases(environment) for environment in added}
+    return [
+        News(change, [n for n in named if named[n].get(change.package) == change.version])
+        for change in changes
+    ]
 
 
 def _ranges(file: Path, tables: SpecTables, snapshot: Snapshot) -> Iterable[Range]:
-    seen: list[tuple[str, RangeTable]] = []
+    shown: list[tuple[str, RangeTable]] = []
     for table in tables.environments:
-        for axis, rule in ranges(table).items():
+        for axis, rule in ranges(table):
             package = package_of(axis, rule)
-            if (package, rule) in seen:
+            if (package, rule) in shown:
                 continue
-            seen.append((package, rule))
-            found = _picked(file, package, rule, table.python, snapshot)
-            yield Range(
-                package, rule.since, rule.until, rule.pick, found.versions, found.passed_over
-            )
+            shown.append((package, rule))
+            try:
+                picked = pick(snapshot.packages.get(package, []), rule, table.python)
+            except ValueError as error:
+                raise SpecError(file, f"the range of {package}", str(error), "Mend it") from None
+            bounds = rule.since, rule.until, rule.pick
+            yield Range(package, *bounds, picked.versions, picked.passed_over)
 
 
-def _picked(file: Path, package: str, rule: RangeTable, python: str, snapshot: Snapshot) -> Picked:
-    try:
-        return pick(snapshot.packages.get(package, []), rule, python)
-    except ValueError as error:
-        raise SpecError(file, f"the range of {package}", str(error), "Mend it") from None
-
-
-def _troubles(answers: Iterable[Heard], old: Snapshot) -> list[str]:
+def _troubles(answers: Iterable[IndexAnswer], old: Snapshot) -> list[str]:
     """Return each trouble once, with the packages that are in it."""
-    found: dict[str, list[str]] = {}
-    for one in answers:
-        if one.trouble:
-            found.setdefault(_trouble(one, old), []).append(one.package)
-    return [f"{_some(packages)}: {trouble}" for trouble, packages in found.items()]
+    packages: dict[str, list[str]] = {}
+    for answer in answers:
+        if answer.trouble:
+            packages.setdefault(_trouble(answer, old), []).append(answer.package)
+    return [f"{_some(names)}: {trouble}" for trouble, names in packages.items()]
 
 
 def _some(names: list[str]) -> str:
@@ -231,7 +223,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def _trouble(answer: Heard, old: Snapshot) -> str:
+def _trouble(answer: IndexAnswer, old: Snapshot) -> str:
     if answer.asked >= old.asked and answer.asked:
         used = f"The index's answer of {answer.asked} is used, kept in the store"
     elif answer.package in old.packages:
@@ -241,47 +233,48 @@ def _trouble(answer: Heard, old: Snapshot) -> str:
     return f"{answer.trouble.removeprefix(f'{answer.package}: ')}. {used}"
 
 
-def _show(lines: Iterable[str]) -> None:
-    typer.echo("\n".join(visible(line, LINE_CHARS) for line in lines))
-
-
-def _warn(troubles: Iterable[str]) -> None:
-    for trouble in troubles:
-        sys.stderr.write(f"warning: {visible(trouble, LINE_CHARS)}\n")
-
-
-def _lines(found: Found, take: bool, rules: bool) -> Iterable[str]:
-    source = f"asked on {found.asked}" if found.indexes else "not asked"
-    yield f"The index ({', '.join(found.indexes) or 'none answered'}), {source}"
-    yield f"against the snapshot of {found.snapshot or '(there is none)'}"
-    yield ""
-    if found.news:
-        yield f"{len(found.news)} {'change' if len(found.news) == 1 else 'changes'}"
+def _show(overview: Overview, output: Format, take: bool, rules: bool) -> None:
+    if output is Format.JSON:
+        typer.echo(msgspec.json.format(msgspec.json.encode(overview), indent=2).decode())
     else:
-        yield "Nothing is new." if found.indexes else "What is new is not known."
-    for each in found.news:
-        change = each.change
-        adds = f"  adds {', '.join(each.environments)}" if each.environments else ""
+        for line in _lines(overview, take, rules):
+            typer.echo(visible(line, LINE_CHARS))
+    for trouble in overview.troubles:
+        typer.echo(f"warning: {visible(trouble, LINE_CHARS)}", err=True)
+
+
+def _lines(overview: Overview, take: bool, rules: bool) -> Iterable[str]:
+    source = f"asked on {overview.asked}" if overview.indexes else "not asked"
+    yield f"The index ({', '.join(overview.indexes) or 'none answered'}), {source}"
+    yield f"against the snapshot of {overview.snapshot or '(there is none)'}"
+    yield ""
+    if overview.news:
+        yield f"{len(overview.news)} {'change' if len(overview.news) == 1 else 'changes'}"
+    else:
+        yield "Nothing is new." if overview.indexes else "What is new is not known."
+    for item in overview.news:
+        change = item.change
+        adds = f"  adds {', '.join(item.environments)}" if item.environments else ""
         yield f"  {change.package} {change.version:14} {change.kind:9} {change.detail}{adds}"
-    for one in found.ranges if rules else []:
-        until = f" until {one.until}" if one.until else ""
-        yield ""
-        takes = ", ".join(one.takes) or "none"
-        yield f"{one.package} since {one.since}{until}, {one.pick}: {takes}"
-        for reason, versions in _by_reason(one.passed_over).items():
-            yield f"  {', '.join(versions)}: {reason}"
+    for shown in overview.ranges if rules else []:
+        yield from _lines_of_range(shown)
     if take:
         yield ""
-        if found.taken:
-            yield f"Taken into {found.taken}."
-        elif found.indexes:
+        if overview.taken:
+            yield f"Taken into {overview.taken}."
+        elif overview.indexes:
             yield "Nothing is taken: the spec cannot be loaded with it."
         else:
             yield "Nothing is taken: no index answered."
 
 
-def _by_reason(passed_over: dict[str, str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for version, reason in passed_over.items():
-        found.setdefault(reason, []).append(version)
-    return found
+def _lines_of_range(shown: Range) -> Iterable[str]:
+    until = f" until {shown.until}" if shown.until else ""
+    takes = ", ".join(shown.takes) or "none"
+    yield ""
+    yield f"{shown.package} since {shown.since}{until}, {shown.pick}: {takes}"
+    by_reason: dict[str, list[str]] = {}
+    for version, reason in shown.passed_over.items():
+        by_reason.setdefault(reason, []).append(version)
+    for reason, versions in by_reason.items():
+        yield f"  {', '.join(versions)}: {reason}"

@@ -1,4 +1,4 @@
-"""``python -m matrix resolve``: whether uv finds a set of packages, then and now."""
+"""``matrix resolve``: whether uv finds a set of packages, then and now."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import typer
 
 from matrix.cli.options import Format, FormatOption, Spec, StoreFolder
 from matrix.environments.resolving import Resolved, resolve_all
+from matrix.judge.declarations import PackageMetadata
 from matrix.judge.results import Standing
-from matrix.judge.standings import Known, Solution, differences, standing
+from matrix.judge.standings import Solution, differences, standing
 from matrix.plan.cells import make_plan
 from matrix.run.context import Settings
 from matrix.spec.loading import LoadedSpec, load, role_names
@@ -50,8 +51,8 @@ class Stands(msgspec.Struct, frozen=True):
 
     def state(self, resolution: Resolution) -> State | None:
         """Return what became of it in a resolution; ``None`` where it has none or was not asked."""
-        found = [each.resolves for each in self.standings if each.resolution == resolution]
-        return _STATES[found[0]] if found else None
+        at = {standing.resolution: standing.resolves for standing in self.standings}
+        return _STATES[at[resolution]] if resolution in at else None
 
 
 class Survey(msgspec.Struct, frozen=True):
@@ -83,21 +84,21 @@ def resolve(
     ] = [ResolutionChoice.RELEASED, ResolutionChoice.TODAY],  # noqa: B006 - typer copies it
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Ask uv of every environment of the spec whether it resolves, as released and as of today.
+    """Ask uv whether each environment resolves, as released and as of today.
 
     Needs no GPU and downloads no wheels. Answers are kept; the same command asks what is missing.
     """
     settings = Settings.of(spec=spec, store=store)
     loaded = load(settings.spec)
     names, pairs = _chosen(loaded, profile)
-    asked = [each for name in names for each in loaded.resolutions(name)]
+    spelled = [environment for name in names for environment in loaded.resolutions(name)]
     kept = Store(settings.store)
     kept.sweep()
-    found = resolve_all(
-        (each for each in asked if each.resolution in resolutions),
-        settings.spec.parent / "locks", kept, os.environ, loaded.spec.limits.resolve, _tell, jobs,
+    resolved = resolve_all(
+        (environment for environment in spelled if environment.resolution in resolutions),
+        loaded.folder / "locks", kept, os.environ, loaded.spec.limits.resolve, _tell, jobs,
     )  # fmt: skip
-    survey = surveyed(loaded, list(found), pairs, str(kept.root / "locks"))
+    survey = surveyed(loaded, list(resolved), pairs, str(kept.root / "locks"))
     if output is Format.JSON:
         typer.echo(msgspec.json.format(msgspec.json.encode(survey), indent=2).decode())
     else:
@@ -117,7 +118,7 @@ def _chosen(loaded: LoadedSpec, profile: str | None) -> tuple[list[str], set[tup
     """Return environments, and the pairs of one that quantizes with one that loads."""
     if profile is not None:
         plan = make_plan(loaded, profile)
-        cells = ((each.checkpoint.quantizer, each.engine) for each in plan.cells)
+        cells = ((cell.checkpoint.quantizer, cell.engine) for cell in plan.cells)
         return list(plan.environments), {(a.environment, b.environment) for a, b in cells}
     quantizers = role_names(loaded, loaded.spec.quantizers).values()
     engines = role_names(loaded, loaded.spec.engines).values()
@@ -128,16 +129,16 @@ def _chosen(loaded: LoadedSpec, profile: str | None) -> tuple[list[str], set[tup
 
 
 def surveyed(
-    loaded: LoadedSpec, found: Iterable[Resolved], pairs: set[tuple[str, str]], locks: str
+    loaded: LoadedSpec, resolved: Iterable[Resolved], pairs: set[tuple[str, str]], locks: str
 ) -> Survey:
-    """Return what was found, counted and compared."""
-    known = Known(loaded.snapshot, loaded.spec.metadata)
+    """Return what became of environments, counted and compared."""
+    metadata = PackageMetadata(loaded.snapshot, loaded.spec.metadata)
     by_name: dict[str, list[Standing]] = {}
     troubles: dict[str, str] = {}
-    for environment, lock, judged in found:
-        answer = Solution(lock.pins, lock.refusal) if lock else None
+    for environment, lock, judged in resolved:
+        solution = Solution(lock.pins, lock.refusal) if lock else None
         here = by_name.setdefault(environment.name, [])
-        here.append(standing(environment, answer, (), known))
+        here.append(standing(environment, solution, (), metadata))
         if lock is None:
             troubles[f"{environment.name} ({environment.resolution})"] = judged.message.strip()
     environments = [
@@ -148,7 +149,7 @@ def surveyed(
     counts: dict[Resolution, dict[State, int]] = {}
     both: dict[Resolution, int] = {}
     for resolution in get_args(Resolution):
-        states = {each.environment: each.state(resolution) for each in environments}
+        states = {stands.environment: stands.state(resolution) for stands in environments}
         if not any(states.values()):
             continue
         counts[resolution] = dict(Counter(state for state in states.values() if state))
@@ -186,20 +187,19 @@ def _lines(survey: Survey) -> Iterator[str]:
 def _kinds(environments: Iterable[Stands]) -> Mapping[str, dict[str, str]]:
     """Return kind of difference -> environment -> what is different."""
     kinds: dict[str, dict[str, str]] = {}
-    for each in environments:
-        then, now = each.state("released"), each.state("today")
-        moved = each.differences
-        if (then, now) == ("refused", "resolved"):
-            moved = [*moved, "refused as released, resolves today"]
-        for difference in moved:
+    for stands in environments:
+        differ = stands.differences
+        if (stands.state("released"), stands.state("today")) == ("refused", "resolved"):
+            differ = [*differ, "refused as released, resolves today"]
+        for difference in differ:
             kind, _, what = difference.partition(": ")
-            kinds.setdefault(kind, {})[each.environment] = what or _why_refused(each)
+            kinds.setdefault(kind, {})[stands.environment] = what or _why_refused(stands)
     return dict(sorted(kinds.items(), key=lambda item: len(item[1])))
 
 
 def _why_refused(stands: Stands) -> str:
     """Return the first cause that uv names; empty where nothing was refused."""
-    refusal = next((each.refusal for each in stands.standings if each.refusal), "")
+    refusal = next((s.refusal for s in stands.standings if s.refusal), "")
     lines = [line.strip() for line in refusal.splitlines()]
     causes = [line for line in lines if line.startswith("cause:")]
     return next(iter(causes or lines), "").removeprefix("cause:").strip()

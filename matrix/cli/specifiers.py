@@ -1,4 +1,4 @@
-"""``python -m matrix specifiers``: which versions really go together, beside what is declared."""
+"""``matrix specifiers``: which versions really go together, beside what is declared."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import typer
 from packaging.utils import canonicalize_name
 
 from matrix.cli.options import Profile, Spec, StoreFolder, fail
-from matrix.judge.results import Specifier
-from matrix.judge.specifiers import constraints, not_tried, told
-from matrix.judge.verdict import VOID
+from matrix.judge.results import CanaryState, Specifier
 from matrix.run.context import Context, Settings
 from matrix.untrusted.text import visible
 
@@ -39,64 +37,67 @@ def specifiers(
         str | None, typer.Option(help="Only this package, or one release: autoawq==0.2.7.")
     ] = None,
 ) -> None:
-    """Show the specifiers that hold by what was observed, and where metadata says otherwise.
+    """Show which versions worked together, and where packages declare otherwise.
 
     Status 1, and none of them, where the canaries are void: such a run says nothing.
     """
+    from matrix.report.constraints import constraints  # pandas takes half a second to import
+
     context = Context(Settings.of(spec=spec, profile=profile, store=store))
-    table = context.judge.table()
-    if table.canaries == VOID:
+    table = context.table_judge().table()
+    if table.canaries is CanaryState.VOID:
         typer.echo(
             "no specifiers: the canaries are void, so what was observed holds nowhere", err=True
         )
         for line in context.table().canary_troubles:
             typer.echo(f"  {visible(line, TROUBLE_CHARS)}", err=True)
         raise typer.Exit(1)
-    found = table.specifiers if package is None else _of(package, table.specifiers)
+    shown = table.specifiers if package is None else _of(package, table.specifiers)
     match output:
         case SpecifierFormat.JSON:
             document = {
                 "schema": 1,
                 "profile": table.profile,
                 "finished": table.finished,
-                "specifiers": found,
+                "specifiers": shown,
             }
             typer.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
         case SpecifierFormat.CONSTRAINTS:
-            releases = {(one.package, one.release) for one in found}
-            typer.echo(constraints(found, table.finished, active=len(releases) == 1), nl=False)
+            releases = {(specifier.package, specifier.release) for specifier in shown}
+            typer.echo(constraints(shown, table.finished, active=len(releases) == 1), nl=False)
         case SpecifierFormat.TABLE:
-            for line in _lines(found):
+            for line in _lines(shown):
                 typer.echo(line)
 
 
-def _of(asked: str, found: list[Specifier]) -> list[Specifier]:
-    name, _, release = asked.partition("==")
+def _of(wanted: str, specifiers: list[Specifier]) -> list[Specifier]:
+    name, _, release = wanted.partition("==")
     kept = [
-        one
-        for one in found
-        if one.package == canonicalize_name(name) and release in ("", one.release)
+        specifier
+        for specifier in specifiers
+        if specifier.package == canonicalize_name(name) and release in ("", specifier.release)
     ]
     if not kept:
-        known = ", ".join(f"{one.package}=={one.release}" for one in found)
-        fail(f"nothing is known of {asked!r} in this profile. Known: {known or 'nothing yet'}")
+        names = ", ".join(f"{specifier.package}=={specifier.release}" for specifier in specifiers)
+        fail(f"nothing is known of {wanted!r} in this profile. Known: {names or 'nothing yet'}")
     return kept
 
 
-def _lines(found: list[Specifier]) -> list[str]:
-    if not found:
+def _lines(specifiers: list[Specifier]) -> list[str]:
+    from matrix.report.constraints import in_short, not_tried
+
+    if not specifiers:
         return ["Nothing was observed that says which versions go together."]
     lines = []
-    for one in found:
-        holds = f"{one.partner}{told(one.holds)}" if one.holds else f"no {one.partner}"
-        declared = "not known" if one.declared is None else one.declared or "no bound"
-        counts = f"{len(one.worked)} worked, {len(one.failed)} did not"
-        if one.unknown:
-            counts += f", {len(one.unknown)} without an answer"
-        lines.append(
-            f"{f'{one.package} {one.release}':28} {holds:42} declared: {declared:24} {counts}"
-        )
-        if untried := not_tried(one):
+    for specifier in specifiers:
+        release, partner = f"{specifier.package} {specifier.release}", specifier.partner
+        holds = f"{partner}{in_short(specifier.holds)}" if specifier.holds else f"no {partner}"
+        declared = "not known" if specifier.declared is None else specifier.declared or "no bound"
+        counts = f"{len(specifier.worked)} worked, {len(specifier.failed)} did not"
+        if specifier.unknown:
+            counts += f", {len(specifier.unknown)} without an answer"
+        lines.append(f"{release:28} {holds:42} declared: {declared:24} {counts}")
+        if untried := not_tried(specifier):
             lines.append(f"{'':28} not tried: {', '.join(untried)}")
-        lines += [f"{'':28} {said}" for said in one.differs]
+        lines += [f"{'':28} {difference}" for difference in specifier.differs]
     return [visible(line, SHOWN_CHARS) for line in lines]

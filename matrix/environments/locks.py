@@ -20,12 +20,12 @@ from uv import find_uv_bin
 
 from matrix.environments.uv import uv_environ, write_dates, write_index, write_inputs
 from matrix.machine.processes import run
-from matrix.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.plan.keys import lock_inputs
-from matrix.spec.axes import exact
+from matrix.spec.requirements import named_releases
 from matrix.spec.tables import Environment, Limits, Resolution
+from matrix.store.ends import End, classify_uv_end
 from matrix.store.identity import digest
-from matrix.store.observations import End, Judged, judge_tool
 
 _NAMED = "# Lock of "
 _INPUTS = "# inputs: "
@@ -145,7 +145,7 @@ def own_name(environment: Environment) -> str:
 
 def make_lock(
     environment: Environment, work: Path, host: Mapping[str, str], limits: Limits
-) -> tuple[Lock | None, Judged, End]:
+) -> tuple[Lock | None, Conclusion, End]:
     """Ask uv for a resolution. A refusal is an answer and gives a lock too; trouble gives none."""
     environ = uv_environ(host, work, installing=False)
     files = write_inputs(environment, work)
@@ -158,22 +158,22 @@ def make_lock(
         "--output-file", "resolved.txt", "--quiet",
     ]  # fmt: skip
     end, log = run(argv, environ, work, limits)
-    judged = judge_tool(end, log, Reason.UNRESOLVABLE)
+    judged = classify_uv_end(end, log, Reason.UNRESOLVABLE)
     header = _header(environment)
     match judged.outcome:
         case Outcome.PASSED:
             lock = Lock(header + (work / "resolved.txt").read_text())
-            if lacking := [name for name, _ in exact(environment) if name not in lock.pins]:
+            if lacking := [name for name in named_releases(environment) if name not in lock.pins]:
                 message = f"uv ended well, and its answer lacks {', '.join(lacking)}"
-                return None, Judged(Outcome.INFRA, Reason.NO_RESULT, message), end
+                return None, Conclusion(Outcome.INFRA, Reason.NO_RESULT, message), end
             return lock, judged, end
         case Outcome.FAILED if not judged.message.strip():
             message = f"uv ended with status {end.status} and said nothing"
-            return None, Judged(Outcome.INFRA, Reason.NO_RESULT, message), end
+            return None, Conclusion(Outcome.INFRA, Reason.NO_RESULT, message), end
         case Outcome.FAILED:
             message = judged.message.replace(str(work), ".")
             if trouble := _trouble_of_index(environment, message):
-                return None, Judged(Outcome.INFRA, Reason.NETWORK, trouble), end
+                return None, Conclusion(Outcome.INFRA, Reason.NETWORK, trouble), end
             if environment.resolution != "pinned":
                 message = _unbuilt(message)
             lines = [line.rstrip() for line in message.splitlines()]
@@ -191,7 +191,7 @@ def _trouble_of_index(environment: Environment, refusal: str) -> str:
     if environment.resolution == "pinned":
         return ""
     absent = _ABSENT.search(refusal)
-    if absent and absent[1] in [name for name, _ in exact(environment)]:
+    if absent and absent[1] in named_releases(environment):
         return (
             f"the index has no {absent[1]} at all, though the snapshot has it: is it another one, "
             "or are credentials lacking? Locks are made against one index, so that they are the "
@@ -214,5 +214,6 @@ def _unbuilt(refusal: str) -> str:
         return refusal
     return (
         f"{match[1]} has no wheel that says what it requires, and source archives are not built "
-        "to find out. Read its source and say it in [[metadata]]"
+        "to find out. Of a package that a range takes, python -m matrix releases --take reads "
+        "what its archive says; else read its source and say it in [[metadata]]"
     )

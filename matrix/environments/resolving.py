@@ -8,11 +8,8 @@ the next run.
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -20,19 +17,15 @@ from typing import NamedTuple
 from uv import find_uv_bin
 
 from matrix.environments.locks import Lock, Locks, make_lock, own_name
-from matrix.outcomes import Outcome, Reason
+from matrix.machine.threads import side_by_side
+from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.spec.tables import Environment, Limits
-from matrix.store.observations import Judged
 from matrix.store.store import Store, write_atomically
 
 TELL_SECONDS = 5.0
 TROUBLE_IN_A_ROW = 8
 """After so many resolutions with nothing but trouble the network is gone, and no more are asked."""
-
-
 _NOT_ASKED = f"not asked, since the {TROUBLE_IN_A_ROW} before it ended in trouble"
-
-_Given = tuple[Lock | None, Judged]
 
 
 class Resolved(NamedTuple):
@@ -40,7 +33,7 @@ class Resolved(NamedTuple):
 
     environment: Environment
     lock: Lock | None
-    judged: Judged
+    judged: Conclusion
 
 
 def resolve_all(
@@ -68,23 +61,24 @@ def resolve_all(
         else:
             waiting.setdefault(own_name(environment), []).append(environment)
 
-    def ask(name: str) -> _Given:
+    def ask(name: str) -> tuple[Lock | None, Conclusion]:
         with store.work("lock") as work:
-            lock, found, _ = make_lock(waiting[name][0], work, host, limits)
+            lock, ended, _ = make_lock(waiting[name][0], work, host, limits)
         if lock is None:
-            return None, found
+            return None, ended
         write_atomically(kept / name, lock.text.encode())
         return lock, judged(lock)
 
     find_uv_bin()  # here first: two threads that read sysconfig for the first time fail
     trouble, tell_at = 0, time.monotonic() + TELL_SECONDS
-    with closing(_side_by_side(list(waiting), ask, jobs)) as asked:
-        for done, (name, (lock, found)) in enumerate(asked, start=1):
+    with closing(side_by_side(ask, list(waiting), jobs)) as answers:
+        for done, (name, answer) in enumerate(answers, start=1):
+            lock, ended = answer.result()
             same = waiting.pop(name)
-            yield from (Resolved(environment, lock, found) for environment in same)
+            yield from (Resolved(environment, lock, ended) for environment in same)
             if lock is None:
                 what = f"{same[0].name} as {same[0].resolution}"
-                tell(f"{what}: {found.reason}, {found.message.strip()}")
+                tell(f"{what}: {ended.reason}, {ended.message.strip()}")
             trouble = 0 if lock else trouble + 1
             if trouble == TROUBLE_IN_A_ROW:
                 break
@@ -92,48 +86,11 @@ def resolve_all(
                 tell(f"{done} resolutions asked of uv, {len(waiting)} to go")
                 tell_at = time.monotonic() + TELL_SECONDS
     for environment in (environment for same in waiting.values() for environment in same):
-        yield Resolved(environment, None, Judged(Outcome.INFRA, Reason.NETWORK, _NOT_ASKED))
+        yield Resolved(environment, None, Conclusion(Outcome.INFRA, Reason.NETWORK, _NOT_ASKED))
 
 
-def judged(lock: Lock) -> Judged:
+def judged(lock: Lock) -> Conclusion:
     """Return what a lock says of its environment."""
     if lock.refusal:
-        return Judged(Outcome.FAILED, Reason.UNRESOLVABLE, lock.refusal)
-    return Judged(Outcome.PASSED)
-
-
-def _side_by_side(
-    names: list[str], ask: Callable[[str], _Given], jobs: int
-) -> Generator[tuple[str, _Given], None, None]:
-    """Yield each name with what asking gave, in the order in which that ends; raise what it raised.
-
-    The threads are daemons: an interrupted process does not wait for them, and what they started
-    ends with it.
-    """
-    todo: queue.SimpleQueue[str] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[str, Future[_Given]]] = queue.SimpleQueue()
-    stop = threading.Event()
-    for name in names:
-        todo.put(name)
-
-    def work() -> None:
-        while not stop.is_set():
-            try:
-                name = todo.get_nowait()
-            except queue.Empty:
-                return
-            future: Future[_Given] = Future()
-            try:
-                future.set_result(ask(name))
-            except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
-                future.set_exception(error)
-            done.put((name, future))
-
-    for _ in range(min(jobs, len(names))):
-        threading.Thread(target=work, daemon=True).start()
-    try:
-        for _ in names:
-            name, future = done.get()
-            yield name, future.result()
-    finally:
-        stop.set()
+        return Conclusion(Outcome.FAILED, Reason.UNRESOLVABLE, lock.refusal)
+    return PASSED

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from matrix.index.settings import PYPI, index_settings
+from matrix.spec.source_builds import build_variables
 from matrix.spec.tables import Environment
 from matrix.store.identity import digest
 
@@ -88,7 +89,7 @@ def write_inputs(environment: Environment, work: Path) -> list[str]:
         for package, items in environment.build_requirements.items()
     }
     lines = [f'"{package}" = [{", ".join(items)}]' for package, items in settings.items()]
-    lines = ["[extra-build-dependencies]", *lines]
+    lines = ["[extra-build-dependencies]", *lines, *build_variables(environment.build_environ)]
     for table in environment.metadata:
         lines += [
             "[[dependency-metadata]]",

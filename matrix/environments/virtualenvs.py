@@ -19,9 +19,10 @@ from uv import find_uv_bin
 from matrix.environments.locks import Lock
 from matrix.environments.uv import uv_environ, write_index, write_inputs
 from matrix.machine.processes import run
-from matrix.outcomes import Reason
+from matrix.pipeline.outcomes import Conclusion, Reason
+from matrix.spec.source_builds import locked_builds
 from matrix.spec.tables import Environment, Limits
-from matrix.store.observations import End, Judged, judge_tool
+from matrix.store.ends import End, classify_uv_end
 from matrix.store.store import write_atomically
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 
@@ -35,7 +36,7 @@ def build(
     work: Path,
     host: Mapping[str, str],
     limits: Limits,
-) -> tuple[Judged, End, str]:
+) -> tuple[Conclusion, End, str]:
     """Make the virtualenv and install into it; return how that went, with uv's words.
 
     A half-made one is removed first: only :func:`commit` makes it count.
@@ -47,8 +48,8 @@ def build(
     venv = [tool, "venv", "--quiet", "--no-project", "--python", environment.python, str(folder)]
     end, log = run(venv, environ, work, limits)
     if end.limit or end.status != 0:
-        return judge_tool(end, log, Reason.BUILD_FAILED), end, log
-    builds = environment.locked_builds(lock.pins)
+        return classify_uv_end(end, log, Reason.BUILD_FAILED), end, log
+    builds = locked_builds(environment, lock.pins)
     files = write_inputs(msgspec.structs.replace(environment, build_requirements=builds), work)
     environ = write_index(environ, work, host)
     (work / "lock.txt").write_text(lock.text)
@@ -57,7 +58,7 @@ def build(
         "--requirements", "requirements.in", *files, "--constraint", "lock.txt",
     ]  # fmt: skip
     end, log = run(argv, environ, work, limits)
-    return judge_tool(end, log, Reason.BUILD_FAILED), end, log
+    return classify_uv_end(end, log, Reason.BUILD_FAILED), end, log
 
 
 def python_of(folder: Path) -> Path:

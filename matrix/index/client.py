@@ -3,15 +3,15 @@
 An answer is kept in the store with its date::
 
     .matrix/index/<package>.json            the last answer of an index
-    .matrix/index/requires/<digest>.json    what one wheel requires, by its release and identity;
-                                            wheels never change
+    .matrix/index/requires/<digest>.json    what one file requires, by its release and identity;
+                                            files of an index never change
 
 An index that is down, slow or lies gives one clear line, and the answer that is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -21,10 +21,13 @@ from packaging.utils import canonicalize_name
 from pypi_simple import ACCEPT_JSON_PREFERRED
 
 from matrix.index.fetching import Fetched, Fetcher, FetchError, Limits, NotFoundError, in_parallel
+from matrix.index.news import dropped
 from matrix.index.pages import Page, read_page
 from matrix.index.settings import IndexSettings, shown
-from matrix.index.wheel_metadata import Wheel, declared, requirements_of
-from matrix.spec.releases import Release, dropped, parsed
+from matrix.index.source_metadata import Sdist, source_metadata
+from matrix.index.wheel_metadata import Wheel, declared, wheel_requirements
+from matrix.spec.snapshot import Release, SourceMetadata
+from matrix.spec.versions import parsed
 from matrix.store.identity import digest
 from matrix.store.store import write_atomically
 from matrix.untrusted.reading import UnreadableError, decode
@@ -33,19 +36,24 @@ WATCHED = frozenset({"accelerate", "numpy", "optimum", "peft", "tokenizers", "to
 """What a release declares of these is kept, besides what it declares of the tracked packages."""
 
 
+Requires = list[str] | SourceMetadata
+"""What a wheel or a source archive requires."""
+
+
 class IndexLimits(msgspec.Struct, frozen=True):
     """What an index may take."""
 
     page: Limits = Limits(seconds=60, megabytes=64)
     pages_seconds: float = 90
     """All pages together, which are asked for side by side."""
-    wheel: Limits = Limits(seconds=30, megabytes=2)
-    wheels_seconds: float = 420
-    """What all wheels require; what is not read by then is read another time."""
+    file: Limits = Limits(seconds=30, megabytes=2)
+    """One part of a wheel or of a source archive."""
+    files_seconds: float = 420
+    """What all files require; what is not read by then is read another time."""
 
 
-class Heard(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is known of a package's releases, from an index or from what is kept of it."""
+class IndexAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The releases of a package, from an index or from the last answer that is kept of it."""
 
     package: str
     asked: str
@@ -59,13 +67,13 @@ class Heard(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class _Kept(msgspec.Struct, frozen=True):
     schema: Literal[1]
-    answer: Heard
+    answer: IndexAnswer
 
 
 class Index:
     """The user's indexes, and what is kept of their answers below a folder.
 
-    ``known``: package -> the releases that are known of it; an answer that drops too many of them
+    ``earlier``: package -> the releases that it had; an answer that drops too many of them
     is not believed, be it an index's or one that was kept.
     """
 
@@ -74,16 +82,16 @@ class Index:
         settings: IndexSettings,
         folder: Path,
         limits: IndexLimits | None = None,
-        known: Mapping[str, list[Release]] | None = None,
+        earlier: Mapping[str, list[Release]] | None = None,
     ) -> None:
         self._settings = settings
         self._folder = folder
         self._limits = limits or IndexLimits()
-        self._known = known or {}
+        self._earlier = earlier or {}
         self._pages = Fetcher(settings.certificates, self._limits.page)
-        self._files = Fetcher(settings.certificates, self._limits.wheel)
+        self._files = Fetcher(settings.certificates, self._limits.file)
 
-    def ask(self, packages: Mapping[str, str], *, offline: bool = False) -> dict[str, Heard]:
+    def ask(self, packages: Mapping[str, str], *, offline: bool = False) -> dict[str, IndexAnswer]:
         """Return an answer for each package; never raises for what an index does.
 
         ``packages``: name -> the oldest release of which it matters what it declares (empty: of
@@ -94,20 +102,19 @@ class Index:
             return {name: self._kept(name, f"{name}: not asked ({why})") for name in names}
         now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         pages = in_parallel(self._page, names, self._limits.pages_seconds)
-        since = dict(zip(names, packages.values(), strict=True))
-        declares = self._declared(pages, since)
-        answers: dict[str, Heard] = {}
-        for name in names:
-            found = pages[name]
-            if isinstance(found, FetchError):
-                answers[name] = self._kept(name, self._trouble(name, found))
+        requires = self._requires(pages, dict(zip(names, packages.values(), strict=True)))
+        answers: dict[str, IndexAnswer] = {}
+        for name, answer in pages.items():
+            if isinstance(answer, FetchError):
+                remedy = "name another index (UV_DEFAULT_INDEX or PIP_INDEX_URL)"
+                answers[name] = self._kept(name, f"{name}: {answer}. Ask again later, or {remedy}")
                 continue
-            index, page = found
+            index, page = answer
             releases = [
-                msgspec.structs.replace(one, declares=declares.get((name, one.version)))
-                for one in page.releases
+                _with(release, requires.get((name, release.version)), WATCHED | pages.keys())
+                for release in page.releases
             ]
-            answers[name] = Heard(name, now, index, releases)
+            answers[name] = IndexAnswer(name, now, index, releases)
             self._keep(answers[name])
         return answers
 
@@ -125,7 +132,7 @@ class Index:
             try:
                 answer = self._pages.get(f"{address.rstrip('/')}/{package}/", ACCEPT_JSON_PREFERRED)
                 page = read_page(package, answer)
-                if gone := dropped(self._known.get(package, []), page.releases):
+                if gone := dropped(self._earlier.get(package, []), page.releases):
                     raise FetchError(
                         f"lacks {len(gone)} of the releases that are known ({gone[0]} to "
                         f"{gone[-1]}); so many at once are believed with --take-gone only"
@@ -139,64 +146,69 @@ class Index:
         places = ", ".join(shown(address) for address in self._settings.indexes)
         raise FetchError(f"no index has it ({places})")
 
-    def _trouble(self, package: str, error: FetchError) -> str:
-        return (
-            f"{package}: {error}. Ask again later, or name another index (UV_DEFAULT_INDEX or "
-            f"PIP_INDEX_URL)"
-        )
-
-    def _declared(
+    def _requires(
         self, pages: Mapping[str, tuple[str, Page] | FetchError], since: Mapping[str, str]
-    ) -> dict[tuple[str, str], list[str]]:
-        """Return (package, version) -> what it declares, of all that can be read in time."""
-        wanted: dict[tuple[str, str], Wheel] = {}
-        for package, found in pages.items():
+    ) -> dict[tuple[str, str], Requires | FetchError]:
+        """Return (package, version) -> what its file requires, of all that matter."""
+        wanted: dict[tuple[str, str], Wheel | Sdist] = {}
+        for package, answer in pages.items():
             oldest = parsed(since[package])
-            if isinstance(found, FetchError) or oldest is None:
+            if isinstance(answer, FetchError) or oldest is None:
                 continue
-            for text, wheel in found[1].wheels.items():
+            for text, file in answer[1].files.items():
                 version = parsed(text)
                 if version is not None and version >= oldest:
-                    wanted[package, text] = wheel
+                    wanted[package, text] = file
+        return in_parallel(
+            lambda release: self._requirements(wanted[release], *release),
+            wanted,
+            self._limits.files_seconds,
+        )
 
-        def read(release: tuple[str, str]) -> list[str]:
-            return self._requirements(wanted[release], *release)
-
-        names = WATCHED | since.keys()
-        found_all = in_parallel(read, wanted, self._limits.wheels_seconds)
-        return {
-            release: declared(found, names)
-            for release, found in found_all.items()
-            if not isinstance(found, FetchError)
-        }
-
-    def _requirements(self, wheel: Wheel, package: str, version: str) -> list[str]:
-        file = self._folder / "requires" / f"{digest([package, version, wheel.identity])}.json"
+    def _requirements(self, file: Wheel | Sdist, package: str, version: str) -> Requires:
+        name = f"{digest([package, version, file.identity])}.json"
+        place = self._folder / "requires" / name
+        kind: type[Requires] = list[str] if isinstance(file, Wheel) else SourceMetadata
         try:
-            return decode(file.read_bytes(), list[str])
+            return decode(place.read_bytes(), kind)
         except (OSError, UnreadableError):
             pass  # it was never read, or by a version that kept something else
-        found = requirements_of(wheel, self._part, package, version)
-        _write(file, msgspec.json.encode(found))
-        return found
+        requires = (
+            wheel_requirements(file, self._part, package, version)
+            if isinstance(file, Wheel)
+            else source_metadata(file, self._part, package, version)
+        )
+        _write(place, msgspec.json.encode(requires))
+        return requires
 
     def _part(self, address: str, part: str) -> Fetched:
         return self._files.get(address, part=part)
 
-    def _kept(self, package: str, trouble: str) -> Heard:
+    def _kept(self, package: str, trouble: str) -> IndexAnswer:
         try:
             kept = decode((self._folder / f"{package}.json").read_bytes(), _Kept)
         except (OSError, UnreadableError):
-            return Heard(package, "", trouble=trouble)
+            return IndexAnswer(package, "", trouble=trouble)
         # What another index answered says nothing of this one.
         of_these = kept.answer.index in {shown(address) for address in self._settings.indexes}
-        if not of_these or dropped(self._known.get(package, []), kept.answer.releases):
-            return Heard(package, "", trouble=trouble)
+        if not of_these or dropped(self._earlier.get(package, []), kept.answer.releases):
+            return IndexAnswer(package, "", trouble=trouble)
         return msgspec.structs.replace(kept.answer, trouble=trouble)
 
-    def _keep(self, answer: Heard) -> None:
+    def _keep(self, answer: IndexAnswer) -> None:
         data = msgspec.json.format(msgspec.json.encode(_Kept(1, answer)), indent=1)
         _write(self._folder / f"{answer.package}.json", data)
+
+
+def _with(release: Release, requires: Requires | FetchError | None, names: Set[str]) -> Release:
+    """Return a release with what its file requires, of a wheel only what is on these packages."""
+    match requires:
+        case SourceMetadata():
+            return msgspec.structs.replace(release, source=requires)
+        case list():
+            return msgspec.structs.replace(release, declares=declared(requires, names))
+        case _:
+            return release
 
 
 def _write(file: Path, data: bytes) -> None:

@@ -8,17 +8,17 @@ behind on a thread that ends with the process (:func:`in_parallel`).
 from __future__ import annotations
 
 import os
-import queue
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
-from threading import Event, Thread
-from typing import TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
 import msgspec
 import requests
 import urllib3
+
+from matrix.machine.threads import Item, Result, side_by_side
 
 MEGABYTE = 1_000_000
 CONNECT_SECONDS = 10.0
@@ -26,9 +26,6 @@ REDIRECTS = 5
 AT_ONCE = 8
 """Threads that fetch; an index has no reason to slow down so few."""
 _PIECE = 65536
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class FetchError(Exception):
@@ -118,10 +115,10 @@ class Fetcher:
             for _ in range(1 + REDIRECTS):
                 with self._session.get(
                     address, headers=headers, stream=True, timeout=timeout
-                ) as found:
-                    onward = self._session.onward(found)
+                ) as response:
+                    onward = self._session.onward(response)
                     if onward is None:
-                        return self._whole(found, part, until)
+                        return self._whole(response, part, until)
                 if time.monotonic() > until:
                     raise FetchError(f"sent no whole answer within {self.limits.seconds:g} s")
                 address = onward
@@ -129,13 +126,13 @@ class Fetcher:
             raise FetchError(_in_words(error)) from None
         raise FetchError(f"sends from one address to the next, more than {REDIRECTS} times")
 
-    def _whole(self, found: requests.Response, part: str, until: float) -> Fetched:
-        _check_status(found.status_code, part)
+    def _whole(self, response: requests.Response, part: str, until: float) -> Fetched:
+        _check_status(response.status_code, part)
         return Fetched(
-            address=found.url,
-            content_type=found.headers.get("Content-Type", ""),
-            body=self._body(found.raw, until),
-            total=_total(found.headers.get("Content-Range", "")),
+            address=response.url,
+            content_type=response.headers.get("Content-Type", ""),
+            body=self._body(response.raw, until),
+            total=_total(response.headers.get("Content-Range", "")),
         )
 
     def _body(self, raw: urllib3.HTTPResponse, until: float) -> bytes:
@@ -209,7 +206,7 @@ def _system_error(error: BaseException | None) -> int:
         if isinstance(error, OSError) and error.errno and error.errno > 0:
             return error.errno
         inner = getattr(error, "reason", None) or next(
-            (each for each in error.args if isinstance(each, BaseException)), None
+            (inner for inner in error.args if isinstance(inner, BaseException)), None
         )
         error = inner if isinstance(inner, BaseException) else error.__cause__ or error.__context__
     return 0
@@ -222,37 +219,12 @@ def in_parallel(
 
     What is not there after so many seconds is a :class:`FetchError` too. Other exceptions pass.
     """
-    asked = list(dict.fromkeys(items))
-    todo: queue.SimpleQueue[Item] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[Item, Result | BaseException]] = queue.SimpleQueue()
-    over = Event()
-    for item in asked:
-        todo.put(item)
-
-    def fetch() -> None:
-        while not over.is_set():
+    late = FetchError(f"no whole answer came within {seconds:g} s")
+    answers: dict[Item, Result | FetchError] = dict.fromkeys(items, late)
+    with closing(side_by_side(work, list(answers), AT_ONCE, seconds)) as ended:
+        for item, future in ended:
             try:
-                item = todo.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                done.put((item, work(item)))
-            except BaseException as error:  # noqa: BLE001 - it is raised where the work is awaited
-                done.put((item, error))
-
-    until = time.monotonic() + seconds
-    found: dict[Item, Result | FetchError] = {}
-    try:
-        for _ in range(min(AT_ONCE, len(asked))):
-            Thread(target=fetch, daemon=True).start()
-        while len(found) < len(asked):
-            item, result = done.get(timeout=max(0.0, until - time.monotonic()))
-            if isinstance(result, BaseException) and not isinstance(result, FetchError):
-                raise result
-            found[item] = result
-    except queue.Empty:
-        late = FetchError(f"no whole answer came within {seconds:g} s")
-        found = {item: found.get(item, late) for item in asked}
-    finally:
-        over.set()
-    return found
+                answers[item] = future.result()
+            except FetchError as error:
+                answers[item] = error
+    return answers

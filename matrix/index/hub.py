@@ -142,13 +142,13 @@ class Revisions:
         fetcher = Fetcher(self._certificates, Limits(SECONDS, MEGABYTES))
         # On a thread of its own: the Hub may be slow with its name or its headers, too.
         answers = in_parallel(
-            lambda each: fetcher.get(each, "application/json"), [address], SECONDS
+            lambda place: fetcher.get(place, "application/json"), [address], SECONDS
         )
         fetched = answers[address]
         try:
             if isinstance(fetched, FetchError):
                 raise fetched
-            found = decode(fetched.body, _Answer).sha
+            commit = decode(fetched.body, _Answer).sha
         except NotFoundError:
             if revision != "main":
                 raise
@@ -161,9 +161,9 @@ class Revisions:
             raise HubUnreachableError(
                 f"{repository}: the Hub's answer names no commit; is HF_ENDPOINT a Hub?"
             ) from None
-        if revision not in ("main", found):
-            raise RevisionError(f"{repository}: asked for {revision}, the Hub names {found}")
-        return found
+        if revision not in ("main", commit):
+            raise RevisionError(f"{repository}: asked for {revision}, the Hub names {commit}")
+        return commit
 
     def _pin(self, repository: str) -> Pin | None:
         for folder in self._folders:
@@ -194,14 +194,14 @@ class Revisions:
 
 
 def revisions_of(
-    spec: Path,
+    folder: Path,
     store: Store,
     host: Mapping[str, str],
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Revisions:
-    """Return the commits that a spec's file and a store hold to."""
+    """Return the commits that the folder of a spec and a store hold to."""
     own = store.root / "locks" / "models"
-    return Revisions(spec.parent / "locks" / "models", own, host, now)
+    return Revisions(folder / "locks" / "models", own, host, now)
 
 
 def _name(repository: str) -> str:

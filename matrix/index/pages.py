@@ -8,7 +8,6 @@ and files whose names nobody can parse, are passed over; a page that is none rai
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from urllib.parse import urlsplit, urlunsplit
 
@@ -20,8 +19,11 @@ from pydantic import ValidationError
 from pypi_simple import DistributionPackage, ProjectPage, UnsupportedRepoVersionError
 
 from matrix.index.fetching import Fetched, FetchError
+from matrix.index.source_metadata import Sdist
 from matrix.index.wheel_metadata import Wheel
-from matrix.spec.releases import Release, fits, for_linux, parsed
+from matrix.spec.picking import fits, for_linux
+from matrix.spec.snapshot import Release
+from matrix.spec.versions import parsed
 from matrix.untrusted.text import visible
 
 MOST_FILES = 50_000
@@ -38,11 +40,11 @@ _WHEEL = re.compile(
 
 
 class Page(msgspec.Struct, frozen=True):
-    """The releases of one package, and of each the wheel that says what it requires."""
+    """The releases of one package, and of each the file that says what it requires."""
 
     releases: list[Release]
-    wheels: dict[str, Wheel]
-    """By version; the releases without a wheel for Linux on x86_64 are not there."""
+    files: dict[str, Wheel | Sdist]
+    """By version: a wheel for Linux on x86_64, else the source archive; else it is not there."""
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -61,8 +63,8 @@ def read_page(package: str, answer: Fetched) -> Page:
     if not by_version:
         raise FetchError(f"lists no release of {package}")
     releases = [_release(version, files) for version, files in sorted(by_version.items())]
-    wheels = {str(version): _wheel(files) for version, files in by_version.items()}
-    return Page(releases, {version: wheel for version, wheel in wheels.items() if wheel})
+    readable = {str(version): _readable(files) for version, files in by_version.items()}
+    return Page(releases, {version: file for version, file in readable.items() if file})
 
 
 def _listed(package: str, answer: Fetched) -> list[DistributionPackage]:
@@ -104,14 +106,13 @@ def _parsed_file(package: str, listed: DistributionPackage) -> _File | None:
     name = listed.filename
     if len(name) > NAME_CHARS or not name.isascii():
         return None
-    if wheel := _WHEEL.fullmatch(name):
-        project, text, tags = wheel["project"], wheel["version"], wheel["tags"]
-    else:
-        try:
-            project, text, tags = parse_sdist_filename(name)[0], name, ""
-            text = str(parse_sdist_filename(name)[1])
-        except ValueError:
-            return None
+    try:
+        if wheel := _WHEEL.fullmatch(name):
+            project, text, tags = wheel["project"], wheel["version"], wheel["tags"]
+        else:
+            project, text, tags = *map(str, parse_sdist_filename(name)), ""
+    except ValueError:
+        return None
     version = parsed(text)
     if version is None or canonicalize_name(project) != package:
         return None
@@ -164,19 +165,19 @@ def _size(listed: DistributionPackage) -> int:
     return size if 0 <= size <= BYTES_OF_A_FILE else 0
 
 
-def _wheel(files: Iterable[_File]) -> Wheel | None:
-    """Return the wheel to read: one for today's default Python where there is one."""
+def _readable(files: list[_File]) -> Wheel | Sdist | None:
+    """Return the file to read: a wheel, for today's default Python if there is one, or an sdist."""
     wheels = sorted(
         (file for file in files if file.tags and for_linux(file.tags)),
         key=lambda file: (not fits(file.tags, "3.11"), file.listed.filename),
     )
-    if not wheels:
+    sdists = [f for f in files if not f.tags and f.listed.filename.endswith(".tar.gz")]
+    if not wheels and not sdists:
         return None
-    listed = wheels[0].listed
+    listed = (wheels or sdists)[0].listed
     parts = urlsplit(listed.url)
     place = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    return Wheel(
-        address=listed.url,
-        identity=listed.digests.get("sha256") or place,
-        metadata=listed.metadata_url if listed.has_metadata else "",
-    )
+    identity = listed.digests.get("sha256") or place
+    if not wheels:
+        return Sdist(listed.url, identity)
+    return Wheel(listed.url, identity, listed.metadata_url or "" if listed.has_metadata else "")

@@ -61,7 +61,7 @@ def index_settings(host: Mapping[str, str] = os.environ) -> IndexSettings:
     uvs = bool(default or more)
     if uvs:
         default = _address(default or PYPI, host)
-        indexes = [*(_address(each, host) for each in more), default]
+        indexes = [*(_address(index, host) for index in more), default]
     else:
         default = next(iter(pip.get("index-url", "").split()), PYPI)
         indexes = [default, *pip.get("extra-index-url", "").split()]
@@ -90,7 +90,7 @@ def _address(index: str, host: Mapping[str, str]) -> str:
 
 def _pip_settings(host: Mapping[str, str]) -> dict[str, str]:
     """Return pip's options that matter here; its variables win over its files."""
-    found: dict[str, str] = {}
+    options: dict[str, str] = {}
     for file in _pip_files(host):
         parser = RawConfigParser()
         try:
@@ -99,11 +99,11 @@ def _pip_settings(host: Mapping[str, str]) -> dict[str, str]:
             continue  # pip itself will say so to whoever uses it
         for section in ("global", "install"):
             if parser.has_section(section):
-                found |= {name.replace("_", "-"): text for name, text in parser.items(section)}
+                options |= {name.replace("_", "-"): text for name, text in parser.items(section)}
     for name in ("index-url", "extra-index-url", "no-index", "cert"):
         if value := host.get("PIP_" + name.replace("-", "_").upper()):
-            found[name] = value
-    return found
+            options[name] = value
+    return options
 
 
 def _pip_files(host: Mapping[str, str]) -> Iterator[Path]:

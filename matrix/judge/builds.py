@@ -97,8 +97,8 @@ def _names_operator(library: Path, operator: str, namespace: str) -> bool:
     name = re.compile(re.escape(operator.encode()) + _END_OF_NAME)
     qualifier = f"{namespace}::".encode()
     with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for found in name.finditer(data):
-            start = found.start()
+        for match in name.finditer(data):
+            start = match.start()
             if data[max(start - len(qualifier), 0) : start] == qualifier:
                 start -= len(qualifier)
             if not _PART_OF_NAME.match(data[max(start - 1, 0) : start]):

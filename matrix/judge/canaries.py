@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from matrix.judge.results import CellResult
-from matrix.outcomes import Reason, Stage
+from matrix.pipeline.outcomes import Reason
+from matrix.pipeline.steps import Stage
 from matrix.spec.loading import PACKAGE
 from matrix.store.identity import code_digest, digest, file_digest
 from matrix.store.observations import Observation
@@ -61,14 +62,14 @@ def inputs_of(observations: Mapping[Stage, Observation], thresholds: Mapping[str
         **{f"matrix/{name}": file_digest(PACKAGE / name) for name in JUDGING},
         "thresholds": digest(dict(thresholds)),
     }
-    for stage, seen in observations.items():
-        subject = seen.subject.rpartition("/")[2]
-        for name, value in {**seen.inputs, "departures": seen.departures}.items():
+    for stage, observation in observations.items():
+        subject = observation.subject.rpartition("/")[2]
+        for name, value in {**observation.inputs, "departures": observation.departures}.items():
             if name in _WORDS:
                 inputs[f"{_WORDS[name]} of {subject} ({stage})"] = digest(value)
             elif name in _SHOWN_AS_THEY_ARE:
                 inputs[f"{name} of {subject} ({stage})"] = str(value)
-        machine: dict[str, Any] = seen.machine
+        machine: dict[str, Any] = observation.machine
         inputs |= {name: str(machine[name]) for name in _SHOWN_AS_THEY_ARE if name in machine}
     return inputs
 
@@ -93,7 +94,7 @@ def troubles(
     for cell in cells:
         if cell.canary is None or cell.verdict is cell.canary:
             continue
-        if cell.reason == Reason.NOT_RUN:
+        if cell.reason is Reason.NOT_RUN:
             yield f"{cell.id}: expected {cell.canary}, not run yet"
             continue
         came = f"{cell.verdict}, blame {cell.blame}"

@@ -1,41 +1,29 @@
-"""What each cell is: the observations of its ten stages, judged. Pure over what it may read."""
+"""What each cell is, judged by the observations of its ten stages. Pure over what it may read."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, assert_never
+from typing import assert_never
 
 import msgspec
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
-from matrix.checkpoint.inspection import Inspection
-from matrix.checks import judge
-from matrix.checks.evidence import (
-    Evidence,
-    EvidenceError,
-    Generation,
-    Load,
-    Reference,
-    Thresholds,
-    read_generation,
-    read_load,
-)
-from matrix.judge.refusals import judge_refusal
-from matrix.judge.results import CellResult, Side
+from matrix.checks import run_checks
+from matrix.checks.evidence import Evidence, Thresholds
+from matrix.judge.cell_evidence import EvidenceReader, ReadReference
+from matrix.judge.refusals import classify_refusal
+from matrix.judge.results import CellResult
+from matrix.judge.sides import Sides
 from matrix.judge.verdict import JudgedCell, blocks, fold, stage_results
-from matrix.outcomes import Blame, Outcome, Reason, Stage, StageResult, Verdict
-from matrix.plan.cells import Cell, Plan, Role, float_id
+from matrix.machine.invocation import invocation
+from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
+from matrix.pipeline.steps import STAGES, Blame, RoleKind, Stage
+from matrix.plan.cells import Cell, Plan, float_id
 from matrix.plan.keys import Key, Keys
-from matrix.plan.needs import tensor_parallel
+from matrix.plan.steps import build_of, by_stage, steps_of
 from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, read_tables
-from matrix.spec.tables import ExclusionTable, RefusalTable, SpecError
+from matrix.spec.tables import ExclusionTable, RefusalTable
 from matrix.store.observations import Observation
-
-ReadReference = Callable[[str], Reference | None]
-"""From a model's key to the float model's own answers, where they can be read."""
 
 
 def thresholds(loaded: LoadedSpec) -> Thresholds:
@@ -43,8 +31,8 @@ def thresholds(loaded: LoadedSpec) -> Thresholds:
     try:
         return msgspec.convert(loaded.spec.thresholds, Thresholds)
     except msgspec.ValidationError as error:
-        known = ", ".join(Thresholds.__struct_fields__)
-        raise SpecError(loaded.file, "thresholds", str(error), f"The keys are: {known}") from None
+        keys = ", ".join(Thresholds.__struct_fields__)
+        raise loaded.error("thresholds", str(error), f"The keys are: {keys}") from None
 
 
 def refusals(loaded: LoadedSpec) -> dict[str, RefusalTable]:
@@ -59,45 +47,39 @@ class CellJudge:
     def __init__(
         self, loaded: LoadedSpec, plan: Plan, keys: Keys, read_reference: ReadReference
     ) -> None:
-        self._loaded = loaded
-        self._spec = loaded.spec
-        self._thresholds = thresholds(loaded)
+        self.loaded = loaded
+        self.plan = plan
+        self.keys = keys.fixed()
+        self.sides = Sides(loaded, plan, self.keys)
         self._refusals = refusals(loaded)
-        self._plan = plan
         self._cells = {cell.id: cell for cell in plan.cells}
-        self._keys = keys.fixed()
-        self._reference = cache(read_reference)
-        self._seen = cache(self._observed)
+        self._evidence = EvidenceReader(
+            self._cells, self.keys, self.sides, read_reference, thresholds(loaded)
+        )
+        self.observations = cache(self._observations)
         self.cell = cache(self._cell)
 
     def keys_of(self, cell: Cell) -> dict[Stage, Key | None]:
-        """Return the key of each of a cell's ten stages, as far as they exist."""
-        keys, quantizer, engine = self._keys, cell.checkpoint.quantizer, cell.engine
-        return {
-            Stage.QUANTIZER_RESOLVE: keys.resolve(quantizer.environment),
-            Stage.QUANTIZER_INSTALL: keys.install(quantizer.environment),
-            Stage.QUANTIZER_IMPORT: keys.importing(quantizer),
-            Stage.QUANTIZE: keys.quantize(cell.checkpoint),
-            Stage.INSPECT: keys.inspect(cell.checkpoint),
-            Stage.ENGINE_RESOLVE: keys.resolve(engine.environment),
-            Stage.ENGINE_INSTALL: keys.install(engine.environment),
-            Stage.ENGINE_IMPORT: keys.importing(engine),
-            Stage.LOAD: keys.evaluate(cell, "load"),
-            Stage.GENERATE: keys.evaluate(cell, "generate"),
-        }
+        """Return the key of each stage of a cell, as far as they exist."""
+        return {stage: self.keys.of(step) for stage, step in by_stage(steps_of(cell)).items()}
 
     def _cell(self, cell_id: str) -> CellResult:
         cell = self._cells[cell_id]
-        observations = self._seen(cell_id)
-        results = {stage: self._result(cell, stage, seen) for stage, seen in observations.items()}
+        observations = self.observations(cell_id)
+        results = {
+            stage: self._result(cell, stage, observation)
+            for stage, observation in observations.items()
+        }
         self._unbuilt(cell, results)
         if cell.exclusion is not None:
             results[Stage.LOAD] = StageResult(
-                Stage.LOAD, Outcome(cell.exclusion.outcome), Reason.DECLARED, cell.exclusion.reason
-            )
-        untested = self._untested(cell, results)
-        evidence = self._evidence(cell, observations, results)
-        findings = judge(evidence) if evidence else []
+                Outcome(cell.exclusion.outcome), Reason.DECLARED, cell.exclusion.reason,
+                stage=Stage.LOAD,
+            )  # fmt: skip
+        untested = _untested(cell, self.plan, results)
+        evidence, unreadable = self._evidence.read(cell, observations)
+        results |= {result.stage: result for result in unreadable}
+        findings = run_checks(evidence) if evidence else []
         stages = stage_results(results, findings)
         if cell.exclusion is not None:
             judged = _excluded(cell.exclusion)
@@ -108,8 +90,8 @@ class CellJudge:
             id=cell.id,
             model=cell.checkpoint.model.name,
             scheme=cell.checkpoint.scheme_name,
-            quantizer=self._side(cell.checkpoint.quantizer),
-            engine=self._side(cell.engine),
+            quantizer=self.sides.side(cell.checkpoint.quantizer),
+            engine=self.sides.side(cell.engine),
             parts=cell.parts,
             verdict=judged.verdict,
             blame=judged.blame,
@@ -119,122 +101,57 @@ class CellJudge:
             explained_by=judged.explained_by,
             stages=stages,
             findings=findings,
-            departures=self._departures(cell, observations),
-            timings={stage: seen.seconds for stage, seen in observations.items()},
+            departures=self.sides.departures(cell, observations.values()),
+            timings={stage: observation.seconds for stage, observation in observations.items()},
             device=self._device(cell, observations),
             output=generation.outputs[0].text if generation else "",
             expected=_expected(evidence),
             canary=cell.canary,
-            command=self._command("--cell", cell.id),
+            command=command_of(self.loaded, self.plan, "--cell", cell.id),
         )
 
-    def _result(self, cell: Cell, stage: Stage, seen: Observation) -> StageResult:
+    def _result(self, cell: Cell, stage: Stage, observation: Observation) -> StageResult:
         """Return what a stage came to, with what packages refuse by design told apart."""
-        result = StageResult(stage, seen.outcome, seen.reason, seen.message)
-        order = list(Stage)
-        made = order.index(stage) < order.index(Stage.ENGINE_RESOLVE)
-        role = cell.checkpoint.quantizer if made else cell.engine
-        return judge_refusal(result, seen, self._installed(role.environment), self._refusals)
+        result = StageResult(
+            observation.outcome, observation.reason, observation.message, stage=stage
+        )
+        is_engine = STAGES[stage].role is RoleKind.ENGINE
+        role = cell.engine if is_engine else cell.checkpoint.quantizer
+        return classify_refusal(
+            result, observation, self.sides.installed(role.environment), self._refusals
+        )
 
     def _unbuilt(self, cell: Cell, results: dict[Stage, StageResult]) -> None:
-        """Where the project could not build the model, no package is to blame."""
-        build = self._keys.observed(self._keys.build(cell.checkpoint.model))
+        """Say in ``results`` that the model could not be built, which is no package's fault."""
+        build = self.keys.observed(self.keys.of(build_of(cell.checkpoint.model)))
         if build is not None and build.outcome is not Outcome.PASSED:
+            outcome = Outcome.INFRA if build.outcome is Outcome.FAILED else build.outcome
             message = f"the model could not be built: {build.message}"
             results[Stage.QUANTIZE] = StageResult(
-                Stage.QUANTIZE, Outcome.INFRA, build.reason, message
+                outcome, build.reason, message, stage=Stage.QUANTIZE
             )
-
-    def _untested(self, cell: Cell, results: dict[Stage, StageResult]) -> JudgedCell | None:
-        """Say, in ``results`` too, that a cell needs what this machine lacks.
-
-        ``None`` where it lacks nothing, and where what was observed decides all the same: it ran
-        when more was there, or an earlier stage did not pass.
-        """
-        first = next((stage for stage in stage_results(results, []) if blocks(stage)), None)
-        if not cell.unmet or first is None or first.outcome is not Outcome.INFRA:
-            return None
-        quantizer, engine = cell.checkpoint.quantizer, cell.engine
-        on_gpu = [
-            self._plan.environments[r.environment].device == "cuda" for r in (quantizer, engine)
-        ]
-        made = results.get(Stage.QUANTIZE)
-        at_quantizer = (on_gpu[0] or quantizer.instruction_set) and (made is None or blocks(made))
-        stage = Stage.QUANTIZE if at_quantizer else Stage.LOAD
-        of_cpu = not any(on_gpu) and (quantizer.instruction_set or engine.instruction_set)
-        reason = Reason.NO_INSTRUCTION if of_cpu else Reason.NO_GPU
-        results[stage] = StageResult(stage, Outcome.NEEDS_HARDWARE, reason, cell.unmet)
-        return JudgedCell(Verdict.UNTESTED, Blame.NOBODY, stage, reason.value, cell.unmet)
 
     def _device(self, cell: Cell, observations: dict[Stage, Observation]) -> str:
         """Return what a cell's engine ran on, or else is to run on."""
         loaded = observations.get(Stage.LOAD)
-        return loaded.device if loaded else self._keys.device(cell.engine.environment)
+        return loaded.device if loaded else self.keys.device(cell.engine.environment)
 
-    def _observed(self, cell_id: str) -> dict[Stage, Observation]:
-        cell = self._cells[cell_id]
-        found = {stage: self._keys.observed(key) for stage, key in self.keys_of(cell).items()}
-        load = found[Stage.LOAD]
+    def _observations(self, cell_id: str) -> dict[Stage, Observation]:
+        """Return what was observed of each of a cell's stages."""
+        keys = self.keys_of(self._cells[cell_id])
+        observations = {
+            stage: observation
+            for stage, key in keys.items()
+            if (observation := self.keys.observed(key)) is not None
+        }
+        load = observations.get(Stage.LOAD)
         if load is not None and load.outcome is not Outcome.PASSED:
-            found[Stage.GENERATE] = None  # of an earlier time, when it loaded; it does not now
-        return {stage: seen for stage, seen in found.items() if seen is not None}
-
-    def _evidence(
-        self,
-        cell: Cell,
-        observations: dict[Stage, Observation],
-        results: dict[Stage, StageResult],
-    ) -> Evidence | None:
-        """Read what the stages left. One that cannot be read fails its stage, in ``results``."""
-        model = self._keys.passed(self._keys.build(cell.checkpoint.model))
-        reference = self._reference(model.key) if model else None
-        if reference is None:
-            return None
-
-        def read(stage: Stage, how: Callable[[Observation], Any]) -> Any:
-            seen = observations.get(stage)
-            if seen is None or seen.outcome is not Outcome.PASSED:
-                return None
-            try:
-                return how(seen)
-            except (EvidenceError, msgspec.ValidationError) as error:
-                results[stage] = StageResult(stage, Outcome.FAILED, Reason.UNREADABLE, str(error))
-                return None
-
-        inspection: Inspection | None = read(
-            Stage.INSPECT, lambda seen: msgspec.convert(seen.facts, Inspection)
-        )
-        load: Load | None = read(Stage.LOAD, lambda seen: read_load(seen.facts, seen.warnings))
-        generation: Generation | None = read(
-            Stage.GENERATE, lambda seen: read_generation(seen.facts, reference)
-        )
-        return Evidence(
-            tied=cell.checkpoint.model.tied,
-            quantized=cell.checkpoint.scheme is not None,
-            reference=reference,
-            thresholds=self._thresholds,
-            engine=self._installed(cell.engine.environment),
-            loader=cell.engine.adapter.stem,
-            dtype=str(cell.engine.options.get("dtype", "")),
-            tensor_parallel=tensor_parallel(cell.engine),
-            log=observations[Stage.LOAD].log if Stage.LOAD in observations else "",
-            inspection=inspection,
-            load=load,
-            generation=generation,
-            float_generation=self._float_generation(cell, reference),
-        )
-
-    def _float_generation(self, cell: Cell, reference: Reference) -> Generation | None:
-        twin = self._cells.get(float_id(cell))
-        seen = self._keys.passed(self._keys.evaluate(twin, "generate")) if twin else None
-        if seen is None:
-            return None
-        try:
-            return read_generation(seen.facts, reference)
-        except EvidenceError:
-            return None  # its own cell says so
+            # It is of an earlier time, when the cell loaded, which it does not now.
+            observations.pop(Stage.GENERATE, None)
+        return observations
 
     def _float_works(self, cell: Cell) -> bool | None:
+        """Return whether the float model works in the cell's engine; ``None`` where unknown."""
         twin = self._cells.get(float_id(cell))
         if twin is None:
             return None
@@ -250,49 +167,35 @@ class CellJudge:
             case never:
                 assert_never(never)
 
-    def _departures(self, cell: Cell, observations: Mapping[Stage, Observation]) -> list[str]:
-        """Return how a cell departs from stock packages, as declared or as it really came."""
-        roles = (cell.checkpoint.quantizer, cell.engine)
-        environments = (self._plan.environments[role.environment] for role in roles)
-        declared = {name for role in roles for name in role.departures}
-        declared |= {name for env in environments for name in env.departures}
-        used = {name for seen in observations.values() for name in _departures_used(seen)}
-        sometimes = {n for n, table in self._spec.departures.items() if table.only_where_used}
-        return sorted(name for name in declared if name not in sometimes or name in used)
 
-    def _side(self, role: Role) -> Side:
-        installed = self._keys.passed(self._keys.install(role.environment))
-        facts = installed.facts if installed else {}
-        return Side(
-            name=role.name,
-            environment=role.environment,
-            packages=self._packages(role.environment),
-            torch=facts.get("torch", ""),
-            python=facts.get("python") or self._plan.environments[role.environment].python,
-            options=role.options,
-        )
+def command_of(loaded: LoadedSpec, plan: Plan, option: str, value: str) -> str:
+    """Return the command that runs a part of a plan alone, for a shell."""
+    words = [*invocation(), "run"]
+    if loaded.file != DEFAULT_SPEC:
+        words += ["--spec", str(loaded.file)]
+    if plan.profile != DEFAULT_PROFILE:
+        words += ["--profile", plan.profile]
+    return shlex.join([*words, option, value])
 
-    def _installed(self, name: str) -> dict[str, str]:
-        """Return all that is installed in an environment, with versions; empty where nothing is."""
-        installed = self._keys.passed(self._keys.install(name))
-        return installed.facts.get("versions", {}) if installed else {}
 
-    def _packages(self, name: str) -> dict[str, str]:
-        """Return the environment's top packages, as installed or else as asked for."""
-        versions = self._installed(name)
-        asked = [Requirement(text) for text in self._plan.environments[name].requirements]
-        return {
-            r.name: versions.get(canonicalize_name(r.name), str(r.specifier).lstrip("="))
-            for r in asked
-        }
+def _untested(cell: Cell, plan: Plan, results: dict[Stage, StageResult]) -> JudgedCell | None:
+    """Say, in ``results`` too, that a cell needs what this machine lacks.
 
-    def _command(self, option: str, value: str) -> str:
-        words = [".venv/bin/python", "-m", "matrix", "run"]
-        if self._loaded.file != DEFAULT_SPEC:
-            words += ["--spec", str(self._loaded.file)]
-        if self._plan.profile != DEFAULT_PROFILE:
-            words += ["--profile", self._plan.profile]
-        return shlex.join([*words, option, value])
+    ``None`` where it lacks nothing, and where what was observed decides all the same: it ran
+    when more was there, or an earlier stage did not pass.
+    """
+    first = next((stage for stage in stage_results(results, []) if blocks(stage)), None)
+    if not cell.unmet or first is None or first.outcome is not Outcome.INFRA:
+        return None
+    quantizer, engine = cell.checkpoint.quantizer, cell.engine
+    on_gpu = [plan.environments[r.environment].device == "cuda" for r in (quantizer, engine)]
+    made = results.get(Stage.QUANTIZE)
+    at_quantizer = (on_gpu[0] or quantizer.instruction_set) and (made is None or blocks(made))
+    stage = Stage.QUANTIZE if at_quantizer else Stage.LOAD
+    of_cpu = not any(on_gpu) and (quantizer.instruction_set or engine.instruction_set)
+    reason = Reason.NO_INSTRUCTION if of_cpu else Reason.NO_GPU
+    results[stage] = StageResult(Outcome.NEEDS_HARDWARE, reason, cell.unmet, stage=stage)
+    return JudgedCell(Verdict.UNTESTED, Blame.NOBODY, stage, reason, cell.unmet)
 
 
 def _excluded(table: ExclusionTable) -> JudgedCell:
@@ -300,13 +203,7 @@ def _excluded(table: ExclusionTable) -> JudgedCell:
     needs = Outcome(table.outcome) is Outcome.NEEDS_HARDWARE
     message = f"{table.reason} ({table.source})"
     verdict = Verdict.UNTESTED if needs else Verdict.UNSUPPORTED
-    return JudgedCell(verdict, Blame.NOBODY, Stage.LOAD, Reason.DECLARED.value, message)
-
-
-def _departures_used(seen: Observation) -> list[str]:
-    """Return the departures that an adapter says it came to use; what it says is untrusted."""
-    names = seen.facts.get("departures")
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    return JudgedCell(verdict, Blame.NOBODY, Stage.LOAD, Reason.DECLARED, message)
 
 
 def _expected(evidence: Evidence | None) -> str:

@@ -1,15 +1,16 @@
 """Which finding explains a stage's failure. Pure.
 
 A notice about a file breaks one engine and not another, and an engine fails for reasons that lie in
-no file. So each finding says, as data, what it is the cause of (``Explanation`` in
-:mod:`matrix.outcomes`), and each failure is one symptom, the gravest that it shows.
+no file. So each finding carries its consequences as data (``Explanation`` in
+:mod:`matrix.pipeline.outcomes`), and each failure is one symptom, the gravest that it shows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matrix.outcomes import Explanation, Finding, Judgement, Reason, Stage, StageResult, Symptom
+from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Reason, StageResult, Symptom
+from matrix.pipeline.steps import Stage
 
 SUSPICIOUS = (Judgement.NOTICE, Judgement.DEGRADED, Judgement.FAILED)
 
@@ -21,8 +22,8 @@ def explanation(failure: StageResult, findings: Sequence[Finding]) -> Finding | 
 
     Args:
         failure: How the stage ended, with the message of the exception where it raised.
-        findings: All of the cell's, the deepest causes first, as :func:`matrix.checks.judge` has
-            them.
+        findings: All of the cell's, the deepest causes first, as :func:`matrix.checks.run_checks`
+            has them.
     """
     symptom = symptom_of(failure, findings)
     order = list(Stage)

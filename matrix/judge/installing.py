@@ -8,8 +8,9 @@ import msgspec
 
 from matrix.judge.results import CellResult, EnvironmentResult, Install, MatrixResult
 from matrix.judge.standings import ReadSolution
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.spec.loading import FLOAT_MODEL
+from matrix.spec.source_builds import locked_builds
 from matrix.spec.tables import Environment
 
 
@@ -67,7 +68,8 @@ def install_of(
         python=environment.python,
         pins=dict(sorted(pins.items())),
         overrides=environment.overrides,
-        build_requirements=environment.locked_builds(pins),
+        build_requirements=locked_builds(environment, pins),
+        build_environ=environment.build_environ,
         environ=environment.environ,
         instead={name: version for name, version in installed.items() if version != pins.get(name)},
         left_out=sorted(pins.keys() - installed.keys()),

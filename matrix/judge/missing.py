@@ -1,4 +1,4 @@
-"""What a failed step lacked, by the words it left, and whose matter that is. Pure.
+"""What a failed step lacked, by the words it left, and whose fault that is. Pure.
 
 An operator, a symbol, an instruction, a version of a system library, a driver, a kernel for a GPU:
 where another build in the same release has it, or only the machine lacks it, the packages are not
@@ -14,8 +14,9 @@ from typing import assert_never
 
 import msgspec
 
-from matrix.outcomes import Outcome, Reason
-from matrix.store.observations import MESSAGE_CHARS, ChildException, End, Judged
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
+from matrix.store.ends import MESSAGE_CHARS, End
+from matrix.store.observations import ChildException
 
 SIGILL, SIGSEGV = 4, 11
 SHOWN = 4
@@ -37,7 +38,7 @@ class Kind(StrEnum):
 
 
 class Missing(msgspec.Struct, frozen=True):
-    """What a step failed for want of."""
+    """What a failed step lacked."""
 
     kind: Kind
     name: str = ""
@@ -147,17 +148,17 @@ def _package(trace: str) -> str:
     return packages[-1] if packages else ""
 
 
-def judge_missing(
-    judged: Judged,
+def classify_missing(
+    conclusion: Conclusion,
     missing: Missing,
     builds: Sequence[Build],
     lacking: Sequence[str],
     cpu: str,
-) -> Judged:
+) -> Conclusion:
     """Return what a failure means once it is known what was missing.
 
     Args:
-        judged: What it means by its words alone.
+        conclusion: What it means by its words alone.
         missing: What was missing.
         builds: The libraries of the release that asked for it.
         lacking: The instruction sets that this CPU has not, as in ``AVX-512``.
@@ -165,30 +166,34 @@ def judge_missing(
     """
     match missing.kind:
         case Kind.OPERATOR | Kind.SYMBOL:
-            return _in_builds(judged, missing, builds, lacking, cpu)
+            return _in_builds(conclusion, missing, builds, lacking, cpu)
         case Kind.INSTRUCTION if not lacking:
-            return judged  # it has all that packages are built for: a trap, and so a crash
+            return conclusion  # it has all that packages are built for: a trap, and so a crash
         case Kind.INSTRUCTION:
             without = " and no ".join(lacking)
             why = f"an instruction that this CPU ({cpu}) lacks: it has no {without}"
-            return _needs(why, Reason.NO_INSTRUCTION, judged)
+            return _needs(why, Reason.NO_INSTRUCTION, conclusion)
         case Kind.LIBRARY_VERSION:
-            return _needs(f"{missing.name} of the system", Reason.NO_LIBRARY, judged)
+            return _needs(f"{missing.name} of the system", Reason.NO_LIBRARY, conclusion)
         case Kind.DRIVER:
-            return _needs("a newer driver of the GPU", Reason.NO_DRIVER, judged)
+            return _needs("a newer driver of the GPU", Reason.NO_DRIVER, conclusion)
         case Kind.GPU_KERNEL:
-            return _needs("a GPU that it has kernels for", Reason.NO_GPU, judged)
+            return _needs("a GPU that it has kernels for", Reason.NO_GPU, conclusion)
         case _:
             assert_never(missing.kind)
 
 
 def _in_builds(
-    judged: Judged, missing: Missing, builds: Sequence[Build], lacking: Sequence[str], cpu: str
-) -> Judged:
-    """Judge what a build may have: where only those have it that this CPU cannot run, it is a
-    need."""
+    conclusion: Conclusion,
+    missing: Missing,
+    builds: Sequence[Build],
+    lacking: Sequence[str],
+    cpu: str,
+) -> Conclusion:
+    """Return what the lack of an operator or symbol means: a need of this machine where only builds
+    have it that this CPU cannot run, else a fault of the release."""
     if not builds:
-        return judged
+        return conclusion
     having = [build for build in builds if build.has_it]
     named = [build for build in having if build.instruction_set]
     unnamed = [build for build in having if not build.instruction_set]
@@ -197,21 +202,21 @@ def _in_builds(
         if named:
             sets = " or ".join(dict.fromkeys(build.instruction_set for build in named))
             why = f"{sets}: the {thing} is in {_names(having)}, not in the build for {cpu}"
-            return _needs(why, Reason.NO_INSTRUCTION, judged)
+            return _needs(why, Reason.NO_INSTRUCTION, conclusion)
         if unnamed and lacking and any(build.instruction_set for build in builds):
             why = f"another CPU than {cpu}: the {thing} is only in {_names(unnamed)}"
-            return _needs(why, Reason.NO_INSTRUCTION, judged)
+            return _needs(why, Reason.NO_INSTRUCTION, conclusion)
     if having:
         why = f"the {thing} is in {_names(having)}, which this CPU can run and which was not loaded"
     else:
         why = f"the {thing} is in no library of the release ({_names(builds)})"
-    message = f"{judged.message} [{why}]"[:MESSAGE_CHARS]
-    return Judged(Outcome.FAILED, Reason.NOT_BUILT, message)
+    message = f"{conclusion.message} [{why}]"[:MESSAGE_CHARS]
+    return Conclusion(Outcome.FAILED, Reason.NOT_BUILT, message)
 
 
-def _needs(what: str, reason: Reason, judged: Judged) -> Judged:
-    words = f" ({judged.message})" if judged.message else ""
-    return Judged(Outcome.NEEDS_HARDWARE, reason, f"needs {what}{words}"[:MESSAGE_CHARS])
+def _needs(what: str, reason: Reason, conclusion: Conclusion) -> Conclusion:
+    words = f" ({conclusion.message})" if conclusion.message else ""
+    return Conclusion(Outcome.NEEDS_HARDWARE, reason, f"needs {what}{words}"[:MESSAGE_CHARS])
 
 
 def _names(builds: Sequence[Build]) -> str:

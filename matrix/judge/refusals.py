@@ -15,7 +15,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
-from matrix.outcomes import Outcome, Reason, Stage, StageResult
+from matrix.pipeline.outcomes import Outcome, Reason, StageResult
+from matrix.pipeline.steps import Stage
 from matrix.spec.tables import RefusalTable
 from matrix.store.observations import Observation
 
@@ -23,9 +24,9 @@ _WORDS_CHARS = 300
 _FRAME = re.compile(r'^  File "([^"\n]{1,1000})", line \d{1,9}, in ', re.MULTILINE)
 
 
-def judge_refusal(
+def classify_refusal(
     result: StageResult,
-    seen: Observation,
+    observation: Observation,
     installed: Mapping[str, str],
     rules: Mapping[str, RefusalTable],
 ) -> StageResult:
@@ -33,28 +34,28 @@ def judge_refusal(
 
     Args:
         result: The stage's result by what was observed.
-        seen: What was observed.
+        observation: What was observed.
         installed: Distribution -> version in the environment in which the step ran.
         rules: Name -> rule.
     """
     if (result.outcome, result.reason) != (Outcome.FAILED, Reason.EXCEPTION):
         return result
     for name, rule in rules.items():
-        if _fits(rule, result.stage, seen) and _is_installed(rule, installed):
-            words = seen.message[:_WORDS_CHARS].strip()
+        if _fits(rule, result.stage, observation) and _is_installed(rule, installed):
+            words = observation.message[:_WORDS_CHARS].strip()
             message = f"{words} (refused by design: {name}, {rule.source})"
-            return StageResult(result.stage, Outcome.UNSUPPORTED, Reason.REFUSED, message)
+            return StageResult(Outcome.UNSUPPORTED, Reason.REFUSED, message, stage=result.stage)
     return result
 
 
-def _fits(rule: RefusalTable, stage: Stage, seen: Observation) -> bool:
-    kind = seen.exception.rpartition(".")[2]
-    frames = _FRAME.findall(seen.traceback)
+def _fits(rule: RefusalTable, stage: Stage, observation: Observation) -> bool:
+    kind = observation.exception.rpartition(".")[2]
+    frames = _FRAME.findall(observation.traceback)
     return (
         stage in rule.stages
         and kind == rule.exception
         and bool(frames and f"/site-packages/{rule.raised_in}" in frames[-1])
-        and _begins(rule.text, seen.message.removeprefix(f"{kind}: "))
+        and _begins(rule.text, observation.message.removeprefix(f"{kind}: "))
     )
 
 

@@ -6,20 +6,50 @@ findings, :mod:`matrix.report` shows them.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Literal
 
 import msgspec
 
-from matrix.outcomes import Blame, Finding, Stage, StageResult, Verdict
+from matrix.pipeline.outcomes import Finding, Reason, StageResult, Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.spec.tables import Resolution
 
 SCHEMA_VERSION = 1
 PAGE = "index.html"
 """The file of a report to look at."""
+SCHEMA_FILE = "matrix.schema.json"
+"""The file of a report that says what ``matrix.json`` may hold."""
 
 Declared = Literal["allowed", "forbidden", "not said", "unknown"]
 """What the metadata of the releases that an environment names says of each other."""
-NOT_RUN = "not run"
+
+
+class RunVerdict(StrEnum):
+    """The best verdict of what was run in an environment, or that nothing was."""
+
+    WORKS = "works"
+    DEGRADED = "degraded"
+    GARBAGE = "garbage"
+    BROKEN = "broken"
+    UNSUPPORTED = "unsupported"
+    NOT_RUN = "not run"
+
+
+NOT_RUN = RunVerdict.NOT_RUN
+
+
+class CanaryState(StrEnum):
+    """Whether a run may be believed, by its cells whose verdict is known beforehand."""
+
+    NONE = ""
+    """The profile has none."""
+    ESTABLISHED = "established"
+    """All came out as known."""
+    NOT_ESTABLISHED = "not established"
+    """None came out otherwise, but one was stopped by infrastructure or missing hardware."""
+    VOID = "void"
+    """One came out otherwise."""
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -33,6 +63,8 @@ class Side(msgspec.Struct, frozen=True):
     """Torch as installed, local tag and all (``2.13.0+cpu``); empty where nothing was installed."""
     python: str = ""
     options: dict[str, str | int | float | bool] = {}
+    axes: dict[str, str] = {}
+    """The values of the environment's axes, as the spec has them."""
 
 
 class CellResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +82,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     stage: Stage | None
     """Stage at which the cause lies: that which ended it, or of the check whose finding explains
     it; ``None`` where all passed."""
-    reason: str
+    reason: Reason
     message: str
     """The cause first, then what came of it, then what else is wrong."""
     stages: list[StageResult]
@@ -89,8 +121,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """Of what was resolved: the packages that it names, transformers and torch."""
     others: int = 0
     """How many more packages were resolved."""
-    works: str = NOT_RUN
-    """A verdict, or ``not run``."""
+    works: RunVerdict = NOT_RUN
     stage: str = ""
     """First stage that did not pass where it does not work."""
     message: str = ""
@@ -133,6 +164,8 @@ class Install(msgspec.Struct, frozen=True, kw_only=True):
     """Requirements that took the place of what packages declare."""
     build_requirements: dict[str, list[str]] = {}
     """Package that is built from source -> what its build needs beside what it declares."""
+    build_environ: dict[str, dict[str, str]] = {}
+    """Package that is built from source -> variables that its build gets."""
     environ: dict[str, str] = {}
     """Variables with which its processes ran."""
     instead: dict[str, str] = {}
@@ -146,7 +179,7 @@ class EnvironmentResult(msgspec.Struct, frozen=True, kw_only=True):
     """One environment, and the one cause counted where it is broken by itself."""
 
     name: str
-    role: str
+    role: Literal["quantizer", "engine"]
     packages: dict[str, str]
     stages: list[StageResult]
     """Its resolve, install and import stages."""
@@ -157,6 +190,8 @@ class EnvironmentResult(msgspec.Struct, frozen=True, kw_only=True):
     standings: list[Standing] = []
     differences: list[str] = []
     """Where its standings differ, in words."""
+    axes: dict[str, str] = {}
+    """The values of its axes, as the spec has them."""
     install: Install | None = None
     """``None`` where no cell that stands on it works."""
 
@@ -164,6 +199,8 @@ class EnvironmentResult(msgspec.Struct, frozen=True, kw_only=True):
 class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
     """The whole table. The same records give the same value, hence the same bytes in a report."""
 
+    json_schema: str = msgspec.field(name="$schema", default=SCHEMA_FILE)
+    """Where editors find what this file may hold."""
     schema: int = SCHEMA_VERSION
     profile: str
     parts: list[str] = []
@@ -176,8 +213,7 @@ class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
     """What the evidence was made on (device, processor, memory, system)."""
     departures: dict[str, str]
     """Departure -> what it changes and why."""
-    canaries: str
-    """``established``, ``void`` or ``not established``, or empty where the profile has none."""
+    canaries: CanaryState
     canary_troubles: list[str] = []
     """A line for each canary that came out otherwise: what came, and what differs from before."""
     environments: list[EnvironmentResult]

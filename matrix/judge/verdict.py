@@ -1,7 +1,7 @@
 """From ten stage outcomes to what a cell is, and whose fault it is. Pure.
 
 Three steps, each usable alone: :func:`stage_results` lets the findings of a stage change its
-outcome, :func:`fold` makes the verdict, :func:`canaries` says whether a run may be believed.
+outcome, :func:`fold` makes the verdict, :func:`canary_state` says whether a run may be believed.
 """
 
 from __future__ import annotations
@@ -12,26 +12,15 @@ from typing import assert_never
 import msgspec
 
 from matrix.judge.explaining import explanation
-from matrix.judge.results import CellResult
-from matrix.outcomes import (
-    Blame,
-    Finding,
-    Judgement,
-    Outcome,
-    Reason,
-    Stage,
-    StageResult,
-    Verdict,
-)
+from matrix.judge.results import CanaryState, CellResult
+from matrix.pipeline.outcomes import Finding, Judgement, Outcome, Reason, StageResult, Verdict
+from matrix.pipeline.steps import STAGES, Blame, Stage
 
 COMPARISONS = ("greedy-text", "logprobs-reference")
 """The checks without which nothing was compared, so that nothing can be said to work."""
 
 READABLE = "checkpoint-readable"
 """The check whose failure says that a checkpoint must not be given to an engine."""
-
-VOID = "void"
-"""What a run's canaries are where it cannot be believed."""
 
 _CONCLUSIVE = (Judgement.PASSED, Judgement.DEGRADED, Judgement.FAILED)
 _BY_CHECKS = (Reason.WRONG_OUTPUT, Reason.DEFECTIVE_FILE)
@@ -45,14 +34,14 @@ class JudgedCell(msgspec.Struct, frozen=True):
     blame: Blame
     stage: Stage | None
     """Stage at which the cause lies; ``None`` where all passed."""
-    reason: str
+    reason: Reason
     message: str
     explained_by: str = ""
     """Id of the check whose finding explains it; empty where there is but the stage's own end."""
 
 
 def blocks(result: StageResult) -> bool:
-    """Whether a stage's end keeps the later stages that build on it from being tried.
+    """Return whether a stage's end keeps the later stages that build on it from being tried.
 
     A readable checkpoint with a wrong weight is loaded all the same: what an engine makes of it is
     the question. So is what an engine generates after it warned of missing weights.
@@ -87,7 +76,9 @@ def stage_results(
         if result is None:
             result = _not_reached(stage, blocked)
         elif result.outcome is Outcome.PASSED:
-            result = _judged(result, [found for found in findings if found.stage is stage])
+            result = _with_findings(
+                result, [finding for finding in findings if finding.stage is stage]
+            )
         blocked = blocked or blocks(result)
         results.append(result)
     return results
@@ -95,30 +86,30 @@ def stage_results(
 
 def _not_reached(stage: Stage, blocked: bool) -> StageResult:
     if blocked:
-        return StageResult(stage, Outcome.BLOCKED, Reason.EARLIER_STAGE)
-    return StageResult(stage, Outcome.INFRA, Reason.NOT_RUN, "this stage was not run")
+        return StageResult(Outcome.BLOCKED, Reason.EARLIER_STAGE, stage=stage)
+    return StageResult(Outcome.INFRA, Reason.NOT_RUN, "this stage was not run", stage=stage)
 
 
-def _judged(result: StageResult, findings: list[Finding]) -> StageResult:
-    failed = [found for found in findings if found.judgement is Judgement.FAILED]
-    degraded = [found for found in findings if found.judgement is Judgement.DEGRADED]
+def _with_findings(result: StageResult, findings: list[Finding]) -> StageResult:
+    failed = [finding for finding in findings if finding.judgement is Judgement.FAILED]
+    degraded = [finding for finding in findings if finding.judgement is Judgement.DEGRADED]
     stage = result.stage
     if stage is Stage.GENERATE and not compared(findings):
         message = "the engine answered, but nothing could be compared"
-        return StageResult(stage, Outcome.FAILED, Reason.NO_RESULT, message)
+        return StageResult(Outcome.FAILED, Reason.NO_RESULT, message, stage=stage)
     if not failed and not degraded:
         return result
     reason = Reason.DEFECTIVE_FILE if stage is Stage.INSPECT else Reason.WRONG_OUTPUT
-    if any(found.check == READABLE for found in failed):
+    if any(finding.check == READABLE for finding in failed):
         reason = Reason.UNREADABLE
     outcome = Outcome.FAILED if failed else Outcome.DEGRADED
-    message = "; ".join(f"{found.check}: {found.message}" for found in failed or degraded)
-    return StageResult(stage, outcome, reason, message)
+    message = "; ".join(f"{finding.check}: {finding.message}" for finding in failed or degraded)
+    return StageResult(outcome, reason, message, stage=stage)
 
 
 def compared(findings: Iterable[Finding]) -> bool:
-    """Whether text and log-probabilities were really compared with the reference."""
-    conclusive = {found.check for found in findings if found.judgement in _CONCLUSIVE}
+    """Return whether text and log-probabilities were really compared with the reference."""
+    conclusive = {finding.check for finding in findings if finding.judgement in _CONCLUSIVE}
     return conclusive.issuperset(COMPARISONS)
 
 
@@ -153,12 +144,12 @@ def fold(
         verdict = _verdict(failure)
     elif not compared(findings):
         message = "nothing was compared, so nothing can be said"
-        failure = StageResult(Stage.GENERATE, Outcome.INFRA, Reason.NO_RESULT, message)
+        failure = StageResult(Outcome.INFRA, Reason.NO_RESULT, message, stage=Stage.GENERATE)
         verdict = Verdict.INFRA
     else:
         failure, verdict = _worst(stages), Verdict.DEGRADED
     if failure is None:
-        return JudgedCell(Verdict.WORKS, Blame.NOBODY, None, Reason.NONE.value, "")
+        return JudgedCell(Verdict.WORKS, Blame.NOBODY, None, Reason.NONE, "")
     faulty = verdict in (Verdict.BROKEN, Verdict.GARBAGE, Verdict.DEGRADED)
     # Where the float model fails as well, or no build of the release has what it calls, the engine
     # needs no file to fail.
@@ -168,8 +159,8 @@ def fold(
 
 
 def _worst(stages: Sequence[StageResult]) -> StageResult | None:
-    """Return the result that a cell is judged by which came to its end: what it answered, else what
-    failed, else what is degraded."""
+    """Return the result that decides a cell in which no stage blocked a later one: that of what it
+    answered, else the first that failed, else the first that is degraded."""
     imperfect = [result for result in stages if result.outcome is not Outcome.PASSED]
     failed = [result for result in imperfect if result.outcome is Outcome.FAILED]
     answered = [result for result in imperfect if result.stage is Stage.GENERATE]
@@ -202,7 +193,7 @@ def _judged_cell(
         and finding is not explained
     ]
     by = explained.check if explained else ""
-    return JudgedCell(verdict, blame, stage, reason.value, "; ".join(filter(None, parts)), by)
+    return JudgedCell(verdict, blame, stage, reason, "; ".join(filter(None, parts)), by)
 
 
 def _reason(explained: Finding) -> Reason:
@@ -247,37 +238,20 @@ def _blame(verdict: Verdict, stage: Stage, *, by_itself: bool) -> Blame:
 
 
 def _blame_of_stage(stage: Stage, *, by_itself: bool) -> Blame:
-    match stage:
-        case (
-            Stage.QUANTIZER_RESOLVE
-            | Stage.QUANTIZER_INSTALL
-            | Stage.QUANTIZER_IMPORT
-            | Stage.QUANTIZE
-        ):
-            return Blame.QUANTIZER
-        case Stage.INSPECT:
-            return Blame.CHECKPOINT
-        case Stage.ENGINE_RESOLVE | Stage.ENGINE_INSTALL | Stage.ENGINE_IMPORT:
-            return Blame.ENGINE
-        case Stage.LOAD | Stage.GENERATE:
-            return Blame.ENGINE if by_itself else Blame.PAIR
-        case _:
-            assert_never(stage)
+    blame = STAGES[stage].blame
+    return Blame.ENGINE if blame is Blame.PAIR and by_itself else blame
 
 
-def canaries(cells: Iterable[CellResult]) -> str:
-    """Return whether the cells known beforehand came out as known.
-
-    ``void``: one came out otherwise. ``not established``: none did, but one was stopped by
-    infrastructure or missing hardware. ``established``: all came out right. Empty: there are none.
-    """
-    states = {_canary(cell.verdict, cell.canary) for cell in cells if cell.canary is not None}
-    return next((s for s in (VOID, "not established", "established") if s in states), "")
+def canary_state(cells: Iterable[CellResult]) -> CanaryState:
+    """Return whether the cells that are known beforehand came out as known."""
+    states = {_state_of(cell.verdict, cell.canary) for cell in cells if cell.canary is not None}
+    gravest = (CanaryState.VOID, CanaryState.NOT_ESTABLISHED, CanaryState.ESTABLISHED)
+    return next((state for state in gravest if state in states), CanaryState.NONE)
 
 
-def _canary(found: Verdict, expected: Verdict) -> str:
-    if found is expected:
-        return "established"
-    if found in (Verdict.INFRA, Verdict.UNTESTED):
-        return "not established"
-    return VOID
+def _state_of(verdict: Verdict, expected: Verdict) -> CanaryState:
+    if verdict is expected:
+        return CanaryState.ESTABLISHED
+    if verdict in (Verdict.INFRA, Verdict.UNTESTED):
+        return CanaryState.NOT_ESTABLISHED
+    return CanaryState.VOID

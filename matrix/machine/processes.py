@@ -17,7 +17,7 @@ import psutil
 
 from matrix.machine import keeper
 from matrix.spec.tables import Limits
-from matrix.store.observations import End
+from matrix.store.ends import End
 
 LOG_TAIL_BYTES = 16_000
 EVENT_BYTES = 1_000_000

@@ -14,16 +14,17 @@ from pathlib import Path
 
 import msgspec
 
-from matrix.outcomes import Outcome
+from matrix.pipeline.outcomes import Outcome
+from matrix.pipeline.steps import PIPELINE, Step, SubjectKind
 from matrix.plan.cells import Cell, Plan, float_id
 from matrix.plan.keys import Lookup
 from matrix.plan.predictions import GB, Cost, Prediction
 from matrix.spec.tables import SpecError
-from matrix.store.observations import Observation, Step
+from matrix.store.observations import Observation
 from matrix.store.store import Record
 from matrix.untrusted.reading import UnreadableError, decode
 
-EVALUATION = ("load", "generate")
+EVALUATION = [line.step for line in PIPELINE if line.subject is SubjectKind.CELL]
 """The steps of a cell alone, which a re-check repeats."""
 
 
@@ -231,7 +232,7 @@ def in_words(choice: Choice) -> list[str]:
         f"left out because of the budget: {_counted(choice.left_out)}",
     ]
     if choice.left_out and not choice.cells:
-        lines.append("that is too little for any cell: `python -m matrix plan` says what they take")
+        lines.append("that is too little for any cell: `matrix plan` says what they take")
     return lines
 
 

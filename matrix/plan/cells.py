@@ -10,8 +10,16 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from matrix.outcomes import Verdict
-from matrix.spec.loading import FLOAT_MODEL, LoadedSpec, check_profile, matches, role_names
+from matrix.pipeline.outcomes import Verdict
+from matrix.spec.loading import (
+    FLOAT_MODEL,
+    LoadedSpec,
+    Roles,
+    check_profile,
+    chosen_roles,
+    role_names,
+)
+from matrix.spec.selecting import matches
 from matrix.spec.tables import (
     Environment,
     ExclusionTable,
@@ -21,7 +29,6 @@ from matrix.spec.tables import (
     Option,
     PartTable,
     SchemeTable,
-    SpecError,
 )
 
 FLOAT_SCHEME = "float"
@@ -113,16 +120,25 @@ def make_plan(loaded: LoadedSpec, profile_name: str, unmet: Unmet = lambda *_: "
     spec = loaded.spec
     profile = spec.profiles.get(profile_name)
     if profile is None:
-        raise SpecError(
-            loaded.file, f"profiles.{profile_name}", "there is no such profile",
+        raise loaded.error(
+            f"profiles.{profile_name}", "there is no such profile",
             f"Defined: {', '.join(spec.profiles)}",
         )  # fmt: skip
     check_profile(loaded, profile_name)
     parts = [profile, *profile.parts]
-    quantizers, engines = _roles(loaded, "quantizers"), _roles(loaded, "engines")
+    makers, readers = role_names(loaded, spec.quantizers), role_names(loaded, spec.engines)
+    quantizers = _roles(loaded, "quantizers", makers)
+    engines = _roles(loaded, "engines", readers)
     cells: dict[str, Cell] = {}
     for part in parts:
-        for checkpoint, engine in _part(loaded, part, quantizers, engines):
+        of_part = chosen_roles(loaded, makers, part.quantizers)
+        in_part = chosen_roles(loaded, readers, part.engines)
+        for checkpoint, engine in _part(
+            loaded,
+            part,
+            [role for role in quantizers if role.name in of_part],
+            [role for role in engines if role.name in in_part],
+        ):
             cell = f"{checkpoint.id}/{engine.name}"
             titles = [*cells[cell].parts, part.title] if cell in cells else [part.title]
             cells[cell] = Cell(
@@ -134,9 +150,9 @@ def make_plan(loaded: LoadedSpec, profile_name: str, unmet: Unmet = lambda *_: "
                 unmet(checkpoint, engine),
             )
     if unknown := profile.canaries.keys() - cells.keys():
-        raise SpecError(
-            loaded.file, f"profiles.{profile_name}.canaries", f"{min(unknown)!r} is no cell of it",
-            f"See `python -m matrix plan --profile {profile_name} --cells` for the ids",
+        raise loaded.error(
+            f"profiles.{profile_name}.canaries", f"{min(unknown)!r} is no cell of it",
+            f"See `matrix plan --profile {profile_name} --cells` for the ids",
         )  # fmt: skip
     checkpoints = _checkpoints(list(cells.values()))
     used = {checkpoint.model.environment for checkpoint in checkpoints}
@@ -159,8 +175,8 @@ def _check_order(loaded: LoadedSpec, plan: Plan) -> None:
     try:
         TopologicalSorter(requirements_of(plan)).prepare()
     except CycleError as error:
-        raise SpecError(
-            loaded.file, f"profiles.{plan.profile}",
+        raise loaded.error(
+            f"profiles.{plan.profile}",
             f"environments wait for each other ({', '.join(sorted(set(error.args[1])))})",
             "Give one of them a second [[environments]] table for one of its roles",
         ) from None  # fmt: skip
@@ -171,7 +187,7 @@ def _model(loaded: LoadedSpec, name: str, table: ModelTable) -> Model:
     return Model(name, table.environment, adapter, table.tied, table.recipe, table.config)
 
 
-def _roles(loaded: LoadedSpec, kind: Literal["quantizers", "engines"]) -> list[Role]:
+def _roles(loaded: LoadedSpec, kind: Literal["quantizers", "engines"], tables: Roles) -> list[Role]:
     return [
         Role(
             name=name,
@@ -185,24 +201,19 @@ def _roles(loaded: LoadedSpec, kind: Literal["quantizers", "engines"]) -> list[R
             instruction_set=table.instruction_set,
             needs_hardware=table.needs_hardware,
         )
-        for name, (environment, table) in role_names(loaded, getattr(loaded.spec, kind)).items()
+        for name, (environment, table) in tables.items()
     ]
 
 
 def _part(
     loaded: LoadedSpec, part: PartTable, quantizers: list[Role], engines: list[Role]
 ) -> Iterator[tuple[Checkpoint, Role]]:
-    """Give what one part puts together: each model's checkpoints with each engine."""
-    quantizers = [role for role in quantizers if matches(role.name, part.quantizers)]
+    """Give what one part puts together of its quantizers and engines: each model's checkpoints
+    with each engine."""
     schemes = {n: s for n, s in loaded.spec.schemes.items() if matches(n, part.schemes)}
     methods = {scheme.method for scheme in schemes.values()}
     # One that reads none of the schemes has nothing to be compared with its float model.
-    engines = [
-        engine
-        for engine in engines
-        if matches(engine.name, part.engines)
-        and (not methods or methods.intersection(engine.methods))
-    ]
+    engines = [engine for engine in engines if not methods or methods.intersection(engine.methods)]
     for name, table in loaded.spec.models.items():
         if not matches(name, part.models):
             continue

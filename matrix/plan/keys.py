@@ -8,20 +8,21 @@ not been observed yet or did not pass. Pure but for reading the files that are p
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
-from functools import wraps
-from operator import attrgetter
 from typing import Any, Self
 
 import msgspec
 
-from matrix.outcomes import Outcome
-from matrix.plan.cells import Cell, Checkpoint, Model, Role
+from matrix.pipeline.outcomes import Outcome
+from matrix.pipeline.steps import Step
+from matrix.plan.cells import Cell, Checkpoint, Model
+from matrix.plan.steps import Identity, PlannedStep, steps_of
 from matrix.spec.loading import PACKAGE
 from matrix.spec.tables import Device, Environment
+from matrix.store.facts import BuildFacts, InstallFacts, ResolveFacts, read_facts
 from matrix.store.identity import adapter_digest, code_digest, digest, file_digest
-from matrix.store.observations import Observation, Step
+from matrix.store.observations import Observation
 
 CHILD = PACKAGE / "probe" / "child.py"
 
@@ -44,7 +45,16 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class Keys:
-    """The keys of a plan's steps, as far as the observations at hand reach."""
+    """The keys of steps, as far as the observations at hand reach.
+
+    Args:
+        environments: Those of the plan, by name.
+        lookup: Gives the observation under a step's key, or ``None``.
+        lock_of: Gives the digest of an environment's lock, empty while there is none.
+        install_from: What may stand in for the wheels of the index.
+        devices: The word for what the probes of each device run on here.
+        held: Gives a recipe or options at the commit that is held to.
+    """
 
     def __init__(
         self,
@@ -55,34 +65,44 @@ class Keys:
         devices: Mapping[Device, str],
         held: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
     ) -> None:
-        self._environments = environments
-        self._lookup = lookup
-        self._lock_of = lock_of
-        self._install_from = install_from
-        self._devices = devices
+        self.environments = environments
+        self.lock_of = lock_of
+        self.install_from = install_from
         self.held = held
-        """Gives a recipe or options at the commit that is held to."""
+        self._lookup = lookup
+        self._devices = devices
+        self._made: dict[Identity, Key | None] | None = None
 
     def device(self, name: str) -> str:
         """Return the word for what an environment's probes run on, as in ``cpu x86-64-v3``."""
-        return self._devices[self._environments[name].device]
+        return self._devices[self.environments[name].device]
 
     def fixed(self) -> Self:
-        """Return the keys as they are now, each made once: for who asks for thousands of them
+        """Return the keys as they are now, each made once: for who wants thousands of them
         while nothing is observed."""
         keys = copy(self)
-        for make, name_of in (
-            (keys.resolve, str),
-            (keys.install, str),
-            (keys._built, str),
-            (keys.importing, _name_of_role),
-            (keys.build, attrgetter("name")),
-            (keys.quantize, attrgetter("id")),
-            (keys.inspect, attrgetter("id")),
-            (keys.evaluate, attrgetter("id")),
-        ):
-            setattr(keys, make.__name__, _once(make, name_of))
+        keys._made = {}
         return keys
+
+    def of(self, step: PlannedStep) -> Key | None:
+        """Return the key of a step; ``None`` while what it stands on has not been seen to pass."""
+        if self._made is None:
+            return self._make(step)
+        if step.id not in self._made:
+            self._made[step.id] = self._make(step)
+        return self._made[step.id]
+
+    def _make(self, step: PlannedStep) -> Key | None:
+        if isinstance(step.subject, Cell) and step.subject.exclusion is not None:
+            return None
+        passed: dict[Step, Observation] = {}
+        for earlier in step.after:
+            observation = self.passed(self.of(earlier))
+            if observation is None:
+                return None
+            passed[earlier.step] = observation
+        inputs, departures = _INPUTS.get(step.step, _of_code)(self, step, passed)
+        return Key.of(step.step, step.name, inputs, departures)
 
     def observed(self, key: Key | None) -> Observation | None:
         """Return the observation under a key, or ``None`` where there is none yet."""
@@ -98,173 +118,133 @@ class Keys:
         observation = self.observed(key)
         return observation if observation and observation.outcome is Outcome.PASSED else None
 
-    def resolve(self, name: str) -> Key:
-        """Return the key of an environment's resolution: all that uv is asked, and its lock.
-
-        The lock is part of it, so that one that was made anew is not passed over.
-        """
-        environment = self._environments[name]
-        inputs = {**lock_inputs(environment), "lock": self._lock_of(name)}
-        return Key.of("resolve", name, inputs, environment.departures)
-
-    def install(self, name: str) -> Key | None:
-        """Return the key of an environment's installation: its lock, and what may stand in."""
-        resolved = self.passed(self.resolve(name))
-        if resolved is None:
-            return None
-        environment = self._environments[name]
-        inputs = {"lock": resolved.facts.get("lock"), "from": self._install_from}
-        return Key.of("install", name, inputs, environment.departures)
-
-    def _built(self, name: str) -> dict[str, Any] | None:
-        installed = self.passed(self.install(name))
-        if installed is None:
-            return None
-        facts = installed.facts
-        environment = self._environments[name]
-        return {
-            "lock": installed.inputs.get("lock"),
-            "python": facts.get("python"),
-            "torch": facts.get("torch"),
-            "environ": environment.environ,
-            "device": self.device(name),
-            "child": file_digest(CHILD),
-        }
-
-    def importing(self, role: Role) -> Key | None:
-        """Return the key of the import of a role's package in its environment."""
-        built = self._built(role.environment)
-        if built is None:
-            return None
-        inputs = {
-            **built,
-            "environ": {**built["environ"], **role.environ},
-            "adapter": adapter_digest(role.adapter),
-            "needs_hardware": role.needs_hardware,
-        }
-        return Key.of("import", role.environment, inputs, self._departures(role))
-
-    def _departures(self, role: Role) -> list[str]:
-        return [*self._environments[role.environment].departures, *role.departures]
-
-    def build(self, model: Model) -> Key | None:
-        """Return the key of a model: its recipe and its builder, wherever that runs."""
-        if self.passed(self.importing(builder(model))) is None:
-            return None
-        inputs = {
-            "recipe": self.held(model.recipe),
-            "tied": model.tied,
-            "adapter": adapter_digest(model.adapter),
-            **_contents(model.recipe),
-        }
-        return Key.of("build", model.name, inputs, [])
-
-    def quantize(self, checkpoint: Checkpoint) -> Key | None:
-        """Return the key of a checkpoint. That of the float model is its build's."""
-        model = self.build(checkpoint.model)
-        if checkpoint.scheme is None:
-            return model
-        built, imported = self.passed(model), self.passed(self.importing(checkpoint.quantizer))
-        if built is None or imported is None:
-            return None
-        inputs = {
-            **imported.inputs,
-            "options": self.held(checkpoint.quantizer.options),
-            "model": built.key,
-            "tensors": built.facts.get("tensors_sha256"),
-            "scheme": checkpoint.scheme,
-            **_contents(checkpoint.quantizer.options),
-        }
-        return Key.of("quantize", checkpoint.id, msgspec.to_builtins(inputs), imported.departures)
-
-    def inspect(self, checkpoint: Checkpoint) -> Key | None:
-        """Return the key of the independent reading of a checkpoint."""
-        made = self.passed(self.quantize(checkpoint))
-        if made is None:
-            return None
-        model = self.passed(self.build(checkpoint.model))
-        inputs = {
-            "checkpoint": made.key,
-            "original": model.key if model else None,
-            "tensors": model.facts.get("tensors_sha256") if model else None,
-            "reader": code_digest(PACKAGE / "checkpoint"),
-        }
-        return Key.of("inspect", checkpoint.id, inputs, made.departures)
-
-    def evaluate(self, cell: Cell, step: Step) -> Key | None:
-        """Return the key of a cell's ``load`` or ``generate``."""
-        made = self.passed(self.quantize(cell.checkpoint))
-        imported = self.passed(self.importing(cell.engine))
-        readable = self.passed(self.inspect(cell.checkpoint))
-        if made is None or imported is None or readable is None or cell.exclusion is not None:
-            return None
-        model = self.passed(self.build(cell.checkpoint.model))
-        inputs = {
-            **imported.inputs,
-            "options": cell.engine.options,
-            "checkpoint": made.key,
-            "reference": model.key if model else None,
-            "tensors": model.facts.get("tensors_sha256") if model else None,
-        }
-        return Key.of(step, cell.id, inputs, imported.departures)
-
     def unfinished(self, cell: Cell) -> bool:
         """Whether something that can be done for a cell is still to be done.
 
         A step that was observed not to pass decides: what comes after it is not waited for.
         """
-        for key in self.chain(cell):
-            observation = self.observed(key)
+        if not cell.runs:
+            return False
+        for step in steps_of(cell):
+            observation = self.observed(self.of(step))
             if observation is None or not observation.final:
                 return True
             if observation.outcome is not Outcome.PASSED:
                 return False
         return False
 
-    def chain(self, cell: Cell) -> Iterator[Key | None]:
-        """Give the keys of a cell's steps in order, each made when those before it are known."""
-        checkpoint, engine = cell.checkpoint, cell.engine
-        if not cell.runs:
-            return
-        yield from self._of_role(builder(checkpoint.model))
-        yield self.build(checkpoint.model)
-        if checkpoint.scheme is not None:
-            yield from self._of_role(checkpoint.quantizer)
-            yield self.quantize(checkpoint)
-        yield self.inspect(checkpoint)
-        yield from self._of_role(engine)
-        yield self.evaluate(cell, "load")
-        yield self.evaluate(cell, "generate")
 
-    def _of_role(self, role: Role) -> Iterator[Key | None]:
-        yield self.resolve(role.environment)
-        yield self.install(role.environment)
-        yield self.importing(role)
+Inputs = tuple[dict[str, Any], list[str]]
+"""What goes into a key, and the departures that the step has."""
+Passed = Mapping[Step, Observation]
+"""The observations of the steps that one stands on."""
 
 
-def _name_of_role(role: Role) -> Hashable:
-    """Return all of a role that goes into the key of its import."""
-    lists = (*role.environ.items(),), (*role.departures,), (*role.needs_hardware,)
-    return role.environment, role.adapter, lists
+def _of_resolve(keys: Keys, step: PlannedStep, _: Passed) -> Inputs:
+    """All that uv is asked, and the lock, so that one that was made anew is not passed over."""
+    environment = keys.environments[step.environment]
+    inputs = {**lock_inputs(environment), "lock": keys.lock_of(environment.name)}
+    return inputs, environment.departures
 
 
-def _once(make: Callable[..., Any], name_of: Callable[[Any], Hashable]) -> Callable[..., Any]:
-    """Return a function that keeps what it once made of a subject, by the subject's name."""
-    made: dict[Hashable, Any] = {}
-
-    @wraps(make)
-    def once(subject: Any, *more: Hashable) -> Any:
-        place = name_of(subject), *more
-        if place not in made:
-            made[place] = make(subject, *more)
-        return made[place]
-
-    return once
+def _of_install(keys: Keys, step: PlannedStep, passed: Passed) -> Inputs:
+    """The lock, and what may stand in for what it names."""
+    inputs = {
+        "lock": read_facts(passed[Step.RESOLVE], ResolveFacts).lock,
+        "from": keys.install_from,
+    }
+    return inputs, keys.environments[step.environment].departures
 
 
-def builder(model: Model) -> Role:
-    """Return the environment of a model as the role that builds it."""
-    return Role("none", model.environment, model.adapter)
+def _of_import(keys: Keys, step: PlannedStep, passed: Passed) -> Inputs:
+    """What was really installed, how the process is started, and the adapter."""
+    installed, environment = passed[Step.INSTALL], keys.environments[step.environment]
+    facts = read_facts(installed, InstallFacts)
+    inputs = {
+        "lock": installed.inputs.get("lock"),
+        "python": facts.python,
+        "torch": facts.torch,
+        "environ": {**environment.environ, **step.role.environ},
+        "device": keys.device(environment.name),
+        "child": file_digest(CHILD),
+        "adapter": adapter_digest(step.role.adapter),
+        "needs_hardware": step.role.needs_hardware,
+    }
+    return inputs, [*environment.departures, *step.role.departures]
+
+
+def _of_build(keys: Keys, step: PlannedStep, _: Passed) -> Inputs:
+    """The recipe and the builder, wherever that runs."""
+    assert isinstance(step.subject, Model)
+    model = step.subject
+    inputs = {
+        "recipe": keys.held(model.recipe),
+        "tied": model.tied,
+        "adapter": adapter_digest(model.adapter),
+        **_contents(model.recipe),
+    }
+    return inputs, []
+
+
+def _of_quantize(keys: Keys, step: PlannedStep, passed: Passed) -> Inputs:
+    assert isinstance(step.subject, Checkpoint)
+    checkpoint, imported = step.subject, passed[Step.IMPORT]
+    inputs = {
+        **imported.inputs,
+        "options": keys.held(checkpoint.quantizer.options),
+        **_model(passed, "model"),
+        "scheme": checkpoint.scheme,
+        **_contents(checkpoint.quantizer.options),
+    }
+    return msgspec.to_builtins(inputs), imported.departures
+
+
+def _of_inspect(_: Keys, step: PlannedStep, passed: Passed) -> Inputs:
+    made = passed.get(Step.QUANTIZE, passed[Step.BUILD])
+    inputs = {
+        "checkpoint": made.key,
+        **_model(passed, "original"),
+        "reader": code_digest(PACKAGE / step.definition.code),
+    }
+    return inputs, made.departures
+
+
+def _of_evaluation(_: Keys, step: PlannedStep, passed: Passed) -> Inputs:
+    imported = passed[Step.IMPORT]
+    inputs = {
+        **imported.inputs,
+        "options": step.role.options,
+        "checkpoint": passed.get(Step.QUANTIZE, passed[Step.BUILD]).key,
+        **_model(passed, "reference"),
+    }
+    return inputs, imported.departures
+
+
+def _of_code(_: Keys, step: PlannedStep, passed: Passed) -> Inputs:
+    """Of a step that has nothing of its own: all that it stands on, and the code that does it."""
+    inputs = {
+        "stands_on": {name.value: observation.key for name, observation in passed.items()},
+        "code": code_digest(PACKAGE / step.definition.code),
+    }
+    departures = passed.get(Step.QUANTIZE, passed[Step.BUILD]).departures
+    return inputs, departures
+
+
+_INPUTS: dict[Step, Callable[[Keys, PlannedStep, Passed], Inputs]] = {
+    Step.RESOLVE: _of_resolve,
+    Step.INSTALL: _of_install,
+    Step.IMPORT: _of_import,
+    Step.BUILD: _of_build,
+    Step.QUANTIZE: _of_quantize,
+    Step.INSPECT: _of_inspect,
+    Step.LOAD: _of_evaluation,
+    Step.GENERATE: _of_evaluation,
+}
+
+
+def _model(passed: Passed, name: str) -> dict[str, Any]:
+    built = passed[Step.BUILD]
+    return {name: built.key, "tensors": read_facts(built, BuildFacts).tensors_sha256}
 
 
 def lock_inputs(environment: Environment) -> dict[str, Any]:
@@ -279,6 +259,8 @@ def lock_inputs(environment: Environment) -> dict[str, Any]:
         "overrides": environment.overrides,
         "build_requirements": environment.build_requirements,
     }
+    if environment.build_environ:  # only then, so that the keys of all others stay what they are
+        asked["build_environ"] = environment.build_environ
     if environment.resolution == "pinned":
         return asked
     asked |= {

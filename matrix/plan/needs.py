@@ -21,7 +21,9 @@ from matrix.checkpoint.inspection import ConfigFacts, Quantization
 from matrix.checkpoint.shapes import expected_bytes, linear_shapes
 from matrix.machine import processor
 from matrix.machine.hardware import Gpu, Machine, gpus_in_words, version
+from matrix.pipeline.steps import Step
 from matrix.plan.cells import Cell, Checkpoint, Model, Role
+from matrix.plan.steps import PlannedStep, steps_of
 from matrix.spec.tables import Environment, InstructionSet, Limits, SchemeTable
 
 GIB = 2**30
@@ -133,26 +135,37 @@ def of_evaluation(cell: Cell, environment: Environment, cuda: str = "") -> Needs
     )
 
 
+def needs_of(step: PlannedStep, environment: Environment, cuda: str = "") -> Needs:
+    """Return what a step needs; nothing, but for those that put a model into memory."""
+    subject = step.subject
+    match step.step:
+        case Step.BUILD if isinstance(subject, Model):
+            return of_build(subject, environment, cuda)
+        case Step.QUANTIZE if isinstance(subject, Checkpoint):
+            return of_quantization(subject, environment, cuda)
+        case Step.LOAD if isinstance(subject, Cell):
+            return of_evaluation(subject, environment, cuda)
+        case _:
+            return Needs()
+
+
+_PURPOSES = {Step.BUILD: "to build the model", Step.QUANTIZE: "to quantize it"}
+"""What a step is for whose needs would surprise somebody who reads of an engine."""
+
+
 def unmet_by(
     environments: Mapping[str, Environment], machine: Machine, cuda_of: CudaOf
 ) -> Callable[[Checkpoint, Role], str]:
-    """Return what says, of a checkpoint and an engine, what they need that a machine lacks."""
+    """Return a function: from a checkpoint and an engine to what they need that a machine lacks."""
 
     def unmet_of(checkpoint: Checkpoint, engine: Role) -> str:
-        model, quantizer = checkpoint.model, checkpoint.quantizer
-        cell = Cell(checkpoint, engine, [])
-
-        def on(role: Model | Role) -> tuple[Environment, str]:
-            environment = environments[role.environment]
-            return environment, cuda_of(role.environment) if environment.device == "cuda" else ""
-
-        steps = (
-            (of_build(model, *on(model)), "to build the model"),
-            (of_quantization(checkpoint, *on(quantizer)), "to quantize it"),
-            (of_evaluation(cell, *on(engine)), ""),
-        )
-        said = (unmet(needs, machine, purpose) for needs, purpose in steps)
-        return next(filter(None, said), "")
+        for step in steps_of(Cell(checkpoint, engine, [])):
+            environment = environments[step.environment]
+            cuda = cuda_of(step.environment) if environment.device == "cuda" else ""
+            needs = needs_of(step, environment, cuda)
+            if lacking := unmet(needs, machine, _PURPOSES.get(step.step, "")):
+                return lacking
+        return ""
 
     return unmet_of
 

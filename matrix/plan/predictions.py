@@ -13,17 +13,19 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from statistics import median
+from typing import assert_never
 
 import msgspec
 
 from matrix.checkpoint.files import Config
 from matrix.checkpoint.inspection import ConfigFacts, Quantization
 from matrix.checkpoint.shapes import expected_bytes, float_shapes
-from matrix.outcomes import Outcome
-from matrix.plan.cells import FLOAT_SCHEME, Cell, Checkpoint, Model, Plan
-from matrix.spec.axes import exact
-from matrix.spec.loading import FLOAT_MODEL
-from matrix.spec.releases import Snapshot
+from matrix.pipeline.outcomes import Outcome
+from matrix.pipeline.steps import Performer, RoleKind, Step
+from matrix.plan.cells import Cell, Checkpoint, Model, Plan, Role
+from matrix.plan.steps import PlannedStep, steps_of_plan
+from matrix.spec.requirements import named_releases
+from matrix.spec.snapshot import Snapshot
 from matrix.spec.tables import Device, DevicePredictions, Environment, PredictionsTable
 from matrix.store.store import Record
 
@@ -103,9 +105,19 @@ def name_of_environment(environment: str) -> str:
     return f"environment {environment}"
 
 
-def name_of_import(environment: str, role: str) -> str:
-    """Return the name of the cost of importing for all that a role does."""
-    return f"import of {environment} as {role}"
+def name_of(step: PlannedStep) -> str:
+    """Return the name of the cost that a step is part of, by what it is of."""
+    match step.subject:
+        case Role() if step.step is Step.IMPORT:
+            return f"import of {' '.join(step.id[1:])}"
+        case Role():
+            return name_of_environment(step.environment)
+        case Model():
+            return name_of_model(step.subject)
+        case Checkpoint():
+            return name_of_checkpoint(step.subject)
+        case Cell():
+            return name_of_cell(step.name)
 
 
 class Timings:
@@ -120,6 +132,10 @@ class Timings:
             for like in _likenesses(record.step, record.subject):
                 found[record.step, device, *like].append(record.seconds)
         self._medians = {like: median(seconds) for like, seconds in found.items()}
+
+    def include(self, step: str, subject: str, device: Device) -> bool:
+        """Whether the very same step was timed."""
+        return (step, device, subject) in self._medians
 
     def seconds(self, step: str, subject: str, device: Device) -> float | None:
         """Return the median of the nearest likeness; ``None`` where nothing like it was timed."""
@@ -168,7 +184,7 @@ def torch_of(environment: Environment, pins: Mapping[str, str], snapshot: Snapsh
     if pins:
         return pins.get("torch", "")
     asked = [*environment.requirements, *environment.overrides]
-    for package, version in exact(environment):
+    for package, version in named_releases(environment).items():
         asked += snapshot.declares(package, version, environment.metadata) or []
     found = next((match[1] for text in asked if (match := _TORCH.match(text))), None)
     return found or f"of {environment.cutoff[:7] or 'today'}"
@@ -195,13 +211,13 @@ def predict(
             system; where they are copies, each takes all its disk again.
     """
     costs = _Costs(plan, constants, timings, snapshot, pins, linked)
-    for cell in plan.cells:
-        costs.add_cell(cell)
-    return Prediction(costs.found, costs.needs)
+    for step in steps_of_plan(plan):
+        costs.add(step)
+    return Prediction(costs.costs, {name: tuple(names) for name, names in costs.needs.items()})
 
 
 class _Costs:
-    """Finds each cost, and what it stands on, once; the methods return its name."""
+    """Adds up what steps cost, under the name of what they are of."""
 
     def __init__(
         self,
@@ -212,8 +228,8 @@ class _Costs:
         pins: Pins,
         linked: bool,
     ) -> None:
-        self.found: dict[str, Cost] = {}
-        self.needs: dict[str, tuple[str, ...]] = {}
+        self.costs: dict[str, Cost] = {}
+        self.needs: dict[str, dict[str, None]] = {}
         self._environments = plan.environments
         self._constants = constants
         self._timings = timings
@@ -222,87 +238,85 @@ class _Costs:
         self._pins = pins
         self._linked = linked
         self._parameters = {model.name: parameters(model) for model in plan.models}
-        self._quantizing = {c.quantizer.environment for c in plan.checkpoints if c.scheme}
-        self._loading = {cell.engine.environment for cell in plan.cells}
 
-    def add_cell(self, cell: Cell) -> None:
-        checkpoint, engine = cell.checkpoint, cell.engine
-        device, speed = self._device(engine.environment)
-        billions = self._parameters[checkpoint.model.name] / GB
-        load = speed.load_seconds + billions * speed.load_seconds_per_billion
-        name = name_of_cell(cell.id)
-        self.found[name] = (
-            self._timed("load", cell.id, device, load)
-            + self._timed("generate", cell.id, device, speed.generate_seconds)
-            + self._per_job(engine.environment)
-        )
-        self.needs[name] = (
-            self._checkpoint(checkpoint), self._import(engine.environment, engine.name),
-        )  # fmt: skip
+    def add(self, step: PlannedStep) -> None:
+        """Add a step's cost to that of what it is of, which stands on all that the step does."""
+        name = name_of(step)
+        cost = self._of(step)
+        if step.definition.performer is Performer.PROBE and step.step is not Step.IMPORT:
+            cost += self._per_job(step)
+        self.costs[name] = self.costs.get(name, Cost()) + cost
+        stands_on = self.needs.setdefault(name, {})
+        stands_on.update({name_of(earlier): None for earlier in step.after})
+        stands_on.pop(name, None)
 
-    def _checkpoint(self, checkpoint: Checkpoint) -> str:
-        name, role = name_of_checkpoint(checkpoint), checkpoint.quantizer
-        if checkpoint.scheme is None:
-            return self._model(checkpoint.model)
-        if name in self.found:
-            return name
-        size = checkpoint_bytes(checkpoint)
-        billions = self._parameters[checkpoint.model.name] / GB
-        device, speed = self._device(role.environment)
-        if "repository" in role.options:
-            made = self._fetched(size)
-            seconds = made.seconds
-        else:
-            made = Cost()
-            slope = speed.quantize_seconds_per_billion[checkpoint.scheme.method]
-            seconds = speed.quantize_seconds + billions * slope
-        self.found[name] = (
-            self._timed("quantize", checkpoint.id, device, seconds)
-            + Cost(download=made.download, disk=size)
-            + self._inspected(checkpoint.id, billions * BYTES * GB)
-            + self._per_job(role.environment)
-        )
-        imported = self._import(role.environment, role.name)
-        self.needs[name] = (self._model(checkpoint.model), imported)
-        return name
+    def _of(self, step: PlannedStep) -> Cost:
+        """Return what a step takes: as timed here, else as the constants say."""
+        match step.subject:
+            case Role():
+                return self._of_environment(step)
+            case Model():
+                size = BYTES * self._parameters[step.subject.name]
+                fetched = self._fetched(size) if "repository" in step.subject.recipe else Cost()
+                seconds = self._constants.build_seconds + fetched.seconds
+                return self._timed(step, seconds) + Cost(fetched.download, size)
+            case Checkpoint() if step.step is Step.QUANTIZE:
+                return self._of_quantization(step, step.subject)
+            case Checkpoint() if step.step is Step.INSPECT:
+                size = BYTES * self._parameters[step.subject.model.name]
+                return self._timed(step, size / GB * self._constants.inspect_seconds_per_gb)
+            case Cell() if step.step is Step.LOAD:
+                speed, billions = self._speed(step), self._billions(step.subject.checkpoint)
+                load = speed.load_seconds + billions * speed.load_seconds_per_billion
+                return self._timed(step, load)
+            case Cell() if step.step is Step.GENERATE:
+                return self._timed(step, self._speed(step).generate_seconds)
+            case Checkpoint() | Cell():
+                return self._timed(step, 0)
 
-    def _model(self, model: Model) -> str:
-        name = name_of_model(model)
-        if name in self.found:
-            return name
-        size = BYTES * self._parameters[model.name]
-        device, _ = self._device(model.environment)
-        fetched = self._fetched(size) if "repository" in model.recipe else Cost()
-        seconds = self._constants.build_seconds + fetched.seconds
-        self.found[name] = (
-            self._timed("build", model.name, device, seconds)
-            + Cost(download=fetched.download, disk=size)
-            + self._inspected(f"{model.name}/{FLOAT_SCHEME}/{FLOAT_MODEL}", size)
-            + self._per_job(model.environment)
-        )
-        self.needs[name] = (self._import(model.environment, FLOAT_MODEL),)
-        return name
+    def _of_environment(self, step: PlannedStep) -> Cost:
+        match step.step:
+            case Step.INSTALL:
+                return self._of_install(step)
+            case Step.IMPORT:
+                return self._timed(step, self._speed(step).import_seconds) + self._first_job(step)
+            case _:
+                return Cost()  # resolving is counted with installing: it is as quick as it is rare
 
-    def _import(self, environment: str, role: str) -> str:
-        """A run imports once for all that a role does; without a GPU, at least."""
-        name = name_of_import(environment, role)
-        if name not in self.found:
-            self.found[name] = self._imported(environment)
-            self.needs[name] = (self._environment(environment),)
-        return name
+    def _first_job(self, step: PlannedStep) -> Cost:
+        """Return what packages compile or look into at a role's first job in an environment."""
+        if self._timings.include(step.step, step.name, self._device(step)):
+            return Cost()  # which is over
+        match step.definition.role:
+            case RoleKind.BUILDER:
+                return Cost()
+            case RoleKind.QUANTIZER:
+                by_package = self._constants.first_quantize_seconds
+            case RoleKind.ENGINE:
+                by_package = self._constants.first_load_seconds
+            case _:
+                assert_never(step.definition.role)
+        packages = named_releases(self._environments[step.environment])
+        return Cost(seconds=sum(by_package.get(package, 0) for package in packages))
 
-    def _environment(self, name: str) -> str:
-        """All that an environment takes: its own packages, and wheels that others share."""
-        named = name_of_environment(name)
-        if named in self.found:
-            return named
-        environment, constants = self._environments[name], self._constants
-        device, _ = self._device(name)
+    def _of_quantization(self, step: PlannedStep, checkpoint: Checkpoint) -> Cost:
+        size, speed = checkpoint_bytes(checkpoint), self._speed(step)
+        if "repository" in step.role.options:
+            fetched = self._fetched(size)
+            return self._timed(step, fetched.seconds) + Cost(fetched.download, size)
+        assert checkpoint.scheme is not None
+        slope = speed.quantize_seconds_per_billion[checkpoint.scheme.method]
+        seconds = speed.quantize_seconds + self._billions(checkpoint) * slope
+        return self._timed(step, seconds) + Cost(disk=size)
+
+    def _of_install(self, step: PlannedStep) -> Cost:
+        """Return what an environment takes alone; wheels that others share have their own names."""
+        environment, constants = self._environments[step.environment], self._constants
         torch = torch_of(environment, self._pins(environment), self._snapshot)
         wheels = {f"torch {torch}": constants.torch_mb * MB} if torch else {}
         seconds = constants.resolve_seconds + constants.install_seconds
         built_from_source = set()
-        for package, version in exact(environment):
+        for package, version in named_releases(environment).items():
             if release := self._release(package, version):
                 brought = constants.brings_mb.get(package, 0) * MB
                 wheels[f"{package} {version}"] = release.size + brought
@@ -310,48 +324,41 @@ class _Costs:
                     built_from_source.add(f"{package} {version}")
         own = constants.packages_mb * MB
         copied = 0 if self._linked else sum(wheels.values())
-        kept = Cost(disk=int(own * constants.packages_unpacked + copied * constants.unpacked))
-        built = self._timed("install", name, device, seconds) + self._first_time(environment)
-        self.found[named] = self._fetched(own) + built + kept
         for wheel, size in wheels.items():
-            made = constants.source_build_seconds if wheel in built_from_source else 0
-            kept = Cost(disk=int(size * constants.unpacked), seconds=made)
-            self.found[WHEELS + wheel] = self._fetched(size) + kept
-        self.needs[named] = tuple(WHEELS + wheel for wheel in wheels)
-        return named
+            built = constants.source_build_seconds if wheel in built_from_source else 0
+            kept = Cost(disk=int(size * constants.unpacked), seconds=built)
+            self.costs[WHEELS + wheel] = self._fetched(size) + kept
+            self.needs.setdefault(name_of(step), {})[WHEELS + wheel] = None
+        kept = Cost(disk=int(own * constants.packages_unpacked + copied * constants.unpacked))
+        return self._fetched(own) + self._timed(step, seconds) + kept
 
-    def _first_time(self, environment: Environment) -> Cost:
-        """Return what packages compile or look into once in each environment."""
-        packages, seconds = [package for package, _ in exact(environment)], 0.0
-        if environment.name in self._quantizing:
-            seconds += sum(self._constants.first_quantize_seconds.get(p, 0) for p in packages)
-        if environment.name in self._loading:
-            seconds += sum(self._constants.first_load_seconds.get(p, 0) for p in packages)
-        return Cost(seconds=seconds)
+    def _billions(self, checkpoint: Checkpoint) -> float:
+        return self._parameters[checkpoint.model.name] / GB
 
-    def _device(self, environment: str) -> tuple[Device, DevicePredictions]:
-        device = self._environments[environment].device
-        return device, self._constants.cuda if device == "cuda" else self._constants.cpu
+    def _device(self, step: PlannedStep) -> Device:
+        """Return what a step runs on: its environment's device, or the CPU where we perform it."""
+        inside = step.definition.performer is Performer.PROBE
+        return self._environments[step.environment].device if inside else "cpu"
 
-    def _timed(self, step: str, subject: str, device: Device, predicted: float) -> Cost:
-        known = self._timings.seconds(step, subject, device)
-        if known is None:
+    def _speed(self, step: PlannedStep) -> DevicePredictions:
+        constants = self._constants
+        return constants.cuda if self._device(step) == "cuda" else constants.cpu
+
+    def _timed(self, step: PlannedStep, predicted: float) -> Cost:
+        seconds = self._timings.seconds(step.step, step.name, self._device(step))
+        if seconds is None:
             return Cost(seconds=predicted)
-        return Cost(seconds=known, measured=known)
+        return Cost(seconds=seconds, measured=seconds)
 
-    def _imported(self, environment: str) -> Cost:
-        device, speed = self._device(environment)
-        return self._timed("import", environment, device, speed.import_seconds)
-
-    def _per_job(self, environment: str) -> Cost:
+    def _per_job(self, step: PlannedStep) -> Cost:
         """Return what each job takes besides its steps: on a GPU it is a process of its own."""
-        is_cuda = self._environments[environment].device == "cuda"
-        return self._imported(environment) if is_cuda else Cost()
+        if self._device(step) != "cuda" or step.definition.continues:
+            return Cost()
+        seconds = self._timings.seconds(Step.IMPORT, step.environment, "cuda")
+        if seconds is None:
+            return Cost(seconds=self._constants.cuda.import_seconds)
+        return Cost(seconds=seconds, measured=seconds)
 
     def _fetched(self, size: float) -> Cost:
         speed = self._constants.download_mb_per_second * MB
         return Cost(download=int(size), seconds=size / speed)
-
-    def _inspected(self, subject: str, size: float) -> Cost:
-        seconds = size / GB * self._constants.inspect_seconds_per_gb
-        return self._timed("inspect", subject, "cpu", seconds)

@@ -1,5 +1,5 @@
-"""From judged cells to the report: ``index.html``, ``matrix.md``, ``matrix.csv``, ``matrix.json``,
-and ``locks/``, by which what works can be installed again.
+"""From judged cells to the report: ``index.html``, ``matrix.md``, ``matrix.csv``, ``matrix.json``
+with its schema, and ``locks/``, by which what works can be installed again.
 
 Pure rendering: the same ``MatrixResult`` gives the same bytes, whatever the
 order of its cells, the clock or the machine. Whatever came out of a package, a model or a log is
@@ -16,21 +16,13 @@ from pathlib import Path
 
 import msgspec
 
-from matrix.judge.results import PAGE, MatrixResult
-from matrix.judge.verdict import VOID
-from matrix.outcomes import Verdict
+from matrix.judge.results import PAGE, SCHEMA_FILE, CanaryState, MatrixResult
+from matrix.pipeline.outcomes import Verdict
+from matrix.report.causes import Cause, causes
 from matrix.report.document import markdown_document
 from matrix.report.locks import FIRST, FOLDER, lock_files
 from matrix.report.page import html_page
-from matrix.report.table import (
-    SYMBOLS,
-    Cause,
-    causes,
-    counts,
-    frame,
-    new_releases,
-    normalise,
-)
+from matrix.report.table import SYMBOLS, counts, frame, new_releases, normalise
 from matrix.store.store import write_atomically
 from matrix.untrusted.text import csv_text, visible
 
@@ -46,6 +38,7 @@ def render(result: MatrixResult) -> dict[str, str]:
     ordered = normalise(result)
     return {
         "matrix.json": _json(ordered),
+        SCHEMA_FILE: Path(__file__).with_name(SCHEMA_FILE).read_text(encoding="utf-8"),
         "matrix.csv": _csv(ordered),
         "matrix.md": markdown_document(ordered),
         **lock_files(ordered),
@@ -82,7 +75,8 @@ def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports")
     """Return the last lines that a run prints, each safe for a terminal."""
     ordered = normalise(result)
     number = counts(ordered.cells)
-    found = causes(ordered)
+    listed = causes(ordered)
+    is_void = ordered.canaries is CanaryState.VOID
     new = new_releases(ordered)
     lines = [
         *([visible(ordered.going_on, LINE_CHARS)] if ordered.going_on else []),
@@ -90,14 +84,14 @@ def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports")
         f"{len(ordered.cells)} cells in profile {visible(ordered.profile, 60)}: "
         + ", ".join(f"{SYMBOLS[verdict]} {number[verdict]} {verdict}" for verdict in Verdict),
         f"canaries: {visible(ordered.canaries, 60) or 'none in this profile'}"
-        + ("; trust no verdict before this is explained" if ordered.canaries == VOID else ""),
+        + ("; trust no verdict before this is explained" if is_void else ""),
         *(f"  {visible(line, LINE_CHARS)}" for line in ordered.canary_troubles),
     ]
     if new:
         lines.append(f"new releases: {visible(', '.join(new), LINE_CHARS)}")
-    if found:
-        lines.append(f"main causes ({min(len(found), SUMMARY_CAUSES)} of {len(found)}):")
-        lines += [_cause_line(cause) for cause in found[:SUMMARY_CAUSES]]
+    if listed:
+        lines.append(f"main causes ({min(len(listed), SUMMARY_CAUSES)} of {len(listed)}):")
+        lines += [_cause_line(cause) for cause in listed[:SUMMARY_CAUSES]]
     return [*lines, f"report: {Path(directory) / PAGE}"]
 
 
@@ -112,7 +106,7 @@ def _cause_line(cause: Cause) -> str:
 def _json(result: MatrixResult) -> str:
     encoded = msgspec.json.format(msgspec.json.encode(result, order="sorted"), indent=2)
     # ASCII only: a direction mark in a message must not reorder what a pager or a diff shows.
-    escaped = re.sub(r"[^\x00-\x7e]", lambda found: json.dumps(found[0])[1:-1], encoded.decode())
+    escaped = re.sub(r"[^\x00-\x7e]", lambda match: json.dumps(match[0])[1:-1], encoded.decode())
     return escaped + "\n"
 
 

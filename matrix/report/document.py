@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from matrix.judge.results import CellResult, MatrixResult, Standing
-from matrix.judge.verdict import VOID
-from matrix.outcomes import Verdict
+from matrix.judge.results import CanaryState, CellResult, MatrixResult, Standing
+from matrix.pipeline.outcomes import Verdict
+from matrix.report.causes import causes
 from matrix.report.locks import install_lines
 from matrix.report.standings import (
     STATES,
@@ -25,7 +25,6 @@ from matrix.report.table import (
     NO_SPECIFIERS,
     SYMBOLS,
     Part,
-    causes,
     columns,
     counts,
     devices,
@@ -97,10 +96,10 @@ def _head(result: MatrixResult) -> tuple[str, list[str]]:
 
 def _canary_troubles(result: MatrixResult) -> list[str]:
     void = "**This run is void: trust nothing below until its canaries are explained.**"
-    said = ["", void] if result.canaries == VOID else []
+    lines = ["", void] if result.canaries is CanaryState.VOID else []
     if result.canary_troubles:
-        said += ["", *(f"- {markdown(line, 400)}" for line in result.canary_troubles)]
-    return said
+        lines += ["", *(f"- {markdown(line, 400)}" for line in result.canary_troubles)]
+    return lines
 
 
 def _title(part: Part) -> str:
@@ -130,8 +129,8 @@ def _slot(cells: list[CellResult], numbers: object, marks: dict[str, str], *, se
         where = f" on {markdown(short_device(cell.device), 40)}" if several and ran(cell) else ""
         needs = f" ({markdown(need(cell), 60)})" if need(cell) else ""
         others = "; ".join(
-            f"{markdown(said, 40)} on {markdown(device, 100)}"
-            for device, said in otherwise_elsewhere(cell).items()
+            f"{markdown(verdict, 40)} on {markdown(device, 100)}"
+            for device, verdict in otherwise_elsewhere(cell).items()
         )
         elsewhere = f" (elsewhere {others})" if others else ""
         more = f"{mark}{canary}{where}{needs}{elsewhere}"
@@ -157,16 +156,16 @@ def _together_table(result: MatrixResult, part: Part) -> list[str]:
     marks = markers(result)
     names = engines(part.cells)
     rows = []
-    for each in together(part.cells):
+    for row in together(part.cells):
         works = [
-            "".join(["✓ works", *(f" {marks[departure]}" for departure in each.engines[name])])
-            if name in each.engines
-            else ("no" if name in each.fails else "not known")
+            "".join(["✓ works", *(f" {marks[departure]}" for departure in row.engines[name])])
+            if name in row.engines
+            else ("no" if name in row.fails else "not known")
             for name in names
         ]
-        shown = markdown(each.quantizer.name)
-        packages = markdown(packages_in_words(each.quantizer))
-        rows.append([shown, markdown(each.scheme), *works, packages])
+        shown = markdown(row.quantizer.name)
+        packages = markdown(packages_in_words(row.quantizer))
+        rows.append([shown, markdown(row.scheme), *works, packages])
     header = ["quantizer", "scheme", *(markdown(name) for name in names), "packages"]
     return _table(header, rows, "No quantizer works with every model in any engine.")
 
@@ -187,16 +186,16 @@ def _install_list(result: MatrixResult) -> list[str]:
 
 
 def _standings_table(result: MatrixResult) -> list[str]:
-    found = groups(result)
-    times = resolutions(found)
+    listed = groups(result)
+    times = resolutions(listed)
     rows = [
         [
             markdown(row.environment.name),
             "; ".join(f"{word} ({markdown(by)})" if by else word for word, by in row.declared),
             *(_standing(row, row.at[resolution]) for resolution in times),
-            "; ".join(markdown(said) for said in row.environment.differences) or "nothing",
+            "; ".join(markdown(line) for line in row.environment.differences) or "nothing",
         ]
-        for group in found
+        for group in listed
         for row in group.rows
     ]
     header = ["environment", "declared", *times.values(), "what differs"]
@@ -205,27 +204,29 @@ def _standings_table(result: MatrixResult) -> list[str]:
 
 def _standing(row: Row, standing: Standing | None) -> str:
     word = state(standing)
-    said = [f"{STATES[word]} {word}"]
+    parts = [f"{STATES[word]} {word}"]
     if standing is not None:
-        said += filter(None, (markdown(resolved(row, standing)), *map(markdown, remarks(standing))))
-        said += [markdown(standing.refusal)] if standing.refusal else []
-    return ": ".join([said[0], "; ".join(said[1:])]) if said[1:] else said[0]
+        parts += filter(
+            None, (markdown(resolved(row, standing)), *map(markdown, remarks(standing)))
+        )
+        parts += [markdown(standing.refusal)] if standing.refusal else []
+    return ": ".join([parts[0], "; ".join(parts[1:])]) if parts[1:] else parts[0]
 
 
 def _specifiers_table(result: MatrixResult) -> list[str]:
-    if result.canaries == VOID:
+    if result.canaries is CanaryState.VOID:
         return [NO_SPECIFIERS]
     rows = [
         [
-            markdown(f"{one.package} {one.release}"),
-            markdown_code(held_bounds(one)),
-            markdown(declared_bounds(one)),
-            "; ".join(markdown(said) for said in one.differs)
-            or ("not known" if one.declared is None else "nothing"),
-            "; ".join(f"{word}: {markdown(versions)}" for word, versions in tried(one)),
-            markdown("; ".join(one.devices)),
+            markdown(f"{specifier.package} {specifier.release}"),
+            markdown_code(held_bounds(specifier)),
+            markdown(declared_bounds(specifier)),
+            "; ".join(markdown(line) for line in specifier.differs)
+            or ("not known" if specifier.declared is None else "nothing"),
+            "; ".join(f"{word}: {markdown(versions)}" for word, versions in tried(specifier)),
+            markdown("; ".join(specifier.devices)),
         ]
-        for one in result.specifiers
+        for specifier in result.specifiers
     ]
     header = ["release", "holds", "declared", "what differs", "evidence", "on"]
     return _table(header, rows, "Nothing was observed that says which versions go together.")

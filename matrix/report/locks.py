@@ -14,6 +14,7 @@ from typing import NamedTuple
 from packaging.requirements import InvalidRequirement, Requirement
 
 from matrix.judge.results import EnvironmentResult, Install, MatrixResult
+from matrix.spec.source_builds import build_variables
 from matrix.untrusted.text import visible
 
 FOLDER = "locks"
@@ -59,7 +60,8 @@ def _install_line(
 ) -> InstallLine:
     name = environment.name
     lock, settings = f"{FOLDER}/{name}.txt", f"{FOLDER}/{name}.toml"
-    option = f"--config-file {settings} " if install.build_requirements else ""
+    built = bool(install.build_requirements or install.build_environ)
+    option = f"--config-file {settings} " if built else ""
     line = (
         f"uv venv --python {install.python} {name} && "
         f"uv pip install --python {name} {option}--no-deps -r {lock}"
@@ -70,7 +72,7 @@ def _install_line(
         f"It needs Python {install.python}. In the folder of the report, with uv:",
         f"    {line}",
     ]
-    if not install.build_requirements:
+    if not built:
         pip = f"{name}/bin/pip install --no-deps -r {lock}"
         head += ["or with pip:", f"    python{install.python} -m venv {name} && {pip}"]
     head.append("The list is complete, so nothing else is looked for (--no-deps).")
@@ -84,7 +86,7 @@ def _install_line(
     if install.left_out:
         head.append(f"Left out here: {', '.join(install.left_out)}")
     files = {lock: "\n".join([FIRST + _comment(head), *_pins(install), ""])}
-    if install.build_requirements:
+    if built:
         files[settings] = _settings(name, lock, install)
     return InstallLine(line, lock, remarks, files)
 
@@ -98,13 +100,14 @@ def _pins(install: Install) -> list[str]:
 
 
 def _settings(name: str, lock: str, install: Install) -> str:
-    """Return what uv is told, in TOML: its strings are JSON's."""
+    """Return settings for uv, as TOML, whose strings are JSON's."""
     lines = [
         f"{json.dumps(package)} = [{', '.join(map(json.dumps, items))}]"
         for package, items in install.build_requirements.items()
     ]
     head = f"{FIRST}{name} are in {lock}. What some need to be built from source:"
-    return "\n".join([head, "[extra-build-dependencies]", *lines, ""])
+    variables = build_variables(install.build_environ)
+    return "\n".join([head, "[extra-build-dependencies]", *lines, *variables, ""])
 
 
 def _is_sound(name: str, install: Install) -> bool:
@@ -116,6 +119,8 @@ def _is_sound(name: str, install: Install) -> bool:
         for package, items in install.build_requirements.items():
             for item in [package, *items]:
                 Requirement(item)
+        for package in install.build_environ:
+            Requirement(package)
     except InvalidRequirement:
         return False
     named = _NAME.fullmatch(name) and _PYTHON.fullmatch(install.python)

@@ -13,10 +13,11 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from matrix.judge.results import CellResult, MatrixResult, Side
-from matrix.judge.verdict import VOID
-from matrix.outcomes import Outcome, Stage, StageResult, Verdict
+from matrix.judge.results import CanaryState, CellResult, MatrixResult, Side
+from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
+from matrix.pipeline.steps import Stage
 from matrix.report import standings
+from matrix.report.causes import causes
 from matrix.report.locks import install_lines
 from matrix.report.table import (
     BLAMED,
@@ -25,7 +26,6 @@ from matrix.report.table import (
     SYMBOLS,
     Part,
     Together,
-    causes,
     columns,
     counts,
     devices,
@@ -78,7 +78,7 @@ def html_page(result: MatrixResult) -> str:
             states=standings.STATES,
             state_meanings=standings.STATE_MEANINGS,
             forbidden=standings.FORBIDDEN,
-            void=result.canaries == VOID,
+            void=result.canaries is CanaryState.VOID,
             float=FLOAT_MODEL,
             no_specifiers=NO_SPECIFIERS,
             Verdict=Verdict,
@@ -176,21 +176,22 @@ def _number(value: float | None) -> str:
 
 
 def _ten_stages(cell: CellResult) -> list[StageResult]:
-    known = {each.stage: each for each in cell.stages}
-    return [known.get(stage, StageResult(stage, Outcome.BLOCKED)) for stage in Stage]
+    results = {result.stage: result for result in cell.stages}
+    return [results.get(stage, _not_tried(stage)) for stage in Stage]
+
+
+def _not_tried(stage: Stage) -> StageResult:
+    return StageResult(Outcome.BLOCKED, Reason.EARLIER_STAGE, stage=stage)
 
 
 def _row_groups(table: pd.DataFrame, cells: list[CellResult]) -> dict[str, list[Row]]:
-    """Return the table's rows under their quantizer's own version.
-
-    Environments are named ``autoawq-0.2.7+transformers-4.47.1``: the first part is the group.
-    """
+    """Return the table's rows under their quantizer's own version."""
     groups: dict[str, list[Row]] = {}
     for (name, scheme), values in zip(table.index, table.to_numpy(), strict=True):
         slots = [[cells[n] for n in slot] if isinstance(slot, tuple) else [] for slot in values]
         side = next(cell.quantizer for slot in slots for cell in slot)
-        group, _, label = name.partition("+")
-        groups.setdefault(group, []).append((label or name, scheme, side, slots))
+        group, label = standings.group_and_label(name, side.axes)
+        groups.setdefault(group, []).append((label, scheme, side, slots))
     return groups
 
 

@@ -5,13 +5,19 @@ Pure functions of a ``MatrixResult``, like those of :mod:`matrix.report.table`.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from matrix.judge.results import NOT_RUN, EnvironmentResult, MatrixResult, Specifier, Standing
-from matrix.judge.specifiers import not_tried, told
+from matrix.judge.results import (
+    NOT_RUN,
+    EnvironmentResult,
+    MatrixResult,
+    RunVerdict,
+    Specifier,
+    Standing,
+)
 from matrix.judge.standings import MOVED
-from matrix.outcomes import Verdict
+from matrix.report.constraints import in_short, not_tried
 from matrix.report.table import SYMBOLS
 from matrix.spec.tables import Resolution
 from matrix.untrusted.text import natural
@@ -36,8 +42,8 @@ FORBIDDEN = "−"
 """The mark of an environment that metadata forbids."""
 BY_ITSELF = ""
 """The column of environments that name no transformers."""
-_BESIDE = re.compile(r"(?P<release>[^+]+)\+transformers-(?P<version>[^+]+)(?P<rest>.*)")
-_WITH = re.compile(r"(?P<release>transformers)-(?P<version>[^+]+)(?P<rest>.*)")
+PARTNER = "transformers"
+"""The axis whose values are the columns of the overview."""
 
 
 class Row(NamedTuple):
@@ -58,7 +64,7 @@ class Row(NamedTuple):
     @property
     def telling(self) -> bool:
         """Whether its answers differ in more than in packages that moved on."""
-        return any(not said.startswith(MOVED) for said in self.environment.differences)
+        return any(not line.startswith(MOVED) for line in self.environment.differences)
 
 
 class Group(NamedTuple):
@@ -84,55 +90,73 @@ class Overview(NamedTuple):
 
 
 def groups(result: MatrixResult) -> list[Group]:
-    """Return the environments whose standing is known, under the release that names them.
-
-    Environments are named ``autoawq-0.2.7+transformers-4.47.1``: the first part is the group.
-    """
-    found: dict[str, list[Row]] = {}
+    """Return the environments whose standing is known, under the release that names them."""
+    rows: dict[str, list[Row]] = {}
     for environment in result.environments:
         if environment.standings:
-            group, _, label = environment.name.partition("+")
-            found.setdefault(group, []).append(_row(environment, label or environment.name))
-    return [Group(name, found[name]) for name in sorted(found, key=natural)]
+            group, label = group_and_label(environment.name, environment.axes)
+            rows.setdefault(group, []).append(_row(environment, label))
+    return [Group(name, rows[name]) for name in sorted(rows, key=natural)]
+
+
+def group_and_label(name: str, axes: Mapping[str, str]) -> tuple[str, str]:
+    """Return the release under which an environment stands, and the rest of its name.
+
+    That is the axis with which its name begins: ``autoawq-0.2.7+transformers-4.47.1`` gives
+    ``autoawq-0.2.7`` and ``transformers-4.47.1``. Where it is named otherwise, its name is both.
+    """
+    for axis, version in axes.items():
+        release = f"{axis.replace('_', '-')}-{version}"
+        if name.startswith(f"{release}+"):
+            return release, name.removeprefix(f"{release}+")
+    return name, name
 
 
 def _row(environment: EnvironmentResult, label: str) -> Row:
-    at = {each.resolution: each for each in environment.standings}
-    said: dict[str, dict[str, None]] = {}
-    for each in environment.standings:
+    at = {standing.resolution: standing for standing in environment.standings}
+    declared_by: dict[str, dict[str, None]] = {}
+    for standing in environment.standings:
         # With our pins more is named, of which more is said; told once.
-        said.setdefault(each.declared, {}).update(dict.fromkeys(each.declared_by.split("; ")))
-    declared = [(word, "; ".join(filter(None, by))) for word, by in said.items()]
+        declared_by.setdefault(standing.declared, {}).update(
+            dict.fromkeys(standing.declared_by.split("; "))
+        )
+    declared = [(word, "; ".join(filter(None, by))) for word, by in declared_by.items()]
     return Row(environment, label, declared, {r: at.get(r) for r in RESOLUTIONS})
 
 
-def resolutions(found: list[Group]) -> dict[Resolution, str]:
+def resolutions(listed: list[Group]) -> dict[Resolution, str]:
     """Return the resolutions that any environment has, in the order of the columns."""
-    rows = [row for group in found for row in group.rows]
+    rows = [row for group in listed for row in group.rows]
     return {key: when for key, when in RESOLUTIONS.items() if any(row.at[key] for row in rows)}
 
 
-def overview(found: list[Group]) -> Overview:
+def overview(listed: list[Group]) -> Overview:
     """Return the rows of all groups laid out by the transformers beside them."""
     rows: dict[str, dict[str, list[Row]]] = {}
-    for row in (row for group in found for row in group.rows):
-        name = row.environment.name
-        beside = _WITH.fullmatch(name) or _BESIDE.fullmatch(name)
-        key, column = (name, BY_ITSELF)
-        if beside is not None:
-            key, column = beside["release"] + beside["rest"], beside["version"]
+    for row in (row for group in listed for row in group.rows):
+        column = row.environment.axes.get(PARTNER, BY_ITSELF)
+        key = _without_partner(row.environment.name, column)
         rows.setdefault(key, {}).setdefault(column, []).append(row)
     columns = {column for slots in rows.values() for column in slots}
-    asked = {
+    shown = {
         resolution: when
         for resolution, when in RESOLUTIONS.items()
         if any(
             state(row.at[resolution]) not in (NOT_ASKED, ABSENT)
-            for group in found
+            for group in listed
             for row in group.rows
         )
     }
-    return Overview(sorted(columns, key=natural), asked, rows)
+    return Overview(sorted(columns, key=natural), shown, rows)
+
+
+def _without_partner(name: str, version: str) -> str:
+    """Return an environment's name without the partner's version, and without the partner where
+    that is not what the environment is named after."""
+    if version == BY_ITSELF:
+        return name
+    rest = name.replace(f"+{PARTNER}-{version}", "", 1)
+    return rest if rest != name else name.replace(f"{PARTNER}-{version}", PARTNER, 1)
 
 
 def state(standing: Standing | None) -> str:
@@ -143,8 +167,7 @@ def state(standing: Standing | None) -> str:
         return NOT_ASKED
     if standing.resolves == "no":
         return REFUSED
-    # A word of another version of the harness is no state of ours.
-    return standing.works if standing.works != NOT_RUN and standing.works in STATES else RESOLVES
+    return RESOLVES if standing.works is NOT_RUN else standing.works
 
 
 def resolved(row: Row, standing: Standing) -> str:
@@ -161,32 +184,38 @@ def resolved(row: Row, standing: Standing) -> str:
 
 def remarks(standing: Standing) -> list[str]:
     """Return what else is to be said of one resolution, each in a line."""
-    said = []
-    if standing.works != Verdict.WORKS and standing.stage:
-        said.append(f"{standing.stage}: {standing.message}" if standing.message else standing.stage)
+    lines = []
+    if standing.works is not RunVerdict.WORKS and standing.stage:
+        lines.append(
+            f"{standing.stage}: {standing.message}" if standing.message else standing.stage
+        )
     if standing.same_as:
-        said.append(f"same packages as {standing.same_as}")
-    return said
+        lines.append(f"same packages as {standing.same_as}")
+    return lines
 
 
-def declared_bounds(one: Specifier) -> str:
+def declared_bounds(specifier: Specifier) -> str:
     """Return what metadata says of a partner."""
-    if one.declared is None:
+    if specifier.declared is None:
         return "not known"
-    return f"{one.partner}{one.declared}" if one.declared else "no bound"
+    return f"{specifier.partner}{specifier.declared}" if specifier.declared else "no bound"
 
 
-def held_bounds(one: Specifier) -> str:
+def held_bounds(specifier: Specifier) -> str:
     """Return what really holds of a partner."""
-    return f"{one.partner}{told(one.holds)}" if one.holds else f"no {one.partner} tried works"
+    return (
+        f"{specifier.partner}{in_short(specifier.holds)}"
+        if specifier.holds
+        else f"no {specifier.partner} tried works"
+    )
 
 
-def tried(one: Specifier) -> list[tuple[str, str]]:
+def tried(specifier: Specifier) -> list[tuple[str, str]]:
     """Return the evidence of a specifier: what each group of versions came to, and the versions."""
-    found = {
-        "worked": one.worked,
-        "did not work": one.failed,
-        "no answer here": one.unknown,
-        "not tried": not_tried(one),
+    versions_by_word = {
+        "worked": specifier.worked,
+        "did not work": specifier.failed,
+        "no answer here": specifier.unknown,
+        "not tried": not_tried(specifier),
     }
-    return [(word, ", ".join(versions)) for word, versions in found.items() if versions]
+    return [(word, ", ".join(versions)) for word, versions in versions_by_word.items() if versions]

@@ -1,4 +1,4 @@
-"""The cells as a pandas table, and what a reader wants to know from it first.
+"""The cells as a pandas table, and what works together.
 
 Everything here is a pure function of a ``MatrixResult``, and none depends on
 the order in which its cells stand.
@@ -13,8 +13,9 @@ from typing import NamedTuple
 import msgspec
 import pandas as pd
 
-from matrix.judge.results import CellResult, EnvironmentResult, MatrixResult, Side
-from matrix.outcomes import Blame, Outcome, Reason, Stage, StageResult, Verdict
+from matrix.judge.results import CellResult, MatrixResult, Side
+from matrix.pipeline.outcomes import Outcome, Reason, Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.untrusted.text import natural
 
 SYMBOLS = {
@@ -46,18 +47,6 @@ NO_SPECIFIERS = "This run is void, so nothing is computed from it: explain its c
 ROW = ["quantizer", "scheme"]
 COLUMN = ["engine", "model"]
 MARKERS = "abcdefghijklmnopqrstuvwxyz"
-
-
-class Cause(NamedTuple):
-    """One thing that is wrong, with everything it takes down."""
-
-    subjects: tuple[str, ...]
-    """Names of the environments, checkpoints or pairs that share it."""
-    blame: str
-    stage: str
-    reason: str
-    message: str
-    cells: int
 
 
 class Part(NamedTuple):
@@ -95,10 +84,14 @@ def normalise(result: MatrixResult) -> MatrixResult:
         ),
         key=_cell_order,
     )
-    environments = sorted(result.environments, key=lambda each: (each.role, natural(each.name)))
+    environments = sorted(
+        result.environments, key=lambda environment: (environment.role, natural(environment.name))
+    )
     specifiers = sorted(
         result.specifiers,
-        key=lambda one: [natural(part) for part in (one.package, one.release, one.partner)],
+        key=lambda specifier: [
+            natural(part) for part in (specifier.package, specifier.release, specifier.partner)
+        ],
     )
     return msgspec.structs.replace(
         result,
@@ -127,10 +120,10 @@ def _storable(value: object) -> object:
         case str():
             return value.encode("utf-8", "replace").decode("utf-8")
         case dict():
-            kept = {key: each for key, each in value.items() if not _non_finite(each)}
-            return {_storable(key): _storable(each) for key, each in kept.items()}
+            kept = {key: inner for key, inner in value.items() if not _non_finite(inner)}
+            return {_storable(key): _storable(inner) for key, inner in kept.items()}
         case list():
-            return [_storable(each) for each in value]
+            return [_storable(inner) for inner in value]
         case _:
             return value
 
@@ -153,11 +146,13 @@ def frame(cells: Iterable[CellResult]) -> pd.DataFrame:
             "engine_packages": packages_in_words(cell.engine),
             "engine_python": cell.engine.python,
             "device": cell.device,
-            "elsewhere": "; ".join(f"{where}: {said}" for where, said in cell.elsewhere.items()),
+            "elsewhere": "; ".join(
+                f"{where}: {verdict}" for where, verdict in cell.elsewhere.items()
+            ),
             "verdict": cell.verdict.value,
             "blame": cell.blame.value,
             "stage": cell.stage.value if cell.stage else "",
-            "reason": cell.reason,
+            "reason": cell.reason.value,
             "message": cell.message,
             "departures": " ".join(cell.departures),
             "canary": cell.canary.value if cell.canary else "",
@@ -225,7 +220,9 @@ def short_device(device: str) -> str:
 
 def otherwise_elsewhere(cell: CellResult) -> dict[str, str]:
     """Return the other machines' devices on which a cell came out otherwise, and as what."""
-    return {device: said for device, said in cell.elsewhere.items() if said != cell.verdict}
+    return {
+        device: verdict for device, verdict in cell.elsewhere.items() if verdict != cell.verdict
+    }
 
 
 def new_releases(result: MatrixResult) -> list[str]:
@@ -239,7 +236,7 @@ def need(cell: CellResult) -> str:
         return ""
     if cell.message.startswith("needs "):
         return cell.message
-    return "needs a library of the system" if cell.reason == Reason.NO_LIBRARY else "needs hardware"
+    return "needs a library of the system" if cell.reason is Reason.NO_LIBRARY else "needs hardware"
 
 
 def packages_in_words(side: Side) -> str:
@@ -257,80 +254,6 @@ def packages(side: Side) -> dict[str, str]:
     return packages
 
 
-def causes(result: MatrixResult) -> list[Cause]:
-    """Return what is wrong, each cause once, the one that takes down most cells first.
-
-    An environment broken by itself is one cause however many cells stand on it, and environments
-    that fail with the same message are one cause; so are cells that the same finding explains,
-    whatever each engine makes of it. Other cells are grouped by whom they blame. What was not run
-    yet is no cause.
-    """
-    found: dict[tuple[str, str, str, str, str], dict[str, int]] = {}
-    broken = set()
-    fine = {Verdict.WORKS, Verdict.UNTESTED, Verdict.UNSUPPORTED}
-    wanted = {
-        name
-        for cell in result.cells
-        if cell.verdict not in fine
-        for name in (cell.quantizer.environment, cell.engine.environment)
-    }
-    for environment in result.environments:
-        failed = first_failure(environment)
-        if failed is None or failed.reason is Reason.NOT_RUN or environment.name not in wanted:
-            continue
-        broken.add(environment.name)
-        blame = environment.role if failed.outcome is Outcome.FAILED else Blame.NOBODY.value
-        key = (blame, failed.stage.value, failed.reason.value, failed.message, "")
-        found.setdefault(key, {})[environment.name] = environment.cells
-    for cell in result.cells:
-        if cell.verdict in fine or cell.reason == Reason.NOT_RUN:
-            continue
-        if broken & {cell.quantizer.environment, cell.engine.environment}:
-            continue
-        subjects = found.setdefault(_cell_cause(cell), {})
-        subjects[subject(cell)] = subjects.get(subject(cell), 0) + 1
-    listed = [
-        Cause(tuple(sorted(subjects, key=natural)), *key[:4], cells=sum(subjects.values()))
-        for key, subjects in found.items()
-    ]
-    return sorted(listed, key=lambda cause: (-cause.cells, cause))
-
-
-def _cell_cause(cell: CellResult) -> tuple[str, str, str, str, str]:
-    """Return what cells with one cause share: blame, stage, reason, message and what else parts."""
-    stage = cell.stage.value if cell.stage else ""
-    explained = next((f for f in cell.findings if f.check == cell.explained_by), None)
-    if explained is not None:
-        # What each engine makes of it is told after it, in words of its own.
-        return cell.blame.value, explained.stage.value, explained.check, explained.message, ""
-    # Two wrong answers are told in the same words and need not have the same cause.
-    telling = cell.reason in {
-        Reason.EXCEPTION, Reason.NOT_BUILT, Reason.UNRESOLVABLE, Reason.BUILD_FAILED,
-    }  # fmt: skip
-    apart = "" if telling or cell.verdict is Verdict.INFRA else subject(cell)
-    return cell.blame.value, stage, cell.reason, cell.message, apart
-
-
-def first_failure(environment: EnvironmentResult) -> StageResult | None:
-    """Return the stage at which an environment broke by itself, or ``None``."""
-    bad = {Outcome.FAILED, Outcome.INFRA}
-    failures = [stage for stage in environment.stages if stage.outcome in bad]
-    return min(failures, key=lambda stage: _position(stage.stage), default=None)
-
-
-def subject(cell: CellResult) -> str:
-    """Return the name of what a cell's blame points at."""
-    match cell.blame:
-        case Blame.QUANTIZER:
-            return cell.quantizer.name
-        case Blame.ENGINE:
-            return cell.engine.name
-        case Blame.CHECKPOINT:
-            return f"{cell.model} by {cell.quantizer.name}"
-        case Blame.PAIR | Blame.NOBODY:
-            return f"{cell.quantizer.name} in {cell.engine.name}"
-
-
 def parts(result: MatrixResult) -> list[Part]:
     """Return the tables of the report, in the order of the spec; a cell may stand in several."""
     titles = result.parts or [""]
@@ -342,8 +265,8 @@ def parts(result: MatrixResult) -> list[Part]:
 
 def engines(cells: Iterable[CellResult]) -> dict[str, Side]:
     """Return the engines of some cells by name, in the order of a table's columns."""
-    found = {cell.engine.name: cell.engine for cell in cells}
-    return {name: found[name] for name in sorted(found, key=natural)}
+    sides = {cell.engine.name: cell.engine for cell in cells}
+    return {name: sides[name] for name in sorted(sides, key=natural)}
 
 
 def together(cells: list[CellResult]) -> list[Together]:
@@ -356,18 +279,18 @@ def together(cells: list[CellResult]) -> list[Together]:
     for cell in cells:
         made.setdefault((cell.quantizer.name, cell.scheme), []).append(cell)
     harmless = {Verdict.WORKS, Verdict.UNTESTED, Verdict.INFRA}
-    answer = []
+    rows = []
     for (_, scheme), mine in made.items():
         good = {}
         fails = frozenset(cell.engine.name for cell in mine if cell.verdict not in harmless)
         for engine in dict.fromkeys(cell.engine.name for cell in mine):
-            found = [cell for cell in mine if cell.engine.name == engine]
-            if _all_work(found, models):
-                good[engine] = sorted({name for cell in found for name in cell.departures})
+            in_engine = [cell for cell in mine if cell.engine.name == engine]
+            if _all_work(in_engine, models):
+                good[engine] = sorted({name for cell in in_engine for name in cell.departures})
         if good:
-            answer.append(Together(mine[0].quantizer, scheme, good, fails))
-    answer.reverse()
-    return sorted(answer, key=lambda each: (each.quantizer.name != "none", -len(each.engines)))
+            rows.append(Together(mine[0].quantizer, scheme, good, fails))
+    rows.reverse()
+    return sorted(rows, key=lambda row: (row.quantizer.name != "none", -len(row.engines)))
 
 
 def _all_work(cells: list[CellResult], models: set[str]) -> bool:
@@ -379,7 +302,7 @@ def markers(result: MatrixResult) -> dict[str, str]:
     """Return each departure's marker in the table: ``†a``, ``†b``, ..."""
     named = set(result.departures)
     named.update(name for cell in result.cells for name in cell.departures)
-    named.update(name for each in result.environments for name in each.departures)
+    named.update(name for environment in result.environments for name in environment.departures)
     return {name: "†" + _letters(number) for number, name in enumerate(sorted(named))}
 
 

@@ -103,10 +103,12 @@ def _check_room(folder: Path, needed: int, cache: Path) -> None:
     if needed <= free:
         return
     elsewhere = "UV_CACHE_DIR" if folder == cache else "MATRIX_STORE, with UV_CACHE_DIR beside it"
+    fewer = "MATRIX_PROFILE=smoke is a first look"
+    if free >= GB:  # a budget of less buys hardly anything
+        fewer += f", MATRIX_DISK={free // GB} those cells for which so many GB are enough"
     raise SpecError(
         folder, "disk",
         f"{needed / GB:,.1f} GB are predicted to be needed and {free / GB:,.1f} GB are free",
-        "Free some (`python -m matrix clean` says what can be taken back here), or name another "
-        f"folder ({elsewhere}), or do less (MATRIX_PROFILE=smoke is a first look, "
-        f"MATRIX_DISK={free // GB} those cells for which so many GB are enough)",
+        "Free some (`matrix clean` says what can be taken back here), or name another "
+        f"folder ({elsewhere}), or do less ({fewer})",
     )  # fmt: skip

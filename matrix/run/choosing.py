@@ -17,24 +17,22 @@ import msgspec
 
 from matrix.environments.uv import uv_settings
 from matrix.environments.virtualenvs import is_built
+from matrix.pipeline.steps import Step
 from matrix.plan.budget import Choice, candidates, choose
-from matrix.plan.cells import Cell, Plan, requirements_of
+from matrix.plan.cells import Cell, requirements_of
 from matrix.plan.keys import Key
 from matrix.plan.predictions import (
     WHEELS,
     Cost,
     Prediction,
     Timings,
-    name_of_cell,
-    name_of_checkpoint,
-    name_of_environment,
-    name_of_import,
-    name_of_model,
+    name_of,
     predict,
 )
+from matrix.plan.steps import PlannedStep, steps_of_plan
 from matrix.run.context import Context
-from matrix.spec.axes import exact
 from matrix.spec.loading import load
+from matrix.spec.requirements import named_releases
 from matrix.spec.tables import Environment, PredictionsTable, SpecError
 from matrix.store.store import Record, write_atomically
 
@@ -79,9 +77,14 @@ def longest_first(context: Context, environments: Iterable[str], expected: Estim
     """Return environments in the order in which to begin them, so that cores are busy to the end:
     those first behind which most work is left, by the longest chain of others that wait for it.
     """
-    plan, seconds = context.plan, _seconds_left(context.plan, expected)
-    waiting: dict[str, list[str]] = {name: [] for name in plan.environments}
-    for name, needed in requirements_of(plan).items():
+    places = {name_of(step): step.environment for step in steps_of_plan(context.plan)}
+    seconds = dict.fromkeys(context.plan.environments, 0.0)
+    prediction = expected.prediction
+    for name in prediction.names(expected.unfinished, expected.paid):
+        if name in places:  # wheels are of no one environment
+            seconds[places[name]] += prediction.costs[name].seconds
+    waiting: dict[str, list[str]] = {name: [] for name in seconds}
+    for name, needed in requirements_of(context.plan).items():
         for other in needed:
             waiting[other].append(name)
 
@@ -90,26 +93,6 @@ def longest_first(context: Context, environments: Iterable[str], expected: Estim
         return seconds[name] + max(map(chain, waiting[name]), default=0.0)
 
     return sorted(environments, key=chain, reverse=True)
-
-
-def _seconds_left(plan: Plan, expected: Estimate) -> dict[str, float]:
-    """Return the predicted seconds of what is still to be done in each environment."""
-    places = {name_of_environment(name): name for name in plan.environments}
-    places |= {name_of_model(model): model.environment for model in plan.models}
-    roles = [checkpoint.quantizer for checkpoint in plan.checkpoints]
-    for checkpoint in plan.checkpoints:
-        if checkpoint.scheme is not None:
-            places[name_of_checkpoint(checkpoint)] = checkpoint.quantizer.environment
-    for cell in plan.cells:
-        places[name_of_cell(cell.id)] = cell.engine.environment
-        roles.append(cell.engine)
-    places |= {name_of_import(role.environment, role.name): role.environment for role in roles}
-    prediction = expected.prediction
-    seconds = dict.fromkeys(plan.environments, 0.0)
-    for name in prediction.names(expected.unfinished, expected.paid):
-        if name in places:  # wheels are of no one environment
-            seconds[places[name]] += prediction.costs[name].seconds
-    return seconds
 
 
 def choice_of(
@@ -177,7 +160,8 @@ def _amount(host: Mapping[str, str], name: str) -> float | None:
 
 def _dates(context: Context, environment: Environment) -> list[str]:
     """Return when an environment's releases came out, as ISO times, as far as that is known."""
-    releases = [context.loaded.snapshot.release(*named) for named in exact(environment)]
+    named = named_releases(environment).items()
+    releases = [context.loaded.snapshot.release(*release) for release in named]
     return [release.uploaded for release in releases if release and release.uploaded]
 
 
@@ -227,27 +211,27 @@ def _paid(context: Context, prediction: Prediction) -> Iterator[str]:
 
     What models and checkpoints stand on may have been removed since they were made.
     """
-    keys = context.keys
-    for name in context.plan.environments:
-        key = keys.install(name)
-        folder = context.store.root / "environments" / name
-        if key is not None and keys.settled(key) and is_built(folder, key.value):
-            built = name_of_environment(name)
-            yield built
-            yield from prediction.needs.get(built, ())
-    for model in context.plan.models:
-        if _is_made(context, keys.build(model)):
-            yield name_of_model(model)
-    for checkpoint in context.plan.checkpoints:
-        if _is_made(context, keys.quantize(checkpoint)) and keys.settled(keys.inspect(checkpoint)):
-            yield name_of_checkpoint(checkpoint)
+    keys = context.keys.fixed()
+    is_paid: dict[str, bool] = {}
+    for step in steps_of_plan(context.plan):
+        if step.step is not Step.IMPORT:  # each run imports anew
+            name = name_of(step)
+            is_paid[name] = is_paid.get(name, True) and _is_done(context, step, keys.of(step))
+    for name in (name for name, paid in is_paid.items() if paid):
+        yield name
+        yield from (need for need in prediction.needs.get(name, ()) if need.startswith(WHEELS))
 
 
-def _is_made(context: Context, key: Key | None) -> bool:
-    """Whether a model or checkpoint is there, or was seen to fail."""
+def _is_done(context: Context, step: PlannedStep, key: Key | None) -> bool:
+    """Whether a step need not be done: it was seen to fail, or what it made is still there."""
     if key is None or not context.keys.settled(key):
         return False
-    return not context.keys.passed(key) or context.store.has_product(key.step, key.value)
+    if not context.keys.passed(key):
+        return True
+    if step.step is Step.INSTALL:
+        folder = context.store.root / "environments" / step.environment
+        return is_built(folder, key.value)
+    return context.store.has_product(key.step, key.value)
 
 
 def _linked(store: Path, settings: Mapping[str, str]) -> bool:

@@ -20,13 +20,14 @@ from matrix.environments.locks import Lock, Locks
 from matrix.environments.uv import install_source
 from matrix.index.hub import revisions_of
 from matrix.judge import canaries
-from matrix.judge.cells import refusals
-from matrix.judge.results import CellResult, MatrixResult
+from matrix.judge.cells import CellJudge, refusals
+from matrix.judge.results import CanaryState, CellResult, MatrixResult
 from matrix.judge.standings import Solution
-from matrix.judge.subjects import CELL, subjects
-from matrix.judge.table import Judge
+from matrix.judge.subjects import subjects
+from matrix.judge.table import TableJudge
 from matrix.machine.hardware import Machine, detect, device_of
-from matrix.outcomes import Stage, Verdict
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Stage
 from matrix.plan.budget import Choice, ignoring, narrowed, read_choice
 from matrix.plan.cells import Cell, Plan, make_plan
 from matrix.plan.keys import Keys, Lookup
@@ -37,7 +38,6 @@ from matrix.store.identity import code_digest, digest, file_digest
 from matrix.store.store import Store, write_atomically
 from matrix.untrusted.reading import UnreadableError, read_file
 
-REPOSITORY = Path(__file__).parents[2]
 MAX_DIGEST_BYTES = 1000
 
 
@@ -51,7 +51,10 @@ def unreachable(error: OSError) -> str:
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Where things are, from options or the environment variables of the same names."""
+    """Where things are, from options or the environment variables of the same names.
+
+    Store and reports lie in the working directory where nothing else is said.
+    """
 
     spec: Path
     profile: str
@@ -76,8 +79,8 @@ class Settings(msgspec.Struct, frozen=True):
         return cls(
             spec=spec or Path(host.get("MATRIX_SPEC", DEFAULT_SPEC)),
             profile=profile or host.get("MATRIX_PROFILE", DEFAULT_PROFILE),
-            store=store or Path(host.get("MATRIX_STORE", REPOSITORY / ".matrix")),
-            reports=reports or Path(host.get("MATRIX_REPORTS", REPOSITORY / "reports")),
+            store=store or Path(host.get("MATRIX_STORE", ".matrix")),
+            reports=reports or Path(host.get("MATRIX_REPORTS", "reports")),
             run=host.get("MATRIX_RUN", fresh),
             cells=Path(host["MATRIX_CELLS"]) if host.get("MATRIX_CELLS") else None,
         )
@@ -102,7 +105,7 @@ class Context:
         self.machine = machine or detect()
         self.loaded: LoadedSpec = load(settings.spec)
         self.store = Store(settings.store, settings.run)
-        self._locks = Locks(settings.spec.parent / "locks", settings.store / "locks")
+        self._locks = Locks(self.loaded.folder / "locks", settings.store / "locks")
         found = self.loaded.environments
         cuda = cache(lambda name: cuda_of(self._text(found[name])))  # thousands of cells ask
         unmet = unmet_by(found, self.machine, cuda)
@@ -125,25 +128,29 @@ class Context:
             self._lock_digest,
             install_source(self._host),
             devices=devices,
-            held=revisions_of(self.settings.spec, self.store, self._host).held,
+            held=revisions_of(self.loaded.folder, self.store, self._host).held,
         )
 
-    def fresh_judge(self) -> Judge:
+    def fresh_judge(self) -> CellJudge:
         """Return a judge that knows nothing yet: one keeps what it has once read."""
         return self._judge_by(self.keys)
 
-    def _judge_by(self, keys: Keys) -> Judge:
-        return Judge(self.loaded, self.plan, keys, self.store.reference, self._solution)
+    def _judge_by(self, keys: Keys) -> CellJudge:
+        return CellJudge(self.loaded, self.plan, keys, self.store.reference)
+
+    def table_judge(self) -> TableJudge:
+        """Return a judge of the whole table, by the evidence of this machine alone."""
+        return TableJudge(self.fresh_judge(), self._solution)
 
     def table(self) -> MatrixResult:
         """Return the judged table, with what other machines' evidence in the store says beside it.
 
         Where its canaries are established, what went into them is kept for a run that is void.
         """
-        judge, profile = self.fresh_judge(), self.plan.profile
+        judge, profile = self.table_judge(), self.plan.profile
         table, inputs = judge.table(), judge.inputs_of_canaries()
         lines: list[str] = []
-        if table.canaries == "established" and self.choice is None:
+        if table.canaries is CanaryState.ESTABLISHED and self.choice is None:
             with suppress(OSError):  # what cannot be kept keeps no report back
                 canaries.keep_established(
                     self.store, profile, canaries.Established(table.finished, inputs)
@@ -220,7 +227,7 @@ class Context:
             )
         ]
 
-    def suite_is_current(self, environment: str, judge: Judge | None = None) -> bool:
+    def suite_is_current(self, environment: str, judge: CellJudge | None = None) -> bool:
         """Whether the suite has judged just these observations, with these checks."""
         try:
             judged = read_file(self._suite(environment), MAX_DIGEST_BYTES)
@@ -237,12 +244,12 @@ class Context:
     def _suite(self, environment: str) -> Path:
         return self.store.path("suites", environment)
 
-    def _suite_digest(self, environment: str, judge: Judge) -> str:
+    def _suite_digest(self, environment: str, judge: CellJudge) -> str:
         observed = []
         for subject in subjects(self.plan, environment):
             keys = judge.keys_of(subject.cell)
             # What a cell is depends on all that was before; the other subjects stand alone.
-            stages = tuple(Stage) if subject.stages == CELL else subject.stages
+            stages = subject.stages if subject.stands_alone else tuple(Stage)
             results = [self.keys.observed(keys[stage]) for stage in stages]
             observed.append([(seen.key, seen.outcome) if seen else None for seen in results])
         files = [file_digest(PACKAGE / name) for name in canaries.JUDGING]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,10 +12,13 @@ from filelock import FileLock, Timeout
 
 from matrix.judge.results import PAGE
 from matrix.plan.budget import in_words
+from matrix.plan.cells import Cell
 from matrix.run.context import Context
+from matrix.untrusted.text import visible
 
 EVERY_SECONDS = 60.0
 """How old a report must be to be written again: one of 683 cells takes five seconds of a core."""
+ERROR_CHARS = 300
 
 
 class Interim:
@@ -23,18 +27,29 @@ class Interim:
     def __init__(self, context: Context, reports: Path) -> None:
         self._context = context
         self._folder = reports
+        self._cannot_be_made = False
         self._whole = context
         if context.choice is not None:  # a budget bought some of the cells; the report shows all
             self._whole = Context(msgspec.structs.replace(context.settings, cells=None))
 
-    def write_if_due(self) -> None:
-        """Write the report where it is old, and something is done that it can show."""
+    def write_if_due(self, tell: Callable[[str], None]) -> None:
+        """Write the report where it is old, and something is done that it can show.
+
+        Where it cannot be made, that is told once, and it is not tried again before the run is
+        over: what went wrong is the report's fault, and the run goes on.
+        """
         try:
             age = time.time() - (self._folder / PAGE).stat().st_mtime
         except OSError:
             age = EVERY_SECONDS
-        if age >= EVERY_SECONDS and self._done():
+        if self._cannot_be_made or age < EVERY_SECONDS or not self._done():
+            return
+        try:
             self.write()
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a report ends no run
+            self._cannot_be_made = True
+            why = visible(f"{type(error).__name__}: {error}", ERROR_CHARS)
+            tell(f"the report cannot be made while the run goes on: {why}")
 
     def write(self, *, is_over: bool = False) -> None:
         """Write the report, unless another process does; a full disk is no reason to stop."""
@@ -52,9 +67,12 @@ class Interim:
 
     def _in_words(self) -> str:
         """Say how far the run has come, in words that stay true where it is stopped."""
-        done = f"{self._done()} of {len(self._whole.plan.cells)} cells were done"
+        done = f"{self._done()} of {len(self._to_run())} cells were done"
         return f"{done} when this was written, and the run was going on"
 
     def _done(self) -> int:
-        keys = self._whole.keys
-        return sum(not keys.unfinished(cell) for cell in self._whole.plan.cells)
+        return sum(not self._whole.keys.unfinished(cell) for cell in self._to_run())
+
+    def _to_run(self) -> list[Cell]:
+        """Return the cells that are run at all: not those that are excluded or lack hardware."""
+        return [cell for cell in self._whole.plan.cells if cell.runs]

@@ -15,9 +15,11 @@ from typing import Annotated, Any
 import msgspec
 
 from matrix.machine.processes import Child, child_environ
+from matrix.pipeline.steps import Step
 from matrix.plan.keys import CHILD
 from matrix.spec.tables import Limits
-from matrix.store.observations import End, Step, StepResult
+from matrix.store.ends import End
+from matrix.store.observations import StepResult
 from matrix.untrusted.reading import UnreadableError, decode, is_deep, read_file
 
 RESULT_BYTES = 32_000_000
@@ -89,7 +91,7 @@ class Probe:
         end = self._watch(limits)
         event = self._events.pop(0) if self._events else Event()
         self.alive = event.event == "imported" and event.ok
-        return Answer("import", end, read_result(self._import_result, "import"), self._log())
+        return Answer(Step.IMPORT, end, read_result(self._import_result, Step.IMPORT), self._log())
 
     def perform(
         self, job: Mapping[str, Any], steps: list[Step], limits: Mapping[Step, Limits], work: Path,

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from matrix.checks.evidence import Reference
+from matrix.plan.steps import build_of
 from matrix.run.context import Context
 from matrix.spec.loading import PACKAGE
 from matrix.store.identity import code_digest, digest
@@ -88,7 +89,7 @@ def _observed(context: Context) -> Iterator[tuple[str, Observation | None]]:
 def _models(context: Context) -> Iterator[tuple[Observation | None, Reference | None]]:
     """Give how each model was built, and the float model's own answers."""
     for model in context.plan.models:
-        key = context.keys.build(model)
+        key = context.keys.of(build_of(model))
         yield context.keys.observed(key), context.store.reference(key.value) if key else None
 
 

@@ -8,145 +8,215 @@ know no pins and no constraints of ours, only departures.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import string
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import cache
-from pathlib import Path
+from itertools import product
 
 import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
 
-from matrix.spec.releases import Snapshot, pick
+from matrix.spec.picking import pick
+from matrix.spec.requirements import named_releases
+from matrix.spec.snapshot import Snapshot
 from matrix.spec.tables import (
     Environment,
     EnvironmentTable,
+    ErrorAt,
+    MetadataTable,
     RangeTable,
     Resolution,
+    Row,
     Spec,
     SpecError,
 )
+from matrix.spec.versions import parsed
 
 Values = dict[str, str]
-"""Axis or variant's key -> its value in one environment."""
+"""Axis or key of a row -> its value in one environment."""
+EXTENDED = ("requirements", "pins", "constraints", "overrides", "departures")
+"""The lists of an environment table to which a row may add."""
+
+
+class Combination(msgspec.Struct, frozen=True):
+    """What tells one environment of a table from the others."""
+
+    values: Values
+    more: dict[str, list[str]] = {}
+    """Name of a list of the table -> what is added to it."""
 
 
 def combinations(
-    axes: Mapping[str, list[str]], variants: Iterable[Mapping[str, str]]
-) -> list[Values]:
+    axes: Mapping[str, Sequence[str]], variants: Iterable[Combination]
+) -> list[Combination]:
     """Return every variant with every combination of the axes, in the order they are written."""
-    rows = [dict(variant) for variant in variants] or [{}]
-    for axis, versions in axes.items():
-        rows = [{**row, axis: version} for row in rows for version in versions]
-    return rows
+    return [
+        Combination({**variant.values, **dict(zip(axes, versions, strict=True))}, variant.more)
+        for variant in list(variants) or [Combination({})]
+        for versions in product(*axes.values())
+    ]
 
 
-def ranges(table: EnvironmentTable) -> dict[str, RangeTable]:
-    """Return the axes of a table that are ranges."""
-    return {axis: asked for axis, asked in table.axes.items() if isinstance(asked, RangeTable)}
+def ranges(table: EnvironmentTable) -> list[tuple[str, RangeTable]]:
+    """Return (axis, range) of all ranges of a table: its axes' first, then its rows'."""
+    rows: list[Mapping[str, object]] = [table.axes, *table.variants, *table.rows]
+    return [
+        (axis, rule) for row in rows for axis, rule in row.items() if isinstance(rule, RangeTable)
+    ]
 
 
-def package_of(axis: str, asked: RangeTable) -> str:
+def package_of(axis: str, rule: RangeTable) -> str:
     """Return the package whose releases a range takes."""
-    return canonicalize_name(asked.package or axis)
+    return canonicalize_name(rule.package or axis)
 
 
 class Spelling:
     """Spells environments out. Raises :class:`SpecError` where a table cannot be."""
 
-    def __init__(self, file: Path, spec: Spec, snapshot: Snapshot) -> None:
-        self._file = file
+    def __init__(self, spec: Spec, snapshot: Snapshot, error: ErrorAt) -> None:
         self._spec = spec
         self._snapshot = snapshot
+        self._error = error
 
-    def rows(self, key: str, table: EnvironmentTable) -> list[Values]:
-        """Return the values of each of a table's environments."""
-        taken = {
-            axis: self._versions(f"{key}.{axis}", axis, asked, table.python)
-            if isinstance(asked, RangeTable)
-            else asked
-            for axis, asked in table.axes.items()
+    def combinations(self, key: str, table: EnvironmentTable) -> list[Combination]:
+        """Return what tells each of a table's environments from the others."""
+        axes = {
+            axis: self._versions(f"{key}.{axis}", axis, rule, table.python)
+            if isinstance(rule, RangeTable)
+            else rule
+            for axis, rule in table.axes.items()
         }
-        found = combinations(taken, table.variants)
-        for axis, version in ((axis, version) for row in found for axis, version in row.items()):
-            if axis != "resolution" and not _is_version(version):
-                raise SpecError(
-                    self._file, f"{key}.{axis}", f"{version!r} is no version",
-                    "Write a release such as 0.2.7.post3",
-                )  # fmt: skip
-        return found
+        variants = self._of_rows(key, "variants", table)
+        rows = self._of_rows(key, "rows", table)
+        several = bool(axes or variants) or not rows
+        together = [*(combinations(axes, variants) if several else []), *rows]
+        for combination in together:
+            for axis, version in combination.values.items():
+                if axis != "resolution" and parsed(version) is None:
+                    raise self._error(
+                        f"{key}.{axis}", f"{version!r} is no version",
+                        "Write a release such as 0.2.7.post3",
+                    )  # fmt: skip
+        return together
 
-    def _versions(self, key: str, axis: str, asked: RangeTable, python: str) -> list[str]:
-        package = package_of(axis, asked)
+    def _of_rows(self, key: str, field: str, table: EnvironmentTable) -> list[Combination]:
+        rows: list[Row] = getattr(table, field)
+        return [
+            combination
+            for number, row in enumerate(rows)
+            for combination in self._of_row(f"{key}.{field}[{number}]", row, table.python)
+        ]
+
+    def _of_row(self, key: str, row: Row, python: str) -> list[Combination]:
+        """Return what one row stands for: several environments where it has a range."""
+        versions: dict[str, list[str]] = {}
+        more: dict[str, list[str]] = {}
+        for name, value in row.items():
+            match value:
+                case str():
+                    versions[name] = [value]
+                case RangeTable():
+                    versions[name] = self._versions(f"{key}.{name}", name, value, python)
+                case _ if name in EXTENDED:
+                    more[name] = value
+                case _:
+                    raise self._error(
+                        f"{key}.{name}", "a row adds to no such list",
+                        f"It may add to {', '.join(EXTENDED)}. A version is a text",
+                    )  # fmt: skip
+        return combinations(versions, [Combination({}, more)])
+
+    def _versions(self, key: str, axis: str, rule: RangeTable, python: str) -> list[str]:
+        package = package_of(axis, rule)
         releases = self._snapshot.packages.get(package)
         if releases is None:
-            raise SpecError(
-                self._file, key, f"the snapshot of the index has no package {package!r}",
-                "Make one beside the spec: python -m matrix releases --take",
+            raise self._error(
+                key, f"the snapshot of the index has no package {package!r}",
+                "Make one beside the spec: matrix releases --take",
             )  # fmt: skip
         try:
-            return pick(releases, asked, python).versions
+            return pick(releases, rule, python).versions
         except ValueError as error:
             remedy = (
                 "since and until are versions such as 0.3.3; pick is `all`, "
                 "`latest patch per minor` or `newest 3`"
             )
-            raise SpecError(self._file, key, str(error), remedy) from None
+            raise self._error(key, str(error), remedy) from None
 
     def environment(
-        self, key: str, table: EnvironmentTable, values: Values, resolution: Resolution | None
+        self,
+        key: str,
+        table: EnvironmentTable,
+        combination: Combination,
+        resolution: Resolution | None,
     ) -> Environment:
         """Return one environment, in a resolution or else in its own."""
-        named = values.get("resolution", table.resolution)
-        try:
-            own: Resolution = msgspec.convert(named, Resolution)
-        except msgspec.ValidationError:
-            raise SpecError(
-                self._file, f"{key}.resolution", f"{named!r} is no resolution",
-                "Write pinned, released or today, or make it an axis",
-            ) from None  # fmt: skip
-        chosen = resolution or own
+        values = combination.values
+        chosen = resolution or self._own_resolution(key, table, values)
         pinned = chosen == "pinned"
+        all_keys = {*table.axes, *(name for row in (*table.variants, *table.rows) for name in row)}
 
         def fill(items: Iterable[str], field: str) -> list[str]:
-            return [self._filled(f"{key}.{field}", item, values) for item in items]
+            # An item that names a key which only other rows have is theirs.
+            return [
+                self._filled(f"{key}.{field}", item, values)
+                for item in items
+                if not (_named(item) - values.keys()) & all_keys
+            ]
 
-        (name,) = fill([table.name], "name")
+        def fill_list(field: str) -> list[str]:
+            return fill([*getattr(table, field), *combination.more.get(field, [])], field)
+
+        name = self._filled(f"{key}.name", table.name, values)
         if not re.fullmatch(r"[a-z0-9][a-z0-9._+-]*", name):
-            raise SpecError(
-                self._file, f"{key}.name", f"{name!r} cannot name a folder and a session",
+            raise self._error(
+                f"{key}.name", f"{name!r} cannot name a folder and a session",
                 "Use lower-case letters, digits, '.', '_', '+' and '-'",
             )  # fmt: skip
-        requirements = fill(table.requirements, "requirements")
         return Environment(
             name=name,
+            group=table.group,
+            axes=values,
             python=table.python,
             device=table.device,
             resolution=chosen,
-            requirements=requirements + (fill(table.pins, "pins") if pinned else []),
-            constraints=fill(table.constraints, "constraints") if pinned else [],
-            overrides=fill(table.overrides, "overrides"),
+            requirements=fill_list("requirements") + (fill_list("pins") if pinned else []),
+            constraints=fill_list("constraints") if pinned else [],
+            overrides=fill_list("overrides"),
             build_requirements={
                 package: fill(items, "build_requirements")
                 for package, items in table.build_requirements.items()
             },
+            build_environ=table.build_environ,
             environ=table.environ,
-            departures=table.departures,
+            departures=[*table.departures, *combination.more.get("departures", [])],
         )
+
+    def _own_resolution(self, key: str, table: EnvironmentTable, values: Values) -> Resolution:
+        named = values.get("resolution", table.resolution)
+        try:
+            own: Resolution = msgspec.convert(named, Resolution)
+        except msgspec.ValidationError:
+            raise self._error(
+                f"{key}.resolution", f"{named!r} is no resolution",
+                "Write pinned, released or today, or make it an axis",
+            ) from None  # fmt: skip
+        return own
 
     def _filled(self, key: str, template: str, values: Values) -> str:
         try:
             return template.format_map(values)
         except KeyError as missing:
-            raise SpecError(
-                self._file, key, f"{{{missing.args[0]}}} is no axis and no variant's key",
+            raise self._error(
+                key, f"{{{missing.args[0]}}} is no axis and no key of a row",
                 f"Known here: {', '.join(values) or 'none'}",
             ) from None  # fmt: skip
         except (ValueError, IndexError, AttributeError, TypeError):
-            raise SpecError(
-                self._file, key, f"{template!r} has braces that name no axis",
+            raise self._error(
+                key, f"{template!r} has braces that name no axis",
                 "Write {axis} for its value, {{ and }} for braces",
             ) from None  # fmt: skip
 
@@ -160,18 +230,29 @@ class Spelling:
             if fnmatchcase(environment.name, table.environments)
         }
         released = environment.resolution == "released"
-        named = exact(environment)
         return msgspec.structs.replace(
             environment,
             cutoff=self._released(key, environment) if released else self._today(key),
             cutoffs=exceptions if released else {},
-            metadata=[
-                table
-                for table in self._spec.metadata
-                if (canonicalize_name(table.package), table.version) in named
-                or fnmatchcase(environment.name, table.environments)
-            ],
+            metadata=self._metadata(environment),
         )
+
+    def _metadata(self, environment: Environment) -> list[MetadataTable]:
+        """Return what uv is to be told of releases: as the spec has it, else as the snapshot."""
+        named = named_releases(environment)
+        tables = [
+            table
+            for table in self._spec.metadata
+            if named.get(canonicalize_name(table.package)) == table.version
+            or fnmatchcase(environment.name, table.environments)
+        ]
+        in_spec = {canonicalize_name(table.package) for table in tables}
+        read = [
+            self._snapshot.source_metadata(package, version)
+            for package, version in named.items()
+            if package not in in_spec
+        ]
+        return [*tables, *(table for table in read if table)]
 
     def _today(self, key: str) -> str:
         if not self._snapshot.asked:
@@ -179,8 +260,9 @@ class Spelling:
         return self._snapshot.asked
 
     def _released(self, key: str, environment: Environment) -> str:
-        found = [self._snapshot.release(*each) for each in exact(environment)]
-        dates = [release.uploaded for release in found if release and release.uploaded]
+        named = named_releases(environment).items()
+        releases = [self._snapshot.release(package, version) for package, version in named]
+        dates = [release.uploaded for release in releases if release and release.uploaded]
         if not dates:
             raise self._undated(key, f"{environment.name} names no release whose date is known")
         grace = timedelta(days=self._spec.released.grace_days)
@@ -189,17 +271,16 @@ class Spelling:
         return min(graced, self._snapshot.asked or graced)
 
     def _undated(self, key: str, problem: str) -> SpecError:
-        remedy = "Ask the index: python -m matrix releases --take"
-        return SpecError(self._file, f"{key}.resolution", problem, remedy)
+        remedy = "Ask the index: matrix releases --take"
+        return self._error(f"{key}.resolution", problem, remedy)
 
 
-@cache
-def _is_version(text: str) -> bool:
+def _named(template: str) -> set[str]:
+    """Return the keys that a text names in braces; none where its braces are wrong."""
     try:
-        Version(text)
-    except InvalidVersion:
-        return False
-    return True
+        return {name for _, name, _, _ in string.Formatter().parse(template) if name}
+    except ValueError:
+        return set()
 
 
 @cache
@@ -210,17 +291,3 @@ def requirement_problem(text: str) -> str:
     except InvalidRequirement as error:
         return str(error).splitlines()[0]
     return ""
-
-
-def exact(environment: Environment) -> list[tuple[str, str]]:
-    """Return (package, version) of each release that an environment names by ``==``."""
-    return [found for item in environment.requirements if (found := _exact(item))]
-
-
-@cache
-def _exact(text: str) -> tuple[str, str] | None:
-    requirement = Requirement(text)
-    specifiers = list(requirement.specifier)
-    if len(specifiers) != 1 or specifiers[0].operator != "==" or "*" in specifiers[0].version:
-        return None
-    return canonicalize_name(requirement.name), specifiers[0].version

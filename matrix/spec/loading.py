@@ -1,14 +1,13 @@
-"""The matrix as data: what ``spec.toml`` may say, read and checked before anything is built.
+"""The matrix as data: what a spec may say, read and checked before anything is built.
 
-``project/spec.toml`` is both the default spec and the commented example of every key. A wrong spec
-raises :class:`SpecError`, one message with the file, the key and the remedy.
+The files in ``project/`` are both the default spec and the commented example of every key. A wrong
+spec raises :class:`SpecError`, one message with the file, the key and the remedy.
 """
 
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,8 +16,12 @@ from typing import Any, Literal
 import msgspec
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from matrix.spec.axes import Spelling, Values, requirement_problem
-from matrix.spec.releases import EMPTY, SNAPSHOT, Snapshot, read_snapshot
+from matrix.pipeline.outcomes import Verdict
+from matrix.spec.axes import Combination, Spelling, requirement_problem
+from matrix.spec.files import Document, Place, folder_of, read_document, spec_error
+from matrix.spec.repeats import Repeats, hint
+from matrix.spec.selecting import check_facts, chosen, in_words, matches, selected
+from matrix.spec.snapshot import EMPTY, SNAPSHOT, Snapshot, read_snapshot
 from matrix.spec.tables import (
     CutoffException,
     Departure,
@@ -26,6 +29,7 @@ from matrix.spec.tables import (
     Environment,
     EnvironmentTable,
     ExclusionTable,
+    Facts,
     Limits,
     MetadataTable,
     ModelTable,
@@ -44,30 +48,42 @@ from matrix.spec.tables import (
 )
 
 PACKAGE = Path(__file__).parents[1]
-DEFAULT_SPEC = PACKAGE / "spec" / "project" / "spec.toml"
+EXAMPLES = "matrix/spec/project/"
+"""Where the commented examples are, as errors say it."""
+DEFAULT_SPEC = PACKAGE / "spec" / "project"
 DEFAULT_PROFILE = "cpu"
-SHOWN = 20
-"""How many names an error lists."""
 FLOAT_MODEL = "none"
 """The quantizer that is the float model itself."""
 
 
 class LoadedSpec(msgspec.Struct, frozen=True):
-    """A spec that was read and found right, with what must be known of its file."""
+    """A spec that was read and found right, with what must be known of its files."""
 
     file: Path
+    """The file, or the folder of files."""
     spec: Spec
     snapshot: Snapshot
     environments: dict[str, Environment]
-    rows: dict[str, tuple[int, Values]] = {}
-    """Environment -> the index of its table, and the values of its axes there."""
+    rows: dict[str, tuple[int, Combination]] = {}
+    """Environment -> the index of its table, and what tells it apart there."""
+    places: dict[str, Place] = {}
+    """Key -> the file where it stands."""
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder in which locks, the snapshot and adapters lie."""
+        return folder_of(self.file)
+
+    def error(self, key: str, problem: str, remedy: str) -> SpecError:
+        """Return the error for a key; it names the file where the key stands."""
+        return spec_error(self.file, self.places, key, problem, remedy)
 
     def at(self, name: str, resolution: Resolution) -> Environment:
         """Return an environment in a resolution; raise :class:`SpecError` where it has no date."""
-        index, values = self.rows[name]
+        index, combination = self.rows[name]
         key, table = f"environments[{index}]", self.spec.environments[index]
-        spelling = Spelling(self.file, self.spec, self.snapshot)
-        return spelling.dated(key, spelling.environment(key, table, values, resolution))
+        spelling = Spelling(self.spec, self.snapshot, self.error)
+        return spelling.dated(key, spelling.environment(key, table, combination, resolution))
 
     def resolutions(self, name: str) -> list[Environment]:
         """Return an environment in every resolution that it has.
@@ -76,55 +92,62 @@ class LoadedSpec(msgspec.Struct, frozen=True):
         date is known was never released.
         """
         own = self.environments[name]
-        found = [own] if own.resolution == "pinned" else []
+        spelled_out = [own] if own.resolution == "pinned" else []
         for resolution in ("released", "today"):
             try:
-                found.append(self.at(name, resolution))
+                spelled_out.append(self.at(name, resolution))
             except SpecError:
                 if own.resolution == resolution:
                     raise
-        return found
+        return spelled_out
 
     def adapter(self, role: Literal["models", "quantizers", "engines"], name: str) -> Path:
         """Return the file of an adapter: a name of ours, or a path beside the spec."""
         if name.endswith(".py"):
-            return (self.file.parent / name).resolve()
+            return (self.folder / name).resolve()
         return PACKAGE / "probe" / role / f"{name}.py"
 
 
-def load(file: Path = DEFAULT_SPEC, snapshot: Snapshot | None = None) -> LoadedSpec:
-    """Read and check a spec, with its own snapshot or another.
+def load(path: Path = DEFAULT_SPEC, snapshot: Snapshot | None = None) -> LoadedSpec:
+    """Read and check a spec, a file or a folder of files, with its own snapshot or another.
 
     Raises :class:`SpecError` with the first thing that is wrong.
     """
-    spec = read_tables(file)
-    loaded = _spelled_out(file, spec, snapshot_of(file) if snapshot is None else snapshot)
+    spec, places = _read(path)
+    loaded = LoadedSpec(
+        path, spec, snapshot_of(path) if snapshot is None else snapshot, {}, places=places
+    )
+    loaded = _spelled_out(loaded)
     _check_roles(loaded)
     _check_refusals(loaded)
     return loaded
 
 
-def read_tables(file: Path) -> Spec:
-    """Read what a spec's file says, nothing spelled out; raise :class:`SpecError`."""
+def read_tables(path: Path) -> Spec:
+    """Return what a spec's files say, nothing spelled out; raise :class:`SpecError`."""
+    spec, _ = _read(path)
+    return spec
+
+
+def _read(path: Path) -> tuple[Spec, dict[str, Place]]:
+    """Return what a spec's files say, and where each key stands."""
+    document, places = read_document(path)
+
+    def error(key: str, problem: str, remedy: str) -> SpecError:
+        return spec_error(path, places, key, problem, remedy)
+
+    filled = Repeats(document, error).filled()
     try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecError(
-            file, "file", f"cannot be read ({error.strerror})", "Check --spec"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecError(file, "file", f"is not TOML: {error}", "Mend that place") from None
-    try:
-        return msgspec.convert(document, Spec)
-    except msgspec.ValidationError as error:
-        raise _explained(file, str(error), document) from None
+        return msgspec.convert(filled, Spec), places
+    except msgspec.ValidationError as wrong:
+        raise error(*_explained(str(wrong), filled, document)) from None
 
 
 _FIELDS = {
     field.encode_name
     for table in (
         *(Spec, StageLimits, Limits, Departure, EnvironmentTable, RangeTable, ModelTable),
-        *(SchemeTable, ReleasedTable, CutoffException, MetadataTable),
+        *(Facts, SchemeTable, ReleasedTable, CutoffException, MetadataTable),
         *(PredictionsTable, DevicePredictions),
         *(RoleTable, PartTable, ProfileTable, ExclusionTable, RefusalTable),
     )
@@ -132,102 +155,140 @@ _FIELDS = {
 }
 
 
-_NAMED = {
+_NAMED: dict[str, Any] = {
+    "bases": dict[str, object],
+    "sets": list[str | Facts],
+    "reasons": dict[str, str],
     "departures": Departure,
     "models": ModelTable,
     "schemes": SchemeTable,
     "profiles": ProfileTable,
     "refusals": RefusalTable,
     "thresholds": float,
+    "axes": list[str] | RangeTable,
+    "variants": str | list[str] | RangeTable,
+    "rows": str | list[str] | RangeTable,
+    "canaries": Verdict,
 }
+"""Name of a table of names -> what each of its entries is."""
 
 
-def _explained(file: Path, text: str, document: dict[str, Any]) -> SpecError:
-    """Turn msgspec's message into one that names key and remedy."""
+def _explained(text: str, filled: Document, document: Document) -> tuple[str, str, str]:
+    """Return key, problem and remedy for msgspec's message.
+
+    ``filled`` is the document in which the bases are filled in, which ``document`` has by name.
+    """
     problem, _, where = text.partition(" - at `$")
     key = where.rstrip("`").lstrip(".") or "top level"
-    section, _, rest = key.partition("[...]")
-    if rest or key.endswith("[...]"):
-        key = f"{section}.{_wrong_entry(section, document)}{rest}"
-    remedy = "See the commented example of every key in matrix/spec/project/spec.toml"
+    while "[...]" in key:
+        around, _, rest = key.partition("[...]")
+        key = f"{around}{_wrong_entry(around, filled)}{rest}"
+    remedy = f"See the commented example of every key in {EXAMPLES}"
     if unknown := re.search(r"unknown field `(.*)`", problem):
         key = f"{key}.{unknown[1]}" if where else unknown[1]
         problem = "no such key"
         if close := get_close_matches(unknown[1], _FIELDS, 1):
             remedy = f"Did you mean {close[0]!r}? {remedy}"
-    return SpecError(file, key, problem, remedy)
+    if base := _base_with(key, document):
+        problem += f" (it comes from the base {base!r})"
+    return key, problem, remedy
 
 
-def _wrong_entry(section: str, document: dict[str, Any]) -> str:
-    """Return the name that msgspec leaves out: the first entry of a section that is wrong."""
-    for name, entry in document.get(section, {}).items():
-        try:
-            msgspec.convert(entry, _NAMED[section])
-        except msgspec.ValidationError:
-            return str(name)
-    return "..."
+def _base_with(key: str, document: Document) -> str:
+    """Return the base from which a table has a key; empty where it says it itself."""
+    parts = re.fullmatch(r"(\w+)(?:\[(\d+)\]|\.(.+?))\.(\w+)(?:[.\[].*)?", key)
+    if parts is None:
+        return ""
+    section, number, name, field = parts.groups()
+    try:
+        table = document[section][int(number) if number else name]
+        base = str(table.get("base", ""))
+        return "" if field in table else base
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return ""
 
 
-def snapshot_of(file: Path) -> Snapshot:
+def _wrong_entry(key: str, document: Document) -> str:
+    """Return the name that msgspec leaves out: of the first entry of a table that is wrong."""
+    entries: Any = document
+    try:
+        for part in re.findall(r"[^.\[\]]+", key):
+            entries = entries[int(part) if part.isdigit() else part]
+        kind = _NAMED[re.sub(r".*\.|\[\d+\]$", "", key)]
+        for name, entry in entries.items():
+            try:
+                msgspec.convert(entry, kind)
+            except msgspec.ValidationError:
+                return f".{name}"
+    except (KeyError, IndexError, TypeError, AttributeError):
+        pass
+    return ""
+
+
+def snapshot_of(path: Path) -> Snapshot:
     """Read what the index held: from beside the spec, or else the snapshot that is ours."""
-    place = file.parent / SNAPSHOT
+    place = folder_of(path) / SNAPSHOT
     if not place.exists():
-        place = DEFAULT_SPEC.parent / SNAPSHOT
+        place = DEFAULT_SPEC / SNAPSHOT
     if not place.exists():
         return EMPTY
     try:
         return read_snapshot(place)
     except ValueError as error:
-        option = "" if file == DEFAULT_SPEC else f" --spec {file}"
-        remedy = f"Delete it, then make it anew: python -m matrix releases --take{option}"
+        option = "" if path == DEFAULT_SPEC else f" --spec {path}"
+        remedy = f"Delete it, then make it anew: matrix releases --take{option}"
         raise SpecError(place, "snapshot", str(error), remedy) from None
 
 
-def _spelled_out(file: Path, spec: Spec, snapshot: Snapshot) -> LoadedSpec:
-    spelling = Spelling(file, spec, snapshot)
-    found: dict[str, Environment] = {}
-    rows: dict[str, tuple[int, Values]] = {}
-    for index, table in enumerate(spec.environments):
+def _spelled_out(loaded: LoadedSpec) -> LoadedSpec:
+    """Return a spec with its environments."""
+    spelling = Spelling(loaded.spec, loaded.snapshot, loaded.error)
+    environments: dict[str, Environment] = {}
+    rows: dict[str, tuple[int, Combination]] = {}
+    for index, table in enumerate(loaded.spec.environments):
         key = f"environments[{index}]"
-        for values in spelling.rows(key, table):
-            environment = spelling.environment(key, table, values, None)
-            if environment.name in found:
-                raise SpecError(
-                    file, f"{key}.name", f"{environment.name!r} is defined twice",
+        for combination in spelling.combinations(key, table):
+            environment = spelling.environment(key, table, combination, None)
+            if environment.name in environments:
+                raise loaded.error(
+                    f"{key}.name", f"{environment.name!r} is defined twice",
                     "Put the axis that differs into the name, as {axis}",
                 )  # fmt: skip
-            _check_environment(file, key, spec, environment)
-            found[environment.name] = spelling.dated(key, environment)
-            rows[environment.name] = (index, values)
-    return LoadedSpec(file, spec, snapshot, found, rows)
+            _check_environment(loaded, key, environment)
+            environments[environment.name] = spelling.dated(key, environment)
+            rows[environment.name] = (index, combination)
+    return msgspec.structs.replace(loaded, environments=environments, rows=rows)
 
 
-def _check_environment(file: Path, key: str, spec: Spec, environment: Environment) -> None:
+def _check_environment(loaded: LoadedSpec, key: str, environment: Environment) -> None:
     if not re.fullmatch(r"3\.\d+(\.\d+)?", environment.python):
-        raise SpecError(
-            file, f"{key}.python", f"{environment.python!r} is no version of Python 3",
+        raise loaded.error(
+            f"{key}.python", f"{environment.python!r} is no version of Python 3",
             "Write it as 3.11 or 3.11.9",
         )  # fmt: skip
     items = {name: getattr(environment, name) for name in ("requirements", "constraints")}
     items["overrides"] = environment.overrides
     for package, needed in environment.build_requirements.items():
-        items[f"build_requirements.{package}"] = needed
-    for field, item in ((field, item) for field, found in items.items() for item in found):
+        items[f"build_requirements.{package}"] = [package, *needed]
+    for package in environment.build_environ:
+        items[f"build_environ.{package}"] = [package]
+    for field, item in ((field, item) for field, listed in items.items() for item in listed):
         if problem := requirement_problem(item):
-            raise SpecError(
-                file, f"{key}.{field}", f"{item!r} is no requirement ({problem})",
+            raise loaded.error(
+                f"{key}.{field}", f"{item!r} is no requirement ({problem})",
                 "Write it as pip does, name==version",
             )  # fmt: skip
     if environment.overrides and not environment.departures:
-        raise SpecError(
-            file, f"{key}.overrides", "an override is a departure and must be declared",
+        raise loaded.error(
+            f"{key}.overrides", "an override is a departure and must be declared",
             "Name it in this table's departures and describe it under [departures]",
         )  # fmt: skip
-    _known(file, f"{key}.departures", environment.departures, spec.departures, "departure")
+    departures = loaded.spec.departures
+    _check_names(loaded, f"{key}.departures", environment.departures, departures, "departure")
 
 
-def _known(
-    file: Path,
+def _check_names(
+    loaded: LoadedSpec,
     key: str,
     names: Iterable[str],
     defined: Iterable[str],
@@ -235,30 +296,46 @@ def _known(
     *,
     patterns: bool = False,
 ) -> None:
-    defined = sorted(defined)
+    """Raise :class:`SpecError` where a name is none of those that are defined."""
+    defined = set(defined)
     for name in names:
         pattern = name.removeprefix("!") if patterns else name
-        found = patterns and any(fnmatchcase(other, pattern) for other in defined)
-        if name not in defined and not found:
-            close = get_close_matches(name, defined, 1)
-            some = ", ".join(defined[:SHOWN]) + (", ..." if len(defined) > SHOWN else "")
-            hint = f"Did you mean {close[0]!r}?" if close else f"Defined: {some}"
-            raise SpecError(file, key, f"no {noun} {name!r} is defined", hint)
+        if name in defined or (patterns and any(fnmatchcase(each, pattern) for each in defined)):
+            continue
+        raise loaded.error(key, f"no {noun} {name!r} is defined", hint(name, defined))
 
 
 def _check_roles(loaded: LoadedSpec) -> None:
-    file, spec = loaded.file, loaded.spec
+    environments, departures = loaded.environments, loaded.spec.departures
     for role in ("quantizers", "engines"):
-        for index, table in enumerate(getattr(spec, role)):
+        for index, table in enumerate(getattr(loaded.spec, role)):
             key = f"{role}[{index}]"
-            _known(file, f"{key}.environments", [table.environments], loaded.environments,
-                   "environment", patterns=True)  # fmt: skip
-            _known(file, f"{key}.departures", table.departures, spec.departures, "departure")
+            _check_choice(loaded, f"{key}.environments", table)
+            _check_names(loaded, f"{key}.departures", table.departures, departures, "departure")
             _check_adapter(loaded, f"{key}.adapter", role, table.adapter)
-    for name, model in spec.models.items():
+    for name, model in loaded.spec.models.items():
         key = f"models.{name}"
-        _known(file, f"{key}.environment", [model.environment], loaded.environments, "environment")
+        _check_names(loaded, f"{key}.environment", [model.environment], environments, "environment")
         _check_adapter(loaded, f"{key}.adapter", "models", model.adapter)
+
+
+def _check_choice(loaded: LoadedSpec, key: str, table: RoleTable) -> None:
+    """Raise :class:`SpecError` where a role is for no environment."""
+    choice = table.environments
+    if isinstance(choice, str):
+        _check_names(loaded, key, [choice], loaded.environments, "environment", patterns=True)
+        return
+    check_facts(loaded.error, key, choice)
+    if not any(
+        environment.device == table.device and selected(environment, choice)
+        for environment in loaded.environments.values()
+    ):
+        raise _selects_nothing(loaded, key, "environment", choice)
+
+
+def _selects_nothing(loaded: LoadedSpec, key: str, noun: str, facts: Facts) -> SpecError:
+    remedy = "Leave out what is not so of those that you mean"
+    return loaded.error(key, f"no {noun} is so: {in_words(facts)}", remedy)
 
 
 def _check_refusals(loaded: LoadedSpec) -> None:
@@ -266,8 +343,8 @@ def _check_refusals(loaded: LoadedSpec) -> None:
         try:
             SpecifierSet(rule.versions)
         except InvalidSpecifier:
-            raise SpecError(
-                loaded.file, f"refusals.{name}.versions", f"{rule.versions!r} is no specifier",
+            raise loaded.error(
+                f"refusals.{name}.versions", f"{rule.versions!r} is no specifier",
                 "Write it as pip does, >=0.20,<0.33",
             ) from None  # fmt: skip
 
@@ -277,10 +354,14 @@ def _check_adapter(
 ) -> None:
     if not loaded.adapter(role, name).is_file():
         ours = sorted(file.stem for file in (PACKAGE / "probe" / role).glob("*.py"))
-        raise SpecError(
-            loaded.file, key, f"there is no adapter {name!r}",
+        raise loaded.error(
+            key, f"there is no adapter {name!r}",
             f"Ours: {', '.join(ours)}; one of your own is a path such as './mine.py'",
         )  # fmt: skip
+
+
+Roles = Mapping[str, tuple[str, RoleTable]]
+"""Name of a role -> (name of its environment, its table)."""
 
 
 def check_profile(loaded: LoadedSpec, name: str) -> None:
@@ -288,32 +369,33 @@ def check_profile(loaded: LoadedSpec, name: str) -> None:
 
     Each when it is opened: a release that the index took back is one profile's trouble.
     """
-    file, spec = loaded.file, loaded.spec
-    quantizers = [FLOAT_MODEL, *role_names(loaded, spec.quantizers)]
+    spec = loaded.spec
+    quantizers = role_names(loaded, spec.quantizers)
     engines = role_names(loaded, spec.engines)
-    choices = (
-        ("models", "model", spec.models),
-        ("schemes", "scheme", spec.schemes),
-        ("quantizers", "quantizer", quantizers),
-        ("engines", "engine", engines),
-    )
     for key, part in _parts(name, spec.profiles[name]):
-        for field, noun, defined in choices:
-            _known(file, f"{key}.{field}", getattr(part, field), defined, noun, patterns=True)
-        if not matches(FLOAT_MODEL, part.quantizers):
-            raise SpecError(
-                file, f"{key}.quantizers", f"{FLOAT_MODEL!r}, the float model, is not among them",
+        _check_names(loaded, f"{key}.models", part.models, spec.models, "model", patterns=True)
+        _check_names(loaded, f"{key}.schemes", part.schemes, spec.schemes, "scheme", patterns=True)
+        _check_choices(loaded, f"{key}.quantizers", part.quantizers, quantizers, "quantizer")
+        _check_choices(loaded, f"{key}.engines", part.engines, engines, "engine")
+        if not matches(FLOAT_MODEL, [each for each in part.quantizers if isinstance(each, str)]):
+            raise loaded.error(
+                f"{key}.quantizers", f"{FLOAT_MODEL!r}, the float model, is not among them",
                 "Add it: every answer is compared with the float model's in the same engine",
             )  # fmt: skip
 
 
-def matches(name: str, patterns: list[str]) -> bool:
-    """Whether a pattern takes a name in and none, written with a "!" before it, leaves it out."""
-    taken_out = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
-    taken_in = [pattern for pattern in patterns if not pattern.startswith("!")]
-    return any(fnmatchcase(name, pattern) for pattern in taken_in) and not any(
-        fnmatchcase(name, pattern) for pattern in taken_out
-    )
+def _check_choices(
+    loaded: LoadedSpec, key: str, choices: Sequence[str | Facts], roles: Roles, noun: str
+) -> None:
+    """Raise :class:`SpecError` where a choice takes in no role."""
+    defined = [*roles, FLOAT_MODEL] if noun == "quantizer" else list(roles)
+    for number, choice in enumerate(choices):
+        if isinstance(choice, str):
+            _check_names(loaded, key, [choice], defined, noun, patterns=True)
+            continue
+        check_facts(loaded.error, f"{key}[{number}]", choice)
+        if not chosen_roles(loaded, roles, [choice]):
+            raise _selects_nothing(loaded, f"{key}[{number}]", noun, choice)
 
 
 def _parts(name: str, profile: ProfileTable) -> Iterator[tuple[str, PartTable]]:
@@ -323,22 +405,29 @@ def _parts(name: str, profile: ProfileTable) -> Iterator[tuple[str, PartTable]]:
 
 
 def role_names(loaded: LoadedSpec, tables: Iterable[RoleTable]) -> dict[str, tuple[str, RoleTable]]:
-    """Return role name -> (environment name, its table), one for each matching environment.
+    """Return role name -> (environment name, its table), one for each selected environment.
 
     Raises :class:`SpecError` where two tables give the same name.
     """
-    found: dict[str, tuple[str, RoleTable]] = {}
+    roles: dict[str, tuple[str, RoleTable]] = {}
     for table in tables:
-        for environment, spelled_out in loaded.environments.items():
-            if spelled_out.device != table.device:
+        for name, environment in loaded.environments.items():
+            if environment.device != table.device or not selected(environment, table.environments):
                 continue
-            if not fnmatchcase(environment, table.environments):
-                continue
-            name = f"{environment}+{table.suffix}" if table.suffix else environment
-            if name in found:
-                raise SpecError(
-                    loaded.file, "environments", f"{name!r} gets two roles of the same kind",
+            role = f"{name}+{table.suffix}" if table.suffix else name
+            if role in roles:
+                raise loaded.error(
+                    "environments", f"{role!r} gets two roles of the same kind",
                     "Give one of them a suffix",
                 )  # fmt: skip
-            found[name] = (environment, table)
-    return found
+            roles[role] = (name, table)
+    return roles
+
+
+def chosen_roles(loaded: LoadedSpec, roles: Roles, choices: Sequence[str | Facts]) -> set[str]:
+    """Return the names of the roles that a part of a profile takes in."""
+    return {
+        role
+        for role, (name, table) in roles.items()
+        if chosen(role, loaded.environments[name], table.suffix, choices)
+    }

@@ -1,14 +1,15 @@
-"""The tables of ``spec.toml`` as typed data. ``project/spec.toml`` shows each key in use."""
+"""The tables of a spec as typed data. The files in ``project/`` show each key in use."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import msgspec
 
-from matrix.outcomes import Stage, Verdict
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import STEPS, Stage, Step
 
 Option = str | int | float | bool
 Method = Literal["awq", "gptq"]
@@ -25,6 +26,10 @@ class SpecError(Exception):
 
     def __init__(self, file: Path, key: str, problem: str, remedy: str) -> None:
         super().__init__(f"{file}: {key}: {problem}. {remedy}")
+
+
+ErrorAt = Callable[[str, str, str], SpecError]
+"""From key, problem and remedy to the error that names the file where the key stands."""
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,6 +61,12 @@ class StageLimits(Table, frozen=True, kw_only=True):
     load: Limits
     generate: Limits
 
+    def of(self, step: Step) -> Limits:
+        """Return the limits of a step; those of the step that its definition names otherwise."""
+        limited = STEPS[step].limits or step
+        limits: Limits = getattr(self, "importing" if limited is Step.IMPORT else limited.value)
+        return limits
+
 
 class Departure(Table, frozen=True, kw_only=True):
     """A declared difference from stock packages."""
@@ -76,34 +87,74 @@ class RangeTable(Table, frozen=True, kw_only=True):
     until: str = ""
     pick: str = "all"
     """``all``, ``latest patch per minor`` or ``newest N``."""
-    always: dict[str, str] = {}
-    """Version -> why it is taken whatever ``pick`` says."""
+    always: dict[str, str] | list[str] = {}
+    """Version -> why it is taken whatever ``pick`` says; or versions alone, whose reasons stand
+    under ``[reasons.<package>]``."""
     never: dict[str, str] = {}
     """Version -> why it is left out."""
 
 
-class EnvironmentTable(Table, frozen=True, kw_only=True):
-    """Environments of one kind: one for each variant and each combination of the axes."""
+Row = dict[str, str | list[str] | RangeTable]
+"""Key -> its version, or a range of versions; or name of a list of the environment table (such as
+``pins``) -> what the row adds to it."""
 
+
+class EnvironmentTable(Table, frozen=True, kw_only=True):
+    """Environments of one kind: one for each variant and each combination of the axes, and rows."""
+
+    base: str = ""
+    """Name of the base that has what this table does not say itself."""
     name: str
+    group: str = ""
+    """A word by which selections tell these environments from others of the same facts."""
     python: str = "3.11"
     device: Device = "cpu"
     resolution: Resolution | Literal["{resolution}"] = "pinned"
     axes: dict[str, list[str] | RangeTable] = {}
-    variants: list[dict[str, str]] = []
+    variants: list[Row] = []
+    """Keys that belong together. Each variant meets every combination of the axes."""
+    rows: list[Row] = []
+    """Environments one by one, beside what axes and variants give."""
     requirements: list[str]
     pins: list[str] = []
     """Further packages of our own choice; like the constraints, only where it is ``pinned``."""
     constraints: list[str] = []
     overrides: list[str] = []
     build_requirements: dict[str, list[str]] = {}
+    """Package that is built from source -> what its build needs beside what it declares."""
+    build_environ: dict[str, dict[str, str]] = {}
+    """Package that is built from source -> variables that its build gets."""
     environ: dict[str, str] = {}
+    """Variables of every process that runs in the environment."""
     departures: list[str] = []
+
+
+class Facts(Table, frozen=True, kw_only=True):
+    """What environments, or roles of environments, have in common that are selected.
+
+    What is left out may be anything; what is given must all hold.
+    """
+
+    package: str = ""
+    """The release that it requires first, as a requirement: ``transformers>=5``."""
+    beside: list[str] = []
+    """Others that it requires, in the same way."""
+    without: list[str] = []
+    """Packages that it does not require."""
+    device: Device | None = None
+    resolution: Resolution | None = None
+    """Its own, in which it is run."""
+    group: str | None = None
+    axes: dict[str, str] = {}
+    """Axis -> a specifier that its value fulfils: ``torch = ">=2.8"``."""
+    suffix: list[str] | None = None
+    """Suffixes of roles; an empty one is that of a role without."""
 
 
 class ModelTable(Table, frozen=True, kw_only=True):
     """A model that the project builds."""
 
+    base: str = ""
     environment: str
     adapter: str
     tied: bool
@@ -131,9 +182,11 @@ class SchemeTable(Table, frozen=True, kw_only=True):
 class RoleTable(Table, frozen=True, kw_only=True):
     """Environments in the role of quantizers or engines."""
 
-    environments: str
+    base: str = ""
+    environments: str | Facts
+    """A name, a pattern of names, or what they have in common."""
     device: Device = "cpu"
-    """Environments for another device do not get the role, whatever the pattern."""
+    """Environments for another device do not get the role."""
     adapter: str
     suffix: str = ""
     methods: list[Method] = msgspec.field(default_factory=lambda: list(get_args(Method)))
@@ -151,14 +204,18 @@ class RoleTable(Table, frozen=True, kw_only=True):
     system, that this machine lacks."""
 
 
+Choices = Annotated[list[str | Facts], msgspec.Meta(min_length=1)]
+"""Names, patterns of names ("!" before one leaves out what it matches), and facts."""
+
+
 class PartTable(Table, frozen=True, kw_only=True):
     """Cells that make one table: every combination of four choices that goes together."""
 
     title: str
     models: Names
     schemes: list[str]
-    quantizers: Names
-    engines: Names
+    quantizers: Choices
+    engines: Choices
 
 
 class ProfileTable(PartTable, frozen=True, kw_only=True):
@@ -270,9 +327,15 @@ class PredictionsTable(Table, frozen=True, kw_only=True):
 
 
 class Spec(Table, frozen=True, kw_only=True):
-    """Everything ``spec.toml`` says."""
+    """Everything that the files of a spec say."""
 
     schema: Literal[1]
+    bases: dict[str, dict[str, object]] = {}
+    """Name -> keys of tables that build on it (environments, models, quantizers, engines)."""
+    sets: dict[str, list[str | Facts]] = {}
+    """Name -> items that lists of environments and profiles name together, as ``"@name"``."""
+    reasons: dict[str, dict[str, str]] = {}
+    """Package -> version -> why ranges take it always."""
     limits: StageLimits
     thresholds: dict[str, float]
     predictions: PredictionsTable | None = None
@@ -295,6 +358,9 @@ class Environment(Table, frozen=True, kw_only=True):
     """One environment in one resolution, its name and requirements spelled out."""
 
     name: str
+    group: str = ""
+    axes: dict[str, str] = {}
+    """Axis or key of its variant -> its value here. Part of no key: what they fill in is."""
     python: str
     device: Device = "cpu"
     resolution: Resolution = "pinned"
@@ -308,14 +374,6 @@ class Environment(Table, frozen=True, kw_only=True):
     constraints: list[str]
     overrides: list[str]
     build_requirements: dict[str, list[str]]
+    build_environ: dict[str, dict[str, str]] = {}
     environ: dict[str, str]
     departures: list[str]
-
-    def locked_builds(self, pins: Mapping[str, str]) -> dict[str, list[str]]:
-        """Return package -> what its build needs, with a lock's version where none is named: what
-        is compiled against torch wants the torch that it will run with.
-        """
-        return {
-            package: [f"{item}=={pins[item]}" if item in pins else item for item in items]
-            for package, items in self.build_requirements.items()
-        }

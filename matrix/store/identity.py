@@ -45,6 +45,6 @@ def _beside(path: Path) -> list[Path]:
         nodes = list(ast.walk(ast.parse(path.read_bytes())))
     except (SyntaxError, ValueError):
         return []  # it cannot be imported, which is a result and none of this module's business
-    found = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 1]
-    names = [name for node in found for name in [node.module, *(a.name for a in node.names)]]
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 1]
+    names = [name for node in imports for name in [node.module, *(a.name for a in node.names)]]
     return [path.with_name(f"{name}.py") for name in names if name]

@@ -1,24 +1,18 @@
-"""Observations: the facts that one stage left behind, and how an end becomes an outcome. Pure."""
+"""Observations: what one step left behind. Pure."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any, Literal, assert_never
+from typing import Any, Literal
 
 import msgspec
 
-from matrix.outcomes import Outcome, Reason
-from matrix.spec.tables import Device
+from matrix.pipeline.outcomes import Conclusion, Outcome
+from matrix.pipeline.steps import Step
 
 SCHEMA_VERSION = 1
-MESSAGE_CHARS = 2_000
-
-Step = Literal["resolve", "install", "import", "build", "quantize", "inspect", "load", "generate"]
-"""What is performed. A step serves several of a cell's ten stages: one install, two roles."""
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True):
+class Observation(Conclusion, frozen=True, kw_only=True):
     """One step, performed once for its key. Written by the parent, whatever the child did."""
 
     schema: int = SCHEMA_VERSION
@@ -28,19 +22,16 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     step: Step
     subject: str
     """The environment, checkpoint or cell, by its id."""
-    outcome: Outcome
-    reason: Reason = Reason.NONE
-    message: str = ""
     exception: str = ""
     """Qualified name of the exception's type."""
     traceback: str = ""
-    warnings: list[str] = []
-    facts: dict[str, Any] = {}
-    departures: list[str] = []
+    warnings: list[str] = msgspec.field(default_factory=list)
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
+    departures: list[str] = msgspec.field(default_factory=list)
     device: str = "cpu"
     """What the step ran on, as its key says: ``cpu x86-64-v4``, or ``cuda 9.0`` by its cards.
     Plain ``cpu`` where it was observed before instruction sets were told apart."""
-    machine: dict[str, str] = {}
+    machine: dict[str, str] = msgspec.field(default_factory=dict)
     """What it ran on, in the words of :meth:`matrix.machine.hardware.Machine.facts`."""
     seconds: float = 0.0
     peak_bytes: int = 0
@@ -76,164 +67,3 @@ class StepResult(msgspec.Struct, frozen=True):
     exception: ChildException | None = None
     warnings: list[str] = []
     facts: dict[str, Any] = {}
-
-
-class End(msgspec.Struct, frozen=True):
-    """How a child's step ended, as the parent saw it."""
-
-    limit: Literal["", "timeout", "silence", "oom", "log-limit"] = ""
-    """The limit for which the parent ended it."""
-    status: int | None = 0
-    """Exit status; negative for a signal; ``None`` where the parent ended it."""
-    seconds: float = 0.0
-    peak_bytes: int = 0
-
-
-class Judged(msgspec.Struct, frozen=True):
-    """An outcome with its reason and a line for a person."""
-
-    outcome: Outcome
-    reason: Reason = Reason.NONE
-    message: str = ""
-
-
-_CARD_FULL = "OutOfMemoryError"
-"""torch's on a card (``torch.cuda.OutOfMemoryError``), which the job has to itself."""
-_NO_MEMORY = re.compile(r"Cannot allocate memory|DefaultCPUAllocator: can't|std::bad_alloc")
-"""The system's refusal of memory: ENOMEM, torch (c10/core/impl/alloc_cpu.cpp), C++. How much there
-is, is the machine's matter; at the spec's own limit nothing is refused, the child is ended."""
-_NO_SPACE = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded")
-_NO_LIBRARY = re.compile(r"version `[\w.]{1,40}' not found|cannot open shared object file")
-_NO_WHEEL_FOR_HERE = "has no wheels with a matching platform tag"
-_NEWER_SYSTEM = re.compile(
-    r"Wheels are available for `([\w.-]{1,200})` \(v[^)\n]{1,100}\) on the following "
-    r"platforms?: (`(?:manylinux|musllinux)[^\n]{1,300})"
-)
-"""uv's hint (0.13.9) where this Linux is older than the one a wheel was built on."""
-_NETWORK = re.compile(
-    r"error sending request|dns error|Connection (?:refused|reset)|connection closed"
-    r"|operation timed out|Temporary failure in name resolution"
-    r"|tcp connect error|HTTP status server error|status code 5\d\d",
-    re.IGNORECASE,
-)
-
-
-def judge_end(
-    end: End, result: StepResult | None, needs_hardware: list[str], log: str = ""
-) -> Judged:
-    """Return what an end means: the parent's limit first, then the child's word, then its status.
-
-    ``needs_hardware`` holds texts of exceptions by which the package asks for hardware. A child
-    that could not even write its result on a full disk says so in its ``log`` only.
-    """
-    if end.limit:
-        return Judged(*_limit(end))
-    if result is None and (full := _NO_SPACE.search(log)):
-        return Judged(Outcome.INFRA, Reason.NO_SPACE, full[0])
-    if result is not None and result.exception is not None:
-        return judge_exception(result.exception, needs_hardware)
-    if end.status is not None and end.status < 0:
-        if end.status == -9:
-            message = "killed by the system with SIGKILL, as it does when memory runs out"
-            return Judged(Outcome.INFRA, Reason.OOM, message)
-        return Judged(Outcome.FAILED, Reason.CRASH, f"died of signal {-end.status}")
-    if result is None or not result.ok:
-        message = f"ended with status {end.status} and left no result"
-        return Judged(Outcome.FAILED, Reason.NO_RESULT, message)
-    return Judged(Outcome.PASSED)
-
-
-def _limit(end: End) -> tuple[Outcome, Reason, str]:
-    match end.limit:
-        case "timeout":
-            message = f"ended after {end.seconds:.0f} s, its time limit"
-            return Outcome.FAILED, Reason.TIMEOUT, message
-        case "silence":
-            return Outcome.FAILED, Reason.SILENCE, "ended: no sign of life within its silence limit"
-        case "oom":
-            used = f"{end.peak_bytes / 1e6:.0f} MB"
-            return Outcome.FAILED, Reason.OOM, f"ended at {used}, over its memory limit"
-        case "log-limit":
-            return Outcome.FAILED, Reason.LOG_LIMIT, "ended: printed more than its log limit"
-        case "":
-            return Outcome.PASSED, Reason.NONE, ""
-        case _:
-            assert_never(end.limit)
-
-
-def judge_exception(exception: ChildException, needs_hardware: list[str]) -> Judged:
-    """Return what an exception raised by a package means."""
-    name = exception.type.rpartition(".")[2]
-    message = f"{name}: {exception.message}"[:MESSAGE_CHARS]
-    if any(text in exception.message for text in needs_hardware):
-        reason = Reason.NO_LIBRARY if _NO_LIBRARY.search(exception.message) else Reason.NO_GPU
-        return Judged(Outcome.NEEDS_HARDWARE, reason, message)
-    if name == _CARD_FULL:
-        return Judged(Outcome.FAILED, Reason.OOM, message)
-    if name.endswith("MemoryError") or _NO_MEMORY.search(exception.message):
-        return Judged(Outcome.INFRA, Reason.OOM, message)
-    if _NO_SPACE.search(exception.message):
-        return Judged(Outcome.INFRA, Reason.NO_SPACE, message)
-    return Judged(Outcome.FAILED, Reason.EXCEPTION, message)
-
-
-def judge_device(judged: Judged, facts: Mapping[str, Any], device: Device) -> Judged:
-    """Return what an end means once the device that a probe's facts name is compared with the one
-    that was asked for. Evidence of another device is none, however well it looks; where facts name
-    no device, it was the CPU.
-    """
-    found = str(facts.get("device", "cpu")).partition(":")[0]
-    if judged.outcome is not Outcome.PASSED or found == device:
-        return judged
-    match device:
-        case "cuda":
-            why = "torch was built for CPUs, cannot use this driver, or put nothing on a GPU"
-        case "cpu":
-            why = "something beside what it was shown led it there"
-        case _:
-            assert_never(device)
-    message = f"asked for {device}, but the probe ran on {found[:40]!r}: {why}"
-    return Judged(Outcome.FAILED, Reason.WRONG_DEVICE, message)
-
-
-def judge_company(judged: Judged, strangers: int) -> Judged:
-    """Return what a failure on leased GPUs means where so many processes of others have come there.
-
-    They take memory and time that it was promised, so it says nothing of the packages.
-    """
-    if judged.outcome is not Outcome.FAILED or not strangers:
-        return judged
-    came = "1 other process" if strangers == 1 else f"{strangers} other processes"
-    message = f"{came} came to compute on its GPUs, so this says nothing: {judged.message}"
-    return Judged(Outcome.INFRA, judged.reason, message[:MESSAGE_CHARS])
-
-
-def judge_tool(end: End, log: str, failure: Reason) -> Judged:
-    """Return what the end of ``uv`` means; ``failure`` is the reason where packages are to blame.
-
-    Full disks and dead networks are told apart from refusals by what uv printed; a limit it ran
-    into is trouble of the machine as well.
-    """
-    if end.limit:
-        _, reason, message = _limit(end)
-        return Judged(Outcome.INFRA, reason, message)
-    if end.status == 0:
-        return Judged(Outcome.PASSED)
-    message = _last_error(log)
-    if _NO_SPACE.search(log):
-        return Judged(Outcome.INFRA, Reason.NO_SPACE, message)
-    if _NETWORK.search(log):
-        return Judged(Outcome.INFRA, Reason.NETWORK, message)
-    if end.status is None or end.status < 0:
-        return Judged(Outcome.INFRA, Reason.CRASH, f"uv died of signal {-(end.status or 0)}")
-    if (newer := _NEWER_SYSTEM.search(log)) and _NO_WHEEL_FOR_HERE in log:
-        message = f"needs a system for which {newer[1]} has wheels ({newer[2]}): {message}"
-        return Judged(Outcome.NEEDS_HARDWARE, Reason.NO_LIBRARY, message[:MESSAGE_CHARS])
-    return Judged(Outcome.FAILED, failure, message)
-
-
-def _last_error(log: str) -> str:
-    """Return uv's refusal without the progress lines before it."""
-    lines = log.strip().splitlines()
-    start = next((i for i, line in enumerate(lines) if re.match(r"\s*(error|×)", line)), 0)
-    return "\n".join(lines[start:])[:MESSAGE_CHARS]

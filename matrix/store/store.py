@@ -34,14 +34,11 @@ from typing import IO, Any
 
 import msgspec
 
-from matrix.checks.evidence import (
-    MAX_REFERENCE_BYTES,
-    EvidenceError,
-    Reference,
-    read_reference,
-)
-from matrix.outcomes import Outcome
-from matrix.store.observations import SCHEMA_VERSION, Observation, Step
+from matrix.checks.evidence import MAX_REFERENCE_BYTES, EvidenceError, Reference, read_reference
+from matrix.pipeline.outcomes import Outcome
+from matrix.pipeline.steps import STEPS, Step
+from matrix.store.facts import check_facts
+from matrix.store.observations import SCHEMA_VERSION, Observation
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 
 MAX_OBSERVATION_BYTES = 200_000_000
@@ -71,15 +68,22 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float = 0.0
 
 
-class _Facts(msgspec.Struct):
-    """The facts of resolving, installing and building, which are used as they stand."""
-
-    lock: str = ""
-    python: str = ""
-    torch: str = ""
-    versions: dict[str, str] = {}
-    machine: dict[str, str] = {}
-    tensors_sha256: str = ""
+def _record_of(observation: Observation) -> Record:
+    """Return the line of history that tells of an observation."""
+    return Record(
+        run=observation.run,
+        at=observation.at,
+        subject=observation.subject,
+        step=observation.step,
+        key=observation.key,
+        attempt=observation.attempt,
+        outcome=observation.outcome,
+        reason=observation.reason,
+        device=observation.device,
+        departures=observation.departures,
+        inputs=observation.inputs,
+        seconds=observation.seconds,
+    )
 
 
 def _read_observation(raw: bytes, step: Step, key: str) -> Observation:
@@ -90,11 +94,10 @@ def _read_observation(raw: bytes, step: Step, key: str) -> Observation:
     observation = decode(raw, Observation)
     if (observation.step, observation.key) != (step, key):
         raise UnreadableError(f"is of {observation.step} {observation.key}")
-    if step in ("resolve", "install", "build"):
-        try:
-            msgspec.convert(observation.facts, _Facts)
-        except msgspec.ValidationError as error:
-            raise UnreadableError(str(error)) from None
+    try:
+        check_facts(observation)
+    except msgspec.ValidationError as error:
+        raise UnreadableError(str(error)) from None
     return observation
 
 
@@ -137,13 +140,8 @@ class Store:
 
     def has_product(self, step: Step, key: str) -> bool:
         """Whether the files that a step made are there; they may have been taken back since."""
-        match step:
-            case "build":
-                return (self.model(key) / "model").is_dir()
-            case "quantize":
-                return (self.checkpoint(key) / "checkpoint").is_dir()
-            case _:
-                return True
+        product = STEPS[step].product
+        return product is None or (self.root / product[0] / key / product[1]).is_dir()
 
     def model(self, key: str) -> Path:
         """Return the folder of a model: ``model/`` and ``reference.json``."""
@@ -165,24 +163,9 @@ class Store:
 
         Trouble of the machine takes no final observation's place: it says nothing of the packages.
         """
-        self.append(
-            Record(
-                run=observation.run,
-                at=observation.at,
-                subject=observation.subject,
-                step=observation.step,
-                key=observation.key,
-                attempt=observation.attempt,
-                outcome=observation.outcome,
-                reason=observation.reason,
-                device=observation.device,
-                departures=observation.departures,
-                inputs=observation.inputs,
-                seconds=observation.seconds,
-            )
-        )
-        known = self.observation(observation.step, observation.key)
-        if known is not None and known.final and not observation.final:
+        self.append(_record_of(observation))
+        kept = self.observation(observation.step, observation.key)
+        if kept is not None and kept.final and not observation.final:
             return
         target = self.path("observations", observation.step, f"{observation.key}.json")
         write_atomically(target, msgspec.json.format(_encode(observation), indent=1))
@@ -200,14 +183,14 @@ class Store:
         A line that cannot be read is passed over: a torn last one, as a kill leaves it. So is what
         has the name of a segment and is no file.
         """
-        found: dict[bytes, Record] = {}
+        read: dict[bytes, Record] = {}
         for segment in filter(Path.is_file, (self.root / "records").glob("*.jsonl")):
             for line in segment.read_bytes().splitlines():
                 try:
-                    found[line] = decode(line, Record)
+                    read[line] = decode(line, Record)
                 except UnreadableError:
                     continue
-        return [found[line] for line in sorted(found, key=lambda line: (found[line].at, line))]
+        return [read[line] for line in sorted(read, key=lambda line: (read[line].at, line))]
 
     def segments(self) -> list[tuple[str, int]]:
         """Return the name and bytes of each segment of the history: all differ after any step."""

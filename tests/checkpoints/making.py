@@ -18,10 +18,10 @@ from pathlib import Path
 import msgspec
 
 from matrix.environments.virtualenvs import python_of
+from matrix.pipeline.steps import Step
 from matrix.run.probes import Probe
 from matrix.spec.loading import load
 from matrix.spec.tables import Limits
-from matrix.store.observations import Step
 
 FOLDER = Path(__file__).parent
 PROBE = FOLDER.parents[1] / "matrix" / "probe"
@@ -104,7 +104,7 @@ def given() -> dict[str, object]:
     return {"model": str(FOLDER / FLOAT / "model"), "calibration": reference["calibration"]}
 
 
-def perform(store: Path, made: Made, step: Step, job: Mapping[str, object], scratch: Path) -> None:
+def perform(store: Path, made: Made, step: str, job: Mapping[str, object], scratch: Path) -> None:
     """Do one step in its environment, as the harness does; raise what the package raised."""
     folder = store.resolve() / "environments" / made.environment
     home, work = scratch / "home", scratch / "work"
@@ -121,7 +121,7 @@ def perform(store: Path, made: Made, step: Step, job: Mapping[str, object], scra
         answers = [probe.importing(LIMITS)]
         if probe.alive:
             whole = {"options": CALIBRATION, "departures": list(made.departures), **job}
-            answers += probe.perform(whole, [step], {step: LIMITS}, work, fork=True)
+            answers += probe.perform(whole, [Step(step)], {Step(step): LIMITS}, work, fork=True)
     last = answers[-1]
     if last.result is None or not last.result.ok:
         raise RuntimeError(f"{made.environment}: {last.step}: {last.result}\n{last.log[-2000:]}")

@@ -12,7 +12,7 @@ import pytest
 
 from matrix.judge.results import CellResult
 from matrix.judge.subjects import Subject, subjects
-from matrix.outcomes import Finding, StageResult
+from matrix.pipeline.outcomes import Finding, StageResult
 from matrix.run.context import Context, Settings
 from matrix.store.store import Record
 

@@ -6,7 +6,7 @@ from typing import assert_never
 
 import pytest
 
-from matrix.outcomes import Finding, Judgement, Outcome, StageResult
+from matrix.pipeline.outcomes import Finding, Judgement, Outcome, StageResult
 
 
 def test_stage(result: StageResult) -> None:

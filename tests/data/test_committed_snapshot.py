@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from matrix.spec.loading import DEFAULT_SPEC
-from matrix.spec.releases import SNAPSHOT, encode, read_snapshot
+from matrix.spec.snapshot import SNAPSHOT, encode, read_snapshot
 
 
 def test_the_committed_snapshot_knows_what_was_measured_by_hand() -> None:
     """Looked up on the index on 2026-11-22; a snapshot keeps dates, so they hold for ever."""
-    snapshot = read_snapshot(DEFAULT_SPEC.with_name(SNAPSHOT))
+    snapshot = read_snapshot(DEFAULT_SPEC / SNAPSHOT)
     dates = {
         ("autoawq", "0.2.9"): "2025-05-11T09:02:26Z",
         ("transformers", "5.23.0"): "2026-11-13T14:10:36Z",

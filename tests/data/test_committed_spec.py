@@ -6,6 +6,7 @@ Nothing here counts cells: a version that is added to an axis leaves all of it t
 from __future__ import annotations
 
 import re
+import shutil
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -14,10 +15,12 @@ import pytest
 from packaging.version import Version
 
 from matrix.plan.cells import Plan, make_plan, requirements_of
+from matrix.spec.files import spec_files
 from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load
-from matrix.spec.releases import Release
+from matrix.spec.snapshot import Release
 
 SPEC = load()
+OF_CPUS = "environments/cpu.toml"
 QUANTIZERS = {"awq": ("autoawq-",), "gptq": ("auto-gptq-", "gptqmodel-")}
 
 
@@ -79,14 +82,12 @@ def test_a_version_is_added_in_one_line(
     tmp_path: Path, cpu: Plan, place: str, version: str, name: str
 ) -> None:
     """It gets an environment for each of its sibling's, and the cells that patterns give both."""
-    text = DEFAULT_SPEC.read_text()
+    text = (DEFAULT_SPEC / OF_CPUS).read_text()
     found = re.search(place, text)
     assert found
     sibling = version.strip('"') or "0.32.0"
     added = f"{found[0]}, " + (version or found[0]).replace(sibling, "99.9")
-    file = tmp_path / "mine.toml"
-    file.write_text(text.replace(found[0], added, 1))
-    after = make_plan(load(file), "cpu")
+    after = make_plan(load(changed(tmp_path, found[0], added)), "cpu")
     old, new = name.format(sibling), name.format("99.9")
     new_environments = set(after.environments) - set(cpu.environments)
     assert {one.replace(new, old) for one in new_environments} == {
@@ -96,6 +97,49 @@ def test_a_version_is_added_in_one_line(
     assert new_cells
     assert {cell.replace(new, old) for cell in new_cells} <= {cell.id for cell in cpu.cells}
     assert {cell.id for cell in after.cells} > {cell.id for cell in cpu.cells}
+
+
+def changed(folder: Path, old: str, new: str) -> Path:
+    """Return a copy of the project's spec with one change in its environments for CPUs."""
+    copy = folder / "spec"
+    shutil.copytree(DEFAULT_SPEC, copy, ignore=shutil.ignore_patterns("locks"))
+    text = (copy / OF_CPUS).read_text()
+    assert old in text
+    (copy / OF_CPUS).write_text(text.replace(old, new, 1))
+    return copy
+
+
+ROW = '  { gptqmodel = "7.6.0", transformers = "5.23.0" },\n'
+
+
+def test_a_pairing_is_added_in_one_row(tmp_path: Path, cpu: Plan) -> None:
+    """It is one environment and no other, however many versions there are beside it."""
+    added = ROW.replace("5.23.0", "5.22.0")
+    after = load(changed(tmp_path, ROW, ROW + added))
+    name = "gptqmodel-7.6.0+transformers-5.22.0"
+    assert set(after.environments) - set(SPEC.environments) == {name}
+    new_cells = {cell.id for cell in make_plan(after, "cpu").cells} - {c.id for c in cpu.cells}
+    assert new_cells
+    assert {cell.split("/")[2] for cell in new_cells} == {name}
+
+
+def test_a_pairing_beside_axes_is_added_in_one_row(tmp_path: Path) -> None:
+    axis = 'axes.autoawq = ["0.2.6"]\n'
+    row = 'rows = [{ autoawq = "0.2.5", transformers = "4.43.4", constraints = ["datasets<3"] }]\n'
+    after = load(changed(tmp_path, axis, axis + row))
+    new = {n: e for n, e in after.environments.items() if n not in SPEC.environments}
+    assert list(new) == ["autoawq-0.2.5+transformers-4.43.4"]
+    (environment,) = new.values()
+    sibling = SPEC.environments["autoawq-0.2.6+transformers-4.42.4"]
+    assert environment.constraints == [*sibling.constraints, "datasets<3"]
+    assert environment.requirements == ["autoawq==0.2.5", "transformers==4.43.4"]
+
+
+@pytest.mark.parametrize("file", spec_files(DEFAULT_SPEC), ids=lambda file: file.name)
+def test_every_file_fits_a_screen_or_a_few(file: Path) -> None:
+    lines = file.read_text().splitlines()
+    assert len(lines) <= 300
+    assert [line for line in lines if len(line) > 120] == []
 
 
 @pytest.mark.parametrize("name", sorted(SPEC.spec.profiles))

@@ -15,7 +15,7 @@ from matrix.spec.loading import DEFAULT_SPEC, load
 from matrix.spec.tables import Environment
 
 SPEC = load()
-LOCKS = DEFAULT_SPEC.parent / "locks"
+LOCKS = DEFAULT_SPEC / "locks"
 COMMITTED = [
     each
     for name in sorted(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +19,8 @@ WHEEL = "made_up-1.0-py3-none-any.whl"
 DRIPS = 3000
 """An end, so that a client that does not give up fails its test and does not hang it."""
 
+Member = tuple[str, str | bytes]
+"""Of a source archive: name below its folder, and content."""
 Respond = Callable[["Handler"], None]
 
 
@@ -112,6 +116,24 @@ def wheel(package: str, version: str, *requirements: str, padding: int = 0) -> b
         archive.writestr(f"{package}/data.bin", bytes(padding))
         archive.writestr(f"{package}-{version}.dist-info/METADATA", "\n".join(lines) + "\n\n")
     return packed.getvalue()
+
+
+def tar(root: str, *members: Member, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """Return a tar of files, or of other members that point to ``/etc/passwd``."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, content in members:
+            raw = content.encode() if isinstance(content, str) else content
+            member = tarfile.TarInfo(f"{root}/{name}")
+            member.type, member.linkname = kind, "" if kind == tarfile.REGTYPE else "/etc/passwd"
+            member.size = len(raw) if kind == tarfile.REGTYPE else 0
+            archive.addfile(member, io.BytesIO(raw))
+    return packed.getvalue()
+
+
+def sdist(root: str, *members: Member) -> bytes:
+    """Return a source archive of files below one folder."""
+    return gzip.compress(tar(root, *members))
 
 
 def in_parts(body: bytes) -> Respond:

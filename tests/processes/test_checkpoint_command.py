@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import Inspection
-from matrix.run.context import REPOSITORY
+from tests import REPOSITORY
 from tests.unit import awq_checkpoints as made
 from tests.unit import gptq_checkpoints as gptq
 from tests.unit.test_checkpoint_scanning import change_config, change_tensors, known

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from matrix.cli import app as cli
-from matrix.run.context import REPOSITORY
 from matrix.run.progress import Progress
+from tests import REPOSITORY
 from tests.unit import small_spec
 
 SOUND = REPOSITORY / "tests" / "checkpoints" / "autoawq-0.2.9-4bit-g64"
@@ -23,10 +23,14 @@ HEAVY = ("torch", "transformers", "vllm", "pandas", "jinja2", "numpy")
 
 
 def matrix(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return matrix_in(REPOSITORY, *arguments, **environ)
+
+
+def matrix_in(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     ours = {name: value for name, value in os.environ.items() if not name.startswith("MATRIX_")}
     return subprocess.run(
         [sys.executable, "-m", "matrix", *arguments],
-        cwd=REPOSITORY, env=ours | environ, capture_output=True, text=True, timeout=600,
+        cwd=folder, env=ours | environ, capture_output=True, text=True, timeout=600,
         check=False,
     )  # fmt: skip
 
@@ -135,6 +139,39 @@ def test_a_report_of_nothing_observed_says_so_and_fails_only_if_asked(tmp_path: 
     assert {cell["verdict"] for cell in table["cells"]} == {"infra"}
     assert matrix("report", "--fail-on", "infra", **variables).returncode == 1
     assert matrix("report", "--fail-on", "garbage", **variables).returncode == 0
+
+
+def test_a_report_is_not_replaced_by_one_of_a_store_that_is_empty(tmp_path: Path) -> None:
+    variables = {
+        "MATRIX_SPEC": str(small_spec.write(tmp_path)),
+        "MATRIX_PROFILE": "all",
+        "MATRIX_STORE": str(tmp_path / "mistyped"),
+        "MATRIX_REPORTS": str(tmp_path / "reports"),
+    }
+    assert matrix("report", **variables).returncode == 0
+    assert matrix("report", **variables).returncode == 0, "one of nothing may be replaced"
+    file = tmp_path / "reports" / "matrix.json"
+    table = json.loads(file.read_text())
+    file.write_text(json.dumps(table | {"runs": ["20261130T000000-abcd"]}))
+    done = matrix("report", **variables)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'mistyped'}: nothing was observed there")
+    assert "MATRIX_STORE" in line
+    assert json.loads(file.read_text())["runs"], "it is left as it was"
+    assert matrix("report", "--reports", str(tmp_path / "other"), **variables).returncode == 0
+    file.write_text("{")
+    assert matrix("report", **variables).returncode == 0, "nobody can read that one"
+
+
+def test_store_and_reports_lie_in_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    done = matrix_in(
+        tmp_path / "elsewhere", "report", PYTHONPATH=str(REPOSITORY),
+        MATRIX_SPEC=str(small_spec.write(tmp_path)), MATRIX_PROFILE="all",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "elsewhere").iterdir()} == {".matrix", "reports"}
 
 
 def test_a_sound_checkpoint_has_status_0_and_one_that_a_check_fails_1(tmp_path: Path) -> None:

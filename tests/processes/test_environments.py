@@ -16,10 +16,10 @@ import pytest
 from matrix.environments import virtualenvs
 from matrix.environments.locks import Lock, make_lock, read_lock
 from matrix.machine.processes import run
-from matrix.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.spec.tables import Environment, Limits
+from matrix.store.ends import End
 from matrix.store.identity import digest
-from matrix.store.observations import End
 from tests.processes import index_server
 
 LIMITS = Limits(seconds=600, silence=600, memory_mb=2000, log_mb=4)
@@ -31,6 +31,7 @@ def environment(
     constraints: tuple[str, ...] = (),
     overrides: tuple[str, ...] = (),
     build_requirements: dict[str, list[str]] | None = None,
+    build_environ: dict[str, dict[str, str]] | None = None,
 ) -> Environment:
     return Environment(
         name="small",
@@ -39,6 +40,7 @@ def environment(
         constraints=list(constraints),
         overrides=list(overrides),
         build_requirements=build_requirements or {},
+        build_environ=build_environ or {},
         environ={},
         departures=[],
     )
@@ -239,11 +241,12 @@ def test_what_is_built_against_torch_gets_the_torch_of_the_lock(
 
 
 BACKEND = """
+import os
 import zipfile
 
 def build_wheel(folder, *_):
     with zipfile.ZipFile(f"{folder}/made_up-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("made_up.py", "")
+        wheel.writestr("made_up.py", "VARIABLE = " + repr(os.environ.get("MADE_UP_VARIABLE")))
         place = "made_up-1.0.dist-info"
         wheel.writestr(f"{place}/METADATA", "Metadata-Version: 2.1\\nName: made-up\\nVersion: 1.0")
         wheel.writestr(f"{place}/WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any")
@@ -279,3 +282,29 @@ def test_a_source_archive_is_built_once_whatever_the_index_says_of_caching(tmp_p
             assert judged.outcome is Outcome.PASSED, log
             assert virtualenvs.installed(tmp_path / place) == {"made-up": "1.0"}
         assert server.paths().count(f"/files/{name}") == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "got"),
+    [
+        ({}, "VARIABLE = None"),
+        ({"made-up": {"MADE_UP_VARIABLE": "8.0 9.0"}}, "VARIABLE = '8.0 9.0'"),
+        ({"another": {"MADE_UP_VARIABLE": "8.0 9.0"}}, "VARIABLE = None"),
+    ],
+)
+def test_a_build_gets_its_own_variables(
+    tmp_path: Path, variables: dict[str, dict[str, str]], got: str
+) -> None:
+    archive, name = source_archive(), "made_up-1.0.tar.gz"
+    with index_server.running() as server:
+        server.serve("made-up", index_server.page("made-up", index_server.file(name)))
+        server.answers[f"/files/{name}"] = lambda on: on.send(archive, "application/gzip")
+        host = {**os.environ, "UV_DEFAULT_INDEX": server.address, "NO_PROXY": "127.0.0.1",
+                "UV_CACHE_DIR": str(tmp_path / "cache")}  # fmt: skip
+        asked = environment("made-up==1.0", build_environ=variables)
+        made = tmp_path / "environment"
+        work = folder(tmp_path, "work")
+        judged, _, log = virtualenvs.build(asked, Lock(""), made, work, host, LIMITS)
+    assert judged.outcome is Outcome.PASSED, log
+    (module,) = made.glob("lib/python*/site-packages/made_up.py")
+    assert module.read_text() == got

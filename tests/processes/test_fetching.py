@@ -13,7 +13,8 @@ import pytest
 
 from matrix.index import fetching
 from matrix.index.fetching import Fetcher, FetchError, Limits, in_parallel
-from matrix.run.context import REPOSITORY
+from matrix.machine import threads
+from tests import REPOSITORY
 from tests.processes import index_server as served
 from tests.processes.index_server import Handler, Respond, Server
 
@@ -110,7 +111,7 @@ def test_work_that_takes_too_long_is_left_behind(
     """By a clock that is read at the start, before each of two results, and then too late."""
     times = iter([0.0, 0.0, 0.0])
     clock = SimpleNamespace(monotonic=lambda: next(times, 601.0))
-    monkeypatch.setattr(fetching, "time", clock)
+    monkeypatch.setattr(threads, "time", clock)
 
     def work(item: str) -> str:
         if item == "slow":

@@ -14,16 +14,16 @@ from threading import Event
 import pytest
 
 from matrix.index import fetching
-from matrix.index.client import Heard, Index, IndexLimits
+from matrix.index.client import Index, IndexAnswer, IndexLimits
 from matrix.index.fetching import Limits
 from matrix.index.settings import IndexSettings
-from matrix.spec.releases import Release
+from matrix.spec.snapshot import Release
 from tests.processes import index_server as served
 from tests.processes.index_server import HTML, JSON, WHEEL, Handler, Server, file, page
 
 PATIENCE = IndexLimits(
     page=Limits(seconds=600, megabytes=8), pages_seconds=600,
-    wheel=Limits(seconds=600, megabytes=2), wheels_seconds=600,
+    file=Limits(seconds=600, megabytes=2), files_seconds=600,
 )  # fmt: skip
 IMPATIENCE = IndexLimits(page=Limits(seconds=0.3), pages_seconds=0.6)
 
@@ -45,7 +45,7 @@ def index(server: Server, tmp_path: Path) -> Index:
     return Index(IndexSettings([server.address]), tmp_path / "index", PATIENCE)
 
 
-def ask(index: Index, package: str = "made-up", since: str = "") -> Heard:
+def ask(index: Index, package: str = "made-up", since: str = "") -> IndexAnswer:
     (answer,) = index.ask({package: since}).values()
     return answer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from matrix.run.context import REPOSITORY
+from tests import REPOSITORY
 from tests.unit import small_spec
 
 FREE = ("[departures.shim]", small_spec.FREE + "[departures.shim]")
@@ -24,9 +25,10 @@ sys.path.insert(0, {repository!r})
 import noxfile
 heavy = {{"numpy", "pandas", "torch", "transformers"}} & set(sys.modules)
 print(json.dumps({{
-    "pending": noxfile.pending, "heavy": sorted(heavy), "parallel": noxfile.nox.options.parallel,
+    "pending": noxfile.sessions.pending, "heavy": sorted(heavy),
+    "parallel": noxfile.nox.options.parallel,
     "cells": [cell.id for cell in noxfile.context.plan.cells],
-    "order": noxfile.first + noxfile.pending,
+    "order": noxfile.sessions.first + noxfile.sessions.pending,
 }}))
 """
 
@@ -87,6 +89,24 @@ def test_costs_are_said_where_the_matrix_is_asked_for_and_nowhere_else(tmp_path:
     for arguments in (["-s", "lint"], ["-l"], ["-s", "tests", "report"]):
         assert noxfile(tmp_path, arguments=arguments)["said"] == []
     assert noxfile(tmp_path, worker=True)["said"] == []
+
+
+def test_the_sessions_that_people_call_come_first_and_those_of_environments_are_tagged(
+    tmp_path: Path,
+) -> None:
+    environ = {
+        **os.environ, "MATRIX_SPEC": str(small_spec.write(tmp_path, FREE)),
+        "MATRIX_PROFILE": "all", "MATRIX_STORE": str(tmp_path / "store"),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "nox", "-l"]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environ, capture_output=True, text=True, check=True
+    )
+    listed = re.findall(r"^[*-] (\S+)( \[environment\])? ->", done.stdout, re.MULTILINE)
+    names = [name for name, _ in listed]
+    assert names[:5] == ["matrix", "report", "tests", "lint", "coverage"]
+    assert [name for name, tag in listed if tag] == names[-4:]
+    assert names[-4:] == ["twins", "maker-1.0", "maker-2.0", "runner-3.0"]
 
 
 def test_a_disk_that_is_too_small_ends_it_before_any_session(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from matrix.machine.processes import LOG_TAIL_BYTES, Child, Log, child_environ, run
-from matrix.run.context import REPOSITORY
 from matrix.spec.tables import Limits
+from tests import REPOSITORY
 
 GENEROUS = Limits(seconds=600, silence=600, memory_mb=2000, log_mb=10)
 DAEMON = """

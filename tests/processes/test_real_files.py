@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from matrix.outcomes import Judgement
-from matrix.run.context import REPOSITORY
+from matrix.pipeline.outcomes import Judgement
+from tests import REPOSITORY
 from tests.unit import real_checkpoints as real
 from tests.unit.real_checkpoints import AWQ, DESC_ACT, GOOD_GPTQ, GPTQ, WEIGHTS, Alarms
 

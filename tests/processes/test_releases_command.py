@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from matrix.cli.releases import releases
 from matrix.spec.loading import load
-from matrix.spec.releases import SNAPSHOT, Release, Snapshot, encode, read_snapshot
+from matrix.spec.snapshot import SNAPSHOT, Release, Snapshot, SourceMetadata, encode, read_snapshot
 from tests.processes import index_server as served
 from tests.processes.index_server import HTML, JSON, Server, file, page
 from tests.unit import small_spec
@@ -105,6 +105,26 @@ def test_a_release_that_did_not_exist_before_advances_the_snapshot(
     assert (new.uploaded, new.seen) == ("2026-11-20T10:00:00Z", taken.asked[:10])
     assert "maker-2.1" in load(project.spec).environments
     assert "Nothing is new." in project.run().stdout
+
+
+def test_what_a_new_source_archive_requires_is_taken_in_with_where_it_was_read(
+    project: Project, server: Server
+) -> None:
+    """So that a release without a wheel can be resolved without anybody copying its metadata."""
+    server.serve("maker", page("maker", *OLD, NEW))
+    text = "Metadata-Version: 2.4\nName: maker\nVersion: 2.1\nRequires-Dist: torch>=2\n"
+    body = served.sdist("maker-2.1", ("PKG-INFO", text))
+    server.answers["/files/maker-2.1.tar.gz"] = served.in_parts(body)
+    assert project.run("--take").exit_code == 0
+    new = read_snapshot(project.snapshot).release("maker", "2.1")
+    assert new is not None
+    assert new.source == SourceMetadata(["torch>=2"], "PKG-INFO")
+    (told,) = load(project.spec).at("maker-2.1", "today").metadata
+    assert (told.version, told.requires_dist) == ("2.1", ["torch>=2"])
+    assert told.source.startswith("PKG-INFO in ")
+    del server.answers["/files/maker-2.1.tar.gz"]
+    assert project.run("--take").exit_code == 0
+    assert read_snapshot(project.snapshot).release("maker", "2.1") == new
 
 
 def test_what_the_index_takes_back_is_told_and_not_dropped(

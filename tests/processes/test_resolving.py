@@ -20,12 +20,12 @@ import pytest
 from matrix.environments import locks as uv_side
 from matrix.environments.locks import own_name
 from matrix.environments.resolving import TROUBLE_IN_A_ROW, Resolved, resolve_all
-from matrix.outcomes import Outcome, Reason
-from matrix.run.context import REPOSITORY
-from matrix.spec.releases import Release, Snapshot, encode
+from matrix.pipeline.outcomes import Outcome, Reason
+from matrix.spec.snapshot import Release, Snapshot, encode
 from matrix.spec.tables import Environment, Limits
-from matrix.store.observations import End
+from matrix.store.ends import End
 from matrix.store.store import Store
+from tests import REPOSITORY
 from tests.unit import small_spec
 
 WAIT_SECONDS = 600

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from matrix.index import wheel_metadata
-from matrix.index.client import Heard, Index, IndexLimits
+from matrix.index import parts
+from matrix.index.client import Index, IndexAnswer, IndexLimits
 from matrix.index.fetching import Limits
 from matrix.index.settings import IndexSettings
 from tests.processes import index_server as served
@@ -29,7 +29,7 @@ def index(server: Server, tmp_path: Path) -> Index:
     return Index(IndexSettings([server.address]), tmp_path / "index")
 
 
-def ask(index: Index, since: str = "0") -> Heard:
+def ask(index: Index, since: str = "0") -> IndexAnswer:
     (answer,) = index.ask({"made-up": since}).values()
     return answer
 
@@ -97,7 +97,7 @@ def test_metadata_that_is_offered_and_not_there_is_read_from_the_wheel(
     assert declares(index) == ["torch"]
 
 
-def test_only_wheels_that_matter_are_read(server: Server, index: Index) -> None:
+def test_only_files_that_matter_are_read(server: Server, index: Index) -> None:
     names = ["made_up-1.0-py3-none-any.whl", "made_up-2.0-cp310-cp310-manylinux1_x86_64.whl",
              "made_up-2.0-cp311-cp311-manylinux1_x86_64.whl", "made_up-2.0-cp311-cp311-win32.whl",
              "made_up-3.0.tar.gz"]  # fmt: skip
@@ -105,7 +105,8 @@ def test_only_wheels_that_matter_are_read(server: Server, index: Index) -> None:
     ask(index, since="2.0")
     ask(index, since="")
     assert {path for path in server.paths() if path.startswith("/files/")} == {
-        "/files/made_up-2.0-cp311-cp311-manylinux1_x86_64.whl"
+        "/files/made_up-2.0-cp311-cp311-manylinux1_x86_64.whl",
+        "/files/made_up-3.0.tar.gz",  # of which there is no wheel
     }
 
 
@@ -164,9 +165,9 @@ def test_only_so_much_of_a_wheel_is_read(
 ) -> None:
     server.serve("made-up", page("made-up", file(WHEEL)))
     server.answers[f"/files/{WHEEL}"] = served.in_parts(metadata_first())
-    monkeypatch.setattr(wheel_metadata, "READ_BYTES", 20_000)
+    monkeypatch.setattr(parts, "READ_BYTES", 20_000)
     assert declares(index) is None
-    monkeypatch.setattr(wheel_metadata, "READ_BYTES", 40_000)
+    monkeypatch.setattr(parts, "READ_BYTES", 40_000)
     assert declares(index) == ["torch"]
 
 
@@ -208,7 +209,7 @@ def test_a_server_that_does_not_send_parts_is_not_listened_to(
     server: Server, tmp_path: Path, respond: served.Respond
 ) -> None:
     seconds = 0.3 if respond is served.drip else 600.0
-    limits = IndexLimits(wheel=Limits(seconds=seconds, megabytes=1), wheels_seconds=2 * seconds)
+    limits = IndexLimits(file=Limits(seconds=seconds, megabytes=1), files_seconds=2 * seconds)
     index = Index(IndexSettings([server.address]), tmp_path, limits)
     server.serve("made-up", page("made-up", file(WHEEL)))
     server.answers[f"/files/{WHEEL}"] = respond

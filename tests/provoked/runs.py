@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -15,7 +13,7 @@ from matrix.machine.hardware import Machine
 from matrix.plan.cells import select
 from matrix.run.context import Context, Settings
 from matrix.run.run import Run
-from matrix.run.steps import Steps
+from matrix.run.workspace import Workspace
 
 SPEC = Path(__file__).parent / "made_up" / "spec.toml"
 
@@ -55,11 +53,8 @@ def perform(
     """Run a profile of the made-up spec, or one cell of it, as if on a machine."""
     settings = Settings.of({}, spec=spec, profile=profile, store=store)
     context = Context(settings, machine=machine)
-    now = lambda: datetime.now(UTC)  # noqa: E731
-    steps = Steps(
-        context.loaded, context.store, context.keys, os.environ, now, machine=context.machine
-    )
     told: list[str] = []
-    Run(context.plan, steps, told.append, str, fork=True).perform(select(context.plan, cell=cell))
+    run = Run(Workspace(context), told.append, str, fork=True)
+    run.perform(select(context.plan, cell=cell))
     whole = Context(settings, machine=machine).table()
     return Finished(told, {one.id: one for one in whole.cells})

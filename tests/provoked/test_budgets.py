@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from matrix.run.context import REPOSITORY
 from matrix.store.store import Store
+from tests import REPOSITORY
 from tests.provoked.runs import SPEC
 
 OLD = "made-up/float/none/engine-1.1.1"

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from matrix.outcomes import Outcome, Reason, Verdict
+from matrix.pipeline.outcomes import Outcome, Reason, Verdict
 from matrix.plan.cells import select
 from matrix.plan.keys import Key
+from matrix.plan.steps import build_of, steps_of_checkpoint
 from matrix.run.context import Context, Settings
 from matrix.run.run import Run
-from matrix.run.steps import Steps
+from matrix.run.workspace import Workspace
 from matrix.store.observations import Observation
 from tests.processes.made_hub import NEW, OLD, REPOSITORY, Hub, serving
 from tests.provoked.runs import SPEC
@@ -62,9 +62,7 @@ class World:
         settings = Settings.of({}, spec=self.spec, profile="quantizers", store=self.store)
         context, told = Context(settings), list[str]()
         host = {**os.environ, "HF_ENDPOINT": endpoint}
-        now = lambda: datetime.now(UTC)  # noqa: E731
-        steps = Steps(context.loaded, context.store, context.keys, host, now)
-        run = Run(context.plan, steps, told.append, str, fork=True)
+        run = Run(Workspace(context, host), told.append, str, fork=True)
         run.perform(select(context.plan, cell=CELL))
         return context, told
 
@@ -85,8 +83,8 @@ def test_the_first_run_records_the_commit_and_all_jobs_are_given_it(world: World
     with serving(hub) as endpoint:
         context, _ = world.run(endpoint)
         checkpoint = next(c for c in context.plan.cells if c.id == CELL).checkpoint
-        build = observed(context, context.keys.build(checkpoint.model))
-        quantize = observed(context, context.keys.quantize(checkpoint))
+        build = observed(context, context.keys.of(build_of(checkpoint.model)))
+        quantize = observed(context, context.keys.of(steps_of_checkpoint(checkpoint)[-2]))
         assert build.facts["revision"] == quantize.facts["revision"] == OLD
         assert context.fresh_judge().cell(CELL).verdict is ANSWERS
         hub.main = NEW
@@ -95,7 +93,7 @@ def test_the_first_run_records_the_commit_and_all_jobs_are_given_it(world: World
 
 def test_without_a_connection_nothing_is_begun(world: World) -> None:
     context, told = world.run("http://127.0.0.1:9")
-    build = observed(context, context.keys.build(context.plan.models[0]))
+    build = observed(context, context.keys.of(build_of(context.plan.models[0])))
     assert (build.outcome, build.reason) == (Outcome.INFRA, Reason.NETWORK)
     assert REPOSITORY in build.message
     assert context.fresh_judge().cell(CELL).verdict is Verdict.INFRA
@@ -110,7 +108,7 @@ def test_a_vanished_commit_is_an_error_that_names_it_and_never_another_one(world
         shutil.rmtree(world.store / "models")
         hub.main, hub.commits = NEW, {NEW}
         context, _ = world.run(endpoint)
-    build = observed(context, context.keys.build(context.plan.models[0]))
+    build = observed(context, context.keys.of(build_of(context.plan.models[0])))
     assert build.outcome is Outcome.INFRA
     assert OLD in build.message
     assert NEW in build.message

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from matrix.run.context import REPOSITORY
 from matrix.store.store import Store
+from tests import REPOSITORY
 from tests.provoked.runs import SPEC
 
 CANARY = "made-up/awq/maker-2/engine-2"

@@ -5,13 +5,11 @@ The cells are those of ``made_up/gpu.toml``; harness, environments and locks are
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +19,17 @@ import pytest
 from matrix.judge.results import CellResult
 from matrix.machine.hardware import Machine
 from matrix.machine.leases import lease
-from matrix.outcomes import Outcome, Reason, Stage, Verdict
+from matrix.pipeline.outcomes import Outcome, Reason, Verdict
+from matrix.pipeline.steps import Stage, Step
 from matrix.plan.cells import select
-from matrix.run.context import REPOSITORY, Context, Settings
+from matrix.plan.steps import steps_of, steps_of_checkpoint
+from matrix.run.context import Context, Settings
 from matrix.run.probes import Answer, Probe
 from matrix.run.run import Run
-from matrix.run.steps import Steps
+from matrix.run.workspace import Workspace
 from matrix.spec.tables import Limits
-from matrix.store.observations import Observation, Step
+from matrix.store.observations import Observation
+from tests import REPOSITORY
 from tests.provoked.runs import impatient
 from tests.unit.made_nvml import gpu, machine
 
@@ -74,12 +75,8 @@ class Finished:
 
     def run(self, cell: str | None = None, on: Callable[[str], list[int]] = nobody) -> Finished:
         context = self.context
-        steps = Steps(
-            context.loaded, context.store, context.keys, os.environ,
-            lambda: datetime.now(UTC), context.machine,
-        )  # fmt: skip
         run = Run(
-            context.plan, steps, self._tell, str, fork=True, processes_on=on, leases=self.leases
+            Workspace(context), self._tell, str, fork=True, processes_on=on, leases=self.leases
         )
         run.perform(select(context.plan, cell=cell))
         return self
@@ -91,11 +88,10 @@ class Finished:
     def cell(self, engine: str) -> CellResult:
         return self.context.fresh_judge().cell(cell_of(engine))
 
-    def observation(self, engine: str, step: Step) -> Observation | None:
+    def observation(self, engine: str, step: str) -> Observation | None:
         cell = next(c for c in self.context.plan.cells if c.id == cell_of(engine))
-        keys = self.context.keys
-        key = keys.importing(cell.engine) if step == "import" else keys.evaluate(cell, step)
-        return keys.observed(key)
+        planned = next(s for s in reversed(steps_of(cell)) if s.step == step)
+        return self.context.keys.observed(self.context.keys.of(planned))
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +207,7 @@ def test_a_gpu_that_is_gone_when_the_next_job_comes_leaves_no_evidence(tmp_path:
 
 def test_a_model_may_be_built_on_the_cpu_beside_a_gpu(store: Path) -> None:
     here = Finished("models", store, machine(*CARDS)).run()
-    (cell,) = here.context.fresh_judge().table().cells
+    (cell,) = here.context.table_judge().table().cells
     assert cell.verdict is Verdict.WORKS
 
 
@@ -258,7 +254,7 @@ def test_with_one_card_what_needs_two_is_untested_and_the_rest_runs(tmp_path: Pa
 
 def test_without_a_card_no_environment_of_a_gpu_is_installed(tmp_path: Path) -> None:
     none = Finished("quantizers", tmp_path / "store", machine()).run()
-    cells = none.context.fresh_judge().table().cells
+    cells = none.context.table_judge().table().cells
     assert {cell.verdict for cell in cells} == {Verdict.UNTESTED}
     assert {cell.stage for cell in cells if cell.scheme != "float"} == {Stage.QUANTIZE}
     assert none.told == []
@@ -271,7 +267,7 @@ def test_quantizers_lease_a_card_as_well(store: Path) -> None:
     crashed = judge.cell("made-up/awq-4bit-g16/plain+segfault/plain+good")
     assert (crashed.stage, crashed.reason) == (Stage.QUANTIZE, Reason.CRASH.value)
     (good,) = [c for c in made.context.plan.checkpoints if c.quantizer.name == "plain+good"]
-    observed = made.context.keys.observed(made.context.keys.quantize(good))
+    observed = made.context.keys.observed(made.context.keys.of(steps_of_checkpoint(good)[-2]))
     assert observed is not None
     assert observed.outcome is Outcome.PASSED
     assert (observed.facts["shown"], observed.facts["forked"]) == (CARDS[0].uuid, False)
@@ -301,7 +297,7 @@ def test_a_model_gets_memory_and_time_by_its_size(
             given.update({step: limits[step] for step in steps})
             return super().perform(job, steps, limits, work, fork=fork)
 
-    monkeypatch.setattr("matrix.run.run.Probe", Noting)
+    monkeypatch.setattr("matrix.run.roles.Probe", Noting)
     here = Finished("engines", tmp_path / "store", machine(gpu(0))).run(cell_of("plain+good"))
     of_spec = here.context.loaded.spec.limits
     for step, limits in (("build", of_spec.build), ("load", of_spec.load)):

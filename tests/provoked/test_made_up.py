@@ -16,9 +16,10 @@ import pytest
 
 from matrix.judge.results import CellResult
 from matrix.machine.hardware import Machine
-from matrix.outcomes import Blame, Outcome, Reason, Stage, Verdict
-from matrix.run.context import REPOSITORY
+from matrix.pipeline.outcomes import Outcome, Reason, Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.store.store import Store
+from tests import REPOSITORY
 from tests.provoked.runs import SPEC, Finished, impatient, perform
 
 ENGINES = {

@@ -17,10 +17,11 @@ import uv
 
 from matrix.environments.uv import uv_settings
 from matrix.judge.builds import builds_of
-from matrix.judge.missing import judge_missing, read_missing
+from matrix.judge.missing import classify_missing, read_missing
 from matrix.machine.processor import lacking
-from matrix.outcomes import Outcome, Reason
-from matrix.store.observations import ChildException, End, Judged
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
+from matrix.store.ends import End
+from matrix.store.observations import ChildException
 
 VERSIONS = ("0.15.1", "0.19.1", "0.32.0")
 AVX2 = ["avx2", "f16c"]
@@ -43,16 +44,16 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
     shutil.rmtree(folder)  # should uv's cache lie on another file system
 
 
-def judge(environment: Path, operator: str, cpu_features: list[str]) -> Judged:
+def judge(environment: Path, operator: str, cpu_features: list[str]) -> Conclusion:
     message = f"'_OpNamespace' '_C' object has no attribute '{operator}'"
     site = next(environment.glob("lib/python*/site-packages"))
     trace = TRACEBACK.format(site=site)
     exception = ChildException("builtins.AttributeError", message, trace)
     missing = read_missing(End(), exception, "")
     assert missing is not None
-    failed = Judged(Outcome.FAILED, Reason.EXCEPTION, message)
+    failed = Conclusion(Outcome.FAILED, Reason.EXCEPTION, message)
     builds = builds_of(environment, missing)
-    return judge_missing(failed, missing, builds, lacking(cpu_features), "this CPU")
+    return classify_missing(failed, missing, builds, lacking(cpu_features), "this CPU")
 
 
 @pytest.mark.parametrize("version", ["0.19.1", "0.32.0"])

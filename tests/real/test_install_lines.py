@@ -17,13 +17,13 @@ import uv
 from matrix.environments.locks import read_lock
 from matrix.environments.uv import uv_environ
 from matrix.judge.installing import install_of
-from matrix.judge.results import EnvironmentResult, MatrixResult
+from matrix.judge.results import CanaryState, EnvironmentResult, MatrixResult
 from matrix.plan.cells import make_plan
 from matrix.report.locks import InstallLine, install_lines
 from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, load
 from matrix.spec.tables import Environment
 
-LOCKS = DEFAULT_SPEC.parent / "locks"
+LOCKS = DEFAULT_SPEC / "locks"
 VLLM = "vllm-0.32.0"
 SECONDS = 300
 
@@ -35,7 +35,8 @@ def line_of(environment: Environment, pins: dict[str, str]) -> InstallLine:
         departures=environment.departures, install=install_of(environment, pins, pins),
     )  # fmt: skip
     table = MatrixResult(
-        profile="", runs=[], finished="", machine={}, departures={}, canaries="", cells=[],
+        profile="", runs=[], finished="", machine={}, departures={}, cells=[],
+        canaries=CanaryState.NONE,
         environments=[result],
     )  # fmt: skip
     return install_lines(table)[environment.name]

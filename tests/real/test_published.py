@@ -70,9 +70,9 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[s
     tensors[f"{SPOILT}.scales"][0, 0] = np.nan
     save_file(tensors, nan / "model.safetensors", metadata={"format": "pt"})
     more = MORE.format(float=CHECKPOINTS / "float" / "model", sound=SOUND, nan=nan)
-    spec = folder / "spec.toml"
-    spec.write_text(DEFAULT_SPEC.read_text() + more)
-    shutil.copytree(DEFAULT_SPEC.parent / "locks", folder / "locks")
+    spec = folder / "spec"
+    shutil.copytree(DEFAULT_SPEC, spec)
+    (spec / "brought.toml").write_text(more)
     profile = ["--spec", str(spec), "--profile", "brought"]
     store, reports = folder / "store", folder / "reports"
     run(["matrix", "run", *profile], store, reports)

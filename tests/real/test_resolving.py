@@ -15,8 +15,8 @@ from matrix.environments import locks as environments
 from matrix.environments.locks import Lock
 from matrix.environments.resolving import Resolved, resolve_all
 from matrix.spec.loading import LoadedSpec, load
-from matrix.spec.releases import parsed
 from matrix.spec.tables import Resolution
+from matrix.spec.versions import parsed
 from matrix.store.store import Store
 
 VLLM = "vllm-0.3.3+cuda"

@@ -21,8 +21,8 @@ from safetensors.numpy import load_file, save_file
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import Inspection
 from matrix.machine.processor import features
-from matrix.run.context import REPOSITORY
 from matrix.spec.loading import DEFAULT_SPEC
+from tests import REPOSITORY
 
 RUN_SECONDS = 1200
 TIED = "twin-tied/awq-4bit-g64"
@@ -118,7 +118,7 @@ def test_the_run_ends_with_the_summary_and_where_the_report_is(smoke: Smoke) -> 
     assert last[-1] == f"report: {smoke.reports / 'index.html'}"
     assert any("4 cells in profile smoke" in line and "1 garbage" in line for line in last[-8:])
     assert {file.name for file in smoke.reports.iterdir()} == {
-        "index.html", "matrix.md", "matrix.csv", "matrix.json", "locks",
+        "index.html", "matrix.md", "matrix.csv", "matrix.json", "matrix.schema.json", "locks",
     }  # fmt: skip
 
 
@@ -159,9 +159,9 @@ def test_the_avx2_build_with_the_operator_in_torch_comes_out_the_same(
     smoke: Smoke, tmp_path: Path
 ) -> None:
     """What a CPU without AVX-512 runs; on one with it, the AVX2 build is forced."""
-    spec = tmp_path / "spec.toml"
-    spec.write_text(DEFAULT_SPEC.read_text() + AVX2_PROFILE)
-    shutil.copytree(DEFAULT_SPEC.parent / "locks", tmp_path / "locks")
+    spec = tmp_path / "spec"
+    shutil.copytree(DEFAULT_SPEC, spec)
+    (spec / "profiles" / "smoke-avx2.toml").write_text(AVX2_PROFILE)
     profile = ["--spec", str(spec), "--profile", "smoke-avx2"]
     reports = tmp_path / "reports"
     run(["matrix", "run", *profile], smoke.store, reports)
@@ -195,12 +195,13 @@ def test_the_operator_in_torch_multiplies_as_the_compiled_one_does(smoke: Smoke)
 
 
 def test_a_version_added_in_one_line_comes_out_right(smoke: Smoke, tmp_path: Path) -> None:
-    spec = tmp_path / "spec.toml"
+    spec = tmp_path / "spec"
+    shutil.copytree(DEFAULT_SPEC, spec)
+    file = spec / "environments" / "cpu.toml"
     line = 'axes.autoawq = ["0.2.7.post3", "0.2.9"]'
-    text = DEFAULT_SPEC.read_text()
+    text = file.read_text()
     assert line in text
-    spec.write_text(text.replace(line, 'axes.autoawq = ["0.2.7.post2", "0.2.7.post3", "0.2.9"]'))
-    shutil.copytree(DEFAULT_SPEC.parent / "locks", tmp_path / "locks")
+    file.write_text(text.replace(line, 'axes.autoawq = ["0.2.7.post2", "0.2.7.post3", "0.2.9"]'))
     cell = f"{TIED}/autoawq-0.2.7.post2+transformers-4.47.1/vllm-0.32.0"
     output = run(["matrix", "run", "--spec", str(spec), "--cell", cell], smoke.store, smoke.reports)
     assert f"{cell}: garbage (blame: checkpoint)" in output

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from matrix.outcomes import Outcome
+from matrix.pipeline.outcomes import Outcome
 from matrix.plan.cells import Cell
 from matrix.plan.keys import Key
+from matrix.plan.steps import steps_of
 from matrix.run.context import Context, Settings
 from matrix.spec.loading import DEFAULT_SPEC
 from matrix.store.observations import Observation
@@ -58,7 +59,8 @@ def _fill_cell(
     context: Context, recorded: _KeysBySubject, cell: Cell, references: dict[str, str]
 ) -> None:
     """Keep each step of a cell under today's key, as far as the recorded run got with it."""
-    for key, then in zip(context.keys.chain(cell), recorded.chain(cell), strict=True):
+    for step in steps_of(cell) if cell.runs else ():
+        key, then = context.keys.of(step), recorded.of(step)
         seen = recorded.observed(then)
         if key is None or seen is None:
             raise LookupError(f"{cell.id}: not in the recording: {key or then}")

@@ -20,12 +20,17 @@ from pathlib import Path
 import msgspec
 
 from matrix.checks.evidence import Reference, read_reference
-from matrix.judge.table import Judge
+from matrix.judge.cells import CellJudge
+from matrix.judge.results import MatrixResult
+from matrix.judge.table import TableJudge
+from matrix.pipeline.steps import Step
 from matrix.plan.cells import Role, make_plan
 from matrix.plan.keys import Key, Keys
+from matrix.plan.steps import PlannedStep, steps_of
 from matrix.run.context import Context, Settings
+from matrix.spec.files import MAIN, spec_files
 from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load, read_tables
-from matrix.spec.releases import SNAPSHOT
+from matrix.spec.snapshot import SNAPSHOT
 from matrix.store.observations import Observation
 from matrix.store.store import Record, Store
 
@@ -46,10 +51,12 @@ class RecordedKeys(Keys):
             return None
         return self._lookup(key.step, _name(key.subject, key.departures))
 
-    def importing(self, role: Role) -> Key | None:
-        """Return the key of an import under the name that tells an environment's roles apart."""
-        key = super().importing(role)
-        return msgspec.structs.replace(key, subject=_import_of(role)) if key else None
+    def of(self, step: PlannedStep) -> Key | None:
+        """Return the key of a step, of an import with what tells an environment's roles apart."""
+        key = super().of(step)
+        if key is None or step.step is not Step.IMPORT:
+            return key
+        return msgspec.structs.replace(key, subject=_import_of(step.role))
 
 
 def _name(subject: str, departures: list[str]) -> str:
@@ -87,17 +94,17 @@ def references(profile: str) -> dict[str, Reference]:
 def spec(profile: str) -> LoadedSpec:
     """Return a recording's spec: what was run is its own, what that is judged by is today's."""
     with tempfile.TemporaryDirectory() as folder:
-        for name in (DEFAULT_SPEC.name, SNAPSHOT):
+        for name in (MAIN, SNAPSHOT):
             text = gzip.decompress((FOLDER / profile / f"{name}.gz").read_bytes())
             Path(folder, name).write_bytes(text)
-        loaded = load(Path(folder, DEFAULT_SPEC.name))
+        loaded = load(Path(folder, MAIN))
     ran = {table: getattr(loaded.spec, table) for table in WHAT_WAS_RUN}
     today = msgspec.structs.replace(read_tables(DEFAULT_SPEC), **ran)
-    return msgspec.structs.replace(loaded, file=DEFAULT_SPEC, spec=today)
+    return msgspec.structs.replace(loaded, file=DEFAULT_SPEC, spec=today, places={})
 
 
-def judge(profile: str, seen: list[Observation]) -> Judge:
-    """Return a judge of a recording's profile over given observations."""
+def judge(profile: str, seen: list[Observation]) -> CellJudge:
+    """Return a judge of the cells of a recording's profile over given observations."""
     loaded = spec(profile)
     plan = make_plan(loaded, profile)
     by_name = {(one.step, _name(one.subject, one.departures)): one for one in seen}
@@ -108,7 +115,12 @@ def judge(profile: str, seen: list[Observation]) -> Judge:
         "",
         {"cpu": "cpu", "cuda": "cuda"},
     )
-    return Judge(loaded, plan, keys, references(profile).get)
+    return CellJudge(loaded, plan, keys, references(profile).get)
+
+
+def table_of(profile: str, seen: list[Observation]) -> MatrixResult:
+    """Return the table of a recording's profile, judged by given observations."""
+    return TableJudge(judge(profile, seen)).table()
 
 
 def record(root: Path, profile: str) -> None:
@@ -120,17 +132,17 @@ def record(root: Path, profile: str) -> None:
             seen = context.keys.observed(key)
             if seen is not None:
                 used[seen.key] = seen
-        for role in (cell.checkpoint.quantizer, cell.engine):
-            imported = context.keys.observed(context.keys.importing(role))
+        for step in (step for step in steps_of(cell) if step.step is Step.IMPORT):
+            imported = context.keys.observed(context.keys.of(step))
             if imported is not None:
-                named = msgspec.structs.replace(imported, subject=_import_of(role))
+                named = msgspec.structs.replace(imported, subject=_import_of(step.role))
                 used[imported.key] = named
     builds = [seen.key for seen in used.values() if seen.step == "build"]
     texts = [(key, (context.store.model(key) / "reference.json").read_text()) for key in builds]
     encode = msgspec.json.Encoder(order="deterministic").encode
     kept = [encode(one) for one in Store(root).records() if one.key in used]
-    for name in (DEFAULT_SPEC.name, SNAPSHOT):
-        _write(profile, name, DEFAULT_SPEC.with_name(name).read_bytes())
+    _write(profile, MAIN, b"\n".join(file.read_bytes() for file in spec_files(DEFAULT_SPEC)))
+    _write(profile, SNAPSHOT, (DEFAULT_SPEC / SNAPSHOT).read_bytes())
     for name, lines in (
         ("observations", sorted(encode(seen) for seen in used.values())),
         ("records", kept),

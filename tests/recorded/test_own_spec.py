@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,25 +15,25 @@ from tests.recorded import recording
 @pytest.fixture
 def changed_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have the project's spec hold another AutoAWQ, vLLM, threshold, and one model less."""
-    text = DEFAULT_SPEC.read_text()
-    for old, new in (
-        ('axes.autoawq = ["0.2.6"', 'axes.autoawq = ["0.2.99", "0.2.6"'),
-        ('{ vllm = "0.32.0"', '{ vllm = "0.99.0"'),
-        ('models = ["twin-tied", "twin-untied"]', 'models = ["twin-tied"]'),
-        ("greedy_failed = 0.5", "greedy_failed = 0.25"),
+    folder = tmp_path / DEFAULT_SPEC.name
+    shutil.copytree(DEFAULT_SPEC, folder)
+    for name, old, new in (
+        ("environments/cpu.toml", 'axes.autoawq = ["0.2.6"', 'axes.autoawq = ["0.2.99", "0.2.6"'),
+        ("environments/cpu.toml", '{ vllm = "0.32.0"', '{ vllm = "0.99.0"'),
+        ("profiles/cpu.toml", 'models = ["twin-tied", "twin-untied"]', 'models = ["twin-tied"]'),
+        ("spec.toml", "greedy_failed = 0.5", "greedy_failed = 0.25"),
     ):
+        text = (folder / name).read_text()
         assert old in text
-        text = text.replace(old, new, 1)
-    file = tmp_path / DEFAULT_SPEC.name
-    file.write_text(text)
+        (folder / name).write_text(text.replace(old, new, 1))
     recording.spec.cache_clear()
-    monkeypatch.setattr(recording, "DEFAULT_SPEC", file)
+    monkeypatch.setattr(recording, "DEFAULT_SPEC", folder)
     yield
     recording.spec.cache_clear()
 
 
 def cells(profile: str) -> dict[str, str]:
-    table = recording.judge(profile, recording.observations(profile)).table()
+    table = recording.table_of(profile, recording.observations(profile))
     return {cell.id: cell.verdict for cell in table.cells}
 
 

@@ -12,9 +12,10 @@ import pytest
 
 from matrix import report
 from matrix.judge.results import CellResult, MatrixResult
-from matrix.outcomes import Blame, Stage, Verdict
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.store.observations import Observation
-from tests.recorded.recording import judge, observations, records
+from tests.recorded.recording import judge, observations, records, table_of
 
 VLLM = ("vllm-0.19.1", "vllm-0.32.0")
 TF5 = "transformers-5.23.0+gptqmodel-7.6.0"
@@ -32,7 +33,7 @@ def seen() -> list[Observation]:
 
 @pytest.fixture(scope="module")
 def table(seen: list[Observation]) -> MatrixResult:
-    return judge("cpu", seen).table()
+    return table_of("cpu", seen)
 
 
 def cells(table: MatrixResult, pattern: str) -> list[CellResult]:
@@ -274,7 +275,7 @@ def test_the_report_is_the_same_from_observations_in_any_order(
     seen: list[Observation], table: MatrixResult
 ) -> None:
     shuffled = random.Random(7).sample(seen, len(seen))
-    assert report.render(judge("cpu", shuffled).table()) == report.render(table)
+    assert report.render(table_of("cpu", shuffled)) == report.render(table)
 
 
 def test_the_json_spells_out_every_cell(table: MatrixResult) -> None:
@@ -308,7 +309,7 @@ def test_a_step_that_is_missing_is_never_taken_for_passed(
     seen: list[Observation], step: str
 ) -> None:
     left = [one for one in seen if one.step != step]
-    cells = judge("cpu", left).table().cells
+    cells = table_of("cpu", left).cells
     assert Verdict.WORKS not in {c.verdict for c in cells if c.quantizer.name != "none"}
 
 

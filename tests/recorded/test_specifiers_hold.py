@@ -7,14 +7,14 @@ from functools import cache
 import pytest
 
 from matrix.judge.results import Specifier
-from matrix.judge.specifiers import not_tried, told
-from tests.recorded.recording import judge, observations
+from matrix.report.constraints import in_short, not_tried
+from tests.recorded.recording import observations, table_of
 
 
 @cache
 def held(profile: str) -> dict[str, Specifier]:
     """Return what holds of transformers by a profile's recording, by package and release."""
-    table = judge(profile, observations(profile)).table()
+    table = table_of(profile, observations(profile))
     return {f"{one.package} {one.release}": one for one in table.specifiers}
 
 
@@ -45,4 +45,4 @@ def test_what_was_not_tried_of_two_runs_is_named() -> None:
     ],
 )
 def test_what_holds_of_the_default_profile(release: str, holds: str) -> None:
-    assert told(held("cpu")[release].holds) == holds
+    assert in_short(held("cpu")[release].holds) == holds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matrix.judge.standings import Ran, Solution, differences, standings, works
 from matrix.spec.tables import Environment
-from tests.recorded.recording import judge, observations, spec
+from tests.recorded.recording import observations, spec, table_of
 
 THEN, TODAY = "autoawq-0.2.7+released", "autoawq-0.2.7+today"
 
@@ -12,7 +12,7 @@ THEN, TODAY = "autoawq-0.2.7+released", "autoawq-0.2.7+today"
 def test_autoawq_0_2_7_rotted() -> None:
     loaded, seen = spec("times"), observations("times")
     installed = {one.subject: one.facts["versions"] for one in seen if one.step == "install"}
-    cells = judge("times", seen).table().cells
+    cells = table_of("times", seen).cells
     ran = [
         Ran(
             loaded.environments[name],

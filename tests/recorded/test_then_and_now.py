@@ -6,13 +6,14 @@ from __future__ import annotations
 import pytest
 
 from matrix.judge.results import CellResult
-from matrix.outcomes import Stage, Verdict
-from tests.recorded.recording import judge, observations
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Stage
+from tests.recorded.recording import observations, table_of
 
 
 def cells(profile: str) -> dict[str, CellResult]:
     """Return the cells of a profile's recording by quantizer and model, but for the float ones."""
-    table = judge(profile, observations(profile)).table()
+    table = table_of(profile, observations(profile))
     found = [cell for cell in table.cells if cell.scheme != "float"]
     return {f"{cell.quantizer.name} {cell.model}": cell for cell in found}
 
@@ -47,7 +48,7 @@ def test_autoawq_0_2_7_works_with_three_minors_of_transformers(
 
 
 def test_the_specifier_that_holds_is_computed_and_set_against_the_declared_one() -> None:
-    table = judge("bounds", observations("bounds")).table()
+    table = table_of("bounds", observations("bounds"))
     (found,) = [each for each in table.specifiers if each.package == "autoawq"]
     assert (found.release, found.partner) == ("0.2.7", "transformers")
     assert (found.holds, found.declared) == (">=4.45,<4.48", ">=4.35.0")

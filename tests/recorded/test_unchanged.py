@@ -13,10 +13,11 @@ import msgspec
 import pytest
 
 from matrix.machine.hardware import detect
-from matrix.run.context import REPOSITORY, Context, Settings
+from matrix.run.context import Context, Settings
 from matrix.run.unchanged import digest_of_report, note_report, unchanged_summary
 from matrix.spec.loading import DEFAULT_SPEC, PACKAGE
 from matrix.store.identity import code_digest, file_digest
+from tests import REPOSITORY
 from tests.recorded import full_store
 
 PROFILE = "times"
@@ -27,15 +28,13 @@ class Place:
     """A small profile, finished: its spec, its store, its report, and the code that made it."""
 
     def __init__(self, folder: Path) -> None:
-        self.spec = folder / "spec" / "spec.toml"
+        self.spec = folder / "spec"
         self.store = folder / "store"
         self.reports = folder / "reports"
         self.package = folder / "matrix"
         self.profile = PROFILE
         self.machine = detect()
-        shutil.copytree(DEFAULT_SPEC.parent / "locks", self.spec.parent / "locks")
-        for name in ("spec.toml", "releases.json"):
-            shutil.copy(DEFAULT_SPEC.parent / name, self.spec.parent)
+        shutil.copytree(DEFAULT_SPEC, self.spec)
         for name in ("checks", "report"):
             shutil.copytree(PACKAGE / name, self.package / name)
         full_store.fill(self.store, PROFILE, self.spec)
@@ -88,13 +87,14 @@ def of_profile(place: Place) -> None:
 
 
 CHANGES: dict[str, Callable[[Place], object]] = {
-    "a threshold": lambda p: write(p.spec, "weight_error = 0.2 ", "weight_error = 0.3 "),
-    "a title": lambda p: write(p.spec, "AutoAWQ 0.2.7 as released", "AutoAWQ then"),
-    "a release": lambda p: write(
-        p.spec.with_name("releases.json"), "2023-04-26T06", "2023-04-26T07"),
-    "a lock": lambda p: write(p.spec.parent / "locks" / "vllm-0.32.0.txt", "numpy==", "numpy==9."),
+    "a threshold": lambda p: write(
+        p.spec / "spec.toml", "weight_error = 0.2 ", "weight_error = 0.3 "),
+    "a title": lambda p: write(
+        p.spec / "profiles" / "smaller.toml", "AutoAWQ 0.2.7 as released", "AutoAWQ then"),
+    "a release": lambda p: write(p.spec / "releases.json", "2023-04-26T06", "2023-04-26T07"),
+    "a lock": lambda p: write(p.spec / "locks" / "vllm-0.32.0.txt", "numpy==", "numpy==9."),
     "a lock of another resolution": lambda p: write(
-        p.spec.parent / "locks" / "released" / "vllm-0.32.0.txt", "numpy==", "numpy==9."),
+        p.spec / "locks" / "released" / "vllm-0.32.0.txt", "numpy==", "numpy==9."),
     "an observation": lambda p: write(
         p.stored("observations/load"), '"attempt": 1', '"attempt": 2'),
     "a damaged observation": lambda p: write(p.stored("observations/load"), "{", "["),
@@ -123,7 +123,9 @@ def test_a_changed_rule_of_refusals_is_news_for_the_suites(place: Place) -> None
     context = place.open()
     names = list(context.plan.environments)
     assert all(context.suite_is_current(name) for name in names)
-    write(place.spec, "is_marlin_format` is no longer", "is_marlin_format` is not")
+    write(
+        place.spec / "refusals.toml", "is_marlin_format` is no longer", "is_marlin_format` is not"
+    )
     assert not any(place.open().suite_is_current(name) for name in names)
 
 
@@ -141,7 +143,7 @@ def test_packages_that_came_or_went(
 
 def test_what_no_report_is_made_of(place: Place) -> None:
     before = place.digest()
-    write(place.spec, "[thresholds]", "[thresholds]\n# a comment")
+    write(place.spec / "spec.toml", "[thresholds]", "[thresholds]\n# a comment")
     shutil.rmtree(place.store / "checkpoints")  # they can be made again
     os.utime(place.stored("observations/load"), (1, 1))
     assert place.digest() == before

@@ -7,14 +7,17 @@ from typing import get_args
 from hypothesis import strategies as st
 
 from matrix.judge.results import (
+    CanaryState,
     CellResult,
     EnvironmentResult,
     Install,
     MatrixResult,
+    RunVerdict,
     Side,
     Standing,
 )
-from matrix.outcomes import Blame, Finding, Judgement, Reason, Stage, Verdict
+from matrix.pipeline.outcomes import Finding, Judgement, Reason, Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.spec.tables import Resolution
 from tests.unit.report_results import stages_until
 from tests.unit.report_standings import hostile_specifier
@@ -55,6 +58,7 @@ def sides(draw: st.DrawFn) -> Side:
         torch=draw(hostile),
         python=draw(hostile),
         options=draw(st.dictionaries(hostile, st.one_of(hostile, st.booleans()), max_size=1)),
+        axes=draw(st.dictionaries(hostile, hostile, max_size=2)),
     )
 
 
@@ -79,7 +83,7 @@ def cells(draw: st.DrawFn) -> CellResult:
         verdict=draw(st.sampled_from(Verdict)),
         blame=draw(st.sampled_from(Blame)),
         stage=stage,
-        reason=draw(hostile),
+        reason=draw(st.sampled_from(Reason)),
         message=draw(hostile),
         stages=stages_until(stage, Reason.EXCEPTION, draw(hostile)),
         findings=draw(st.lists(finding, max_size=2)),
@@ -119,7 +123,7 @@ def standings(draw: st.DrawFn) -> Standing:
         refusal=draw(hostile),
         packages=draw(st.dictionaries(hostile, hostile, max_size=2)),
         others=draw(st.integers(0, 3)),
-        works=draw(st.one_of(hostile, st.sampled_from(["works", "not run"]))),
+        works=draw(st.sampled_from(RunVerdict)),
         stage=draw(hostile),
         message=draw(hostile),
         same_as=draw(hostile),
@@ -131,11 +135,13 @@ def standings(draw: st.DrawFn) -> Standing:
 def results(draw: st.DrawFn) -> MatrixResult:
     failed = stages_until(Stage.QUANTIZER_IMPORT, Reason.EXCEPTION, draw(hostile))[:3]
     environment = EnvironmentResult(
-        name=draw(st.one_of(hostile, st.just("vllm-0.32.0"))), role=draw(hostile), packages={},
+        name=draw(st.one_of(hostile, st.just("vllm-0.32.0"))),
+        role=draw(st.sampled_from(["quantizer", "engine"])), packages={},
         stages=failed, cells=2, departures=draw(st.lists(hostile, max_size=1)),
         install=draw(st.one_of(st.none(), installs())),
         standings=draw(st.lists(standings(), max_size=3)),
         differences=draw(st.lists(hostile, max_size=2)),
+        axes=draw(st.dictionaries(hostile, hostile, max_size=2)),
     )  # fmt: skip
     return MatrixResult(
         profile=draw(hostile),
@@ -143,7 +149,7 @@ def results(draw: st.DrawFn) -> MatrixResult:
         finished=draw(hostile),
         machine=draw(st.dictionaries(hostile, hostile, max_size=2)),
         departures=draw(st.dictionaries(hostile, hostile, max_size=2)),
-        canaries=draw(st.one_of(hostile, st.just("void"), st.just("established"))),
+        canaries=draw(st.sampled_from(CanaryState)),
         canary_troubles=draw(st.lists(hostile, max_size=2)),
         going_on=draw(hostile),
         environments=[environment],

@@ -7,18 +7,11 @@ from typing import Any
 
 import msgspec
 
-from matrix.checkpoint.inspection import (
-    Inspection,
-)
-from matrix.checks import judge
-from matrix.outcomes import Finding, Judgement, Stage
-from tests.unit.made_evidence import (
-    GPTQ,
-    add_tensor,
-    alarms,
-    made_evidence,
-    retype,
-)
+from matrix.checkpoint.inspection import Inspection
+from matrix.checks import run_checks
+from matrix.pipeline.outcomes import Finding, Judgement
+from matrix.pipeline.steps import Stage
+from tests.unit.made_evidence import GPTQ, add_tensor, alarms, made_evidence, retype
 
 replace = msgspec.structs.replace
 L0 = "model.layers.0"
@@ -34,7 +27,7 @@ V2 = replace(GPTQ, checkpoint_format="gptq_v2")
 
 def findings(inspection: Inspection | None, **changes: Any) -> dict[str, Finding]:
     evidence = replace(made_evidence(), inspection=inspection, **changes)
-    return {found.check: found for found in judge(evidence, Stage.INSPECT)}
+    return {found.check: found for found in run_checks(evidence, Stage.INSPECT)}
 
 
 def fired(inspection: Inspection, **changes: Any) -> dict[str, Judgement]:

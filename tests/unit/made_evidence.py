@@ -28,7 +28,7 @@ from matrix.checks.evidence import (
     read_generation,
 )
 from matrix.checks.formats import stored_bytes
-from matrix.outcomes import Finding, Judgement
+from matrix.pipeline.outcomes import Finding, Judgement
 
 THRESHOLDS = Thresholds(
     weight_error=0.25,

@@ -8,21 +8,20 @@ from typing import Any
 
 import msgspec
 
-from matrix.outcomes import Outcome
+from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome
 from matrix.plan.cells import Cell, Plan
-from matrix.plan.keys import Key, Keys, builder
+from matrix.plan.keys import Key, Keys
+from matrix.plan.steps import steps_of_plan
 from matrix.spec.tables import Device
-from matrix.store.observations import Judged, Observation, Step
+from matrix.store.observations import Observation
 from tests.unit.made_evidence import right_facts
 
-Ends = Mapping[tuple[Step, str], Judged]
+Ends = Mapping[tuple[str, str], Conclusion]
 """(step, subject) -> how it ended; what is not named passed."""
-Facts = Callable[[Step, str], dict[str, Any]]
-
-PASSED = Judged(Outcome.PASSED)
+Facts = Callable[[str, str], dict[str, Any]]
 
 
-def plain_facts(step: Step, subject: str) -> dict[str, Any]:
+def plain_facts(step: str, subject: str) -> dict[str, Any]:
     """Return what a good step leaves behind; an inspection's is the caller's to make."""
     match step:
         case "resolve":
@@ -51,7 +50,7 @@ class History:
         devices: Mapping[Device, str] = MappingProxyType({"cpu": "cpu", "cuda": "cuda 8.0"}),
     ) -> None:
         self.plan = plan
-        self.seen: dict[tuple[Step, str], Observation] = {}
+        self.seen: dict[tuple[str, str], Observation] = {}
         self.locks: dict[str, str] = {}
         self.keys = Keys(
             plan.environments,
@@ -60,9 +59,9 @@ class History:
             install_from,
             devices=devices,
         )
-        self.looked_up: list[tuple[Step, str]] = []
+        self.looked_up: list[tuple[str, str]] = []
 
-    def lookup(self, step: Step, key: str) -> Observation | None:
+    def lookup(self, step: str, key: str) -> Observation | None:
         self.looked_up.append((step, key))
         return self.seen.get((step, key))
 
@@ -89,25 +88,17 @@ class History:
 
     def finish(self, ends: Ends | None = None, facts: Facts = plain_facts) -> History:
         """Observe all that can be, in the order in which a run would."""
-        ends, keys = ends or {}, self.keys
-        for name in self.plan.environments:
-            self.observe(keys.resolve(name), ends, facts)
-            self.observe(keys.install(name), ends, facts)
-        for model in self.plan.models:
-            self.observe(keys.importing(builder(model)), ends, facts)
-            self.observe(keys.build(model), ends, facts)
-        for checkpoint in self.plan.checkpoints:
-            self.observe(keys.importing(checkpoint.quantizer), ends, facts)
-            self.observe(keys.quantize(checkpoint), ends, facts)
-            self.observe(keys.inspect(checkpoint), ends, facts)
-        for cell in self.plan.cells:
-            self.observe(keys.importing(cell.engine), ends, facts)
-            self.observe(keys.evaluate(cell, "load"), ends, facts)
-            if keys.passed(keys.evaluate(cell, "load")):
-                self.observe(keys.evaluate(cell, "generate"), ends, facts)
+        left_out: set[str] = set()
+        for step in steps_of_plan(self.plan):
+            key = self.keys.of(step)
+            if step.definition.continues and step.name in left_out:
+                continue
+            self.observe(key, ends or {}, facts)
+            if not self.keys.passed(key):
+                left_out.add(step.name)
         return self
 
-    def forget(self, step: Step, subject: str) -> None:
+    def forget(self, step: str, subject: str) -> None:
         """Remove what was observed of a subject."""
         self.seen = {
             place: one
@@ -115,13 +106,13 @@ class History:
             if (one.step, one.subject) != (step, subject)
         }
 
-    def change(self, step: Step, subject: str, **fields: Any) -> None:
+    def change(self, step: str, subject: str, **fields: Any) -> None:
         """Change what was observed of a subject."""
         for place, one in self.seen.items():
             if (one.step, one.subject) == (step, subject):
                 self.seen[place] = msgspec.structs.replace(one, **fields)
 
-    def names(self) -> dict[tuple[Step, str], str]:
+    def names(self) -> dict[tuple[str, str], str]:
         """Return (step, subject) -> key."""
         return {(one.step, one.subject): one.key for one in self.seen.values()}
 

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from matrix.checkpoint.inspecting import inspect
-from matrix.checks import judge
+from matrix.checks import run_checks
 from matrix.checks.evidence import Evidence, Thresholds
 from matrix.judge.cells import thresholds
-from matrix.outcomes import Judgement, Stage
+from matrix.pipeline.outcomes import Judgement
+from matrix.pipeline.steps import Stage
 from matrix.spec.loading import load
 from tests.unit.made_evidence import alarms
 
@@ -127,7 +128,7 @@ def alarms_of(
         tensor_parallel=tensor_parallel,
         inspection=inspect(checkpoint, original),
     )
-    return alarms(judge(evidence, Stage.INSPECT))
+    return alarms(run_checks(evidence, Stage.INSPECT))
 
 
 def floats(array: Array) -> Array:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from matrix.judge.installing import environments_that_work
-from matrix.judge.results import CellResult, EnvironmentResult, Install, MatrixResult, Side
-from matrix.outcomes import (
-    Blame,
-    Finding,
-    Judgement,
-    Outcome,
-    Reason,
-    Stage,
-    StageResult,
-    Verdict,
+from matrix.judge.results import (
+    CanaryState,
+    CellResult,
+    EnvironmentResult,
+    Install,
+    MatrixResult,
+    Side,
 )
+from matrix.pipeline.outcomes import Finding, Judgement, Outcome, Reason, StageResult, Verdict
+from matrix.pipeline.steps import Blame, Stage
 
 AUTOAWQ = ["0.2.6", "0.2.7", "0.2.7.post3", "0.2.9"]
 TRANSFORMERS = ["4.42.4", "4.46.3", "4.47.1", "4.51.3", "4.57.6", "5.23.0"]
@@ -82,7 +83,7 @@ def judged(quantizer: Side, engine: Side, model: str, failure: Failure | None) -
         verdict=verdict,
         blame=blame,
         stage=stage,
-        reason=reason.value,
+        reason=reason,
         message=message,
         stages=stages,
         findings=findings(failure, tied_defect=tied_defect, stock=stock),
@@ -108,12 +109,12 @@ def stages_until(failed: Stage | None, reason: Reason, message: str) -> list[Sta
     outcome = Outcome.PASSED
     for stage in Stage:
         if stage is failed:
-            stages.append(StageResult(stage, Outcome.FAILED, reason, message))
+            stages.append(StageResult(Outcome.FAILED, reason, message, stage=stage))
             outcome = Outcome.BLOCKED
         elif outcome is Outcome.BLOCKED:
-            stages.append(StageResult(stage, outcome, Reason.EARLIER_STAGE))
+            stages.append(StageResult(outcome, Reason.EARLIER_STAGE, stage=stage))
         else:
-            stages.append(StageResult(stage, outcome))
+            stages.append(StageResult(outcome, stage=stage))
     return stages
 
 
@@ -148,10 +149,11 @@ def realistic() -> MatrixResult:
             name = f"autoawq-{autoawq}+transformers-{transformers}"
             packages = {"autoawq": autoawq, "transformers": transformers}
             torch = "2.3.1" if autoawq == "0.2.6" else "2.13.0+cpu"
-            side = Side(name, name, packages, torch, "3.11.7")
+            side = Side(name, name, packages, torch, "3.11.7", axes=packages)
             quantizers.append((side, quantizer_failure(autoawq, transformers)))
             if (autoawq, transformers) == ("0.2.9", "4.51.3"):
-                quantizers.append((Side(f"{name}-stock", name, packages, torch, "3.11.7"), None))
+                stock = msgspec.structs.replace(side, name=f"{name}-stock")
+                quantizers.append((stock, None))
     engines = [
         Side(name, name, packages, torch, "3.11.7", {"dtype": "bfloat16"})
         for name, (packages, torch) in ENGINES.items()
@@ -172,7 +174,7 @@ def realistic() -> MatrixResult:
             "does on a GPU; on a CPU the stock call restores nothing and scales weights twice.",
             NO_IPEX: "intel-extension-for-pytorch is dropped: its fitting releases are yanked.",
         },
-        canaries="established",
+        canaries=CanaryState.ESTABLISHED,
         environments=environments([*quantizers, *((side, None) for side in engines)], cells),
         cells=cells,
     )
@@ -193,6 +195,7 @@ def environments(
             stages=stages,
             cells=sum(cell.quantizer.environment == side.environment for cell in cells),
             departures=[SCALE_SEARCH],
+            axes=side.axes,
             install=install(side) if side.environment in good else None,
         )
     return list(found.values())

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import msgspec
 
 from matrix.judge.results import EnvironmentResult, MatrixResult, Specifier, Standing
-from matrix.judge.specifiers import facts, specifiers
+from matrix.judge.specifiers import specifiers, trials
 from matrix.judge.standings import differences
-from matrix.outcomes import Outcome, Stage, StageResult
+from matrix.pipeline.outcomes import Outcome, StageResult
+from matrix.pipeline.steps import Stage
 from tests.unit.report_results import realistic
 
 DECLARES = {
@@ -28,7 +29,7 @@ def standing_result() -> MatrixResult:
     """Return the realistic result with standings, specifiers and a new release."""
     result = realistic()
     held = specifiers(
-        facts(result, ["autoawq"], {}),
+        trials(result, ["autoawq"], {}),
         lambda _, version: DECLARES.get(version),
         lambda _: ["4.44.2", "4.45.2", "4.48.3", "4.49.0", "4.50.3", "5.1.0"],
     )
@@ -107,7 +108,7 @@ def a_thousand() -> MatrixResult:
                 _standing("today", bad if forbidden or (release + beside) % 9 == 0 else good),
             ]
             made = EnvironmentResult(
-                name=name, role="engine", packages=packages, stages=[], cells=1
+                name=name, role="engine", packages=packages, stages=[], cells=1, axes=packages
             )
             environments.append(_of(made, stands))
     result = realistic()

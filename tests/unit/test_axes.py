@@ -9,8 +9,8 @@ import pytest
 from matrix.environments.locks import Lock, committed_name, own_name
 from matrix.plan.keys import lock_inputs
 from matrix.spec.loading import LoadedSpec, load
-from matrix.spec.releases import SNAPSHOT, Release, Snapshot, encode
-from matrix.spec.tables import SpecError
+from matrix.spec.snapshot import SNAPSHOT, Release, Snapshot, SourceMetadata, encode
+from matrix.spec.tables import MetadataTable, SpecError
 from tests.unit import small_spec
 
 RANGE = 'axes.maker = { since = "1.0", pick = "latest patch per minor" }'
@@ -132,6 +132,34 @@ source = "its setup.py"
     assert loaded.at("maker-1.0", "pinned").metadata == []
 
 
+def test_what_a_source_archive_requires_goes_along_unless_the_spec_says_it(tmp_path: Path) -> None:
+    """By the source that committed locks name: other words would be another question to uv."""
+    read = SourceMetadata(["torch>=2", "numpy"], "PKG-INFO")
+    kept = [
+        Release(version, "2026-01-01T00:00:00Z", ">=3.8", source=read) for version in ("1.0", "2.0")
+    ]
+    snapshot = Snapshot(1, "2026-11-22T00:00:00Z", {"maker": kept})
+    (tmp_path / SNAPSHOT).write_bytes(encode(snapshot))
+    table = """[[metadata]]
+package = "maker"
+version = "2.0"
+requires_dist = ["torch"]
+source = "its setup.py"
+[[environments]]"""
+    loaded = load(small_spec.write(tmp_path, ("[[environments]]", table)))
+    expected = MetadataTable(
+        package="maker",
+        version="1.0",
+        requires_dist=["torch>=2", "numpy"],
+        requires_python=">=3.8",
+        source="PKG-INFO in https://pypi.org/project/maker/1.0/#files",
+    )
+    assert loaded.at("maker-1.0", "released").metadata == [expected]
+    assert loaded.at("maker-1.0", "pinned").metadata == []
+    (ours,) = loaded.at("maker-2.0", "released").metadata
+    assert ours.source == "its setup.py"
+
+
 def test_the_resolution_may_be_an_axis(tmp_path: Path) -> None:
     runner = RUNNER.replace("{runner}", "{runner}+{resolution}")
     loaded = opened(
@@ -174,3 +202,27 @@ def test_the_day_is_no_part_of_what_was_asked_but_of_where_the_answer_lies(
     assert locks[0].digest == locks[1].digest
     assert locks[0].pins == {"maker": "2.0", "torch": "2.1"}
     assert Lock("# as of: x\nmaker==2.1\n").digest != locks[0].digest
+
+
+def test_variables_of_builds_are_part_of_what_was_asked_only_where_there_are_any(
+    tmp_path: Path,
+) -> None:
+    """So that the locks and the evidence of all others stay."""
+    (tmp_path / "with").mkdir()
+    without = opened(tmp_path).environments["maker-2.0"]
+    variables = 'build_environ.maker = { BUILD_CUDA_EXT = "0" }\n'
+    place = 'requirements = ["maker=={maker}"]\n'
+    made = opened(tmp_path / "with", (place, place + variables)).environments["maker-2.0"]
+    assert made.build_environ == {"maker": {"BUILD_CUDA_EXT": "0"}}
+    assert lock_inputs(made) == {
+        **lock_inputs(without), "build_environ": {"maker": {"BUILD_CUDA_EXT": "0"}},
+    }  # fmt: skip
+    assert "build_environ" not in lock_inputs(without)
+
+
+def test_axes_and_groups_are_no_part_of_what_was_asked(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    name = ('name = "maker-{maker}"', 'name = "maker-{maker}"\ngroup = "bounds"')
+    made = opened(tmp_path / "other", name).environments["maker-2.0"]
+    assert (made.group, made.axes) == ("bounds", {"maker": "2.0"})
+    assert lock_inputs(made) == lock_inputs(opened(tmp_path).environments["maker-2.0"])

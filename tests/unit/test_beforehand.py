@@ -84,6 +84,15 @@ def test_a_budget_that_is_proposed_is_no_more_than_is_free(
         told(context)
 
 
+def test_no_budget_is_proposed_where_less_than_a_gigabyte_is_free(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_free(monkeypatch, 999 * MB)
+    with pytest.raises(SpecError, match="MATRIX_PROFILE=smoke is a first look") as stop:
+        told(context)
+    assert "MATRIX_DISK" not in str(stop.value)
+
+
 def test_where_uv_copies_each_environment_has_wheels_of_its_own(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:

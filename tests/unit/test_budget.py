@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from matrix.outcomes import Outcome
+from matrix.pipeline.outcomes import Outcome
+from matrix.pipeline.steps import Stage, Step
 from matrix.plan.budget import (
     Candidate,
     Choice,
@@ -32,6 +33,7 @@ from matrix.plan.predictions import (
     name_of_checkpoint,
     name_of_environment,
 )
+from matrix.plan.steps import by_stage, steps_of, steps_of_checkpoint
 from matrix.spec.loading import load
 from matrix.spec.tables import SpecError
 from matrix.store.store import Record
@@ -252,22 +254,25 @@ def test_a_cell_checked_again_is_unfinished_until_this_run_has_loaded_it(plan: P
     history = History(plan)
     history.finish()
     cell = next(cell for cell in plan.cells if cell.id == ONE)
-    load_key, generate_key = (history.keys.evaluate(cell, step) for step in ("load", "generate"))
+    load_key, generate_key = (
+        history.keys.of(by_stage(steps_of(cell))[stage]) for stage in (Stage.LOAD, Stage.GENERATE)
+    )
     assert load_key is not None
     assert generate_key is not None
     look = ignoring(history.lookup, {ONE}, "run-2")
-    assert look("load", load_key.value) is None
-    assert look("generate", generate_key.value) is None
-    assert ignoring(history.lookup, {ONE}, "run-1")("load", load_key.value) is not None
-    assert ignoring(history.lookup, {TWO}, "run-2")("load", load_key.value) is not None
+    assert look(Step.LOAD, load_key.value) is None
+    assert look(Step.GENERATE, generate_key.value) is None
+    assert ignoring(history.lookup, {ONE}, "run-1")(Step.LOAD, load_key.value) is not None
+    assert ignoring(history.lookup, {TWO}, "run-2")(Step.LOAD, load_key.value) is not None
 
 
 def test_nothing_that_a_cell_stands_on_is_repeated(plan: Plan) -> None:
     history = History(plan)
     history.finish()
-    inspect = next(history.keys.inspect(c) for c in plan.checkpoints if c.scheme)
+    made = next(checkpoint for checkpoint in plan.checkpoints if checkpoint.scheme)
+    inspect = history.keys.of(steps_of_checkpoint(made)[-1])
     assert inspect is not None
-    assert ignoring(history.lookup, {inspect.subject}, "run-2")("inspect", inspect.value)
+    assert ignoring(history.lookup, {inspect.subject}, "run-2")(Step.INSPECT, inspect.value)
 
 
 def test_a_choice_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -18,14 +18,14 @@ from matrix.judge.canaries import (
     troubles,
 )
 from matrix.judge.results import MatrixResult
-from matrix.outcomes import Outcome, Reason
-from matrix.store.observations import Judged
+from matrix.judge.table import TableJudge
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.store.store import Store
 from tests.unit.made_history import Ends, History
 from tests.unit.test_judge import CANARY, World
 
 WORKS = "tied/awq/maker-2.0/runner-3.0"
-RAISED = Judged(Outcome.FAILED, Reason.EXCEPTION, "ValueError: no <kernel>")
+RAISED = Conclusion(Outcome.FAILED, Reason.EXCEPTION, "ValueError: no <kernel>")
 
 
 class Canaries:
@@ -39,7 +39,7 @@ class Canaries:
     ) -> tuple[MatrixResult, dict[str, Inputs]]:
         ends: Ends = {("load", WORKS): RAISED} if spoilt else {}
         history = history or self.world.history()
-        judge = self.world.judge(history.finish(ends, self.world.facts))
+        judge = TableJudge(self.world.judge(history.finish(ends, self.world.facts)))
         return judge.table(), judge.inputs_of_canaries()
 
 
@@ -127,7 +127,7 @@ def test_what_is_kept_is_read_again_and_damage_is_as_if_there_was_none(tmp_path:
 
 def test_a_canary_that_was_not_run_is_no_trouble_of_packages(canaries: Canaries) -> None:
     history = History(canaries.world.history().plan)
-    table = canaries.world.judge(history).table()
+    table = canaries.world.table(history)
     assert table.canaries == "not established"
     lines_of_canaries = list(troubles(table.cells, {}, None))
     assert len(lines_of_canaries) == 2

@@ -11,8 +11,9 @@ from matrix.checkpoint.inspection import (
     TokenizerFacts,
     WeightComparison,
 )
-from matrix.checks import judge
-from matrix.outcomes import Judgement, Stage
+from matrix.checks import run_checks
+from matrix.pipeline.outcomes import Judgement
+from matrix.pipeline.steps import Stage
 from tests.unit.inspection_damage import (
     ABSENT,
     DESC_ACT,
@@ -31,14 +32,7 @@ from tests.unit.inspection_damage import (
     pack_the_head,
     replace,
 )
-from tests.unit.made_evidence import (
-    AWQ,
-    CONFIG,
-    GPTQ,
-    add_tensor,
-    made_evidence,
-    made_inspection,
-)
+from tests.unit.made_evidence import AWQ, CONFIG, GPTQ, add_tensor, made_evidence, made_inspection
 
 
 @pytest.mark.parametrize(
@@ -61,7 +55,7 @@ def test_head_in_the_place_of_a_tied_embedding_has_its_size() -> None:
 
 def test_float_model_has_nothing_packed() -> None:
     evidence = replace(made_evidence(), quantized=False)
-    found = {one.check: one for one in judge(evidence, Stage.INSPECT)}["packed-layers"]
+    found = {one.check: one for one in run_checks(evidence, Stage.INSPECT)}["packed-layers"]
     assert found.judgement is FAILED
     assert "packed, but should not be" in found.message
     assert "config.json of the float model has a quantization_config" in found.message

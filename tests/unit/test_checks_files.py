@@ -13,9 +13,10 @@ import pytest
 
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import Inspection
-from matrix.checks import judge
+from matrix.checks import run_checks
 from matrix.checks.evidence import Evidence, Thresholds
-from matrix.outcomes import Judgement, Stage
+from matrix.pipeline.outcomes import Judgement
+from matrix.pipeline.steps import Stage
 from matrix.spec.loading import load
 from tests.unit import awq_checkpoints as awq
 from tests.unit import gptq_checkpoints as gptq
@@ -35,7 +36,7 @@ def fired(
     evidence = Evidence(
         tied=tied, quantized=quantized, thresholds=thresholds, inspection=inspection
     )
-    return alarms(judge(evidence, Stage.INSPECT))
+    return alarms(run_checks(evidence, Stage.INSPECT))
 
 
 def whole(checkpoint: Path, kv_heads: int = awq.KV_HEADS) -> Path:

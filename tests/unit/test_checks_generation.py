@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.checks import judge
+from matrix.checks import run_checks
 from matrix.checks.evidence import (
     Evidence,
     EvidenceError,
@@ -17,7 +17,8 @@ from matrix.checks.evidence import (
     read_reference,
 )
 from matrix.checks.generation import greedy_text
-from matrix.outcomes import Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 from tests.unit.made_evidence import REFERENCE, THRESHOLDS, output, right_facts
 
 RIGHT = read_generation(right_facts(), REFERENCE)
@@ -39,7 +40,7 @@ def findings(
         generation=generation,
         float_generation=float_generation,
     )
-    return {found.check: found for found in judge(evidence, Stage.GENERATE)}
+    return {found.check: found for found in run_checks(evidence, Stage.GENERATE)}
 
 
 def answering(*outputs: Output) -> Generation:
@@ -213,7 +214,7 @@ def test_speed_is_told_and_never_an_alarm(
         if of_float is None
         else msgspec.structs.replace(RIGHT, tokens_per_second=of_float),
     )
-    found = {f.check: f for f in judge(evidence, Stage.GENERATE)}["speed"]
+    found = {f.check: f for f in run_checks(evidence, Stage.GENERATE)}["speed"]
     assert (found.judgement, found.value, found.message) == (PASSED, value, message)
 
 
@@ -225,7 +226,7 @@ def test_speed_that_is_not_told() -> None:
 
 def test_without_a_reference_only_speed_is_told() -> None:
     evidence = Evidence(tied=True, quantized=True, thresholds=THRESHOLDS, generation=RIGHT)
-    found = {f.check: f.judgement for f in judge(evidence, Stage.GENERATE)}
+    found = {f.check: f.judgement for f in run_checks(evidence, Stage.GENERATE)}
     assert found.pop("speed") is PASSED
     assert found.pop("logprobs-float") is ABSENT
     assert set(found.values()) == {ABSENT}
@@ -252,7 +253,7 @@ def test_pretrained_model_goes_another_way_soon(
         generation=msgspec.structs.replace(shifted(by), outputs=answers),
         float_generation=RIGHT,
     )
-    found = {f.check: f.judgement for f in judge(evidence, Stage.GENERATE)}
+    found = {f.check: f.judgement for f in run_checks(evidence, Stage.GENERATE)}
     assert found["greedy-text"] is greedy
     assert found["logprobs-float"] is found["logprobs-reference"] is logprobs
 
@@ -310,7 +311,7 @@ def test_degenerate_reference_is_no_fault() -> None:
         thresholds=THRESHOLDS,
         generation=answering(output(*[7] * 8), SECOND),
     )
-    found = {f.check: f.judgement for f in judge(evidence, Stage.GENERATE)}
+    found = {f.check: f.judgement for f in run_checks(evidence, Stage.GENERATE)}
     assert found["degenerate-output"] is found["greedy-text"] is PASSED
 
 

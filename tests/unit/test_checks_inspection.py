@@ -12,9 +12,10 @@ from matrix.checkpoint.inspection import (
     Quantization,
     TokenizerFacts,
 )
-from matrix.checks import CHECKS, judge
+from matrix.checks import CHECKS, run_checks
 from matrix.checks.evidence import Evidence
-from matrix.outcomes import Blame, Explanation, Judgement, Symptom
+from matrix.pipeline.outcomes import Explanation, Judgement, Symptom
+from matrix.pipeline.steps import Blame
 from tests.unit.inspection_damage import (
     ABSENT,
     BIAS,
@@ -76,9 +77,9 @@ def test_a_docstring_says_what_it_is_for(check: Any) -> None:
 @pytest.mark.parametrize("said", [None, AWQ, GPTQ, GPTQ_8, DESC_ACT, V2])
 def test_quiet_on_what_is_good(said: Quantization | None, tied: bool) -> None:
     evidence = made_evidence(said, tied=tied)
-    assert alarms(judge(evidence)) == {}
+    assert alarms(run_checks(evidence)) == {}
     without_reference = replace(evidence, reference=None, generation=None, load=None)
-    assert alarms(judge(without_reference)) == {}
+    assert alarms(run_checks(without_reference)) == {}
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from matrix.checks import judge
+from matrix.checks import run_checks
 from matrix.checks.evidence import Evidence, EvidenceError, Load, LoadedTensor, read_load
 from matrix.checks.loading import UNFILLED
-from matrix.outcomes import Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 from tests.unit.made_evidence import (
     GPTQ,
     add_tensor,
@@ -49,7 +50,7 @@ def with_zero_biases() -> Evidence:
 
 
 def findings(evidence: Evidence) -> dict[str, Finding]:
-    return {found.check: found for found in judge(evidence, Stage.LOAD)}
+    return {found.check: found for found in run_checks(evidence, Stage.LOAD)}
 
 
 def answering(*values: float | None, **changes: Any) -> Finding:

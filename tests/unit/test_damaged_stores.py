@@ -20,7 +20,7 @@ from matrix.environments.locks import own_name
 from matrix.environments.virtualenvs import installed, is_built
 from matrix.judge.canaries import Established, keep_established, read_established
 from matrix.machine.hardware import Machine
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.plan.keys import Key, lock_inputs
 from matrix.run.choosing import choice_of, estimate
 from matrix.run.context import Context, Settings
@@ -90,7 +90,7 @@ def report_of(folder: Path, store: Path) -> dict[str, str]:
         is_built(store / "environments" / name, "key")
     if not files_of(store / "records")[0].samefile(files_of(folder / "store" / "records")[0]):
         choice_of(context, estimate(context, {"HOME": str(folder)}), minutes=1e6, disk_gb=None)
-    return report.render(context.fresh_judge().table())
+    return report.render(context.table_judge().table())
 
 
 def kinds(folder: Path) -> dict[str, Path]:
@@ -124,7 +124,7 @@ KINDS = [
 
 def test_there_is_a_file_of_each_kind_and_the_whole_store_works(folder: Path) -> None:
     assert set(kinds(folder)) == set(KINDS)
-    table = opened(folder, folder / "store").judge.table()
+    table = opened(folder, folder / "store").table_judge().table()
     assert {cell.verdict for cell in table.cells} == {Verdict.WORKS, Verdict.GARBAGE}
 
 
@@ -237,6 +237,19 @@ def test_facts_of_a_wrong_shape_keep_no_report_back(
     store = damaged(folder, tmp_path, f"observations/{step}", change)
     report_of(folder, store)
     assert opened(folder, store).judge.cell(GOOD).verdict is not Verdict.WORKS
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("observations/")])
+def test_an_end_for_a_reason_that_is_not_its_own_counts_as_not_observed(
+    folder: Path, tmp_path: Path, kind: str
+) -> None:
+    def change(data: bytes) -> bytes:
+        return json.dumps({**json.loads(data), "outcome": "passed", "reason": "oom"}).encode()
+
+    store = damaged(folder, tmp_path, kind, change)
+    report_of(folder, store)
+    assert opened(folder, store).judge.cell(GOOD).verdict is Verdict.INFRA
+    assert opened(folder, store).unfinished("runner-3.0"), "and is made again"
 
 
 def test_records_of_anything_are_no_trouble(folder: Path, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from matrix.cli import inspect as command
-from matrix.outcomes import Explanation, Finding, Judgement, Stage, Symptom
+from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
+from matrix.pipeline.steps import Stage
 from tests.unit import real_checkpoints as real
 
 TF4 = ("--engine", "transformers==4.51.3")
@@ -66,9 +67,7 @@ def test_a_failed_check_is_told_first() -> None:
 def test_an_old_engine_that_is_named_is_told_what_it_will_make_of_new_files() -> None:
     done = look(real.FOLDER / real.GPTQ, *TF4)
     assert done.exit_code == 1
-    assert first_line(done).startswith(
-        "wrong: transformers 4.51.3 will answer garbage: config.json"
-    )
+    assert first_line(done).startswith("wrong: transformers 4.51.3 will misread it: config.json")
     stops = look(real.FOLDER / real.AWQ, "--engine", "tokenizers==0.19.1")
     assert stops.exit_code == 1
     assert first_line(stops).startswith("wrong: tokenizers 0.19.1 will not load it: merges are")

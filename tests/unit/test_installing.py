@@ -8,9 +8,16 @@ import msgspec
 import pytest
 
 from matrix.judge.installing import environments_that_work, install_of, with_installs
-from matrix.judge.results import CellResult, EnvironmentResult, Install, MatrixResult, Side
+from matrix.judge.results import (
+    CanaryState,
+    CellResult,
+    EnvironmentResult,
+    Install,
+    MatrixResult,
+    Side,
+)
 from matrix.judge.standings import Solution
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.spec.tables import Environment
 from tests.unit.report_results import judged
 
@@ -23,6 +30,7 @@ def environment(name: str = "q") -> Environment:
         name=name, python="3.11", requirements=["autoawq==0.2.9"], constraints=[],
         overrides=["torch==2.13.0"], environ={"A": "1"}, departures=[],
         build_requirements={"autoawq": ["torch", "setuptools", "numpy<3"]},
+        build_environ={"autoawq": {"BUILD_CUDA_EXT": "0"}},
     )  # fmt: skip
 
 
@@ -34,7 +42,8 @@ def cell(quantizer: str, engine: str, verdict: Verdict) -> CellResult:
 def table(cells: list[CellResult]) -> MatrixResult:
     names = ["of-q", "of-e", "of-f"]
     return MatrixResult(
-        profile="cpu", runs=[], finished="", machine={}, departures={}, canaries="", cells=cells,
+        profile="cpu", runs=[], finished="", machine={}, departures={}, cells=cells,
+        canaries=CanaryState.NONE,
         environments=[
             EnvironmentResult(name=name, role="engine", packages={}, stages=[], cells=1)
             for name in names
@@ -74,6 +83,7 @@ def test_an_install_says_the_lock_and_what_was_otherwise_here() -> None:
         overrides=["torch==2.13.0"],
         # A build requirement without a version has the lock's: it is compiled against that torch.
         build_requirements={"autoawq": ["torch==2.13.0", "setuptools", "numpy<3"]},
+        build_environ={"autoawq": {"BUILD_CUDA_EXT": "0"}},
         environ={"A": "1"},
         instead={"torch": "2.13.0+cpu"},
         left_out=["nvidia-cublas"],

@@ -6,9 +6,12 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from filelock import FileLock
 
+from matrix import report
+from matrix.judge.results import MatrixResult
 from matrix.run.context import Context
 from matrix.run.interim import EVERY_SECONDS, Interim
 from tests.unit.made_history import History
@@ -18,6 +21,10 @@ from tests.unit.test_plan_command import BARE, opened
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
     return opened(tmp_path, BARE)
+
+
+def no_tell(line: str) -> None:
+    raise AssertionError(line)
 
 
 def finish(context: Context) -> None:
@@ -36,7 +43,7 @@ def age(folder: Path, seconds: float) -> None:
 
 
 def test_nothing_is_reported_before_anything_is_done(context: Context, tmp_path: Path) -> None:
-    Interim(context, tmp_path / "reports").write_if_due()
+    Interim(context, tmp_path / "reports").write_if_due(no_tell)
     assert not (tmp_path / "reports").exists()
 
 
@@ -45,7 +52,7 @@ def test_what_is_done_is_reported_and_said_to_go_on(context: Context, tmp_path: 
     history.forget("generate", "tied/awq/maker-1.0/runner-3.0")
     context.keys = history.keys
     folder = tmp_path / "reports"
-    Interim(context, folder).write_if_due()
+    Interim(context, folder).write_if_due(no_tell)
     assert said(folder) == "5 of 6 cells were done when this was written, and the run was going on"
     assert (folder / "index.html").exists()
 
@@ -56,10 +63,10 @@ def test_a_report_is_written_again_when_it_is_old(context: Context, tmp_path: Pa
     interim = Interim(context, folder)
     interim.write()
     (folder / "matrix.json").unlink()
-    interim.write_if_due()
+    interim.write_if_due(no_tell)
     assert not (folder / "matrix.json").exists()
     age(folder, EVERY_SECONDS)
-    interim.write_if_due()
+    interim.write_if_due(no_tell)
     assert said(folder).startswith("6 of 6 cells")
 
 
@@ -75,4 +82,34 @@ def test_one_process_writes_at_a_time_and_the_others_go_on(
 def test_a_folder_that_cannot_be_written_stops_no_run(context: Context, tmp_path: Path) -> None:
     finish(context)
     (tmp_path / "file").touch()
-    Interim(context, tmp_path / "file" / "reports").write_if_due()
+    Interim(context, tmp_path / "file" / "reports").write_if_due(no_tell)
+
+
+def test_a_report_that_cannot_be_made_costs_itself_only_and_is_told_once(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(context)
+    tried: list[Path] = []
+
+    def broken(_result: MatrixResult, folder: Path) -> list[str]:
+        tried.append(folder)
+        raise TypeError("no \x1b[31mtext")
+
+    monkeypatch.setattr(report, "write", broken)
+    told: list[str] = []
+    interim = Interim(context, tmp_path)
+    interim.write_if_due(told.append)
+    interim.write_if_due(told.append)
+    assert told == ["the report cannot be made while the run goes on: TypeError: no ␛[31mtext"]
+    assert tried == [tmp_path]
+    with pytest.raises(TypeError):  # the one at the end is what the run is for
+        interim.write(is_over=True)
+
+
+def test_cells_that_cannot_run_are_not_counted_as_done(context: Context, tmp_path: Path) -> None:
+    finish(context)
+    first, *others = context.plan.cells
+    lacking = msgspec.structs.replace(first, unmet="needs a GPU")
+    context.plan = msgspec.structs.replace(context.plan, cells=[lacking, *others])
+    Interim(context, tmp_path).write()
+    assert said(tmp_path).startswith("5 of 5 cells")

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 
 from matrix.checkpoint.inspecting import inspect
 from matrix.checks.evidence import Reference
-from matrix.judge.results import CellResult
+from matrix.judge.cells import CellJudge
+from matrix.judge.results import CellResult, MatrixResult
 from matrix.judge.standings import Solution
-from matrix.judge.table import Judge
-from matrix.outcomes import Blame, Judgement, Outcome, Reason, Stage, Verdict
+from matrix.judge.table import TableJudge
+from matrix.pipeline.outcomes import REASONS, Conclusion, Judgement, Outcome, Reason, Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.plan.cells import make_plan
 from matrix.spec.loading import LoadedSpec, load
-from matrix.spec.releases import Release, Snapshot
+from matrix.spec.snapshot import Release, Snapshot
 from matrix.spec.tables import Environment
-from matrix.store.observations import Judged, Step
 from tests.unit import awq_checkpoints, small_spec
 from tests.unit.made_evidence import REFERENCE, right_facts
 from tests.unit.made_history import Ends, Facts, History, plain_facts
@@ -48,7 +49,7 @@ class World:
         made, original = awq_checkpoints.both(folder / str(packed), tied=name == "tied")
         return inspect(made if packed else original, original)
 
-    def facts(self, step: Step, subject: str) -> dict[str, Any]:
+    def facts(self, step: str, subject: str) -> dict[str, Any]:
         """Return what good steps leave, but for the canary that is known to answer garbage."""
         if step == "inspect":
             model, scheme, _ = subject.split("/")
@@ -60,15 +61,22 @@ class World:
     def history(self, ends: Ends | None = None, facts: Facts | None = None) -> History:
         return History(make_plan(self.loaded, "all")).finish(ends, facts or self.facts)
 
-    def judge(self, history: History) -> Judge:
+    def judge(self, history: History) -> CellJudge:
         def reference(key: str) -> Reference | None:
             return REFERENCE if history.lookup("build", key) else None
 
-        return Judge(self.loaded, history.plan, history.keys, reference)
+        return CellJudge(self.loaded, history.plan, history.keys, reference)
+
+    def table(self, history: History) -> MatrixResult:
+        return TableJudge(self.judge(history)).table()
 
     def cells(self, ends: Ends | None = None, facts: Facts | None = None) -> dict[str, CellResult]:
-        table = self.judge(self.history(ends, facts)).table()
+        table = self.table(self.history(ends, facts))
         return {cell.id: cell for cell in table.cells}
+
+
+def cell_judge(loaded: LoadedSpec, history: History) -> CellJudge:
+    return CellJudge(loaded, history.plan, history.keys, lambda _: REFERENCE)
 
 
 def garbage() -> dict[str, Any]:
@@ -88,9 +96,9 @@ def short(cell: CellResult) -> tuple[Verdict, Blame, Stage | None, str]:
 
 
 WORKS = (Verdict.WORKS, Blame.NOBODY, None, "none")
-RAISED = Judged(Outcome.FAILED, Reason.EXCEPTION, "ValueError: no")
-STOPPED = Judged(Outcome.INFRA, Reason.NO_SPACE, "the disk is full")
-NO_GPU = Judged(Outcome.NEEDS_HARDWARE, Reason.NO_GPU, "RuntimeError: GPU, please")
+RAISED = Conclusion(Outcome.FAILED, Reason.EXCEPTION, "ValueError: no")
+STOPPED = Conclusion(Outcome.INFRA, Reason.NO_SPACE, "the disk is full")
+NO_GPU = Conclusion(Outcome.NEEDS_HARDWARE, Reason.NO_GPU, "RuntimeError: GPU, please")
 
 
 def test_what_was_observed_good_works_and_garbage_is_garbage(world: World) -> None:
@@ -114,7 +122,7 @@ def test_answers_of_a_time_when_it_loaded_say_nothing_of_a_cell_that_loads_no_mo
     assert cell.output == ""
 
 
-ENDS: dict[str, tuple[Step, str, Judged, tuple[Verdict, Blame, Stage, str]]] = {
+ENDS: dict[str, tuple[str, str, Conclusion, tuple[Verdict, Blame, Stage, str]]] = {
     "unresolvable quantizer": ("resolve", "maker-2.0", RAISED,
         (Verdict.BROKEN, Blame.QUANTIZER, Stage.QUANTIZER_RESOLVE, "exception")),
     "quantizer that cannot be installed": ("install", "maker-2.0", RAISED,
@@ -124,7 +132,7 @@ ENDS: dict[str, tuple[Step, str, Judged, tuple[Verdict, Blame, Stage, str]]] = {
     "quantizing raises": ("quantize", "tied/awq/maker-2.0", RAISED,
         (Verdict.BROKEN, Blame.QUANTIZER, Stage.QUANTIZE, "exception")),
     "unreadable checkpoint": ("inspect", "tied/awq/maker-2.0",
-        Judged(Outcome.FAILED, Reason.UNREADABLE, "truncated"),
+        Conclusion(Outcome.FAILED, Reason.UNREADABLE, "truncated"),
         (Verdict.BROKEN, Blame.CHECKPOINT, Stage.INSPECT, "unreadable")),
     "engine that cannot be imported": ("import", "runner-3.0", RAISED,
         (Verdict.BROKEN, Blame.ENGINE, Stage.ENGINE_IMPORT, "exception")),
@@ -165,7 +173,13 @@ def test_a_model_that_cannot_be_built_is_no_verdict_about_its_quantizers(world: 
     assert cells["untied/awq/maker-2.0/runner-3.0"].verdict is Verdict.WORKS
 
 
-SPOILED: dict[str, tuple[Step, str, dict[str, Any], Stage]] = {
+def test_a_model_whose_build_needs_hardware_is_untested_here(world: World) -> None:
+    cells = world.cells({("build", "tied"): NO_GPU})
+    assert short(cells[GOOD]) == (Verdict.UNTESTED, Blame.NOBODY, Stage.QUANTIZE, "no-gpu")
+    assert cells[GOOD].message == f"the model could not be built: {NO_GPU.message}"
+
+
+SPOILED: dict[str, tuple[str, str, dict[str, Any], Stage]] = {
     "an answer is missing": ("generate", GOOD, {"outputs": []}, Stage.GENERATE),
     "scores of another shape": ("generate", GOOD, {"held_out": [[0.0]]}, Stage.GENERATE),
     "no facts at all": ("generate", GOOD, {}, Stage.GENERATE),
@@ -179,7 +193,7 @@ SPOILED: dict[str, tuple[Step, str, dict[str, Any], Stage]] = {
 def test_evidence_that_cannot_be_read_fails_its_stage(world: World, case: str) -> None:
     step, subject, spoiled, stage = SPOILED[case]
 
-    def facts(a_step: Step, a_subject: str) -> dict[str, Any]:
+    def facts(a_step: str, a_subject: str) -> dict[str, Any]:
         found = world.facts(a_step, a_subject)
         if (a_step, a_subject) != (step, subject):
             return found
@@ -190,7 +204,7 @@ def test_evidence_that_cannot_be_read_fails_its_stage(world: World, case: str) -
 
 
 def test_a_damaged_weight_is_a_defect_even_where_the_answer_is_right(world: World) -> None:
-    def facts(step: Step, subject: str) -> dict[str, Any]:
+    def facts(step: str, subject: str) -> dict[str, Any]:
         found = world.facts(step, subject)
         if (step, subject) == ("inspect", "tied/awq/maker-2.0"):
             found["weights"] = [dict(w, error=0.9) for w in found["weights"]]
@@ -220,14 +234,14 @@ def right_canary(world: World) -> Facts:
 
 
 def test_canaries_say_whether_a_run_may_be_believed(world: World) -> None:
-    assert world.judge(world.history()).table().canaries == "established"
+    assert world.table(world.history()).canaries == "established"
     works = world.history(facts=right_canary(world))
-    void = world.judge(works).table()
+    void = world.table(works)
     assert (void.canaries, void.specifiers) == ("void", [])
     stopped = world.history({("generate", CANARY): STOPPED})
-    assert world.judge(stopped).table().canaries == "not established"
+    assert world.table(stopped).canaries == "not established"
     both = world.history({("generate", GOOD): STOPPED}, right_canary(world))
-    assert world.judge(both).table().canaries == "void"
+    assert world.table(both).canaries == "void"
 
 
 # ------------------------------------------------------------------------------------- the table
@@ -235,7 +249,7 @@ def test_canaries_say_whether_a_run_may_be_believed(world: World) -> None:
 
 def test_a_table_of_nothing_is_all_infra(world: World) -> None:
     history = History(make_plan(world.loaded, "all"))
-    table = world.judge(history).table()
+    table = world.table(history)
     assert {cell.verdict for cell in table.cells} == {Verdict.INFRA}
     assert (table.runs, table.finished, table.canaries) == ([], "", "not established")
     assert [environment.name for environment in table.environments] == list(
@@ -245,7 +259,7 @@ def test_a_table_of_nothing_is_all_infra(world: World) -> None:
 
 def test_the_table_says_where_its_evidence_is_from(world: World) -> None:
     history = world.history()
-    table = world.judge(history).table()
+    table = world.table(history)
     assert table.runs == ["run-1"]
     assert table.finished == max(one.at for one in history.seen.values())
     assert table.machine == {"device": "cpu", "processor": "made up"}
@@ -253,24 +267,28 @@ def test_the_table_says_where_its_evidence_is_from(world: World) -> None:
     cell = next(cell for cell in table.cells if cell.id == GOOD)
     assert cell.departures == ["shim"]
     assert cell.engine.packages == {"runner": "3.0", "torch": "2.1"}
+    assert (cell.quantizer.axes, cell.engine.axes["runner"]) == ({"maker": "2.0"}, "3.0")
     assert cell.engine.torch == "2.1+cpu"
     assert cell.command.endswith(f" --profile all --cell {GOOD}")
     roles = {environment.name: environment.role for environment in table.environments}
     assert roles == {"twins": "quantizer", "maker-1.0": "quantizer", "maker-2.0": "quantizer",
                      "runner-3.0": "engine"}  # fmt: skip
+    assert [environment.axes.get("maker") for environment in table.environments] == [
+        None, "1.0", "2.0", None,
+    ]  # fmt: skip
 
 
 def test_runs_are_named_oldest_first_and_only_those_that_left_evidence(world: World) -> None:
     history = world.history()
     history.change("resolve", "twins", run="run-9", at="2027-01-01T00:00:00")
     history.change("build", "tied", run="run-0", at="2025-01-01T00:00:00")
-    table = world.judge(history).table()
+    table = world.table(history)
     assert table.runs == ["run-0", "run-1", "run-9"]
     assert table.finished == "2027-01-01T00:00:00"
 
 
 def test_an_environment_broken_alone_is_one_cause_with_all_its_cells(world: World) -> None:
-    table = world.judge(world.history({("import", "maker-1.0"): RAISED})).table()
+    table = world.table(world.history({("import", "maker-1.0"): RAISED}))
     (broken,) = [e for e in table.environments if e.stages[2].outcome is Outcome.FAILED]
     assert (broken.name, broken.cells) == ("maker-1.0", 2)
 
@@ -283,7 +301,9 @@ some_ends = st.dictionaries(
          ("generate", FLOAT), ("generate", CANARY)]
     ),
     st.builds(
-        Judged, st.sampled_from(Outcome), st.sampled_from(Reason), st.sampled_from(["", "words"])
+        lambda conclusion, message: msgspec.structs.replace(conclusion, message=message),
+        st.sampled_from([Conclusion(o, r) for o, some in REASONS.items() for r in sorted(some)]),
+        st.sampled_from(["", "words"]),
     ),
     max_size=4,
 )  # fmt: skip
@@ -297,8 +317,8 @@ def test_any_history_gives_one_table_whatever_order_it_is_read_in(
     history = world.history(ends)
     places = [place for place in history.seen if shuffle.random() <= kept or kept > 0.5]
     history.seen = {place: history.seen[place] for place in places}
-    table = world.judge(history).table()
-    assert world.judge(history).table() == table
+    table = world.table(history)
+    assert world.table(history) == table
 
     shuffle.shuffle(places)
     history.seen = {place: history.seen[place] for place in places}
@@ -307,8 +327,8 @@ def test_any_history_gives_one_table_whatever_order_it_is_read_in(
     shuffle.shuffle(names)
     for name in names:
         judge.cell(name)
-    assert judge.table() == table
-    assert msgspec.json.encode(judge.table()) == msgspec.json.encode(table)
+    assert TableJudge(judge).table() == table
+    assert msgspec.json.encode(TableJudge(judge).table()) == msgspec.json.encode(table)
 
     for cell in table.cells:
         if cell.verdict is Verdict.WORKS:
@@ -336,7 +356,7 @@ def test_an_environment_stands_by_its_locks_and_by_what_was_run(world: World) ->
         return Solution({"maker": "2.0", "torch": "2.1"})
 
     history = world.history()
-    judge = Judge(loaded, history.plan, history.keys, lambda _: REFERENCE, answer)
+    judge = TableJudge(cell_judge(loaded, history), answer)
     found = {each.name: each for each in judge.table().environments}
     stands = {each.resolution: each for each in found["maker-2.0"].standings}
     assert [(each.resolves, each.works, each.same_as) for each in stands.values()] == [
@@ -354,7 +374,7 @@ def test_an_environment_stands_by_its_locks_and_by_what_was_run(world: World) ->
 def test_what_holds_is_told_beside_what_is_declared(world: World, tmp_path: Path) -> None:
     versions = {"maker": "2.0", "runner": "3.0", "torch": "2.1", "transformers": "4.47.1"}
 
-    def facts(step: Step, subject: str) -> dict[str, Any]:
+    def facts(step: str, subject: str) -> dict[str, Any]:
         found = world.facts(step, subject)
         return {**found, "versions": versions} if step == "install" else found
 
@@ -365,7 +385,7 @@ def test_what_holds_is_told_beside_what_is_declared(world: World, tmp_path: Path
     )
     loaded = msgspec.structs.replace(loaded, snapshot=snapshot)
     history = History(make_plan(loaded, "all")).finish({}, facts)
-    (one,) = Judge(loaded, history.plan, history.keys, lambda _: REFERENCE).table().specifiers
+    (one,) = TableJudge(cell_judge(loaded, history)).table().specifiers
     assert (one.package, one.release, one.partner) == ("runner", "3.0", "transformers")
     assert (one.holds, one.declared) == ("==4.47.1", "<4")
     assert one.differs == ["forbidden by metadata, but works: 4.47.1"]
@@ -374,7 +394,7 @@ def test_what_holds_is_told_beside_what_is_declared(world: World, tmp_path: Path
 def test_what_holds_is_from_where_the_quantizer_ran(world: World, tmp_path: Path) -> None:
     versions = {"maker": "2.0", "runner": "3.0", "torch": "2.1", "transformers": "4.47.1"}
 
-    def facts(step: Step, subject: str) -> dict[str, Any]:
+    def facts(step: str, subject: str) -> dict[str, Any]:
         found = world.facts(step, subject)
         return {**found, "versions": versions} if step == "install" else found
 
@@ -384,7 +404,7 @@ def test_what_holds_is_from_where_the_quantizer_ran(world: World, tmp_path: Path
     history = History(make_plan(loaded, "all")).finish({}, facts)
     for subject in ("maker-1.0", "maker-2.0"):
         history.change("import", subject, device="cuda 8.0")
-    found = Judge(loaded, history.plan, history.keys, lambda _: REFERENCE).table().specifiers
+    found = TableJudge(cell_judge(loaded, history)).table().specifiers
     assert [one.devices for one in found] == [["cuda 8.0"]] * len(found) != []
 
 
@@ -395,7 +415,7 @@ def test_an_environment_that_works_says_how_it_is_installed_again(world: World) 
         package, _, version = environment.name.rpartition("-")
         return Solution({package: version, "torch": "2.1"})
 
-    judge = Judge(world.loaded, history.plan, history.keys, lambda _: REFERENCE, answer)
+    judge = TableJudge(cell_judge(world.loaded, history), answer)
     table = judge.table()
     installs = {each.name: each.install for each in table.environments}
     works = {

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from matrix.judge.results import CellResult
-from matrix.outcomes import Blame, Outcome, Stage, Verdict
+from matrix.pipeline.outcomes import Outcome, Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.plan.cells import Checkpoint, Plan, Role, make_plan, select
 from matrix.spec.loading import load
 from tests.unit import small_spec
@@ -44,7 +45,7 @@ class Gpus(World):
             subjects = (lacking, lacking.rpartition("/")[0], lacking.split("/")[2])
             for subject in subjects if step in without else ():
                 history.forget(step, subject)
-        return {cell.id: cell for cell in self.judge(history).table().cells}
+        return {cell.id: cell for cell in self.table(history).cells}
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def test_nothing_is_begun_that_only_such_cells_need(gpus: Gpus) -> None:
 def test_evidence_says_what_it_ran_on(gpus: Gpus) -> None:
     history = History(gpus.plan("")).finish(None, gpus.facts)
     history.change("load", GOOD, machine={"gpus": "1 x made up"})
-    table = gpus.judge(history).table()
+    table = gpus.table(history)
     assert table.machine == {
         "device": "cpu, cuda 8.0",
         "processor": "made up",
@@ -139,7 +140,7 @@ def test_evidence_of_gpus_alone_says_so_though_uv_ran_on_the_cpu(tmp_path: Path)
     builder = ('name = "twins"\n', 'name = "twins"\ndevice = "cuda"\n')
     changes = (builder, MAKER, RUNNER, QUANTIZER, ENGINE)
     all_on_gpus.loaded = load(small_spec.write(tmp_path, *changes))
-    table = all_on_gpus.judge(History(all_on_gpus.plan("")).finish(None, all_on_gpus.facts)).table()
+    table = all_on_gpus.table(History(all_on_gpus.plan("")).finish(None, all_on_gpus.facts))
     assert table.machine["device"] == "cuda 8.0"
 
 

@@ -8,15 +8,21 @@ from typing import Any
 
 import pytest
 
-from matrix.outcomes import Outcome, Reason
-from matrix.plan.cells import Plan, make_plan
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
+from matrix.pipeline.steps import Stage
+from matrix.plan.cells import Cell, Plan, make_plan
+from matrix.plan.keys import Key, Keys
+from matrix.plan.steps import build_of, by_stage, steps_of, steps_of_checkpoint, steps_of_role
 from matrix.spec.loading import load
 from matrix.store.identity import adapter_digest, file_digest
-from matrix.store.observations import Judged, Step
 from tests.unit import small_spec
 from tests.unit.made_history import History, plain_facts
 
 CELL = "tied/awq/maker-1.0/runner-3.0"
+
+
+def _keys(keys: Keys, cell: Cell) -> list[Key | None]:
+    return [keys.of(step) for step in steps_of(cell)]
 
 
 @pytest.fixture(autouse=True)
@@ -34,13 +40,13 @@ def plan_of(folder: Path, *changes: tuple[str, str]) -> Plan:
     return make_plan(load(small_spec.write(folder, *changes)), "all")
 
 
-def changed_steps(before: History, after: History) -> set[Step]:
+def changed_steps(before: History, after: History) -> set[str]:
     """Return the steps of which any subject has another key now."""
     assert before.names().keys() == after.names().keys()
     return {place[0] for place, key in before.names().items() if after.names()[place] != key}
 
 
-CHANGES: dict[str, tuple[tuple[str, str], set[Step]]] = {
+CHANGES: dict[str, tuple[tuple[str, str], set[str]]] = {
     "a threshold": (("weight_error = 0.5", "weight_error = 0.7"), set()),
     "a limit": (("seconds = 10", "seconds = 99"), set()),
     "a title": (('title = "All"', 'title = "Everything"'), set()),
@@ -82,7 +88,7 @@ def test_a_change_of_the_spec_repeats_only_what_it_reaches(tmp_path: Path, chang
     ],
 )
 def test_a_changed_adapter_repeats_only_its_own(
-    tmp_path: Path, adapter: str, reached: set[Step]
+    tmp_path: Path, adapter: str, reached: set[str]
 ) -> None:
     plan = plan_of(tmp_path)
     before = History(plan).finish()
@@ -152,7 +158,7 @@ def test_what_lies_in_a_folder_that_is_named_is_part_of_the_key(
 def test_another_lock_repeats_that_environment_and_what_stands_on_it(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
 
-    def facts(step: Step, subject: str) -> dict[str, Any]:
+    def facts(step: str, subject: str) -> dict[str, Any]:
         another = (step, subject) == ("resolve", "maker-1.0")
         return {"lock": "another"} if another else plain_facts(step, subject)
 
@@ -174,9 +180,9 @@ def test_other_wheels_to_install_from_repeat_every_installation(tmp_path: Path) 
 def test_what_was_really_installed_is_part_of_a_probes_key(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     history = History(plan).finish()
-    before = history.keys.importing(plan.cells[0].engine)
+    before = history.keys.of(steps_of_role(plan.cells[0].engine)[-1])
     history.change("install", "runner-3.0", facts={"python": "3.11.9", "torch": "2.1"})
-    after = history.keys.importing(plan.cells[0].engine)
+    after = history.keys.of(steps_of_role(plan.cells[0].engine)[-1])
     assert before is not None
     assert after is not None
     assert before.value != after.value
@@ -201,7 +207,7 @@ def test_nothing_is_unfinished_when_all_is_observed(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_missing_or_was_stopped_by_the_machine_is_unfinished(
-    tmp_path: Path, step: Step, subject: str
+    tmp_path: Path, step: str, subject: str
 ) -> None:
     history = History(plan_of(tmp_path)).finish()
     history.change(step, subject, outcome=Outcome.INFRA, reason=Reason.NETWORK)
@@ -216,18 +222,18 @@ def test_what_is_missing_or_was_stopped_by_the_machine_is_unfinished(
      ("build", "tied"), ("quantize", "tied/awq/maker-1.0"), ("load", CELL), ("generate", CELL)],
 )  # fmt: skip
 def test_a_failure_is_an_answer_and_what_builds_on_it_has_no_key(
-    tmp_path: Path, step: Step, subject: str
+    tmp_path: Path, step: str, subject: str
 ) -> None:
-    failed = Judged(Outcome.FAILED, Reason.EXCEPTION)
+    failed = Conclusion(Outcome.FAILED, Reason.EXCEPTION)
     history = History(plan_of(tmp_path)).finish({(step, subject): failed})
     assert history.unfinished() == []
     cell = next(cell for cell in history.plan.cells if cell.id == CELL)
     if step not in ("load", "generate"):
-        assert history.keys.evaluate(cell, "load") is None
+        assert history.keys.of(by_stage(steps_of(cell))[Stage.LOAD]) is None
 
 
 def test_an_unreadable_checkpoint_is_given_to_no_engine(tmp_path: Path) -> None:
-    failed = Judged(Outcome.FAILED, Reason.UNREADABLE)
+    failed = Conclusion(Outcome.FAILED, Reason.UNREADABLE)
     history = History(plan_of(tmp_path)).finish({("inspect", "tied/awq/maker-1.0"): failed})
     assert ("load", CELL) not in history.names()
     assert history.unfinished() == []
@@ -250,20 +256,21 @@ def test_an_excluded_cell_is_neither_run_nor_unfinished(tmp_path: Path) -> None:
 def test_the_float_checkpoint_is_the_model_itself(tmp_path: Path) -> None:
     history = History(plan_of(tmp_path)).finish()
     itself = next(c for c in history.plan.checkpoints if c.scheme is None)
-    assert history.keys.quantize(itself) == history.keys.build(itself.model)
+    made = by_stage(steps_of_checkpoint(itself))[Stage.QUANTIZE]
+    assert history.keys.of(made) == history.keys.of(build_of(itself.model))
 
 
 def test_fixed_keys_are_the_same_and_each_is_made_once(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    history = History(plan).finish({("load", CELL): Judged(Outcome.FAILED, Reason.EXCEPTION)})
+    history = History(plan).finish({("load", CELL): Conclusion(Outcome.FAILED, Reason.EXCEPTION)})
     fixed = history.keys.fixed()
     for _ in range(2):
         for cell in plan.cells:
-            assert list(fixed.chain(cell)) == list(history.keys.chain(cell))
+            assert _keys(fixed, cell) == _keys(history.keys, cell)
             assert fixed.unfinished(cell) == history.keys.unfinished(cell)
     history.looked_up.clear()
     for cell in plan.cells:
-        list(fixed.chain(cell))
+        _keys(fixed, cell)
     assert history.looked_up == []
 
 
@@ -272,11 +279,11 @@ def test_fixed_keys_stay_as_they_were_and_the_others_go_on(tmp_path: Path) -> No
     history = History(plan).finish()
     cell = next(cell for cell in plan.cells if cell.id == CELL)
     fixed = history.keys.fixed()
-    before = fixed.evaluate(cell, "load")
+    before = fixed.of(by_stage(steps_of(cell))[Stage.LOAD])
     history.change("install", "runner-3.0", facts={"python": "3.11.9", "torch": "2.2"})
-    assert fixed.evaluate(cell, "load") == before
-    assert history.keys.evaluate(cell, "load") is None
-    assert history.keys.fixed().evaluate(cell, "load") is None
+    assert fixed.of(by_stage(steps_of(cell))[Stage.LOAD]) == before
+    assert history.keys.of(by_stage(steps_of(cell))[Stage.LOAD]) is None
+    assert history.keys.fixed().of(by_stage(steps_of(cell))[Stage.LOAD]) is None
 
 
 def test_fixed_keys_tell_roles_of_one_environment_apart(tmp_path: Path) -> None:
@@ -293,4 +300,5 @@ environ.X = "1"
     engines = {cell.engine.name: cell.engine for cell in plan.cells}
     assert len(engines) == 2
     for engine in engines.values():
-        assert fixed.importing(engine) == history.keys.importing(engine)
+        imported = steps_of_role(engine)[-1]
+        assert fixed.of(imported) == history.keys.of(imported)

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from matrix.plan.cells import requirements_of
-from matrix.plan.predictions import name_of_checkpoint, name_of_environment, name_of_import
+from matrix.plan.predictions import name_of
+from matrix.plan.steps import steps_of_plan
 from matrix.run.choosing import Estimate, estimate, longest_first
 from matrix.run.context import Context
 from matrix.store.store import Record
@@ -41,9 +42,8 @@ def test_the_longest_chain_of_work_comes_first(context: Context) -> None:
 
 def test_what_is_paid_for_is_no_work(context: Context) -> None:
     expected = timed(context, SECONDS)
-    made = [c for c in context.plan.checkpoints if c.quantizer.environment == "maker-2.0"]
-    paid = {*map(name_of_checkpoint, made), name_of_environment("maker-2.0"),
-            *(name_of_import("maker-2.0", c.quantizer.name) for c in made)}  # fmt: skip
+    steps = [step for step in steps_of_plan(context.plan) if step.environment == "maker-2.0"]
+    paid = set(map(name_of, steps))
     expected = msgspec.structs.replace(expected, paid=expected.paid | paid)
     order = longest_first(context, context.pending(), expected)
     assert order == ["twins", "maker-1.0", "maker-2.0", "runner-3.0"]

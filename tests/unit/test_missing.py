@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.judge.missing import Build, Kind, Missing, judge_missing, read_missing
-from matrix.outcomes import Outcome, Reason
-from matrix.store.observations import ChildException, End, Judged
+from matrix.judge.missing import Build, Kind, Missing, classify_missing, read_missing
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
+from matrix.store.ends import End
+from matrix.store.observations import ChildException
 
 SITE = "/store/environments/vllm-0.32.0/lib/python3.11/site-packages"
 NO_OPERATOR = "'_OpNamespace' '_C' object has no attribute 'cpu_gemm_wna16'"
@@ -28,7 +29,7 @@ TRACEBACK = f"""Traceback (most recent call last):
 AttributeError: {NO_OPERATOR}
 """
 OPERATOR = Missing(Kind.OPERATOR, "cpu_gemm_wna16", "vllm", "_C")
-FAILED = Judged(Outcome.FAILED, Reason.EXCEPTION, f"AttributeError: {NO_OPERATOR}")
+FAILED = Conclusion(Outcome.FAILED, Reason.EXCEPTION, f"AttributeError: {NO_OPERATOR}")
 AVX2 = Build("vllm/_C_AVX2.abi3.so", "AVX2", False)
 AVX512 = Build("vllm/_C_AVX512.abi3.so", "AVX-512", True)
 NEWEST = Build("vllm/_C.abi3.so", "", True)
@@ -162,7 +163,7 @@ def test_who_waited_for_a_process_says_of_which_signal_it_died(message: str) -> 
 
 
 def test_what_another_build_for_a_better_cpu_has_is_a_need() -> None:
-    judged = judge_missing(FAILED, OPERATOR, [NEWEST, AVX2, AVX512], LAPTOP, "x86-64-v3")
+    judged = classify_missing(FAILED, OPERATOR, [NEWEST, AVX2, AVX512], LAPTOP, "x86-64-v3")
     assert (judged.outcome, judged.reason) == (Outcome.NEEDS_HARDWARE, Reason.NO_INSTRUCTION)
     assert judged.message.startswith("needs AVX-512: the operator cpu_gemm_wna16 is in ")
     assert NO_OPERATOR in judged.message, "the package's own words stay"
@@ -170,14 +171,14 @@ def test_what_another_build_for_a_better_cpu_has_is_a_need() -> None:
 
 def test_what_no_build_has_is_the_releases_own_fault() -> None:
     builds = [Build("vllm/_C.abi3.so", "", False)]
-    judged = judge_missing(FAILED, OPERATOR, builds, LAPTOP, "x86-64-v3")
+    judged = classify_missing(FAILED, OPERATOR, builds, LAPTOP, "x86-64-v3")
     assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.NOT_BUILT)
     assert "in no library of the release (vllm/_C.abi3.so)" in judged.message
 
 
 def test_what_a_build_for_this_very_cpu_lacks_is_the_releases_own_fault() -> None:
     only_old = [Build(NEWEST.library, "", False), Build(AVX2.library, "AVX2", True)]
-    judged = judge_missing(FAILED, OPERATOR, only_old, [], "x86-64-v4")
+    judged = classify_missing(FAILED, OPERATOR, only_old, [], "x86-64-v4")
     assert judged.outcome is Outcome.FAILED
     assert "which this CPU can run and which was not loaded" in judged.message
 
@@ -185,28 +186,28 @@ def test_what_a_build_for_this_very_cpu_lacks_is_the_releases_own_fault() -> Non
 @pytest.mark.parametrize("other", [NEWEST, AVX512])
 def test_what_another_build_has_too_is_no_need_where_this_cpus_own_has_it(other: Build) -> None:
     builds = [other, Build(AVX2.library, "AVX2", True)]
-    judged = judge_missing(FAILED, OPERATOR, builds, LAPTOP, "x86-64-v3")
+    judged = classify_missing(FAILED, OPERATOR, builds, LAPTOP, "x86-64-v3")
     assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.NOT_BUILT)
     assert "which was not loaded" in judged.message
 
 
 def test_what_only_a_build_without_a_name_has_needs_another_cpu() -> None:
     builds = [NEWEST, Build(AVX512.library, "AVX-512", False)]
-    judged = judge_missing(FAILED, OPERATOR, builds, ["AMX"], "x86-64-v4")
+    judged = classify_missing(FAILED, OPERATOR, builds, ["AMX"], "x86-64-v4")
     assert judged.outcome is Outcome.NEEDS_HARDWARE
     assert judged.message.startswith("needs another CPU than x86-64-v4")
 
 
 def test_without_a_library_to_look_into_the_words_stand() -> None:
-    assert judge_missing(FAILED, OPERATOR, [], LAPTOP, "x86-64-v3") == FAILED
+    assert classify_missing(FAILED, OPERATOR, [], LAPTOP, "x86-64-v3") == FAILED
 
 
 def test_an_illegal_instruction_is_a_need_where_the_cpu_lacks_any() -> None:
-    crash = Judged(Outcome.FAILED, Reason.CRASH, "died of signal 4")
+    crash = Conclusion(Outcome.FAILED, Reason.CRASH, "died of signal 4")
     missing = Missing(Kind.INSTRUCTION)
-    judged = judge_missing(crash, missing, [], LAPTOP, "x86-64-v3")
+    judged = classify_missing(crash, missing, [], LAPTOP, "x86-64-v3")
     assert (judged.outcome, judged.reason) == (Outcome.NEEDS_HARDWARE, Reason.NO_INSTRUCTION)
-    assert judge_missing(crash, missing, [], [], "x86-64-v4") == crash
+    assert classify_missing(crash, missing, [], [], "x86-64-v4") == crash
 
 
 BUILDS = st.builds(
@@ -218,7 +219,7 @@ BUILDS = st.builds(
 def test_nothing_missing_makes_a_failure_pass(
     kind: Kind, builds: list[Build], lacking: list[str]
 ) -> None:
-    judged = judge_missing(FAILED, Missing(kind, "x", "vllm"), builds, lacking, "a CPU")
+    judged = classify_missing(FAILED, Missing(kind, "x", "vllm"), builds, lacking, "a CPU")
     assert judged.outcome in (Outcome.FAILED, Outcome.NEEDS_HARDWARE)
     assert FAILED.message in judged.message
     if kind is Kind.OPERATOR and not lacking:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from matrix.plan.cells import Plan, float_id, make_plan, requirements_of, select
 from matrix.spec.loading import FLOAT_MODEL, LoadedSpec, load
-from matrix.spec.releases import EMPTY
+from matrix.spec.snapshot import EMPTY
 from matrix.spec.tables import (
     Environment,
     ExclusionTable,

@@ -12,6 +12,8 @@ import pytest
 from matrix.cli.plan import Shown
 from matrix.environments.virtualenvs import commit
 from matrix.machine.hardware import Gpu, Machine
+from matrix.plan.predictions import name_of
+from matrix.plan.steps import steps_of_role
 from matrix.run.choosing import choose_for_nox, estimate
 from matrix.run.context import Context, Settings
 from matrix.spec.tables import SpecError
@@ -177,10 +179,12 @@ def test_where_uv_is_told_to_copy_each_environment_takes_its_disk(tmp_path: Path
 def test_wheels_that_a_built_environment_shares_are_paid_and_no_import_is(tmp_path: Path) -> None:
     context = opened(tmp_path, BARE)
     history = History(context.plan)
-    for key_of in (history.keys.resolve, history.keys.install):
-        history.observe(key_of("maker-1.0"), {}, plain_facts)
+    role = next(c.quantizer for c in context.plan.checkpoints if c.quantizer.name == "maker-1.0")
+    resolve, install, imported = steps_of_role(role)
+    for step in (resolve, install):
+        history.observe(history.keys.of(step), {}, plain_facts)
     context.keys = history.keys
-    installed = history.keys.install("maker-1.0")
+    installed = history.keys.of(install)
     assert installed is not None
     commit(context.store.path("environments", "maker-1.0", "x").parent, installed.value)
     known = estimate(context, {"HOME": str(tmp_path)})
@@ -189,7 +193,7 @@ def test_wheels_that_a_built_environment_shares_are_paid_and_no_import_is(tmp_pa
     assert known.paid == {"environment maker-1.0", shared}
     both = known.prediction.names([ONE, "tied/awq/maker-2.0/runner-3.0"], known.paid)
     assert shared not in both
-    assert {"import of maker-1.0 as maker-1.0", "environment maker-2.0"} < set(both)
+    assert {name_of(imported), "environment maker-2.0"} < set(both)
 
 
 def test_nothing_is_written_by_looking(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from matrix.pipeline.steps import Step
 from matrix.plan.cells import Plan, make_plan
 from matrix.plan.predictions import (
     GB,
@@ -20,6 +21,7 @@ from matrix.plan.predictions import (
     Prediction,
     Timings,
     checkpoint_bytes,
+    name_of,
     name_of_cell,
     name_of_checkpoint,
     name_of_environment,
@@ -28,8 +30,9 @@ from matrix.plan.predictions import (
     predict,
     torch_of,
 )
+from matrix.plan.steps import steps_of_plan
 from matrix.spec.loading import load
-from matrix.spec.releases import Release, Snapshot
+from matrix.spec.snapshot import Release, Snapshot
 from matrix.spec.tables import DevicePredictions, PredictionsTable
 from matrix.store.store import Record
 from tests.unit import small_spec
@@ -112,13 +115,22 @@ def predicted(
     )
 
 
+def import_of(plan: Plan, environment: str) -> str:
+    """Return the name of what it costs that an environment of one role is imported."""
+    (step,) = (
+        step
+        for step in steps_of_plan(plan)
+        if step.step is Step.IMPORT and step.environment == environment
+    )
+    return name_of(step)
+
+
 def test_a_cell_stands_on_its_checkpoint_and_engine_and_they_on_environments(plan: Plan) -> None:
     names = set(predicted(plan).names([ONE]))
     assert names == {
         name_of_cell(ONE), "checkpoint tied/awq/maker-1.0", "model tied",
         "environment twins", "environment maker-1.0", "environment runner-3.0",
-        "import of twins as none", "import of maker-1.0 as maker-1.0",
-        "import of runner-3.0 as runner-3.0",
+        *(import_of(plan, name) for name in ("twins", "maker-1.0", "runner-3.0")),
         "wheels of torch 2.0", "wheels of torch of today", "wheels of torch 2.1",
         "wheels of maker 1.0", "wheels of runner 3.0",
     }  # fmt: skip
@@ -146,15 +158,17 @@ def test_an_environment_is_its_wheels_and_what_it_shares_with_none(plan: Plan) -
     assert costs["environment maker-2.0"] == Cost(10 * MB, 30 * MB, seconds=6)
 
 
-def test_what_is_done_once_in_an_environment_counts_in_the_role_that_does_it(plan: Plan) -> None:
+def test_the_first_job_in_an_environment_takes_more_in_the_role_that_does_it(plan: Plan) -> None:
+    steps = {step.environment: step for step in steps_of_plan(plan) if step.step is Step.IMPORT}
+    maker, runner = name_of(steps["maker-1.0"]), name_of(steps["runner-3.0"])
     once = {"maker": 100.0, "runner": 1000.0}
-    for name, maker, runner in (
-        ("first_quantize_seconds", 106, 6),
-        ("first_load_seconds", 6, 1006),
-    ):
-        costs = predicted(plan, constants=replace(CONSTANTS, **{name: once})).costs
-        assert costs["environment maker-1.0"].seconds == maker
-        assert costs["environment runner-3.0"].seconds == runner
+    constants = replace(CONSTANTS, first_quantize_seconds=once)
+    costs = predicted(plan, constants=constants).costs
+    assert (costs[maker].seconds, costs[runner].seconds) == (7 + 100, 7)
+    over = predicted(plan, [record("import", "maker-1.0", 5)], constants=constants).costs
+    assert over[maker].seconds == 5
+    costs = predicted(plan, constants=replace(CONSTANTS, first_load_seconds=once)).costs
+    assert (costs[maker].seconds, costs[runner].seconds) == (7, 7 + 1000)
 
 
 def test_copies_take_their_disk_in_each_environment(plan: Plan) -> None:
@@ -226,7 +240,7 @@ def test_what_was_timed_here_takes_the_place_of_constants(plan: Plan) -> None:
     assert costs[name_of_cell(ONE)] == Cost(seconds=7, measured=7)
     assert costs["checkpoint tied/awq/maker-1.0"] == Cost(seconds=100, measured=100)
     assert costs["model tied"] == Cost(seconds=50, measured=50)
-    assert costs["import of maker-1.0 as maker-1.0"].seconds == 20
+    assert costs[import_of(plan, "maker-1.0")].seconds == 20
     assert costs["environment runner-3.0"].measured == 3
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from matrix.outcomes import Judgement
+from matrix.pipeline.outcomes import Judgement
 from tests.checkpoints.making import QUANTIZED
 from tests.unit import real_checkpoints as real
 from tests.unit.real_checkpoints import AWQ, DESC_ACT, GOOD, GOOD_GPTQ, GPTQ, Alarms, Damage

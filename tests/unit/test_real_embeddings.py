@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from matrix.outcomes import Judgement
+from matrix.pipeline.outcomes import Judgement
 from tests.unit import real_checkpoints as real
 from tests.unit.real_checkpoints import AWQ, GOOD, GPTQ, Alarms, Damage
 from tests.unit.test_real_checkpoints import (

@@ -11,10 +11,11 @@ import pytest
 
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import Inspection
-from matrix.checks import judge
+from matrix.checks import run_checks
 from matrix.checks.evidence import Evidence, Load, LoadedTensor
 from matrix.judge.cells import thresholds
-from matrix.outcomes import Finding, Judgement, Stage
+from matrix.pipeline.outcomes import Finding, Judgement
+from matrix.pipeline.steps import Stage
 from matrix.spec.loading import load
 from tests.unit import real_checkpoints as real
 from tests.unit.made_evidence import alarms, made_load
@@ -74,7 +75,7 @@ def judged(
         inspection=inspection,
         load=Load(warnings=warnings, kernel="SomeLinear", tensors=tensors),
     )
-    return judge(evidence, Stage.LOAD)
+    return run_checks(evidence, Stage.LOAD)
 
 
 def loaded(checkpoint: Path, warning: str) -> list[Finding]:

@@ -8,11 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from matrix.judge.refusals import judge_refusal
-from matrix.outcomes import Outcome, Reason, Stage, StageResult
+from matrix.judge.refusals import classify_refusal
+from matrix.pipeline.outcomes import Outcome, Reason, StageResult
+from matrix.pipeline.steps import Stage, Step
 from matrix.spec.loading import DEFAULT_SPEC, load, read_tables
 from matrix.spec.tables import SpecError
-from matrix.store.observations import Observation, Step
+from matrix.store.observations import Observation
 from tests.recorded.recording import observations
 from tests.unit import small_spec
 
@@ -21,9 +22,9 @@ STAGES = {"quantize": Stage.QUANTIZE, "load": Stage.LOAD, "import": Stage.QUANTI
 replace = msgspec.structs.replace
 
 
-def failed(step: Step, kind: str, message: str, traceback: str) -> Observation:
+def failed(step: str, kind: str, message: str, traceback: str) -> Observation:
     return Observation(
-        key="k", inputs={}, step=step, subject="s", outcome=Outcome.FAILED,
+        key="k", inputs={}, step=Step(step), subject="s", outcome=Outcome.FAILED,
         reason=Reason.EXCEPTION, message=f"{kind}: {message}", exception=f"builtins.{kind}",
         traceback=f"{traceback}{kind}: {message}\n",
     )  # fmt: skip
@@ -78,8 +79,8 @@ REAL: list[tuple[str, str, str, str]] = [
 
 
 def judge(seen: Observation, installed: dict[str, str], stage: Stage | None = None) -> StageResult:
-    result = StageResult(stage or STAGES[seen.step], seen.outcome, seen.reason, seen.message)
-    return judge_refusal(result, seen, installed, RULES)
+    result = StageResult(seen.outcome, seen.reason, seen.message, stage=stage or STAGES[seen.step])
+    return classify_refusal(result, seen, installed, RULES)
 
 
 @pytest.mark.parametrize(("rule", "text", "package", "version"), REAL)
@@ -92,8 +93,8 @@ def test_a_recorded_refusal_is_recognised_by_its_rule_alone(
     assert found.message.startswith(seen.message[:100])
     assert found.message.endswith(f"(refused by design: {rule}, {RULES[rule].source})")
     others = {name: each for name, each in RULES.items() if name != rule}
-    result = StageResult(STAGES[seen.step], seen.outcome, seen.reason, seen.message)
-    assert judge_refusal(result, seen, {package: version}, others) == result
+    result = StageResult(seen.outcome, seen.reason, seen.message, stage=STAGES[seen.step])
+    assert classify_refusal(result, seen, {package: version}, others) == result
 
 
 @pytest.mark.parametrize(
@@ -186,8 +187,8 @@ def test_only_an_exception_in_a_step_that_a_rule_names_is_a_refusal() -> None:
         (Outcome.FAILED, Reason.CRASH),
         (Outcome.PASSED, Reason.NONE),
     ):
-        result = StageResult(Stage.LOAD, outcome, reason, seen.message)
-        assert judge_refusal(result, seen, installed, RULES) is result
+        result = StageResult(outcome, reason, seen.message, stage=Stage.LOAD)
+        assert classify_refusal(result, seen, installed, RULES) is result
 
 
 def test_a_long_message_does_not_hide_the_rule() -> None:

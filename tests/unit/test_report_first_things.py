@@ -7,7 +7,8 @@ import re
 import msgspec
 
 from matrix.judge.results import CellResult, Side
-from matrix.outcomes import Blame, Stage, Verdict
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Blame, Stage
 from matrix.report import PAGE, render, summary
 from matrix.report.table import NO_SPECIFIERS
 from tests.unit.report_results import judged, realistic

@@ -10,7 +10,7 @@ import pytest
 
 from matrix.environments.locks import Lock
 from matrix.judge.results import EnvironmentResult, Install, MatrixResult
-from matrix.outcomes import Verdict
+from matrix.pipeline.outcomes import Verdict
 from matrix.report import PAGE, render, write
 from matrix.report.locks import FIRST, InstallLine, install_lines
 from tests.unit.report_results import realistic
@@ -154,6 +154,7 @@ def test_packages_are_told_in_words_and_never_as_something_to_install(
         {"python": "3.11; rm -rf ."},
         {"build_requirements": {"autoawq": ["torch'"]}},
         {"build_requirements": {"x]\n[y": ["torch"]}},
+        {"build_environ": {"x]\n[y": {"A": "1"}}},
     ],
 )
 def test_what_is_no_package_or_version_is_given_to_no_installer(
@@ -161,6 +162,20 @@ def test_what_is_no_package_or_version_is_given_to_no_installer(
 ) -> None:
     spoilt = msgspec.structs.replace(install_of(result, VLLM), **changes)
     assert VLLM not in install_lines(with_install(result, VLLM, spoilt))
+
+
+def test_variables_of_a_build_are_told_to_uv(result: MatrixResult) -> None:
+    """Also where its release says by itself what else the build needs."""
+    variables = {"autoawq": {"BUILD_CUDA_EXT": "0", "ARCHES": 'a "b"\n'}}
+    install = msgspec.structs.replace(
+        install_of(result, BUILT), build_requirements={}, build_environ=variables
+    )
+    line = install_lines(with_install(result, BUILT, install))[BUILT]
+    assert f"--config-file locks/{BUILT}.toml --no-deps" in line.line
+    settings = tomllib.loads(line.files[f"locks/{BUILT}.toml"])
+    assert settings == {"extra-build-dependencies": {}, "extra-build-variables": variables}
+    assert f"-r locks/{BUILT}.txt" in line.files[line.lock]
+    assert "/bin/pip install" not in line.files[line.lock]  # pip has no such settings
 
 
 def test_an_environment_whose_name_is_no_file_has_no_lock(result: MatrixResult) -> None:

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from matrix.judge.results import MatrixResult, Side
-from matrix.outcomes import Reason, Stage, Verdict
+from matrix.pipeline.outcomes import Reason, Verdict
+from matrix.pipeline.steps import Stage
 from matrix.report import PAGE, render, summary
 from matrix.report.standings import groups, overview
 from tests.unit.report_results import judged, realistic
@@ -101,7 +102,7 @@ def test_a_thousand_environments_stay_readable() -> None:
 
 def test_what_was_never_asked_says_how_to_ask() -> None:
     texts = render(realistic())
-    assert "python -m matrix resolve" in texts[PAGE]
+    assert "matrix resolve" in texts[PAGE]
     assert section(texts["matrix.md"], TITLE) == []
 
 
@@ -201,19 +202,34 @@ def test_a_need_that_a_package_told_in_its_own_words(reason: str, shown: str) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "row", "column"),
+    ("name", "axes", "row", "column", "group"),
     [
-        ("autoawq-0.2.7+transformers-4.47.1", "autoawq-0.2.7", "4.47.1"),
-        ("autoawq-0.2.7+transformers-4.47.1+bounds", "autoawq-0.2.7+bounds", "4.47.1"),
-        ("transformers-4.51.3+autoawq-0.2.9", "transformers+autoawq-0.2.9", "4.51.3"),
-        ("vllm-0.32.0", "vllm-0.32.0", ""),
+        ("autoawq-0.2.7+transformers-4.47.1", ["autoawq", "transformers"],
+         "autoawq-0.2.7", "4.47.1", "autoawq-0.2.7"),
+        ("autoawq-0.2.7+transformers-4.47.1+bounds", ["autoawq", "transformers"],
+         "autoawq-0.2.7+bounds", "4.47.1", "autoawq-0.2.7"),
+        ("transformers-4.51.3+autoawq-0.2.9", ["autoawq", "transformers"],
+         "transformers+autoawq-0.2.9", "4.51.3", "transformers-4.51.3"),
+        ("auto-gptq-0.7.1+transformers-4.46.3", ["auto_gptq", "transformers"],
+         "auto-gptq-0.7.1", "4.46.3", "auto-gptq-0.7.1"),
+        ("vllm-0.32.0", ["vllm"], "vllm-0.32.0", "", "vllm-0.32.0"),
+        ("my-own+transformers-4.47.1", ["transformers"], "my-own", "4.47.1",
+         "my-own+transformers-4.47.1"),
+        ("no-axis+transformers-4.47.1", [], "no-axis+transformers-4.47.1", "",
+         "no-axis+transformers-4.47.1"),
     ],
-)
-def test_an_environment_has_its_place_in_the_overview(name: str, row: str, column: str) -> None:
+)  # fmt: skip
+def test_an_environment_has_its_place_in_the_overview(
+    name: str, axes: list[str], row: str, column: str, group: str
+) -> None:
     first = next(each for each in standing_result().environments if each.standings)
-    named = msgspec.structs.replace(first, name=name)
-    found = overview(groups(msgspec.structs.replace(empty(), environments=[named])))
-    assert {key: list(slots) for key, slots in found.rows.items()} == {row: [column]}
+    versions = dict(part.rsplit("-", 1) for part in name.split("+") if part[-1].isdigit())
+    values = {axis: versions[axis.replace("_", "-")] for axis in axes}
+    named = msgspec.structs.replace(first, name=name, axes=values)
+    found = groups(msgspec.structs.replace(empty(), environments=[named]))
+    assert [each.name for each in found] == [group]
+    rows = overview(found).rows
+    assert {key: list(slots) for key, slots in rows.items()} == {row: [column]}
 
 
 def test_what_several_resolutions_declare_is_told_once() -> None:

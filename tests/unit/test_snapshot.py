@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from matrix.spec.releases import (
+from matrix.index.news import merge, news
+from matrix.spec.snapshot import (
     EMPTY,
     SNAPSHOT,
     Release,
     Snapshot,
+    SourceMetadata,
     encode,
-    merge,
-    news,
     read_snapshot,
 )
 from matrix.spec.tables import MetadataTable
-from tests.unit.test_releases import finals, made
+from tests.unit.test_picking import finals, made
 
 
 def kinds(old: Snapshot, heard: list[Release]) -> list[tuple[str, str, str]]:
@@ -71,6 +71,7 @@ dated = st.builds(
     uploaded=st.sampled_from(["", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]),
     yanked=st.none() | st.text(max_size=3),
     declares=st.none() | st.just(["torch"]),
+    source=st.none() | st.just(SourceMetadata(["torch"], "PKG-INFO")),
 )
 listed = st.lists(dated, max_size=10, unique_by=lambda one: one.version)
 snapshots = st.builds(
@@ -89,6 +90,7 @@ def test_a_snapshot_drops_no_release_no_date_and_nothing_declared(
         assert after.seen == before.seen
         assert before.uploaded in ("", after.uploaded)
         assert before.declares is None or after.declares is not None
+        assert before.source is None or after.source is not None
     assert {one.version for one in heard} <= {one.version for one in new.packages["p"]}
     versions = [one.version for one in new.packages["p"]]
     assert versions == sorted(versions, key=Version)
@@ -128,11 +130,21 @@ def test_what_the_spec_says_of_a_release_goes_before_its_wheel() -> None:
     assert snapshot.declares("auto-gptq", "9.9", ours) is None
 
 
+def test_of_a_release_without_a_wheel_its_source_archive_is_believed() -> None:
+    read = Release("1.0", source=SourceMetadata(["torch>=2", "numpy"], "PKG-INFO"))
+    snapshot = Snapshot(1, "", {"maker": [read, Release("2.0")]})
+    ours = [MetadataTable(package="maker", version="1.0", requires_dist=["numpy"], source="here")]
+    assert snapshot.declares("maker", "1.0") == ["torch>=2", "numpy"]
+    assert snapshot.declares("maker", "1.0", ours) == ["numpy"]
+    assert snapshot.declares("maker", "2.0") is None
+
+
 anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 any_release = st.builds(
     Release, finals, uploaded=anything, requires_python=anything, yanked=st.none() | anything,
     wheels=st.lists(anything), sdist=st.booleans(), size=st.integers(0, 2**40), seen=anything,
     gone=anything, declares=st.none() | st.lists(anything),
+    source=st.none() | st.builds(SourceMetadata, st.lists(anything), anything),
 )  # fmt: skip
 
 

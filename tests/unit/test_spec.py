@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from matrix.run.context import Context, Settings
-from matrix.spec.axes import combinations
+from matrix.spec.axes import Combination, combinations
 from matrix.spec.tables import SpecError
 from tests.unit import small_spec
 
@@ -49,6 +49,9 @@ WRONG = {
     "bad build requirement": (
         ('["torch==2.0"]', '["torch"]\nbuild_requirements.torch = ["a b"]'),
         "environments[0].build_requirements.torch", "name==version"),
+    "bad package to build": (
+        ('["torch==2.0"]', '["torch"]\nbuild_environ."a b" = { A = "1" }'),
+        "environments[0].build_environ.a b", "name==version"),
     "override without departure": (
         ('departures = ["shim"]', ""), "environments[1].overrides", "describe it under"),
     "unknown departure": (
@@ -86,7 +89,7 @@ WRONG = {
         ('= "garbage"', '= "rubbish"'), "profiles.all.canaries", "commented example"),
     "a canary that is no cell": (
         ('"tied/awq/maker-1.0', '"tied/awq/maker-7.0'), "profiles.all.canaries",
-        "python -m matrix plan --profile all"),
+        "matrix plan --profile all"),
     "missing threshold": (("weight_error = 0.5\n", ""), "thresholds", "The keys are: "),
     "unknown threshold": (
         ("weight_error = 0.5", "weight_error = 0.5\nwait_error = 1.0"), "thresholds",
@@ -175,9 +178,10 @@ def test_an_environment_that_no_cell_stands_on_is_not_in_the_plan(tmp_path: Path
 
 
 def test_every_variant_meets_every_combination_of_the_axes() -> None:
-    rows = combinations({"a": ["1", "2"], "b": ["3", "4"]}, [{"v": "x"}, {"v": "y"}])
-    assert len({tuple(row.items()) for row in rows}) == len(rows) == 8
-    assert combinations({}, []) == [{}]
+    variants = [Combination({"v": "x"}), Combination({"v": "y"})]
+    rows = combinations({"a": ["1", "2"], "b": ["3", "4"]}, variants)
+    assert len({tuple(row.values.items()) for row in rows}) == len(rows) == 8
+    assert combinations({}, []) == [Combination({})]
 
 
 def test_a_profile_that_names_what_is_gone_is_no_other_profiles_trouble(tmp_path: Path) -> None:

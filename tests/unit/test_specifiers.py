@@ -13,18 +13,10 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from matrix.judge.results import Side
-from matrix.judge.specifiers import (
-    Fact,
-    compute,
-    constraints,
-    declared_specifier,
-    facts,
-    not_tried,
-    spans,
-    specifiers,
-    told,
-)
-from matrix.outcomes import Blame, Verdict
+from matrix.judge.specifiers import Trial, compute, declared_specifier, specifiers, trials
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Blame
+from matrix.report.constraints import constraints, in_short, not_tried, runs_of_minors
 from tests.unit.report_results import judged, realistic
 
 
@@ -139,9 +131,9 @@ def test_what_lies_between_two_that_worked_is_named_though_inside() -> None:
     assert computed == (">=4.42,<4.47", ["4.44", "4.45"])
 
 
-def fact(version: str, worked: bool | None, **changes: str) -> Fact:
+def fact(version: str, worked: bool | None, **changes: str) -> Trial:
     return msgspec.structs.replace(
-        Fact("autoawq", "0.2.8", "transformers", version, worked), **changes
+        Trial("autoawq", "0.2.8", "transformers", version, worked), **changes
     )
 
 
@@ -191,7 +183,7 @@ def test_what_worked_once_works() -> None:
 
 
 def test_facts_of_a_whole_result() -> None:
-    found = specifiers(facts(realistic(), ["autoawq"], {}), nothing, none_released)
+    found = specifiers(trials(realistic(), ["autoawq"], {}), nothing, none_released)
     holds = {f"{one.package} {one.release}": one for one in found}
     old = holds["autoawq 0.2.7"]
     assert old.worked == ["4.46.3", "4.47.1"]
@@ -200,7 +192,7 @@ def test_facts_of_a_whole_result() -> None:
     assert holds["autoawq 0.2.9"].holds == ">=4.46,<5.24,!=4.57.*"
 
 
-def verdicts(*said: tuple[Verdict, Blame]) -> list[Fact]:
+def verdicts(*said: tuple[Verdict, Blame]) -> list[Trial]:
     maker = Side("q", "q", {"autoawq": "0.2.7", "transformers": "4.47.1"})
     runner = Side("e", "e", {"vllm": "0.32.0", "transformers": "5.23.0"})
     cells = [
@@ -208,7 +200,7 @@ def verdicts(*said: tuple[Verdict, Blame]) -> list[Fact]:
         for verdict, blame in said
     ]
     result = msgspec.structs.replace(realistic(), cells=cells)
-    return facts(result, {"autoawq", "vllm"}, {})
+    return trials(result, {"autoawq", "vllm"}, {})
 
 
 BROKEN, WORKS = Verdict.BROKEN, Verdict.WORKS
@@ -239,7 +231,7 @@ def test_evidence_is_from_where_it_was_made() -> None:
     result = msgspec.structs.replace(realistic(), cells=[ran, other])
 
     def devices(made_on: dict[str, str]) -> dict[str, str]:
-        return {one.package: one.device for one in facts(result, ["autoawq", "vllm"], made_on)}
+        return {one.package: one.device for one in trials(result, ["autoawq", "vllm"], made_on)}
 
     assert devices({"q": "cpu", "e": "cpu"}) == {"autoawq": "cpu", "vllm": "cuda 8.0"}
     assert devices({}) == {"autoawq": "cuda 8.0", "vllm": "cuda 8.0"}
@@ -250,12 +242,12 @@ def test_evidence_is_from_where_it_was_made() -> None:
 def test_a_float_model_says_nothing_of_a_package() -> None:
     engine = Side("e", "e", {"autoawq": "0.2.9", "transformers": "4.57.6"})
     cell = judged(Side("none", "models", {"transformers": "4.51.3"}), engine, "tied", None)
-    assert facts(msgspec.structs.replace(realistic(), cells=[cell]), ["autoawq"], {}) == []
+    assert trials(msgspec.structs.replace(realistic(), cells=[cell]), ["autoawq"], {}) == []
 
 
 def test_only_packages_that_matter_are_told_of() -> None:
-    assert {one.package for one in facts(realistic(), ["gptqmodel"], {})} <= {"gptqmodel"}
-    assert facts(realistic(), [], {}) == []
+    assert {one.package for one in trials(realistic(), ["gptqmodel"], {})} <= {"gptqmodel"}
+    assert trials(realistic(), [], {}) == []
 
 
 @pytest.mark.parametrize(
@@ -264,7 +256,7 @@ def test_only_packages_that_matter_are_told_of() -> None:
      ("1!4.1 1!4.2", "1!4.1-1!4.2")],
 )  # fmt: skip
 def test_minors_that_follow_each_other_are_told_as_one(minors: str, shown: str) -> None:
-    assert spans(minors.split()) == shown.split()
+    assert runs_of_minors(minors.split()) == shown.split()
 
 
 @pytest.mark.parametrize(
@@ -277,7 +269,7 @@ def test_minors_that_follow_each_other_are_told_as_one(minors: str, shown: str) 
     ],
 )  # fmt: skip
 def test_many_minors_left_out_are_told_as_runs(holds: str, shown: str) -> None:
-    assert told(holds) == shown
+    assert in_short(holds) == shown
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner, Result
 
 from matrix.cli import specifiers as command
-from matrix.judge.results import MatrixResult, Specifier
+from matrix.judge.results import CanaryState, MatrixResult, Specifier
 from tests.unit import small_spec
 from tests.unit.report_results import realistic
 
@@ -39,13 +39,14 @@ def observed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
     class Judged:
         def __init__(self, _settings: object) -> None:
-            self.judge = self
+            self.table_judge = lambda: self
 
         def table(self) -> MatrixResult:
             result = realistic()
             return MatrixResult(
                 profile=result.profile, runs=[], finished=result.finished, machine={},
-                departures={}, canaries="", environments=[], cells=[], specifiers=found,
+                departures={}, canaries=CanaryState.NONE, environments=[], cells=[],
+                specifiers=found,
             )  # fmt: skip
 
     monkeypatch.setattr(command, "Context", Judged)
@@ -94,11 +95,13 @@ def test_a_void_run_gives_none_and_says_which_canary(
 ) -> None:
     class Judged:
         def __init__(self, _settings: object) -> None:
-            self.judge = self
+            self.table_judge = lambda: self
 
         def table(self) -> MatrixResult:
             troubles = ["a/b/c/d: expected garbage, came works\x1b[31m"]
-            return msgspec.structs.replace(realistic(), canaries="void", canary_troubles=troubles)
+            return msgspec.structs.replace(
+                realistic(), canaries=CanaryState.VOID, canary_troubles=troubles
+            )
 
     monkeypatch.setattr(command, "Context", Judged)
     done = ask(*observed, "--format", output)

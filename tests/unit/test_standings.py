@@ -7,20 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from matrix.judge.declarations import PackageMetadata, declared
 from matrix.judge.results import NOT_RUN, CellResult, Side, Standing
-from matrix.judge.standings import (
-    Known,
-    Ran,
-    Solution,
-    declared,
-    differences,
-    named,
-    new_releases,
-    standing,
-    works,
-)
-from matrix.outcomes import Blame, Stage, Verdict
-from matrix.spec.releases import Release, Snapshot
+from matrix.judge.standings import Ran, Solution, differences, new_releases, standing, works
+from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Blame, Stage
+from matrix.spec.requirements import named_releases
+from matrix.spec.snapshot import Release, Snapshot
 from matrix.spec.tables import Environment, MetadataTable, Resolution
 from tests.unit.report_results import judged
 
@@ -47,7 +40,7 @@ SNAPSHOT = Snapshot(
         "intel-extension-for-pytorch": IPEX,
     },
 )
-KNOWN = Known(SNAPSHOT)
+KNOWN = PackageMetadata(SNAPSHOT)
 
 
 def environment(
@@ -111,7 +104,7 @@ def test_declared(requirements: list[str], overrides: list[str], said: str, by: 
 def test_a_python_of_two_parts_is_any_patch_of_it(wanted: str, python: str, said: str) -> None:
     snapshot = Snapshot(1, "", {"a": [Release("1.0", declares=[], requires_python=wanted)]})
     asked = msgspec.structs.replace(environment("a==1.0"), python=python)
-    assert declared(asked, Known(snapshot))[0] == said
+    assert declared(asked, PackageMetadata(snapshot))[0] == said
 
 
 def test_the_specs_metadata_stands_in_for_a_release_without_a_wheel() -> None:
@@ -119,14 +112,16 @@ def test_the_specs_metadata_stands_in_for_a_release_without_a_wheel() -> None:
         package="autoawq", version="0.2.9", requires_dist=["transformers<=4.51.3"], source="tag"
     )
     found = declared(
-        environment("autoawq==0.2.9", "transformers==5.23.0"), Known(SNAPSHOT, [table])
+        environment("autoawq==0.2.9", "transformers==5.23.0"), PackageMetadata(SNAPSHOT, [table])
     )
     assert found == ("forbidden", "autoawq 0.2.9 wants transformers<=4.51.3, not 5.23.0")
 
 
 def test_a_release_is_named_exactly_or_not_at_all() -> None:
-    asked = environment("a==1.0", "B_c==2.0", "d>=3", "e==1.*", "not a requirement!", "f")
-    assert named(asked) == {"a": "1.0", "b-c": "2.0"}
+    texts = "a==1.0", "B_c==2.0", "d>=3", "e==1.*", "not a requirement!", "f"
+    asked = environment(*texts, overrides=("g==3.0", "a==1.5"))
+    assert named_releases(asked) == {"a": "1.0", "b-c": "2.0"}
+    assert named_releases(asked, overrides=True) == {"a": "1.5", "b-c": "2.0", "g": "3.0"}
 
 
 # ------------------------------------------------------------------------------- resolves, works
@@ -190,7 +185,7 @@ def test_its_own_evidence_comes_before_that_of_others() -> None:
 def test_which_versions_can_be_had() -> None:
     held = [Release("1.0"), Release("1.1", yanked=""), Release("1.2", gone="2026-01-01"),
             Release("2.0rc1"), Release("no version"), Release("2.0")]  # fmt: skip
-    assert Known(Snapshot(1, "", {"a": held})).versions("a") == ["1.0", "2.0"]
+    assert PackageMetadata(Snapshot(1, "", {"a": held})).versions("a") == ["1.0", "2.0"]
     assert KNOWN.versions("unheard-of") == []
 
 
@@ -297,7 +292,7 @@ def made(resolution: Resolution, works: str = "works", **fields: object) -> Stan
         ([made("pinned", "broken", stage="load", declared="forbidden")], []),
         ([made("released", packages={"a": "1", "b": "1"}), made("today")],
          ["resolved to other packages: b 1 then, none today"]),
-        ([made("today", "untested here", stage="load")], []),
+        ([made("today", "unsupported", stage="load")], []),
         ([], []),
     ],
 )  # fmt: skip

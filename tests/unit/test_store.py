@@ -14,18 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.outcomes import Outcome, Reason
-from matrix.store.observations import Observation, Step
+from matrix.pipeline.outcomes import REASONS, Outcome
+from matrix.pipeline.steps import Step
+from matrix.store.observations import Observation
 from matrix.store.store import Record, Store, write_atomically
 from tests.unit.made_evidence import REFERENCE
 
 
 def observation(
-    step: Step = "load", outcome: Outcome = Outcome.PASSED, key: str = "k1"
+    step: str = "load", outcome: Outcome = Outcome.PASSED, key: str = "k1"
 ) -> Observation:
     return Observation(
-        key=key, inputs={"a": 1}, step=step, subject="cell", outcome=outcome, message="ü\n<b>",
-        facts={"x": [1.5, None]}, run="run-1", at="2026-01-01T00:00:00",
+        outcome, min(REASONS[outcome]), "ü\n<b>", key=key, inputs={"a": 1}, step=Step(step),
+        subject="cell", facts={"x": [1.5, None]}, run="run-1", at="2026-01-01T00:00:00",
     )  # fmt: skip
 
 
@@ -44,9 +45,9 @@ def reopened(store: Store) -> Store:
 
 def test_what_is_kept_is_read_back_by_another_process(store: Store) -> None:
     store.keep(observation())
-    assert reopened(store).observation("load", "k1") == observation()
-    assert reopened(store).observation("generate", "k1") is None
-    assert reopened(store).observation("load", "k2") is None
+    assert reopened(store).observation(Step.LOAD, "k1") == observation()
+    assert reopened(store).observation(Step.GENERATE, "k1") is None
+    assert reopened(store).observation(Step.LOAD, "k2") is None
 
 
 def test_a_write_that_was_stopped_leaves_the_old_whole_and_shows_nothing_new(
@@ -63,17 +64,17 @@ def test_a_write_that_was_stopped_leaves_the_old_whole_and_shows_nothing_new(
     folder = store.root / "observations" / "load"
     (folder / ".k1.json-abc").write_bytes(b'{"schema"')  # as SIGKILL leaves it, uncleaned
     (folder / ".k9.json-abc").write_bytes(b'{"schema"')
-    seen = reopened(store).observation("load", "k1")
+    seen = reopened(store).observation(Step.LOAD, "k1")
     assert seen is not None
     assert seen.outcome is Outcome.INFRA
-    assert reopened(store).observation("load", "k9") is None
+    assert reopened(store).observation(Step.LOAD, "k9") is None
 
 
 @pytest.mark.parametrize("content", [b"", b'{"schema": 1, "key"', b"[]", b'{"outcome": "odd"}'])
 def test_an_unreadable_observation_counts_as_none(store: Store, content: bytes) -> None:
     store.keep(observation())
     (store.root / "observations" / "load" / "k1.json").write_bytes(content)
-    assert reopened(store).observation("load", "k1") is None
+    assert reopened(store).observation(Step.LOAD, "k1") is None
 
 
 @pytest.mark.parametrize("field", ["key", "step"])
@@ -82,15 +83,15 @@ def test_an_observation_that_names_another_counts_as_none(store: Store, field: s
     file = store.root / "observations" / "load" / "k1.json"
     other = {"key": "k2", "step": "generate"}[field]
     file.write_text(json.dumps(json.loads(file.read_text()) | {field: other}))
-    assert reopened(store).observation("load", "k1") is None
+    assert reopened(store).observation(Step.LOAD, "k1") is None
 
 
 def test_infra_is_looked_at_again_and_an_answer_is_not(store: Store) -> None:
     store.keep(observation(outcome=Outcome.INFRA))
     reader = reopened(store)
-    assert reader.observation("load", "k1") is not None
+    assert reader.observation(Step.LOAD, "k1") is not None
     store.keep(observation(outcome=Outcome.FAILED))
-    seen = reader.observation("load", "k1")
+    seen = reader.observation(Step.LOAD, "k1")
     assert seen is not None
     assert seen.outcome is Outcome.FAILED
 
@@ -99,10 +100,10 @@ def test_what_is_checked_again_takes_the_place_of_what_was_and_both_are_in_the_r
     store: Store,
 ) -> None:
     store.keep(observation())
-    assert store.observation("load", "k1") == observation()  # read, and remembered
+    assert store.observation(Step.LOAD, "k1") == observation()  # read, and remembered
     store.keep(observation(outcome=Outcome.FAILED))
     for seen in (store, reopened(store)):
-        found = seen.observation("load", "k1")
+        found = seen.observation(Step.LOAD, "k1")
         assert found is not None
         assert found.outcome is Outcome.FAILED
     assert sorted(record.outcome for record in store.records()) == ["failed", "passed"]
@@ -111,33 +112,33 @@ def test_what_is_checked_again_takes_the_place_of_what_was_and_both_are_in_the_r
 def test_trouble_of_the_machine_takes_no_answers_place(store: Store) -> None:
     store.keep(observation())
     store.keep(observation(outcome=Outcome.INFRA))
-    assert reopened(store).observation("load", "k1") == observation()
+    assert reopened(store).observation(Step.LOAD, "k1") == observation()
     assert len(store.records()) == 2
 
 
 def test_an_observation_of_a_model_without_its_reference_does_not_count(store: Store) -> None:
     store.keep(observation("build"))
-    assert reopened(store).observation("build", "k1") is None
+    assert reopened(store).observation(Step.BUILD, "k1") is None
     reference = store.path("models", "k1", "reference.json")
     reference.write_bytes(msgspec.json.encode(REFERENCE))
-    assert reopened(store).observation("build", "k1") is not None
+    assert reopened(store).observation(Step.BUILD, "k1") is not None
     reference.unlink()
-    assert reopened(store).observation("build", "k1") is None
+    assert reopened(store).observation(Step.BUILD, "k1") is None
 
 
 @pytest.mark.parametrize(
     ("step", "folder"), [("build", "models/k1/model"), ("quantize", "checkpoints/k1/checkpoint")]
 )
 def test_an_observation_outlives_the_files_that_were_made(
-    store: Store, step: Step, folder: str
+    store: Store, step: str, folder: str
 ) -> None:
     store.keep(observation(step))
     file = store.path("models", "k1", "reference.json")
     file.write_bytes(msgspec.json.encode(REFERENCE))
-    assert reopened(store).observation(step, "k1") == observation(step)
-    assert not store.has_product(step, "k1")
+    assert reopened(store).observation(Step(step), "k1") == observation(step)
+    assert not store.has_product(Step(step), "k1")
     (store.root / folder).mkdir(parents=True)
-    assert store.has_product(step, "k1")
+    assert store.has_product(Step(step), "k1")
 
 
 def test_what_is_taken_back_waits_for_no_run_and_a_run_for_it(store: Store) -> None:
@@ -154,19 +155,19 @@ def test_a_model_whose_answers_cannot_be_read_is_built_again(store: Store, damag
     store.keep(observation("build"))
     file = store.path("models", "k1", "reference.json")
     file.write_bytes(msgspec.json.encode(REFERENCE))
-    assert reopened(store).observation("build", "k1") is not None
+    assert reopened(store).observation(Step.BUILD, "k1") is not None
     assert reopened(store).reference("k1") == REFERENCE
     file.write_bytes(damage)
-    assert reopened(store).observation("build", "k1") is None
+    assert reopened(store).observation(Step.BUILD, "k1") is None
     file.unlink()
     os.mkfifo(file)
     assert reopened(store).reference("k1") is None  # without waiting for someone who writes to it
 
 
 @pytest.mark.parametrize("step", ["build", "quantize"])
-def test_a_failure_needs_no_product(store: Store, step: Step) -> None:
-    store.keep(observation(step, Outcome.FAILED))
-    assert reopened(store).observation(step, "k1") is not None
+def test_a_failure_needs_no_product(store: Store, step: str) -> None:
+    store.keep(observation(Step(step), Outcome.FAILED))
+    assert reopened(store).observation(Step(step), "k1") is not None
 
 
 def test_a_published_folder_takes_the_place_of_an_older_one(store: Store) -> None:
@@ -272,7 +273,8 @@ def test_sweeping_removes_what_dead_processes_left_and_nothing_else(
 
 
 def test_an_observation_is_readable_json(store: Store) -> None:
-    store.keep(observation(outcome=Outcome.FAILED))
+    failed = observation(outcome=Outcome.FAILED)
+    store.keep(failed)
     content = json.loads((store.root / "observations" / "load" / "k1.json").read_text())
     assert content["outcome"] == "failed"
-    assert content["reason"] == Reason.NONE
+    assert content["reason"] == failed.reason.value

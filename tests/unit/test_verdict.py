@@ -8,19 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matrix.judge.results import CellResult, Side
-from matrix.judge.verdict import JudgedCell, blocks, canaries, compared, fold, stage_results
-from matrix.outcomes import (
-    Blame,
+from matrix.judge.verdict import JudgedCell, blocks, canary_state, compared, fold, stage_results
+from matrix.pipeline.outcomes import (
+    REASONS,
     Explanation,
     Finding,
     Judgement,
     Outcome,
     Reason,
-    Stage,
     StageResult,
     Symptom,
     Verdict,
 )
+from matrix.pipeline.steps import Blame, Stage
 
 GOOD = [
     Finding("greedy-text", Stage.GENERATE, Judgement.PASSED),
@@ -40,13 +40,13 @@ WRONG_TEXT = Finding(
 )  # fmt: skip
 WRONG = [WRONG_TEXT, GOOD[1]]
 
+PAIRS = [(outcome, reason) for outcome, reasons in REASONS.items() for reason in sorted(reasons)]
 stages_with_any_outcome = st.tuples(
     *[
         st.builds(
-            StageResult,
+            lambda pair, stage: StageResult(*pair, stage=stage),
+            st.sampled_from(PAIRS),
             st.just(stage),
-            st.sampled_from(Outcome),
-            st.sampled_from(Reason),
         )
         for stage in Stage
     ]
@@ -85,15 +85,15 @@ def passed_until(stage: Stage | None = None, *end: object) -> dict[Stage, StageR
     observed = {}
     for each in Stage:
         if each is stage:
-            observed[each] = StageResult(each, *end)  # type: ignore[arg-type]
+            observed[each] = StageResult(*end, stage=each)  # type: ignore[arg-type]
             break
-        observed[each] = StageResult(each, Outcome.PASSED)
+        observed[each] = StageResult(Outcome.PASSED, stage=each)
     return observed
 
 
 def test_all_passed_and_compared_works() -> None:
     assert judge(passed_until(), GOOD) == JudgedCell(
-        Verdict.WORKS, Blame.NOBODY, None, Reason.NONE.value, ""
+        Verdict.WORKS, Blame.NOBODY, None, Reason.NONE, ""
     )
 
 
@@ -113,20 +113,20 @@ def test_all_passed_and_compared_works() -> None:
     ],
 )
 @pytest.mark.parametrize(
-    ("outcome", "verdict"),
+    ("outcome", "reason", "verdict"),
     [
-        (Outcome.FAILED, Verdict.BROKEN),
-        (Outcome.UNSUPPORTED, Verdict.UNSUPPORTED),
-        (Outcome.NEEDS_HARDWARE, Verdict.UNTESTED),
-        (Outcome.INFRA, Verdict.INFRA),
+        (Outcome.FAILED, Reason.EXCEPTION, Verdict.BROKEN),
+        (Outcome.UNSUPPORTED, Reason.REFUSED, Verdict.UNSUPPORTED),
+        (Outcome.NEEDS_HARDWARE, Reason.NO_GPU, Verdict.UNTESTED),
+        (Outcome.INFRA, Reason.EXCEPTION, Verdict.INFRA),
     ],
 )
 def test_each_end_at_each_stage(
-    stage: Stage, blame: Blame, outcome: Outcome, verdict: Verdict
+    stage: Stage, blame: Blame, outcome: Outcome, reason: Reason, verdict: Verdict
 ) -> None:
-    found = judge(passed_until(stage, outcome, Reason.EXCEPTION, "why"), [])
+    cell = judge(passed_until(stage, outcome, reason, "why"), [])
     expected = blame if verdict is Verdict.BROKEN else Blame.NOBODY
-    assert found == JudgedCell(verdict, expected, stage, "exception", "why")
+    assert cell == JudgedCell(verdict, expected, stage, reason, "why")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_the_cause_of_wrong_answers_comes_before_its_symptoms() -> None:
     )  # fmt: skip
     found = judge(passed_until(), [NOTICE, memory, *WRONG])
     assert found == JudgedCell(
-        Verdict.GARBAGE, Blame.CHECKPOINT, Stage.INSPECT, "unsuited-file",
+        Verdict.GARBAGE, Blame.CHECKPOINT, Stage.INSPECT, Reason.UNSUITED_FILE,
         "tied-embedding: only lm_head; then generate: greedy-text: ' of of'; "
         "also load: load-memory: 1.52 MB in memory",
         "tied-embedding",
@@ -227,7 +227,7 @@ def test_the_cause_of_wrong_answers_comes_before_its_symptoms() -> None:
 def test_what_ended_a_cell_comes_before_all_else() -> None:
     found = judge(raised("NotImplementedError: meta tensor"), [BAD_WEIGHTS, NOTICE])
     assert found == JudgedCell(
-        Verdict.BROKEN, Blame.CHECKPOINT, Stage.LOAD, "exception",
+        Verdict.BROKEN, Blame.CHECKPOINT, Stage.LOAD, Reason.EXCEPTION,
         "NotImplementedError: meta tensor; explained by tied-embedding: only lm_head; "
         "also inspect: weights-match: scale 0.36",
         "tied-embedding",
@@ -284,16 +284,18 @@ def test_degraded_stage_makes_a_degraded_cell(stage: Stage) -> None:
 def test_infrastructure_before_a_failure_hides_it_and_after_it_does_not() -> None:
     observed = passed_until()
     observed[Stage.QUANTIZER_INSTALL] = StageResult(
-        Stage.QUANTIZER_INSTALL, Outcome.INFRA, Reason.NETWORK
+        Outcome.INFRA, Reason.NETWORK, stage=Stage.QUANTIZER_INSTALL
     )
     observed[Stage.ENGINE_IMPORT] = StageResult(
-        Stage.ENGINE_IMPORT, Outcome.FAILED, Reason.EXCEPTION
+        Outcome.FAILED, Reason.EXCEPTION, stage=Stage.ENGINE_IMPORT
     )
     assert judge(observed, []).verdict is Verdict.INFRA
     observed[Stage.QUANTIZER_INSTALL] = StageResult(
-        Stage.QUANTIZER_INSTALL, Outcome.FAILED, Reason.BUILD_FAILED
+        Outcome.FAILED, Reason.BUILD_FAILED, stage=Stage.QUANTIZER_INSTALL
     )
-    observed[Stage.ENGINE_IMPORT] = StageResult(Stage.ENGINE_IMPORT, Outcome.INFRA)
+    observed[Stage.ENGINE_IMPORT] = StageResult(
+        Outcome.INFRA, Reason.NOT_RUN, stage=Stage.ENGINE_IMPORT
+    )
     assert judge(observed, []).verdict is Verdict.BROKEN
 
 
@@ -308,13 +310,13 @@ def test_stages_never_reached_are_blocked_or_not_run() -> None:
 def test_answer_without_comparison_is_no_result() -> None:
     results = stage_results(passed_until(), GOOD[:1])
     assert (results[-1].outcome, results[-1].reason) == (Outcome.FAILED, Reason.NO_RESULT)
-    unjudged = [StageResult(stage, Outcome.PASSED) for stage in Stage]
+    unjudged = [StageResult(Outcome.PASSED, stage=stage) for stage in Stage]
     assert fold(unjudged, []).verdict is Verdict.INFRA
 
 
 def test_fold_wants_the_ten_in_order() -> None:
     with pytest.raises(ValueError, match="stage_results"):
-        fold([StageResult(Stage.LOAD, Outcome.PASSED)], GOOD)
+        fold([StageResult(Outcome.PASSED, stage=Stage.LOAD)], GOOD)
 
 
 @given(stages_with_any_outcome, any_findings, st.sampled_from([True, False, None]))
@@ -354,15 +356,15 @@ def test_one_more_failure_never_makes_it_better(data: st.DataObject) -> None:
     before = judge(passed_until(), findings).verdict
     observed = {
         **passed_until(),
-        stage: StageResult(stage, Outcome.FAILED, Reason.EXCEPTION),
+        stage: StageResult(Outcome.FAILED, Reason.EXCEPTION, stage=stage),
     }
     after = judge(observed, findings).verdict
     assert order.index(after) >= order.index(before)
 
 
 def test_every_outcome_blocks_or_does_not() -> None:
-    for outcome, stage, reason in itertools.product(Outcome, Stage, Reason):
-        assert isinstance(blocks(StageResult(stage, outcome, reason)), bool)
+    for (outcome, reason), stage in itertools.product(PAIRS, Stage):
+        assert isinstance(blocks(StageResult(outcome, reason, stage=stage)), bool)
 
 
 def cell(verdict: Verdict, canary: Verdict | None) -> CellResult:
@@ -376,7 +378,7 @@ def cell(verdict: Verdict, canary: Verdict | None) -> CellResult:
         verdict=verdict,
         blame=Blame.NOBODY,
         stage=None,
-        reason="",
+        reason=Reason.NONE,
         message="",
         stages=[],
         findings=[],
@@ -396,5 +398,5 @@ def cell(verdict: Verdict, canary: Verdict | None) -> CellResult:
         ([(Verdict.DEGRADED, Verdict.WORKS)], "void"),
     ],
 )
-def test_canaries(verdicts: list[tuple[Verdict, Verdict | None]], expected: str) -> None:
-    assert canaries(cell(*pair) for pair in verdicts) == expected
+def test_canary_state(verdicts: list[tuple[Verdict, Verdict | None]], expected: str) -> None:
+    assert canary_state(cell(*pair) for pair in verdicts) == expected

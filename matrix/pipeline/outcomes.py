@@ -1,7 +1,7 @@
-"""The words every record and verdict is written in: stages, outcomes, reasons, results.
+"""The words of every record and verdict: stages, outcomes, reasons, conclusions, findings.
 
-Each is a ``StrEnum`` whose value is what stands in files, so a record reads the same in a text
-editor, in a data frame and in code.
+Each closed set is a ``StrEnum`` whose value is what stands in files, so a record reads the same in
+a text editor, in a data frame and in code.
 """
 
 from __future__ import annotations
@@ -10,20 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
-
-class Stage(StrEnum):
-    """The ten steps of a cell, in the order in which they happen."""
-
-    QUANTIZER_RESOLVE = "quantizer-resolve"
-    QUANTIZER_INSTALL = "quantizer-install"
-    QUANTIZER_IMPORT = "quantizer-import"
-    QUANTIZE = "quantize"
-    INSPECT = "inspect"
-    ENGINE_RESOLVE = "engine-resolve"
-    ENGINE_INSTALL = "engine-install"
-    ENGINE_IMPORT = "engine-import"
-    LOAD = "load"
-    GENERATE = "generate"
+from matrix.pipeline.steps import Blame, Stage
 
 
 class Outcome(StrEnum):
@@ -70,6 +57,57 @@ class Reason(StrEnum):
     NOT_RUN = "not-run"
 
 
+_FAILURES = frozenset(
+    {
+        Reason.EXCEPTION, Reason.CRASH, Reason.TIMEOUT, Reason.SILENCE, Reason.OOM,
+        Reason.LOG_LIMIT, Reason.NO_RESULT, Reason.UNREADABLE, Reason.UNRESOLVABLE,
+        Reason.BUILD_FAILED, Reason.NOT_BUILT, Reason.WRONG_OUTPUT, Reason.DEFECTIVE_FILE,
+        Reason.WRONG_DEVICE,
+    }
+)  # fmt: skip
+REASONS: dict[Outcome, frozenset[Reason]] = {
+    Outcome.PASSED: frozenset({Reason.NONE}),
+    Outcome.DEGRADED: frozenset({Reason.WRONG_OUTPUT, Reason.DEFECTIVE_FILE}),
+    Outcome.FAILED: _FAILURES,
+    Outcome.UNSUPPORTED: frozenset({Reason.DECLARED, Reason.REFUSED, Reason.GROUP_SIZE}),
+    Outcome.NEEDS_HARDWARE: frozenset(
+        {Reason.NO_GPU, Reason.NO_LIBRARY, Reason.NO_INSTRUCTION, Reason.NO_DRIVER, Reason.DECLARED}
+    ),
+    Outcome.BLOCKED: frozenset({Reason.EARLIER_STAGE}),
+    # Any failure may turn out to be the machine's, such as one on a GPU that others came to use.
+    Outcome.INFRA: _FAILURES | {Reason.NO_SPACE, Reason.NETWORK, Reason.NOT_RUN},
+}
+"""The reasons that each outcome can have."""
+
+
+class Conclusion(msgspec.Struct, frozen=True):
+    """How something ended, why, and a line for a person.
+
+    Only a reason of the outcome's own can be given (``REASONS``); another one is a ``ValueError``,
+    or a ``msgspec.ValidationError`` where a file has it.
+    """
+
+    outcome: Outcome
+    reason: Reason = Reason.NONE
+    message: str = ""
+
+    def __post_init__(self) -> None:
+        if self.reason not in REASONS[self.outcome]:
+            possible = ", ".join(sorted(REASONS[self.outcome]))
+            raise ValueError(
+                f"{self.outcome.value} for the reason {self.reason.value}: want one of {possible}"
+            )
+
+
+PASSED = Conclusion(Outcome.PASSED)
+
+
+class StageResult(Conclusion, frozen=True, kw_only=True):
+    """How one stage of one cell ended."""
+
+    stage: Stage
+
+
 class Verdict(StrEnum):
     """What a cell is, folded from its ten stage outcomes. Derived, never stored."""
 
@@ -80,16 +118,6 @@ class Verdict(StrEnum):
     UNSUPPORTED = "unsupported"
     UNTESTED = "untested here"
     INFRA = "infra"
-
-
-class Blame(StrEnum):
-    """Whose fault a verdict is."""
-
-    NOBODY = "nobody"
-    QUANTIZER = "quantizer"
-    ENGINE = "engine"
-    CHECKPOINT = "checkpoint"
-    PAIR = "pair"
 
 
 class Judgement(StrEnum):
@@ -120,7 +148,7 @@ class Symptom(StrEnum):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """What a finding is the cause of, where that happens."""
+    """The consequences of what a finding says, and whose fault they are."""
 
     symptoms: list[Symptom]
     errors: list[str] = []
@@ -128,15 +156,6 @@ class Explanation(msgspec.Struct, frozen=True):
     blame: Blame = Blame.CHECKPOINT
     engines: list[str] = []
     """The engines in which it does so, for a person; empty where no engine is meant by name."""
-
-
-class StageResult(msgspec.Struct, frozen=True):
-    """One stage of one cell: its outcome, why, and a line for a person."""
-
-    stage: Stage
-    outcome: Outcome
-    reason: Reason = Reason.NONE
-    message: str = ""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -155,4 +174,4 @@ class Finding(msgspec.Struct, frozen=True):
     symptom: Symptom | None = None
     """What it saw, where it saw something wrong in what an engine did."""
     explains: Explanation | None = None
-    """What it is the cause of, where it saw something wrong that has consequences."""
+    """Its consequences, where it saw something wrong that has some."""

@@ -7,16 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from matrix.spec.releases import (
-    Picked,
-    Release,
-    dropped,
-    fits,
-    for_linux,
-    parsed,
-    pick,
-)
+from matrix.index.news import dropped
+from matrix.spec.picking import Picked, fits, for_linux, pick
+from matrix.spec.snapshot import Release
 from matrix.spec.tables import RangeTable
+from matrix.spec.versions import parsed
 
 PICKS = ("all", "latest patch per minor", "newest 1", "newest 3")
 FOR_311 = "cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64"

@@ -1,0 +1,93 @@
+"""``matrix report``: what was observed, judged and written as pages and data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from matrix.cli.options import LINE_CHARS, Profile, Spec, StoreFolder, fail
+from matrix.judge.results import CanaryState
+from matrix.pipeline.outcomes import Verdict
+from matrix.plan.budget import Choice, differences, in_words, read_choice
+from matrix.run.context import Context, Settings
+from matrix.run.unchanged import digest_of_report, note_report
+from matrix.untrusted.reading import UnreadableError, decode, read_file
+from matrix.untrusted.text import visible
+
+MAX_REPORT_BYTES = 500_000_000
+
+
+class _Written(msgspec.Struct):
+    """What counts of a report that was written before."""
+
+    runs: list[Any] = []
+    """The runs whose observations it shows; none where there were none."""
+
+
+def report(
+    spec: Spec = None,
+    profile: Profile = None,
+    store: StoreFolder = None,
+    reports: Annotated[
+        Path | None, typer.Option(help="Where to (or MATRIX_REPORTS; default reports).")
+    ] = None,
+    fail_on: Annotated[
+        list[Verdict] | None, typer.Option(help="End with status 1 where a cell is this.")
+    ] = None,
+) -> None:
+    """Judge what was observed, write the report, print its summary."""
+    from matrix import report as rendering  # pandas takes half a second to import
+
+    settings = Settings.of(spec=spec, profile=profile, store=store, reports=reports)
+    whole = whole_profile(settings)
+    _check_store(whole)
+    made_of = digest_of_report(whole)
+    bought = budget_lines(read_choice(settings.cells), whole) if settings.cells else []
+    left = [] if bought else [cell for cell in whole.plan.cells if cell.runs]
+    left = [cell for cell in left if whole.keys.unfinished(cell)]
+    to_do = f"{len(left):,} of {len(whole.plan.cells):,} cells are still to be done"
+    table = msgspec.structs.replace(whole.table(), budget=bought, going_on=to_do if left else "")
+    files = rendering.write(table, settings.reports)
+    lines = "\n".join(rendering.summary(table, settings.reports)) + "\n"
+    if later := os.environ.get("MATRIX_SUMMARY"):
+        Path(later).write_text(lines, encoding="utf-8")  # nox's last word would come after it
+    else:
+        typer.echo(lines, nl=False)
+    unwanted: set[Any] = set(fail_on or ())
+    is_void = table.canaries is CanaryState.VOID
+    if is_void or any(result.verdict in unwanted for result in table.cells):
+        raise typer.Exit(1)
+    if not bought:  # whose lines are of this run
+        note_report(whole, made_of, files, lines)
+
+
+def _check_store(context: Context) -> None:
+    """End where an empty store would replace a report that is not: its name may be mistyped."""
+    store, reports = context.store, context.settings.reports
+    if store.segments():
+        return
+    try:
+        written = decode(read_file(reports / "matrix.json", MAX_REPORT_BYTES), _Written)
+    except (OSError, UnreadableError):
+        return  # there is none, or nothing that anybody can read
+    if written.runs:
+        fail(
+            f"{store.root}: nothing was observed there, and the report in {reports} shows what was "
+            "observed elsewhere. Name its store by --store or MATRIX_STORE, or another folder for "
+            "an empty report by --reports"
+        )
+
+
+def whole_profile(settings: Settings) -> Context:
+    """Open a profile with all its cells, whichever a budget bought."""
+    return Context(msgspec.structs.replace(settings, cells=None))
+
+
+def budget_lines(choice: Choice, whole: Context) -> list[str]:
+    """Return lines on what a budget bought, what it left out, and what came out otherwise."""
+    changed = differences(choice, lambda cell: whole.judge.cell(cell).verdict)
+    return [*in_words(choice), *(visible(line, LINE_CHARS) for line in changed)]

@@ -1,0 +1,186 @@
+"""The steps of a cell: the pipeline's lines, filled in with a model, a checkpoint and an engine.
+
+Pure. All that does something with steps (keys, needs, costs, runs, verdicts) folds over these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from matrix.pipeline.steps import (
+    PIPELINE,
+    STEPS,
+    Definition,
+    RoleKind,
+    Stage,
+    Step,
+    SubjectKind,
+)
+from matrix.plan.cells import Cell, Checkpoint, Model, Plan, Role, Selection
+
+Identity = tuple[str, ...]
+
+
+class PlannedStep(msgspec.Struct, frozen=True, eq=False):
+    """One step of a cell: what is done, of what, by which role, and after which others."""
+
+    definition: Definition
+    """The line of the pipeline, at whose place it stands in the cell."""
+    step: Step
+    """What is performed: for the float model, its build stands in the place of a quantization."""
+    role: Role
+    subject: Role | Model | Checkpoint | Cell
+    after: tuple[PlannedStep, ...]
+    """The steps that it stands on: all must have passed before it can be done."""
+
+    @property
+    def environment(self) -> str:
+        """Name of the environment that it belongs to."""
+        return self.role.environment
+
+    @property
+    def stage(self) -> Stage | None:
+        """As which stage the cell's result shows it, if it does."""
+        return self.definition.stage
+
+    @property
+    def name(self) -> str:
+        """The subject's name: of an environment, a model, a checkpoint or a cell."""
+        match self.subject:
+            case Role():
+                return self.subject.environment
+            case Model():
+                return self.subject.name
+            case Checkpoint() | Cell():
+                return self.subject.id
+
+    @property
+    def imports(self) -> PlannedStep:
+        """The import in whose process a probe performs it; of an import, itself."""
+        return self if self.step is Step.IMPORT else self.after[-1]
+
+    @property
+    def label(self) -> str:
+        """What a person is told that it is: a cell goes by its own name."""
+        match self.subject:
+            case Role():
+                return self.step.value
+            case Model() | Checkpoint():
+                return f"{self.step.value} {self.name}"
+            case Cell():
+                return self.name
+
+    @property
+    def id(self) -> Identity:
+        """What tells it from all other steps: two cells share those that have the same."""
+        if self.step is not Step.IMPORT:
+            return (self.step, self.name)
+        role = self.role
+        return (self.step, self.name, str(role.adapter), *role.departures, *role.needs_hardware,
+                *(f"{name}={value}" for name, value in role.environ.items()))  # fmt: skip
+
+
+def builder(model: Model) -> Role:
+    """Return the environment of a model as the role that builds it."""
+    return Role("none", model.environment, model.adapter)
+
+
+def steps_of(cell: Cell) -> tuple[PlannedStep, ...]:
+    """Return all steps of a cell in their order."""
+    checkpoint = cell.checkpoint
+    roles = {
+        RoleKind.BUILDER: builder(checkpoint.model),
+        RoleKind.QUANTIZER: checkpoint.quantizer,
+        RoleKind.ENGINE: cell.engine,
+    }
+    return tuple(_steps(roles, checkpoint, cell))
+
+
+def steps_of_checkpoint(checkpoint: Checkpoint) -> tuple[PlannedStep, ...]:
+    """Return the steps by which a checkpoint is made and looked at, its model's among them."""
+    roles = {RoleKind.BUILDER: builder(checkpoint.model), RoleKind.QUANTIZER: checkpoint.quantizer}
+    return tuple(_steps(roles, checkpoint))
+
+
+def steps_of_role(role: Role, kind: RoleKind = RoleKind.ENGINE) -> tuple[PlannedStep, ...]:
+    """Return the steps by which an environment comes to be and imports what a role needs."""
+    steps: list[PlannedStep] = []
+    for line in PIPELINE:
+        if line.role is kind and line.subject is SubjectKind.ENVIRONMENT:
+            steps.append(PlannedStep(line, line.step, role, role, tuple(steps[-1:])))
+    return tuple(steps)
+
+
+def build_of(model: Model) -> PlannedStep:
+    """Return the step by which a model is built."""
+    role = builder(model)
+    imported = steps_of_role(role, RoleKind.BUILDER)[-1]
+    return PlannedStep(STEPS[Step.BUILD], Step.BUILD, role, model, (imported,))
+
+
+def by_stage(steps: Iterable[PlannedStep]) -> dict[Stage, PlannedStep]:
+    """Return those of a cell's or checkpoint's steps that its result shows, by their stage."""
+    return {step.stage: step for step in steps if step.stage is not None}
+
+
+def _steps(
+    roles: dict[RoleKind, Role], checkpoint: Checkpoint, cell: Cell | None = None
+) -> Iterator[PlannedStep]:
+    subjects: dict[SubjectKind, Model | Checkpoint | Cell] = {
+        SubjectKind.MODEL: checkpoint.model,
+        SubjectKind.CHECKPOINT: checkpoint,
+    }
+    if cell is not None:
+        subjects[SubjectKind.CELL] = cell
+    of_roles = {
+        kind: {step.step: step for step in steps_of_role(role, kind)}
+        for kind, role in roles.items()
+    }
+    made: list[PlannedStep] = []
+    """What is done to model and checkpoint so far: all that comes after stands on it."""
+    after: tuple[PlannedStep, ...] = ()
+    for line in PIPELINE:
+        if line.role not in roles:
+            continue
+        if line.subject is SubjectKind.ENVIRONMENT:
+            yield of_roles[line.role][line.step]
+            continue
+        if line.step is Step.QUANTIZE and checkpoint.scheme is None:
+            # The float model is its own checkpoint: to build it is to make it.
+            yield msgspec.structs.replace(made[-1], definition=line)
+            continue
+        if not line.continues:
+            after = (*made, of_roles[line.role][Step.IMPORT])
+        step = PlannedStep(line, line.step, roles[line.role], subjects[line.subject], after)
+        if line.subject is not SubjectKind.CELL:
+            made.append(step)
+        yield step
+
+
+def steps_of_selection(selection: Selection) -> list[PlannedStep]:
+    """Return the steps of what a run is to do, each once: of checkpoints, then of cells."""
+    made = (
+        step for checkpoint in selection.checkpoints for step in steps_of_checkpoint(checkpoint)
+    )
+    loaded = (
+        step
+        for cell in selection.cells
+        for step in steps_of(cell)
+        if step.definition.role is RoleKind.ENGINE
+    )
+    return distinct((*made, *loaded))
+
+
+def distinct(steps: Iterable[PlannedStep]) -> list[PlannedStep]:
+    """Return steps without those that stand there already: what several cells share comes once."""
+    first: dict[Identity, PlannedStep] = {}
+    for step in steps:
+        first.setdefault(step.id, step)
+    return list(first.values())
+
+
+def steps_of_plan(plan: Plan) -> list[PlannedStep]:
+    """Return the steps of all cells of a plan, each once, each after what it stands on."""
+    return distinct(step for cell in plan.cells for step in steps_of(cell))

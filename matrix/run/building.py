@@ -1,0 +1,110 @@
+"""Environments that are resolved and installed, each ending as one observation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from matrix.environments import bytecode, locks, virtualenvs
+from matrix.environments.locks import Lock
+from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
+from matrix.pipeline.steps import Step
+from matrix.plan.cells import Role
+from matrix.plan.keys import Key
+from matrix.plan.steps import PlannedStep, steps_of_role
+from matrix.run.workspace import Workspace
+from matrix.spec.tables import Environment
+from matrix.store.ends import End
+from matrix.store.observations import Observation
+from matrix.store.store import write_atomically
+
+TRIES = 2
+"""How often trouble of the network or the machine is met with another try."""
+
+
+def resolve(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
+    """Read an environment's lock, or have uv make it; return what came of it."""
+    environment = workspace.plan.environments[step.environment]
+    lock, judged, end = workspace.lock(environment), PASSED, End()
+    for _ in range(TRIES):
+        if lock is None:
+            lock, judged, end = make_lock(workspace, environment)
+            if lock is not None:
+                own = workspace.store.path("locks", locks.own_name(environment))
+                write_atomically(own, lock.text.encode())
+    if lock is None:
+        return workspace.keep(key, judged, end)
+    refused = Conclusion(Outcome.FAILED, Reason.UNRESOLVABLE, lock.refusal)
+    key = workspace.keys.of(step) or key  # which names the lock that there is now
+    judged = refused if lock.refusal else PASSED
+    return workspace.keep(key, judged, end, facts={"lock": lock.digest})
+
+
+def make_lock(
+    workspace: Workspace, environment: Environment
+) -> tuple[Lock | None, Conclusion, End]:
+    """Have uv make a lock, in a folder of its own."""
+    with workspace.work("lock") as work:
+        limits = workspace.limits.resolve
+        return locks.make_lock(environment, work, workspace.host, limits)
+
+
+def install(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
+    """Have the virtualenv built where it is not; return what came of it, now or before.
+
+    An environment whose failure to install was observed before is not tried again.
+    """
+    environment = workspace.plan.environments[step.environment]
+    before = workspace.keys.observed(key)
+    is_final = before is not None and before.final
+    folder = workspace.folder(environment)
+    built = virtualenvs.is_built(folder, key.value)
+    if before is not None and is_final and (built or before.outcome is not Outcome.PASSED):
+        return before
+    judged, end, log = _build(workspace, environment)
+    facts: dict[str, Any] = {}
+    if judged.outcome is Outcome.PASSED:
+        facts = _installed(workspace, environment)
+        bytecode.adopt(folder, workspace.store.path("bytecode"))
+        virtualenvs.commit(folder, key.value)
+    if before is not None and is_final:  # it was built before: how it went now is no news
+        return msgspec.structs.replace(
+            before, outcome=judged.outcome, reason=judged.reason, message=judged.message
+        )
+    return workspace.keep(key, judged, end, facts=facts, log=log)
+
+
+def install_again(workspace: Workspace, role: Role) -> Observation | None:
+    """Return how a role's environment was installed; build it where it was removed since.
+
+    ``None`` where there is nothing to build.
+    """
+    step = next(step for step in steps_of_role(role) if step.step is Step.INSTALL)
+    key = workspace.keys.of(step)
+    return install(workspace, step, key) if key is not None else None
+
+
+def _build(workspace: Workspace, environment: Environment) -> tuple[Conclusion, End, str]:
+    lock, folder = workspace.lock(environment), workspace.folder(environment)
+    judged, end, log = Conclusion(Outcome.INFRA, Reason.NOT_RUN, "its lock was removed"), End(), ""
+    for _ in range(TRIES):
+        if lock is None:
+            break
+        with workspace.work("install") as work:
+            judged, end, log = virtualenvs.build(
+                environment, lock, folder, work, workspace.host, workspace.limits.install
+            )
+        if judged.outcome is not Outcome.INFRA:
+            break
+    return judged, end, log
+
+
+def _installed(workspace: Workspace, environment: Environment) -> dict[str, Any]:
+    folder = workspace.folder(environment)
+    versions = virtualenvs.installed(folder)
+    return {
+        "python": virtualenvs.python_version(folder),
+        "torch": versions.get("torch", ""),
+        "versions": versions,
+    }

@@ -1,0 +1,55 @@
+"""A checkpoint read independently, in a bounded child of the harness's own interpreter."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from matrix.checkpoint.inspection import Inspection
+from matrix.machine.processes import child_environ, run
+from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
+from matrix.plan.cells import Checkpoint
+from matrix.plan.keys import Key
+from matrix.plan.needs import with_room
+from matrix.plan.steps import PlannedStep
+from matrix.run.products import checkpoint_folder, model_folder
+from matrix.run.workspace import Workspace
+from matrix.spec.loading import PACKAGE
+from matrix.store.ends import classify_end
+from matrix.store.observations import Observation
+from matrix.untrusted.reading import UnreadableError, decode
+
+
+def inspect(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
+    """Return what the files of a checkpoint are, as an observation."""
+    assert isinstance(step.subject, Checkpoint)
+    checkpoint = step.subject
+    with workspace.work("inspect") as work:
+        output = work / "inspection.json"
+        argv = [
+            sys.executable, "-m", "matrix.checkpoint",
+            str(checkpoint_folder(workspace, checkpoint)),
+            "--original", str(model_folder(workspace, checkpoint.model) / "model"),
+            "--output", str(output),
+        ]  # fmt: skip
+        environ = child_environ(work / "home", {})
+        limits = with_room(workspace.limits.inspect, checkpoint.model)
+        end, log = run(argv, environ, PACKAGE.parent, limits)
+        facts = _inspection(output)
+    if facts is None:
+        judged = classify_end(end, None, [], log)
+    elif facts.problems:
+        # Not one to give to an engine: it may be a pickle.
+        judged = Conclusion(Outcome.FAILED, Reason.UNREADABLE, str(facts.problems[0]))
+    else:
+        judged = PASSED
+    return workspace.keep(key, judged, end, facts=msgspec.to_builtins(facts) or {}, log=log)
+
+
+def _inspection(file: Path) -> Inspection | None:
+    try:
+        return decode(file.read_bytes(), Inspection)
+    except (OSError, UnreadableError):
+        return None

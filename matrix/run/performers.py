@@ -1,0 +1,27 @@
+"""Who performs which step: a function of the harness, or one that makes a job for a probe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from matrix.pipeline.steps import Step
+from matrix.plan.keys import Key
+from matrix.plan.steps import PlannedStep
+from matrix.run import building, inspecting, jobs
+from matrix.run.jobs import Job
+from matrix.run.workspace import Workspace
+from matrix.store.observations import Observation
+
+HARNESS: dict[Step, Callable[[Workspace, PlannedStep, Key], Observation]] = {
+    Step.RESOLVE: building.resolve,
+    Step.INSTALL: building.install,
+    Step.INSPECT: inspecting.inspect,
+}
+"""Performs a step under its key."""
+
+PROBE: dict[Step, Callable[[Workspace, tuple[PlannedStep, ...]], Job | Observation | None]] = {
+    Step.BUILD: jobs.build,
+    Step.QUANTIZE: jobs.quantize,
+    Step.LOAD: jobs.evaluate,
+}
+"""By the first step of a job: makes it, or the observation that there can be none, or nothing."""

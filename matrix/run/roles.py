@@ -1,0 +1,197 @@
+"""The jobs of one role, done by probes inside its environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from pathlib import Path
+
+from matrix.environments.virtualenvs import python_of
+from matrix.machine.hardware import Gpu
+from matrix.machine.leases import ProcessesOn, lease, strangers
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
+from matrix.pipeline.steps import Step
+from matrix.plan.cells import Role
+from matrix.plan.keys import Key
+from matrix.plan.needs import Needs, fitting
+from matrix.run.answers import classify_answer, keep_answer, keep_import
+from matrix.run.building import install_again
+from matrix.run.jobs import Job
+from matrix.run.messages import Messages
+from matrix.run.probes import Answer, Probe
+from matrix.run.workspace import Workspace
+from matrix.spec.tables import Environment
+from matrix.store.ends import allow_for_strangers
+
+REPEATED = (Reason.CRASH, Reason.TIMEOUT, Reason.SILENCE, Reason.OOM, Reason.NO_RESULT)
+"""Ends of a forked child that count only when a fresh process ends so as well."""
+
+MakeJobs = Callable[[], list[Job]]
+"""Gives the jobs that are still to be done."""
+
+
+class RoleRun:
+    """Does the jobs of roles.
+
+    Args:
+        workspace: What steps are performed with.
+        messages: Is given a line for each thing that happens.
+        fork: Whether a job runs in a child forked from the process that has imported the package;
+            a fresh process for each job otherwise, as always on a GPU: a fork cannot use CUDA.
+        processes_on: Says who computes on a GPU, by its UUID.
+        leases: Where the files of leases lie that all runs on the machine share.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        messages: Messages,
+        *,
+        fork: bool,
+        processes_on: ProcessesOn,
+        leases: Path,
+    ) -> None:
+        self._workspace = workspace
+        self._keys = workspace.keys
+        self._messages = messages
+        self._fork = fork
+        self._processes_on = processes_on
+        self._leases = leases
+
+    def perform(self, role: Role, importing: Key, make_jobs: MakeJobs) -> None:
+        """Import, and do the jobs where that passed."""
+        environment = self._workspace.plan.environments[role.environment]
+        imported = self._keys.settled(importing)
+        if imported and not (self._keys.passed(importing) and make_jobs()):
+            return
+        installed = install_again(self._workspace, role)  # it may have been removed since
+        if installed is None or installed.outcome is not Outcome.PASSED:
+            if installed is not None:
+                self._messages.of_environment(environment.name, Step.INSTALL, installed)
+            return
+        on_device = self._on_gpus if environment.device == "cuda" else self._on_cpu
+        on_device(environment, role, importing, make_jobs)
+
+    def _on_gpus(
+        self, environment: Environment, role: Role, importing: Key, make_jobs: MakeJobs
+    ) -> None:
+        """Do each job in a probe of its own, which has the GPUs that it needs to itself."""
+        if not self._keys.settled(importing):
+            needs = Needs(gpus=1, capability=role.capability)
+            with self._leased(environment, needs) as gpus, ExitStack() as stack:
+                self._start(environment, role, importing, stack, gpus)
+        if not self._keys.passed(importing):
+            return
+        for job in make_jobs():
+            with self._leased(environment, job.needs) as gpus, ExitStack() as stack:
+                probe = self._start(environment, role, importing, stack, gpus)
+                if not probe.alive:
+                    self._messages.not_imported_again(environment.name)
+                    return
+                review = partial(self._in_company, stack, gpus)
+                self._attempt(probe, role, job, attempt=1, fork=False, review=review)
+
+    def _in_company(self, probe: ExitStack, gpus: Sequence[Gpu], judged: Conclusion) -> Conclusion:
+        """Judge a failure anew: the probe is ended, and who computes on its cards is a stranger."""
+        probe.close()
+        return allow_for_strangers(judged, strangers(gpus, self._processes_on))
+
+    def _leased(self, environment: Environment, needs: Needs) -> AbstractContextManager[list[Gpu]]:
+        fit = fitting(needs, self._workspace.machine.gpus)
+        say = self._messages.tell
+        return lease(
+            fit, needs.gpus, self._leases, self._processes_on,
+            lambda line: say(f"{environment.name}: {line}"),
+        )  # fmt: skip
+
+    def _on_cpu(
+        self, environment: Environment, role: Role, importing: Key, make_jobs: MakeJobs
+    ) -> None:
+        """Import once, then do each job in a child of its own, forked from that."""
+        with ExitStack() as stack:
+            probe = self._start(environment, role, importing, stack)
+            if not self._keys.passed(importing):
+                return
+            for job in make_jobs():
+                if not probe.alive:
+                    stack.close()
+                    probe = self._start(environment, role, importing, stack)
+                if not probe.alive:
+                    self._messages.not_imported_again(environment.name)
+                    return
+                ends = self._attempt(probe, role, job, attempt=1, fork=self._fork)
+                if self._fork and any(end.reason in REPEATED for end in ends):
+                    stack.close()
+                    probe = self._start(environment, role, importing, stack)
+                    if probe.alive:
+                        self._attempt(probe, role, job, attempt=2, fork=False)
+
+    def _start(
+        self,
+        environment: Environment,
+        role: Role,
+        importing: Key,
+        stack: ExitStack,
+        gpus: Sequence[Gpu] = (),
+    ) -> Probe:
+        """Start a probe's server and keep how its import ended, where that is news."""
+        work = stack.enter_context(self._workspace.work("probe"))
+        folder = self._workspace.folder(environment)
+        probe = stack.enter_context(
+            Probe(
+                python_of(folder),
+                role.adapter,
+                environ={**environment.environ, **role.environ},
+                departures=role.departures,
+                home=folder / "home",
+                work=work,
+                gpus=[gpu.uuid for gpu in gpus],
+            )
+        )
+        answer = probe.importing(self._workspace.limits.importing)
+        # An import that passed before may find another device this time.
+        probe.alive = probe.alive and self._is_of_device(answer, role)
+        if not self._keys.settled(importing):
+            observation = keep_import(self._workspace, importing, answer, role)
+            self._messages.of_environment(environment.name, Step.IMPORT, observation)
+        return probe
+
+    def _is_of_device(self, answer: Answer, role: Role) -> bool:
+        return classify_answer(self._workspace, answer, role).outcome is Outcome.PASSED
+
+    def _attempt(
+        self,
+        probe: Probe,
+        role: Role,
+        job: Job,
+        attempt: int,
+        *,
+        fork: bool,
+        review: Callable[[Conclusion], Conclusion] = lambda judged: judged,
+    ) -> list[Conclusion]:
+        """Have a job done and keep each step's answer, a failure as ``review`` judges it.
+
+        A first attempt that ended in a way that is repeated keeps nothing of the step at fault.
+        """
+        ends: list[Conclusion] = []
+        with self._workspace.work("job") as work:
+            output = work / "output"
+            fields = {**job.fields, "output": str(output)}
+            for answer in probe.perform(fields, list(job.keys), job.limits, work, fork=fork):
+                end = classify_answer(self._workspace, answer, role)
+                ends.append(end)
+                if fork and end.reason in REPEATED:
+                    self._messages.tell(f"{job.label}: {end.message}; again in a fresh process")
+                    continue
+                if end.outcome is Outcome.FAILED:
+                    ends[-1] = end = review(end)
+                observation = keep_answer(
+                    self._workspace, job, answer, end, output,
+                    attempt=attempt, tell=self._messages.tell,
+                )  # fmt: skip
+                if observation is not None:
+                    self._messages.of_step(job.planned(answer.step), observation)
+                if end.outcome is not Outcome.PASSED and not fork:
+                    break  # a load on another device, say: what comes after it is no evidence
+        return ends

@@ -1,0 +1,131 @@
+"""What the sessions of the noxfile share: a profile opened once for all, and what is left to do.
+
+Light to import: every session of ``nox -j`` is a process of its own that loads the noxfile anew.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from matrix.machine.hardware import environments_at_once
+from matrix.machine.processes import die_with_parent
+from matrix.pipeline.steps import Step
+from matrix.plan.budget import canaries_alone
+from matrix.plan.steps import steps_of_plan
+from matrix.run.beforehand import beforehand, is_asked_for
+from matrix.run.choosing import choose_for_nox, estimate, longest_first
+from matrix.run.context import Context, Settings, unreachable
+from matrix.run.unchanged import unchanged_summary
+from matrix.spec.tables import SpecError
+
+
+class Sessions:
+    """The profile that ``MATRIX_...`` variables name, opened for the sessions of one nox.
+
+    Ends the process with one line where it cannot be opened.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        """Open it; ``arguments`` are those of nox's command line."""
+        self._arguments = arguments
+        self.is_worker = "--parallel-worker" in arguments  # nox -j starts one for each session
+        try:
+            self.context = self._opened()
+            if self.is_worker:
+                die_with_parent(int(os.environ["MATRIX_UNDER_NOX"]))
+            else:
+                self._speak_for_all()
+        except SpecError as error:
+            sys.exit(f"error: {error}")
+        except OSError as error:
+            sys.exit(f"error: {unreachable(error)}")
+        os.environ["MATRIX_UNDER_NOX"] = str(os.getpid())  # whose end is the end of all it starts
+        self._canaries = canaries_alone(self.context.plan)
+        # A worker does one session, whatever that waits for.
+        self.pending = [] if self.is_worker else self.context.pending()
+        self.first = ["canaries"] if self.pending and self.canaries_are_due() else []
+        if self._lack_installs():
+            self.first.append("installs")
+
+    def _opened(self) -> Context:
+        """Return the profile, of a budget the cells that it buys: chosen once, for all workers."""
+        context = Context(Settings.of())
+        if self.is_worker or not (chosen := choose_for_nox(context)):
+            return context
+        os.environ["MATRIX_CELLS"] = str(chosen)
+        atexit.register(chosen.unlink, missing_ok=True)
+        return Context(Settings.of())
+
+    def _speak_for_all(self) -> None:
+        """Have what all sessions tell reach the person who started nox."""
+        summary = self.context.store.path("work", f"summary-{os.getpid()}.txt")
+        atexit.register(_print_summary, summary)
+        os.environ["MATRIX_RUN"] = self.context.settings.run
+        os.environ["MATRIX_SUMMARY"] = str(summary)
+        if not sys.stdout.isatty():
+            # Nox holds back what parallel sessions print, so progress goes straight to the log; a
+            # log file must be appended to then, or one writer overwrites the other.
+            fcntl.fcntl(1, fcntl.F_SETFL, fcntl.fcntl(1, fcntl.F_GETFL) | os.O_APPEND)
+            os.environ["MATRIX_PROGRESS"] = f"/proc/{os.getpid()}/fd/1"
+
+    def work_of(self, environment: str) -> Iterator[list[str]]:
+        """Yield options of ``matrix run`` by which what is left of an environment gets done."""
+        if not self.context.runs(environment):
+            return
+        if environment in self._canaries.environments and self.canaries_are_due():
+            yield ["--canaries", "--environment", environment]  # they wait for it
+        if self.context.unfinished(environment):
+            yield ["--environment", environment]
+
+    def _lack_installs(self) -> bool:
+        """Whether one of the pending environments is still to be installed."""
+        keys = self.context.keys
+        installs = (s for s in steps_of_plan(self.context.plan) if s.step is Step.INSTALL)
+        return any(not keys.settled(keys.of(s)) for s in installs if s.environment in self.pending)
+
+    def canaries_are_due(self) -> bool:
+        """Whether anything of the cells with known verdicts is still to be done."""
+        return any(self.context.keys.unfinished(cell) for cell in self._canaries.cells)
+
+    def begin(self) -> int:
+        """Return how many of the pending environments to work on side by side.
+
+        Where the session ``matrix`` is asked for, say what it takes, end where the disk is too
+        small, keep ``clean`` off the store, and put them in the order in which to begin them.
+        """
+        at_once = self._at_once()
+        if is_asked_for("matrix", self._arguments):
+            try:
+                lines = beforehand(self.context, self.context.plan.cells, at_once=at_once)
+            except SpecError as error:
+                sys.exit(f"error: {error}")
+            print(*(f"{line}\n" for line in lines), sep="", flush=True)
+            atexit.register(self.context.store.use().close)
+            expected = estimate(self.context)
+            self.pending = longest_first(self.context, self.pending, expected)
+        return at_once
+
+    def _at_once(self) -> int:
+        number = environments_at_once(self.context.loaded.spec.limits.load.memory_mb)
+        environments = self.context.plan.environments
+        if any(environments[name].device == "cuda" for name in self.pending):
+            return max(1, min(number, len(self.context.machine.gpus)))
+        return number
+
+    def kept_summary(self) -> str | None:
+        """Return the summary of the report that lies there; ``None`` where it may be made anew."""
+        if self.pending or self.context.settings.cells:
+            return None
+        return unchanged_summary(self.context)
+
+
+def _print_summary(file: Path) -> None:
+    """Print what the report session left, after all that nox has to say."""
+    if file.exists():
+        sys.stdout.write("\n" + file.read_text(encoding="utf-8"))
+        file.unlink()

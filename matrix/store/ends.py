@@ -1,0 +1,173 @@
+"""How the end of a step's process is classified: as which outcome, for which reason. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, assert_never
+
+import msgspec
+
+from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
+from matrix.spec.tables import Device
+from matrix.store.observations import ChildException, StepResult
+
+MESSAGE_CHARS = 2_000
+
+
+class End(msgspec.Struct, frozen=True):
+    """How a child's step ended, as the parent saw it."""
+
+    limit: Literal["", "timeout", "silence", "oom", "log-limit"] = ""
+    """The limit for which the parent ended it."""
+    status: int | None = 0
+    """Exit status; negative for a signal; ``None`` where the parent ended it."""
+    seconds: float = 0.0
+    peak_bytes: int = 0
+
+
+_CARD_FULL = "OutOfMemoryError"
+"""torch's on a card (``torch.cuda.OutOfMemoryError``), which the job has to itself."""
+_NO_MEMORY = re.compile(r"Cannot allocate memory|DefaultCPUAllocator: can't|std::bad_alloc")
+"""The system's refusal of memory: ENOMEM, torch (c10/core/impl/alloc_cpu.cpp), C++. How much there
+is, is the machine's matter; at the spec's own limit nothing is refused, the child is ended."""
+_NO_SPACE = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded")
+_NO_LIBRARY = re.compile(r"version `[\w.]{1,40}' not found|cannot open shared object file")
+_NO_WHEEL_FOR_HERE = "has no wheels with a matching platform tag"
+_NEWER_SYSTEM = re.compile(
+    r"Wheels are available for `([\w.-]{1,200})` \(v[^)\n]{1,100}\) on the following "
+    r"platforms?: (`(?:manylinux|musllinux)[^\n]{1,300})"
+)
+"""uv's hint (0.13.9) where this Linux is older than the one a wheel was built on."""
+_NETWORK = re.compile(
+    r"error sending request|dns error|Connection (?:refused|reset)|connection closed"
+    r"|operation timed out|Temporary failure in name resolution"
+    r"|tcp connect error|HTTP status server error|status code 5\d\d",
+    re.IGNORECASE,
+)
+
+
+def classify_end(
+    end: End, result: StepResult | None, needs_hardware: list[str], log: str = ""
+) -> Conclusion:
+    """Return what an end means: first by the parent's limit, then by the child's own result, then
+    by its status.
+
+    ``needs_hardware`` holds texts of exceptions by which the package asks for hardware. A child
+    that could not even write its result on a full disk says so in its ``log`` only.
+    """
+    if end.limit:
+        return _limit(end)
+    if result is None and (full := _NO_SPACE.search(log)):
+        return Conclusion(Outcome.INFRA, Reason.NO_SPACE, full[0])
+    if result is not None and result.exception is not None:
+        return classify_exception(result.exception, needs_hardware)
+    if end.status is not None and end.status < 0:
+        if end.status == -9:
+            message = "killed by the system with SIGKILL, as it does when memory runs out"
+            return Conclusion(Outcome.INFRA, Reason.OOM, message)
+        return Conclusion(Outcome.FAILED, Reason.CRASH, f"died of signal {-end.status}")
+    if result is None or not result.ok:
+        message = f"ended with status {end.status} and left no result"
+        return Conclusion(Outcome.FAILED, Reason.NO_RESULT, message)
+    return PASSED
+
+
+def _limit(end: End) -> Conclusion:
+    match end.limit:
+        case "timeout":
+            message = f"ended after {end.seconds:.0f} s, its time limit"
+            return Conclusion(Outcome.FAILED, Reason.TIMEOUT, message)
+        case "silence":
+            message = "ended: no sign of life within its silence limit"
+            return Conclusion(Outcome.FAILED, Reason.SILENCE, message)
+        case "oom":
+            message = f"ended at {end.peak_bytes / 1e6:.0f} MB, over its memory limit"
+            return Conclusion(Outcome.FAILED, Reason.OOM, message)
+        case "log-limit":
+            message = "ended: printed more than its log limit"
+            return Conclusion(Outcome.FAILED, Reason.LOG_LIMIT, message)
+        case "":
+            return PASSED
+        case _:
+            assert_never(end.limit)
+
+
+def classify_exception(exception: ChildException, needs_hardware: list[str]) -> Conclusion:
+    """Return what an exception raised by a package means."""
+    name = exception.type.rpartition(".")[2]
+    message = f"{name}: {exception.message}"[:MESSAGE_CHARS]
+    if any(text in exception.message for text in needs_hardware):
+        reason = Reason.NO_LIBRARY if _NO_LIBRARY.search(exception.message) else Reason.NO_GPU
+        return Conclusion(Outcome.NEEDS_HARDWARE, reason, message)
+    if name == _CARD_FULL:
+        return Conclusion(Outcome.FAILED, Reason.OOM, message)
+    if name.endswith("MemoryError") or _NO_MEMORY.search(exception.message):
+        return Conclusion(Outcome.INFRA, Reason.OOM, message)
+    if _NO_SPACE.search(exception.message):
+        return Conclusion(Outcome.INFRA, Reason.NO_SPACE, message)
+    return Conclusion(Outcome.FAILED, Reason.EXCEPTION, message)
+
+
+def require_device(conclusion: Conclusion, facts: Mapping[str, Any], device: Device) -> Conclusion:
+    """Return a conclusion, or a failure where a probe's facts name another device than is required.
+
+    What ran on another device is no evidence, however good it looks. Where facts name no device, it
+    was the CPU.
+    """
+    ran_on = str(facts.get("device", "cpu")).partition(":")[0]
+    if conclusion.outcome is not Outcome.PASSED or ran_on == device:
+        return conclusion
+    match device:
+        case "cuda":
+            why = "torch was built for CPUs, cannot use this driver, or put nothing on a GPU"
+        case "cpu":
+            why = "something beside what it was shown led it there"
+        case _:
+            assert_never(device)
+    message = f"asked for {device}, but the probe ran on {ran_on[:40]!r}: {why}"
+    return Conclusion(Outcome.FAILED, Reason.WRONG_DEVICE, message)
+
+
+def allow_for_strangers(conclusion: Conclusion, strangers: int) -> Conclusion:
+    """Return a conclusion, or trouble of the machine where a step failed on leased GPUs on which
+    so many processes of others came to compute.
+
+    They take memory and time that the step was promised, so it says nothing of the packages.
+    """
+    if conclusion.outcome is not Outcome.FAILED or not strangers:
+        return conclusion
+    came = "1 other process" if strangers == 1 else f"{strangers} other processes"
+    message = f"{came} came to compute on its GPUs, so this says nothing: {conclusion.message}"
+    return Conclusion(Outcome.INFRA, conclusion.reason, message[:MESSAGE_CHARS])
+
+
+def classify_uv_end(end: End, log: str, failure: Reason) -> Conclusion:
+    """Return what an end of ``uv`` means; ``failure`` is the reason where packages are to blame.
+
+    Full disks and dead networks are told apart from refusals by what uv printed; a limit it ran
+    into is trouble of the machine as well.
+    """
+    if end.limit:
+        limit = _limit(end)
+        return Conclusion(Outcome.INFRA, limit.reason, limit.message)
+    if end.status == 0:
+        return PASSED
+    message = _last_error(log)
+    if _NO_SPACE.search(log):
+        return Conclusion(Outcome.INFRA, Reason.NO_SPACE, message)
+    if _NETWORK.search(log):
+        return Conclusion(Outcome.INFRA, Reason.NETWORK, message)
+    if end.status is None or end.status < 0:
+        return Conclusion(Outcome.INFRA, Reason.CRASH, f"uv died of signal {-(end.status or 0)}")
+    if (newer := _NEWER_SYSTEM.search(log)) and _NO_WHEEL_FOR_HERE in log:
+        message = f"needs a system for which {newer[1]} has wheels ({newer[2]}): {message}"
+        return Conclusion(Outcome.NEEDS_HARDWARE, Reason.NO_LIBRARY, message[:MESSAGE_CHARS])
+    return Conclusion(Outcome.FAILED, failure, message)
+
+
+def _last_error(log: str) -> str:
+    """Return uv's refusal without the progress lines before it."""
+    lines = log.strip().splitlines()
+    start = next((i for i, line in enumerate(lines) if re.match(r"\s*(error|×)", line)), 0)
+    return "\n".join(lines[start:])[:MESSAGE_CHARS]

@@ -24,14 +24,17 @@ QUICK = ["tests/unit", "tests/data"]
 OTHERS = ["tests/processes", "tests/recorded", "tests/provoked", "tests/real"]
 
 sessions = Sessions(sys.argv[1:])
-context, pending = sessions.context, sessions.pending
-if pending:
+context = sessions.context
+if sessions.pending:
     nox.options.parallel = sessions.begin()
 
 
-def run(session: nox.Session, *arguments: str, success: tuple[int, ...] = (0,)) -> None:
+def run(
+    session: nox.Session, *arguments: str, success: tuple[int, ...] = (0,), **variables: str
+) -> None:
     """Run a module with the harness's own interpreter."""
-    session.run(sys.executable, "-m", *arguments, external=True, success_codes=success)
+    command = [sys.executable, "-m", *arguments]
+    session.run(*command, external=True, success_codes=success, env=variables)
 
 
 def work(session: nox.Session, *which: str) -> None:
@@ -39,7 +42,7 @@ def work(session: nox.Session, *which: str) -> None:
     run(session, "matrix", "run", *which, "--reports", str(context.settings.reports))
 
 
-@nox.session(requires=[*sessions.first, *pending])
+@nox.session(requires=[*sessions.first, *sessions.pending])
 def matrix(session: nox.Session) -> None:
     """Run the profile (MATRIX_PROFILE, default cpu), write reports/. Goes on where it was."""
     if not session.posargs and (kept := sessions.kept_summary()):
@@ -99,6 +102,12 @@ def canaries(session: nox.Session) -> None:
     work(session, "--canaries")
 
 
+@nox.session(allow_parallel=True)
+def installs(session: nox.Session) -> None:
+    """Install environments while nothing else can begin: until the models are built."""
+    run(session, "matrix", "run", "--install-only")
+
+
 def environment_session(name: str, requires: list[str]) -> None:
     """Make the session of one environment."""
 
@@ -111,7 +120,8 @@ def environment_session(name: str, requires: list[str]) -> None:
             return
         # A broken combination is a result: failing tests (1) and none collected (5) are answers.
         run(session, "pytest", "-q", "--no-header", "--tb=no", "-r", "N", "tests/compat",
-            "--environment", name, success=(0, 1, 5))  # fmt: skip
+            "--environment", name, success=(0, 1, 5),
+            PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")  # fmt: skip
 
     environment.__doc__ = f"Build {name}, run its probes, judge what they left."
 

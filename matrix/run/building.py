@@ -1,23 +1,26 @@
 """Environments that are resolved and installed, each ending as one observation."""
 
 from __future__ import annotations
-
-from typing import Any
-
 import msgspec
-
 from matrix.environments import bytecode
-from matrix.environments import locks as environments
-from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
+from matrix.environments import locks
+from matrix.environments import virtualenvs
+from matrix.environments.locks import Lock
+from matrix.pipeline.outcomes import Conclusion
+from matrix.pipeline.outcomes import Outcome
+from matrix.pipeline.outcomes import PASSED
+from matrix.pipeline.outcomes import Reason
 from matrix.pipeline.steps import Step
 from matrix.plan.cells import Role
 from matrix.plan.keys import Key
-from matrix.plan.steps import PlannedStep, steps_of_role
+from matrix.plan.steps import PlannedStep
+from matrix.plan.steps import steps_of_role
 from matrix.run.workspace import Workspace
 from matrix.spec.tables import Environment
 from matrix.store.ends import End
 from matrix.store.observations import Observation
 from matrix.store.store import write_atomically
+from typing import Any
 
 TRIES = 2
 """How often trouble of the network or the machine is met with another try."""
@@ -26,12 +29,18 @@ TRIES = 2
 def resolve(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     """Read an environment's lock, or have uv make it; return what came of it."""
     environment = workspace.plan.environments[step.environment]
+<<<<<<< ours
     lock, conclusion, end = find_lock(workspace, environment), PASSED, End()
+||||||| base
+    lock, judged, end = find_lock(workspace, environment), PASSED, End()
+=======
+    lock, judged, end = workspace.lock(environment), PASSED, End()
+>>>>>>> theirs
     for _ in range(TRIES):
         if lock is None:
             lock, conclusion, end = make_lock(workspace, environment)
             if lock is not None:
-                own = workspace.store.path("locks", environments.own_name(environment))
+                own = workspace.store.path("locks", locks.own_name(environment))
                 write_atomically(own, lock.text.encode())
     if lock is None:
         return workspace.keep(key, conclusion, end)
@@ -41,19 +50,13 @@ def resolve(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     return workspace.keep(key, conclusion, end, facts={"lock": lock.digest})
 
 
-def find_lock(workspace: Workspace, environment: Environment) -> environments.Lock | None:
-    """Return the lock that answers today's inputs: the committed one, or the store's."""
-    committed = workspace.loaded.folder / "locks"
-    return environments.find_lock(committed, workspace.store.root / "locks", environment)
-
-
 def make_lock(
     workspace: Workspace, environment: Environment
-) -> tuple[environments.Lock | None, Conclusion, End]:
+) -> tuple[Lock | None, Conclusion, End]:
     """Have uv make a lock, in a folder of its own."""
     with workspace.work("lock") as work:
         limits = workspace.limits.resolve
-        return environments.make_lock(environment, work, workspace.host, limits)
+        return locks.make_lock(environment, work, workspace.host, limits)
 
 
 def install(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
@@ -65,7 +68,7 @@ def install(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     before = workspace.keys.observed(key)
     is_final = before is not None and before.final
     folder = workspace.folder(environment)
-    built = environments.is_built(folder, key.value)
+    built = virtualenvs.is_built(folder, key.value)
     if before is not None and is_final and (built or before.outcome is not Outcome.PASSED):
         return before
     conclusion, end, log = _build(workspace, environment)
@@ -73,7 +76,7 @@ def install(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     if conclusion.outcome is Outcome.PASSED:
         facts = _installed(workspace, environment)
         bytecode.adopt(folder, workspace.store.path("bytecode"))
-        environments.commit(folder, key.value)
+        virtualenvs.commit(folder, key.value)
     if before is not None and is_final:  # it was built before: how it went now is no news
         return msgspec.structs.replace(
             before, outcome=conclusion.outcome, reason=conclusion.reason, message=conclusion.message
@@ -92,17 +95,31 @@ def install_again(workspace: Workspace, role: Role) -> Observation | None:
 
 
 def _build(workspace: Workspace, environment: Environment) -> tuple[Conclusion, End, str]:
+<<<<<<< ours
     lock, folder = find_lock(workspace, environment), workspace.folder(environment)
     conclusion, end, log = (
         Conclusion(Outcome.INFRA, Reason.NOT_RUN, "its lock was removed"),
         End(),
         "",
     )
+||||||| base
+    lock, folder = find_lock(workspace, environment), workspace.folder(environment)
+    judged, end, log = Conclusion(Outcome.INFRA, Reason.NOT_RUN, "its lock was removed"), End(), ""
+=======
+    lock, folder = workspace.lock(environment), workspace.folder(environment)
+    judged, end, log = Conclusion(Outcome.INFRA, Reason.NOT_RUN, "its lock was removed"), End(), ""
+>>>>>>> theirs
     for _ in range(TRIES):
         if lock is None:
             break
         with workspace.work("install") as work:
+<<<<<<< ours
             conclusion, end, log = environments.build(
+||||||| base
+            judged, end, log = environments.build(
+=======
+            judged, end, log = virtualenvs.build(
+>>>>>>> theirs
                 environment, lock, folder, work, workspace.host, workspace.limits.install
             )
         if conclusion.outcome is not Outcome.INFRA:
@@ -112,9 +129,9 @@ def _build(workspace: Workspace, environment: Environment) -> tuple[Conclusion, 
 
 def _installed(workspace: Workspace, environment: Environment) -> dict[str, Any]:
     folder = workspace.folder(environment)
-    versions = environments.installed(folder)
+    versions = virtualenvs.installed(folder)
     return {
-        "python": environments.python_version(folder),
+        "python": virtualenvs.python_version(folder),
         "torch": versions.get("torch", ""),
         "versions": versions,
     }

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matrix import report
-from matrix.environments import locks as environments
+from matrix.environments.locks import own_name
+from matrix.environments.virtualenvs import installed, is_built
 from matrix.judge.canaries import Established, keep_established, read_established
 from matrix.machine.hardware import Machine
 from matrix.pipeline.outcomes import Verdict
@@ -65,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world = World(place)
     context = opened(place, place / "store")
     for name, environment in context.plan.environments.items():
-        lock = context.store.path("locks", environments.own_name(environment))
+        lock = context.store.path("locks", own_name(environment))
         inputs = msgspec.json.encode(lock_inputs(environment), order="sorted").decode()
         lock.write_text(f"# Lock of {name}, made by uv.\n# inputs: {inputs}\ntorch==2.1\n")
         context.store.path("suites", name).write_text("a digest")
@@ -86,7 +87,7 @@ def report_of(folder: Path, store: Path) -> dict[str, str]:
     for name in context.plan.environments:
         context.suite_is_current(name)
         context.unfinished(name)
-        environments.is_built(store / "environments" / name, "key")
+        is_built(store / "environments" / name, "key")
     if not files_of(store / "records")[0].samefile(files_of(folder / "store" / "records")[0]):
         choice_of(context, estimate(context, {"HOME": str(folder)}), minutes=1e6, disk_gb=None)
     return report.render(context.table_judge().table())
@@ -291,4 +292,4 @@ def test_a_package_whose_metadata_is_no_text_is_not_installed(tmp_path: Path) ->
                           ("half", b"Name: half\n")):  # fmt: skip
         (site / f"{name}-1.0.dist-info").mkdir(parents=True)
         (site / f"{name}-1.0.dist-info" / "METADATA").write_bytes(content)
-    assert environments.installed(tmp_path) == {"good": "1.0", "half": ""}
+    assert installed(tmp_path) == {"good": "1.0", "half": ""}

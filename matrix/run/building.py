@@ -1,26 +1,23 @@
 """Environments that are resolved and installed, each ending as one observation."""
 
 from __future__ import annotations
+
+from typing import Any
+
 import msgspec
-from matrix.environments import bytecode
-from matrix.environments import locks
-from matrix.environments import virtualenvs
+
+from matrix.environments import bytecode, locks, virtualenvs
 from matrix.environments.locks import Lock
-from matrix.pipeline.outcomes import Conclusion
-from matrix.pipeline.outcomes import Outcome
-from matrix.pipeline.outcomes import PASSED
-from matrix.pipeline.outcomes import Reason
+from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Step
 from matrix.plan.cells import Role
 from matrix.plan.keys import Key
-from matrix.plan.steps import PlannedStep
-from matrix.plan.steps import steps_of_role
+from matrix.plan.steps import PlannedStep, steps_of_role
 from matrix.run.workspace import Workspace
 from matrix.spec.tables import Environment
 from matrix.store.ends import End
 from matrix.store.observations import Observation
 from matrix.store.store import write_atomically
-from typing import Any
 
 TRIES = 2
 """How often trouble of the network or the machine is met with another try."""
@@ -29,13 +26,7 @@ TRIES = 2
 def resolve(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     """Read an environment's lock, or have uv make it; return what came of it."""
     environment = workspace.plan.environments[step.environment]
-<<<<<<< ours
-    lock, conclusion, end = find_lock(workspace, environment), PASSED, End()
-||||||| base
-    lock, judged, end = find_lock(workspace, environment), PASSED, End()
-=======
-    lock, judged, end = workspace.lock(environment), PASSED, End()
->>>>>>> theirs
+    lock, conclusion, end = workspace.lock(environment), PASSED, End()
     for _ in range(TRIES):
         if lock is None:
             lock, conclusion, end = make_lock(workspace, environment)
@@ -95,31 +86,17 @@ def install_again(workspace: Workspace, role: Role) -> Observation | None:
 
 
 def _build(workspace: Workspace, environment: Environment) -> tuple[Conclusion, End, str]:
-<<<<<<< ours
-    lock, folder = find_lock(workspace, environment), workspace.folder(environment)
+    lock, folder = workspace.lock(environment), workspace.folder(environment)
     conclusion, end, log = (
         Conclusion(Outcome.INFRA, Reason.NOT_RUN, "its lock was removed"),
         End(),
         "",
     )
-||||||| base
-    lock, folder = find_lock(workspace, environment), workspace.folder(environment)
-    judged, end, log = Conclusion(Outcome.INFRA, Reason.NOT_RUN, "its lock was removed"), End(), ""
-=======
-    lock, folder = workspace.lock(environment), workspace.folder(environment)
-    judged, end, log = Conclusion(Outcome.INFRA, Reason.NOT_RUN, "its lock was removed"), End(), ""
->>>>>>> theirs
     for _ in range(TRIES):
         if lock is None:
             break
         with workspace.work("install") as work:
-<<<<<<< ours
-            conclusion, end, log = environments.build(
-||||||| base
-            judged, end, log = environments.build(
-=======
-            judged, end, log = virtualenvs.build(
->>>>>>> theirs
+            conclusion, end, log = virtualenvs.build(
                 environment, lock, folder, work, workspace.host, workspace.limits.install
             )
         if conclusion.outcome is not Outcome.INFRA:

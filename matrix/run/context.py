@@ -4,61 +4,39 @@ Light to import: the noxfile opens one at every start.
 """
 
 from __future__ import annotations
-import msgspec
+
 import os
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC
-from datetime import datetime
-from functools import cache
-from functools import cached_property
-from matrix.environments.locks import Lock
-from matrix.environments.locks import Locks
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+
+from matrix.environments.locks import Lock, Locks
 from matrix.environments.uv import install_source
 from matrix.index.hub import revisions_of
 from matrix.judge import canaries
-from matrix.judge.cells import CellJudge
-from matrix.judge.cells import refusals
-from matrix.judge.results import CanaryState
-from matrix.judge.results import CellResult
-from matrix.judge.results import MatrixResult
+from matrix.judge.cells import CellJudge, refusals
+from matrix.judge.results import CanaryState, CellResult, MatrixResult
 from matrix.judge.standings import Solution
 from matrix.judge.subjects import subjects
 from matrix.judge.table import TableJudge
-from matrix.machine.hardware import Machine
-from matrix.machine.hardware import detect
-from matrix.machine.hardware import device_of
+from matrix.machine.hardware import Machine, detect, device_of
 from matrix.pipeline.outcomes import Verdict
 from matrix.pipeline.steps import Stage
-from matrix.plan.budget import Choice
-from matrix.plan.budget import ignoring
-from matrix.plan.budget import narrowed
-from matrix.plan.budget import read_choice
-from matrix.plan.cells import Cell
-from matrix.plan.cells import Plan
-from matrix.plan.cells import make_plan
-from matrix.plan.keys import Keys
-from matrix.plan.keys import Lookup
-from matrix.plan.needs import cuda_of
-from matrix.plan.needs import unmet_by
-from matrix.spec.loading import DEFAULT_PROFILE
-from matrix.spec.loading import DEFAULT_SPEC
-from matrix.spec.loading import LoadedSpec
-from matrix.spec.loading import PACKAGE
-from matrix.spec.loading import load
-from matrix.spec.tables import Device
-from matrix.spec.tables import Environment
-from matrix.spec.tables import SpecError
-from matrix.store.identity import code_digest
-from matrix.store.identity import digest
-from matrix.store.identity import file_digest
-from matrix.store.store import Store
-from matrix.store.store import write_atomically
-from matrix.untrusted.reading import UnreadableError
-from matrix.untrusted.reading import read_file
-from pathlib import Path
-from typing import get_args
+from matrix.plan.budget import Choice, ignoring, narrowed, read_choice
+from matrix.plan.cells import Cell, Plan, make_plan
+from matrix.plan.keys import Keys, Lookup
+from matrix.plan.needs import cuda_of, unmet_by
+from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, PACKAGE, LoadedSpec, load
+from matrix.spec.tables import Device, Environment, SpecError
+from matrix.store.identity import code_digest, digest, file_digest
+from matrix.store.store import Store, write_atomically
+from matrix.untrusted.reading import UnreadableError, read_file
 
 MAX_DIGEST_BYTES = 1000
 
@@ -127,22 +105,10 @@ class Context:
         self.machine = machine or detect()
         self.loaded: LoadedSpec = load(settings.spec)
         self.store = Store(settings.store, settings.run)
-<<<<<<< ours
-        self._locks: dict[tuple[str, Resolution], Lock] = {}
+        self._locks = Locks(self.loaded.folder / "locks", settings.store / "locks")
         environments = self.loaded.environments
         cuda = cache(lambda name: cuda_of(self._text(environments[name])))  # thousands of cells ask
         unmet = unmet_by(environments, self.machine, cuda)
-||||||| base
-        self._locks: dict[tuple[str, Resolution], Lock] = {}
-        found = self.loaded.environments
-        cuda = cache(lambda name: cuda_of(self._text(found[name])))  # thousands of cells ask
-        unmet = unmet_by(found, self.machine, cuda)
-=======
-        self._locks = Locks(self.loaded.folder / "locks", settings.store / "locks")
-        found = self.loaded.environments
-        cuda = cache(lambda name: cuda_of(self._text(found[name])))  # thousands of cells ask
-        unmet = unmet_by(found, self.machine, cuda)
->>>>>>> theirs
         self.plan: Plan = make_plan(self.loaded, settings.profile, unmet)
         lookup: Lookup = self.store.observation
         if self.choice is not None:

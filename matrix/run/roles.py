@@ -1,27 +1,21 @@
 """The jobs of one role, done by probes inside its environment."""
 
 from __future__ import annotations
-from collections.abc import Callable
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from contextlib import ExitStack
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
+from pathlib import Path
+
 from matrix.environments.virtualenvs import python_of
 from matrix.machine.hardware import Gpu
-from matrix.machine.leases import ProcessesOn
-from matrix.machine.leases import lease
-from matrix.machine.leases import strangers
-from matrix.pipeline.outcomes import Conclusion
-from matrix.pipeline.outcomes import Outcome
-from matrix.pipeline.outcomes import Reason
+from matrix.machine.leases import ProcessesOn, lease, strangers
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Step
 from matrix.plan.cells import Role
 from matrix.plan.keys import Key
-from matrix.plan.needs import Needs
-from matrix.plan.needs import fitting
-from matrix.run.answers import classify_answer
-from matrix.run.answers import keep_answer
-from matrix.run.answers import keep_import
+from matrix.plan.needs import Needs, fitting
+from matrix.run.answers import classify_answer, keep_answer, keep_import
 from matrix.run.building import install_again
 from matrix.run.jobs import Job
 from matrix.run.messages import Messages
@@ -29,7 +23,6 @@ from matrix.run.probes import Probe
 from matrix.run.workspace import Workspace
 from matrix.spec.tables import Environment
 from matrix.store.ends import allow_for_strangers
-from pathlib import Path
 
 REPEATED = (Reason.CRASH, Reason.TIMEOUT, Reason.SILENCE, Reason.OOM, Reason.NO_RESULT)
 """Ends of a forked child that count only when a fresh process ends so as well."""
@@ -146,35 +139,7 @@ class RoleRun:
     ) -> Probe:
         """Start a probe's server and keep how its import ended, where that is news."""
         work = stack.enter_context(self._workspace.work("probe"))
-<<<<<<< ours
         probe = stack.enter_context(_probe(self._workspace, environment, role, work, gpus))
-||||||| base
-        folder = self._workspace.folder(environment)
-        probe = stack.enter_context(
-            Probe(
-                environments.python_of(folder),
-                role.adapter,
-                environ={**environment.environ, **role.environ},
-                departures=role.departures,
-                home=folder / "home",
-                work=work,
-                gpus=[gpu.uuid for gpu in gpus],
-            )
-        )
-=======
-        folder = self._workspace.folder(environment)
-        probe = stack.enter_context(
-            Probe(
-                python_of(folder),
-                role.adapter,
-                environ={**environment.environ, **role.environ},
-                departures=role.departures,
-                home=folder / "home",
-                work=work,
-                gpus=[gpu.uuid for gpu in gpus],
-            )
-        )
->>>>>>> theirs
         answer = probe.importing(self._workspace.limits.importing)
         # An import that passed before may find another device this time.
         conclusion = classify_answer(self._workspace, answer, role)
@@ -227,7 +192,7 @@ def _probe(
     """Return a server for a role, in the environment's own home."""
     folder = workspace.folder(environment)
     return Probe(
-        environments.python_of(folder),
+        python_of(folder),
         role.adapter,
         environ={**environment.environ, **role.environ},
         departures=role.departures,

@@ -14,6 +14,7 @@ import nox
 from nox.command import CommandFailed
 
 from matrix.plan.cells import requirements_of
+from matrix.run import suites
 from matrix.run.sessions import Sessions
 
 nox.needs_version = ">=2026.4"
@@ -115,7 +116,7 @@ def environment_session(name: str, requires: list[str]) -> None:
     def environment(session: nox.Session) -> None:
         for options in sessions.work_of(name):
             work(session, *options)
-        if not context.runs(name) or context.suite_is_current(name):
+        if not context.runs(name) or suites.is_current(context, name):
             session.log(f"{name}: nothing is left to be judged on this machine")
             return
         # A broken combination is a result: failing tests (1) and none collected (5) are answers.

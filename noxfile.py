@@ -14,6 +14,7 @@ import nox
 from nox.command import CommandFailed
 
 from matrix.plan.cells import requirements_of
+from matrix.run import suites
 from matrix.run.sessions import Sessions
 
 nox.needs_version = ">=2026.4"
@@ -24,14 +25,17 @@ QUICK = ["tests/unit", "tests/data"]
 OTHERS = ["tests/processes", "tests/recorded", "tests/provoked", "tests/real"]
 
 sessions = Sessions(sys.argv[1:])
-context, pending = sessions.context, sessions.pending
-if pending:
+context = sessions.context
+if sessions.pending:
     nox.options.parallel = sessions.begin()
 
 
-def run(session: nox.Session, *arguments: str, success: tuple[int, ...] = (0,)) -> None:
+def run(
+    session: nox.Session, *arguments: str, success: tuple[int, ...] = (0,), **variables: str
+) -> None:
     """Run a module with the harness's own interpreter."""
-    session.run(sys.executable, "-m", *arguments, external=True, success_codes=success)
+    command = [sys.executable, "-m", *arguments]
+    session.run(*command, external=True, success_codes=success, env=variables)
 
 
 def work(session: nox.Session, *which: str) -> None:
@@ -39,7 +43,7 @@ def work(session: nox.Session, *which: str) -> None:
     run(session, "matrix", "run", *which, "--reports", str(context.settings.reports))
 
 
-@nox.session(requires=[*sessions.first, *pending])
+@nox.session(requires=[*sessions.first, *sessions.pending])
 def matrix(session: nox.Session) -> None:
     """Run the profile (MATRIX_PROFILE, default cpu), write reports/. Goes on where it was."""
     if not session.posargs and (kept := sessions.kept_summary()):
@@ -100,6 +104,12 @@ def canaries(session: nox.Session) -> None:
     work(session, "--canaries")
 
 
+@nox.session(allow_parallel=True)
+def installs(session: nox.Session) -> None:
+    """Install environments while nothing else can begin: until the models are built."""
+    run(session, "matrix", "run", "--install-only")
+
+
 def environment_session(name: str, requires: list[str]) -> None:
     """Make the session of one environment."""
 
@@ -107,12 +117,13 @@ def environment_session(name: str, requires: list[str]) -> None:
     def environment(session: nox.Session) -> None:
         for options in sessions.work_of(name):
             work(session, *options)
-        if not context.runs(name) or context.suite_is_current(name):
+        if not context.runs(name) or suites.is_current(context, name):
             session.log(f"{name}: nothing is left to be judged on this machine")
             return
         # A broken combination is a result: failing tests (1) and none collected (5) are answers.
         run(session, "pytest", "-q", "--no-header", "--tb=no", "-r", "N", "tests/compat",
-            "--environment", name, success=(0, 1, 5))  # fmt: skip
+            "--environment", name, success=(0, 1, 5),
+            PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")  # fmt: skip
 
     environment.__doc__ = f"Build {name}, run its probes, judge what they left."
 

@@ -40,15 +40,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from matrix.environments.uv_settings import uv_settings
+from matrix.environments.uv import uv_settings
 from matrix.index.settings import index_settings
-from matrix.judge.installing import locked_builds
 from matrix.machine.hardware import machine
 from matrix.machine.keeper import PR_SET_CHILD_SUBREAPER, prctl, reap
 from matrix.plan.cells import Cell, Role
 from matrix.plan.steps import build_of
 from matrix.run.context import Context, Settings
 from matrix.spec.loading import DEFAULT_SPEC
+from matrix.spec.source_builds import locked_builds
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BY_HAND = Path(__file__).resolve().parent / "by_hand"

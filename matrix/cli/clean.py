@@ -17,7 +17,7 @@ import msgspec
 import typer
 
 from matrix.cli.options import Spec, StoreFolder, fail
-from matrix.environments.uv_settings import uv_settings
+from matrix.environments.uv import uv_settings
 from matrix.plan.cells import make_plan
 from matrix.plan.predictions import GB, MB
 from matrix.run.context import Settings

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from matrix.cli.options import Profile, Spec, StoreFolder, fail
-from matrix.environments import locks as environments
+from matrix.environments.locks import committed_name, read_lock
 from matrix.pipeline.outcomes import Outcome
 from matrix.run.building import make_lock
 from matrix.run.context import Context, Settings
@@ -31,11 +31,11 @@ def lock(
     (folder / "released").mkdir(parents=True, exist_ok=True)
     for name in context.plan.environments:
         for environment in context.loaded.resolutions(name):
-            beside = environments.committed_name(environment)
+            beside = committed_name(environment)
             if not beside:
                 continue  # it is not for committing
             file = folder / beside
-            if not remake and environments.read_lock(file, environment) is not None:
+            if not remake and read_lock(file, environment) is not None:
                 continue
             made, conclusion, end = make_lock(workspace, environment)
             if made is None:

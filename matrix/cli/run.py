@@ -34,6 +34,9 @@ def run(
     canaries: Annotated[
         bool, typer.Option("--canaries", help="Only the canaries and what they need.")
     ] = False,
+    install_only: Annotated[
+        bool, typer.Option("--install-only", help="Only install; not what others work on.")
+    ] = False,
     minutes: Minutes = None,
     disk: Disk = None,
     reports: Annotated[
@@ -54,7 +57,7 @@ def run(
         choice = choice_of(context, estimate(context), minutes=minutes, disk_gb=disk)
         context = Context(settings, choice=choice)
     selection = _selected(context, environment, cell, canaries=canaries)
-    is_whole = environment is None and cell is None and not canaries
+    is_whole = environment is None and cell is None and not canaries and not install_only
     first = [select(canaries_alone(context.plan))] if is_whole else []
     if cell is not None and not any(map(context.keys.unfinished, selection.cells)):
         typer.echo("this cell is done; nothing is run again, and this is what was observed:")
@@ -62,7 +65,7 @@ def run(
         if is_whole or cell is not None:  # of the other parts, nox has said it already
             for line in beforehand(context, selection.cells, disk_gb=disk):
                 typer.echo(line)
-        _perform(context, [*first, selection], reports)
+        _perform(context, [*first, selection], reports, install_only=install_only)
     if reports is not None and environment is None and cell is None:
         Interim(context, reports).write(is_over=is_whole)
     if cell is not None:
@@ -83,7 +86,9 @@ def _selected(
         fail(f"profile {context.plan.profile!r} has no {unknown.args[0]!r}. {hint}")
 
 
-def _perform(context: Context, selections: list[Selection], reports: Path | None) -> None:
+def _perform(
+    context: Context, selections: list[Selection], reports: Path | None, *, install_only: bool
+) -> None:
     """Do selections one after another; tell what happens, and report it where ``reports`` says."""
     progress = Progress(context.plan.cells, context.keys.unfinished, sys.stderr, os.environ)
     interim = Interim(context, reports) if reports else None
@@ -98,7 +103,7 @@ def _perform(context: Context, selections: list[Selection], reports: Path | None
 
     run = Run(Workspace(context), tell, verdict, fork=True)
     for selection in selections:
-        run.perform(selection)
+        (run.install if install_only else run.perform)(selection)
 
 
 def _show_cell(context: Context, cell: str) -> None:

@@ -14,9 +14,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-import uv
+from uv import find_uv_bin
 
-from matrix.environments.locks import Lock, find_lock, make_lock, own_name
+from matrix.environments.locks import Lock, Locks, make_lock, own_name
 from matrix.machine.threads import side_by_side
 from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.spec.tables import Environment, Limits
@@ -52,9 +52,10 @@ def resolve_all(
     are asked once. Raises :class:`OSError` where the store cannot be written.
     """
     kept = store.path("locks", "any").parent
+    locks = Locks(committed, kept)
     waiting: dict[str, list[Environment]] = {}
     for environment in environments:
-        lock = find_lock(committed, kept, environment)
+        lock = locks.find(environment)
         if lock is not None:
             yield Resolved(environment, lock, conclusion_of(lock))
         else:
@@ -68,7 +69,7 @@ def resolve_all(
         write_atomically(kept / name, lock.text.encode())
         return lock, conclusion_of(lock)
 
-    uv.find_uv_bin()  # here first: two threads that read sysconfig for the first time fail
+    find_uv_bin()  # here first: two threads that read sysconfig for the first time fail
     trouble, tell_at = 0, time.monotonic() + TELL_SECONDS
     with closing(side_by_side(ask, list(waiting), jobs)) as answers:
         for done, (name, answer) in enumerate(answers, start=1):

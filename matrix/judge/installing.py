@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
@@ -11,6 +10,7 @@ from matrix.judge.results import CellResult, EnvironmentResult, Install, MatrixR
 from matrix.judge.standings import ReadSolution
 from matrix.pipeline.outcomes import Verdict
 from matrix.spec.loading import FLOAT_MODEL
+from matrix.spec.source_builds import locked_builds
 from matrix.spec.tables import Environment
 
 
@@ -74,23 +74,3 @@ def install_of(
         instead={name: version for name, version in installed.items() if version != pins.get(name)},
         left_out=sorted(pins.keys() - installed.keys()),
     )
-
-
-def locked_builds(environment: Environment, pins: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return package -> what its build needs, with the lock's version where none is named: what is
-    compiled against torch wants the torch that it will run with.
-    """
-    return {
-        package: [f"{item}=={pins[item]}" if item in pins else item for item in items]
-        for package, items in environment.build_requirements.items()
-    }
-
-
-def build_variables(build_environ: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Return the lines by which uv's settings give variables to the builds of packages."""
-    lines = [
-        f"{json.dumps(package)}.{json.dumps(name)} = {json.dumps(value)}"
-        for package, variables in build_environ.items()
-        for name, value in variables.items()
-    ]
-    return ["[extra-build-variables]", *lines] if lines else []

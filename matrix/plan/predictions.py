@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from statistics import median
+from typing import assert_never
 
 import msgspec
 
@@ -20,7 +21,7 @@ from matrix.checkpoint.files import Config
 from matrix.checkpoint.inspection import ConfigFacts, Quantization
 from matrix.checkpoint.shapes import expected_bytes, float_shapes
 from matrix.pipeline.outcomes import Outcome
-from matrix.pipeline.steps import Performer, Step
+from matrix.pipeline.steps import Performer, RoleKind, Step
 from matrix.plan.cells import Cell, Checkpoint, Model, Plan, Role
 from matrix.plan.steps import PlannedStep, steps_of_plan
 from matrix.spec.requirements import named_releases
@@ -131,6 +132,10 @@ class Timings:
             for like in _likenesses(record.step, record.subject):
                 timed[record.step, device, *like].append(record.seconds)
         self._medians = {like: median(seconds) for like, seconds in timed.items()}
+
+    def include(self, step: str, subject: str, device: Device) -> bool:
+        """Whether the very same step was timed."""
+        return (step, device, subject) in self._medians
 
     def seconds(self, step: str, subject: str, device: Device) -> float | None:
         """Return the median of the nearest likeness; ``None`` where nothing like it was timed."""
@@ -274,9 +279,25 @@ class _Costs:
             case Step.INSTALL:
                 return self._of_install(step)
             case Step.IMPORT:
-                return self._timed(step, self._speed(step).import_seconds)
+                return self._timed(step, self._speed(step).import_seconds) + self._first_job(step)
             case _:
                 return Cost()  # resolving is counted with installing: it is as quick as it is rare
+
+    def _first_job(self, step: PlannedStep) -> Cost:
+        """Return what packages compile or look into at a role's first job in an environment."""
+        if self._timings.include(step.step, step.name, self._device(step)):
+            return Cost()  # which is over
+        match step.definition.role:
+            case RoleKind.BUILDER:
+                return Cost()
+            case RoleKind.QUANTIZER:
+                by_package = self._constants.first_quantize_seconds
+            case RoleKind.ENGINE:
+                by_package = self._constants.first_load_seconds
+            case _:
+                assert_never(step.definition.role)
+        packages = named_releases(self._environments[step.environment])
+        return Cost(seconds=sum(by_package.get(package, 0) for package in packages))
 
     def _of_quantization(self, step: PlannedStep, checkpoint: Checkpoint) -> Cost:
         size, speed = checkpoint_bytes(checkpoint), self._speed(step)
@@ -294,15 +315,18 @@ class _Costs:
         torch = torch_of(environment, self._pins(environment), self._snapshot)
         wheels = {f"torch {torch}": constants.torch_mb * MB} if torch else {}
         seconds = constants.resolve_seconds + constants.install_seconds
+        built_from_source = set()
         for package, version in named_releases(environment).items():
             if release := self._release(package, version):
                 brought = constants.brings_mb.get(package, 0) * MB
                 wheels[f"{package} {version}"] = release.size + brought
-                seconds += 0 if release.wheels else constants.source_build_seconds
+                if not release.wheels:
+                    built_from_source.add(f"{package} {version}")
         own = constants.packages_mb * MB
         copied = 0 if self._linked else sum(wheels.values())
         for wheel, size in wheels.items():
-            kept = Cost(disk=int(size * constants.unpacked))
+            built = constants.source_build_seconds if wheel in built_from_source else 0
+            kept = Cost(disk=int(size * constants.unpacked), seconds=built)
             self.costs[WHEELS + wheel] = self._fetched(size) + kept
             self.needs.setdefault(name_of(step), {})[WHEELS + wheel] = None
         kept = Cost(disk=int(own * constants.packages_unpacked + copied * constants.unpacked))

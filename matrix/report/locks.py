@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from matrix.judge.installing import build_variables
 from matrix.judge.results import EnvironmentResult, Install, MatrixResult
+from matrix.spec.source_builds import build_variables
 from matrix.untrusted.text import visible
 
 FOLDER = "locks"

@@ -8,7 +8,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from matrix.environments.uv_settings import uv_settings
+from matrix.environments.uv import uv_settings
 from matrix.plan.cells import Cell
 from matrix.plan.predictions import GB, WHEELS, Cost, name_of_environment
 from matrix.run.choosing import Estimate, estimate, existing

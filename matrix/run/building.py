@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from matrix.environments import bytecode
-from matrix.environments import locks as environments
+from matrix.environments import bytecode, locks, virtualenvs
+from matrix.environments.locks import Lock
 from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Step
 from matrix.plan.cells import Role
@@ -26,12 +26,12 @@ TRIES = 2
 def resolve(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     """Read an environment's lock, or have uv make it; return what came of it."""
     environment = workspace.plan.environments[step.environment]
-    lock, conclusion, end = find_lock(workspace, environment), PASSED, End()
+    lock, conclusion, end = workspace.lock(environment), PASSED, End()
     for _ in range(TRIES):
         if lock is None:
             lock, conclusion, end = make_lock(workspace, environment)
             if lock is not None:
-                own = workspace.store.path("locks", environments.own_name(environment))
+                own = workspace.store.path("locks", locks.own_name(environment))
                 write_atomically(own, lock.text.encode())
     if lock is None:
         return workspace.keep(key, conclusion, end)
@@ -41,19 +41,13 @@ def resolve(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     return workspace.keep(key, conclusion, end, facts={"lock": lock.digest})
 
 
-def find_lock(workspace: Workspace, environment: Environment) -> environments.Lock | None:
-    """Return the lock that answers today's inputs: the committed one, or the store's."""
-    committed = workspace.loaded.folder / "locks"
-    return environments.find_lock(committed, workspace.store.root / "locks", environment)
-
-
 def make_lock(
     workspace: Workspace, environment: Environment
-) -> tuple[environments.Lock | None, Conclusion, End]:
+) -> tuple[Lock | None, Conclusion, End]:
     """Have uv make a lock, in a folder of its own."""
     with workspace.work("lock") as work:
         limits = workspace.limits.resolve
-        return environments.make_lock(environment, work, workspace.host, limits)
+        return locks.make_lock(environment, work, workspace.host, limits)
 
 
 def install(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
@@ -65,7 +59,7 @@ def install(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     before = workspace.keys.observed(key)
     is_final = before is not None and before.final
     folder = workspace.folder(environment)
-    built = environments.is_built(folder, key.value)
+    built = virtualenvs.is_built(folder, key.value)
     if before is not None and is_final and (built or before.outcome is not Outcome.PASSED):
         return before
     conclusion, end, log = _build(workspace, environment)
@@ -73,7 +67,7 @@ def install(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     if conclusion.outcome is Outcome.PASSED:
         facts = _installed(workspace, environment)
         bytecode.adopt(folder, workspace.store.path("bytecode"))
-        environments.commit(folder, key.value)
+        virtualenvs.commit(folder, key.value)
     if before is not None and is_final:  # it was built before: how it went now is no news
         return msgspec.structs.replace(
             before, outcome=conclusion.outcome, reason=conclusion.reason, message=conclusion.message
@@ -92,7 +86,7 @@ def install_again(workspace: Workspace, role: Role) -> Observation | None:
 
 
 def _build(workspace: Workspace, environment: Environment) -> tuple[Conclusion, End, str]:
-    lock, folder = find_lock(workspace, environment), workspace.folder(environment)
+    lock, folder = workspace.lock(environment), workspace.folder(environment)
     conclusion, end, log = (
         Conclusion(Outcome.INFRA, Reason.NOT_RUN, "its lock was removed"),
         End(),
@@ -102,7 +96,7 @@ def _build(workspace: Workspace, environment: Environment) -> tuple[Conclusion, 
         if lock is None:
             break
         with workspace.work("install") as work:
-            conclusion, end, log = environments.build(
+            conclusion, end, log = virtualenvs.build(
                 environment, lock, folder, work, workspace.host, workspace.limits.install
             )
         if conclusion.outcome is not Outcome.INFRA:
@@ -112,9 +106,9 @@ def _build(workspace: Workspace, environment: Environment) -> tuple[Conclusion, 
 
 def _installed(workspace: Workspace, environment: Environment) -> dict[str, Any]:
     folder = workspace.folder(environment)
-    versions = environments.installed(folder)
+    versions = virtualenvs.installed(folder)
     return {
-        "python": environments.python_version(folder),
+        "python": virtualenvs.python_version(folder),
         "torch": versions.get("torch", ""),
         "versions": versions,
     }

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from glob import escape
 from pathlib import Path
 
 import msgspec
 
-from matrix.environments import locks as environments
-from matrix.environments.uv_settings import uv_settings
+from matrix.environments.uv import uv_settings
+from matrix.environments.virtualenvs import is_built
 from matrix.pipeline.steps import Step
 from matrix.plan.budget import Choice, candidates, choose
-from matrix.plan.cells import Cell
+from matrix.plan.cells import Cell, requirements_of
 from matrix.plan.keys import Key
 from matrix.plan.predictions import (
     WHEELS,
@@ -70,6 +71,28 @@ def estimate(context: Context, host: Mapping[str, str] = os.environ) -> Estimate
     cached = _cached(prediction, Path(settings["UV_CACHE_DIR"]))
     paid = frozenset([*_paid(context, prediction), *cached])
     return Estimate(prediction, paid, unfinished, records, constants, linked)
+
+
+def longest_first(context: Context, environments: Iterable[str], expected: Estimate) -> list[str]:
+    """Return environments in the order in which to begin them, so that cores are busy to the end:
+    those first behind which most work is left, by the longest chain of others that wait for it.
+    """
+    places = {name_of(step): step.environment for step in steps_of_plan(context.plan)}
+    seconds = dict.fromkeys(context.plan.environments, 0.0)
+    prediction = expected.prediction
+    for name in prediction.names(expected.unfinished, expected.paid):
+        if name in places:  # wheels are of no one environment
+            seconds[places[name]] += prediction.costs[name].seconds
+    waiting: dict[str, list[str]] = {name: [] for name in seconds}
+    for name, needed in requirements_of(context.plan).items():
+        for other in needed:
+            waiting[other].append(name)
+
+    @cache
+    def chain(name: str) -> float:
+        return seconds[name] + max(map(chain, waiting[name]), default=0.0)
+
+    return sorted(environments, key=chain, reverse=True)
 
 
 def choice_of(
@@ -154,12 +177,15 @@ def _constants(context: Context, host: Mapping[str, str]) -> PredictionsTable:
 
 
 def _cached(prediction: Prediction, cache: Path) -> Iterator[str]:
-    """Yield the costs of wheels that uv has unpacked in its cache, as far as its folders say so.
+    """Yield the costs of wheels that uv has in its cache, unpacked or built from source, as far as
+    its folders say so.
 
     Their names are no interface of uv's: where they are others, nothing counts as cached.
     """
     for name, package, version in _wheels(prediction):
-        if any(cache.glob(f"wheels-v*/*/{package}/{version}-*.http")):
+        unpacked = cache.glob(f"wheels-v*/*/{package}/{version}-*.http")
+        built = cache.glob(f"sdists-v*/*/{package}/{version}/*/*.whl")
+        if any(unpacked) or any(built):
             yield name
 
 
@@ -207,7 +233,7 @@ def _is_done(context: Context, step: PlannedStep, key: Key | None) -> bool:
         return True
     if step.step is Step.INSTALL:
         folder = context.store.root / "environments" / step.environment
-        return environments.is_built(folder, key.value)
+        return is_built(folder, key.value)
     return context.store.has_product(key.step, key.value)
 
 

@@ -16,29 +16,23 @@ from typing import get_args
 
 import msgspec
 
-from matrix.environments.locks import Lock, find_lock
-from matrix.environments.uv_settings import install_source
+from matrix.environments.locks import Lock, Locks
+from matrix.environments.uv import install_source
 from matrix.index.hub import revisions_of
 from matrix.judge import canaries
-from matrix.judge.cells import CellJudge, refusals
+from matrix.judge.cells import CellJudge
 from matrix.judge.results import CanaryState, CellResult, MatrixResult
 from matrix.judge.standings import Solution
-from matrix.judge.subjects import subjects
 from matrix.judge.table import TableJudge
 from matrix.machine.hardware import Machine, detect, device_of
 from matrix.pipeline.outcomes import Verdict
-from matrix.pipeline.steps import Stage
 from matrix.plan.budget import Choice, ignoring, narrowed, read_choice
 from matrix.plan.cells import Cell, Plan, make_plan
 from matrix.plan.keys import Keys, Lookup
 from matrix.plan.needs import cuda_of, unmet_by
-from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, PACKAGE, LoadedSpec, load
-from matrix.spec.tables import Device, Environment, Resolution, SpecError
-from matrix.store.identity import code_digest, digest, file_digest
-from matrix.store.store import Store, write_atomically
-from matrix.untrusted.reading import UnreadableError, read_file
-
-MAX_DIGEST_BYTES = 1000
+from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, load
+from matrix.spec.tables import Device, Environment, SpecError
+from matrix.store.store import Store
 
 
 def unreachable(error: OSError) -> str:
@@ -105,7 +99,7 @@ class Context:
         self.machine = machine or detect()
         self.loaded: LoadedSpec = load(settings.spec)
         self.store = Store(settings.store, settings.run)
-        self._locks: dict[tuple[str, Resolution], Lock] = {}
+        self._locks = Locks(self.loaded.folder / "locks", settings.store / "locks")
         environments = self.loaded.environments
         cuda = cache(lambda name: cuda_of(self._text(environments[name])))  # thousands of cells ask
         unmet = unmet_by(environments, self.machine, cuda)
@@ -178,18 +172,8 @@ class Context:
         ]
 
     def lock(self, environment: Environment) -> Lock | None:
-        """Return an environment's lock, in the resolution it is spelled out in; read once.
-
-        One that is missing is looked for each time, as it may have been made by now.
-        """
-        named = environment.name, environment.resolution
-        if named in self._locks:
-            return self._locks[named]
-        committed, own = self.loaded.folder / "locks", self.settings.store / "locks"
-        lock = find_lock(committed, own, environment)
-        if lock is not None:
-            self._locks[named] = lock
-        return lock
+        """Return an environment's lock, in the resolution it is spelled out in."""
+        return self._locks.find(environment)
 
     def _text(self, environment: Environment) -> str:
         lock = self.lock(environment)
@@ -205,7 +189,7 @@ class Context:
         return Solution(lock.pins, lock.refusal) if lock else None
 
     @cached_property
-    def _cells_of(self) -> dict[str, list[Cell]]:
+    def cells_of(self) -> dict[str, list[Cell]]:
         """The cells that stand on each environment: found once, there may be thousands of both."""
         cells: dict[str, list[Cell]] = {name: [] for name in self.plan.environments}
         for cell in self.plan.cells:
@@ -217,55 +201,11 @@ class Context:
 
     def runs(self, environment: str) -> bool:
         """Whether any of an environment's cells is to be run, and can be on this machine."""
-        return any(cell.runs for cell in self._cells_of[environment])
+        return any(cell.runs for cell in self.cells_of[environment])
 
     def unfinished(self, environment: str) -> bool:
         """Whether anything of an environment's cells can still be done."""
-        return any(self.keys.unfinished(cell) for cell in self._cells_of[environment])
-
-    def pending(self) -> list[str]:
-        """Return the environments worth waiting for: a run without news takes seconds."""
-        judge, keys = self.fresh_judge(), self.keys.fixed()
-        unfinished = {cell.id for cell in self.plan.cells if keys.unfinished(cell)}
-        return [
-            name
-            for name, cells in self._cells_of.items()
-            if any(cell.runs for cell in cells)
-            and (
-                any(cell.id in unfinished for cell in cells)
-                or not self.suite_is_current(name, judge)
-            )
-        ]
-
-    def suite_is_current(self, environment: str, judge: CellJudge | None = None) -> bool:
-        """Whether the suite has judged just these observations, with these checks."""
-        try:
-            digest_then = read_file(self._suite(environment), MAX_DIGEST_BYTES)
-            digest_now = self._suite_digest(environment, judge or self.fresh_judge())
-            return digest_then == digest_now.encode()
-        except (OSError, UnreadableError):
-            return False
-
-    def suite_has_run(self, environment: str) -> None:
-        """Note that the suite has judged what there is of an environment."""
-        digest_now = self._suite_digest(environment, self.fresh_judge())
-        write_atomically(self._suite(environment), digest_now.encode())
-
-    def _suite(self, environment: str) -> Path:
-        return self.store.path("suites", environment)
-
-    def _suite_digest(self, environment: str, judge: CellJudge) -> str:
-        observed = []
-        for subject in subjects(self.plan, environment):
-            keys = judge.keys_of(subject.cell)
-            # What a cell is depends on all that was before; the other subjects stand alone.
-            stages = subject.stages if subject.stands_alone else tuple(Stage)
-            ends = [self.keys.observed(keys[stage]) for stage in stages]
-            observed.append([(end.key, end.outcome) if end else None for end in ends])
-        files = [file_digest(PACKAGE / name) for name in canaries.JUDGING]
-        code = [code_digest(PACKAGE / "checks"), *files]
-        rules = refusals(self.loaded)
-        return digest([observed, code, self.loaded.spec.thresholds, rules])
+        return any(self.keys.unfinished(cell) for cell in self.cells_of[environment])
 
 
 def _check_profile(choice: Choice, settings: Settings) -> None:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 
-from matrix.environments import locks as environments
+from matrix.environments.virtualenvs import python_of
 from matrix.machine.hardware import Gpu
 from matrix.machine.leases import ProcessesOn, lease, strangers
 from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
@@ -192,7 +192,7 @@ def _probe(
     """Return a server for a role, in the environment's own home."""
     folder = workspace.folder(environment)
     return Probe(
-        environments.python_of(folder),
+        python_of(folder),
         role.adapter,
         environ={**environment.environ, **role.environ},
         departures=role.departures,

@@ -7,12 +7,13 @@ a run that was killed goes on where it was, and one with nothing to do starts no
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import assert_never
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from matrix.machine.hardware import processes_on
 from matrix.machine.leases import ProcessesOn, leases_folder
@@ -62,6 +63,16 @@ class Run:
         steps = steps_of_selection(selection)
         for name in selection.environments:
             with FileLock(store.path("environments", f"{name}.lock")):
+                self._environment([step for step in steps if step.environment == name])
+
+    def install(self, selection: Selection) -> None:
+        """Resolve and install what a selection needs, but for what somebody else works on."""
+        store = self._workspace.store
+        store.sweep()
+        steps = [s for s in steps_of_selection(selection) if s.step in (Step.RESOLVE, Step.INSTALL)]
+        for name in selection.environments:
+            lock = FileLock(store.path("environments", f"{name}.lock"), blocking=False)
+            with suppress(Timeout), lock:
                 self._environment([step for step in steps if step.environment == name])
 
     def _environment(self, steps: list[PlannedStep]) -> None:

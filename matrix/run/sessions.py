@@ -14,9 +14,12 @@ from pathlib import Path
 
 from matrix.machine.hardware import environments_at_once
 from matrix.machine.processes import die_with_parent
+from matrix.pipeline.steps import Step
 from matrix.plan.budget import canaries_alone
+from matrix.plan.steps import steps_of_plan
+from matrix.run import suites
 from matrix.run.beforehand import beforehand, is_asked_for
-from matrix.run.choosing import choose_for_nox
+from matrix.run.choosing import choose_for_nox, estimate, longest_first
 from matrix.run.context import Context, Settings, unreachable
 from matrix.run.unchanged import unchanged_summary
 from matrix.spec.tables import SpecError
@@ -45,8 +48,10 @@ class Sessions:
         os.environ["MATRIX_UNDER_NOX"] = str(os.getpid())  # whose end is the end of all it starts
         self._canaries = canaries_alone(self.context.plan)
         # A worker does one session, whatever that waits for.
-        self.pending = [] if self.is_worker else self.context.pending()
+        self.pending = [] if self.is_worker else suites.pending(self.context)
         self.first = ["canaries"] if self.pending and self.canaries_are_due() else []
+        if self._lack_installs():
+            self.first.append("installs")
 
     def _opened(self) -> Context:
         """Return the profile, of a budget the cells that it buys: chosen once, for all workers."""
@@ -78,6 +83,12 @@ class Sessions:
         if self.context.unfinished(environment):
             yield ["--environment", environment]
 
+    def _lack_installs(self) -> bool:
+        """Whether one of the pending environments is still to be installed."""
+        keys = self.context.keys
+        installs = (s for s in steps_of_plan(self.context.plan) if s.step is Step.INSTALL)
+        return any(not keys.settled(keys.of(s)) for s in installs if s.environment in self.pending)
+
     def canaries_are_due(self) -> bool:
         """Whether anything of the cells with known verdicts is still to be done."""
         return any(self.context.keys.unfinished(cell) for cell in self._canaries.cells)
@@ -86,7 +97,7 @@ class Sessions:
         """Return how many of the pending environments to work on side by side.
 
         Where the session ``matrix`` is asked for, say what it takes, end where the disk is too
-        small, and keep ``clean`` off the store.
+        small, keep ``clean`` off the store, and put them in the order in which to begin them.
         """
         at_once = self._at_once()
         if is_asked_for("matrix", self._arguments):
@@ -96,6 +107,8 @@ class Sessions:
                 sys.exit(f"error: {error}")
             print(*(f"{line}\n" for line in lines), sep="", flush=True)
             atexit.register(self.context.store.use().close)
+            expected = estimate(self.context)
+            self.pending = longest_first(self.context, self.pending, expected)
         return at_once
 
     def _at_once(self) -> int:

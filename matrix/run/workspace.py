@@ -36,6 +36,7 @@ class Workspace:
         self.limits = context.loaded.spec.limits
         self.store = context.store
         self.keys = context.keys
+        self.lock = context.lock
         self.host = host
         self.machine = context.machine
         self.revisions = revisions_of(context.loaded.folder, context.store, host, now)

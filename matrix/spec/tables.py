@@ -313,7 +313,11 @@ class PredictionsTable(Table, frozen=True, kw_only=True):
     resolve_seconds: float
     install_seconds: float
     source_build_seconds: float
-    """More for each release that has no wheel."""
+    """More for each release that has no wheel, once for all environments."""
+    first_quantize_seconds: dict[str, float] = {}
+    """Package -> what the first quantization in an environment takes more."""
+    first_load_seconds: dict[str, float] = {}
+    """Package -> what the first import and load in an environment take more."""
     build_seconds: float
     """Of a model, without its download."""
     inspect_seconds_per_gb: float

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from matrix.environments.locks import python_of
+from matrix.environments.virtualenvs import python_of
 from matrix.pipeline.steps import Step
 from matrix.run.probes import Probe
 from matrix.spec.loading import load

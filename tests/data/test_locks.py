@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from matrix.environments import locks as environments
+from matrix.environments.locks import committed_name, read_lock
 from matrix.plan.cells import make_plan
 from matrix.spec.loading import DEFAULT_SPEC, load
 from matrix.spec.tables import Environment
@@ -22,13 +22,13 @@ COMMITTED = [
         {n for p in ("cpu", "real", "published") for n in make_plan(SPEC, p).environments}
     )
     for each in SPEC.resolutions(name)
-    if environments.committed_name(each)
+    if committed_name(each)
 ]
 
 
 @pytest.mark.parametrize("environment", COMMITTED, ids=lambda e: f"{e.name}-{e.resolution}")
 def test_every_committed_lock_answers_and_is_portable(environment: Environment) -> None:
-    lock = environments.read_lock(LOCKS / environments.committed_name(environment), environment)
+    lock = read_lock(LOCKS / committed_name(environment), environment)
     assert lock is not None, "remake it: python -m matrix lock"
     lines = [line for line in lock.text.splitlines() if not line.startswith("#")]
     assert bool(lines) != bool(lock.refusal)
@@ -38,4 +38,4 @@ def test_every_committed_lock_answers_and_is_portable(environment: Environment) 
 
 def test_no_lock_is_left_over() -> None:
     locks = {str(file.relative_to(LOCKS)) for file in LOCKS.rglob("*.txt")}
-    assert locks <= {environments.committed_name(each) for each in COMMITTED}
+    assert locks <= {committed_name(each) for each in COMMITTED}

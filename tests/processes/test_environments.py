@@ -13,9 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from matrix.environments import locks as environments
-from matrix.environments.locks import Lock
-from matrix.environments.uv_settings import install_source, uv_environ, uv_settings
+from matrix.environments import virtualenvs
+from matrix.environments.locks import Lock, make_lock, read_lock
 from matrix.machine.processes import run
 from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.spec.tables import Environment, Limits
@@ -53,66 +52,6 @@ def folder(parent: Path, name: str) -> Path:
     return made
 
 
-# ---------------------------------------------------------------------------- what uv gets to see
-
-
-def test_find_links_of_pip_are_taken_over_where_uv_has_none() -> None:
-    host = {"PIP_FIND_LINKS": "/wheels https://example.org/more", "HOME": "/h"}
-    seen = uv_settings(host, installing=True)
-    assert seen["UV_FIND_LINKS"] == "/wheels,https://example.org/more"
-    host["UV_FIND_LINKS"] = "/uv"
-    assert uv_settings(host, installing=True)["UV_FIND_LINKS"] == "/uv"
-
-
-def test_a_lock_is_made_against_the_index_alone() -> None:
-    host = {"PIP_FIND_LINKS": "/wheels", "UV_FIND_LINKS": "/uv", "UV_TORCH_BACKEND": "cpu",
-            "UV_DEFAULT_INDEX": "https://index", "HOME": "/h"}  # fmt: skip
-    installing = uv_settings(host, installing=True)
-    locking = uv_settings(host, installing=False)
-    assert installing["UV_TORCH_BACKEND"] == "cpu"
-    assert not {"UV_FIND_LINKS", "UV_TORCH_BACKEND"} & locking.keys()
-    assert locking["UV_DEFAULT_INDEX"] == installing["UV_DEFAULT_INDEX"] == "https://index"
-
-
-def test_uv_asks_pips_index_where_it_has_none_of_its_own(tmp_path: Path) -> None:
-    host = {"PIP_CONFIG_FILE": os.devnull, "HOME": str(tmp_path)}
-    assert "UV_DEFAULT_INDEX" not in uv_settings(host, installing=False)
-    host["PIP_INDEX_URL"] = "https://mirror.example/simple"
-    seen = uv_settings(host, installing=False)
-    assert seen["UV_DEFAULT_INDEX"] == "https://mirror.example/simple"
-    host["UV_INDEX_URL"] = "https://own.example/simple"
-    seen = uv_settings(host, installing=False)
-    assert "UV_DEFAULT_INDEX" not in seen
-    assert seen["UV_INDEX_URL"] == "https://own.example/simple"
-
-
-def test_uv_sees_its_own_and_the_networks_settings_and_a_private_home(tmp_path: Path) -> None:
-    host = {"HF_TOKEN": "s", "GITHUB_TOKEN": "s", "HOME": "/h", "PATH": "/bin", "UV_OFFLINE": "1",
-            "HTTPS_PROXY": "http://proxy", "PYTHONPATH": "/x", "VIRTUAL_ENV": "/v"}  # fmt: skip
-    seen = uv_environ(host, tmp_path, installing=True)
-    assert "s" not in seen.values()
-    assert not {"PYTHONPATH", "VIRTUAL_ENV"} & seen.keys()
-    assert (seen["UV_OFFLINE"], seen["HTTPS_PROXY"]) == ("1", "http://proxy")
-    assert seen["HOME"] == str(tmp_path)
-    assert seen["UV_CACHE_DIR"] == "/h/.cache/uv"  # the user's cache, not one in the private home
-
-
-def test_where_builds_come_from_is_named_by_wheels_and_not_by_path(tmp_path: Path) -> None:
-    def source(name: str, *wheels: str) -> str:
-        place = folder(tmp_path, name)
-        for wheel in wheels:
-            (place / wheel).write_bytes(b"")
-        (place / "notes.txt").write_text("")
-        return install_source({"UV_FIND_LINKS": str(place)})
-
-    first = source("a", "torch-2.13.0-cp311.whl")
-    assert source("b", "torch-2.13.0-cp311.whl") == first
-    assert source("c", "torch-2.13.0-cp311.whl", "x-1-py3.whl") != first
-    assert install_source({}) != first
-    cpu = install_source({"UV_TORCH_BACKEND": "cpu"})
-    assert cpu != install_source({})
-
-
 # --------------------------------------------------------------------------------- locks, for real
 
 
@@ -131,7 +70,7 @@ def asked() -> Environment:
 
 @pytest.fixture(scope="module")
 def lock(work: Path, asked: Environment) -> Lock:
-    made, judged, end = environments.make_lock(asked, folder(work, "lock"), os.environ, LIMITS)
+    made, judged, end = make_lock(asked, folder(work, "lock"), os.environ, LIMITS)
     assert judged.outcome is Outcome.PASSED, judged.message
     assert end.seconds > 0
     assert made is not None
@@ -145,8 +84,8 @@ def test_a_lock_pins_what_was_asked_and_says_what_that_was(
     assert lock.refusal == ""
     file = tmp_path / "small.txt"
     file.write_text(lock.text)
-    assert environments.read_lock(file, asked) == lock
-    assert environments.read_lock(tmp_path / "none.txt", asked) is None
+    assert read_lock(file, asked) == lock
+    assert read_lock(tmp_path / "none.txt", asked) is None
 
 
 @pytest.mark.parametrize(
@@ -161,19 +100,19 @@ def test_a_lock_pins_what_was_asked_and_says_what_that_was(
 def test_a_lock_answers_its_own_inputs_only(lock: Lock, other: Environment, tmp_path: Path) -> None:
     file = tmp_path / "small.txt"
     file.write_text(lock.text)
-    assert environments.read_lock(file, other) is None
+    assert read_lock(file, other) is None
 
 
 def test_a_refusal_is_an_answer_and_is_kept(tmp_path: Path) -> None:
     asked = environment("iniconfig==2.0.0", "iniconfig==1.1.1")
-    made, judged, _ = environments.make_lock(asked, folder(tmp_path, "w"), os.environ, LIMITS)
+    made, judged, _ = make_lock(asked, folder(tmp_path, "w"), os.environ, LIMITS)
     assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.UNRESOLVABLE)
     assert made is not None
     assert "iniconfig==1.1.1" in made.refusal
     assert str(tmp_path) not in made.text
     assert all(line.startswith("#") for line in made.text.splitlines())
     (tmp_path / "lock.txt").write_text(made.text)
-    assert environments.read_lock(tmp_path / "lock.txt", asked) == made
+    assert read_lock(tmp_path / "lock.txt", asked) == made
 
 
 def test_a_plain_page_without_dates_is_no_verdict_about_packages(tmp_path: Path) -> None:
@@ -186,7 +125,7 @@ def test_a_plain_page_without_dates_is_no_verdict_about_packages(tmp_path: Path)
         proxies = {name: "" for name in os.environ if name.lower().endswith("_proxy")}
         host = {**os.environ, **proxies, "UV_DEFAULT_INDEX": server.address,
                 "UV_CACHE_DIR": str(tmp_path / "cache")}  # fmt: skip
-        made, judged, _ = environments.make_lock(asked, folder(tmp_path, "w"), host, LIMITS)
+        made, judged, _ = make_lock(asked, folder(tmp_path, "w"), host, LIMITS)
     assert made is None
     assert (judged.outcome, judged.reason) == (Outcome.INFRA, Reason.NETWORK)
     assert "this index tells no dates of aaa" in judged.message
@@ -219,7 +158,7 @@ def test_an_index_that_is_not_there_is_no_verdict_about_packages(
     tmp_path: Path, no_index: dict[str, str]
 ) -> None:
     asked = environment("iniconfig")
-    made, judged, _ = environments.make_lock(asked, folder(tmp_path, "w"), no_index, LIMITS)
+    made, judged, _ = make_lock(asked, folder(tmp_path, "w"), no_index, LIMITS)
     assert made is None
     assert (judged.outcome, judged.reason) == (Outcome.INFRA, Reason.NETWORK)
 
@@ -230,9 +169,9 @@ def test_an_installation_without_an_index_is_no_verdict_either(
     no_index.pop("UV_FIND_LINKS", None)
     no_index.pop("PIP_FIND_LINKS", None)
     place, work = tmp_path / "env", folder(tmp_path, "w")
-    judged, _, _ = environments.build(asked, lock, place, work, no_index, LIMITS)
+    judged, _, _ = virtualenvs.build(asked, lock, place, work, no_index, LIMITS)
     assert (judged.outcome, judged.reason) == (Outcome.INFRA, Reason.NETWORK)
-    assert not environments.is_built(place, "key")
+    assert not virtualenvs.is_built(place, "key")
 
 
 # -------------------------------------------------------------------------- virtualenvs, for real
@@ -244,22 +183,22 @@ def test_an_environment_holds_what_the_lock_pins_and_nothing_of_ours(
     place = work / "env"
     (place / "half" / "made").mkdir(parents=True)
     older = Lock(lock.text.replace("iniconfig==2.0.0", "iniconfig==1.1.1"))
-    judged, _, log = environments.build(
+    judged, _, log = virtualenvs.build(
         asked, older, place, folder(work, "install"), os.environ, LIMITS
     )
     assert judged.outcome is Outcome.PASSED, log
     assert not (place / "half").exists()
-    assert environments.installed(place) == {"iniconfig": "1.1.1"}
-    assert environments.python_version(place).startswith(f"{PYTHON}.")
+    assert virtualenvs.installed(place) == {"iniconfig": "1.1.1"}
+    assert virtualenvs.python_version(place).startswith(f"{PYTHON}.")
     code = "import iniconfig, sys; print(sys.prefix)"
-    argv = [str(environments.python_of(place)), "-I", "-c", code]
+    argv = [str(virtualenvs.python_of(place)), "-I", "-c", code]
     end, said = run(argv, {}, tmp_path, LIMITS)
     assert (end.status, said.strip()) == (0, str(place))
 
-    assert not environments.is_built(place, "key")
-    environments.commit(place, "key")
-    assert environments.is_built(place, "key")
-    assert not environments.is_built(place, "another key")
+    assert not virtualenvs.is_built(place, "key")
+    virtualenvs.commit(place, "key")
+    assert virtualenvs.is_built(place, "key")
+    assert not virtualenvs.is_built(place, "another key")
 
 
 def test_a_package_that_cannot_be_built_is_a_result(tmp_path: Path) -> None:
@@ -267,7 +206,7 @@ def test_a_package_that_cannot_be_built_is_a_result(tmp_path: Path) -> None:
     (broken / "setup.py").write_text("raise SystemExit('made to fail')\n")
     asked = environment(f"broken @ {broken.as_uri()}")
     lock = Lock("")
-    judged, _, log = environments.build(
+    judged, _, log = virtualenvs.build(
         asked, lock, tmp_path / "env", folder(tmp_path, "w"), os.environ, LIMITS
     )
     assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.BUILD_FAILED)
@@ -280,23 +219,23 @@ def test_what_a_half_removed_package_leaves_is_passed_over(tmp_path: Path) -> No
     (site / "Whole_One-2.0.dist-info").mkdir()
     metadata = "Metadata-Version: 2.1\nName: Whole_One\nVersion: 2.0\n"
     (site / "Whole_One-2.0.dist-info" / "METADATA").write_text(metadata)
-    assert environments.installed(tmp_path) == {"whole-one": "2.0"}
+    assert virtualenvs.installed(tmp_path) == {"whole-one": "2.0"}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"install": 1}'])
 def test_a_marker_that_cannot_be_read_marks_nothing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "matrix.json").write_bytes(content)
-    assert not environments.is_built(tmp_path, "key")
+    assert not virtualenvs.is_built(tmp_path, "key")
 
 
 def test_what_is_built_against_torch_gets_the_torch_of_the_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environments, "run", lambda *_: (End(), ""))
+    monkeypatch.setattr(virtualenvs, "run", lambda *_: (End(), ""))
     needs = {"maker": ["torch", "setuptools", "numpy==1.26.4"]}
     lock = Lock("maker==1.0\nnumpy==2.2.6\ntorch==2.1.2\n")
     asked = environment("maker==1.0", build_requirements=needs)
-    environments.build(asked, lock, tmp_path / "environment", folder(tmp_path, "work"), {}, LIMITS)
+    virtualenvs.build(asked, lock, tmp_path / "environment", folder(tmp_path, "work"), {}, LIMITS)
     settings = (tmp_path / "work" / "uv.toml").read_text()
     assert '"maker" = ["torch==2.1.2", "setuptools", "numpy==1.26.4"]' in settings
 
@@ -337,11 +276,11 @@ def test_a_source_archive_is_built_once_whatever_the_index_says_of_caching(tmp_p
                 "UV_CACHE_DIR": str(tmp_path / "cache")}  # fmt: skip
         for place in ("one", "other"):
             work = folder(tmp_path, f"work-{place}")
-            judged, _, log = environments.build(
+            judged, _, log = virtualenvs.build(
                 environment("made-up==1.0"), Lock(""), tmp_path / place, work, host, LIMITS
             )
             assert judged.outcome is Outcome.PASSED, log
-            assert environments.installed(tmp_path / place) == {"made-up": "1.0"}
+            assert virtualenvs.installed(tmp_path / place) == {"made-up": "1.0"}
         assert server.paths().count(f"/files/{name}") == 1
 
 
@@ -365,7 +304,7 @@ def test_a_build_gets_its_own_variables(
         asked = environment("made-up==1.0", build_environ=variables)
         made = tmp_path / "environment"
         work = folder(tmp_path, "work")
-        judged, _, log = environments.build(asked, Lock(""), made, work, host, LIMITS)
+        judged, _, log = virtualenvs.build(asked, Lock(""), made, work, host, LIMITS)
     assert judged.outcome is Outcome.PASSED, log
     (module,) = made.glob("lib/python*/site-packages/made_up.py")
     assert module.read_text() == got

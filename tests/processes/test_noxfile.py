@@ -25,8 +25,10 @@ sys.path.insert(0, {repository!r})
 import noxfile
 heavy = {{"numpy", "pandas", "torch", "transformers"}} & set(sys.modules)
 print(json.dumps({{
-    "pending": noxfile.pending, "heavy": sorted(heavy), "parallel": noxfile.nox.options.parallel,
+    "pending": noxfile.sessions.pending, "heavy": sorted(heavy),
+    "parallel": noxfile.nox.options.parallel,
     "cells": [cell.id for cell in noxfile.context.plan.cells],
+    "order": noxfile.sessions.first + noxfile.sessions.pending,
 }}))
 """
 
@@ -64,6 +66,20 @@ def test_what_has_something_to_do_is_waited_for_and_nothing_heavy_is_imported(
     assert found["pending"] == ["twins", "maker-1.0", "maker-2.0", "runner-3.0"]
     assert found["heavy"] == []
     assert int(found["parallel"]) >= 1
+
+
+def test_the_longest_chain_is_begun_first_and_installing_before_all(tmp_path: Path) -> None:
+    timed = [
+        {"run": "r", "at": "2026", "step": "import", "key": "k", "outcome": "passed",
+         "subject": name, "seconds": seconds}
+        for name, seconds in (("maker-1.0", 5), ("maker-2.0", 50))
+    ]  # fmt: skip
+    records = tmp_path / "store" / "records" / "r-1.jsonl"
+    records.parent.mkdir(parents=True)
+    records.write_text("\n".join(map(json.dumps, timed)))
+    order = noxfile(tmp_path)["order"]
+    assert order == ["canaries", "installs", "twins", "maker-2.0", "maker-1.0", "runner-3.0"]
+    assert noxfile(tmp_path, worker=True)["order"] == []
 
 
 def test_costs_are_said_where_the_matrix_is_asked_for_and_nowhere_else(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from matrix.store.store import Store
 from tests import REPOSITORY
@@ -187,6 +188,16 @@ def test_side_by_side_the_canaries_come_first_as_well(folder: Path) -> None:
     assert len(quantized) == 2
     assert len(performed(folder, "load")) == 6
     assert report(folder)["going_on"] == ""
+
+
+def test_installing_passes_over_what_somebody_works_on_and_does_nothing_else(folder: Path) -> None:
+    (folder / "store" / "environments").mkdir(parents=True)
+    with FileLock(folder / "store" / "environments" / "maker-1.lock"):
+        command(folder, "matrix", "run", "--install-only")
+    assert performed(folder, "install") == ["builder", "maker-2", "engine-1", "engine-2"]
+    assert performed(folder, "import") == []
+    command(folder, "matrix", "run", "--install-only")
+    assert performed(folder, "install")[4:] == ["maker-1"]
 
 
 @pytest.mark.parametrize(("module", "status"), [("nox", 1), ("matrix", 2)])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from uv import find_uv_bin
 
-from matrix.environments.uv_settings import uv_settings
+from matrix.environments.uv import uv_settings
 from tests import REPOSITORY
 from tests.provoked.runs import SPEC
 

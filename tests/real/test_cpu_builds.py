@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import uv
 
-from matrix.environments.uv_settings import uv_settings
+from matrix.environments.uv import uv_settings
 from matrix.judge.builds import builds_of
 from matrix.judge.missing import classify_missing, read_missing
 from matrix.machine.processor import lacking

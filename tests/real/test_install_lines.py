@@ -15,7 +15,7 @@ import pytest
 import uv
 
 from matrix.environments.locks import read_lock
-from matrix.environments.uv_settings import uv_environ
+from matrix.environments.uv import uv_environ
 from matrix.judge.installing import install_of
 from matrix.judge.results import CanaryState, EnvironmentResult, MatrixResult
 from matrix.plan.cells import make_plan

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from matrix.environments import locks as environments
-from matrix.environments.locks import Lock
+from matrix.environments.locks import Lock, committed_name, own_name
 from matrix.plan.keys import lock_inputs
 from matrix.spec.loading import LoadedSpec, load
 from matrix.spec.snapshot import SNAPSHOT, Release, Snapshot, SourceMetadata, encode
@@ -194,8 +193,8 @@ def test_the_day_is_no_part_of_what_was_asked_but_of_where_the_answer_lies(
     (tmp_path / "b" / SNAPSHOT).write_bytes(text)
     tomorrow = load(file).at("maker-2.0", "today")
     assert lock_inputs(today) == lock_inputs(tomorrow)
-    assert environments.own_name(today) != environments.own_name(tomorrow)
-    assert environments.committed_name(today) == ""
+    assert own_name(today) != own_name(tomorrow)
+    assert committed_name(today) == ""
     locks = [
         Lock(f"# as of: {each.cutoff}\nmaker==2.0\ntorch==2.1 ; sys_platform == 'linux'\n")
         for each in (today, tomorrow)

@@ -16,11 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matrix import report
-from matrix.environments import locks as environments
+from matrix.environments.locks import own_name
+from matrix.environments.virtualenvs import installed, is_built
 from matrix.judge.canaries import Established, keep_established, read_established
 from matrix.machine.hardware import Machine
 from matrix.pipeline.outcomes import Verdict
 from matrix.plan.keys import Key, lock_inputs
+from matrix.run import suites
 from matrix.run.choosing import choice_of, estimate
 from matrix.run.context import Context, Settings
 from matrix.run.unchanged import digest_of_report, note_report, unchanged_summary
@@ -65,14 +67,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world = World(place)
     context = opened(place, place / "store")
     for name, environment in context.plan.environments.items():
-        lock = context.store.path("locks", environments.own_name(environment))
+        lock = context.store.path("locks", own_name(environment))
         inputs = msgspec.json.encode(lock_inputs(environment), order="sorted").decode()
         lock.write_text(f"# Lock of {name}, made by uv.\n# inputs: {inputs}\ntorch==2.1\n")
         context.store.path("suites", name).write_text("a digest")
     context = opened(place, place / "store")
     Kept(context).finish(facts=world.facts)
     for name in context.plan.environments:
-        context.suite_has_run(name)
+        suites.note_run(context, name)
     return place
 
 
@@ -84,9 +86,9 @@ def report_of(folder: Path, store: Path) -> dict[str, str]:
     """Return the report of a store, having looked at all else that a run looks at."""
     context = opened(folder, store)
     for name in context.plan.environments:
-        context.suite_is_current(name)
+        suites.is_current(context, name)
         context.unfinished(name)
-        environments.is_built(store / "environments" / name, "key")
+        is_built(store / "environments" / name, "key")
     if not files_of(store / "records")[0].samefile(files_of(folder / "store" / "records")[0]):
         choice_of(context, estimate(context, {"HOME": str(folder)}), minutes=1e6, disk_gb=None)
     return report.render(context.table_judge().table())
@@ -174,7 +176,7 @@ def test_what_is_no_file_keeps_no_report_back(
     for file in files_of(store / kind):
         put_in_place(file, way)
     context = opened(folder, store)
-    context.suite_is_current("runner-3.0")
+    suites.is_current(context, "runner-3.0")
     context.unfinished("runner-3.0")
     digest_of_report(context)
     assert "matrix.json" in report.render(context.table())
@@ -291,4 +293,4 @@ def test_a_package_whose_metadata_is_no_text_is_not_installed(tmp_path: Path) ->
                           ("half", b"Name: half\n")):  # fmt: skip
         (site / f"{name}-1.0.dist-info").mkdir(parents=True)
         (site / f"{name}-1.0.dist-info" / "METADATA").write_bytes(content)
-    assert environments.installed(tmp_path) == {"good": "1.0", "half": ""}
+    assert installed(tmp_path) == {"good": "1.0", "half": ""}

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from matrix.cli.plan import PlannedWork, document, lines
-from matrix.environments import locks as environments
+from matrix.environments.virtualenvs import commit
 from matrix.machine.hardware import Gpu, Machine
 from matrix.plan.predictions import name_of
 from matrix.plan.steps import steps_of_role
@@ -186,9 +186,7 @@ def test_wheels_that_a_built_environment_shares_are_paid_and_no_import_is(tmp_pa
     context.keys = history.keys
     installed = history.keys.of(install)
     assert installed is not None
-    environments.commit(
-        context.store.path("environments", "maker-1.0", "x").parent, installed.value
-    )
+    commit(context.store.path("environments", "maker-1.0", "x").parent, installed.value)
     known = estimate(context, {"HOME": str(tmp_path)})
     shared = "wheels of torch of today"
     assert shared in known.prediction.needs["environment maker-2.0"]

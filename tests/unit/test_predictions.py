@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from matrix.pipeline.steps import Step
 from matrix.plan.cells import Plan, make_plan
@@ -107,10 +108,10 @@ def record(step: str, subject: str, seconds: float, outcome: str = "passed", dev
 
 def predicted(
     plan: Plan, records: list[Record] | None = None, *, pins: Mapping[str, str] | None = None,
-    linked: bool = True,
+    linked: bool = True, constants: PredictionsTable = CONSTANTS,
 ) -> Prediction:  # fmt: skip
     return predict(
-        plan, CONSTANTS, Timings(records or []), SNAPSHOT, lambda _: pins or {}, linked=linked
+        plan, constants, Timings(records or []), SNAPSHOT, lambda _: pins or {}, linked=linked
     )
 
 
@@ -150,9 +151,24 @@ def test_an_environment_is_its_wheels_and_what_it_shares_with_none(plan: Plan) -
     assert costs["wheels of maker 1.0"] == Cost(200 * MB, 400 * MB, seconds=20)
     assert costs["wheels of runner 3.0"].download == (300 + 50) * MB  # and what it brings along
     assert costs["wheels of torch 2.1"] == Cost(1000 * MB, 2000 * MB, seconds=100)
-    # 10 MB in 1 s, resolved in 1 s, installed in 4 s; built in 30 s where there is no wheel.
+    # 1 MB in 0.1 s, and built in 30 s, as there is no wheel
+    assert costs["wheels of maker 2.0"] == Cost(MB, 2 * MB, seconds=30.1)
+    # 10 MB in 1 s, resolved in 1 s, installed in 4 s
     assert costs["environment maker-1.0"] == Cost(10 * MB, 30 * MB, seconds=6)
-    assert costs["environment maker-2.0"] == Cost(10 * MB, 30 * MB, seconds=36)
+    assert costs["environment maker-2.0"] == Cost(10 * MB, 30 * MB, seconds=6)
+
+
+def test_the_first_job_in_an_environment_takes_more_in_the_role_that_does_it(plan: Plan) -> None:
+    steps = {step.environment: step for step in steps_of_plan(plan) if step.step is Step.IMPORT}
+    maker, runner = name_of(steps["maker-1.0"]), name_of(steps["runner-3.0"])
+    once = {"maker": 100.0, "runner": 1000.0}
+    constants = replace(CONSTANTS, first_quantize_seconds=once)
+    costs = predicted(plan, constants=constants).costs
+    assert (costs[maker].seconds, costs[runner].seconds) == (7 + 100, 7)
+    over = predicted(plan, [record("import", "maker-1.0", 5)], constants=constants).costs
+    assert over[maker].seconds == 5
+    costs = predicted(plan, constants=replace(CONSTANTS, first_load_seconds=once)).costs
+    assert (costs[maker].seconds, costs[runner].seconds) == (7, 7 + 1000)
 
 
 def test_copies_take_their_disk_in_each_environment(plan: Plan) -> None:

@@ -1,0 +1,100 @@
+"""Virtualenvs: made by uv, installed by a lock, and read as files, nothing run.
+
+An environment is installed from its top requirements with the lock as constraints, so that a CPU
+build of the same torch (``2.13.0+cpu`` for ``2.13.0``) may stand in.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from packaging.utils import canonicalize_name
+from uv import find_uv_bin
+
+from matrix.environments.locks import Lock
+from matrix.environments.uv import uv_environ, write_index, write_inputs
+from matrix.machine.processes import run
+from matrix.pipeline.outcomes import Conclusion, Reason
+from matrix.spec.source_builds import locked_builds
+from matrix.spec.tables import Environment, Limits
+from matrix.store.ends import End, classify_uv_end
+from matrix.store.store import write_atomically
+from matrix.untrusted.reading import UnreadableError, decode, read_file
+
+MAX_MARKER_BYTES = 10_000
+
+
+def build(
+    environment: Environment,
+    lock: Lock,
+    folder: Path,
+    work: Path,
+    host: Mapping[str, str],
+    limits: Limits,
+) -> tuple[Conclusion, End, str]:
+    """Make the virtualenv and install into it; return how that went, with uv's words.
+
+    A half-made one is removed first: only :func:`commit` makes it count.
+    """
+    (folder / "matrix.json").unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    environ = uv_environ(host, work, installing=True)
+    tool = find_uv_bin()
+    venv = [tool, "venv", "--quiet", "--no-project", "--python", environment.python, str(folder)]
+    end, log = run(venv, environ, work, limits)
+    if end.limit or end.status != 0:
+        return classify_uv_end(end, log, Reason.BUILD_FAILED), end, log
+    builds = locked_builds(environment, lock.pins)
+    files = write_inputs(msgspec.structs.replace(environment, build_requirements=builds), work)
+    environ = write_index(environ, work, host)
+    (work / "lock.txt").write_text(lock.text)
+    argv = [
+        tool, "pip", "install", "--python", str(python_of(folder)),
+        "--requirements", "requirements.in", *files, "--constraint", "lock.txt",
+    ]  # fmt: skip
+    end, log = run(argv, environ, work, limits)
+    return classify_uv_end(end, log, Reason.BUILD_FAILED), end, log
+
+
+def python_of(folder: Path) -> Path:
+    """Return the interpreter of a virtualenv."""
+    return folder / "bin" / "python"
+
+
+def installed(folder: Path) -> dict[str, str]:
+    """Return distribution name -> version of a virtualenv, read from its files, nothing run."""
+    places = [str(place) for place in folder.glob("lib/python*/site-packages")]
+    versions: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions(path=places):
+        with suppress(UnicodeDecodeError):  # what is no text is nothing installed
+            if name := distribution.metadata["Name"]:  # what a half-removed one leaves has none
+                versions[canonicalize_name(name)] = str(distribution.metadata["Version"] or "")
+    return dict(sorted(versions.items()))
+
+
+def python_version(folder: Path) -> str:
+    """Return the full version of a virtualenv's interpreter, from ``pyvenv.cfg``."""
+    for line in (folder / "pyvenv.cfg").read_text(errors="replace").splitlines():
+        name, _, value = line.partition("=")
+        if name.strip() in ("version", "version_info"):
+            return value.strip()
+    return ""
+
+
+def commit(folder: Path, key: str) -> None:
+    """Mark a virtualenv as whole."""
+    write_atomically(folder / "matrix.json", msgspec.json.encode({"install": key}))
+
+
+def is_built(folder: Path, key: str) -> bool:
+    """Whether a virtualenv is whole and stands for a key."""
+    try:
+        marker = decode(read_file(folder / "matrix.json", MAX_MARKER_BYTES), dict[str, str])
+    except (OSError, UnreadableError):
+        return False
+    return marker.get("install") == key

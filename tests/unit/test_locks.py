@@ -1,0 +1,78 @@
+"""Where an environment's lock is looked for, and how often."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from matrix.environments.locks import Locks, committed_name, own_name
+from matrix.plan.keys import lock_inputs
+from matrix.spec.tables import Environment, Resolution
+
+
+def environment(resolution: Resolution = "pinned") -> Environment:
+    return Environment(
+        name="small",
+        python="3.11",
+        resolution=resolution,
+        cutoff="" if resolution == "pinned" else "2026-11-01T00:00:00Z",
+        requirements=["small==1.0"],
+        constraints=[],
+        overrides=[],
+        build_requirements={},
+        environ={},
+        departures=[],
+    )
+
+
+def write(file: Path, asking: Environment, pin: str) -> None:
+    """Write a lock that answers an environment's inputs."""
+    inputs = msgspec.json.encode(lock_inputs(asking), order="sorted").decode()
+    as_of = f"# as of: {asking.cutoff}\n" if asking.resolution == "today" else ""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"# Lock of small, made by uv.\n# inputs: {inputs}\n{as_of}{pin}\n")
+
+
+@pytest.fixture
+def locks(tmp_path: Path) -> Locks:
+    return Locks(tmp_path / "committed", tmp_path / "own")
+
+
+@pytest.mark.parametrize("resolution", ["pinned", "released"])
+def test_the_committed_lock_comes_before_the_stores(
+    locks: Locks, tmp_path: Path, resolution: Resolution
+) -> None:
+    asking = environment(resolution)
+    write(tmp_path / "own" / own_name(asking), asking, "small==1.0")
+    write(tmp_path / "committed" / committed_name(asking), asking, "small==1.0.post1")
+    lock = locks.find(asking)
+    assert lock is not None
+    assert lock.pins == {"small": "1.0.post1"}
+
+
+def test_a_committed_lock_that_answers_something_else_gives_way(
+    locks: Locks, tmp_path: Path
+) -> None:
+    asking = environment()
+    other = msgspec.structs.replace(asking, python="3.12")
+    write(tmp_path / "committed" / committed_name(asking), other, "small==1.0.post1")
+    assert locks.find(asking) is None
+    write(tmp_path / "own" / own_name(asking), asking, "small==1.0")
+    lock = locks.find(asking)
+    assert lock is not None
+    assert lock.pins == {"small": "1.0"}
+
+
+def test_a_lock_is_read_once_for_each_resolution(locks: Locks, tmp_path: Path) -> None:
+    resolutions: list[Resolution] = ["pinned", "released", "today"]
+    for number, resolution in enumerate(resolutions):
+        asking = environment(resolution)
+        write(tmp_path / "own" / own_name(asking), asking, f"small=={number}")
+        assert locks.find(asking) is not None
+        (tmp_path / "own" / own_name(asking)).unlink()
+    for number, resolution in enumerate(resolutions):
+        lock = locks.find(environment(resolution))
+        assert lock is not None
+        assert lock.pins == {"small": f"{number}"}

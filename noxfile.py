@@ -79,15 +79,16 @@ def lint(session: nox.Session) -> None:
     run(session, "ruff", "check", ".")
     run(session, "ruff", "format", "--check", ".")
     run(session, "mypy")
-    for schema, files in {"github-workflows": "workflows/*.yml", "dependabot": "dependabot.yml",
-                          "github-issue-forms": "ISSUE_TEMPLATE/*.yml"}.items():  # fmt: skip
-        paths = map(str, Path(".github").glob(files))
-        run(session, "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *paths)
+    for kind, names in {"github-workflows": "workflows/*.yml", "dependabot": "dependabot.yml",
+                        "github-issue-forms": "ISSUE_TEMPLATE/*.yml"}.items():  # fmt: skip
+        files = map(str, Path(".github").glob(names))
+        run(session, "check_jsonschema", "--builtin-schema", f"vendor.{kind}", *files)
     run(session, "pre_commit", "validate-config")
-    tables = map(str, sorted(Path("matrix/spec/project").rglob("*.toml")))
-    run(session, "check_jsonschema", "--schemafile", "matrix/spec/spec.schema.json", *tables)
-    zizmor = Path(sys.executable).with_name("zizmor")
-    session.run(str(zizmor), "--offline", "--quiet", ".github", external=True)
+    schema, specs = "matrix/spec/spec.schema.json", ("matrix/spec/project", "examples")
+    tables = (str(file) for folder in specs for file in Path(folder).rglob("*.toml"))
+    run(session, "check_jsonschema", "--schemafile", schema, *tables)
+    zizmor = str(Path(sys.executable).with_name("zizmor"))
+    session.run(zizmor, "--offline", "--quiet", ".github", external=True)
 
 
 @nox.session

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import nox
 from nox.command import CommandFailed
@@ -30,12 +31,9 @@ if sessions.pending:
     nox.options.parallel = sessions.begin()
 
 
-def run(
-    session: nox.Session, *arguments: str, success: tuple[int, ...] = (0,), **variables: str
-) -> None:
-    """Run a module with the harness's own interpreter."""
-    command = [sys.executable, "-m", *arguments]
-    session.run(*command, external=True, success_codes=success, env=variables)
+def run(session: nox.Session, *arguments: str, **options: Any) -> None:
+    """Run a module with the harness's own interpreter; ``options`` are those of ``session.run``."""
+    session.run(sys.executable, "-m", *arguments, external=True, **options)
 
 
 def work(session: nox.Session, *which: str) -> None:
@@ -122,8 +120,8 @@ def environment_session(name: str, requires: list[str]) -> None:
             return
         # A broken combination is a result: failing tests (1) and none collected (5) are answers.
         run(session, "pytest", "-q", "--no-header", "--tb=no", "-r", "N", "tests/compat",
-            "--environment", name, success=(0, 1, 5),
-            PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")  # fmt: skip
+            "--environment", name, success_codes=(0, 1, 5),
+            env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})  # fmt: skip
 
     environment.__doc__ = f"Build {name}, run its probes, judge what they left."
 

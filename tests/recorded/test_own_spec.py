@@ -21,7 +21,7 @@ def changed_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
         ("environments/cpu.toml", 'axes.autoawq = ["0.2.6"', 'axes.autoawq = ["0.2.99", "0.2.6"'),
         ("environments/cpu.toml", '{ vllm = "0.32.0"', '{ vllm = "0.99.0"'),
         ("profiles/cpu.toml", 'models = ["twin-tied", "twin-untied"]', 'models = ["twin-tied"]'),
-        ("spec.toml", "greedy_failed = 0.5", "greedy_failed = 0.25"),
+        ("thresholds.toml", "greedy_failed = 0.5", "greedy_failed = 0.25"),
     ):
         text = (folder / name).read_text()
         assert old in text

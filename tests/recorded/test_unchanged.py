@@ -89,7 +89,7 @@ def of_profile(place: Place) -> None:
 
 CHANGES: dict[str, Callable[[Place], object]] = {
     "a threshold": lambda p: write(
-        p.spec / "spec.toml", "weight_error = 0.2 ", "weight_error = 0.3 "),
+        p.spec / "thresholds.toml", "weight_error = 0.2 ", "weight_error = 0.3 "),
     "a title": lambda p: write(
         p.spec / "profiles" / "smaller.toml", "AutoAWQ 0.2.7 as released", "AutoAWQ then"),
     "a release": lambda p: write(p.spec / "releases.json", "2023-04-26T06", "2023-04-26T07"),
@@ -144,7 +144,7 @@ def test_packages_that_came_or_went(
 
 def test_what_no_report_is_made_of(place: Place) -> None:
     before = place.digest()
-    write(place.spec / "spec.toml", "[thresholds]", "[thresholds]\n# a comment")
+    write(place.spec / "thresholds.toml", "[thresholds]", "[thresholds]\n# a comment")
     shutil.rmtree(place.store / "checkpoints")  # they can be made again
     os.utime(place.stored("observations/load"), (1, 1))
     assert place.digest() == before

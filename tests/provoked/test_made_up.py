@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -216,7 +217,10 @@ def test_a_killed_nox_leaves_no_process(tmp_path: Path, number: signal.Signals, 
     ) as nox:  # fmt: skip
         assert nox.stdout is not None
         assert any("again in a fresh process" in line for line in nox.stdout)
-        below = psutil.Process(nox.pid).children(recursive=True)
+        below: list[psutil.Process] = []
+        while len(below) <= 2 and nox.poll() is None:  # the fresh process may not be there yet
+            below = psutil.Process(nox.pid).children(recursive=True)
+            time.sleep(0.02)
         nox.send_signal(number)
         _, alive = psutil.wait_procs([psutil.Process(nox.pid), *below], timeout=600)
         nox.stdout.read()

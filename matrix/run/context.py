@@ -106,9 +106,9 @@ class Context:
         self.loaded: LoadedSpec = load(settings.spec)
         self.store = Store(settings.store, settings.run)
         self._locks = Locks(self.loaded.folder / "locks", settings.store / "locks")
-        found = self.loaded.environments
-        cuda = cache(lambda name: cuda_of(self._text(found[name])))  # thousands of cells ask
-        unmet = unmet_by(found, self.machine, cuda)
+        environments = self.loaded.environments
+        cuda = cache(lambda name: cuda_of(self._text(environments[name])))  # thousands of cells ask
+        unmet = unmet_by(environments, self.machine, cuda)
         self.plan: Plan = make_plan(self.loaded, settings.profile, unmet)
         lookup: Lookup = self.store.observation
         if self.choice is not None:
@@ -196,14 +196,14 @@ class Context:
 
     @cached_property
     def _cells_of(self) -> dict[str, list[Cell]]:
-        """The cells that stand on each environment: found once, there may be thousands of both."""
-        found: dict[str, list[Cell]] = {name: [] for name in self.plan.environments}
+        """The cells that stand on each environment: read once, there may be thousands of both."""
+        cells: dict[str, list[Cell]] = {name: [] for name in self.plan.environments}
         for cell in self.plan.cells:
             checkpoint = cell.checkpoint
             makers = {checkpoint.model.environment, checkpoint.quantizer.environment}
             for name in makers | {cell.engine.environment}:
-                found[name].append(cell)
-        return found
+                cells[name].append(cell)
+        return cells
 
     def runs(self, environment: str) -> bool:
         """Whether any of an environment's cells is to be run, and can be on this machine."""
@@ -251,7 +251,9 @@ class Context:
             # What a cell is depends on all that was before; the other subjects stand alone.
             stages = subject.stages if subject.stands_alone else tuple(Stage)
             results = [self.keys.observed(keys[stage]) for stage in stages]
-            observed.append([(seen.key, seen.outcome) if seen else None for seen in results])
+            observed.append(
+                [(result.key, result.outcome) if result else None for result in results]
+            )
         files = [file_digest(PACKAGE / name) for name in canaries.JUDGING]
         code = [code_digest(PACKAGE / "checks"), *files]
         rules = refusals(self.loaded)

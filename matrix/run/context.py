@@ -250,10 +250,8 @@ class Context:
             keys = judge.keys_of(subject.cell)
             # What a cell is depends on all that was before; the other subjects stand alone.
             stages = subject.stages if subject.stands_alone else tuple(Stage)
-            results = [self.keys.observed(keys[stage]) for stage in stages]
-            observed.append(
-                [(result.key, result.outcome) if result else None for result in results]
-            )
+            results = (self.keys.observed(keys[stage]) for stage in stages)
+            observed.append([result and (result.key, result.outcome) for result in results])
         files = [file_digest(PACKAGE / name) for name in canaries.JUDGING]
         code = [code_digest(PACKAGE / "checks"), *files]
         rules = refusals(self.loaded)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import nox
 from nox.command import CommandFailed
 
 from matrix.plan.cells import requirements_of
+from matrix.run import suites
 from matrix.run.sessions import Sessions
 
 nox.needs_version = ">=2026.4"
@@ -29,12 +31,9 @@ if sessions.pending:
     nox.options.parallel = sessions.begin()
 
 
-def run(
-    session: nox.Session, *arguments: str, success: tuple[int, ...] = (0,), **variables: str
-) -> None:
-    """Run a module with the harness's own interpreter."""
-    command = [sys.executable, "-m", *arguments]
-    session.run(*command, external=True, success_codes=success, env=variables)
+def run(session: nox.Session, *arguments: str, **options: Any) -> None:
+    """Run a module with the harness's own interpreter; ``options`` are those of ``session.run``."""
+    session.run(sys.executable, "-m", *arguments, external=True, **options)
 
 
 def work(session: nox.Session, *which: str) -> None:
@@ -78,15 +77,16 @@ def lint(session: nox.Session) -> None:
     run(session, "ruff", "check", ".")
     run(session, "ruff", "format", "--check", ".")
     run(session, "mypy")
-    for schema, files in {"github-workflows": "workflows/*.yml", "dependabot": "dependabot.yml",
-                          "github-issue-forms": "ISSUE_TEMPLATE/*.yml"}.items():  # fmt: skip
-        paths = map(str, Path(".github").glob(files))
-        run(session, "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *paths)
+    for kind, names in {"github-workflows": "workflows/*.yml", "dependabot": "dependabot.yml",
+                        "github-issue-forms": "ISSUE_TEMPLATE/*.yml"}.items():  # fmt: skip
+        files = map(str, Path(".github").glob(names))
+        run(session, "check_jsonschema", "--builtin-schema", f"vendor.{kind}", *files)
     run(session, "pre_commit", "validate-config")
-    tables = map(str, sorted(Path("matrix/spec/project").rglob("*.toml")))
-    run(session, "check_jsonschema", "--schemafile", "matrix/spec/spec.schema.json", *tables)
-    zizmor = Path(sys.executable).with_name("zizmor")
-    session.run(str(zizmor), "--offline", "--quiet", ".github", external=True)
+    schema, specs = "matrix/spec/spec.schema.json", ("matrix/spec/project", "examples")
+    tables = (str(file) for folder in specs for file in Path(folder).rglob("*.toml"))
+    run(session, "check_jsonschema", "--schemafile", schema, *tables)
+    zizmor = str(Path(sys.executable).with_name("zizmor"))
+    session.run(zizmor, "--offline", "--quiet", ".github", external=True)
 
 
 @nox.session
@@ -115,13 +115,13 @@ def environment_session(name: str, requires: list[str]) -> None:
     def environment(session: nox.Session) -> None:
         for options in sessions.work_of(name):
             work(session, *options)
-        if not context.runs(name) or context.suite_is_current(name):
+        if not context.runs(name) or suites.is_current(context, name):
             session.log(f"{name}: nothing is left to be judged on this machine")
             return
         # A broken combination is a result: failing tests (1) and none collected (5) are answers.
         run(session, "pytest", "-q", "--no-header", "--tb=no", "-r", "N", "tests/compat",
-            "--environment", name, success=(0, 1, 5),
-            PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")  # fmt: skip
+            "--environment", name, success_codes=(0, 1, 5),
+            env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})  # fmt: skip
 
     environment.__doc__ = f"Build {name}, run its probes, judge what they left."
 

@@ -37,9 +37,9 @@ def lock(
             file = folder / beside
             if not remake and read_lock(file, environment) is not None:
                 continue
-            made, judged, end = make_lock(workspace, environment)
+            made, conclusion, end = make_lock(workspace, environment)
             if made is None:
-                fail(f"{name}: no lock, {judged.reason}: {judged.message.strip()}")
+                fail(f"{name}: no lock, {conclusion.reason}: {conclusion.message.strip()}")
             write_atomically(file, made.text.encode())
-            state = "refused" if judged.outcome is Outcome.FAILED else "resolved"
+            state = "refused" if conclusion.outcome is Outcome.FAILED else "resolved"
             typer.echo(f"{name} ({environment.resolution}): {state} [{end.seconds:.1f} s]")

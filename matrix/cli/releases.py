@@ -16,8 +16,9 @@ from matrix.index.settings import index_settings
 from matrix.run.context import Settings
 from matrix.spec.axes import package_of, ranges
 from matrix.spec.files import folder_of
-from matrix.spec.loading import load, read_tables, snapshot_of
+from matrix.spec.loading import load, snapshot_of
 from matrix.spec.picking import pick
+from matrix.spec.reading import read_tables
 from matrix.spec.requirements import named_releases
 from matrix.spec.snapshot import SNAPSHOT, Snapshot, encode
 from matrix.spec.tables import Environment, RangeTable, SpecError

@@ -135,12 +135,12 @@ def surveyed(
     metadata = PackageMetadata(loaded.snapshot, loaded.spec.metadata)
     by_name: dict[str, list[Standing]] = {}
     troubles: dict[str, str] = {}
-    for environment, lock, judged in resolved:
+    for environment, lock, conclusion in resolved:
         solution = Solution(lock.pins, lock.refusal) if lock else None
         here = by_name.setdefault(environment.name, [])
         here.append(standing(environment, solution, (), metadata))
         if lock is None:
-            troubles[f"{environment.name} ({environment.resolution})"] = judged.message.strip()
+            troubles[f"{environment.name} ({environment.resolution})"] = conclusion.message.strip()
     environments = [
         Stands(name, by_name[name], differences(by_name[name]))
         for name in loaded.environments

@@ -158,29 +158,29 @@ def make_lock(
         "--output-file", "resolved.txt", "--quiet",
     ]  # fmt: skip
     end, log = run(argv, environ, work, limits)
-    judged = classify_uv_end(end, log, Reason.UNRESOLVABLE)
+    conclusion = classify_uv_end(end, log, Reason.UNRESOLVABLE)
     header = _header(environment)
-    match judged.outcome:
+    match conclusion.outcome:
         case Outcome.PASSED:
             lock = Lock(header + (work / "resolved.txt").read_text())
             if lacking := [name for name in named_releases(environment) if name not in lock.pins]:
                 message = f"uv ended well, and its answer lacks {', '.join(lacking)}"
                 return None, Conclusion(Outcome.INFRA, Reason.NO_RESULT, message), end
-            return lock, judged, end
-        case Outcome.FAILED if not judged.message.strip():
+            return lock, conclusion, end
+        case Outcome.FAILED if not conclusion.message.strip():
             message = f"uv ended with status {end.status} and said nothing"
             return None, Conclusion(Outcome.INFRA, Reason.NO_RESULT, message), end
         case Outcome.FAILED:
-            message = judged.message.replace(str(work), ".")
+            message = conclusion.message.replace(str(work), ".")
             if trouble := _trouble_of_index(environment, message):
                 return None, Conclusion(Outcome.INFRA, Reason.NETWORK, trouble), end
             if environment.resolution != "pinned":
                 message = _unbuilt(message)
             lines = [line.rstrip() for line in message.splitlines()]
             text = header + "".join(f"{_REFUSAL}{line}\n" for line in lines)
-            return Lock(text, "\n".join(lines)), judged, end
+            return Lock(text, "\n".join(lines)), conclusion, end
         case _:
-            return None, judged, end
+            return None, conclusion, end
 
 
 def _trouble_of_index(environment: Environment, refusal: str) -> str:

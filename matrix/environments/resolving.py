@@ -33,7 +33,7 @@ class Resolved(NamedTuple):
 
     environment: Environment
     lock: Lock | None
-    judged: Conclusion
+    conclusion: Conclusion
 
 
 def resolve_all(
@@ -57,7 +57,7 @@ def resolve_all(
     for environment in environments:
         lock = locks.find(environment)
         if lock is not None:
-            yield Resolved(environment, lock, judged(lock))
+            yield Resolved(environment, lock, conclusion_of(lock))
         else:
             waiting.setdefault(own_name(environment), []).append(environment)
 
@@ -67,7 +67,7 @@ def resolve_all(
         if lock is None:
             return None, ended
         write_atomically(kept / name, lock.text.encode())
-        return lock, judged(lock)
+        return lock, conclusion_of(lock)
 
     find_uv_bin()  # here first: two threads that read sysconfig for the first time fail
     trouble, tell_at = 0, time.monotonic() + TELL_SECONDS
@@ -89,8 +89,8 @@ def resolve_all(
         yield Resolved(environment, None, Conclusion(Outcome.INFRA, Reason.NETWORK, _NOT_ASKED))
 
 
-def judged(lock: Lock) -> Conclusion:
-    """Return what a lock says of its environment."""
+def conclusion_of(lock: Lock) -> Conclusion:
+    """Return how resolving ended, as a lock keeps it."""
     if lock.refusal:
         return Conclusion(Outcome.FAILED, Reason.UNRESOLVABLE, lock.refusal)
     return PASSED

@@ -21,7 +21,8 @@ from matrix.pipeline.steps import STAGES, Blame, RoleKind, Stage
 from matrix.plan.cells import Cell, Plan, float_id
 from matrix.plan.keys import Key, Keys
 from matrix.plan.steps import build_of, by_stage, steps_of
-from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, read_tables
+from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec
+from matrix.spec.reading import read_tables
 from matrix.spec.tables import ExclusionTable, RefusalTable
 from matrix.store.observations import Observation
 

@@ -30,17 +30,17 @@ def with_installs(
     """
     good = environments_that_work(result.cells)
 
-    def with_install(judged: EnvironmentResult) -> EnvironmentResult:
-        environment = environments[judged.name]
-        solution = read_solution(environment) if judged.name in good else None
-        versions = installed(judged.name)
+    def with_install(environment_result: EnvironmentResult) -> EnvironmentResult:
+        environment = environments[environment_result.name]
+        solution = read_solution(environment) if environment_result.name in good else None
+        versions = installed(environment_result.name)
         if solution is None or not solution.packages or not versions:
-            return judged
+            return environment_result
         return msgspec.structs.replace(
-            judged, install=install_of(environment, solution.packages, versions)
+            environment_result, install=install_of(environment, solution.packages, versions)
         )
 
-    complete = [with_install(judged) for judged in result.environments]
+    complete = [with_install(environment_result) for environment_result in result.environments]
     return msgspec.structs.replace(result, environments=complete)
 
 

@@ -87,7 +87,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
     def facts(self) -> dict[str, str]:
         """Return it in words, for records: no name of a host, no path, no UUID."""
-        found = {
+        words = {
             "processor": self.processor,
             "cores": str(self.cores),
             "memory": f"{self.memory / 2**30:.0f} GiB",
@@ -98,7 +98,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
             "driver": self.driver,
             "cuda": self.cuda,
         }
-        return {name: value for name, value in found.items() if value}
+        return {name: value for name, value in words.items() if value}
 
 
 def gpus_in_words(gpus: list[Gpu]) -> str:
@@ -116,8 +116,8 @@ def device_of(device: Device, machine: Machine) -> str:
     """
     if device == "cpu":
         return f"cpu {machine.instruction_set}".strip()
-    found = sorted({gpu.capability for gpu in machine.gpus}, key=version)
-    return f"cuda {', '.join(found)}".strip()
+    capabilities = sorted({gpu.capability for gpu in machine.gpus}, key=version)
+    return f"cuda {', '.join(capabilities)}".strip()
 
 
 def version(text: str) -> tuple[int, ...]:
@@ -228,11 +228,11 @@ def _card(nvml: Nvml, index: int) -> Iterator[Gpu]:
 
 
 def _instances(nvml: Nvml, handle: Any) -> list[Any]:
-    found = []
+    handles = []
     for number in range(_asked(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle), 0)):
         with suppress(nvml.NVMLError):  # there may be fewer than there could be
-            found.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number))
-    return found
+            handles.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number))
+    return handles
 
 
 def _asked(nvml: Nvml, question: Callable[[], T], otherwise: T) -> T:
@@ -259,13 +259,13 @@ def _shown(gpus: list[Gpu], visible: str, by_bus: bool) -> tuple[list[Gpu], str]
         if _is_number(entry) and not (by_bus or alike):
             why = "CUDA_VISIBLE_DEVICES counts GPUs that are not alike, so no GPU is used"
             return [], f"{why}: set CUDA_DEVICE_ORDER=PCI_BUS_ID for both, or name them by UUID"
-        found = [gpu for gpu in gpus if _is_named(gpu, entry)]
-        if not found or (len(found) > 1 and not _is_number(entry)):
+        matching = [gpu for gpu in gpus if _is_named(gpu, entry)]
+        if not matching or (len(matching) > 1 and not _is_number(entry)):
             break
-        if any(gpu in named for gpu in found):
+        if any(gpu in named for gpu in matching):
             named = []
             break
-        named += found
+        named += matching
     if len(named) == len(gpus):
         return gpus, ""
     note = f"CUDA_VISIBLE_DEVICES shows {len(named)} of {len(gpus)} GPUs"

@@ -41,14 +41,14 @@ def prctl(option: int, argument: int) -> None:
 
 def parents() -> dict[int, int]:
     """Return pid -> parent's pid of every process, zombies left out."""
-    found: dict[int, int] = {}
+    parents: dict[int, int] = {}
     for name in os.listdir("/proc"):
         if name.isdecimal():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
                 state, parent = file.read().rpartition(b")")[2].split()[:2]
                 if state != b"Z":
-                    found[int(name)] = int(parent)
-    return found
+                    parents[int(name)] = int(parent)
+    return parents
 
 
 def descendants() -> list[int]:

@@ -85,7 +85,7 @@ def lease(
         raise ValueError(f"{count} GPUs to lease, but {len(gpus)} would do: see needs.unmet()")
     _make(folder)
     with ExitStack() as leased, ExitStack() as queue:
-        first, told, looks = False, "", 0
+        first, last_reason, looks = False, "", 0
         while True:
             first = first or _lock(folder / _QUEUE, queue)
             taken: list[Gpu] = []
@@ -101,14 +101,14 @@ def lease(
             strangers = ", ".join(
                 f"process {pid} computes on GPU {index}" for index, pid in occupied.items()
             )
-            why = told
+            why = last_reason
             if strangers and looks > 1:  # a probe that has just ended is gone at the second look
                 why = strangers
-            elif looks == PATIENCE and not told:
+            elif looks == PATIENCE and not last_reason:
                 why = "other runs have them"
-            if why != told:
+            if why != last_reason:
                 tell(f"waiting for {count} of {len(gpus)} GPUs: {why}")
-                told = why
+                last_reason = why
             wait(WAIT_SECONDS)
         queue.close()
         yield taken
@@ -122,11 +122,11 @@ def _take(
     leased: ExitStack,
 ) -> tuple[list[Gpu], dict[int, int]]:
     """Return cards, held in ``leased``, or none; and of each occupied card one process."""
-    found: list[Gpu] = []
+    cards: list[Gpu] = []
     occupied: dict[int, int] = {}
     with ExitStack() as locks:
         for gpu in gpus:
-            if len(found) == count:
+            if len(cards) == count:
                 break
             with ExitStack() as lock:
                 if not _lock(folder / gpu.uuid.replace("/", "-"), lock):
@@ -134,12 +134,12 @@ def _take(
                 if processes := processes_on(gpu.uuid):
                     occupied[gpu.index] = processes[0]
                     continue
-                found.append(gpu)
+                cards.append(gpu)
                 locks.enter_context(lock.pop_all())
-        if len(found) < count:
+        if len(cards) < count:
             return [], occupied
         leased.enter_context(locks.pop_all())
-        return found, occupied
+        return cards, occupied
 
 
 def _lock(file: Path, held: ExitStack) -> bool:

@@ -174,18 +174,18 @@ class Child:
         On a limit the whole tree is ended. ``on_event`` returning true means that what was waited
         for has happened: status 0, and the child lives on.
         """
-        started = heard = time.monotonic()
+        started = last_sign = time.monotonic()
         log_start, peak, measure_at = self.log.size, 0, 0.0
         while True:
             finished, sound = self._read(on_event)
             now = time.monotonic()
-            heard = now if sound else heard
+            last_sign = now if sound else last_sign
             if now >= measure_at:
                 peak = max(peak, self._memory(limits.memory_mb * 10**6))
                 measure_at = now + MEMORY_POLL_SECONDS
             if finished:
                 return End(status=0, seconds=now - started, peak_bytes=peak)
-            hit = _hit(limits, now - started, now - heard, peak, self.log.size - log_start)
+            hit = _hit(limits, now - started, now - last_sign, peak, self.log.size - log_start)
             if hit:
                 self.end()
                 return End(limit=hit, status=None, seconds=now - started, peak_bytes=peak)

@@ -93,30 +93,30 @@ def candidates(
             evaluated[record.subject] = max(record.at, evaluated.get(record.subject, ""))
         elif record.outcome != Outcome.PASSED:
             ended[record.subject] = max(record.at, ended.get(record.subject, ""))
-    found: dict[str, Candidate] = {}
+    worths: dict[str, Candidate] = {}
     for cell in cells:
         if not cell.runs:
             continue
         if not unfinished(cell):
             if cell.id in evaluated:
-                found[cell.id] = Candidate(Worth.RECHECK, evaluated[cell.id])
+                worths[cell.id] = Candidate(Worth.RECHECK, evaluated[cell.id])
             continue
         checkpoint = cell.checkpoint
         stands_on = (checkpoint.id, checkpoint.quantizer.environment, cell.engine.environment)
-        seen = [evaluated.get(cell.id, ""), *(ended.get(name, "") for name in stands_on)]
-        last = max(seen)
-        found[cell.id] = (
+        dates = [evaluated.get(cell.id, ""), *(ended.get(name, "") for name in stands_on)]
+        last = max(dates)
+        worths[cell.id] = (
             Candidate(Worth.STALE, last) if last else Candidate(Worth.NEW, released(cell))
         )
-    return found
+    return worths
 
 
-def in_order(found: dict[str, Candidate]) -> list[str]:
+def in_order(candidates: dict[str, Candidate]) -> list[str]:
     """Return the ids of candidates, the most valuable first; the plan's order where equal."""
 
     def those(worth: Worth, newest_first: bool) -> list[str]:
-        ids = [i for i, candidate in found.items() if candidate.worth is worth]
-        return sorted(ids, key=lambda i: found[i].at, reverse=newest_first)
+        ids = [i for i, candidate in candidates.items() if candidate.worth is worth]
+        return sorted(ids, key=lambda i: candidates[i].at, reverse=newest_first)
 
     return [
         *those(Worth.NEW, newest_first=True),
@@ -127,7 +127,7 @@ def in_order(found: dict[str, Candidate]) -> list[str]:
 
 def choose(
     cells: Iterable[Cell],
-    found: dict[str, Candidate],
+    candidates: dict[str, Candidate],
     prediction: Prediction,
     paid: Collection[str],
     *,
@@ -141,7 +141,7 @@ def choose(
 
     Args:
         cells: Of the plan.
-        found: Its candidates.
+        candidates: What they are worth.
         prediction: What cells cost.
         paid: Names of the costs that need not be paid any more.
         minutes: Of work; environments that are worked on side by side take less.
@@ -151,22 +151,22 @@ def choose(
     chosen: dict[str, Worth] = {}
     have = set(paid)
     spent = Cost()
-    for cell in in_order(found):
+    for cell in in_order(candidates):
         twin = twins[cell]
-        is_due = twin in found and found[twin].worth is not Worth.RECHECK
-        group = [one for one in ([twin] if is_due else []) + [cell] if one not in chosen]
+        is_due = twin in candidates and candidates[twin].worth is not Worth.RECHECK
+        group = [name for name in ([twin] if is_due else []) + [cell] if name not in chosen]
         total = spent + prediction.of_cells(group, have)
         over = minutes is not None and total.seconds > minutes * 60
         if over or (disk_gb is not None and total.disk > disk_gb * GB):
             continue
         spent = total
         have.update(prediction.names(group, have))
-        chosen |= {one: found[one].worth for one in group}
+        chosen |= {name: candidates[name].worth for name in group}
     return Choice(
         minutes=minutes,
         disk_gb=disk_gb,
         cells=chosen,
-        left_out={i: candidate.worth for i, candidate in found.items() if i not in chosen},
+        left_out={i: candidate.worth for i, candidate in candidates.items() if i not in chosen},
         cost=spent,
     )
 
@@ -204,10 +204,10 @@ def ignoring(lookup: Lookup, again: Collection[str], run: str) -> Lookup:
     """
 
     def look(step: Step, key: str) -> Observation | None:
-        seen = lookup(step, key)
-        if seen is None or step not in EVALUATION:
-            return seen
-        return None if seen.subject in again and seen.run != run else seen
+        observation = lookup(step, key)
+        if observation is None or step not in EVALUATION:
+            return observation
+        return None if observation.subject in again and observation.run != run else observation
 
     return look
 

@@ -255,10 +255,10 @@ def select(plan: Plan, environment: str | None = None, cell: str | None = None) 
     """
     running = [other for other in plan.cells if other.runs]
     if cell is not None:
-        asked = next((other for other in plan.cells if other.id == cell), None)
-        if asked is None:
+        wanted = next((other for other in plan.cells if other.id == cell), None)
+        if wanted is None:
             raise KeyError(cell)
-        cells = [other for other in running if other.id in (cell, float_id(asked))]
+        cells = [other for other in running if other.id in (cell, float_id(wanted))]
         return Selection([other.checkpoint for other in cells], cells)
     if environment is not None:
         if environment not in plan.environments:
@@ -287,4 +287,4 @@ def requirements_of(plan: Plan) -> dict[str, list[str]]:
     for cell in plan.cells:
         needs[cell.engine.environment].append(cell.checkpoint.model.environment)
         needs[cell.engine.environment].append(cell.checkpoint.quantizer.environment)
-    return {name: [n for n in dict.fromkeys(found) if n != name] for name, found in needs.items()}
+    return {name: [n for n in dict.fromkeys(names) if n != name] for name, names in needs.items()}

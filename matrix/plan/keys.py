@@ -252,7 +252,7 @@ def lock_inputs(environment: Environment) -> dict[str, Any]:
 
     The date of ``today`` is not part of it: an answer that stays the same is the same evidence.
     """
-    asked: dict[str, Any] = {
+    inputs: dict[str, Any] = {
         "python": environment.python,
         "requirements": environment.requirements,
         "constraints": environment.constraints,
@@ -260,15 +260,15 @@ def lock_inputs(environment: Environment) -> dict[str, Any]:
         "build_requirements": environment.build_requirements,
     }
     if environment.build_environ:  # only then, so that the keys of all others stay what they are
-        asked["build_environ"] = environment.build_environ
+        inputs["build_environ"] = environment.build_environ
     if environment.resolution == "pinned":
-        return asked
-    asked |= {
+        return inputs
+    inputs |= {
         "resolution": environment.resolution,
         "cutoffs": environment.cutoffs,
         "metadata": [msgspec.to_builtins(table) for table in environment.metadata],
     }
-    return asked | ({"cutoff": environment.cutoff} if environment.resolution == "released" else {})
+    return inputs | ({"cutoff": environment.cutoff} if environment.resolution == "released" else {})
 
 
 def _contents(options: Mapping[str, object]) -> dict[str, Any]:

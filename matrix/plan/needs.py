@@ -179,8 +179,8 @@ def unmet(needs: Needs, machine: Machine, purpose: str = "") -> str:
     if len(fitting(needs, machine.gpus)) < needs.gpus:
         lacks.append(_gpus(needs))
         here.append(gpus_in_words(machine.gpus) or "no GPU")
-    known = machine.cuda or not machine.gpus
-    if needs.cuda and known and version(machine.cuda)[:1] < version(needs.cuda)[:1]:
+    is_known = machine.cuda or not machine.gpus
+    if needs.cuda and is_known and version(machine.cuda)[:1] < version(needs.cuda)[:1]:
         lacks.append(f"a driver for CUDA {needs.cuda}")
         if machine.cuda:
             here.append(f"driver {machine.driver} for CUDA {machine.cuda}")
@@ -220,7 +220,7 @@ def fitting(needs: Needs, gpus: list[Gpu]) -> list[Gpu]:
 def cuda_of(lock: str) -> str:
     """Return the major version of CUDA that a lock pins, such as ``12``; empty where none."""
     pin = re.compile(r"^(?:nvidia-cuda-runtime(?:-cu\d+)?|cuda-toolkit)(?:\[.*\])?==(\d+)\.", re.M)
-    majors = [int(found[1]) for found in pin.finditer(lock)]
+    majors = [int(pin_of_cuda[1]) for pin_of_cuda in pin.finditer(lock)]
     return str(max(majors)) if majors else ""
 
 

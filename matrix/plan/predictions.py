@@ -69,14 +69,14 @@ class Prediction(msgspec.Struct, frozen=True):
 
     def names(self, cells: Iterable[str], paid: Collection[str] = ()) -> list[str]:
         """Return the costs of cells, by id, that are not paid for, nor all behind what is."""
-        found: dict[str, None] = {}
+        names: dict[str, None] = {}
         left = [name_of_cell(cell) for cell in cells]
         while left:
             name = left.pop()
-            if name not in found and name not in paid:
-                found[name] = None
+            if name not in names and name not in paid:
+                names[name] = None
                 left += self.needs.get(name, ())
-        return list(found)
+        return list(names)
 
     def of_cells(self, cells: Iterable[str], paid: Collection[str] = ()) -> Cost:
         """Return what cells take together beyond what is paid for."""
@@ -124,14 +124,14 @@ class Timings:
     """What steps took here before: the same step of the same subject, or of the like."""
 
     def __init__(self, records: Iterable[Record]) -> None:
-        found: dict[tuple[str, ...], list[float]] = defaultdict(list)
+        timed: dict[tuple[str, ...], list[float]] = defaultdict(list)
         for record in records:
             if record.outcome == Outcome.INFRA:
                 continue
             device = "cuda" if record.device.startswith("cuda") else "cpu"
             for like in _likenesses(record.step, record.subject):
-                found[record.step, device, *like].append(record.seconds)
-        self._medians = {like: median(seconds) for like, seconds in found.items()}
+                timed[record.step, device, *like].append(record.seconds)
+        self._medians = {like: median(seconds) for like, seconds in timed.items()}
 
     def include(self, step: str, subject: str, device: Device) -> bool:
         """Whether the very same step was timed."""
@@ -183,11 +183,11 @@ def torch_of(environment: Environment, pins: Mapping[str, str], snapshot: Snapsh
     declare. Those that name none take the newest of their time. Empty where a lock has none."""
     if pins:
         return pins.get("torch", "")
-    asked = [*environment.requirements, *environment.overrides]
+    required = [*environment.requirements, *environment.overrides]
     for package, version in named_releases(environment).items():
-        asked += snapshot.declares(package, version, environment.metadata) or []
-    found = next((match[1] for text in asked if (match := _TORCH.match(text))), None)
-    return found or f"of {environment.cutoff[:7] or 'today'}"
+        required += snapshot.declares(package, version, environment.metadata) or []
+    exact_torch = next((match[1] for text in required if (match := _TORCH.match(text))), None)
+    return exact_torch or f"of {environment.cutoff[:7] or 'today'}"
 
 
 def predict(

@@ -51,6 +51,33 @@ def not_tried(specifier: Specifier) -> list[str]:
     return ranges
 
 
+def declared_bounds(specifier: Specifier) -> str:
+    """Return what metadata says of a partner."""
+    if specifier.declared is None:
+        return "not known"
+    return f"{specifier.partner}{specifier.declared}" if specifier.declared else "no bound"
+
+
+def held_bounds(specifier: Specifier) -> str:
+    """Return what really holds of a partner."""
+    return (
+        f"{specifier.partner}{in_short(specifier.holds)}"
+        if specifier.holds
+        else f"no {specifier.partner} tried works"
+    )
+
+
+def tried(specifier: Specifier) -> list[tuple[str, str]]:
+    """Return the evidence of a specifier: what each group of versions came to, and the versions."""
+    versions_by_word = {
+        "worked": specifier.worked,
+        "did not work": specifier.failed,
+        "no answer here": specifier.unknown,
+        "not tried": not_tried(specifier),
+    }
+    return [(word, ", ".join(versions)) for word, versions in versions_by_word.items() if versions]
+
+
 def constraints(specifiers: Iterable[Specifier], date: str, *, active: bool) -> str:
     """Return text for a constraints file of pip or uv, with its evidence in comments.
 
@@ -76,13 +103,8 @@ def constraints(specifiers: Iterable[Specifier], date: str, *, active: bool) -> 
 
 
 def _evidence(specifier: Specifier) -> Iterator[str]:
-    for word, versions in (
-        (f"worked (on {', '.join(specifier.devices)})", specifier.worked),
-        ("did not work", specifier.failed),
-        ("no answer here", specifier.unknown),
-        ("not tried", not_tried(specifier)),
-    ):
-        if versions:
-            yield f"{specifier.partner} {word}: {', '.join(versions)}"
+    for word, versions in tried(specifier):
+        where = f" (on {', '.join(specifier.devices)})" if word == "worked" else ""
+        yield f"{specifier.partner} {word}{where}: {versions}"
     declared = "not known" if specifier.declared is None else specifier.declared or "no bound"
     yield f"declared: {declared}"

@@ -7,18 +7,16 @@ from collections.abc import Iterable
 from matrix.judge.results import CanaryState, CellResult, MatrixResult, Standing
 from matrix.pipeline.outcomes import Verdict
 from matrix.report.causes import causes
+from matrix.report.constraints import declared_bounds, held_bounds, tried
 from matrix.report.locks import install_lines
 from matrix.report.standings import (
     STATES,
     Row,
-    declared_bounds,
     groups,
-    held_bounds,
     remarks,
     resolutions,
     resolved,
     state,
-    tried,
 )
 from matrix.report.table import (
     MEANINGS,

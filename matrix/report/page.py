@@ -16,7 +16,7 @@ from markupsafe import Markup
 from matrix.judge.results import CanaryState, CellResult, MatrixResult, Side
 from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
 from matrix.pipeline.steps import Stage
-from matrix.report import standings
+from matrix.report import constraints, standings
 from matrix.report.causes import causes
 from matrix.report.locks import install_lines
 from matrix.report.table import (
@@ -146,9 +146,9 @@ def _environment() -> jinja2.Environment:
         state=standings.state,
         resolved=standings.resolved,
         remarks=standings.remarks,
-        held=standings.held_bounds,
-        declared=standings.declared_bounds,
-        tried=standings.tried,
+        held=constraints.held_bounds,
+        declared=constraints.declared_bounds,
+        tried=constraints.tried,
         packages=packages,
         ten=_ten_stages,
     )

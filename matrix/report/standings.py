@@ -13,11 +13,9 @@ from matrix.judge.results import (
     EnvironmentResult,
     MatrixResult,
     RunVerdict,
-    Specifier,
     Standing,
 )
 from matrix.judge.standings import MOVED
-from matrix.report.constraints import in_short, not_tried
 from matrix.report.table import SYMBOLS
 from matrix.spec.tables import Resolution
 from matrix.untrusted.text import natural
@@ -192,30 +190,3 @@ def remarks(standing: Standing) -> list[str]:
     if standing.same_as:
         lines.append(f"same packages as {standing.same_as}")
     return lines
-
-
-def declared_bounds(specifier: Specifier) -> str:
-    """Return what metadata says of a partner."""
-    if specifier.declared is None:
-        return "not known"
-    return f"{specifier.partner}{specifier.declared}" if specifier.declared else "no bound"
-
-
-def held_bounds(specifier: Specifier) -> str:
-    """Return what really holds of a partner."""
-    return (
-        f"{specifier.partner}{in_short(specifier.holds)}"
-        if specifier.holds
-        else f"no {specifier.partner} tried works"
-    )
-
-
-def tried(specifier: Specifier) -> list[tuple[str, str]]:
-    """Return the evidence of a specifier: what each group of versions came to, and the versions."""
-    versions_by_word = {
-        "worked": specifier.worked,
-        "did not work": specifier.failed,
-        "no answer here": specifier.unknown,
-        "not tried": not_tried(specifier),
-    }
-    return [(word, ", ".join(versions)) for word, versions in versions_by_word.items() if versions]

@@ -28,31 +28,31 @@ def classify_answer(workspace: Workspace, answer: Answer, role: Role) -> Conclus
     """Return what an answer means: of a failure, also whether only this machine lacks what it
     wanted; and of a success, whether it is of the device that was meant.
     """
-    judged = classify_end(answer.end, answer.result, role.needs_hardware, answer.log)
+    conclusion = classify_end(answer.end, answer.result, role.needs_hardware, answer.log)
     exception = answer.result.exception if answer.result else None
     missing = read_missing(answer.end, exception, answer.log)
     environment = workspace.plan.environments[role.environment]
-    if judged.outcome is Outcome.FAILED and missing is not None:
+    if conclusion.outcome is Outcome.FAILED and missing is not None:
         builds = builds_of(workspace.folder(environment), missing)
         machine = workspace.machine
         lacks = processor.lacking(machine.features)
-        judged = classify_missing(judged, missing, builds, lacks, machine.instruction_set)
+        conclusion = classify_missing(conclusion, missing, builds, lacks, machine.instruction_set)
     if answer.step is Step.BUILD:
-        return judged  # wherever that runs: its key names no device
+        return conclusion  # wherever that runs: its key names no device
     facts = answer.result.facts if answer.result else {}
-    return require_device(judged, facts, environment.device)
+    return require_device(conclusion, facts, environment.device)
 
 
 def keep_import(workspace: Workspace, key: Key, answer: Answer, role: Role) -> Observation:
     """Keep how an import ended."""
-    judged = classify_answer(workspace, answer, role)
+    conclusion = classify_answer(workspace, answer, role)
     facts = dict(answer.result.facts) if answer.result and answer.result.ok else {}
     facts.pop("versions", None)  # the install's observation has them
-    if judged.outcome is Outcome.PASSED:
+    if conclusion.outcome is Outcome.PASSED:
         environment = workspace.plan.environments[role.environment]
         bytecode.share(workspace.folder(environment), workspace.store.path("bytecode"))
     return workspace.keep(
-        key, judged, answer.end, result=answer.result, facts=facts, log=answer.log
+        key, conclusion, answer.end, result=answer.result, facts=facts, log=answer.log
     )
 
 
@@ -60,7 +60,7 @@ def keep_answer(
     workspace: Workspace,
     job: Job,
     answer: Answer,
-    judged: Conclusion,
+    conclusion: Conclusion,
     output: Path,
     *,
     attempt: int,
@@ -70,17 +70,17 @@ def keep_answer(
     keys, key = workspace.keys, job.keys[answer.step]
     if job.publish is None and keys.settled(key):
         return None
-    if judged.outcome is not Outcome.PASSED:
+    if conclusion.outcome is not Outcome.PASSED:
         shutil.rmtree(output, ignore_errors=True)  # it may be what fills the disk
         if job.publish is not None and keys.passed(key):
             # It was made before, and cells were judged by it: how it went now is no news.
-            tell(f"{job.label}: not made again: {judged.message}")
+            tell(f"{job.label}: not made again: {conclusion.message}")
             return None
     facts: dict[str, Any] = answer.result.facts if answer.result else {}
     if job.publish is not None:
-        facts, judged = _published(workspace, job, key, facts, judged, output)
+        facts, conclusion = _published(workspace, job, key, facts, conclusion, output)
     return workspace.keep(
-        key, judged, answer.end, result=answer.result, facts=facts, log=answer.log,
+        key, conclusion, answer.end, result=answer.result, facts=facts, log=answer.log,
         attempt=attempt,
     )  # fmt: skip
 
@@ -90,14 +90,14 @@ def _published(
     job: Job,
     key: Key,
     facts: dict[str, Any],
-    judged: Conclusion,
+    conclusion: Conclusion,
     output: Path,
 ) -> tuple[dict[str, Any], Conclusion]:
     """Make a job's output visible where it passed; return the facts and what it came to."""
     assert job.publish is not None
-    if judged.outcome is not Outcome.PASSED:
-        return {}, judged
+    if conclusion.outcome is not Outcome.PASSED:
+        return {}, conclusion
     try:
-        return {**facts, **job.publish(workspace, key, output)}, judged
+        return {**facts, **job.publish(workspace, key, output)}, conclusion
     except (EvidenceError, UnreadableError, FileNotFoundError) as error:
         return {}, Conclusion(Outcome.FAILED, Reason.NO_RESULT, str(error))

@@ -26,19 +26,19 @@ TRIES = 2
 def resolve(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     """Read an environment's lock, or have uv make it; return what came of it."""
     environment = workspace.plan.environments[step.environment]
-    lock, judged, end = workspace.lock(environment), PASSED, End()
+    lock, conclusion, end = workspace.lock(environment), PASSED, End()
     for _ in range(TRIES):
         if lock is None:
-            lock, judged, end = make_lock(workspace, environment)
+            lock, conclusion, end = make_lock(workspace, environment)
             if lock is not None:
                 own = workspace.store.path("locks", locks.own_name(environment))
                 write_atomically(own, lock.text.encode())
     if lock is None:
-        return workspace.keep(key, judged, end)
+        return workspace.keep(key, conclusion, end)
     refused = Conclusion(Outcome.FAILED, Reason.UNRESOLVABLE, lock.refusal)
     key = workspace.keys.of(step) or key  # which names the lock that there is now
-    judged = refused if lock.refusal else PASSED
-    return workspace.keep(key, judged, end, facts={"lock": lock.digest})
+    conclusion = refused if lock.refusal else PASSED
+    return workspace.keep(key, conclusion, end, facts={"lock": lock.digest})
 
 
 def make_lock(
@@ -62,17 +62,17 @@ def install(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     built = virtualenvs.is_built(folder, key.value)
     if before is not None and is_final and (built or before.outcome is not Outcome.PASSED):
         return before
-    judged, end, log = _build(workspace, environment)
+    conclusion, end, log = _build(workspace, environment)
     facts: dict[str, Any] = {}
-    if judged.outcome is Outcome.PASSED:
+    if conclusion.outcome is Outcome.PASSED:
         facts = _installed(workspace, environment)
         bytecode.adopt(folder, workspace.store.path("bytecode"))
         virtualenvs.commit(folder, key.value)
     if before is not None and is_final:  # it was built before: how it went now is no news
         return msgspec.structs.replace(
-            before, outcome=judged.outcome, reason=judged.reason, message=judged.message
+            before, outcome=conclusion.outcome, reason=conclusion.reason, message=conclusion.message
         )
-    return workspace.keep(key, judged, end, facts=facts, log=log)
+    return workspace.keep(key, conclusion, end, facts=facts, log=log)
 
 
 def install_again(workspace: Workspace, role: Role) -> Observation | None:
@@ -87,17 +87,21 @@ def install_again(workspace: Workspace, role: Role) -> Observation | None:
 
 def _build(workspace: Workspace, environment: Environment) -> tuple[Conclusion, End, str]:
     lock, folder = workspace.lock(environment), workspace.folder(environment)
-    judged, end, log = Conclusion(Outcome.INFRA, Reason.NOT_RUN, "its lock was removed"), End(), ""
+    conclusion, end, log = (
+        Conclusion(Outcome.INFRA, Reason.NOT_RUN, "its lock was removed"),
+        End(),
+        "",
+    )
     for _ in range(TRIES):
         if lock is None:
             break
         with workspace.work("install") as work:
-            judged, end, log = virtualenvs.build(
+            conclusion, end, log = virtualenvs.build(
                 environment, lock, folder, work, workspace.host, workspace.limits.install
             )
-        if judged.outcome is not Outcome.INFRA:
+        if conclusion.outcome is not Outcome.INFRA:
             break
-    return judged, end, log
+    return conclusion, end, log
 
 
 def _installed(workspace: Workspace, environment: Environment) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def longest_first(context: Context, environments: Iterable[str], expected: Estim
 
 def choice_of(
     context: Context,
-    known: Estimate,
+    estimated: Estimate,
     *,
     minutes: float | None,
     disk_gb: float | None,
@@ -107,7 +107,7 @@ def choice_of(
 
     With ``elsewhere``, those that it would buy on a machine that lacks nothing and has nothing.
     """
-    cells, paid = context.plan.cells, known.paid
+    cells, paid = context.plan.cells, estimated.paid
     if elsewhere:
         cells = [msgspec.structs.replace(cell, unmet="") for cell in cells]
         paid = frozenset()
@@ -117,15 +117,18 @@ def choice_of(
     }
 
     def released(cell: Cell) -> str:
-        found = dates[cell.engine.environment]
+        released_at = dates[cell.engine.environment]
         if cell.checkpoint.scheme is not None:  # what builds a float model is not under test
-            found = found + dates[cell.checkpoint.quantizer.environment]
-        return " ".join(sorted(found, reverse=True))
+            released_at = released_at + dates[cell.checkpoint.quantizer.environment]
+        return " ".join(sorted(released_at, reverse=True))
 
-    found = candidates(
-        cells, known.records, lambda cell: elsewhere or cell.id in known.unfinished, released
+    worths = candidates(
+        cells,
+        estimated.records,
+        lambda cell: elsewhere or cell.id in estimated.unfinished,
+        released,
     )
-    chosen = choose(cells, found, known.prediction, paid, minutes=minutes, disk_gb=disk_gb)
+    chosen = choose(cells, worths, estimated.prediction, paid, minutes=minutes, disk_gb=disk_gb)
     before = {cell: str(context.judge.cell(cell).verdict) for cell in sorted(chosen.again)}
     return msgspec.structs.replace(chosen, profile=context.plan.profile, before=before)
 

@@ -20,25 +20,19 @@ from matrix.environments.locks import Lock, Locks
 from matrix.environments.uv import install_source
 from matrix.index.hub import revisions_of
 from matrix.judge import canaries
-from matrix.judge.cells import CellJudge, refusals
+from matrix.judge.cells import CellJudge
 from matrix.judge.results import CanaryState, CellResult, MatrixResult
 from matrix.judge.standings import Solution
-from matrix.judge.subjects import subjects
 from matrix.judge.table import TableJudge
 from matrix.machine.hardware import Machine, detect, device_of
 from matrix.pipeline.outcomes import Verdict
-from matrix.pipeline.steps import Stage
 from matrix.plan.budget import Choice, ignoring, narrowed, read_choice
 from matrix.plan.cells import Cell, Plan, make_plan
 from matrix.plan.keys import Keys, Lookup
 from matrix.plan.needs import cuda_of, unmet_by
-from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, PACKAGE, LoadedSpec, load
+from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, load
 from matrix.spec.tables import Device, Environment, SpecError
-from matrix.store.identity import code_digest, digest, file_digest
-from matrix.store.store import Store, write_atomically
-from matrix.untrusted.reading import UnreadableError, read_file
-
-MAX_DIGEST_BYTES = 1000
+from matrix.store.store import Store
 
 
 def unreachable(error: OSError) -> str:
@@ -195,7 +189,7 @@ class Context:
         return Solution(lock.pins, lock.refusal) if lock else None
 
     @cached_property
-    def _cells_of(self) -> dict[str, list[Cell]]:
+    def cells_of(self) -> dict[str, list[Cell]]:
         """The cells that stand on each environment: read once, there may be thousands of both."""
         cells: dict[str, list[Cell]] = {name: [] for name in self.plan.environments}
         for cell in self.plan.cells:
@@ -207,55 +201,11 @@ class Context:
 
     def runs(self, environment: str) -> bool:
         """Whether any of an environment's cells is to be run, and can be on this machine."""
-        return any(cell.runs for cell in self._cells_of[environment])
+        return any(cell.runs for cell in self.cells_of[environment])
 
     def unfinished(self, environment: str) -> bool:
         """Whether anything of an environment's cells can still be done."""
-        return any(self.keys.unfinished(cell) for cell in self._cells_of[environment])
-
-    def pending(self) -> list[str]:
-        """Return the environments worth waiting for: a run without news takes seconds."""
-        judge, keys = self.fresh_judge(), self.keys.fixed()
-        unfinished = {cell.id for cell in self.plan.cells if keys.unfinished(cell)}
-        return [
-            name
-            for name, cells in self._cells_of.items()
-            if any(cell.runs for cell in cells)
-            and (
-                any(cell.id in unfinished for cell in cells)
-                or not self.suite_is_current(name, judge)
-            )
-        ]
-
-    def suite_is_current(self, environment: str, judge: CellJudge | None = None) -> bool:
-        """Whether the suite has judged just these observations, with these checks."""
-        try:
-            judged = read_file(self._suite(environment), MAX_DIGEST_BYTES)
-            digest_now = self._suite_digest(environment, judge or self.fresh_judge())
-            return judged == digest_now.encode()
-        except (OSError, UnreadableError):
-            return False
-
-    def suite_has_run(self, environment: str) -> None:
-        """Note that the suite has judged what there is of an environment."""
-        digest_now = self._suite_digest(environment, self.fresh_judge())
-        write_atomically(self._suite(environment), digest_now.encode())
-
-    def _suite(self, environment: str) -> Path:
-        return self.store.path("suites", environment)
-
-    def _suite_digest(self, environment: str, judge: CellJudge) -> str:
-        observed = []
-        for subject in subjects(self.plan, environment):
-            keys = judge.keys_of(subject.cell)
-            # What a cell is depends on all that was before; the other subjects stand alone.
-            stages = subject.stages if subject.stands_alone else tuple(Stage)
-            results = (self.keys.observed(keys[stage]) for stage in stages)
-            observed.append([result and (result.key, result.outcome) for result in results])
-        files = [file_digest(PACKAGE / name) for name in canaries.JUDGING]
-        code = [code_digest(PACKAGE / "checks"), *files]
-        rules = refusals(self.loaded)
-        return digest([observed, code, self.loaded.spec.thresholds, rules])
+        return any(self.keys.unfinished(cell) for cell in self.cells_of[environment])
 
 
 def _check_profile(choice: Choice, settings: Settings) -> None:

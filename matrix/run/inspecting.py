@@ -39,13 +39,13 @@ def inspect(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
         end, log = run(argv, environ, PACKAGE.parent, limits)
         facts = _inspection(output)
     if facts is None:
-        judged = classify_end(end, None, [], log)
+        conclusion = classify_end(end, None, [], log)
     elif facts.problems:
         # Not one to give to an engine: it may be a pickle.
-        judged = Conclusion(Outcome.FAILED, Reason.UNREADABLE, str(facts.problems[0]))
+        conclusion = Conclusion(Outcome.FAILED, Reason.UNREADABLE, str(facts.problems[0]))
     else:
-        judged = PASSED
-    return workspace.keep(key, judged, end, facts=msgspec.to_builtins(facts) or {}, log=log)
+        conclusion = PASSED
+    return workspace.keep(key, conclusion, end, facts=msgspec.to_builtins(facts) or {}, log=log)
 
 
 def _inspection(file: Path) -> Inspection | None:

@@ -156,8 +156,8 @@ def _unsettled(workspace: Workspace, options: Mapping[str, Any], key: Key) -> Ob
     try:
         workspace.revisions.settle(options)
     except RevisionError as error:
-        judged = Conclusion(Outcome.INFRA, Reason.NETWORK, str(error))
-        return workspace.keep(key, judged, End())
+        conclusion = Conclusion(Outcome.INFRA, Reason.NETWORK, str(error))
+        return workspace.keep(key, conclusion, End())
     return None
 
 

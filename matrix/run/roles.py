@@ -19,7 +19,7 @@ from matrix.run.answers import classify_answer, keep_answer, keep_import
 from matrix.run.building import install_again
 from matrix.run.jobs import Job
 from matrix.run.messages import Messages
-from matrix.run.probes import Answer, Probe
+from matrix.run.probes import Probe
 from matrix.run.workspace import Workspace
 from matrix.spec.tables import Environment
 from matrix.store.ends import allow_for_strangers
@@ -92,10 +92,12 @@ class RoleRun:
                 review = partial(self._in_company, stack, gpus)
                 self._attempt(probe, role, job, attempt=1, fork=False, review=review)
 
-    def _in_company(self, probe: ExitStack, gpus: Sequence[Gpu], judged: Conclusion) -> Conclusion:
+    def _in_company(
+        self, probe: ExitStack, gpus: Sequence[Gpu], conclusion: Conclusion
+    ) -> Conclusion:
         """Judge a failure anew: the probe is ended, and who computes on its cards is a stranger."""
         probe.close()
-        return allow_for_strangers(judged, strangers(gpus, self._processes_on))
+        return allow_for_strangers(conclusion, strangers(gpus, self._processes_on))
 
     def _leased(self, environment: Environment, needs: Needs) -> AbstractContextManager[list[Gpu]]:
         fit = fitting(needs, self._workspace.machine.gpus)
@@ -137,28 +139,15 @@ class RoleRun:
     ) -> Probe:
         """Start a probe's server and keep how its import ended, where that is news."""
         work = stack.enter_context(self._workspace.work("probe"))
-        folder = self._workspace.folder(environment)
-        probe = stack.enter_context(
-            Probe(
-                python_of(folder),
-                role.adapter,
-                environ={**environment.environ, **role.environ},
-                departures=role.departures,
-                home=folder / "home",
-                work=work,
-                gpus=[gpu.uuid for gpu in gpus],
-            )
-        )
+        probe = stack.enter_context(_probe(self._workspace, environment, role, work, gpus))
         answer = probe.importing(self._workspace.limits.importing)
         # An import that passed before may find another device this time.
-        probe.alive = probe.alive and self._is_of_device(answer, role)
+        conclusion = classify_answer(self._workspace, answer, role)
+        probe.alive = probe.alive and conclusion.outcome is Outcome.PASSED
         if not self._keys.settled(importing):
             observation = keep_import(self._workspace, importing, answer, role)
             self._messages.of_environment(environment.name, Step.IMPORT, observation)
         return probe
-
-    def _is_of_device(self, answer: Answer, role: Role) -> bool:
-        return classify_answer(self._workspace, answer, role).outcome is Outcome.PASSED
 
     def _attempt(
         self,
@@ -168,7 +157,7 @@ class RoleRun:
         attempt: int,
         *,
         fork: bool,
-        review: Callable[[Conclusion], Conclusion] = lambda judged: judged,
+        review: Callable[[Conclusion], Conclusion] = lambda conclusion: conclusion,
     ) -> list[Conclusion]:
         """Have a job done and keep each step's answer, a failure as ``review`` judges it.
 
@@ -195,3 +184,19 @@ class RoleRun:
                 if end.outcome is not Outcome.PASSED and not fork:
                     break  # a load on another device, say: what comes after it is no evidence
         return ends
+
+
+def _probe(
+    workspace: Workspace, environment: Environment, role: Role, work: Path, gpus: Sequence[Gpu]
+) -> Probe:
+    """Return a server for a role, in the environment's own home."""
+    folder = workspace.folder(environment)
+    return Probe(
+        python_of(folder),
+        role.adapter,
+        environ={**environment.environ, **role.environ},
+        departures=role.departures,
+        home=folder / "home",
+        work=work,
+        gpus=[gpu.uuid for gpu in gpus],
+    )

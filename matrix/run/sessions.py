@@ -17,6 +17,7 @@ from matrix.machine.processes import die_with_parent
 from matrix.pipeline.steps import Step
 from matrix.plan.budget import canaries_alone
 from matrix.plan.steps import steps_of_plan
+from matrix.run import suites
 from matrix.run.beforehand import beforehand, is_asked_for
 from matrix.run.choosing import choose_for_nox, estimate, longest_first
 from matrix.run.context import Context, Settings, unreachable
@@ -47,7 +48,7 @@ class Sessions:
         os.environ["MATRIX_UNDER_NOX"] = str(os.getpid())  # whose end is the end of all it starts
         self._canaries = canaries_alone(self.context.plan)
         # A worker does one session, whatever that waits for.
-        self.pending = [] if self.is_worker else self.context.pending()
+        self.pending = [] if self.is_worker else suites.pending(self.context)
         self.first = ["canaries"] if self.pending and self.canaries_are_due() else []
         if self._lack_installs():
             self.first.append("installs")

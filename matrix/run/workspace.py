@@ -53,7 +53,7 @@ class Workspace:
     def keep(
         self,
         key: Key,
-        judged: Conclusion,
+        conclusion: Conclusion,
         end: End,
         *,
         result: StepResult | None = None,
@@ -64,15 +64,15 @@ class Workspace:
         """Make one observation of how a step ended."""
         exception = result.exception if result else None
         plain = self._without_paths
-        wants_log = judged.outcome is not Outcome.PASSED or key.step is Step.LOAD
+        wants_log = conclusion.outcome is not Outcome.PASSED or key.step is Step.LOAD
         observation = Observation(
             key=key.value,
             inputs=key.inputs,
             step=key.step,
             subject=key.subject,
-            outcome=judged.outcome,
-            reason=judged.reason,
-            message=plain(judged.message),
+            outcome=conclusion.outcome,
+            reason=conclusion.reason,
+            message=plain(conclusion.message),
             exception=exception.type if exception else "",
             traceback=plain(exception.traceback if exception else ""),
             warnings=[plain(warning) for warning in result.warnings] if result else [],

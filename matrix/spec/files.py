@@ -38,8 +38,7 @@ def spec_files(path: Path) -> list[Path]:
     """Return the files of a spec in the order in which they are read.
 
     A file is its own. Of a folder, these are all ``*.toml`` in it and below, but for what lies in
-    hidden folders: ``spec.toml`` first, the others by their paths. Written one after another in
-    this order, they make one file that says the same.
+    hidden folders: ``spec.toml`` first, the others by their paths.
     """
     if not path.is_dir():
         return [path]

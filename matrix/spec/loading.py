@@ -8,48 +8,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from matrix.pipeline.outcomes import Verdict
 from matrix.spec.axes import Combination, Spelling, requirement_problem
-from matrix.spec.files import Document, Place, folder_of, read_document, spec_error
-from matrix.spec.repeats import Repeats, hint
+from matrix.spec.files import Place, folder_of, spec_error
+from matrix.spec.reading import read_spec
+from matrix.spec.repeats import hint
 from matrix.spec.selecting import check_facts, chosen, in_words, matches, selected
 from matrix.spec.snapshot import EMPTY, SNAPSHOT, Snapshot, read_snapshot
 from matrix.spec.tables import (
-    CutoffException,
-    Departure,
-    DevicePredictions,
     Environment,
-    EnvironmentTable,
-    ExclusionTable,
     Facts,
-    Limits,
-    MetadataTable,
-    ModelTable,
     PartTable,
-    PredictionsTable,
     ProfileTable,
-    RangeTable,
-    RefusalTable,
-    ReleasedTable,
     Resolution,
     RoleTable,
-    SchemeTable,
     Spec,
     SpecError,
-    StageLimits,
 )
 
 PACKAGE = Path(__file__).parents[1]
-EXAMPLES = "matrix/spec/project/"
-"""Where the commented examples are, as errors say it."""
 DEFAULT_SPEC = PACKAGE / "spec" / "project"
 DEFAULT_PROFILE = "cpu"
 FLOAT_MODEL = "none"
@@ -113,7 +96,7 @@ def load(path: Path = DEFAULT_SPEC, snapshot: Snapshot | None = None) -> LoadedS
 
     Raises :class:`SpecError` with the first thing that is wrong.
     """
-    spec, places = _read(path)
+    spec, places = read_spec(path)
     loaded = LoadedSpec(
         path, spec, snapshot_of(path) if snapshot is None else snapshot, {}, places=places
     )
@@ -121,108 +104,6 @@ def load(path: Path = DEFAULT_SPEC, snapshot: Snapshot | None = None) -> LoadedS
     _check_roles(loaded)
     _check_refusals(loaded)
     return loaded
-
-
-def read_tables(path: Path) -> Spec:
-    """Return what a spec's files say, nothing spelled out; raise :class:`SpecError`."""
-    spec, _ = _read(path)
-    return spec
-
-
-def _read(path: Path) -> tuple[Spec, dict[str, Place]]:
-    """Return what a spec's files say, and where each key stands."""
-    document, places = read_document(path)
-
-    def error(key: str, problem: str, remedy: str) -> SpecError:
-        return spec_error(path, places, key, problem, remedy)
-
-    filled = Repeats(document, error).filled()
-    try:
-        return msgspec.convert(filled, Spec), places
-    except msgspec.ValidationError as wrong:
-        raise error(*_explained(str(wrong), filled, document)) from None
-
-
-_FIELDS = {
-    field.encode_name
-    for table in (
-        *(Spec, StageLimits, Limits, Departure, EnvironmentTable, RangeTable, ModelTable),
-        *(Facts, SchemeTable, ReleasedTable, CutoffException, MetadataTable),
-        *(PredictionsTable, DevicePredictions),
-        *(RoleTable, PartTable, ProfileTable, ExclusionTable, RefusalTable),
-    )
-    for field in msgspec.structs.fields(table)
-}
-
-
-_NAMED: dict[str, Any] = {
-    "bases": dict[str, object],
-    "sets": list[str | Facts],
-    "reasons": dict[str, str],
-    "departures": Departure,
-    "models": ModelTable,
-    "schemes": SchemeTable,
-    "profiles": ProfileTable,
-    "refusals": RefusalTable,
-    "thresholds": float,
-    "axes": list[str] | RangeTable,
-    "variants": str | list[str] | RangeTable,
-    "rows": str | list[str] | RangeTable,
-    "canaries": Verdict,
-}
-"""Name of a table of names -> what each of its entries is."""
-
-
-def _explained(text: str, filled: Document, document: Document) -> tuple[str, str, str]:
-    """Return key, problem and remedy for msgspec's message.
-
-    ``filled`` is the document in which the bases are filled in, which ``document`` has by name.
-    """
-    problem, _, where = text.partition(" - at `$")
-    key = where.rstrip("`").lstrip(".") or "top level"
-    while "[...]" in key:
-        around, _, rest = key.partition("[...]")
-        key = f"{around}{_wrong_entry(around, filled)}{rest}"
-    remedy = f"See the commented example of every key in {EXAMPLES}"
-    if unknown := re.search(r"unknown field `(.*)`", problem):
-        key = f"{key}.{unknown[1]}" if where else unknown[1]
-        problem = "no such key"
-        if close := get_close_matches(unknown[1], _FIELDS, 1):
-            remedy = f"Did you mean {close[0]!r}? {remedy}"
-    if base := _base_with(key, document):
-        problem += f" (it comes from the base {base!r})"
-    return key, problem, remedy
-
-
-def _base_with(key: str, document: Document) -> str:
-    """Return the base from which a table has a key; empty where it says it itself."""
-    parts = re.fullmatch(r"(\w+)(?:\[(\d+)\]|\.(.+?))\.(\w+)(?:[.\[].*)?", key)
-    if parts is None:
-        return ""
-    section, number, name, field = parts.groups()
-    try:
-        table = document[section][int(number) if number else name]
-        base = str(table.get("base", ""))
-        return "" if field in table else base
-    except (KeyError, IndexError, TypeError, AttributeError):
-        return ""
-
-
-def _wrong_entry(key: str, document: Document) -> str:
-    """Return the name that msgspec leaves out: of the first entry of a table that is wrong."""
-    entries: Any = document
-    try:
-        for part in re.findall(r"[^.\[\]]+", key):
-            entries = entries[int(part) if part.isdigit() else part]
-        kind = _NAMED[re.sub(r".*\.|\[\d+\]$", "", key)]
-        for name, entry in entries.items():
-            try:
-                msgspec.convert(entry, kind)
-            except msgspec.ValidationError:
-                return f".{name}"
-    except (KeyError, IndexError, TypeError, AttributeError):
-        pass
-    return ""
 
 
 def snapshot_of(path: Path) -> Snapshot:
@@ -300,7 +181,7 @@ def _check_names(
     defined = set(defined)
     for name in names:
         pattern = name.removeprefix("!") if patterns else name
-        if name in defined or (patterns and any(fnmatchcase(each, pattern) for each in defined)):
+        if name in defined or (patterns and any(fnmatchcase(other, pattern) for other in defined)):
             continue
         raise loaded.error(key, f"no {noun} {name!r} is defined", hint(name, defined))
 
@@ -377,7 +258,7 @@ def check_profile(loaded: LoadedSpec, name: str) -> None:
         _check_names(loaded, f"{key}.schemes", part.schemes, spec.schemes, "scheme", patterns=True)
         _check_choices(loaded, f"{key}.quantizers", part.quantizers, quantizers, "quantizer")
         _check_choices(loaded, f"{key}.engines", part.engines, engines, "engine")
-        if not matches(FLOAT_MODEL, [each for each in part.quantizers if isinstance(each, str)]):
+        if not matches(FLOAT_MODEL, [name for name in part.quantizers if isinstance(name, str)]):
             raise loaded.error(
                 f"{key}.quantizers", f"{FLOAT_MODEL!r}, the float model, is not among them",
                 "Add it: every answer is compared with the float model's in the same engine",

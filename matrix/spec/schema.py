@@ -1,7 +1,9 @@
 """The JSON Schema of a spec's files, made from the types, by which editors complete and check them.
 
 It is committed as ``spec.schema.json``, and each file of the project's spec names it in its first
-line. To make it anew: ``python -m matrix.spec.schema > matrix/spec/spec.schema.json``.
+line. Make it anew when the types have changed:
+
+    .venv/bin/python -m matrix.spec.schema
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,15 @@ from matrix.spec.tables import (
     StageLimits,
 )
 
-SCHEMA = Path(__file__).with_name("spec.schema.json")
+COMMITTED = Path(__file__).with_name("spec.schema.json")
 ON_BASES = (EnvironmentTable, ModelTable, RoleTable)
 """Tables that build on bases."""
 COMPLETED = (*ON_BASES, RangeTable, Spec, StageLimits, PredictionsTable)
 """Tables of which a base or another file may have the rest: none of their keys is required."""
 
 
-def spec_schema() -> dict[str, Any]:
-    """Return the schema of one file of a spec."""
+def schema_of_types() -> str:
+    """Return the JSON Schema (draft 2020-12) of one file of a spec, as JSON text."""
     _, definitions = msgspec.json.schema_components([Spec], schema_hook=_anything)
     for name, definition in definitions.items():
         for field, text in _field_docs().get(name, {}).items():
@@ -45,7 +46,8 @@ def spec_schema() -> dict[str, Any]:
     references = [{"$ref": f"#/$defs/{table.__name__}"} for table in ON_BASES]
     spec["properties"]["bases"]["additionalProperties"] = {"anyOf": references}
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {**head, **spec, "title": "A file of a spec", "$defs": definitions}
+    schema = {**head, **spec, "title": "A file of a spec", "$defs": definitions}
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
 def _anything(kind: type) -> dict[str, Any]:
@@ -73,10 +75,5 @@ def _field_docs() -> dict[str, dict[str, str]]:
     return docs
 
 
-def as_text(schema: dict[str, Any]) -> str:
-    """Return a schema as it is committed."""
-    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
-
-
 if __name__ == "__main__":
-    sys.stdout.write(as_text(spec_schema()))
+    COMMITTED.write_text(schema_of_types(), encoding="utf-8")

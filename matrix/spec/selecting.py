@@ -48,9 +48,9 @@ def has(environment: Environment, facts: Facts, suffix: str | None = None) -> bo
     """Whether an environment, and the suffix of a role of it, have all that is given."""
     first, others = environment.requirements[:1], environment.requirements[1:]
     return (
-        (not facts.package or _one_satisfies(first, facts.package))
-        and all(_one_satisfies(others, wanted) for wanted in facts.beside)
-        and not any(_one_satisfies([*first, *others], unwanted) for unwanted in facts.without)
+        (not facts.package or _any_satisfies(first, facts.package))
+        and all(_any_satisfies(others, wanted) for wanted in facts.beside)
+        and not any(_any_satisfies([*first, *others], unwanted) for unwanted in facts.without)
         and facts.device in (None, environment.device)
         and facts.resolution in (None, environment.resolution)
         and facts.group in (None, environment.group)
@@ -62,7 +62,7 @@ def has(environment: Environment, facts: Facts, suffix: str | None = None) -> bo
     )
 
 
-def _one_satisfies(requirements: Sequence[str], wanted: str) -> bool:
+def _any_satisfies(requirements: Sequence[str], wanted: str) -> bool:
     return any(_satisfies(requirement, wanted) for requirement in requirements)
 
 
@@ -72,7 +72,7 @@ def _satisfies(requirement: str, wanted: str) -> bool:
     given, bounds = Requirement(requirement), Requirement(wanted)
     if canonicalize_name(given.name) != canonicalize_name(bounds.name):
         return False
-    versions = [each.version for each in given.specifier if each.operator == "=="]
+    versions = [bound.version for bound in given.specifier if bound.operator == "=="]
     if not versions:
         return not bounds.specifier
     return bounds.specifier.contains(versions[0], prereleases=True)

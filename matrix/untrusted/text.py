@@ -49,7 +49,7 @@ def _visible_character(character: str, *, lines: bool) -> str:
 def markdown(text: str, limit: int = 200) -> str:
     """Return ``text`` as plain words inside a cell of a Markdown table."""
     shown = visible(text, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    escaped = MARKDOWN_ACTIVE.sub(lambda found: "\\" + found.group(), shown)
+    escaped = MARKDOWN_ACTIVE.sub(lambda match: "\\" + match.group(), shown)
     return MARKDOWN_AUTOLINK.sub(r"\1\\\2", escaped).strip()
 
 

@@ -13,6 +13,7 @@ import pytest
 from matrix.judge.results import CellResult
 from matrix.judge.subjects import Subject, subjects
 from matrix.pipeline.outcomes import Finding, StageResult
+from matrix.run import suites
 from matrix.run.context import Context, Settings
 from matrix.store.store import Record
 
@@ -61,4 +62,4 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         )
     environment = session.config.getoption("--environment")
     if environment is not None:
-        context.suite_has_run(environment)
+        suites.note_run(context, environment)

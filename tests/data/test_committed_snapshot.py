@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from matrix.spec.loading import DEFAULT_SPEC
+from matrix.spec.loading import DEFAULT_SPEC, load
 from matrix.spec.snapshot import SNAPSHOT, encode, read_snapshot
 
 
@@ -23,3 +23,15 @@ def test_the_committed_snapshot_knows_what_was_measured_by_hand() -> None:
     assert {"torch==2.1.2", "transformers>=4.38.0"} <= {*declared}
     assert {"0.2.7", "0.2.7.post3"} <= {one.version for one in snapshot.packages["autoawq"]}
     assert len(encode(snapshot)) < 300_000
+
+
+def test_the_spec_says_of_no_release_what_its_source_archive_does() -> None:
+    """A table goes before the snapshot: it is for what cannot be read, or is read wrong."""
+    snapshot = read_snapshot(DEFAULT_SPEC / SNAPSHOT)
+    read = [
+        (table.package, table.version)
+        for table in load().spec.metadata
+        if snapshot.source_metadata(table.package, table.version) is not None
+    ]
+    assert read == []
+    assert snapshot.source_metadata("autoawq", "0.2.9") is not None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from packaging.version import Version
 
 from matrix.plan.cells import Plan, make_plan, requirements_of
-from matrix.spec.files import spec_files
+from matrix.spec.files import read_document, spec_files
 from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load
 from matrix.spec.snapshot import Release
 
@@ -30,12 +31,12 @@ def cpu() -> Plan:
 
 
 def pinned(*beginnings: str) -> set[str]:
-    """Return the environments for CPUs with our pins whose names begin so, but for ``+bounds``."""
+    """Return the environments for CPUs with our pins, of no group, whose names begin so."""
     return {
         name
         for name, environment in SPEC.environments.items()
         if environment.resolution == "pinned" and environment.device == "cpu"
-        if name.startswith(beginnings) and not name.endswith("+bounds")
+        if name.startswith(beginnings) and not environment.group
     }
 
 
@@ -133,6 +134,12 @@ def test_a_pairing_beside_axes_is_added_in_one_row(tmp_path: Path) -> None:
     sibling = SPEC.environments["autoawq-0.2.6+transformers-4.42.4"]
     assert environment.constraints == [*sibling.constraints, "datasets<3"]
     assert environment.requirements == ["autoawq==0.2.5", "transformers==4.43.4"]
+
+
+def test_the_files_one_after_another_are_a_spec_in_one_file() -> None:
+    """As a recorded run keeps it."""
+    text = "\n".join(file.read_text() for file in spec_files(DEFAULT_SPEC))
+    assert tomllib.loads(text) == read_document(DEFAULT_SPEC)[0]
 
 
 @pytest.mark.parametrize("file", spec_files(DEFAULT_SPEC), ids=lambda file: file.name)

@@ -19,12 +19,13 @@ from tests import REPOSITORY
 
 TEXT = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 BLOCK = re.compile(
-    r"(?:(?P<how>A new file|At the end of|In the files of|In)\s`(?P<place>[^`\n]+)`:\n\n)?"
+    r"(?:(?P<how>A new file|In the files of|In)\s`(?P<place>[^`\n]+)`:\n\n)?"
     r"```(?P<kind>\w+)\n(?P<text>.*?)```",
     re.DOTALL,
 )
 PLANNED = {
     "Add a version": "twin-tied/awq-4bit-g64/autoawq-0.2.8+transformers-4.51.3/vllm-0.32.0",
+    "Add a pairing": "twin-tied/gptq-4bit-g64/gptqmodel-7.6.0+transformers-5.22.0/vllm-0.32.0",
     "Add a quantizer": "twin-tied/gptq-4bit-g64/my-quantizer-1.0/vllm-0.32.0",
     "Add an engine": "twin-tied/awq-4bit-g64/autoawq-0.2.9+transformers-4.51.3/my-engine-1.0",
 }
@@ -55,8 +56,6 @@ class Copy:
             case "A new file":
                 assert not place.exists()
                 place.write_text(text)
-            case "At the end of":
-                place.write_text(f"{place.read_text()}\n{text}")
             case "In":
                 replace([place], text)
             case "In the files of":

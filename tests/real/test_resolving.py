@@ -48,7 +48,7 @@ def ask(loaded: LoadedSpec, folder: Path) -> list[Resolved]:
 def survey(tmp_path_factory: pytest.TempPathFactory) -> Survey:
     loaded, folder = load(), tmp_path_factory.mktemp("resolving")
     found = ask(loaded, folder)
-    troubles = [each.judged.message for each in found if each.lock is None]
+    troubles = [each.conclusion.message for each in found if each.lock is None]
     assert troubles == [], "the index could not be asked"
     locks = {
         (each.environment.name, each.environment.resolution): each.lock

@@ -17,6 +17,7 @@ from matrix.pipeline.outcomes import Outcome
 from matrix.plan.cells import Cell
 from matrix.plan.keys import Key
 from matrix.plan.steps import steps_of
+from matrix.run import suites
 from matrix.run.context import Context, Settings
 from matrix.spec.loading import DEFAULT_SPEC
 from matrix.store.observations import Observation
@@ -52,7 +53,7 @@ def fill(folder: Path, profile: str, spec: Path = DEFAULT_SPEC) -> None:
     for cell in context.plan.cells:
         _fill_cell(context, keys, cell, references)
     for environment in context.plan.environments:
-        context.suite_has_run(environment)
+        suites.note_run(context, environment)
 
 
 def _fill_cell(

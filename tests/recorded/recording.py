@@ -29,7 +29,8 @@ from matrix.plan.keys import Key, Keys
 from matrix.plan.steps import PlannedStep, steps_of
 from matrix.run.context import Context, Settings
 from matrix.spec.files import MAIN, spec_files
-from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load, read_tables
+from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load
+from matrix.spec.reading import read_tables
 from matrix.spec.snapshot import SNAPSHOT
 from matrix.store.observations import Observation
 from matrix.store.store import Record, Store

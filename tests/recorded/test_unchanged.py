@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from matrix.machine.hardware import detect
+from matrix.run import suites
 from matrix.run.context import Context, Settings
 from matrix.run.unchanged import digest_of_report, note_report, unchanged_summary
 from matrix.spec.loading import DEFAULT_SPEC, PACKAGE
@@ -122,11 +123,11 @@ def test_what_a_report_is_made_of(place: Place, change: str) -> None:
 def test_a_changed_rule_of_refusals_is_news_for_the_suites(place: Place) -> None:
     context = place.open()
     names = list(context.plan.environments)
-    assert all(context.suite_is_current(name) for name in names)
+    assert all(suites.is_current(context, name) for name in names)
     write(
         place.spec / "refusals.toml", "is_marlin_format` is no longer", "is_marlin_format` is not"
     )
-    assert not any(place.open().suite_is_current(name) for name in names)
+    assert not any(suites.is_current(place.open(), name) for name in names)
 
 
 def test_packages_that_came_or_went(

@@ -22,6 +22,7 @@ from matrix.judge.canaries import Established, keep_established, read_establishe
 from matrix.machine.hardware import Machine
 from matrix.pipeline.outcomes import Verdict
 from matrix.plan.keys import Key, lock_inputs
+from matrix.run import suites
 from matrix.run.choosing import choice_of, estimate
 from matrix.run.context import Context, Settings
 from matrix.run.unchanged import digest_of_report, note_report, unchanged_summary
@@ -73,7 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     context = opened(place, place / "store")
     Kept(context).finish(facts=world.facts)
     for name in context.plan.environments:
-        context.suite_has_run(name)
+        suites.note_run(context, name)
     return place
 
 
@@ -85,7 +86,7 @@ def report_of(folder: Path, store: Path) -> dict[str, str]:
     """Return the report of a store, having looked at all else that a run looks at."""
     context = opened(folder, store)
     for name in context.plan.environments:
-        context.suite_is_current(name)
+        suites.is_current(context, name)
         context.unfinished(name)
         is_built(store / "environments" / name, "key")
     if not files_of(store / "records")[0].samefile(files_of(folder / "store" / "records")[0]):
@@ -175,7 +176,7 @@ def test_what_is_no_file_keeps_no_report_back(
     for file in files_of(store / kind):
         put_in_place(file, way)
     context = opened(folder, store)
-    context.suite_is_current("runner-3.0")
+    suites.is_current(context, "runner-3.0")
     context.unfinished("runner-3.0")
     digest_of_report(context)
     assert "matrix.json" in report.render(context.table())

@@ -13,6 +13,7 @@ from matrix.plan.predictions import name_of
 from matrix.plan.steps import steps_of_plan
 from matrix.run.choosing import Estimate, estimate, longest_first
 from matrix.run.context import Context
+from matrix.run.suites import pending
 from matrix.store.store import Record
 from tests.unit.test_plan_command import BARE, opened
 
@@ -36,7 +37,7 @@ SECONDS = {"twins": 1, "maker-1.0": 5, "maker-2.0": 50, "runner-3.0": 2}
 
 
 def test_the_longest_chain_of_work_comes_first(context: Context) -> None:
-    order = longest_first(context, context.pending(), timed(context, SECONDS))
+    order = longest_first(context, pending(context), timed(context, SECONDS))
     assert order == ["twins", "maker-2.0", "maker-1.0", "runner-3.0"]
 
 
@@ -45,14 +46,14 @@ def test_what_is_paid_for_is_no_work(context: Context) -> None:
     steps = [step for step in steps_of_plan(context.plan) if step.environment == "maker-2.0"]
     paid = set(map(name_of, steps))
     expected = msgspec.structs.replace(expected, paid=expected.paid | paid)
-    order = longest_first(context, context.pending(), expected)
+    order = longest_first(context, pending(context), expected)
     assert order == ["twins", "maker-1.0", "maker-2.0", "runner-3.0"]
 
 
 @pytest.mark.parametrize("slow", SECONDS)
 def test_none_comes_before_what_it_waits_for(context: Context, slow: str) -> None:
     expected = timed(context, {**SECONDS, slow: 1000})
-    order = longest_first(context, reversed(context.pending()), expected)
+    order = longest_first(context, reversed(pending(context)), expected)
     for name, needed in requirements_of(context.plan).items():
         assert all(order.index(other) < order.index(name) for other in needed)
 

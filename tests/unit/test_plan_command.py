@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from matrix.cli.plan import Shown
+from matrix.cli.plan import PlannedWork, document, lines
 from matrix.environments.virtualenvs import commit
 from matrix.machine.hardware import Gpu, Machine
 from matrix.plan.predictions import name_of
@@ -45,13 +45,15 @@ def opened(folder: Path, machine: Machine, *changes: tuple[str, str]) -> Context
     return Context(settings, {"HOME": str(folder)}, machine)
 
 
-def shown(context: Context, minutes: float | None = None, disk_gb: float | None = None) -> Shown:
-    known = estimate(context, {"HOME": str(context.settings.store.parent)})
-    return Shown(context, known, minutes, disk_gb)
+def planned(
+    context: Context, minutes: float | None = None, disk_gb: float | None = None
+) -> PlannedWork:
+    expected = estimate(context, {"HOME": str(context.settings.store.parent)})
+    return PlannedWork(context, expected, minutes, disk_gb)
 
 
 def text(context: Context, *, everything: bool = False, **budget: float) -> str:
-    return "\n".join(shown(context, **budget).lines(everything=everything))
+    return "\n".join(lines(planned(context, **budget), everything=everything))
 
 
 def row(told: str, name: str) -> list[str]:
@@ -141,22 +143,20 @@ def test_a_machine_on_which_nothing_runs_tells_what_another_would_do(tmp_path: P
 
 def test_a_program_is_given_the_same(tmp_path: Path) -> None:
     context = opened(tmp_path, BARE, *ON_CUDA, LARGE)
-    document: dict[str, Any] = json.loads(
-        msgspec.json.encode(shown(context, minutes=1.0).document())
-    )
-    assert (document["schema"], document["profile"]) == (1, "all")
-    assert [environment["device"] for environment in document["environments"]] == [
+    data: dict[str, Any] = json.loads(msgspec.json.encode(document(planned(context, minutes=1.0))))
+    assert (data["schema"], data["profile"]) == (1, "all")
+    assert [environment["device"] for environment in data["environments"]] == [
         "cpu", "cuda", "cuda", "cuda",
     ]  # fmt: skip
-    cell = next(cell for cell in document["cells"] if cell["id"] == ONE)
+    cell = next(cell for cell in data["cells"] if cell["id"] == ONE)
     assert cell["state"] == "untested here"
     assert cell["unmet"].startswith("needs 1 GPU")
     assert cell["vram_bytes"] > 26 * 10**9
     assert cell["predicted_seconds"] > 0
-    assert document["predicted"]["to do here"]["seconds"] == 0
-    assert document["predicted"]["untested here"]["seconds"] > 0
-    assert document["budget"]["cells"] == {}  # a minute is too little for it
-    assert document["budget_for_another_machine"]
+    assert data["predicted"]["to do here"]["seconds"] == 0
+    assert data["predicted"]["untested here"]["seconds"] > 0
+    assert data["budget"]["cells"] == {}  # a minute is too little for it
+    assert data["budget_for_another_machine"]
 
 
 def test_titles_cannot_steer_a_terminal_and_are_cut(tmp_path: Path) -> None:
@@ -231,17 +231,17 @@ def test_the_gpu_profile_is_planned_without_a_gpu_and_claims_nothing_to_have_run
 ) -> None:
     settings = Settings.of({}, profile="gpu", store=tmp_path)
     context = Context(settings, {"HOME": str(tmp_path)}, BARE)
-    plan = shown(context, minutes=480.0)
-    document: dict[str, Any] = json.loads(msgspec.json.encode(plan.document()))
-    states = {cell["state"] for cell in document["cells"]}
+    work = planned(context, minutes=480.0)
+    data: dict[str, Any] = json.loads(msgspec.json.encode(document(work)))
+    states = {cell["state"] for cell in data["cells"]}
     assert states <= {"untested here", "not run"}
     assert "untested here" in states
-    asked_of_a_card = [cell for cell in document["cells"] if cell["vram_bytes"] > 2**30]
-    assert len(asked_of_a_card) == len(document["cells"])
-    everywhere = document["predicted"]["untested here"]
+    asked_of_a_card = [cell for cell in data["cells"] if cell["vram_bytes"] > 2**30]
+    assert len(asked_of_a_card) == len(data["cells"])
+    everywhere = data["predicted"]["untested here"]
     assert everywhere["measured"] == 0
     assert min(everywhere[name] for name in ("download", "disk", "seconds")) > 0
-    told = "\n".join(plan.lines(everything=False))
+    told = "\n".join(lines(work, everything=False))
     assert "cells untested here:" in told
     assert "nothing like it was timed here" in told
     assert len(told.splitlines()) < 120

@@ -11,7 +11,8 @@ import pytest
 from matrix.judge.refusals import classify_refusal
 from matrix.pipeline.outcomes import Outcome, Reason, StageResult
 from matrix.pipeline.steps import Stage, Step
-from matrix.spec.loading import DEFAULT_SPEC, load, read_tables
+from matrix.spec.loading import DEFAULT_SPEC, load
+from matrix.spec.reading import read_tables
 from matrix.spec.tables import SpecError
 from matrix.store.observations import Observation
 from tests.recorded.recording import observations

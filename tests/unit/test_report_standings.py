@@ -12,7 +12,7 @@ from matrix.judge.results import MatrixResult, Side
 from matrix.pipeline.outcomes import Reason, Verdict
 from matrix.pipeline.steps import Stage
 from matrix.report import PAGE, render, summary
-from matrix.report.standings import groups, overview
+from matrix.report.standings import group_and_label, groups, overview
 from tests.unit.report_results import judged, realistic
 from tests.unit.report_standings import a_thousand, standing_result
 from tests.unit.test_report_render import Page, empty
@@ -251,3 +251,10 @@ def test_new_releases_are_told_in_the_head() -> None:
     assert f"New releases: {', '.join(said)}." in texts["matrix.md"]
     assert f"new releases: {', '.join(said)}" in summary(standing_result())
     assert "New releases" not in render(realistic())[PAGE]
+
+
+def test_a_release_is_no_beginning_of_another_ones_name() -> None:
+    axes = {"autoawq": "0.2.7"}
+    assert group_and_label("autoawq-0.2.7+bounds", axes) == ("autoawq-0.2.7", "bounds")
+    for name in ("autoawq-0.2.7", "autoawq-0.2.7.post3+bounds"):
+        assert group_and_label(name, axes) == (name, name)

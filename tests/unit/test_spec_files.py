@@ -11,7 +11,8 @@ import pytest
 from matrix.plan.cells import make_plan
 from matrix.run.context import Settings
 from matrix.spec.files import folder_of, read_document, spec_files
-from matrix.spec.loading import load, read_tables
+from matrix.spec.loading import load
+from matrix.spec.reading import read_tables
 from matrix.spec.tables import SpecError
 from tests.unit import small_spec
 

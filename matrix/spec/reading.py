@@ -1,0 +1,128 @@
+"""The document of a spec read by its types, and what is wrong with it in words of the spec."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from matrix.pipeline.outcomes import Verdict
+from matrix.spec import tables
+from matrix.spec.files import Document, Places, read_document, spec_error
+from matrix.spec.repeats import Repeats
+from matrix.spec.tables import (
+    Departure,
+    Facts,
+    ModelTable,
+    ProfileTable,
+    RangeTable,
+    RefusalTable,
+    SchemeTable,
+    Spec,
+    SpecError,
+    Table,
+)
+
+EXAMPLES = "matrix/spec/project/"
+"""Where the commented examples are, as errors say it."""
+
+
+def read_tables(path: Path) -> Spec:
+    """Return what a spec's files say, nothing spelled out; raise :class:`SpecError`."""
+    spec, _ = read_spec(path)
+    return spec
+
+
+def read_spec(path: Path) -> tuple[Spec, Places]:
+    """Return what a spec's files say, and where each key stands."""
+    document, places = read_document(path)
+
+    def error(key: str, problem: str, remedy: str) -> SpecError:
+        return spec_error(path, places, key, problem, remedy)
+
+    filled = Repeats(document, error).filled()
+    try:
+        return msgspec.convert(filled, Spec), places
+    except msgspec.ValidationError as wrong:
+        raise error(*_explained(str(wrong), filled, document)) from None
+
+
+_FIELDS = {
+    field.encode_name
+    for table in vars(tables).values()
+    if isinstance(table, type) and issubclass(table, Table)
+    for field in msgspec.structs.fields(table)
+}
+
+
+_NAMED: dict[str, Any] = {
+    "bases": dict[str, object],
+    "sets": list[str | Facts],
+    "reasons": dict[str, str],
+    "departures": Departure,
+    "models": ModelTable,
+    "schemes": SchemeTable,
+    "profiles": ProfileTable,
+    "refusals": RefusalTable,
+    "thresholds": float,
+    "axes": list[str] | RangeTable,
+    "variants": str | list[str] | RangeTable,
+    "rows": str | list[str] | RangeTable,
+    "canaries": Verdict,
+}
+"""Name of a table of names -> what each of its entries is."""
+
+
+def _explained(text: str, filled: Document, document: Document) -> tuple[str, str, str]:
+    """Return key, problem and remedy for msgspec's message.
+
+    ``filled`` is the document in which the bases are filled in, which ``document`` has by name.
+    """
+    problem, _, where = text.partition(" - at `$")
+    key = where.rstrip("`").lstrip(".") or "top level"
+    while "[...]" in key:
+        around, _, rest = key.partition("[...]")
+        key = f"{around}{_wrong_entry(around, filled)}{rest}"
+    remedy = f"See the commented example of every key in {EXAMPLES}"
+    if unknown := re.search(r"unknown field `(.*)`", problem):
+        key = f"{key}.{unknown[1]}" if where else unknown[1]
+        problem = "no such key"
+        if close := get_close_matches(unknown[1], _FIELDS, 1):
+            remedy = f"Did you mean {close[0]!r}? {remedy}"
+    if base := _base_with(key, document):
+        problem += f" (it comes from the base {base!r})"
+    return key, problem, remedy
+
+
+def _base_with(key: str, document: Document) -> str:
+    """Return the base from which a table has a key; empty where it says it itself."""
+    parts = re.fullmatch(r"(\w+)(?:\[(\d+)\]|\.(.+?))\.(\w+)(?:[.\[].*)?", key)
+    if parts is None:
+        return ""
+    section, number, name, field = parts.groups()
+    try:
+        table = document[section][int(number) if number else name]
+        base = str(table.get("base", ""))
+        return "" if field in table else base
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return ""
+
+
+def _wrong_entry(key: str, document: Document) -> str:
+    """Return the name that msgspec leaves out: of the first entry of a table that is wrong."""
+    entries: Any = document
+    try:
+        for part in re.findall(r"[^.\[\]]+", key):
+            entries = entries[int(part) if part.isdigit() else part]
+        kind = _NAMED[re.sub(r".*\.|\[\d+\]$", "", key)]
+        for name, entry in entries.items():
+            try:
+                msgspec.convert(entry, kind)
+            except msgspec.ValidationError:
+                return f".{name}"
+    except (KeyError, IndexError, TypeError, AttributeError):
+        pass
+    return ""

@@ -3,8 +3,8 @@
 Compiling what an import reads takes longer than the import itself. The first environment's
 ``.pyc`` files are kept as hard links under a digest of the package's own file list; the next
 environment gets links to them. Python uses one only where source time and size agree, and a file
-that uv linked from its cache has the same in every environment. Nothing is given away that was
-kept apart before: the sources themselves are hard links into uv's one cache.
+that uv linked from its cache has the same in every environment. What a package leaves there runs in
+the next environment of the same store, so no two stores share it.
 """
 
 from __future__ import annotations

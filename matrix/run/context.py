@@ -190,7 +190,7 @@ class Context:
 
     @cached_property
     def cells_of(self) -> dict[str, list[Cell]]:
-        """The cells that stand on each environment: found once, there may be thousands of both."""
+        """The cells that stand on each environment: read once, there may be thousands of both."""
         cells: dict[str, list[Cell]] = {name: [] for name in self.plan.environments}
         for cell in self.plan.cells:
             checkpoint = cell.checkpoint

@@ -130,6 +130,14 @@ def test_wheels_that_uv_has_unpacked_are_paid(context: Context, tmp_path: Path) 
     assert "2.0 GB of downloads, 4.1 GB of disk" in told(context)
 
 
+def test_what_uv_has_built_from_source_is_paid(context: Context, tmp_path: Path) -> None:
+    built = tmp_path / ".cache" / "uv" / "sdists-v9" / "pypi" / "torch" / "2.1" / "a build"
+    (built / "src").mkdir(parents=True)  # unpacked, and not built
+    assert "3.0 GB of downloads" in told(context)
+    (built / "torch-2.1-cp311-none-any.whl").touch()
+    assert "2.0 GB of downloads" in told(context)
+
+
 def test_wheels_in_a_folder_are_not_downloaded(context: Context, tmp_path: Path) -> None:
     folder = tmp_path / "wheels"
     folder.mkdir()

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from matrix.environments import bytecode, locks, virtualenvs
+from matrix.environments import locks, virtualenvs
 from matrix.environments.locks import Lock
 from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Step
@@ -66,7 +66,6 @@ def install(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     facts: dict[str, Any] = {}
     if conclusion.outcome is Outcome.PASSED:
         facts = _installed(workspace, environment)
-        bytecode.adopt(folder, workspace.store.path("bytecode"))
         virtualenvs.commit(folder, key.value)
     if before is not None and is_final:  # it was built before: how it went now is no news
         return msgspec.structs.replace(

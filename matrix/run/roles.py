@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 
+from matrix.environments import bytecode
 from matrix.environments.virtualenvs import python_of
 from matrix.machine.hardware import Gpu
 from matrix.machine.leases import ProcessesOn, lease, strangers
@@ -70,6 +71,9 @@ class RoleRun:
             if installed is not None:
                 self._messages.of_environment(environment.name, Step.INSTALL, installed)
             return
+        folder = self._workspace.folder(environment)
+        if not (folder / "home").exists():  # nothing of it has run, which might turn it into links
+            bytecode.adopt(folder, self._workspace.store.path("bytecode"))
         on_device = self._on_gpus if environment.device == "cuda" else self._on_cpu
         on_device(environment, role, importing, make_jobs)
 

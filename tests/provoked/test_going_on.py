@@ -200,6 +200,17 @@ def test_installing_passes_over_what_somebody_works_on_and_does_nothing_else(fol
     assert performed(folder, "install")[4:] == ["maker-1"]
 
 
+def test_what_was_installed_before_still_gets_the_bytecode_that_others_made(folder: Path) -> None:
+    (folder / "turning.py").write_text(TURNING.replace("    pass\n", "    import iniconfig\n"))
+    command(folder, "matrix", "run", "--install-only")
+    command(folder, "matrix", "run")
+    compiled = list(
+        (folder / "store" / "environments").glob("*/lib/*/*/iniconfig/*/__init__.*.pyc")
+    )
+    assert len(compiled) == 5
+    assert len({file.stat().st_ino for file in compiled}) == 1
+
+
 @pytest.mark.parametrize(("module", "status"), [("nox", 1), ("matrix", 2)])
 def test_a_disk_that_is_too_small_ends_it_before_uv_is_asked(
     folder: Path, module: str, status: int

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 from matrix.checks.evidence import VLLM, Evidence
-from matrix.checks.wording import SHOWN, count, some
-from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
-from matrix.pipeline.steps import Stage
-
-_finding = partial(Finding, stage=Stage.INSPECT)
+from matrix.checks.wording import SHOWN, NotApplicableError, Opinion, count, inspected, some
+from matrix.pipeline.outcomes import Explanation, Judgement, Symptom
 
 META_TENSOR = "meta tensor"
 """torch's word for a parameter that nothing was loaded into."""
@@ -22,67 +18,48 @@ LACKING = Explanation(
 """The consequences of a tensor that is not there."""
 
 
-def checkpoint_readable(evidence: Evidence) -> Finding:
+def checkpoint_readable(evidence: Evidence) -> Opinion:
     """Every file is safetensors or JSON, whole, in its directory, and reads without executing it.
 
     Protects from truncated or malformed files, and from ones that would run code when loaded
     (pickles), reach outside the directory or exhaust memory; the format and its limits:
     https://github.com/huggingface/safetensors#format. Value: number of problems.
     """
-    say = partial(_finding, "checkpoint-readable")
-    if evidence.inspection is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
-    problems = evidence.inspection.problems
-    if problems:
-        text = "; ".join(str(problem) for problem in problems[:SHOWN])
-        return say(judgement=Judgement.FAILED, value=len(problems), threshold=0, message=text)
-    return say(judgement=Judgement.PASSED, value=0, threshold=0)
+    problems = inspected(evidence).problems
+    judgement = Judgement.FAILED if problems else Judgement.PASSED
+    return Opinion(judgement, len(problems), "; ".join(map(str, problems[:SHOWN])), threshold=0)
 
 
-def checkpoint_complete(evidence: Evidence) -> Finding:
+def checkpoint_complete(evidence: Evidence) -> Opinion:
     """Every tensor of the model is there, and none besides.
 
     Protects from engines that fill what is missing with random numbers. All-zero biases are
     harmless: auto-gptq writes them; known issue gptq-zero-bias-stored,
     https://github.com/AutoGPTQ/AutoGPTQ/pull/602. Value: tensors missing.
     """
-    say = partial(_finding, "checkpoint-complete", threshold=0)
-    inspection = evidence.inspection
-    if inspection is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
-    parts = []
-    if inspection.missing:
-        parts.append(f"missing: {some(inspection.missing)}")
-    if inspection.unexpected:
-        parts.append(f"unexpected: {some(inspection.unexpected)}")
-    if inspection.zero_tensors:
-        parts.append(
-            f"{count(len(inspection.zero_tensors), 'unexpected tensor')} all zero (harmless)"
-        )
+    inspection = inspected(evidence)
+    missing, unexpected = inspection.missing, inspection.unexpected
+    parts = [f"missing: {some(missing)}"] if missing else []
     judgement, explains = Judgement.PASSED, None
-    if inspection.unexpected:
-        judgement, explains = Judgement.NOTICE, _surplus(inspection.unexpected)
-    if inspection.missing:
+    if unexpected:
+        parts.append(f"unexpected: {some(unexpected)}")
+        judgement, explains = Judgement.NOTICE, _surplus(unexpected)
+    if zeros := len(inspection.zero_tensors):
+        parts.append(f"{count(zeros, 'unexpected tensor')} all zero (harmless)")
+    if missing:
         judgement, explains = Judgement.FAILED, LACKING
-    message = "; ".join(parts)
-    return say(
-        judgement=judgement, value=len(inspection.missing), message=message, explains=explains
-    )
+    return Opinion(judgement, len(missing), "; ".join(parts), explains=explains)
 
 
 def _surplus(names: list[str]) -> Explanation:
     """Return the consequence of tensors that no such model has: a loader stops at them."""
-    telling = [name[:_NAME_CHARS] for name in names[:SHOWN] if len(name) >= _TELLING]
+    # A shorter name may stand in any error.
+    telling = [name[:200] for name in names[:SHOWN] if len(name) >= 8]
     texts = ["no module or parameter named", "unexpected key", *telling]
     return Explanation([Symptom.ERROR], errors=texts)
 
 
-_NAME_CHARS = 200
-_TELLING = 8
-"""A shorter name may stand in any error."""
-
-
-def tied_embedding(evidence: Evidence) -> Finding:
+def tied_embedding(evidence: Evidence) -> Opinion:
     """Embedding and head are stored as ``tie_word_embeddings`` says.
 
     Protects from the defect of autoawq 0.2.7 to 0.2.7.post2: of a tied model it keeps
@@ -93,16 +70,11 @@ def tied_embedding(evidence: Evidence) -> Finding:
     Known issue awq-tied-embedding-dropped, https://github.com/casper-hansen/AutoAWQ/issues/665.
     Value: how many of the two are stored.
     """
-    say = partial(_finding, "tied-embedding")
-    inspection = evidence.inspection
-    if inspection is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    inspection = inspected(evidence)
     if evidence.tied is None:
-        message = "config.json does not say whether embedding and head are one"
-        return say(judgement=Judgement.NOT_APPLICABLE, message=message)
+        raise NotApplicableError("config.json does not say whether embedding and head are one")
     if not (inspection.embedding or inspection.head or inspection.linears):
-        message = "not known under which names this architecture stores them"
-        return say(judgement=Judgement.NOT_APPLICABLE, message=message)
+        raise NotApplicableError("not known under which names this architecture stores them")
     judgement, message = _embedding(evidence.tied, inspection.embedding, inspection.head)
     explains = LACKING if judgement is Judgement.FAILED else None
     if judgement is Judgement.NOTICE:
@@ -117,8 +89,7 @@ def tied_embedding(evidence: Evidence) -> Finding:
     if stored is not None and stored != evidence.tied:
         judgement, explains = Judgement.FAILED, LACKING
         message += f"; config.json says tie_word_embeddings={str(stored).lower()} of it, wrongly"
-    value = inspection.embedding + inspection.head
-    return say(judgement=judgement, value=value, message=message, explains=explains)
+    return Opinion(judgement, inspection.embedding + inspection.head, message, explains=explains)
 
 
 def _dropped(engine: Mapping[str, str]) -> Explanation:
@@ -136,10 +107,9 @@ def _dropped(engine: Mapping[str, str]) -> Explanation:
 
 def _embedding(tied: bool, embedding: bool, head: bool) -> tuple[Judgement, str]:
     match tied, embedding, head:
-        case True, True, False:
-            return Judgement.PASSED, "tied; the embedding is stored"
-        case True, True, True:
-            return Judgement.PASSED, "tied; stored under both names, one of them surplus"
+        case True, True, _:
+            both = "stored under both names, one of them surplus"
+            return Judgement.PASSED, f"tied; {both if head else 'the embedding is stored'}"
         case True, False, True:
             return Judgement.NOTICE, (
                 "tied, but only lm_head.weight is stored: engines that skip it for tied models "
@@ -147,9 +117,8 @@ def _embedding(tied: bool, embedding: bool, head: bool) -> tuple[Judgement, str]
             )
         case False, True, True:
             return Judgement.PASSED, "untied; both are stored"
-        case False, True, False:
-            return Judgement.FAILED, "untied, but lm_head.weight is missing"
-        case False, False, True:
-            return Judgement.FAILED, "untied, but model.embed_tokens.weight is missing"
-        case _:
+        case _, False, False:
             return Judgement.FAILED, "neither the embedding nor lm_head.weight is stored"
+        case _:
+            missing = "lm_head.weight" if embedding else "model.embed_tokens.weight"
+            return Judgement.FAILED, f"untied, but {missing} is missing"

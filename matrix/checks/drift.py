@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import NamedTuple
 
 from packaging.version import InvalidVersion, Version
 
 from matrix.checks.evidence import Evidence
-from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
-from matrix.pipeline.steps import Stage
-
-_finding = partial(Finding, stage=Stage.INSPECT)
+from matrix.checks.wording import Opinion, inspected
+from matrix.pipeline.outcomes import Explanation, Judgement, Symptom
 
 NEW_CLASSES = ("TokenizersBackend", "TokenizersBackendFast")
 TAKEN_FROM_CONFIG = ("", "unset", "auto")
@@ -64,7 +61,7 @@ MERGES = Drift(
 )  # fmt: skip
 
 
-def config_drift(evidence: Evidence) -> Finding:
+def config_drift(evidence: Evidence) -> Opinion:
     """config.json is written in the keys that its reader knows.
 
     Protects from what older readers pass over without a word: transformers 5 writes the base of
@@ -73,19 +70,16 @@ def config_drift(evidence: Evidence) -> Finding:
     taken for float32. Known issue tf5-rope-parameters,
     https://github.com/vllm-project/vllm/issues/42624. Value: keys of a newer form.
     """
-    inspection = evidence.inspection
-    drifts = []
-    if inspection is not None:
-        if inspection.config.rope_parameters and not inspection.config.rope_theta:
-            drifts.append(ROPE_PARAMETERS)
-        if inspection.config.dtype and not inspection.config.torch_dtype:
-            drifts.append(DTYPE)
-    from_config = evidence.dtype in TAKEN_FROM_CONFIG
-    matter = [drift for drift in drifts if from_config or drift is not DTYPE]
-    return _say("config-drift", evidence, drifts, matter)
+    config = inspected(evidence).config
+    drifts = [ROPE_PARAMETERS] if config.rope_parameters and not config.rope_theta else []
+    matter = list(drifts)
+    if config.dtype and not config.torch_dtype:
+        drifts.append(DTYPE)
+        matter += [DTYPE] if evidence.dtype in TAKEN_FROM_CONFIG else []
+    return _opinion(evidence.engine, drifts, matter)
 
 
-def tokenizer_drift(evidence: Evidence) -> Finding:
+def tokenizer_drift(evidence: Evidence) -> Opinion:
     """The tokenizer's files are written in the form that their reader knows.
 
     Protects from a tokenizer that an older engine cannot load: transformers 5 writes its own class
@@ -94,35 +88,22 @@ def tokenizer_drift(evidence: Evidence) -> Finding:
     (tokenizer-untagged-enum, https://github.com/huggingface/tokenizers/issues/1529).
     Value: files of a newer form.
     """
-    inspection = evidence.inspection
-    drifts = []
-    if inspection is not None:
-        if inspection.tokenizer.tokenizer_class in NEW_CLASSES:
-            drifts.append(TOKENIZER_CLASS)
-        if inspection.tokenizer.merges == "pairs":
-            drifts.append(MERGES)
-    return _say("tokenizer-drift", evidence, drifts, drifts)
+    tokenizer = inspected(evidence).tokenizer
+    drifts = [TOKENIZER_CLASS] if tokenizer.tokenizer_class in NEW_CLASSES else []
+    drifts += [MERGES] if tokenizer.merges == "pairs" else []
+    return _opinion(evidence.engine, drifts, drifts)
 
 
-def _say(check: str, evidence: Evidence, drifts: list[Drift], matter: list[Drift]) -> Finding:
-    """Return the finding on drifts: a notice where the engine is too old for one that matters."""
-    say = partial(_finding, check, value=len(drifts))
-    if evidence.inspection is None:
-        return _finding(check, judgement=Judgement.NOT_APPLICABLE, message="not inspected")
-    concern = [drift for drift in matter if drift.concerns(evidence.engine)]
+def _opinion(engine: Mapping[str, str], drifts: list[Drift], matter: list[Drift]) -> Opinion:
+    """Return what drifts come to: a notice where the engine is too old for one that matters."""
+    concern = [drift for drift in matter if drift.concerns(engine)]
+    message = "; ".join(drift.message for drift in concern or drifts)
     if concern:
         explains = Explanation(
             list(dict.fromkeys(symptom for drift in concern for symptom in drift.symptoms)),
             errors=list(dict.fromkeys(text for drift in concern for text in drift.errors)),
-            engines=sorted({_installed(drift, evidence.engine) for drift in concern}),
+            engines=sorted({f"{d.distribution} {engine[d.distribution]}" for d in concern}),
         )
-        message = "; ".join(drift.message for drift in concern)
-        return say(judgement=Judgement.NOTICE, message=message, explains=explains)
-    message = "; ".join(drift.message for drift in drifts)
-    if drifts and evidence.engine:
-        message += "; not so this engine"
-    return say(judgement=Judgement.PASSED, message=message)
-
-
-def _installed(drift: Drift, engine: Mapping[str, str]) -> str:
-    return f"{drift.distribution} {engine[drift.distribution]}"
+        return Opinion(Judgement.NOTICE, len(drifts), message, explains=explains)
+    message += "; not so this engine" if drifts and engine else ""
+    return Opinion(Judgement.PASSED, len(drifts), message)

@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from functools import partial
 
 from matrix.checkpoint.inspection import Inspection, TensorInfo
 from matrix.checkpoint.shapes import HEAD
 from matrix.checks.evidence import VLLM, Evidence
-from matrix.checks.wording import amount, count, some
-from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
-from matrix.pipeline.steps import Stage
-
-_finding = partial(Finding, stage=Stage.INSPECT)
+from matrix.checks.wording import NotApplicableError, Opinion, amount, count, inspected, some
+from matrix.pipeline.outcomes import Explanation, Judgement, Symptom
 
 PARTS = {"qweight": ("I32",), "qzeros": ("I32",), "g_idx": ("I32",), "scales": ("F16", "BF16")}
 """Part of a packed Linear -> the types it may have, in AutoAWQ's and AutoGPTQ's layouts."""
@@ -39,7 +35,7 @@ def stored_bytes(tensor: TensorInfo) -> int:
     return math.prod(tensor.shape) * (int(width[0]) if width else 8) // 8
 
 
-def packed_layers(evidence: Evidence) -> Finding:
+def packed_layers(evidence: Evidence) -> Opinion:
     """Exactly the decoder's Linear layers are packed, in a form that can be read.
 
     Protects from layers skipped in silence, and from a packed head or embedding, which many engines
@@ -47,10 +43,7 @@ def packed_layers(evidence: Evidence) -> Finding:
     https://huggingface.co/docs/transformers/quantization/gptq. Of the float model, nothing is
     packed. Value: layers that are packed wrongly or not at all.
     """
-    say = partial(_finding, "packed-layers", threshold=0)
-    inspection = evidence.inspection
-    if inspection is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    inspection = inspected(evidence)
     packed = {module.name for module in inspection.modules}
     wrong, parts = _wrongly_packed(inspection, packed, quantized=evidence.quantized)
     if evidence.quantized and inspection.quantization is None:
@@ -61,10 +54,10 @@ def packed_layers(evidence: Evidence) -> Finding:
     if parts:
         unpacked = [*UNFIT.symptoms, Symptom.MORE_MEMORY]
         explains = Explanation(unpacked, errors=[*UNFIT.errors, "qweight", "lm_head"])
-        return say(judgement=Judgement.FAILED, value=wrong, message=message, explains=explains)
+        return Opinion(Judgement.FAILED, wrong, message, explains=explains)
     if not inspection.linears and packed:
         message += "; which ones this model should have is not known"
-    return say(judgement=Judgement.PASSED, value=wrong, message=message)
+    return Opinion(Judgement.PASSED, wrong, message)
 
 
 def _wrongly_packed(
@@ -87,7 +80,7 @@ def _wrongly_packed(
     return len(expected - packed) + len(extra) + len(unread), parts
 
 
-def stored_formats(evidence: Evidence) -> Finding:
+def stored_formats(evidence: Evidence) -> Opinion:
     """Codes and zeros are int32, scales and all that is not packed have 16 bits.
 
     Answers "it shows float16, is it quantized at all?": embeddings, norms and head are float16 in
@@ -96,10 +89,7 @@ def stored_formats(evidence: Evidence) -> Finding:
     part, which takes twice its room in the file. Known issue only-linear-quantized,
     https://huggingface.co/docs/transformers/quantization/gptq. Value: tensors of a wrong type.
     """
-    say = partial(_finding, "stored-formats", threshold=0)
-    inspection = evidence.inspection
-    if inspection is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    inspection = inspected(evidence)
     modules = {module.name for module in inspection.modules}
     wrong: list[str] = []
     wide: list[str] = []
@@ -122,10 +112,9 @@ def stored_formats(evidence: Evidence) -> Finding:
     if wide:
         judgement, explains = Judgement.DEGRADED, Explanation([Symptom.MORE_MEMORY])
     if wrong:
-        unread = Explanation(UNFIT.symptoms, errors=[*UNFIT.errors, "dtype"])
-        judgement, explains = Judgement.FAILED, unread
-    value = len(wrong) + len(wide)
-    return say(judgement=judgement, value=value, message=message, explains=explains)
+        judgement = Judgement.FAILED
+        explains = Explanation(UNFIT.symptoms, errors=[*UNFIT.errors, "dtype"])
+    return Opinion(judgement, len(wrong) + len(wide), message, explains=explains)
 
 
 def _other_bits(inspection: Inspection) -> list[str]:
@@ -154,10 +143,7 @@ def _kind(name: str) -> str:
         return "norms"
     if name.endswith(".bias"):
         return "biases"
-    for part in ("embed_tokens", "lm_head"):
-        if part in name:
-            return part
-    return "other weights"
+    return next((part for part in ("embed_tokens", "lm_head") if part in name), "other weights")
 
 
 def _kept(kept: Counter[tuple[str, str]]) -> str:
@@ -168,7 +154,7 @@ def _kept(kept: Counter[tuple[str, str]]) -> str:
     return "; ".join(f"{', '.join(names)} in {dtype}" for dtype, names in sorted(kinds.items()))
 
 
-def stored_size(evidence: Evidence) -> Finding:
+def stored_size(evidence: Evidence) -> Opinion:
     """The checkpoint takes as many bytes as its shapes and its scheme say.
 
     Protects from a part lost or stored twice without a word. A tied model's head beside its
@@ -178,14 +164,9 @@ def stored_size(evidence: Evidence) -> Finding:
     tolerated; what other checks judge (unexpected tensors, float32) is named and left to them.
     Value: bytes that nothing accounts for, as a share of those expected.
     """
-    limit = evidence.thresholds.stored_size
-    say = partial(_finding, "stored-size", threshold=limit)
-    inspection = evidence.inspection
-    if inspection is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    inspection, limit = inspected(evidence), evidence.thresholds.stored_size
     if not inspection.expected_bytes:
-        message = "what it should take is not known for this model or scheme"
-        return say(judgement=Judgement.NOT_APPLICABLE, message=message)
+        raise NotApplicableError("what it should take is not known for this model or scheme")
     surplus = _surplus(inspection, tied=bool(evidence.tied))
     stored = sum(map(stored_bytes, inspection.tensors))
     expected = max(inspection.expected_bytes - _index_left_out(inspection), 1)
@@ -194,7 +175,9 @@ def stored_size(evidence: Evidence) -> Finding:
     parts = [f"{amount(stored)} where {amount(expected)} are expected"]
     parts += [f"{amount(size)} are {what}" for what, size in surplus.items() if size]
     judgement, explains = Judgement.PASSED, None
-    if surplus[DUPLICATE] and _stops_at_copy(evidence.engine):
+    # Of other engines it is not known that they read past a tied model's second copy.
+    reads_past = evidence.engine.keys() & {"transformers", *VLLM}
+    if surplus[DUPLICATE] and evidence.engine and not reads_past:
         judgement = Judgement.NOTICE
         explains = Explanation([Symptom.ERROR], errors=[HEAD.removesuffix(".weight")])
     if left < 0 and abs(share) > limit:
@@ -204,7 +187,7 @@ def stored_size(evidence: Evidence) -> Finding:
     elif share > limit:
         judgement, explains = Judgement.DEGRADED, None
         parts.append(f"{amount(left)} are unaccounted for")
-    return say(judgement=judgement, value=share, message="; ".join(parts), explains=explains)
+    return Opinion(judgement, share, "; ".join(parts), explains=explains)
 
 
 DUPLICATE = "the tied embedding again, as lm_head.weight"
@@ -213,12 +196,8 @@ DUPLICATE = "the tied embedding again, as lm_head.weight"
 def _surplus(inspection: Inspection, *, tied: bool) -> dict[str, int]:
     """Return what makes the file larger and is explained, with its bytes."""
     unexpected, zero = set(inspection.unexpected), set(inspection.zero_tensors)
-    surplus = {
-        DUPLICATE: 0,
-        "zero tensors": 0,
-        "unexpected tensors": 0,
-        "of types wider than 16 bits": 0,
-    }
+    wide = "of types wider than 16 bits"
+    surplus = dict.fromkeys((DUPLICATE, "zero tensors", "unexpected tensors", wide), 0)
     for tensor in inspection.tensors:
         size = stored_bytes(tensor)
         if tensor.name in zero:
@@ -228,7 +207,7 @@ def _surplus(inspection: Inspection, *, tied: bool) -> dict[str, int]:
         elif tied and inspection.embedding and tensor.name == HEAD:
             surplus[DUPLICATE] += size
         elif tensor.dtype in _WIDE:
-            surplus["of types wider than 16 bits"] += size - 2 * math.prod(tensor.shape)
+            surplus[wide] += size - 2 * math.prod(tensor.shape)
     return surplus
 
 
@@ -238,8 +217,3 @@ def _index_left_out(inspection: Inspection) -> int:
         return 0
     there = {tensor.name for tensor in inspection.tensors}
     return sum(4 * m.inputs for m in inspection.modules if f"{m.name}.g_idx" not in there)
-
-
-def _stops_at_copy(engine: dict[str, str]) -> bool:
-    """Whether an engine is meant that is not known to read past a tied model's second copy."""
-    return bool(engine) and not any(name in engine for name in ("transformers", *VLLM))

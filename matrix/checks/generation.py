@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from matrix.checks.evidence import Evidence
-from matrix.pipeline.outcomes import Finding, Judgement, Symptom
-from matrix.pipeline.steps import Stage
+from matrix.checks.wording import NotApplicableError, Opinion, answered
+from matrix.pipeline.outcomes import Judgement, Symptom
 
-_finding = partial(Finding, stage=Stage.GENERATE)
-NOTHING = "nothing was generated, or there is no reference to compare it with"
 _MIN_REPEAT = 4
 """Fewer equal tokens than this can be an honest answer."""
 
 
-def tokenizer_ids(evidence: Evidence) -> Finding:
+def tokenizer_ids(evidence: Evidence) -> Opinion:
     """The engine turns the reference's texts into the reference's token ids.
 
     Protects from a tokenizer that changed between versions, which spoils every text prompt and
@@ -24,28 +21,22 @@ def tokenizer_ids(evidence: Evidence) -> Finding:
     https://github.com/hiyouga/LlamaFactory/issues/10310).
     Value: share of prompts read alike; degraded below 1.
     """
-    limit = evidence.thresholds.tokenizer_failed
-    say = partial(_finding, "tokenizer-ids", threshold=limit)
-    if evidence.generation is None or evidence.reference is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message=NOTHING)
-    prompts = evidence.reference.prompts
-    same = [
-        ids == prompt.ids for ids, prompt in zip(evidence.generation.text_ids, prompts, strict=True)
-    ]
-    share = sum(same) / len(same)
-    if share == 1:
-        return say(judgement=Judgement.PASSED, value=share)
-    wrong = same.index(False)
+    generation, reference = answered(evidence)
+    readings = list(zip(generation.text_ids, reference.prompts, strict=True))
+    wrong = [(ids, prompt.ids) for ids, prompt in readings if ids != prompt.ids]
+    share = (len(readings) - len(wrong)) / len(readings)
+    if not wrong:
+        return Opinion(Judgement.PASSED, share)
     message = (
-        f"{same.count(False)} of {len(same)} prompts are read differently; the first is "
-        f"{evidence.generation.text_ids[wrong][:8]} instead of {prompts[wrong].ids[:8]}"
+        f"{len(wrong)} of {len(readings)} prompts are read differently; the first is "
+        f"{wrong[0][0][:8]} instead of {wrong[0][1][:8]}"
     )
-    judgement = Judgement.FAILED if share < limit else Judgement.DEGRADED
-    symptom = Symptom.OTHER_TOKENS
-    return say(judgement=judgement, value=share, message=message, symptom=symptom)
+    below = share < evidence.thresholds.tokenizer_failed
+    judgement = Judgement.FAILED if below else Judgement.DEGRADED
+    return Opinion(judgement, share, message, Symptom.OTHER_TOKENS)
 
 
-def greedy_text(evidence: Evidence) -> Finding:
+def greedy_text(evidence: Evidence) -> Opinion:
     """Given token ids, the greedy continuation is the reference's.
 
     Protects from a model that loads and answers something else, as awq-tied-embedding-dropped does
@@ -55,11 +46,8 @@ def greedy_text(evidence: Evidence) -> Finding:
     the prompts of the share of reference tokens that the answer repeats from its start, 1 for the
     same text.
     """
-    limits = evidence.thresholds
-    say = partial(_finding, "greedy-text")
-    if evidence.generation is None or evidence.reference is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message=NOTHING)
-    answers = zip(evidence.generation.outputs, evidence.reference.prompts, strict=True)
+    limits, (generation, reference) = evidence.thresholds, answered(evidence)
+    answers = zip(generation.outputs, reference.prompts, strict=True)
     shares = [_agreement(output.ids, prompt.greedy_ids) for output, prompt in answers]
     share = sum(shares) / len(shares)
     message = ""
@@ -67,23 +55,20 @@ def greedy_text(evidence: Evidence) -> Finding:
         worst = shares.index(min(shares))
         message = (
             f"{sum(s < 1 for s in shares)} of {len(shares)} answers differ; worst: "
-            f"{evidence.generation.outputs[worst].text[:80]!r} instead of "
-            f"{evidence.reference.prompts[worst].greedy_text[:80]!r}"
+            f"{generation.outputs[worst].text[:80]!r} instead of "
+            f"{reference.prompts[worst].greedy_text[:80]!r}"
         )
-    say = partial(say, value=share, message=message)
     right = sum(s == 1 for s in shares) / len(shares)
-    if evidence.reference.memorised:
+    if reference.memorised:
         degraded, failed = limits.greedy_degraded, limits.greedy_failed
         if share >= failed and right < limits.greedy_right_failed:
             failed = 1.0  # too many differ at all, however late
     else:
         degraded, failed = limits.pretrained_greedy_degraded, limits.pretrained_greedy_failed
-    say_wrong = partial(say, symptom=Symptom.WRONG_ANSWERS)
-    if share < failed:
-        return say_wrong(judgement=Judgement.FAILED, threshold=failed)
-    if share < degraded:
-        return say_wrong(judgement=Judgement.DEGRADED, threshold=degraded)
-    return say(judgement=Judgement.PASSED, threshold=degraded)
+    for bound, judgement in ((failed, Judgement.FAILED), (degraded, Judgement.DEGRADED)):
+        if share < bound:
+            return Opinion(judgement, share, message, Symptom.WRONG_ANSWERS, threshold=bound)
+    return Opinion(Judgement.PASSED, share, message, threshold=degraded)
 
 
 def _agreement(ids: Sequence[int], expected: Sequence[int]) -> float:
@@ -95,18 +80,15 @@ def _agreement(ids: Sequence[int], expected: Sequence[int]) -> float:
     return min(common / len(expected), 1 - 1 / (len(expected) + 1))
 
 
-def degenerate_output(evidence: Evidence) -> Finding:
+def degenerate_output(evidence: Evidence) -> Opinion:
     """No answer is empty, or one token again and again, unless the float model answers so too.
 
     Protects from what users report as "!!!!!!!!": NaN in the weights makes token id 0 the best of
     all, and a lost embedding or scale repeats one word (known issue vllm-gptq-exllama-exclaim,
     https://github.com/vllm-project/vllm/issues/10656). Value: share of prompts answered so.
     """
-    limit = evidence.thresholds.degenerate_failed
-    say = partial(_finding, "degenerate-output", threshold=limit)
-    if evidence.generation is None or evidence.reference is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message=NOTHING)
-    answers = list(zip(evidence.generation.outputs, evidence.reference.prompts, strict=True))
+    generation, reference = answered(evidence)
+    answers = list(zip(generation.outputs, reference.prompts, strict=True))
     faults = [
         fault
         for output, prompt in answers
@@ -114,10 +96,10 @@ def degenerate_output(evidence: Evidence) -> Finding:
     ]
     share = len(faults) / len(answers)
     if not faults:
-        return say(judgement=Judgement.PASSED, value=share)
-    judgement = Judgement.FAILED if share >= limit else Judgement.DEGRADED
-    symptom = Symptom.WRONG_ANSWERS
-    return say(judgement=judgement, value=share, message=faults[0], symptom=symptom)
+        return Opinion(Judgement.PASSED, share)
+    above = share >= evidence.thresholds.degenerate_failed
+    judgement = Judgement.FAILED if above else Judgement.DEGRADED
+    return Opinion(judgement, share, faults[0], Symptom.WRONG_ANSWERS)
 
 
 def _degeneration(ids: Sequence[int]) -> str:
@@ -131,7 +113,7 @@ def _degeneration(ids: Sequence[int]) -> str:
     return f"an answer is token id {ids[0]}, {len(ids)} times"
 
 
-def speed(evidence: Evidence) -> Finding:
+def speed(evidence: Evidence) -> Opinion:
     """Tokens per second are known, beside the float model's in the same engine.
 
     Answers "silently slow" (known issue gptq-kernel-abi,
@@ -139,18 +121,16 @@ def speed(evidence: Evidence) -> Finding:
     alarm: a busy machine is no verdict. Value: this model's tokens per second over the float
     model's, each in a process of the same kind.
     """
-    say = partial(_finding, "speed")
     if evidence.generation is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="nothing was generated")
+        raise NotApplicableError("nothing was generated")
     own = evidence.generation.tokens_per_second
     if own <= 0:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="the engine does not tell")
+        raise NotApplicableError("the engine does not tell")
     kernel = evidence.load.kernel if evidence.load else None
     message = f"{own:.3g} tokens/s" + (f" in {kernel}" if kernel else "")
     if not evidence.quantized:
-        return say(judgement=Judgement.PASSED, message=message)
+        return Opinion(Judgement.PASSED, message=message)
     of_float = evidence.float_generation.tokens_per_second if evidence.float_generation else 0.0
     if of_float <= 0:
-        return say(judgement=Judgement.PASSED, message=f"{message}; the float model's not known")
-    message += f"; the float model {of_float:.3g}"
-    return say(judgement=Judgement.PASSED, value=own / of_float, message=message)
+        return Opinion(Judgement.PASSED, message=f"{message}; the float model's not known")
+    return Opinion(Judgement.PASSED, own / of_float, f"{message}; the float model {of_float:.3g}")

@@ -5,23 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from functools import partial
 
 from matrix.checkpoint.inspection import Inspection
 from matrix.checkpoint.shapes import EMBEDDING, HEAD
 from matrix.checks.evidence import Evidence, LoadedTensor
 from matrix.checks.formats import COMPUTED, stored_bytes
 from matrix.checks.load_report import LoadReport, expand, read_load_report
-from matrix.checks.wording import SHOWN, amount, count, some
-from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
-from matrix.pipeline.steps import Blame, Stage
+from matrix.checks.wording import SHOWN, NotApplicableError, Opinion, amount, count, some
+from matrix.pipeline.outcomes import Explanation, Judgement, Symptom
+from matrix.pipeline.steps import Blame
 
-_finding = partial(Finding, stage=Stage.LOAD)
 UNFILLED = Explanation([Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE], blame=Blame.PAIR)
 """The consequences of weights that the engine did not take from the file."""
 
 
-def load_warnings(evidence: Evidence) -> Finding:
+def load_warnings(evidence: Evidence) -> Opinion:
     """The engine used every weight of the checkpoint that says something, and made up none.
 
     Protects from random weights behind a warning nobody reads (known issue gptq-bias-newly-init,
@@ -30,7 +28,6 @@ def load_warnings(evidence: Evidence) -> Finding:
     https://github.com/huggingface/optimum/pull/1827), or is the second copy of a tied model's
     head. All warnings are kept with the observation. Value: weights made up or lost.
     """
-    say = partial(_finding, "load-warnings", threshold=0)
     warnings = evidence.load.warnings if evidence.load else []
     report = read_load_report([*warnings, evidence.log])
     made_up = [name for name in report.made_up if not (evidence.tied and name == HEAD)]
@@ -45,16 +42,16 @@ def load_warnings(evidence: Evidence) -> Finding:
         parts.append("the list of names is cut short")
     value = len(made_up) + len(lost)
     message = "; ".join(parts)
-    wrong = partial(say, value=value, message=message, symptom=Symptom.MADE_UP_WEIGHTS)
-    if made_up or any(_is_weight(name) for name in lost):
-        return wrong(judgement=Judgement.FAILED, explains=UNFILLED)
-    if lost or report.cut:
-        return wrong(judgement=Judgement.DEGRADED, explains=UNFILLED if lost else None)
+    if made_up or lost or report.cut:
+        fails = made_up or any(_is_weight(name) for name in lost)
+        judgement = Judgement.FAILED if fails else Judgement.DEGRADED
+        explains = UNFILLED if made_up or lost else None
+        return Opinion(judgement, value, message, Symptom.MADE_UP_WEIGHTS, explains)
     if evidence.load is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="not loaded")
+        raise NotApplicableError("not loaded")
     if warnings and not parts:
         message = f"{count(len(warnings), 'warning')} kept, none of them of weights"
-    return say(judgement=Judgement.PASSED, value=0, message=message)
+    return Opinion(Judgement.PASSED, 0, message)
 
 
 def _unused(report: LoadReport, evidence: Evidence) -> dict[str, bool]:
@@ -74,7 +71,7 @@ def _is_weight(name: str) -> bool:
     return ".layers." in name and part in ("weight", "qweight", "qzeros", "scales", "g_idx")
 
 
-def tied_head(evidence: Evidence) -> Finding:
+def tied_head(evidence: Evidence) -> Opinion:
     """A tied model's head is its embedding, also where the file stores no head.
 
     Protects from a loader that ties the embedding to a head which nothing was loaded into, so that
@@ -84,27 +81,25 @@ def tied_head(evidence: Evidence) -> Finding:
     mark of such memory: each log-probability is not finite, or beyond what weights give, or that
     of a row of zeros, to which all tokens are alike. Value: share that bear it.
     """
-    say = partial(_finding, "tied-head", threshold=1)
     inspection, answers = evidence.inspection, evidence.generation
     if inspection is None or answers is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected, or nothing answered")
+        raise NotApplicableError("not inspected, or nothing answered")
     if not evidence.tied or inspection.head or not inspection.embedding:
         message = "the head is stored" if inspection.head else "the model is not tied"
-        return say(judgement=Judgement.PASSED, value=0, message=message)
+        return Opinion(Judgement.PASSED, 0, message)
     values = [value for text in answers.held_out for value in text]
     lost = sum(value is None or value < _LEAST for value in values)
     alike = _of_zeros(values, inspection)
-    say = partial(say, value=(lost + alike) / max(len(values), 1))
+    share = (lost + alike) / max(len(values), 1)
     if lost + alike < len(values) or not (alike or evidence.loader in _TIES_TO_HEAD):
-        return say(judgement=Judgement.PASSED)
+        return Opinion(Judgement.PASSED, share)
     message = (
         "tied, and lm_head.weight is not stored: the engine tied the embedding to a head that "
         f"nothing was loaded into. Of {len(values)} log-probabilities, {lost} are not finite or "
         f"below {_LEAST:.0f}, and {alike} are those of zeros"
     )
     symptom = Symptom.NOT_FINITE if lost else Symptom.WRONG_ANSWERS
-    say = partial(say, symptom=symptom, explains=UNFILLED)
-    return say(judgement=Judgement.FAILED, message=message)
+    return Opinion(Judgement.FAILED, share, message, symptom, UNFILLED)
 
 
 def _of_zeros(values: list[float | None], inspection: Inspection) -> int:
@@ -124,7 +119,7 @@ _TIES_TO_HEAD = ("auto_gptq",)
 """Adapters whose loader is known to do so, whatever was in memory."""
 
 
-def load_memory(evidence: Evidence) -> Finding:
+def load_memory(evidence: Evidence) -> Opinion:
     """The engine holds the checkpoint in about as many bytes as the file does.
 
     Protects from "17 GB rather than 7 GB": a dtype of float32, given or by default, doubles all
@@ -133,33 +128,26 @@ def load_memory(evidence: Evidence) -> Finding:
     https://huggingface.co/docs/transformers/main_classes/model). The second copy of a tied model's
     head and zero tensors are not counted. Value: bytes in memory over bytes in the file.
     """
-    limit = evidence.thresholds.memory_degraded
-    say = partial(_finding, "load-memory", threshold=limit)
     if evidence.load is None or evidence.inspection is None:
-        what = "loaded" if evidence.load is None else "inspected"
-        return say(judgement=Judgement.NOT_APPLICABLE, message=f"not {what}")
+        raise NotApplicableError("not loaded" if evidence.load is None else "not inspected")
     stored = _stored(evidence.inspection, tied=bool(evidence.tied))
     held = Counter[str]()
     for tensor in evidence.load.tensors:
         held[tensor.dtype] += tensor.bytes
     if not stored or not held:
         what = "engine does not tell what it holds" if stored else "checkpoint has no tensors"
-        return say(judgement=Judgement.NOT_APPLICABLE, message=f"the {what}")
+        raise NotApplicableError(f"the {what}")
     if evidence.tensor_parallel > 1:
-        message = f"divided among {evidence.tensor_parallel} processes"
-        return say(judgement=Judgement.NOT_APPLICABLE, message=message)
+        raise NotApplicableError(f"divided among {evidence.tensor_parallel} processes")
     ratio = held.total() / stored.total()
+    in_memory, in_file = amount(held.total()), amount(stored.total())
     if ratio < _LEAST_HELD:
-        message = (
-            f"only {amount(held.total())} of {amount(stored.total())} are parameters or buffers"
-        )
-        return say(judgement=Judgement.NOT_APPLICABLE, message=message)
-    message = f"{amount(held.total())} in memory, {amount(stored.total())} in the file"
-    if ratio > limit:
+        raise NotApplicableError(f"only {in_memory} of {in_file} are parameters or buffers")
+    message = f"{in_memory} in memory, {in_file} in the file"
+    if ratio > evidence.thresholds.memory_degraded:
         message += f"; {_account(evidence.load.tensors, held, stored)}"
-        say = partial(say, symptom=Symptom.MORE_MEMORY)
-        return say(judgement=Judgement.DEGRADED, value=ratio, message=message)
-    return say(judgement=Judgement.PASSED, value=ratio, message=message)
+        return Opinion(Judgement.DEGRADED, ratio, message, Symptom.MORE_MEMORY)
+    return Opinion(Judgement.PASSED, ratio, message)
 
 
 _LEAST_HELD = 0.4
@@ -212,7 +200,7 @@ _SLOW = re.compile(
 )
 
 
-def kernel(evidence: Evidence) -> Finding:
+def kernel(evidence: Evidence) -> Opinion:
     """What multiplies the packed weights is known by name.
 
     Protects from "silently slow": without its compiled kernels a package unpacks the weights by
@@ -220,16 +208,15 @@ def kernel(evidence: Evidence) -> Finding:
     awq-kernel-abi, https://github.com/AutoGPTQ/AutoGPTQ/issues/402). Never an alarm: slow is not
     wrong. Value: modules that run in it.
     """
-    say = partial(_finding, "kernel")
     if evidence.load is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="not loaded")
+        raise NotApplicableError("not loaded")
     if not evidence.quantized:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="this is the float model")
+        raise NotApplicableError("this is the float model")
     if not evidence.load.kernel:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="the engine does not name it")
+        raise NotApplicableError("the engine does not name it")
     name, kernels = evidence.load.kernel, evidence.load.kernels
     modules = {full: n for full, n in kernels.items() if not _FLOAT.search(full)}
     message = some([name, *(f"{full} x {n}" for full, n in modules.items())])
     if _SLOW.search(message):
         message += "; unpacks by torch for each product: slow"
-    return say(judgement=Judgement.PASSED, value=sum(modules.values()), message=message)
+    return Opinion(Judgement.PASSED, sum(modules.values()), message)

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
-from matrix.checkpoint.inspection import PackedLinearInfo, Quantization
+from matrix.checkpoint.inspection import Inspection, PackedLinearInfo, Quantization
 from matrix.checkpoint.shapes import indivisible, linear_shapes, tensor_parallel_problem
 from matrix.checks.evidence import Evidence
 from matrix.checks.formats import UNFIT
-from matrix.checks.wording import some
-from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
-from matrix.pipeline.steps import Stage
+from matrix.checks.wording import NotApplicableError, Opinion, inspected, some
+from matrix.pipeline.outcomes import Explanation, Judgement, Symptom
 
-_finding = partial(Finding, stage=Stage.INSPECT)
 SPOILT = Explanation([Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE])
 """The consequences of wrong scales, zeros or weights, which load without an error."""
 
 V2 = "gptq_v2"
 
 
-def scales(evidence: Evidence) -> Finding:
+def scales(evidence: Evidence) -> Opinion:
     """All scales are finite, none is 0 where its codes say something, and so is all else finite.
 
     Protects from "!!!!!!!!": one NaN scale makes every answer token 0, which is "!" to Qwen's
@@ -29,10 +26,7 @@ def scales(evidence: Evidence) -> Finding:
     https://github.com/vllm-project/vllm/issues/10656). Value: scales and other values that are
     not finite, and scales that are 0.
     """
-    say = partial(_finding, "scales", threshold=0)
-    inspection = evidence.inspection
-    if inspection is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    inspection = inspected(evidence)
     faults = {
         f"{module.name} has {number} scales that are {what}": number
         for module in inspection.modules
@@ -44,13 +38,11 @@ def scales(evidence: Evidence) -> Finding:
     }
     for name, number in inspection.not_finite.items():
         faults[f"{name} has {number} values that are not finite"] = number
-    value, message = sum(faults.values()), some(list(faults))
-    if faults:
-        return say(judgement=Judgement.FAILED, value=value, message=message, explains=SPOILT)
-    return say(judgement=Judgement.PASSED, value=value, message=message)
+    judgement, explains = (Judgement.FAILED, SPOILT) if faults else (Judgement.PASSED, None)
+    return Opinion(judgement, sum(faults.values()), some(list(faults)), explains=explains)
 
 
-def zero_points(evidence: Evidence) -> Finding:
+def zero_points(evidence: Evidence) -> Opinion:
     """The stored zero points are those of the file's ``checkpoint_format``.
 
     Protects from zeros that are off by one: a reader of v1 (``gptq``, or no format said) adds 1 to
@@ -60,30 +52,29 @@ def zero_points(evidence: Evidence) -> Finding:
     gptq-zero-point-format, https://github.com/vllm-project/vllm/issues/38966.
     Value: layers whose zeros are not the label's.
     """
-    say = partial(_finding, "zero-points", threshold=0)
-    inspection = evidence.inspection
-    if inspection is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
-    quantization = inspection.quantization
-    if quantization is None or not inspection.modules:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="nothing is packed")
+    modules, quantization = _packed(inspected(evidence))
     symmetric = quantization.sym
     if symmetric is None:
-        symmetric = all(len(module.zero_points) <= 1 for module in inspection.modules)
+        symmetric = all(len(module.zero_points) <= 1 for module in modules)
     if quantization.method != "gptq" or not symmetric:
         message = f"{quantization.method}, each group has its own: any that is stored may be right"
-        return say(judgement=Judgement.PASSED, value=0, message=message)
+        return Opinion(Judgement.PASSED, 0, message)
     v2 = quantization.checkpoint_format == V2
-    wrong = [module for module in inspection.modules if not _agrees(module, v2=v2)]
-    label = quantization.checkpoint_format or "gptq"
+    wrong = [module for module in modules if not _agrees(module, v2=v2)]
     if not wrong:
-        stored = sorted(
-            {int(value) for module in inspection.modules for value in module.zero_points}
-        )
+        stored = sorted({int(value) for module in modules for value in module.zero_points})
+        label = quantization.checkpoint_format or "gptq"
         message = f"all {some(list(map(str, stored)))}, as {label} has it"
-        return say(judgement=Judgement.PASSED, value=0, message=message)
+        return Opinion(Judgement.PASSED, 0, message)
     message = _mislabelled(quantization, wrong)
-    return say(judgement=Judgement.FAILED, value=len(wrong), message=message, explains=SPOILT)
+    return Opinion(Judgement.FAILED, len(wrong), message, explains=SPOILT)
+
+
+def _packed(inspection: Inspection) -> tuple[Sequence[PackedLinearInfo], Quantization]:
+    """Return the packed layers, and what config.json says of them."""
+    if inspection.quantization is None or not inspection.modules:
+        raise NotApplicableError("nothing is packed")
+    return inspection.modules, inspection.quantization
 
 
 def _agrees(module: PackedLinearInfo, *, v2: bool) -> bool:
@@ -93,13 +84,8 @@ def _agrees(module: PackedLinearInfo, *, v2: bool) -> bool:
 
 
 def _mislabelled(quantization: Quantization, wrong: list[PackedLinearInfo]) -> str:
-    v2 = quantization.checkpoint_format == V2
-    label = (
-        f"checkpoint_format={quantization.checkpoint_format}"
-        if quantization.checkpoint_format
-        else "no format"
-    )
-    first = wrong[0]
+    written, first = quantization.checkpoint_format, wrong[0]
+    v2, label = written == V2, f"checkpoint_format={written}" if written else "no format"
     stored = some(sorted(first.zero_points, key=lambda value: -first.zero_points[value]))
     message = (
         f"{first.name} stores {stored} where {2 ** (first.bits - 1) - (not v2)} is right for "
@@ -110,7 +96,7 @@ def _mislabelled(quantization: Quantization, wrong: list[PackedLinearInfo]) -> s
     return f"{message}; no format has these zeros, so they are damaged or sym is not true"
 
 
-def group_size(evidence: Evidence) -> Finding:
+def group_size(evidence: Evidence) -> Opinion:
     """Each row is divided into whole groups of the size that config.json says, in a known order.
 
     Protects from a group size that does not divide the inputs, which AutoAWQ stops at and other
@@ -120,28 +106,18 @@ def group_size(evidence: Evidence) -> Finding:
     from one whose order was lost: desc_act leaves no layer in order, unless its groups are static.
     Value: layers of wrong groups.
     """
-    say = partial(_finding, "group-size", threshold=0)
-    inspection = evidence.inspection
-    if inspection is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
-    quantization = inspection.quantization
-    if quantization is None or not inspection.modules:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="nothing is packed")
-    faults = [
-        f"{module.name} {fault}"
-        for module in inspection.modules
-        if (fault := _group_fault(module, quantization))
-    ]
-    sizes = sorted({module.group_size for module in inspection.modules})
+    modules, quantization = _packed(inspected(evidence))
+    faults = [f"{m.name} {fault}" for m in modules if (fault := _group_fault(m, quantization))]
+    sizes = sorted({module.group_size for module in modules})
     message = some(faults) or f"groups of {some(list(map(str, sizes)))}"
     judgement, explains = Judgement.PASSED, None
     if faults:
         judgement = Judgement.FAILED
         explains = Explanation(UNFIT.symptoms, errors=[*UNFIT.errors, "group_size", "g_idx"])
-    elif _order_lost(inspection.modules, quantization):
+    elif _order_lost(modules, quantization):
         judgement, explains = Judgement.NOTICE, Explanation([Symptom.WRONG_ANSWERS])
         message += "; config.json says desc_act, but every g_idx is in order: was the order lost?"
-    return say(judgement=judgement, value=len(faults), message=message, explains=explains)
+    return Opinion(judgement, len(faults), message, explains=explains)
 
 
 def _group_fault(module: PackedLinearInfo, quantization: Quantization) -> str:
@@ -172,7 +148,7 @@ def _order_lost(modules: Sequence[PackedLinearInfo], quantization: Quantization)
 TENSOR_PARALLEL = (1, 2, 4, 8)
 
 
-def tensor_parallel(evidence: Evidence) -> Finding:
+def tensor_parallel(evidence: Evidence) -> Opinion:
     """The model can be divided among as many devices as the engine is told to use.
 
     Protects from "The input size is not aligned with the quantized weight shape. This can be caused
@@ -182,24 +158,18 @@ def tensor_parallel(evidence: Evidence) -> Finding:
     https://qwen.readthedocs.io/en/latest/quantization/gptq.html. Predicted from the shapes by
     vLLM's rules. Value: the most devices of 1, 2, 4 and 8.
     """
-    say = partial(_finding, "tensor-parallel", threshold=evidence.tensor_parallel)
-    inspection = evidence.inspection
-    if inspection is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    inspection = inspected(evidence)
     if not linear_shapes(inspection.config):
-        message = "the shapes of this model are not known"
-        return say(judgement=Judgement.NOT_APPLICABLE, message=message)
-    tried = sorted({*TENSOR_PARALLEL, evidence.tensor_parallel})
+        raise NotApplicableError("the shapes of this model are not known")
     problems = {
         size: tensor_parallel_problem(inspection.config, inspection.quantization, size)
-        for size in tried
+        for size in sorted({*TENSOR_PARALLEL, evidence.tensor_parallel})
     }
     possible = [size for size, problem in problems.items() if not problem]
-    say = partial(say, value=max(possible))
     share = f"tensor parallel {', '.join(map(str, possible))} possible"
     if own := problems[evidence.tensor_parallel]:
         message = f"cannot be divided among {evidence.tensor_parallel}: {own}; {share}"
         uneven = Explanation(UNFIT.symptoms, errors=UNFIT.errors, engines=["vLLM"])
-        return say(judgement=Judgement.NOTICE, message=message, explains=uneven)
-    first = next((problem for problem in problems.values() if problem), "")
-    return say(judgement=Judgement.PASSED, message="; ".join(filter(None, (share, first))))
+        return Opinion(Judgement.NOTICE, max(possible), message, explains=uneven)
+    first = next(filter(None, problems.values()), "")
+    return Opinion(Judgement.PASSED, max(possible), "; ".join(filter(None, (share, first))))

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import msgspec
 
 from matrix.checkpoint.inspection import WeightComparison
-from matrix.checks.evidence import Evidence, Thresholds
+from matrix.checks.evidence import Evidence
 from matrix.checks.packing import SPOILT
-from matrix.checks.wording import some
-from matrix.pipeline.outcomes import Finding, Judgement
-from matrix.pipeline.steps import Stage
-
-_finding = partial(Finding, stage=Stage.INSPECT)
+from matrix.checks.wording import NotApplicableError, Opinion, inspected, some
+from matrix.pipeline.outcomes import Judgement
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -27,8 +22,10 @@ class Bounds(msgspec.Struct, frozen=True):
     misplaced: float
 
 
-def _bounds(method: str, limits: Thresholds) -> Bounds:
-    gptq = method == "gptq"
+def _bounds(evidence: Evidence) -> Bounds:
+    limits, inspection = evidence.thresholds, evidence.inspection
+    quantization = inspection.quantization if inspection else None
+    gptq = quantization is not None and quantization.method == "gptq"
     return Bounds(
         error=limits.gptq_weight_error if gptq else limits.weight_error,
         ratio=limits.gptq_weight_ratio if gptq else limits.weight_ratio,
@@ -39,7 +36,12 @@ def _bounds(method: str, limits: Thresholds) -> Bounds:
     )
 
 
-def weights_match(evidence: Evidence) -> Finding:
+def most_error(evidence: Evidence) -> float:
+    """Return the relative RMS error that a layer may have."""
+    return _bounds(evidence).error
+
+
+def weights_match(evidence: Evidence) -> Opinion:
     """Every weight, read independently and with AWQ's folding undone, is the original's.
 
     Protects from wrong scales, zeros, nibble order or folding that need not show in a greedy text:
@@ -49,18 +51,12 @@ def weights_match(evidence: Evidence) -> Finding:
     1.7.4 packed wrongly (known issue gptqmodel-packing-174).
     Value: relative RMS error of the worst layer; the message names the worst out of bounds.
     """
-    inspection = evidence.inspection
-    method = inspection.quantization.method if inspection and inspection.quantization else ""
-    bounds = _bounds(method, evidence.thresholds)
-    say = partial(_finding, "weights-match", threshold=bounds.error)
-    if inspection is None:
-        return say(judgement=Judgement.NOT_APPLICABLE, message="not inspected")
+    inspection, bounds = inspected(evidence), _bounds(evidence)
     if not inspection.compared:
-        message = "no original to compare with"
-        return say(judgement=Judgement.NOT_APPLICABLE, message=message)
+        raise NotApplicableError("no original to compare with")
     if not inspection.weights:
         message = "no weight could be compared"
-        return say(judgement=Judgement.FAILED, message=message, explains=SPOILT)
+        return Opinion(Judgement.FAILED, message=message, explains=SPOILT)
     worst_first = sorted(inspection.weights, key=lambda weight: -(weight.error or 0.0))
     faults = [
         f"{weight.name} {fault}"
@@ -68,10 +64,10 @@ def weights_match(evidence: Evidence) -> Finding:
         if (fault := _fault(weight, bounds, evidence.thresholds.unquantized_error))
     ]
     errors = [weight.error for weight in inspection.weights if weight.error is not None]
-    say = partial(say, value=max(errors, default=None))
+    value = max(errors, default=None)
     if faults:
-        return say(judgement=Judgement.FAILED, message=some(faults), explains=SPOILT)
-    return say(judgement=Judgement.PASSED, message=f"{len(inspection.weights)} weights compared")
+        return Opinion(Judgement.FAILED, value, some(faults), explains=SPOILT)
+    return Opinion(Judgement.PASSED, value, f"{len(inspection.weights)} weights compared")
 
 
 def _fault(weight: WeightComparison, bounds: Bounds, unquantized_error: float) -> str:

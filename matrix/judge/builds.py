@@ -39,11 +39,11 @@ def builds_of(environment: Path, missing: Missing) -> list[Build]:
     Nothing of them is loaded. Empty where no installed release has such a package, or where what
     is missing is nothing that a library could have.
     """
-    builds: list[Build] = []
-    for site in environment.glob("lib/python*/site-packages"):
-        for library in _libraries(site, missing.package):
-            has_it = _has(site / library, missing)
-            builds.append(Build(str(library), _instruction_set(library), has_it))
+    builds = [
+        Build(str(library), _instruction_set(library), _has(site / library, missing))
+        for site in environment.glob("lib/python*/site-packages")
+        for library in _libraries(site, missing.package)
+    ]
     return sorted(builds, key=lambda build: build.library)
 
 
@@ -51,10 +51,11 @@ def _libraries(site: Path, package: str) -> Iterator[Path]:
     """Yield the libraries, below a folder of packages, of the release that a package is of."""
     for distribution in importlib.metadata.distributions(path=[str(site)]):
         files = _files(distribution)
-        if not package or not any(_top_name(file) == package for file in files):
-            continue
-        libraries = [file for file in files if ".so" in file.suffixes]
-        yield from (file for file in libraries[:MOST_LIBRARIES] if (site / file).is_file())
+        # A file is imported by its folder's name, or by its own where it lies there by itself, such
+        # as ``kernels.cpython-311-x86_64-linux-gnu.so``.
+        if package and any(file.parts[0].partition(".")[0] == package for file in files):
+            libraries = [file for file in files if ".so" in file.suffixes]
+            yield from (file for file in libraries[:MOST_LIBRARIES] if (site / file).is_file())
 
 
 def _files(distribution: importlib.metadata.Distribution) -> list[Path]:
@@ -66,12 +67,6 @@ def _files(distribution: importlib.metadata.Distribution) -> list[Path]:
         return []
 
 
-def _top_name(file: Path) -> str:
-    """Return the name by which a file below ``site-packages`` is imported: of its folder, or of a
-    module that lies there by itself, such as ``kernels.cpython-311-x86_64-linux-gnu.so``."""
-    return file.parts[0].partition(".")[0] if file.parts else ""
-
-
 def _instruction_set(library: Path) -> str:
     """Return the instruction set that a library's name says, or else the folders it lies in."""
     words = [word.lower() for part in reversed(library.parts) for word in _WORDS.findall(part)]
@@ -80,13 +75,9 @@ def _instruction_set(library: Path) -> str:
 
 def _has(library: Path, missing: Missing) -> bool:
     try:
-        match missing.kind:
-            case Kind.OPERATOR:
-                return _names_operator(library, missing.name, missing.namespace)
-            case Kind.SYMBOL:
-                return _defines(library, missing.name)
-            case _:
-                return False
+        if missing.kind is Kind.OPERATOR:
+            return _names_operator(library, missing.name, missing.namespace)
+        return missing.kind is Kind.SYMBOL and _defines(library, missing.name)
     except _DAMAGED:
         return False  # not one that can be read, so none that could be loaded
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -31,15 +30,10 @@ DIFFERENCES = 12
 _SHOWN_AS_THEY_ARE = ("device", "python", "torch", "processor", "memory", "system")
 """Inputs whose values say something to a person; of others only that they changed."""
 _WORDS = {
-    "lock": "lock",
-    "adapter": "adapter",
-    "child": "probe/child.py",
-    "environ": "variables",
-    "options": "options",
-    "reader": "matrix/checkpoint",
-    "tensors": "model",
+    "lock": "lock", "adapter": "adapter", "child": "probe/child.py", "environ": "variables",
+    "options": "options", "reader": "matrix/checkpoint", "tensors": "model",
     "departures": "departures",
-}
+}  # fmt: skip
 """Inputs of keys that stand for themselves: the other ones are keys of earlier steps."""
 
 Inputs = dict[str, str]
@@ -69,8 +63,8 @@ def inputs_of(observations: Mapping[Stage, Observation], thresholds: Mapping[str
                 inputs[f"{_WORDS[name]} of {subject} ({stage})"] = digest(value)
             elif name in _SHOWN_AS_THEY_ARE:
                 inputs[f"{name} of {subject} ({stage})"] = str(value)
-        machine: dict[str, Any] = observation.machine
-        inputs |= {name: str(machine[name]) for name in _SHOWN_AS_THEY_ARE if name in machine}
+        machine = observation.machine
+        inputs |= {name: machine[name] for name in _SHOWN_AS_THEY_ARE if name in machine}
     return inputs
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from functools import cache
 from typing import assert_never
 
 import msgspec
 
 from matrix.checks import run_checks
-from matrix.checks.evidence import Evidence, Thresholds
-from matrix.judge.cell_evidence import EvidenceReader, ReadReference
+from matrix.checks.evidence import Evidence, Reference, Thresholds
+from matrix.judge.cell_evidence import read_evidence
 from matrix.judge.refusals import classify_refusal
 from matrix.judge.results import CellResult
 from matrix.judge.sides import Sides
@@ -25,6 +26,9 @@ from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec
 from matrix.spec.reading import read_tables
 from matrix.spec.tables import ExclusionTable, RefusalTable
 from matrix.store.observations import Observation
+
+ReadReference = Callable[[str], Reference | None]
+"""From a model's key to the float model's own answers, where they can be read."""
 
 
 def thresholds(loaded: LoadedSpec) -> Thresholds:
@@ -54,9 +58,8 @@ class CellJudge:
         self.sides = Sides(loaded, plan, self.keys)
         self._refusals = refusals(loaded)
         self._cells = {cell.id: cell for cell in plan.cells}
-        self._evidence = EvidenceReader(
-            self._cells, self.keys, self.sides, read_reference, thresholds(loaded)
-        )
+        self._thresholds = thresholds(loaded)
+        self._reference = cache(read_reference)
         self.observations = cache(self._observations)
         self.cell = cache(self._cell)
 
@@ -67,10 +70,7 @@ class CellJudge:
     def _cell(self, cell_id: str) -> CellResult:
         cell = self._cells[cell_id]
         observations = self.observations(cell_id)
-        results = {
-            stage: self._result(cell, stage, observation)
-            for stage, observation in observations.items()
-        }
+        results = {stage: self._result(cell, stage, o) for stage, o in observations.items()}
         self._unbuilt(cell, results)
         if cell.exclusion is not None:
             results[Stage.LOAD] = StageResult(
@@ -78,15 +78,17 @@ class CellJudge:
                 stage=Stage.LOAD,
             )  # fmt: skip
         untested = _untested(cell, self.plan, results)
-        evidence, unreadable = self._evidence.read(cell, observations)
+        evidence, unreadable = self._read_evidence(cell, observations)
         results |= {result.stage: result for result in unreadable}
         findings = run_checks(evidence) if evidence else []
         stages = stage_results(results, findings)
         if cell.exclusion is not None:
-            judged = _excluded(cell.exclusion)
+            judged_cell = _excluded(cell.exclusion)
         else:
-            judged = untested or fold(stages, findings, float_works=self._float_works(cell))
+            judged_cell = untested or fold(stages, findings, float_works=self._float_works(cell))
         generation = evidence.generation if evidence else None
+        reference = evidence.reference if evidence else None
+        load = observations.get(Stage.LOAD)
         return CellResult(
             id=cell.id,
             model=cell.checkpoint.model.name,
@@ -94,33 +96,29 @@ class CellJudge:
             quantizer=self.sides.side(cell.checkpoint.quantizer),
             engine=self.sides.side(cell.engine),
             parts=cell.parts,
-            verdict=judged.verdict,
-            blame=judged.blame,
-            stage=judged.stage,
-            reason=judged.reason,
-            message=judged.message,
-            explained_by=judged.explained_by,
+            verdict=judged_cell.verdict,
+            blame=judged_cell.blame,
+            stage=judged_cell.stage,
+            reason=judged_cell.reason,
+            message=judged_cell.message,
+            explained_by=judged_cell.explained_by,
             stages=stages,
             findings=findings,
             departures=self.sides.departures(cell, observations.values()),
             timings={stage: observation.seconds for stage, observation in observations.items()},
-            device=self._device(cell, observations),
+            device=load.device if load else self.keys.device(cell.engine.environment),
             output=generation.outputs[0].text if generation else "",
-            expected=_expected(evidence),
+            expected=reference.prompts[0].greedy_text if reference else "",
             canary=cell.canary,
             command=command_of(self.loaded, self.plan, "--cell", cell.id),
         )
 
     def _result(self, cell: Cell, stage: Stage, observation: Observation) -> StageResult:
         """Return what a stage came to, with what packages refuse by design told apart."""
-        result = StageResult(
-            observation.outcome, observation.reason, observation.message, stage=stage
-        )
         is_engine = STAGES[stage].role is RoleKind.ENGINE
         role = cell.engine if is_engine else cell.checkpoint.quantizer
-        return classify_refusal(
-            result, observation, self.sides.installed(role.environment), self._refusals
-        )
+        installed = self.sides.installed(role.environment)
+        return classify_refusal(stage, observation, installed, self._refusals)
 
     def _unbuilt(self, cell: Cell, results: dict[Stage, StageResult]) -> None:
         """Say in ``results`` that the model could not be built, which is no package's fault."""
@@ -128,14 +126,24 @@ class CellJudge:
         if build is not None and build.outcome is not Outcome.PASSED:
             outcome = Outcome.INFRA if build.outcome is Outcome.FAILED else build.outcome
             message = f"the model could not be built: {build.message}"
-            results[Stage.QUANTIZE] = StageResult(
-                outcome, build.reason, message, stage=Stage.QUANTIZE
-            )
+            quantize = StageResult(outcome, build.reason, message, stage=Stage.QUANTIZE)
+            results[Stage.QUANTIZE] = quantize
 
-    def _device(self, cell: Cell, observations: dict[Stage, Observation]) -> str:
-        """Return what a cell's engine ran on, or else is to run on."""
-        loaded = observations.get(Stage.LOAD)
-        return loaded.device if loaded else self.keys.device(cell.engine.environment)
+    def _read_evidence(
+        self, cell: Cell, observations: dict[Stage, Observation]
+    ) -> tuple[Evidence | None, list[StageResult]]:
+        """Return a cell's evidence, and the failure of each stage whose facts cannot be read.
+
+        There is no evidence where the float model's own answers are not there to compare with.
+        """
+        build = self.keys.passed(self.keys.of(build_of(cell.checkpoint.model)))
+        reference = self._reference(build.key) if build else None
+        if reference is None:
+            return None, []
+        twin = self._cells.get(float_id(cell))
+        generate = self.keys.passed(self.keys_of(twin)[Stage.GENERATE]) if twin else None
+        engine = self.sides.installed(cell.engine.environment)
+        return read_evidence(cell, observations, reference, self._thresholds, engine, generate)
 
     def _observations(self, cell_id: str) -> dict[Stage, Observation]:
         """Return what was observed of each of a cell's stages."""
@@ -205,10 +213,3 @@ def _excluded(table: ExclusionTable) -> JudgedCell:
     message = f"{table.reason} ({table.source})"
     verdict = Verdict.UNTESTED if needs else Verdict.UNSUPPORTED
     return JudgedCell(verdict, Blame.NOBODY, Stage.LOAD, Reason.DECLARED, message)
-
-
-def _expected(evidence: Evidence | None) -> str:
-    """Return the float model's answer that is shown beside a cell's own."""
-    if evidence is None or evidence.reference is None:
-        return ""
-    return evidence.reference.prompts[0].greedy_text

@@ -47,11 +47,10 @@ class PackageMetadata(NamedTuple):
 
     def yanked(self, packages: Mapping[str, str]) -> dict[str, str]:
         """Return those of some packages that are known to be yanked, with the reasons."""
-        releases = ((f"{n} {v}", self.snapshot.release(n, v)) for n, v in sorted(packages.items()))
         return {
-            name: release.yanked
-            for name, release in releases
-            if release is not None and release.yanked is not None
+            f"{name} {version}": release.yanked
+            for name, version in sorted(packages.items())
+            if (release := self.snapshot.release(name, version)) and release.yanked is not None
         }
 
 

@@ -8,6 +8,7 @@ no file. So each finding carries its consequences as data (``Explanation`` in
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Reason, StageResult, Symptom
 from matrix.pipeline.steps import Stage
@@ -18,24 +19,19 @@ SUSPICIOUS = (Judgement.NOTICE, Judgement.DEGRADED, Judgement.FAILED)
 def explanation(failure: StageResult, findings: Sequence[Finding]) -> Finding | None:
     """Return the finding of an earlier stage that is the cause of a failure, if any is.
 
-    A check that failed comes before what is only noticed of a file; else the first one.
-
-    Args:
-        failure: How the stage ended, with the message of the exception where it raised.
-        findings: All of the cell's, the deepest causes first, as :func:`matrix.checks.run_checks`
-            has them.
+    A check that failed comes before what is only noticed of a file; else the first one. All of the
+    cell's ``findings`` are wanted, the deepest causes first, as ``checks.run_checks`` has them.
     """
     symptom = symptom_of(failure, findings)
-    order = list(Stage)
-    before = [
+    before = set(takewhile(lambda stage: stage is not failure.stage, Stage))
+    causes = [
         finding
         for finding in findings
         if finding.judgement in SUSPICIOUS
-        and order.index(finding.stage) < order.index(failure.stage)
+        and finding.stage in before
+        and _is_cause(finding.explains, symptom, failure.message)
     ]
-    causes = [f for f in before if _is_cause(f.explains, symptom, failure.message)]
-    failed = [finding for finding in causes if finding.judgement is Judgement.FAILED]
-    return next(iter([*failed, *causes]), None)
+    return min(causes, key=lambda cause: cause.judgement is not Judgement.FAILED, default=None)
 
 
 def _is_cause(explains: Explanation | None, symptom: Symptom | None, message: str) -> bool:
@@ -48,22 +44,18 @@ def _is_cause(explains: Explanation | None, symptom: Symptom | None, message: st
 def symptom_of(failure: StageResult, findings: Sequence[Finding]) -> Symptom | None:
     """Return the gravest symptom of a stage that failed or is degraded; ``None`` where none is
     known, as of one that ran into its time limit."""
-    match failure.reason:
-        case Reason.EXCEPTION:
-            return Symptom.ERROR
-        case Reason.CRASH:
-            return Symptom.CRASH
-        case Reason.OOM:
-            return Symptom.MORE_MEMORY
-        case Reason.WRONG_OUTPUT:
-            order = list(Symptom)
-            shown = [
-                finding.symptom
-                for finding in findings
-                if finding.stage is failure.stage
-                and finding.judgement in SUSPICIOUS
-                and finding.symptom
-            ]
-            return max(shown, key=order.index, default=None)
-        case _:
-            return None
+    if failure.reason is not Reason.WRONG_OUTPUT:
+        return _SYMPTOMS.get(failure.reason)
+    shown = [
+        finding.symptom
+        for finding in findings
+        if finding.stage is failure.stage and finding.judgement in SUSPICIOUS and finding.symptom
+    ]
+    return max(shown, key=list(Symptom).index, default=None)
+
+
+_SYMPTOMS = {
+    Reason.EXCEPTION: Symptom.ERROR,
+    Reason.CRASH: Symptom.CRASH,
+    Reason.OOM: Symptom.MORE_MEMORY,
+}

@@ -22,25 +22,20 @@ def with_installs(
 ) -> MatrixResult:
     """Return ``result`` in which environments that work say how they are installed again.
 
-    Args:
-        result: The judged cells and environments.
-        environments: What was asked for, by name.
-        read_solution: Gives what an environment's lock says.
-        installed: Gives canonical name -> version of what was installed in an environment.
+    ``environments`` are what was asked for, ``read_solution`` gives what a lock says, ``installed``
+    canonical name -> version of what was installed in an environment.
     """
     good = environments_that_work(result.cells)
 
-    def with_install(environment_result: EnvironmentResult) -> EnvironmentResult:
-        environment = environments[environment_result.name]
-        solution = read_solution(environment) if environment_result.name in good else None
-        versions = installed(environment_result.name)
+    def with_install(shown: EnvironmentResult) -> EnvironmentResult:
+        environment, versions = environments[shown.name], installed(shown.name)
+        solution = read_solution(environment) if shown.name in good else None
         if solution is None or not solution.packages or not versions:
-            return environment_result
-        return msgspec.structs.replace(
-            environment_result, install=install_of(environment, solution.packages, versions)
-        )
+            return shown
+        install = install_of(environment, solution.packages, versions)
+        return msgspec.structs.replace(shown, install=install)
 
-    complete = [with_install(environment_result) for environment_result in result.environments]
+    complete = [with_install(shown) for shown in result.environments]
     return msgspec.structs.replace(result, environments=complete)
 
 
@@ -57,13 +52,8 @@ def environments_that_work(cells: Iterable[CellResult]) -> set[str]:
 def install_of(
     environment: Environment, pins: Mapping[str, str], installed: Mapping[str, str]
 ) -> Install:
-    """Return how to install an environment again.
-
-    Args:
-        environment: What was asked for.
-        pins: Canonical name -> version of all packages, as its lock has them.
-        installed: The same as it was installed here.
-    """
+    """Return how to install an environment again: ``pins`` are canonical name -> version of all
+    packages, as its lock has them, ``installed`` the same as it was installed here."""
     return Install(
         python=environment.python,
         pins=dict(sorted(pins.items())),

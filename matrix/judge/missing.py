@@ -157,66 +157,55 @@ def classify_missing(
 ) -> Conclusion:
     """Return what a failure means once it is known what was missing.
 
-    Args:
-        conclusion: What it means by its words alone.
-        missing: What was missing.
-        builds: The libraries of the release that asked for it.
-        lacking: The instruction sets that this CPU has not, as in ``AVX-512``.
-        cpu: What it has, in words.
+    ``conclusion`` is what it means by its words alone, ``builds`` the libraries of the release that
+    asked for it, ``lacking`` the instruction sets that this CPU has not (``AVX-512``), ``cpu`` what
+    it has, in words.
     """
+    need: tuple[Reason, str] | None
     match missing.kind:
+        case Kind.OPERATOR | Kind.SYMBOL if not builds:
+            return conclusion
         case Kind.OPERATOR | Kind.SYMBOL:
-            return _in_builds(conclusion, missing, builds, lacking, cpu)
+            need = _need_of_builds(missing, builds, lacking, cpu)
         case Kind.INSTRUCTION if not lacking:
             return conclusion  # it has all that packages are built for: a trap, and so a crash
         case Kind.INSTRUCTION:
-            without = " and no ".join(lacking)
-            why = f"an instruction that this CPU ({cpu}) lacks: it has no {without}"
-            return _needs(why, Reason.NO_INSTRUCTION, conclusion)
+            why = f"an instruction that this CPU ({cpu}) lacks: it has no "
+            need = Reason.NO_INSTRUCTION, why + " and no ".join(lacking)
         case Kind.LIBRARY_VERSION:
-            return _needs(f"{missing.name} of the system", Reason.NO_LIBRARY, conclusion)
+            need = Reason.NO_LIBRARY, f"{missing.name} of the system"
         case Kind.DRIVER:
-            return _needs("a newer driver of the GPU", Reason.NO_DRIVER, conclusion)
+            need = Reason.NO_DRIVER, "a newer driver of the GPU"
         case Kind.GPU_KERNEL:
-            return _needs("a GPU that it has kernels for", Reason.NO_GPU, conclusion)
+            need = Reason.NO_GPU, "a GPU that it has kernels for"
         case _:
             assert_never(missing.kind)
-
-
-def _in_builds(
-    conclusion: Conclusion,
-    missing: Missing,
-    builds: Sequence[Build],
-    lacking: Sequence[str],
-    cpu: str,
-) -> Conclusion:
-    """Return what the lack of an operator or symbol means: a need of this machine where only builds
-    have it that this CPU cannot run, else a fault of the release."""
-    if not builds:
-        return conclusion
-    having = [build for build in builds if build.has_it]
-    named = [build for build in having if build.instruction_set]
-    unnamed = [build for build in having if not build.instruction_set]
-    thing = f"{missing.kind} {missing.name}"
-    if all(build.instruction_set in lacking for build in named):
-        if named:
-            sets = " or ".join(dict.fromkeys(build.instruction_set for build in named))
-            why = f"{sets}: the {thing} is in {_names(having)}, not in the build for {cpu}"
-            return _needs(why, Reason.NO_INSTRUCTION, conclusion)
-        if unnamed and lacking and any(build.instruction_set for build in builds):
-            why = f"another CPU than {cpu}: the {thing} is only in {_names(unnamed)}"
-            return _needs(why, Reason.NO_INSTRUCTION, conclusion)
-    if having:
-        why = f"the {thing} is in {_names(having)}, which this CPU can run and which was not loaded"
-    else:
-        why = f"the {thing} is in no library of the release ({_names(builds)})"
-    message = f"{conclusion.message} [{why}]"[:MESSAGE_CHARS]
-    return Conclusion(Outcome.FAILED, Reason.NOT_BUILT, message)
-
-
-def _needs(what: str, reason: Reason, conclusion: Conclusion) -> Conclusion:
+    if need is None:
+        message = f"{conclusion.message} [the {missing.kind} {missing.name} is in "
+        if having := [build for build in builds if build.has_it]:
+            message += f"{_names(having)}, which this CPU can run and which was not loaded]"
+        else:
+            message += f"no library of the release ({_names(builds)})]"
+        return Conclusion(Outcome.FAILED, Reason.NOT_BUILT, message[:MESSAGE_CHARS])
     words = f" ({conclusion.message})" if conclusion.message else ""
-    return Conclusion(Outcome.NEEDS_HARDWARE, reason, f"needs {what}{words}"[:MESSAGE_CHARS])
+    message = f"needs {need[1]}{words}"[:MESSAGE_CHARS]
+    return Conclusion(Outcome.NEEDS_HARDWARE, need[0], message)
+
+
+def _need_of_builds(
+    missing: Missing, builds: Sequence[Build], lacking: Sequence[str], cpu: str
+) -> tuple[Reason, str] | None:
+    """Return what the lack of an operator or symbol says that this machine needs; ``None`` where it
+    is not only in builds that this CPU cannot run, which is the release's own fault."""
+    having = [build for build in builds if build.has_it]
+    sets = dict.fromkeys(build.instruction_set for build in having if build.instruction_set)
+    thing = f"the {missing.kind} {missing.name}"
+    if sets and all(name in lacking for name in sets):
+        why = f"{' or '.join(sets)}: {thing} is in {_names(having)}, not in the build for {cpu}"
+        return Reason.NO_INSTRUCTION, why
+    if having and not sets and lacking and any(build.instruction_set for build in builds):
+        return Reason.NO_INSTRUCTION, f"another CPU than {cpu}: {thing} is only in {_names(having)}"
+    return None
 
 
 def _names(builds: Sequence[Build]) -> str:

@@ -25,44 +25,34 @@ _FRAME = re.compile(r'^  File "([^"\n]{1,1000})", line \d{1,9}, in ', re.MULTILI
 
 
 def classify_refusal(
-    result: StageResult,
+    stage: Stage,
     observation: Observation,
     installed: Mapping[str, str],
     rules: Mapping[str, RefusalTable],
 ) -> StageResult:
-    """Return a stage's result: ``unsupported`` where a rule says that its exception is a refusal.
-
-    Args:
-        result: The stage's result by what was observed.
-        observation: What was observed.
-        installed: Distribution -> version in the environment in which the step ran.
-        rules: Name -> rule.
-    """
-    if (result.outcome, result.reason) != (Outcome.FAILED, Reason.EXCEPTION):
-        return result
-    for name, rule in rules.items():
-        if _fits(rule, result.stage, observation) and _is_installed(rule, installed):
-            words = observation.message[:_WORDS_CHARS].strip()
-            message = f"{words} (refused by design: {name}, {rule.source})"
-            return StageResult(Outcome.UNSUPPORTED, Reason.REFUSED, message, stage=result.stage)
-    return result
+    """Return a stage's result by what was observed: ``unsupported`` where a rule (by its name) says
+    that the exception is a refusal. ``installed``: distribution -> version where the step ran."""
+    outcome, reason, message = observation.outcome, observation.reason, observation.message
+    if (outcome, reason) == (Outcome.FAILED, Reason.EXCEPTION):
+        for name, rule in rules.items():
+            if _fits(rule, stage, observation) and _is_installed(rule, installed):
+                words = message[:_WORDS_CHARS].strip()
+                refusal = f"{words} (refused by design: {name}, {rule.source})"
+                return StageResult(Outcome.UNSUPPORTED, Reason.REFUSED, refusal, stage=stage)
+    return StageResult(outcome, reason, message, stage=stage)
 
 
 def _fits(rule: RefusalTable, stage: Stage, observation: Observation) -> bool:
     kind = observation.exception.rpartition(".")[2]
     frames = _FRAME.findall(observation.traceback)
+    # Each ``*`` in the rule's text stands for one word.
+    beginning = r"\S{1,100}".join(map(re.escape, rule.text.split("*")))
     return (
         stage in rule.stages
         and kind == rule.exception
         and bool(frames and f"/site-packages/{rule.raised_in}" in frames[-1])
-        and _begins(rule.text, observation.message.removeprefix(f"{kind}: "))
+        and re.match(beginning, observation.message.removeprefix(f"{kind}: ")) is not None
     )
-
-
-def _begins(text: str, message: str) -> bool:
-    """Whether a message begins with a text in which each ``*`` stands for one word."""
-    pattern = r"\S{1,100}".join(map(re.escape, text.split("*")))
-    return re.match(pattern, message) is not None
 
 
 def _is_installed(rule: RefusalTable, installed: Mapping[str, str]) -> bool:

@@ -67,8 +67,7 @@ def compute(
     if not good:
         return Bounds("", [])
     beside = _untried(good, bad, sorted(released))
-    named = [minor_of(version) for version, worked in beside if any(worked)]
-    untried = list(dict.fromkeys(named))
+    untried = list(dict.fromkeys(minor_of(version) for version, worked in beside if any(worked)))
     if len(good) == 1 and not bad:
         return Bounds(f"=={good[0]}", untried)
     outside = [*bad, *(version for version, worked in beside if not all(worked))]
@@ -91,17 +90,15 @@ def _upper(newest: Version, bad: Sequence[Version]) -> str:
 
 def _exclusions(good: Sequence[Version], between: Sequence[Version]) -> list[str]:
     """Return clauses without what lies between; a major in which nothing worked is one clause."""
-    minors = {minor_of(version) for version in good}
-    majors = {major_of(version) for version in good}
-    clauses: dict[str, None] = {}
-    for version in between:
+    minors, majors = set(map(minor_of, good)), set(map(major_of, good))
+
+    def clause(version: Version) -> str:
         if minor_of(version) in minors:
-            clauses[f"!={version}"] = None
-        elif major_of(version) in majors:
-            clauses[f"!={minor_of(version)}.*"] = None
-        else:
-            clauses[f"!={major_of(version)}.*"] = None
-    return list(clauses)
+            return f"!={version}"
+        of_major = major_of(version) not in majors
+        return f"!={major_of(version) if of_major else minor_of(version)}.*"
+
+    return list(dict.fromkeys(map(clause, between)))
 
 
 def _untried(
@@ -112,14 +109,13 @@ def _untried(
     With each comes whether its tried neighbours worked, the older one and the newer one.
     """
     worked = {**dict.fromkeys(good, True), **dict.fromkeys(bad, False)}
-    tried = sorted(worked)
-    minors = {minor_of(version) for version in tried}
-    untried = []
-    for version in released:
-        place = bisect(tried, version)
-        if 0 < place < len(tried) and minor_of(version) not in minors:
-            untried.append((version, (worked[tried[place - 1]], worked[tried[place]])))
-    return untried
+    tried, minors = sorted(worked), set(map(minor_of, worked))
+    places = ((version, bisect(tried, version)) for version in released)
+    return [
+        (version, (worked[tried[place - 1]], worked[tried[place]]))
+        for version, place in places
+        if 0 < place < len(tried) and minor_of(version) not in minors
+    ]
 
 
 def trials(
@@ -130,14 +126,13 @@ def trials(
     ``made_on`` is what the quantizers of an environment ran on, which no cell says: a cell's device
     is its engine's.
     """
+    # The float model says something of an engine's transformers, nothing of the package.
+    quantized = [cell for cell in result.cells if cell.scheme != FLOAT_SCHEME]
     made: list[Trial] = []
     for role in get_args(StandsAs):
         sides: dict[str, list[CellResult]] = {}
-        for cell in result.cells:
-            # The float model says something of an engine's transformers, nothing of the package.
-            if cell.scheme != FLOAT_SCHEME:
-                side: Side = getattr(cell, role)
-                sides.setdefault(side.environment, []).append(cell)
+        for cell in quantized:
+            sides.setdefault(getattr(cell, role).environment, []).append(cell)
         for name, cells in sides.items():
             own = made_on.get(name, "") if role == "quantizer" else ""
             made += _trials_of(getattr(cells[0], role), own_cells(cells, role), own)
@@ -152,19 +147,13 @@ def _trials_of(side: Side, cells: list[CellResult], device: str) -> Iterator[Tri
     }
     beside = versions.pop(PARTNER, None)
     if beside is not None:
-        worked = _worked(cells)
+        verdicts = {cell.verdict for cell in cells}
+        # One cell that works is enough; nothing is known where none says.
+        worked = True if verdicts & _WORKED else False if verdicts & _DID_NOT else None
         telling = {cell.device for cell in cells if cell.verdict in _WORKED | _DID_NOT}
         devices = device if device and telling else ", ".join(sorted(telling))
         for package, release in versions.items():
             yield Trial(package, release, PARTNER, beside, worked, devices)
-
-
-def _worked(cells: list[CellResult]) -> bool | None:
-    """Return whether an environment worked: one cell is enough; ``None`` where none says."""
-    verdicts = {cell.verdict for cell in cells}
-    if verdicts & _WORKED:
-        return True
-    return False if verdicts & _DID_NOT else None
 
 
 def specifiers(
@@ -228,9 +217,8 @@ def _differs(declared: str | None, good: set[Version], bad: set[Version]) -> lis
     if declared is None:
         return []
     bounds = SpecifierSet(declared)
-    allowed = [str(v) for v in sorted(bad) if bounds.contains(v, prereleases=True)]
-    forbidden = [str(v) for v in sorted(good) if not bounds.contains(v, prereleases=True)]
-    differs = [f"allowed by metadata, but does not work: {', '.join(allowed)}"] if allowed else []
-    return differs + (
-        [f"forbidden by metadata, but works: {', '.join(forbidden)}"] if forbidden else []
-    )
+    wrong = {
+        "allowed by metadata, but does not work": set(bounds.filter(bad, prereleases=True)),
+        "forbidden by metadata, but works": good - set(bounds.filter(good, prereleases=True)),
+    }
+    return [f"{how}: {', '.join(map(str, sorted(some)))}" for how, some in wrong.items() if some]

@@ -28,14 +28,10 @@ MOVED = "resolved to other packages"
 """How a difference begins that is to be expected: packages that others brought moved on."""
 _GOOD = (Verdict.WORKS.value, Verdict.DEGRADED.value)
 _BAD = (Verdict.BROKEN.value, Verdict.GARBAGE.value)
-_BEFORE_IT_RUNS = tuple(
-    stage.value for stage in Stage if stage.value.endswith(("-install", "-import"))
-)
+_BEFORE_IT_RUNS = [stage.value for stage in Stage if stage.endswith(("-install", "-import"))]
 _WHEN: dict[Resolution, str] = {
-    "pinned": "with our pins",
-    "released": "as released",
-    "today": "today",
-}
+    "pinned": "with our pins", "released": "as released", "today": "today"
+}  # fmt: skip
 _SHOWN = ("transformers", "torch")
 """Packages that are told of every set, whoever brought them."""
 
@@ -68,19 +64,16 @@ def works(cells: Sequence[CellResult], role: StandsAs) -> tuple[str, str, str]:
     ``not run`` where all of its cells end by another's fault, or could not be run here.
     """
     order = list(Verdict)
-    own = sorted(own_cells(cells, role), key=lambda cell: order.index(cell.verdict))
-    if not own or own[0].verdict in (Verdict.UNTESTED, Verdict.INFRA):
+    own = own_cells(cells, role)
+    best = min(own, key=lambda cell: order.index(cell.verdict), default=None)
+    if best is None or best.verdict in (Verdict.UNTESTED, Verdict.INFRA):
         return NOT_RUN, "", ""
-    best = own[0]
     return best.verdict.value, best.stage.value if best.stage else "", best.message
 
 
 def own_cells(cells: Iterable[CellResult], role: StandsAs) -> list[CellResult]:
     """Return those of an environment's cells whose end is not the other side's fault."""
-    others = {
-        "quantizer": {Blame.ENGINE},
-        "engine": {Blame.QUANTIZER, Blame.CHECKPOINT},
-    }[role]
+    others = {"quantizer": {Blame.ENGINE}, "engine": {Blame.QUANTIZER, Blame.CHECKPOINT}}[role]
     return [cell for cell in cells if cell.blame not in others]
 
 
@@ -134,21 +127,20 @@ def standings(
 
 def _run_of(environment: Environment, packages: dict[str, str], ran: Iterable[Ran]) -> Ran | None:
     """Return what was run with the same packages, Python, variables and device; its own first."""
+
+    def conditions(of: Environment) -> tuple[str, str, dict[str, str]]:
+        return of.python, of.device, of.environ
+
     same = [
         run
         for run in ran
         if packages
         and run.packages == packages
         and run.works != NOT_RUN
-        and _conditions(run.environment) == _conditions(environment)
+        and conditions(run.environment) == conditions(environment)
     ]
     # Roles may depart for one environment and not for the other: its own name comes first.
-    same.sort(key=lambda run: run.environment.name != environment.name)
-    return same[0] if same else None
-
-
-def _conditions(environment: Environment) -> tuple[str, str, dict[str, str]]:
-    return environment.python, environment.device, environment.environ
+    return min(same, key=lambda run: run.environment.name != environment.name, default=None)
 
 
 def _same_as(ran: Environment, environment: Environment) -> str:
@@ -181,7 +173,7 @@ def differences(standings: Iterable[Standing]) -> list[str]:
     then, now = at.get("released"), at.get("today")
     rotted = _rotted(then, now) if now else ""
     return [
-        *([rotted] if rotted else []),
+        *filter(None, [rotted]),
         *_forbidden(at),
         *_allowed({when: at[when] for when in at if not (rotted and when == "today")}),
         *_yanked(at),
@@ -215,10 +207,9 @@ def _forbidden(at: Mapping[Resolution, Standing]) -> list[str]:
 def _allowed(at: Mapping[Resolution, Standing]) -> list[str]:
     ends: dict[str, list[str]] = {}
     for resolution, standing in at.items():
-        if standing.declared == "allowed" and standing.resolves == "no":
-            ends.setdefault("refused", []).append(_WHEN[resolution])
-        elif standing.declared == "allowed" and standing.works in _BAD:
-            end = f"{standing.works} at {standing.stage}"
+        refused = standing.resolves == "no"
+        if standing.declared == "allowed" and (refused or standing.works in _BAD):
+            end = "refused" if refused else f"{standing.works} at {standing.stage}"
             ends.setdefault(end, []).append(_WHEN[resolution])
     return [f"allowed by metadata, but {end} {', '.join(when)}" for end, when in ends.items()]
 

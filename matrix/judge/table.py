@@ -47,16 +47,17 @@ class TableJudge:
     def table(self) -> MatrixResult:
         """Return the whole table: all cells judged, and what they say together."""
         cells = [self._judge.cell(cell.id) for cell in self._plan.cells]
-        used = self._observations()
-        newest = max((observation.at for observation in used), default="")
+        used = sorted(
+            self._observations(), key=lambda observation: (observation.at, observation.key)
+        )
         names = {name for cell in cells for name in cell.departures}
         trust = canary_state(cells)
         departures = {n: self._loaded.spec.departures[n] for n in sorted(names)}
         result = MatrixResult(
             profile=self._plan.profile,
             parts=self._plan.parts,
-            runs=_runs(used),
-            finished=newest,
+            runs=list(dict.fromkeys(observation.run for observation in used)),
+            finished=used[-1].at if used else "",
             machine=_machine(used),
             departures={n: f"{d.what}, because {d.why}" for n, d in departures.items()},
             canaries=trust,
@@ -127,18 +128,8 @@ class TableJudge:
         return ran
 
     def _observations(self) -> list[Observation]:
-        by_key: dict[str, Observation] = {}
-        for cell in self._plan.cells:
-            by_key |= {
-                observation.key: observation
-                for observation in self._judge.observations(cell.id).values()
-            }
-        return list(by_key.values())
-
-
-def _runs(used: list[Observation]) -> list[str]:
-    ordered = sorted(used, key=lambda observation: (observation.at, observation.key))
-    return list(dict.fromkeys(observation.run for observation in ordered))
+        of_cells = (self._judge.observations(cell.id).values() for cell in self._plan.cells)
+        return list({o.key: o for observations in of_cells for o in observations}.values())
 
 
 def _machine(used: list[Observation]) -> dict[str, str]:

@@ -70,30 +70,23 @@ def stage_results(
     ``generate`` cannot pass without having been compared.
     """
     results: list[StageResult] = []
-    blocked = False
     for stage in Stage:
         result = observed.get(stage)
-        if result is None:
-            result = _not_reached(stage, blocked)
-        elif result.outcome is Outcome.PASSED:
-            result = _with_findings(
-                result, [finding for finding in findings if finding.stage is stage]
-            )
-        blocked = blocked or blocks(result)
+        if result is not None and result.outcome is Outcome.PASSED:
+            result = _with_findings(result, [f for f in findings if f.stage is stage])
+        elif result is None and any(map(blocks, results)):
+            result = StageResult(Outcome.BLOCKED, Reason.EARLIER_STAGE, stage=stage)
+        elif result is None:
+            message = "this stage was not run"
+            result = StageResult(Outcome.INFRA, Reason.NOT_RUN, message, stage=stage)
         results.append(result)
     return results
 
 
-def _not_reached(stage: Stage, blocked: bool) -> StageResult:
-    if blocked:
-        return StageResult(Outcome.BLOCKED, Reason.EARLIER_STAGE, stage=stage)
-    return StageResult(Outcome.INFRA, Reason.NOT_RUN, "this stage was not run", stage=stage)
-
-
 def _with_findings(result: StageResult, findings: list[Finding]) -> StageResult:
+    stage = result.stage
     failed = [finding for finding in findings if finding.judgement is Judgement.FAILED]
     degraded = [finding for finding in findings if finding.judgement is Judgement.DEGRADED]
-    stage = result.stage
     if stage is Stage.GENERATE and not compared(findings):
         message = "the engine answered, but nothing could be compared"
         return StageResult(Outcome.FAILED, Reason.NO_RESULT, message, stage=stage)
@@ -114,10 +107,7 @@ def compared(findings: Iterable[Finding]) -> bool:
 
 
 def fold(
-    stages: Sequence[StageResult],
-    findings: Sequence[Finding],
-    *,
-    float_works: bool | None = None,
+    stages: Sequence[StageResult], findings: Sequence[Finding], *, float_works: bool | None = None
 ) -> JudgedCell:
     """Return the verdict of a cell, and its cause.
 
@@ -128,14 +118,9 @@ def fold(
     in this engine; else the first check that failed. What came of it, and what else is wrong, is
     said after it.
 
-    Args:
-        stages: The ten results in order, as :func:`stage_results` returns them.
-        findings: What the checks said of this cell.
-        float_works: Whether the float model works in the same engine; ``None`` where unknown.
-            ``False`` for the float model's own cell too, whose trouble is nobody else's.
-
-    Raises:
-        ValueError: ``stages`` are not the ten, in order.
+    ``float_works`` is whether the float model works in the same engine; ``None`` where unknown, and
+    ``False`` for the float model's own cell too, whose trouble is nobody else's. Raises
+    ``ValueError`` where ``stages`` are not the ten, in order.
     """
     if [result.stage for result in stages] != list(Stage):
         raise ValueError("stages: want each of the ten once, in order; use stage_results()")
@@ -154,8 +139,12 @@ def fold(
     # Where the float model fails as well, or no build of the release has what it calls, the engine
     # needs no file to fail.
     by_itself = float_works is False or failure.reason is Reason.NOT_BUILT
-    explained = explanation(failure, findings) if faulty and not by_itself else None
-    return _judged_cell(verdict, failure, explained, findings, by_itself=by_itself)
+    blame = STAGES[failure.stage].blame if faulty else Blame.NOBODY
+    if by_itself:
+        blame = Blame.ENGINE if blame is Blame.PAIR else blame
+        return _judged_cell(verdict, failure, blame, None, findings)
+    explained = explanation(failure, findings) if faulty else None
+    return _judged_cell(verdict, failure, blame, explained, findings)
 
 
 def _worst(stages: Sequence[StageResult]) -> StageResult | None:
@@ -170,13 +159,12 @@ def _worst(stages: Sequence[StageResult]) -> StageResult | None:
 def _judged_cell(
     verdict: Verdict,
     failure: StageResult,
+    blame: Blame,
     explained: Finding | None,
     findings: Sequence[Finding],
-    *,
-    by_itself: bool,
 ) -> JudgedCell:
+    """Return a cell with its cause; ``blame`` is whose fault it is where no finding explains it."""
     stage, reason, parts = failure.stage, failure.reason, [failure.message]
-    blame = _blame(verdict, stage, by_itself=by_itself)
     if explained is not None and explained.explains is not None:
         blame = explained.explains.blame
         cause = f"{explained.check}: {explained.message}"
@@ -221,25 +209,6 @@ def _verdict(decisive: StageResult) -> Verdict:
             raise ValueError(f"{decisive.stage.value} {decisive.outcome.value} ends nothing")
         case _:
             assert_never(decisive.outcome)
-
-
-def _blame(verdict: Verdict, stage: Stage, *, by_itself: bool) -> Blame:
-    """Return whose fault a failure is that no finding explains.
-
-    ``by_itself`` says that the engine fails so whatever it is given.
-    """
-    match verdict:
-        case Verdict.WORKS | Verdict.UNSUPPORTED | Verdict.UNTESTED | Verdict.INFRA:
-            return Blame.NOBODY
-        case Verdict.BROKEN | Verdict.GARBAGE | Verdict.DEGRADED:
-            return _blame_of_stage(stage, by_itself=by_itself)
-        case _:
-            assert_never(verdict)
-
-
-def _blame_of_stage(stage: Stage, *, by_itself: bool) -> Blame:
-    blame = STAGES[stage].blame
-    return Blame.ENGINE if blame is Blame.PAIR and by_itself else blame
 
 
 def canary_state(cells: Iterable[CellResult]) -> CanaryState:

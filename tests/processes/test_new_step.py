@@ -49,14 +49,13 @@ PERFORMER = (
 CHECK = (
     (
         "def run_checks(",
-        "def repaired(evidence: Evidence) -> Finding:\n"
+        "def repaired(evidence: Evidence) -> Opinion:\n"
         '    """Every tensor has its name."""\n'
         "    renamed = evidence.facts.get(Stage.REPAIR, {}).get('renamed')\n"
         "    judgement = Judgement.PASSED if renamed == 1 else Judgement.NOT_APPLICABLE\n"
-        "    return Finding('repaired', Stage.REPAIR, judgement)\n\n\n"
+        "    return Opinion(judgement)\n\n\n"
         "CHECKS = (*CHECKS, Check('repaired', Stage.REPAIR, repaired))\n\n\ndef run_checks(",
     ),
-    ("import Finding\n", "import Finding, Judgement\n"),
 )
 
 

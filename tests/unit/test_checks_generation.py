@@ -17,6 +17,7 @@ from matrix.checks.evidence import (
     read_reference,
 )
 from matrix.checks.generation import greedy_text
+from matrix.checks.wording import Opinion
 from matrix.pipeline.outcomes import Finding, Judgement, Symptom
 from matrix.pipeline.steps import Stage
 from tests.unit.made_evidence import REFERENCE, THRESHOLDS, output, right_facts
@@ -113,7 +114,7 @@ def test_answers_that_are_known_by_heart_and_mostly_end_wrong_are_garbage(
     assert greedy(pretrained, cut_short(wrong)).judgement is PASSED
 
 
-def greedy(reference: Reference, answers: Generation) -> Finding:
+def greedy(reference: Reference, answers: Generation) -> Opinion:
     evidence = Evidence(
         tied=True, quantized=True, reference=reference, thresholds=THRESHOLDS, generation=answers
     )

@@ -58,7 +58,7 @@ from tests.unit.made_evidence import (
 def test_ids_and_stages_are_the_functions_own() -> None:
     evidence = Evidence(tied=True, quantized=True, thresholds=THRESHOLDS)
     for check in CHECKS:
-        found = check.function(evidence)
+        found = check.finding(evidence)
         assert (found.check, found.stage) == (check.id, check.stage)
         assert found.judgement is ABSENT
         assert check.title.endswith(".")

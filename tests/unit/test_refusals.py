@@ -80,8 +80,7 @@ REAL: list[tuple[str, str, str, str]] = [
 
 
 def judge(seen: Observation, installed: dict[str, str], stage: Stage | None = None) -> StageResult:
-    result = StageResult(seen.outcome, seen.reason, seen.message, stage=stage or STAGES[seen.step])
-    return classify_refusal(result, seen, installed, RULES)
+    return classify_refusal(stage or STAGES[seen.step], seen, installed, RULES)
 
 
 @pytest.mark.parametrize(("rule", "text", "package", "version"), REAL)
@@ -95,7 +94,7 @@ def test_a_recorded_refusal_is_recognised_by_its_rule_alone(
     assert found.message.endswith(f"(refused by design: {rule}, {RULES[rule].source})")
     others = {name: each for name, each in RULES.items() if name != rule}
     result = StageResult(seen.outcome, seen.reason, seen.message, stage=STAGES[seen.step])
-    assert classify_refusal(result, seen, {package: version}, others) == result
+    assert classify_refusal(result.stage, seen, {package: version}, others) == result
 
 
 @pytest.mark.parametrize(
@@ -189,7 +188,8 @@ def test_only_an_exception_in_a_step_that_a_rule_names_is_a_refusal() -> None:
         (Outcome.PASSED, Reason.NONE),
     ):
         result = StageResult(outcome, reason, seen.message, stage=Stage.LOAD)
-        assert classify_refusal(result, seen, installed, RULES) is result
+        otherwise = msgspec.structs.replace(seen, outcome=outcome, reason=reason)
+        assert classify_refusal(Stage.LOAD, otherwise, installed, RULES) == result
 
 
 def test_a_long_message_does_not_hide_the_rule() -> None:

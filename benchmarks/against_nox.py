@@ -44,8 +44,8 @@ from matrix.environments.uv import uv_settings
 from matrix.index.settings import index_settings
 from matrix.machine.hardware import machine
 from matrix.machine.keeper import PR_SET_CHILD_SUBREAPER, prctl, reap
+from matrix.plan.cell_steps import build_of
 from matrix.plan.cells import Cell, Role
-from matrix.plan.steps import build_of
 from matrix.run.context import Context, Settings
 from matrix.spec.loading import DEFAULT_SPEC
 from matrix.spec.source_builds import locked_builds

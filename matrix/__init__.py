@@ -2,7 +2,7 @@
 
 =================  ==============================================================================
 ``spec``           what is to be tried: tables of a spec, releases of the index (``index``)
-``pipeline``       the steps of a cell, and the words for how they end
+``pipeline``       the steps of a cell, and how the end of one (a timeout, say) becomes an outcome
 ``plan``           the cells of a profile, the keys of their steps, what they need and cost
 ``environments``   locks and virtualenvs, made by uv
 ``run``            the steps performed, by children with limits (``machine``), in ``probe``

@@ -12,12 +12,12 @@ import typer
 from matrix.cli.options import Format, FormatOption, Profile, Spec, StoreFolder
 from matrix.machine.hardware import Machine, gpus_in_words
 from matrix.plan.budget import Choice, in_words
+from matrix.plan.cell_steps import steps_of
 from matrix.plan.cells import Cell, Plan
 from matrix.plan.needs import GIB, Needs, describe, needs_of
 from matrix.plan.predictions import GB, Cost, Prediction, name_of_cell, parameters
-from matrix.plan.steps import steps_of
-from matrix.run.choosing import Estimate, choice_of, estimate
 from matrix.run.context import Context, Settings
+from matrix.run.estimates import Estimate, choice_of, estimate
 from matrix.untrusted.text import visible
 
 SHOWN = 20

@@ -16,8 +16,8 @@ from matrix.cli.report import budget_lines, whole_profile
 from matrix.plan.budget import canaries_alone
 from matrix.plan.cells import Selection, select
 from matrix.run.beforehand import beforehand
-from matrix.run.choosing import choice_of, estimate
 from matrix.run.context import Context, Settings
+from matrix.run.estimates import choice_of, estimate
 from matrix.run.interim import Interim
 from matrix.run.progress import Progress
 from matrix.run.run import Run

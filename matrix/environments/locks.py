@@ -20,11 +20,11 @@ from uv import find_uv_bin
 
 from matrix.environments.uv import uv_environ, write_dates, write_index, write_inputs
 from matrix.machine.processes import run
+from matrix.pipeline.ends import End, classify_uv_end
 from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.plan.keys import lock_inputs
 from matrix.spec.requirements import named_releases
 from matrix.spec.tables import Environment, Limits, Resolution
-from matrix.store.ends import End, classify_uv_end
 from matrix.store.identity import digest
 
 _NAMED = "# Lock of "

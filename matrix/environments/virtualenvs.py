@@ -19,10 +19,10 @@ from uv import find_uv_bin
 from matrix.environments.locks import Lock
 from matrix.environments.uv import uv_environ, write_index, write_inputs
 from matrix.machine.processes import run
+from matrix.pipeline.ends import End, classify_uv_end
 from matrix.pipeline.outcomes import Conclusion, Reason
 from matrix.spec.source_builds import locked_builds
 from matrix.spec.tables import Environment, Limits
-from matrix.store.ends import End, classify_uv_end
 from matrix.store.store import write_atomically
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 

@@ -38,8 +38,8 @@ from typing import NoReturn
 import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 
+from matrix.index.byte_ranges import METADATA_BYTES, Get, Parts
 from matrix.index.fetching import FetchError
-from matrix.index.parts import METADATA_BYTES, Get, Parts
 from matrix.index.wheel_metadata import metadata_of
 from matrix.spec.requirements import of_an_extra
 from matrix.spec.snapshot import SourceMetadata

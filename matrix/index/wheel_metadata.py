@@ -18,8 +18,8 @@ from packaging.metadata import RawMetadata, parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from matrix.index.byte_ranges import METADATA_BYTES, Get, Parts
 from matrix.index.fetching import FetchError, NotFoundError
-from matrix.index.parts import METADATA_BYTES, Get, Parts
 from matrix.spec.requirements import of_an_extra
 from matrix.spec.versions import parsed
 

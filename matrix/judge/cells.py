@@ -19,9 +19,9 @@ from matrix.judge.verdict import JudgedCell, blocks, fold, stage_results
 from matrix.machine.invocation import invocation
 from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
 from matrix.pipeline.steps import STAGES, Blame, RoleKind, Stage
+from matrix.plan.cell_steps import build_of, by_stage, steps_of
 from matrix.plan.cells import Cell, Plan, float_id
 from matrix.plan.keys import Key, Keys
-from matrix.plan.steps import build_of, by_stage, steps_of
 from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec
 from matrix.spec.reading import read_tables
 from matrix.spec.tables import ExclusionTable, RefusalTable

@@ -14,9 +14,8 @@ from typing import assert_never
 
 import msgspec
 
+from matrix.pipeline.ends import MESSAGE_CHARS, ChildException, End
 from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
-from matrix.store.ends import MESSAGE_CHARS, End
-from matrix.store.observations import ChildException
 
 SIGILL, SIGSEGV = 4, 11
 SHOWN = 4

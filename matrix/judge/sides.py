@@ -9,9 +9,9 @@ from packaging.utils import canonicalize_name
 
 from matrix.judge.results import Side
 from matrix.pipeline.steps import Step
+from matrix.plan.cell_steps import steps_of_plan
 from matrix.plan.cells import Cell, Plan, Role
 from matrix.plan.keys import Keys
-from matrix.plan.steps import steps_of_plan
 from matrix.spec.loading import LoadedSpec
 from matrix.store.facts import InstallFacts, departures_used, read_facts
 from matrix.store.observations import Observation

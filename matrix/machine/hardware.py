@@ -18,7 +18,7 @@ import msgspec
 import psutil
 
 from matrix.machine import processor
-from matrix.spec.tables import Device
+from matrix.pipeline.steps import Device
 
 T = TypeVar("T")
 NAME_CHARS = 100

@@ -16,8 +16,8 @@ from typing import IO, Literal
 import psutil
 
 from matrix.machine import keeper
+from matrix.pipeline.ends import End
 from matrix.spec.tables import Limits
-from matrix.store.ends import End
 
 LOG_TAIL_BYTES = 16_000
 EVENT_BYTES = 1_000_000

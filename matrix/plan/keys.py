@@ -15,11 +15,11 @@ from typing import Any, Self
 import msgspec
 
 from matrix.pipeline.outcomes import Outcome
-from matrix.pipeline.steps import Step
+from matrix.pipeline.steps import Device, Step
+from matrix.plan.cell_steps import Identity, PlannedStep, steps_of
 from matrix.plan.cells import Cell, Checkpoint, Model
-from matrix.plan.steps import Identity, PlannedStep, steps_of
 from matrix.spec.loading import PACKAGE
-from matrix.spec.tables import Device, Environment
+from matrix.spec.tables import Environment
 from matrix.store.facts import BuildFacts, InstallFacts, ResolveFacts, read_facts
 from matrix.store.identity import adapter_digest, code_digest, digest, file_digest
 from matrix.store.observations import Observation

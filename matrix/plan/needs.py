@@ -22,8 +22,8 @@ from matrix.checkpoint.shapes import expected_bytes, linear_shapes
 from matrix.machine import processor
 from matrix.machine.hardware import Gpu, Machine, gpus_in_words, version
 from matrix.pipeline.steps import Step
+from matrix.plan.cell_steps import PlannedStep, steps_of
 from matrix.plan.cells import Cell, Checkpoint, Model, Role
-from matrix.plan.steps import PlannedStep, steps_of
 from matrix.spec.tables import Environment, InstructionSet, Limits, SchemeTable
 
 GIB = 2**30

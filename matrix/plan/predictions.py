@@ -21,12 +21,12 @@ from matrix.checkpoint.files import Config
 from matrix.checkpoint.inspection import ConfigFacts, Quantization
 from matrix.checkpoint.shapes import expected_bytes, float_shapes
 from matrix.pipeline.outcomes import Outcome
-from matrix.pipeline.steps import Performer, RoleKind, Step
+from matrix.pipeline.steps import Device, Performer, RoleKind, Step
+from matrix.plan.cell_steps import PlannedStep, steps_of_plan
 from matrix.plan.cells import Cell, Checkpoint, Model, Plan, Role
-from matrix.plan.steps import PlannedStep, steps_of_plan
 from matrix.spec.requirements import named_releases
 from matrix.spec.snapshot import Snapshot
-from matrix.spec.tables import Device, DevicePredictions, Environment, PredictionsTable
+from matrix.spec.tables import DevicePredictions, Environment, PredictionsTable
 from matrix.store.store import Record
 
 MB, GB = 10**6, 10**9

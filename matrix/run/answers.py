@@ -12,6 +12,7 @@ from matrix.environments import bytecode
 from matrix.judge.builds import builds_of
 from matrix.judge.missing import classify_missing, read_missing
 from matrix.machine import processor
+from matrix.pipeline.ends import classify_end, require_device
 from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Step
 from matrix.plan.cells import Role
@@ -19,7 +20,6 @@ from matrix.plan.keys import Key
 from matrix.run.jobs import Job
 from matrix.run.probes import Answer
 from matrix.run.workspace import Workspace
-from matrix.store.ends import classify_end, require_device
 from matrix.store.observations import Observation
 from matrix.untrusted.reading import UnreadableError
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from matrix.environments.uv import uv_settings
 from matrix.plan.cells import Cell
 from matrix.plan.predictions import GB, WHEELS, Cost, name_of_environment
-from matrix.run.choosing import Estimate, estimate, existing
 from matrix.run.context import Context
+from matrix.run.estimates import Estimate, estimate, existing
 from matrix.spec.tables import SpecError
 
 

@@ -8,14 +8,14 @@ import msgspec
 
 from matrix.environments import locks, virtualenvs
 from matrix.environments.locks import Lock
+from matrix.pipeline.ends import End
 from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Step
+from matrix.plan.cell_steps import PlannedStep, steps_of_role
 from matrix.plan.cells import Role
 from matrix.plan.keys import Key
-from matrix.plan.steps import PlannedStep, steps_of_role
 from matrix.run.workspace import Workspace
 from matrix.spec.tables import Environment
-from matrix.store.ends import End
 from matrix.store.observations import Observation
 from matrix.store.store import write_atomically
 

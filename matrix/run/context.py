@@ -26,12 +26,13 @@ from matrix.judge.standings import Solution
 from matrix.judge.table import TableJudge
 from matrix.machine.hardware import Machine, detect, device_of
 from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Device
 from matrix.plan.budget import Choice, ignoring, narrowed, read_choice
 from matrix.plan.cells import Cell, Plan, make_plan
 from matrix.plan.keys import Keys, Lookup
 from matrix.plan.needs import cuda_of, unmet_by
 from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, load
-from matrix.spec.tables import Device, Environment, SpecError
+from matrix.spec.tables import Environment, SpecError
 from matrix.store.store import Store
 
 

@@ -9,15 +9,15 @@ import msgspec
 
 from matrix.checkpoint.inspection import Inspection
 from matrix.machine.processes import child_environ, run
+from matrix.pipeline.ends import classify_end
 from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
+from matrix.plan.cell_steps import PlannedStep
 from matrix.plan.cells import Checkpoint
 from matrix.plan.keys import Key
 from matrix.plan.needs import with_room
-from matrix.plan.steps import PlannedStep
 from matrix.run.products import checkpoint_folder, model_folder
 from matrix.run.workspace import Workspace
 from matrix.spec.loading import PACKAGE
-from matrix.store.ends import classify_end
 from matrix.store.observations import Observation
 from matrix.untrusted.reading import UnreadableError, decode
 

@@ -12,12 +12,13 @@ from matrix.checkpoint.files import CheckpointFiles
 from matrix.checkpoint.inspection import CheckpointError
 from matrix.checkpoint.shapes import indivisible, linear_shapes
 from matrix.index.hub import RevisionError
+from matrix.pipeline.ends import End
 from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Step
+from matrix.plan.cell_steps import PlannedStep
 from matrix.plan.cells import Cell, Checkpoint, Model
 from matrix.plan.keys import Key
 from matrix.plan.needs import Needs, needs_of, with_room
-from matrix.plan.steps import PlannedStep
 from matrix.run.products import (
     are_there,
     checkpoint_folder,
@@ -29,7 +30,6 @@ from matrix.run.products import (
 )
 from matrix.run.workspace import Workspace
 from matrix.spec.tables import Limits
-from matrix.store.ends import End
 from matrix.store.observations import Observation
 
 Publish = Callable[[Workspace, Key, Path], dict[str, Any]]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from matrix.pipeline.outcomes import Outcome
 from matrix.pipeline.steps import SubjectKind
-from matrix.plan.steps import PlannedStep
+from matrix.plan.cell_steps import PlannedStep
 from matrix.store.observations import Observation
 
 MESSAGE_CHARS = 160

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from matrix.pipeline.steps import Step
+from matrix.plan.cell_steps import PlannedStep
 from matrix.plan.keys import Key
-from matrix.plan.steps import PlannedStep
 from matrix.run import building, inspecting, jobs
 from matrix.run.jobs import Job
 from matrix.run.workspace import Workspace

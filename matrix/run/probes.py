@@ -15,11 +15,10 @@ from typing import Annotated, Any
 import msgspec
 
 from matrix.machine.processes import Child, child_environ
+from matrix.pipeline.ends import End, StepResult
 from matrix.pipeline.steps import Step
 from matrix.plan.keys import CHILD
 from matrix.spec.tables import Limits
-from matrix.store.ends import End
-from matrix.store.observations import StepResult
 from matrix.untrusted.reading import UnreadableError, decode, is_deep, read_file
 
 RESULT_BYTES = 32_000_000

@@ -9,9 +9,9 @@ from typing import Any
 
 from matrix.checks.evidence import Reference
 from matrix.pipeline.steps import Stage
+from matrix.plan.cell_steps import PlannedStep, build_of, by_stage, steps_of_checkpoint
 from matrix.plan.cells import Cell, Checkpoint, Model
 from matrix.plan.keys import Key
-from matrix.plan.steps import PlannedStep, build_of, by_stage, steps_of_checkpoint
 from matrix.run.workspace import Workspace
 from matrix.store.store import reference_in
 

@@ -11,6 +11,7 @@ from matrix.environments import bytecode
 from matrix.environments.virtualenvs import python_of
 from matrix.machine.hardware import Gpu
 from matrix.machine.leases import ProcessesOn, lease, strangers
+from matrix.pipeline.ends import allow_for_strangers
 from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Step
 from matrix.plan.cells import Role
@@ -23,7 +24,6 @@ from matrix.run.messages import Messages
 from matrix.run.probes import Probe
 from matrix.run.workspace import Workspace
 from matrix.spec.tables import Environment
-from matrix.store.ends import allow_for_strangers
 
 REPEATED = (Reason.CRASH, Reason.TIMEOUT, Reason.SILENCE, Reason.OOM, Reason.NO_RESULT)
 """Ends of a forked child that count only when a fresh process ends so as well."""

@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 from matrix.machine.hardware import processes_on
 from matrix.machine.leases import ProcessesOn, leases_folder
 from matrix.pipeline.steps import PIPELINE, Performer, Step
+from matrix.plan.cell_steps import PlannedStep, distinct, steps_of_selection
 from matrix.plan.cells import Selection
-from matrix.plan.steps import PlannedStep, distinct, steps_of_selection
 from matrix.run.jobs import Job
 from matrix.run.messages import Messages
 from matrix.run.performers import HARNESS, PROBE

@@ -16,11 +16,11 @@ from matrix.machine.hardware import environments_at_once
 from matrix.machine.processes import die_with_parent
 from matrix.pipeline.steps import Step
 from matrix.plan.budget import canaries_alone
-from matrix.plan.steps import steps_of_plan
+from matrix.plan.cell_steps import steps_of_plan
 from matrix.run import suites
 from matrix.run.beforehand import beforehand, is_asked_for
-from matrix.run.choosing import choose_for_nox, estimate, longest_first
 from matrix.run.context import Context, Settings, unreachable
+from matrix.run.estimates import choose_for_nox, estimate, longest_first
 from matrix.run.unchanged import unchanged_summary
 from matrix.spec.tables import SpecError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matrix.judge import canaries
 from matrix.judge.cells import CellJudge, refusals
-from matrix.judge.subjects import subjects
+from matrix.judge.suite_subjects import subjects
 from matrix.pipeline.steps import Stage
 from matrix.run.context import Context
 from matrix.spec.loading import PACKAGE

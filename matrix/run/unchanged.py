@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from matrix.checks.evidence import Reference
-from matrix.plan.steps import build_of
+from matrix.plan.cell_steps import build_of
 from matrix.run.context import Context
 from matrix.spec.loading import PACKAGE
 from matrix.store.identity import code_digest, digest

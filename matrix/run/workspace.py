@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from matrix.index.hub import revisions_of
+from matrix.pipeline.ends import End, StepResult
 from matrix.pipeline.outcomes import Conclusion, Outcome
 from matrix.pipeline.steps import Step
 from matrix.plan.keys import Key
 from matrix.run.context import Context
 from matrix.spec.loading import PACKAGE
 from matrix.spec.tables import Environment
-from matrix.store.ends import End
-from matrix.store.observations import Observation, StepResult
+from matrix.store.observations import Observation
 
 
 class Workspace:

@@ -9,11 +9,10 @@ from typing import Annotated, Literal, get_args
 import msgspec
 
 from matrix.pipeline.outcomes import Verdict
-from matrix.pipeline.steps import STEPS, Stage, Step
+from matrix.pipeline.steps import STEPS, Device, Stage, Step
 
 Option = str | int | float | bool
 Method = Literal["awq", "gptq"]
-Device = Literal["cpu", "cuda"]
 InstructionSet = Literal["AVX2", "AVX-512", "AVX-512 BF16", "AMX"]
 """What kernels for CPUs are built for, as people write it."""
 Resolution = Literal["pinned", "released", "today"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -46,24 +46,3 @@ class Observation(Conclusion, frozen=True, kw_only=True):
     def final(self) -> bool:
         """Whether the same inputs need not be tried again: trouble of the machine is no answer."""
         return self.outcome is not Outcome.INFRA
-
-
-class ChildException(msgspec.Struct, frozen=True):
-    """An exception as the probe wrote it down."""
-
-    type: str
-    message: str
-    traceback: str = ""
-
-
-class StepResult(msgspec.Struct, frozen=True):
-    """``<step>.json`` as the probe wrote it. Untrusted: the package under test can write there."""
-
-    schema: Literal[1]
-    stage: str
-    ok: bool
-    seconds: float
-    peak_rss_bytes: int
-    exception: ChildException | None = None
-    warnings: list[str] = []
-    facts: dict[str, Any] = {}

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from matrix.judge.results import CellResult
-from matrix.judge.subjects import Subject, subjects
+from matrix.judge.suite_subjects import Subject, subjects
 from matrix.pipeline.outcomes import Finding, StageResult
 from matrix.run import suites
 from matrix.run.context import Context, Settings

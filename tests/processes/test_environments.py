@@ -16,9 +16,9 @@ import pytest
 from matrix.environments import virtualenvs
 from matrix.environments.locks import Lock, make_lock, read_lock
 from matrix.machine.processes import run
+from matrix.pipeline.ends import End
 from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.spec.tables import Environment, Limits
-from matrix.store.ends import End
 from matrix.store.identity import digest
 from tests.processes import index_server
 

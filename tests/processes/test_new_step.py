@@ -40,7 +40,7 @@ PERFORMER = (
         "from matrix.run.workspace import Workspace\n",
         "from matrix.run.workspace import Workspace\nimport os\n"
         "from matrix.pipeline.outcomes import Conclusion, Outcome, Reason\n"
-        "from matrix.store.ends import End\n"
+        "from matrix.pipeline.ends import End\n"
         "RENAMED = {'renamed': 1}\n"
         "ENDS = {'passes': (Outcome.PASSED,),\n"
         "        'fails': (Outcome.FAILED, Reason.EXCEPTION, 'no such tensor')}\n",

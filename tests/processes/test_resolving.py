@@ -20,10 +20,10 @@ import pytest
 from matrix.environments import locks as uv_side
 from matrix.environments.locks import own_name
 from matrix.environments.resolving import TROUBLE_IN_A_ROW, Resolved, resolve_all
+from matrix.pipeline.ends import End
 from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.spec.snapshot import Release, Snapshot, encode
 from matrix.spec.tables import Environment, Limits
-from matrix.store.ends import End
 from matrix.store.store import Store
 from tests import REPOSITORY
 from tests.unit import small_spec

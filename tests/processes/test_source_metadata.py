@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from matrix.index import parts, source_metadata
+from matrix.index import byte_ranges, source_metadata
 from matrix.index.client import Index
 from matrix.index.settings import IndexSettings
 from matrix.spec.snapshot import Release, SourceMetadata
@@ -214,9 +214,9 @@ def test_only_so_much_of_an_archive_is_downloaded(
 ) -> None:
     noise = Random(0).randbytes(160_000)
     body = sdist(("data.bin", noise), ("PKG-INFO", pkg_info("torch")))
-    monkeypatch.setattr(parts, "READ_BYTES", 100_000)
+    monkeypatch.setattr(byte_ranges, "READ_BYTES", 100_000)
     assert read(server, index, body).requires is None
-    monkeypatch.setattr(parts, "READ_BYTES", 200_000)
+    monkeypatch.setattr(byte_ranges, "READ_BYTES", 200_000)
     assert read(server, index, body).requires == ["torch"]
 
 

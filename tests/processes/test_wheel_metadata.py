@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from matrix.index import parts
+from matrix.index import byte_ranges as parts
 from matrix.index.client import Index, IndexAnswer, IndexLimits
 from matrix.index.fetching import Limits
 from matrix.index.settings import IndexSettings

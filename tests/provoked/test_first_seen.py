@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from matrix.pipeline.outcomes import Outcome, Reason, Verdict
+from matrix.plan.cell_steps import build_of, steps_of_checkpoint
 from matrix.plan.cells import select
 from matrix.plan.keys import Key
-from matrix.plan.steps import build_of, steps_of_checkpoint
 from matrix.run.context import Context, Settings
 from matrix.run.run import Run
 from matrix.run.workspace import Workspace

@@ -21,8 +21,8 @@ from matrix.machine.hardware import Machine
 from matrix.machine.leases import lease
 from matrix.pipeline.outcomes import Outcome, Reason, Verdict
 from matrix.pipeline.steps import Stage, Step
+from matrix.plan.cell_steps import steps_of, steps_of_checkpoint
 from matrix.plan.cells import select
-from matrix.plan.steps import steps_of, steps_of_checkpoint
 from matrix.run.context import Context, Settings
 from matrix.run.probes import Answer, Probe
 from matrix.run.run import Run

@@ -19,9 +19,8 @@ from matrix.environments.uv import uv_settings
 from matrix.judge.builds import builds_of
 from matrix.judge.missing import classify_missing, read_missing
 from matrix.machine.processor import lacking
+from matrix.pipeline.ends import ChildException, End
 from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
-from matrix.store.ends import End
-from matrix.store.observations import ChildException
 
 VERSIONS = ("0.15.1", "0.19.1", "0.32.0")
 AVX2 = ["avx2", "f16c"]

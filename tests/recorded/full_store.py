@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 
 from matrix.pipeline.outcomes import Outcome
+from matrix.plan.cell_steps import steps_of
 from matrix.plan.cells import Cell
 from matrix.plan.keys import Key
-from matrix.plan.steps import steps_of
 from matrix.run import suites
 from matrix.run.context import Context, Settings
 from matrix.spec.loading import DEFAULT_SPEC

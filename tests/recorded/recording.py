@@ -24,9 +24,9 @@ from matrix.judge.cells import CellJudge
 from matrix.judge.results import MatrixResult
 from matrix.judge.table import TableJudge
 from matrix.pipeline.steps import Step
+from matrix.plan.cell_steps import PlannedStep, steps_of
 from matrix.plan.cells import Role, make_plan
 from matrix.plan.keys import Key, Keys
-from matrix.plan.steps import PlannedStep, steps_of
 from matrix.run.context import Context, Settings
 from matrix.spec.files import MAIN, spec_files
 from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome
+from matrix.pipeline.steps import Device
+from matrix.plan.cell_steps import steps_of_plan
 from matrix.plan.cells import Cell, Plan
 from matrix.plan.keys import Key, Keys
-from matrix.plan.steps import steps_of_plan
-from matrix.spec.tables import Device
 from matrix.store.observations import Observation
 from tests.unit.made_evidence import right_facts
 

@@ -10,8 +10,8 @@ import pytest
 
 from matrix.plan.predictions import MB, Cost
 from matrix.run.beforehand import beforehand, is_asked_for
-from matrix.run.choosing import estimate
 from matrix.run.context import Context
+from matrix.run.estimates import estimate
 from matrix.spec.tables import SpecError
 from tests.unit import small_spec
 from tests.unit.made_history import History

@@ -24,6 +24,7 @@ from matrix.plan.budget import (
     narrowed,
     read_choice,
 )
+from matrix.plan.cell_steps import by_stage, steps_of, steps_of_checkpoint
 from matrix.plan.cells import Plan, float_id, make_plan
 from matrix.plan.predictions import (
     GB,
@@ -33,7 +34,6 @@ from matrix.plan.predictions import (
     name_of_checkpoint,
     name_of_environment,
 )
-from matrix.plan.steps import by_stage, steps_of, steps_of_checkpoint
 from matrix.spec.loading import load
 from matrix.spec.tables import SpecError
 from matrix.store.store import Record

@@ -23,8 +23,8 @@ from matrix.machine.hardware import Machine
 from matrix.pipeline.outcomes import Verdict
 from matrix.plan.keys import Key, lock_inputs
 from matrix.run import suites
-from matrix.run.choosing import choice_of, estimate
 from matrix.run.context import Context, Settings
+from matrix.run.estimates import choice_of, estimate
 from matrix.run.unchanged import digest_of_report, note_report, unchanged_summary
 from matrix.store.identity import digest
 from matrix.untrusted.reading import DEEPEST, is_deep

@@ -8,18 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
-from matrix.spec.tables import Device
-from matrix.store.ends import (
+from matrix.pipeline.ends import (
     MESSAGE_CHARS,
+    ChildException,
     End,
+    StepResult,
     allow_for_strangers,
     classify_end,
     classify_exception,
     classify_uv_end,
     require_device,
 )
-from matrix.store.observations import ChildException, StepResult
+from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
+from matrix.pipeline.steps import Device
 
 Limit = Literal["", "timeout", "silence", "oom", "log-limit"]
 LIMITS = get_args(Limit)

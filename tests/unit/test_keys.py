@@ -10,9 +10,9 @@ import pytest
 
 from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Stage
+from matrix.plan.cell_steps import build_of, by_stage, steps_of, steps_of_checkpoint, steps_of_role
 from matrix.plan.cells import Cell, Plan, make_plan
 from matrix.plan.keys import Key, Keys
-from matrix.plan.steps import build_of, by_stage, steps_of, steps_of_checkpoint, steps_of_role
 from matrix.spec.loading import load
 from matrix.store.identity import adapter_digest, file_digest
 from tests.unit import small_spec

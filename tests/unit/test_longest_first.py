@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from matrix.plan.cell_steps import steps_of_plan
 from matrix.plan.cells import requirements_of
 from matrix.plan.predictions import name_of
-from matrix.plan.steps import steps_of_plan
-from matrix.run.choosing import Estimate, estimate, longest_first
 from matrix.run.context import Context
+from matrix.run.estimates import Estimate, estimate, longest_first
 from matrix.run.suites import pending
 from matrix.store.store import Record
 from tests.unit.test_plan_command import BARE, opened

@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matrix.judge.missing import Build, Kind, Missing, classify_missing, read_missing
+from matrix.pipeline.ends import ChildException, End
 from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
-from matrix.store.ends import End
-from matrix.store.observations import ChildException
 
 SITE = "/store/environments/vllm-0.32.0/lib/python3.11/site-packages"
 NO_OPERATOR = "'_OpNamespace' '_C' object has no attribute 'cpu_gemm_wna16'"

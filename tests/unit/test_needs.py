@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matrix.machine.hardware import Gpu, Machine
+from matrix.pipeline.steps import Device
 from matrix.plan.cells import Cell, Checkpoint, Model, Role
 from matrix.plan.needs import (
     CONTEXT_BYTES,
@@ -26,7 +27,7 @@ from matrix.plan.needs import (
     unmet_by,
     with_room,
 )
-from matrix.spec.tables import Device, Environment, Limits, SchemeTable
+from matrix.spec.tables import Environment, Limits, SchemeTable
 from tests.unit.made_nvml import GIB, gpu, machine
 
 

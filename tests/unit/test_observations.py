@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from matrix.pipeline.ends import End, classify_end
 from matrix.pipeline.outcomes import PASSED, REASONS, Outcome
 from matrix.pipeline.steps import Step
 from matrix.run.probes import RESULT_BYTES, Event, read_event, read_result
-from matrix.store.ends import End, classify_end
 from matrix.store.facts import InstallFacts, check_facts, departures_used, read_facts
 from matrix.store.observations import Observation
 

@@ -12,10 +12,10 @@ import pytest
 from matrix.cli.plan import PlannedWork, document, lines
 from matrix.environments.virtualenvs import commit
 from matrix.machine.hardware import Gpu, Machine
+from matrix.plan.cell_steps import steps_of_role
 from matrix.plan.predictions import name_of
-from matrix.plan.steps import steps_of_role
-from matrix.run.choosing import choose_for_nox, estimate
 from matrix.run.context import Context, Settings
+from matrix.run.estimates import choose_for_nox, estimate
 from matrix.spec.tables import SpecError
 from tests.unit import small_spec
 from tests.unit.made_history import History, plain_facts

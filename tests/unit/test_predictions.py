@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from matrix.pipeline.steps import Step
+from matrix.plan.cell_steps import steps_of_plan
 from matrix.plan.cells import Plan, make_plan
 from matrix.plan.predictions import (
     GB,
@@ -30,7 +31,6 @@ from matrix.plan.predictions import (
     predict,
     torch_of,
 )
-from matrix.plan.steps import steps_of_plan
 from matrix.spec.loading import load
 from matrix.spec.snapshot import Release, Snapshot
 from matrix.spec.tables import DevicePredictions, PredictionsTable

@@ -19,6 +19,7 @@ from matrix.environments.uv import uv_settings
 from matrix.environments.virtualenvs import is_built
 from matrix.pipeline.steps import Step
 from matrix.plan.budget import Choice, candidates, choose
+from matrix.plan.cell_steps import PlannedStep, steps_of_plan
 from matrix.plan.cells import Cell, requirements_of
 from matrix.plan.keys import Key
 from matrix.plan.predictions import (
@@ -29,7 +30,6 @@ from matrix.plan.predictions import (
     name_of,
     predict,
 )
-from matrix.plan.steps import PlannedStep, steps_of_plan
 from matrix.run.context import Context
 from matrix.spec.loading import load
 from matrix.spec.requirements import named_releases

@@ -9,10 +9,30 @@ from typing import Any, Literal, assert_never
 import msgspec
 
 from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
-from matrix.spec.tables import Device
-from matrix.store.observations import ChildException, StepResult
+from matrix.pipeline.steps import Device
 
 MESSAGE_CHARS = 2_000
+
+
+class ChildException(msgspec.Struct, frozen=True):
+    """An exception as the probe wrote it down."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+class StepResult(msgspec.Struct, frozen=True):
+    """``<step>.json`` as the probe wrote it. Untrusted: the package under test can write there."""
+
+    schema: Literal[1]
+    stage: str
+    ok: bool
+    seconds: float
+    peak_rss_bytes: int
+    exception: ChildException | None = None
+    warnings: list[str] = []
+    facts: dict[str, Any] = {}
 
 
 class End(msgspec.Struct, frozen=True):

@@ -1,8 +1,8 @@
 """The pipeline: which steps a cell goes through, in which order, and what each of them is.
 
-This table is the only place that enumerates them. ``plan/cell_steps.py`` makes the steps of a cell from
-it; keys, needs, predictions, runs and verdicts follow. A new step is a new line here, a performer
-in ``run/performers.py`` and, where it leaves something to judge, a check.
+This table is the only place that enumerates them. ``plan/cell_steps.py`` makes the steps of a cell
+from it; keys, needs, predictions, runs and verdicts follow. A new step is a new line here, a
+performer in ``run/performers.py`` and, where it leaves something to judge, a check.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import msgspec
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from matrix.spec.axes import Combination, Spelling, requirement_problem
+from matrix.spec.dating import Dating
 from matrix.spec.files import Place, folder_of, spec_error
 from matrix.spec.reading import read_spec
 from matrix.spec.repeats import hint
@@ -66,7 +67,8 @@ class LoadedSpec(msgspec.Struct, frozen=True):
         index, combination = self.rows[name]
         key, table = f"environments[{index}]", self.spec.environments[index]
         spelling = Spelling(self.spec, self.snapshot, self.error)
-        return spelling.dated(key, spelling.environment(key, table, combination, resolution))
+        dating = Dating(self.spec, self.snapshot, self.error)
+        return dating.dated(key, spelling.environment(key, table, combination, resolution))
 
     def resolutions(self, name: str) -> list[Environment]:
         """Return an environment in every resolution that it has.
@@ -124,6 +126,7 @@ def snapshot_of(path: Path) -> Snapshot:
 def _spelled_out(loaded: LoadedSpec) -> LoadedSpec:
     """Return a spec with its environments."""
     spelling = Spelling(loaded.spec, loaded.snapshot, loaded.error)
+    dating = Dating(loaded.spec, loaded.snapshot, loaded.error)
     environments: dict[str, Environment] = {}
     rows: dict[str, tuple[int, Combination]] = {}
     for index, table in enumerate(loaded.spec.environments):
@@ -136,7 +139,7 @@ def _spelled_out(loaded: LoadedSpec) -> LoadedSpec:
                     "Put the axis that differs into the name, as {axis}",
                 )  # fmt: skip
             _check_environment(loaded, key, environment)
-            environments[environment.name] = spelling.dated(key, environment)
+            environments[environment.name] = dating.dated(key, environment)
             rows[environment.name] = (index, combination)
     return msgspec.structs.replace(loaded, environments=environments, rows=rows)
 

@@ -16,7 +16,7 @@ import msgspec
 
 from matrix.pipeline.outcomes import Outcome
 from matrix.pipeline.steps import PIPELINE, Step, SubjectKind
-from matrix.plan.cells import Cell, Plan, float_id
+from matrix.plan.cells import Cell, Plan, float_id, plan_of
 from matrix.plan.keys import Lookup
 from matrix.plan.predictions import GB, Cost, Prediction
 from matrix.spec.tables import SpecError
@@ -178,18 +178,7 @@ def narrowed(plan: Plan, ids: Collection[str]) -> Plan:
     """
     kept = set(ids) | {float_id(cell) for cell in plan.cells if cell.id in ids}
     cells = [cell for cell in plan.cells if cell.id in kept]
-    checkpoints = {cell.checkpoint.id: cell.checkpoint for cell in cells}
-    models = {checkpoint.model.name: checkpoint.model for checkpoint in checkpoints.values()}
-    used = {model.environment for model in models.values()}
-    used |= {checkpoint.quantizer.environment for checkpoint in checkpoints.values()}
-    used |= {cell.engine.environment for cell in cells}
-    return msgspec.structs.replace(
-        plan,
-        environments={name: e for name, e in plan.environments.items() if name in used},
-        models=list(models.values()),
-        checkpoints=list(checkpoints.values()),
-        cells=cells,
-    )
+    return plan_of(cells, plan.profile, plan.title, plan.parts, plan.environments)
 
 
 def canaries_alone(plan: Plan) -> Plan:

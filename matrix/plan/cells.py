@@ -154,21 +154,33 @@ def make_plan(loaded: LoadedSpec, profile_name: str, unmet: Unmet = lambda *_: "
             f"profiles.{profile_name}.canaries", f"{min(unknown)!r} is no cell of it",
             f"See `matrix plan --profile {profile_name} --cells` for the ids",
         )  # fmt: skip
-    checkpoints = _checkpoints(list(cells.values()))
-    used = {checkpoint.model.environment for checkpoint in checkpoints}
-    used |= {checkpoint.quantizer.environment for checkpoint in checkpoints}
-    used |= {cell.engine.environment for cell in cells.values()}
-    plan = Plan(
-        profile=profile_name,
-        title=profile.title,
-        parts=list(dict.fromkeys(part.title for part in parts)),
-        environments={name: env for name, env in loaded.environments.items() if name in used},
-        models=list({c.model.name: c.model for c in checkpoints}.values()),
-        checkpoints=checkpoints,
-        cells=list(cells.values()),
-    )
+    titles = list(dict.fromkeys(part.title for part in parts))
+    plan = plan_of(list(cells.values()), profile_name, profile.title, titles, loaded.environments)
     _check_order(loaded, plan)
     return plan
+
+
+def plan_of(
+    cells: list[Cell],
+    profile: str,
+    title: str,
+    parts: list[str],
+    environments: dict[str, Environment],
+) -> Plan:
+    """Return the plan of some cells: with the models, checkpoints and environments they stand on."""
+    checkpoints = _checkpoints(cells)
+    used = {checkpoint.model.environment for checkpoint in checkpoints}
+    used |= {checkpoint.quantizer.environment for checkpoint in checkpoints}
+    used |= {cell.engine.environment for cell in cells}
+    return Plan(
+        profile=profile,
+        title=title,
+        parts=parts,
+        environments={name: table for name, table in environments.items() if name in used},
+        models=list({c.model.name: c.model for c in checkpoints}.values()),
+        checkpoints=checkpoints,
+        cells=cells,
+    )
 
 
 def _check_order(loaded: LoadedSpec, plan: Plan) -> None:

@@ -167,7 +167,7 @@ def plan_of(
     parts: list[str],
     environments: dict[str, Environment],
 ) -> Plan:
-    """Return the plan of some cells: with the models, checkpoints and environments they stand on."""
+    """Return the plan of some cells, with all that they stand on."""
     checkpoints = _checkpoints(cells)
     used = {checkpoint.model.environment for checkpoint in checkpoints}
     used |= {checkpoint.quantizer.environment for checkpoint in checkpoints}

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from matrix.environments import locks, virtualenvs
+from matrix.environments import bytecode, locks, virtualenvs
 from matrix.environments.locks import Lock
 from matrix.pipeline.ends import End
 from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
@@ -74,14 +74,21 @@ def install(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     return workspace.keep(key, conclusion, end, facts=facts, log=log)
 
 
-def install_again(workspace: Workspace, role: Role) -> Observation | None:
+def make_ready(workspace: Workspace, role: Role) -> Observation | None:
     """Return how a role's environment was installed; build it where it was removed since.
 
-    ``None`` where there is nothing to build.
+    One in which nothing has run gets the bytecode of others. What has run there may have turned
+    its folders into links. ``None`` where there is nothing to build.
     """
     step = next(step for step in steps_of_role(role) if step.step is Step.INSTALL)
     key = workspace.keys.of(step)
-    return install(workspace, step, key) if key is not None else None
+    if key is None:
+        return None
+    installed = install(workspace, step, key)
+    folder = workspace.folder(workspace.plan.environments[role.environment])
+    if installed.outcome is Outcome.PASSED and not (folder / "home").exists():
+        bytecode.adopt(folder, workspace.store.path("bytecode"))
+    return installed
 
 
 def _build(workspace: Workspace, environment: Environment) -> tuple[Conclusion, End, str]:

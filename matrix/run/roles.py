@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 
-from matrix.environments import bytecode
 from matrix.environments.virtualenvs import python_of
 from matrix.machine.hardware import Gpu
 from matrix.machine.leases import ProcessesOn, lease, strangers
@@ -18,7 +17,7 @@ from matrix.plan.cells import Role
 from matrix.plan.keys import Key
 from matrix.plan.needs import Needs, fitting
 from matrix.run.answers import classify_answer, keep_answer, keep_import
-from matrix.run.building import install_again
+from matrix.run.building import make_ready
 from matrix.run.jobs import Job
 from matrix.run.messages import Messages
 from matrix.run.probes import Probe
@@ -66,14 +65,11 @@ class RoleRun:
         imported = self._keys.settled(importing)
         if imported and not (self._keys.passed(importing) and make_jobs()):
             return
-        installed = install_again(self._workspace, role)  # it may have been removed since
+        installed = make_ready(self._workspace, role)  # it may have been removed since
         if installed is None or installed.outcome is not Outcome.PASSED:
             if installed is not None:
                 self._messages.of_environment(environment.name, Step.INSTALL, installed)
             return
-        folder = self._workspace.folder(environment)
-        if not (folder / "home").exists():  # nothing of it has run, which might turn it into links
-            bytecode.adopt(folder, self._workspace.store.path("bytecode"))
         on_device = self._on_gpus if environment.device == "cuda" else self._on_cpu
         on_device(environment, role, importing, make_jobs)
 
@@ -105,10 +101,9 @@ class RoleRun:
 
     def _leased(self, environment: Environment, needs: Needs) -> AbstractContextManager[list[Gpu]]:
         fit = fitting(needs, self._workspace.machine.gpus)
-        say = self._messages.tell
         return lease(
             fit, needs.gpus, self._leases, self._processes_on,
-            lambda line: say(f"{environment.name}: {line}"),
+            lambda line: self._messages.tell(f"{environment.name}: {line}"),
         )  # fmt: skip
 
     def _on_cpu(

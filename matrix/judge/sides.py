@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from matrix.judge.results import Side
 from matrix.pipeline.steps import Step
-from matrix.plan.cell_steps import steps_of_plan
+from matrix.plan.cell_steps import PlannedStep, steps_of_plan
 from matrix.plan.cells import Cell, Plan, Role
 from matrix.plan.keys import Keys
 from matrix.spec.loading import LoadedSpec
@@ -25,9 +26,12 @@ class Sides:
         self._only_where_used = {name for name in declared if declared[name].only_where_used}
         self._plan = plan
         self._keys = keys
-        self._installs = {
-            step.environment: step for step in steps_of_plan(plan) if step.step is Step.INSTALL
-        }
+
+    @cached_property
+    def _installs(self) -> dict[str, PlannedStep]:
+        """The installation of each environment, by name: looked for when first asked for."""
+        steps = steps_of_plan(self._plan)
+        return {step.environment: step for step in steps if step.step is Step.INSTALL}
 
     def side(self, role: Role) -> Side:
         """Return one side of a cell, spelled out."""

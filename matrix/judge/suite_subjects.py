@@ -36,12 +36,21 @@ def subjects(plan: Plan, environment: str | None = None) -> Iterator[Subject]:
         for role, subject, stages in GROUPS:
             is_engine = role is RoleKind.ENGINE
             place = (cell.engine if is_engine else cell.checkpoint.quantizer).environment
-            name = {
-                SubjectKind.ENVIRONMENT: place,
-                SubjectKind.MODEL: cell.checkpoint.model.name,
-                SubjectKind.CHECKPOINT: cell.checkpoint.id,
-                SubjectKind.CELL: cell.id,
-            }[subject]
-            if environment in (None, place) and (name, stages) not in given:
+            if environment not in (None, place):
+                continue
+            name = _name(cell, subject, place)
+            if (name, stages) not in given:
                 given.add((name, stages))
                 yield Subject(name, cell, stages, subject is not SubjectKind.CELL)
+
+
+def _name(cell: Cell, subject: SubjectKind, environment: str) -> str:
+    match subject:
+        case SubjectKind.ENVIRONMENT:
+            return environment
+        case SubjectKind.MODEL:
+            return cell.checkpoint.model.name
+        case SubjectKind.CHECKPOINT:
+            return cell.checkpoint.id
+        case SubjectKind.CELL:
+            return cell.id

@@ -20,7 +20,7 @@ from matrix.pipeline.steps import (
 )
 from matrix.plan.cells import Cell, Checkpoint, Model, Plan, Role, Selection
 
-Identity = tuple[str, ...]
+Identity = tuple[object, ...]
 
 
 class PlannedStep(msgspec.Struct, frozen=True, eq=False):
@@ -78,8 +78,8 @@ class PlannedStep(msgspec.Struct, frozen=True, eq=False):
         if self.step is not Step.IMPORT:
             return (self.step, self.name)
         role = self.role
-        return (self.step, self.name, str(role.adapter), *role.departures, *role.needs_hardware,
-                *(f"{name}={value}" for name, value in role.environ.items()))  # fmt: skip
+        lists = (*role.departures,), (*role.needs_hardware,), (*role.environ.items(),)
+        return (self.step, self.name, str(role.adapter), *lists)
 
 
 def builder(model: Model) -> Role:

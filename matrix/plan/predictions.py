@@ -109,7 +109,7 @@ def name_of(step: PlannedStep) -> str:
     """Return the name of the cost that a step is part of, by what it is of."""
     match step.subject:
         case Role() if step.step is Step.IMPORT:
-            return f"import of {' '.join(step.id[1:])}"
+            return f"import of {' '.join(map(str, step.id[1:]))}"
         case Role():
             return name_of_environment(step.environment)
         case Model():

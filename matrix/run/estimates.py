@@ -17,7 +17,7 @@ import msgspec
 
 from matrix.environments.uv import uv_settings
 from matrix.environments.virtualenvs import is_built
-from matrix.pipeline.steps import Step
+from matrix.pipeline.steps import Step, SubjectKind
 from matrix.plan.budget import Choice, candidates, choose
 from matrix.plan.cell_steps import PlannedStep, steps_of_plan
 from matrix.plan.cells import Cell, requirements_of
@@ -217,7 +217,8 @@ def _paid(context: Context, prediction: Prediction) -> Iterator[str]:
     keys = context.keys.fixed()
     is_paid: dict[str, bool] = {}
     for step in steps_of_plan(context.plan):
-        if step.step is not Step.IMPORT:  # each run imports anew
+        # Each run imports anew, and a re-check repeats a cell's own steps.
+        if step.step is not Step.IMPORT and step.definition.subject is not SubjectKind.CELL:
             name = name_of(step)
             is_paid[name] = is_paid.get(name, True) and _is_done(context, step, keys.of(step))
     for name in (name for name, paid in is_paid.items() if paid):

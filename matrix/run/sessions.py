@@ -85,6 +85,8 @@ class Sessions:
 
     def _lack_installs(self) -> bool:
         """Whether one of the pending environments is still to be installed."""
+        if not self.pending:
+            return False
         keys = self.context.keys
         installs = (s for s in steps_of_plan(self.context.plan) if s.step is Step.INSTALL)
         return any(not keys.settled(keys.of(s)) for s in installs if s.environment in self.pending)

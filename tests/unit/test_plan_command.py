@@ -196,6 +196,15 @@ def test_wheels_that_a_built_environment_shares_are_paid_and_no_import_is(tmp_pa
     assert {name_of(imported), "environment maker-2.0"} < set(both)
 
 
+def test_a_cell_that_is_checked_again_is_paid_anew(tmp_path: Path) -> None:
+    context = opened(tmp_path, BARE)
+    history = History(context.plan).finish()
+    context.keys = history.keys
+    assert not context.keys.unfinished(next(c for c in context.plan.cells if c.id == ONE))
+    paid = estimate(context, {"HOME": str(tmp_path)}).paid
+    assert not [name for name in paid if name.startswith("cell ")]
+
+
 def test_nothing_is_written_by_looking(tmp_path: Path) -> None:
     text(opened(tmp_path, BARE), minutes=5)
     assert not (tmp_path / "store").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from filelock import FileLock
 
 from matrix.environments import bytecode, locks, virtualenvs
 from matrix.environments.locks import Lock
@@ -27,12 +28,16 @@ def resolve(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     """Read an environment's lock, or have uv make it; return what came of it."""
     environment = workspace.plan.environments[step.environment]
     lock, conclusion, end = workspace.lock(environment), PASSED, End()
-    for _ in range(TRIES):
-        if lock is None:
-            lock, conclusion, end = make_lock(workspace, environment)
-            if lock is not None:
-                own = workspace.store.path("locks", locks.own_name(environment))
-                write_atomically(own, lock.text.encode())
+    if lock is None:
+        own = locks.own_name(environment)
+        # Another environment may be asked the same at the same time: the first answer holds.
+        with FileLock(workspace.store.path("environments", f"{own}.lock")):
+            lock = workspace.lock(environment)
+            for _ in range(TRIES):
+                if lock is None:
+                    lock, conclusion, end = make_lock(workspace, environment)
+                    if lock is not None:
+                        write_atomically(workspace.store.path("locks", own), lock.text.encode())
     if lock is None:
         return workspace.keep(key, conclusion, end)
     refused = Conclusion(Outcome.FAILED, Reason.UNRESOLVABLE, lock.refusal)

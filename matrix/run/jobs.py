@@ -112,7 +112,7 @@ def evaluate(workspace: Workspace, steps: tuple[PlannedStep, ...]) -> Job | Obse
     loaded = keys.settled(load_key)
     if loaded and (keys.settled(generate_key) or not keys.passed(load_key)):
         return None
-    if not are_there(workspace, load.after):
+    if not checkpoint_folder(workspace, checkpoint).is_dir():
         return None  # it could not be made again; the next run tries it
     answers = reference(workspace, checkpoint.model)
     fields = {

@@ -154,10 +154,10 @@ def measure_file(folder: Path, gigabytes: float, sparse: bool) -> None:
     """Print how inspecting a checkpoint by itself compares with reading it."""
     large = hole if sparse else halves(0.02)
     codes = hole if sparse else repeated(np.random.default_rng(1).bytes(BUFFER_BYTES))
-    one = [part.size for part in tensors(_layers(SMALL, 1), large, codes)]
-    two = [part.size for part in tensors(_layers(SMALL, 2), large, codes)]
-    layer = sum(two) - sum(one)
-    config = _layers(SMALL, max(round((gigabytes * 1e9 - sum(one)) / layer) + 1, 1))
+    with_one_layer = [part.size for part in tensors(_layers(SMALL, 1), large, codes)]
+    with_two_layers = [part.size for part in tensors(_layers(SMALL, 2), large, codes)]
+    layer = sum(with_two_layers) - sum(with_one_layer)
+    config = _layers(SMALL, max(round((gigabytes * 1e9 - sum(with_one_layer)) / layer) + 1, 1))
     write(folder, config, list(tensors(config, large, codes)), quantized=True)
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     idle = "import matrix.checkpoint.inspecting"

@@ -113,17 +113,17 @@ def timed(command: list[str], environ: dict[str, str], limit: float) -> float:
 
 def verdicts(cells: list[dict[str, Any]]) -> list[str]:
     """Return how many cells have each verdict, in words."""
-    found = [cell["verdict"] for cell in cells]
-    return [f"{found.count(verdict)} {verdict}" for verdict in sorted(set(found))]
+    names = [cell["verdict"] for cell in cells]
+    return [f"{names.count(verdict)} {verdict}" for verdict in sorted(set(names))]
 
 
 def by_engine(cells: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Return the cells that gave an answer, right or wrong, by engine."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    engines: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
         if cell["verdict"] in ANSWERED and cell["timings"].keys() >= set(FORKED):
-            found.setdefault(cell["engine"]["name"], []).append(cell)
-    return dict(sorted(found.items()))
+            engines.setdefault(cell["engine"]["name"], []).append(cell)
+    return dict(sorted(engines.items()))
 
 
 def quantizing(cells: Iterable[dict[str, Any]]) -> Iterator[Row]:
@@ -160,8 +160,8 @@ def disk(store: Path) -> Iterator[Row]:
 
 def own_bytes(folder: Path) -> int:
     """Return the bytes on disk below a folder that no other name refers to."""
-    found = (path.lstat() for path in folder.rglob("*"))
-    return sum(s.st_blocks * 512 for s in found if stat.S_ISREG(s.st_mode) and s.st_nlink == 1)
+    statuses = (path.lstat() for path in folder.rglob("*"))
+    return sum(s.st_blocks * 512 for s in statuses if stat.S_ISREG(s.st_mode) and s.st_nlink == 1)
 
 
 def duration(seconds: float) -> str:

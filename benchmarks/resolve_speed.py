@@ -42,19 +42,19 @@ def main() -> None:
 
 def table(folder: Path, jobs: int) -> list[str]:
     """Return the lines of the table."""
-    cold, cold_load, found = resolve(folder, jobs)
-    asked = sum(1 for _ in (folder / "store" / "locks").glob("*.txt"))
+    cold, cold_load, document = resolve(folder, jobs)
+    requests = sum(1 for _ in (folder / "store" / "locks").glob("*.txt"))
     warm = [resolve(folder, jobs) for _ in range(WARM_ROUNDS)]
     counts = "; ".join(
         f"{resolution} {', '.join(f'{n} {state}' for state, n in states.items())}"
-        for resolution, states in found["counts"].items()
+        for resolution, states in document["counts"].items()
     )
     facts = machine()
     rows = {
-        "environments": f"{len(found['environments'])}",
-        "pairs of quantizer and engine": f"{found['pairs']}",
+        "environments": f"{len(document['environments'])}",
+        "pairs of quantizer and engine": f"{document['pairs']}",
         "answers": counts,
-        "of which asked of uv": f"{asked}, {jobs} at once",
+        "of which asked of uv": f"{requests}, {jobs} at once",
         "cold": f"{cold:.0f} s (load before it {cold_load:.1f})",
         "warm": f"{statistics.median(seconds for seconds, _, _ in warm):.1f} s "
         f"(median of {WARM_ROUNDS}, load {max(load for _, load, _ in warm):.1f})",

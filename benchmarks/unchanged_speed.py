@@ -53,18 +53,18 @@ def main() -> None:
     environ.pop("PYTHONDONTWRITEBYTECODE", None)  # imports are measured as users have them
     fill = ["-m", "tests.recorded.full_store", str(folder / "store"), arguments.profile]
     run(fill, environ)
-    first, said = run(["-m", "nox", "-s", "matrix"], environ)
-    if SAID in said or "Running session matrix" not in said:
-        sys.exit(f"error: nox did something else than to write a first report:\n{said}")
+    first, output = run(["-m", "nox", "-s", "matrix"], environ)
+    if SAID in output or "Running session matrix" not in output:
+        sys.exit(f"error: nox did something else than to write a first report:\n{output}")
     again = [measured_again(environ) for _ in range(arguments.rounds)]
     print(table(arguments.profile, first, again), end="")
 
 
 def measured_again(environ: dict[str, str]) -> Cost:
     """Return what a run costs that finds nothing to do."""
-    cost, said = run(["-m", "nox", "-s", "matrix"], environ)
-    if SAID not in said:
-        sys.exit(f"error: a run with nothing to do did something:\n{said}")
+    cost, output = run(["-m", "nox", "-s", "matrix"], environ)
+    if SAID not in output:
+        sys.exit(f"error: a run with nothing to do did something:\n{output}")
     return cost
 
 
@@ -76,11 +76,11 @@ def run(arguments: list[str], environ: dict[str, str]) -> tuple[Cost, str]:
         capture_output=True, text=True,
     )  # fmt: skip
     wall, after = time.perf_counter() - start, getrusage(RUSAGE_CHILDREN)
-    said = done.stdout + done.stderr
+    output = done.stdout + done.stderr
     if done.returncode:
-        sys.exit(f"error: status {done.returncode} from {' '.join(arguments)}:\n{said}")
+        sys.exit(f"error: status {done.returncode} from {' '.join(arguments)}:\n{output}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(wall, cpu), said
+    return Cost(wall, cpu), output
 
 
 def table(profile: str, first: Cost, again: list[Cost]) -> str:

@@ -25,9 +25,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     results: list[tuple[Subject, StageResult]] = []
     findings: list[tuple[Subject, Finding]] = []
     for subject in subjects(context.plan, environment):
-        judged: CellResult = context.judge.cell(subject.cell.id)
-        results += [(subject, r) for r in judged.stages if r.stage in subject.stages]
-        findings += [(subject, f) for f in judged.findings if f.stage in subject.stages]
+        cell: CellResult = context.judge.cell(subject.cell.id)
+        results += [(subject, r) for r in cell.stages if r.stage in subject.stages]
+        findings += [(subject, f) for f in cell.findings if f.stage in subject.stages]
     if "result" in metafunc.fixturenames:
         names = [f"{subject.name}-{result.stage}" for subject, result in results]
         metafunc.parametrize("result", [result for _, result in results], ids=names)

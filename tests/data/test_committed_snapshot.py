@@ -21,7 +21,7 @@ def test_the_committed_snapshot_knows_what_was_measured_by_hand() -> None:
     declared = snapshot.declares("vllm", "0.3.3")
     assert declared is not None
     assert {"torch==2.1.2", "transformers>=4.38.0"} <= {*declared}
-    assert {"0.2.7", "0.2.7.post3"} <= {one.version for one in snapshot.packages["autoawq"]}
+    assert {"0.2.7", "0.2.7.post3"} <= {release.version for release in snapshot.packages["autoawq"]}
     assert len(encode(snapshot)) < 300_000
 
 

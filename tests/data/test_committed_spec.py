@@ -84,15 +84,15 @@ def test_a_version_is_added_in_one_line(
 ) -> None:
     """It gets an environment for each of its sibling's, and the cells that patterns give both."""
     text = (DEFAULT_SPEC / OF_CPUS).read_text()
-    found = re.search(place, text)
-    assert found
+    hit = re.search(place, text)
+    assert hit
     sibling = version.strip('"') or "0.32.0"
-    added = f"{found[0]}, " + (version or found[0]).replace(sibling, "99.9")
-    after = make_plan(load(changed(tmp_path, found[0], added)), "cpu")
+    added = f"{hit[0]}, " + (version or hit[0]).replace(sibling, "99.9")
+    after = make_plan(load(changed(tmp_path, hit[0], added)), "cpu")
     old, new = name.format(sibling), name.format("99.9")
     new_environments = set(after.environments) - set(cpu.environments)
-    assert {one.replace(new, old) for one in new_environments} == {
-        one for one in cpu.environments if one.startswith(old)
+    assert {environment.replace(new, old) for environment in new_environments} == {
+        environment for environment in cpu.environments if environment.startswith(old)
     }
     new_cells = {cell.id for cell in after.cells} - {cell.id for cell in cpu.cells}
     assert new_cells
@@ -171,7 +171,7 @@ def models(loaded: LoadedSpec, profile: str) -> set[str]:
 
 
 def _patch_of(releases: list[Release]) -> Release:
-    newest = max(releases, key=lambda one: Version(one.version))
+    newest = max(releases, key=lambda release: Version(release.version))
     major, minor, patch = Version(newest.version).release[:3]
     return msgspec.structs.replace(newest, version=f"{major}.{minor}.{patch + 1}")
 

@@ -17,12 +17,12 @@ from matrix.spec.tables import Environment
 SPEC = load()
 LOCKS = DEFAULT_SPEC / "locks"
 COMMITTED = [
-    each
+    environment
     for name in sorted(
         {n for p in ("cpu", "real", "published") for n in make_plan(SPEC, p).environments}
     )
-    for each in SPEC.resolutions(name)
-    if committed_name(each)
+    for environment in SPEC.resolutions(name)
+    if committed_name(environment)
 ]
 
 
@@ -38,4 +38,4 @@ def test_every_committed_lock_answers_and_is_portable(environment: Environment) 
 
 def test_no_lock_is_left_over() -> None:
     locks = {str(file.relative_to(LOCKS)) for file in LOCKS.rglob("*.txt")}
-    assert locks <= {committed_name(each) for each in COMMITTED}
+    assert locks <= {committed_name(environment) for environment in COMMITTED}

@@ -140,11 +140,11 @@ def in_parts(body: bytes) -> Respond:
     """Return what answers for a file, and for parts of it."""
 
     def respond(on: Handler) -> None:
-        asked = on.headers.get("Range", "")
-        if not asked:
+        requested = on.headers.get("Range", "")
+        if not requested:
             on.send(body, "application/octet-stream")
             return
-        first, _, last = asked.removeprefix("bytes=").partition("-")
+        first, _, last = requested.removeprefix("bytes=").partition("-")
         start = int(first) if first else max(0, len(body) - int(last))
         end = min(int(last) + 1, len(body)) if first else len(body)
         where = f"bytes {start}-{end - 1}/{len(body)}"

@@ -50,10 +50,10 @@ def test_what_one_environment_compiled_the_next_one_uses(tmp_path: Path, cache: 
     bytecode.adopt(second.folder, tmp_path / "pool")
     assert second.compiled.samefile(first.compiled)
     code = f"import sys; sys.path.insert(0, {str(second.site)!r}); import pkg"
-    said = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-I", "-v", "-c", code], capture_output=True, text=True, check=True
     )
-    assert f"{second.compiled} matches {second.source}" in said.stderr
+    assert f"{second.compiled} matches {second.source}" in done.stderr
 
 
 def test_another_release_gets_none_of_it(tmp_path: Path, cache: Path) -> None:

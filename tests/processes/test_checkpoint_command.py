@@ -123,8 +123,8 @@ def test_command_line(tmp_path: Path) -> None:
     options = ["--output", str(output), "--original"]
     run = subprocess.run([*command, str(checkpoint), *options, str(original)], timeout=600)
     assert run.returncode == 0
-    found = msgspec.json.decode(output.read_bytes(), type=Inspection)
-    assert found == inspect(checkpoint, original)
+    inspection = msgspec.json.decode(output.read_bytes(), type=Inspection)
+    assert inspection == inspect(checkpoint, original)
     bad = subprocess.run(
         [*command, str(checkpoint), *options, str(tmp_path / "gone")],
         timeout=600,

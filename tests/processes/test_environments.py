@@ -61,7 +61,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def asked() -> Environment:
+def wanted() -> Environment:
     build = ['setuptools ; python_version > "3"']
     return environment(
         "iniconfig", constraints=("iniconfig<2.1",), build_requirements={"iniconfig": build}
@@ -69,23 +69,23 @@ def asked() -> Environment:
 
 
 @pytest.fixture(scope="module")
-def lock(work: Path, asked: Environment) -> Lock:
-    made, judged, end = make_lock(asked, folder(work, "lock"), os.environ, LIMITS)
-    assert judged.outcome is Outcome.PASSED, judged.message
+def lock(work: Path, wanted: Environment) -> Lock:
+    made, conclusion, end = make_lock(wanted, folder(work, "lock"), os.environ, LIMITS)
+    assert conclusion.outcome is Outcome.PASSED, conclusion.message
     assert end.seconds > 0
     assert made is not None
     return made
 
 
 def test_a_lock_pins_what_was_asked_and_says_what_that_was(
-    lock: Lock, asked: Environment, tmp_path: Path
+    lock: Lock, wanted: Environment, tmp_path: Path
 ) -> None:
     assert lock.text.splitlines()[2:] == ["iniconfig==2.0.0"]
     assert lock.refusal == ""
     file = tmp_path / "small.txt"
     file.write_text(lock.text)
-    assert read_lock(file, asked) == lock
-    assert read_lock(tmp_path / "none.txt", asked) is None
+    assert read_lock(file, wanted) == lock
+    assert read_lock(tmp_path / "none.txt", wanted) is None
 
 
 @pytest.mark.parametrize(
@@ -104,19 +104,19 @@ def test_a_lock_answers_its_own_inputs_only(lock: Lock, other: Environment, tmp_
 
 
 def test_a_refusal_is_an_answer_and_is_kept(tmp_path: Path) -> None:
-    asked = environment("iniconfig==2.0.0", "iniconfig==1.1.1")
-    made, judged, _ = make_lock(asked, folder(tmp_path, "w"), os.environ, LIMITS)
-    assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.UNRESOLVABLE)
+    wanted = environment("iniconfig==2.0.0", "iniconfig==1.1.1")
+    made, conclusion, _ = make_lock(wanted, folder(tmp_path, "w"), os.environ, LIMITS)
+    assert (conclusion.outcome, conclusion.reason) == (Outcome.FAILED, Reason.UNRESOLVABLE)
     assert made is not None
     assert "iniconfig==1.1.1" in made.refusal
     assert str(tmp_path) not in made.text
     assert all(line.startswith("#") for line in made.text.splitlines())
     (tmp_path / "lock.txt").write_text(made.text)
-    assert read_lock(tmp_path / "lock.txt", asked) == made
+    assert read_lock(tmp_path / "lock.txt", wanted) == made
 
 
 def test_a_plain_page_without_dates_is_no_verdict_about_packages(tmp_path: Path) -> None:
-    asked = msgspec.structs.replace(
+    wanted = msgspec.structs.replace(
         environment("aaa==1.0"), resolution="released", cutoff="2025-01-01T00:00:00Z"
     )
     with index_server.running() as server:
@@ -125,10 +125,10 @@ def test_a_plain_page_without_dates_is_no_verdict_about_packages(tmp_path: Path)
         proxies = {name: "" for name in os.environ if name.lower().endswith("_proxy")}
         host = {**os.environ, **proxies, "UV_DEFAULT_INDEX": server.address,
                 "UV_CACHE_DIR": str(tmp_path / "cache")}  # fmt: skip
-        made, judged, _ = make_lock(asked, folder(tmp_path, "w"), host, LIMITS)
+        made, conclusion, _ = make_lock(wanted, folder(tmp_path, "w"), host, LIMITS)
     assert made is None
-    assert (judged.outcome, judged.reason) == (Outcome.INFRA, Reason.NETWORK)
-    assert "this index tells no dates of aaa" in judged.message
+    assert (conclusion.outcome, conclusion.reason) == (Outcome.INFRA, Reason.NETWORK)
+    assert "this index tells no dates of aaa" in conclusion.message
 
 
 def test_a_lock_is_the_same_whoever_of_those_that_ask_the_same_asked_first() -> None:
@@ -157,20 +157,20 @@ def no_index(tmp_path: Path) -> Iterator[dict[str, str]]:
 def test_an_index_that_is_not_there_is_no_verdict_about_packages(
     tmp_path: Path, no_index: dict[str, str]
 ) -> None:
-    asked = environment("iniconfig")
-    made, judged, _ = make_lock(asked, folder(tmp_path, "w"), no_index, LIMITS)
+    wanted = environment("iniconfig")
+    made, conclusion, _ = make_lock(wanted, folder(tmp_path, "w"), no_index, LIMITS)
     assert made is None
-    assert (judged.outcome, judged.reason) == (Outcome.INFRA, Reason.NETWORK)
+    assert (conclusion.outcome, conclusion.reason) == (Outcome.INFRA, Reason.NETWORK)
 
 
 def test_an_installation_without_an_index_is_no_verdict_either(
-    tmp_path: Path, no_index: dict[str, str], lock: Lock, asked: Environment
+    tmp_path: Path, no_index: dict[str, str], lock: Lock, wanted: Environment
 ) -> None:
     no_index.pop("UV_FIND_LINKS", None)
     no_index.pop("PIP_FIND_LINKS", None)
     place, work = tmp_path / "env", folder(tmp_path, "w")
-    judged, _, _ = virtualenvs.build(asked, lock, place, work, no_index, LIMITS)
-    assert (judged.outcome, judged.reason) == (Outcome.INFRA, Reason.NETWORK)
+    conclusion, _, _ = virtualenvs.build(wanted, lock, place, work, no_index, LIMITS)
+    assert (conclusion.outcome, conclusion.reason) == (Outcome.INFRA, Reason.NETWORK)
     assert not virtualenvs.is_built(place, "key")
 
 
@@ -178,22 +178,22 @@ def test_an_installation_without_an_index_is_no_verdict_either(
 
 
 def test_an_environment_holds_what_the_lock_pins_and_nothing_of_ours(
-    work: Path, lock: Lock, asked: Environment, tmp_path: Path
+    work: Path, lock: Lock, wanted: Environment, tmp_path: Path
 ) -> None:
     place = work / "env"
     (place / "half" / "made").mkdir(parents=True)
     older = Lock(lock.text.replace("iniconfig==2.0.0", "iniconfig==1.1.1"))
-    judged, _, log = virtualenvs.build(
-        asked, older, place, folder(work, "install"), os.environ, LIMITS
+    conclusion, _, log = virtualenvs.build(
+        wanted, older, place, folder(work, "install"), os.environ, LIMITS
     )
-    assert judged.outcome is Outcome.PASSED, log
+    assert conclusion.outcome is Outcome.PASSED, log
     assert not (place / "half").exists()
     assert virtualenvs.installed(place) == {"iniconfig": "1.1.1"}
     assert virtualenvs.python_version(place).startswith(f"{PYTHON}.")
     code = "import iniconfig, sys; print(sys.prefix)"
     argv = [str(virtualenvs.python_of(place)), "-I", "-c", code]
-    end, said = run(argv, {}, tmp_path, LIMITS)
-    assert (end.status, said.strip()) == (0, str(place))
+    end, output = run(argv, {}, tmp_path, LIMITS)
+    assert (end.status, output.strip()) == (0, str(place))
 
     assert not virtualenvs.is_built(place, "key")
     virtualenvs.commit(place, "key")
@@ -204,12 +204,12 @@ def test_an_environment_holds_what_the_lock_pins_and_nothing_of_ours(
 def test_a_package_that_cannot_be_built_is_a_result(tmp_path: Path) -> None:
     broken = folder(tmp_path, "broken")
     (broken / "setup.py").write_text("raise SystemExit('made to fail')\n")
-    asked = environment(f"broken @ {broken.as_uri()}")
+    wanted = environment(f"broken @ {broken.as_uri()}")
     lock = Lock("")
-    judged, _, log = virtualenvs.build(
-        asked, lock, tmp_path / "env", folder(tmp_path, "w"), os.environ, LIMITS
+    conclusion, _, log = virtualenvs.build(
+        wanted, lock, tmp_path / "env", folder(tmp_path, "w"), os.environ, LIMITS
     )
-    assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.BUILD_FAILED)
+    assert (conclusion.outcome, conclusion.reason) == (Outcome.FAILED, Reason.BUILD_FAILED)
     assert "made to fail" in log
 
 
@@ -234,8 +234,8 @@ def test_what_is_built_against_torch_gets_the_torch_of_the_lock(
     monkeypatch.setattr(virtualenvs, "run", lambda *_: (End(), ""))
     needs = {"maker": ["torch", "setuptools", "numpy==1.26.4"]}
     lock = Lock("maker==1.0\nnumpy==2.2.6\ntorch==2.1.2\n")
-    asked = environment("maker==1.0", build_requirements=needs)
-    virtualenvs.build(asked, lock, tmp_path / "environment", folder(tmp_path, "work"), {}, LIMITS)
+    wanted = environment("maker==1.0", build_requirements=needs)
+    virtualenvs.build(wanted, lock, tmp_path / "environment", folder(tmp_path, "work"), {}, LIMITS)
     settings = (tmp_path / "work" / "uv.toml").read_text()
     assert '"maker" = ["torch==2.1.2", "setuptools", "numpy==1.26.4"]' in settings
 
@@ -276,10 +276,10 @@ def test_a_source_archive_is_built_once_whatever_the_index_says_of_caching(tmp_p
                 "UV_CACHE_DIR": str(tmp_path / "cache")}  # fmt: skip
         for place in ("one", "other"):
             work = folder(tmp_path, f"work-{place}")
-            judged, _, log = virtualenvs.build(
+            conclusion, _, log = virtualenvs.build(
                 environment("made-up==1.0"), Lock(""), tmp_path / place, work, host, LIMITS
             )
-            assert judged.outcome is Outcome.PASSED, log
+            assert conclusion.outcome is Outcome.PASSED, log
             assert virtualenvs.installed(tmp_path / place) == {"made-up": "1.0"}
         assert server.paths().count(f"/files/{name}") == 1
 
@@ -301,10 +301,10 @@ def test_a_build_gets_its_own_variables(
         server.answers[f"/files/{name}"] = lambda on: on.send(archive, "application/gzip")
         host = {**os.environ, "UV_DEFAULT_INDEX": server.address, "NO_PROXY": "127.0.0.1",
                 "UV_CACHE_DIR": str(tmp_path / "cache")}  # fmt: skip
-        asked = environment("made-up==1.0", build_environ=variables)
+        wanted = environment("made-up==1.0", build_environ=variables)
         made = tmp_path / "environment"
         work = folder(tmp_path, "work")
-        judged, _, log = virtualenvs.build(asked, Lock(""), made, work, host, LIMITS)
-    assert judged.outcome is Outcome.PASSED, log
+        conclusion, _, log = virtualenvs.build(wanted, Lock(""), made, work, host, LIMITS)
+    assert conclusion.outcome is Outcome.PASSED, log
     (module,) = made.glob("lib/python*/site-packages/made_up.py")
     assert module.read_text() == got

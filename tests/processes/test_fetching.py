@@ -23,8 +23,8 @@ from tests.processes.index_server import Handler, Respond, Server
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("NETRC", os.devnull)
-    with served.running() as one:
-        yield one
+    with served.running() as started:
+        yield started
 
 
 def at(server: Server, path: str) -> str:
@@ -70,11 +70,11 @@ def test_redirects_one_after_the_other_share_the_time(
 
 
 def test_a_password_goes_along_to_the_same_server_and_to_no_other(server: Server) -> None:
-    seen: dict[str, str | None] = {}
+    credentials: dict[str, str | None] = {}
 
     def answering(name: str, **headers: str) -> Respond:
         def respond(on: Handler) -> None:
-            seen[name] = on.headers.get("Authorization")
+            credentials[name] = on.headers.get("Authorization")
             on.send(b"{}", status=302 if headers else 200, **headers)
 
         return respond
@@ -86,7 +86,7 @@ def test_a_password_goes_along_to_the_same_server_and_to_no_other(server: Server
         server.answers["/c"] = answering("c", Location=at(other, "/there"))
         Fetcher().get(at(server, "/a").replace("//", "//user:s3cr3t@"))
     ours = "Basic " + b64encode(b"user:s3cr3t").decode()
-    assert seen == {"a": ours, "b": ours, "c": ours, "there": None}
+    assert credentials == {"a": ours, "b": ours, "c": ours, "there": None}
 
 
 @pytest.mark.parametrize("target", ["http://[::bad/", "http://\xff\xfe/", "//[x"])
@@ -118,9 +118,9 @@ def test_work_that_takes_too_long_is_left_behind(
             server.ended.wait(3600)
         return item * 2
 
-    found = in_parallel(work, ["a", "slow", "b", "a"], 600)
-    assert (found["a"], found["b"]) == ("aa", "bb")
-    assert "within 600 s" in str(found["slow"])
+    results = in_parallel(work, ["a", "slow", "b", "a"], 600)
+    assert (results["a"], results["b"]) == ("aa", "bb")
+    assert "within 600 s" in str(results["slow"])
 
 
 def test_each_item_has_its_own_error_and_a_mistake_of_ours_passes() -> None:
@@ -129,8 +129,8 @@ def test_each_item_has_its_own_error_and_a_mistake_of_ours_passes() -> None:
             raise FetchError("no")
         return 10 // item
 
-    found = in_parallel(work, [1, 2, 5], 600)
-    assert (str(found[1]), found[2], found[5]) == ("no", 5, 2)
+    results = in_parallel(work, [1, 2, 5], 600)
+    assert (str(results[1]), results[2], results[5]) == ("no", 5, 2)
     with pytest.raises(ZeroDivisionError):
         in_parallel(work, [2, 0], 600)
     assert in_parallel(work, [], 5) == {}

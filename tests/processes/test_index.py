@@ -36,8 +36,8 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with served.running() as one:
-        yield one
+    with served.running() as started:
+        yield started
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_release_is_yanked_when_all_that_can_be_used_is(server: Server, index:
         file("made_up-1.0.tar.gz", yanked=False), file(WHEEL, yanked="a bug"),
         file("made_up-2.0.tar.gz", yanked=True), file("made_up-2.0-cp39-cp39-win32.whl"),
     ))  # fmt: skip
-    assert [one.yanked for one in ask(index).releases] == [None, ""]
+    assert [release.yanked for release in ask(index).releases] == [None, ""]
 
 
 def test_an_index_that_speaks_html_only_is_understood(server: Server, index: Index) -> None:
@@ -100,7 +100,9 @@ def test_an_index_in_a_local_folder_is_read_as_pip_reads_it(tmp_path: Path) -> N
     folder.mkdir(parents=True)
     (folder / "index.html").write_text('<a href="x">made_up-1.0.tar.gz</a>')
     settings = IndexSettings([f"file://{tmp_path}/none", f"file://{tmp_path}/simple"])
-    assert [one.version for one in ask(Index(settings, tmp_path / "index")).releases] == ["1.0"]
+    assert [release.version for release in ask(Index(settings, tmp_path / "index")).releases] == [
+        "1.0"
+    ]
 
 
 HOSTILE_FILES = [
@@ -121,7 +123,7 @@ HOSTILE_FILES = [
 def test_files_that_nobody_can_parse_are_passed_over(server: Server, index: Index) -> None:
     server.serve("made-up", page("made-up", *HOSTILE_FILES, file(WHEEL)))
     answer = ask(index)
-    assert (answer.trouble, [one.version for one in answer.releases]) == ("", ["1.0"])
+    assert (answer.trouble, [release.version for release in answer.releases]) == ("", ["1.0"])
 
 
 def test_what_an_index_says_is_made_fit_to_be_shown_and_kept(server: Server, index: Index) -> None:
@@ -173,9 +175,9 @@ def test_an_index_that_lies_gives_a_line_and_the_answer_that_is_kept(
 
 
 def test_an_index_that_drops_many_releases_is_not_believed(server: Server, tmp_path: Path) -> None:
-    known = {"made-up": [Release(f"0.{number}") for number in range(40)]}
+    releases = {"made-up": [Release(f"0.{number}") for number in range(40)]}
     files = [file(f"made_up-0.{number}.tar.gz") for number in range(40)]
-    index = Index(IndexSettings([server.address]), tmp_path, PATIENCE, known)
+    index = Index(IndexSettings([server.address]), tmp_path, PATIENCE, releases)
     server.serve("made-up", page("made-up", *files[4:]))
     sound = ask(index)
     assert (len(sound.releases), sound.trouble) == (36, "")
@@ -199,7 +201,7 @@ def test_a_small_answer_that_unpacks_to_gigabytes_is_given_up(server: Server, in
 def test_a_packed_answer_is_unpacked(server: Server, index: Index) -> None:
     body = gzip.compress(page("made-up", file(WHEEL)))
     server.serve("made-up", body, Content_Encoding="gzip")
-    assert [one.version for one in ask(index).releases] == ["1.0"]
+    assert [release.version for release in ask(index).releases] == ["1.0"]
     server.serve("made-up", body[: len(body) // 2], Content_Encoding="gzip")
     assert ask(index).trouble
     server.serve("made-up", b"no gzip", Content_Encoding="gzip")
@@ -219,7 +221,7 @@ def test_an_index_that_is_down_is_named_with_its_package(server: Server, tmp_pat
         f"made-up: the index {address} cannot be reached (connection refused). Ask again later, "
         "or name another index (UV_DEFAULT_INDEX or PIP_INDEX_URL)"
     )
-    assert [one.version for one in answer.releases] == ["1.0"]
+    assert [release.version for release in answer.releases] == ["1.0"]
     assert answer.asked
 
 
@@ -255,7 +257,7 @@ def test_a_slow_index_is_given_up_in_time(
 def test_redirects_are_followed_a_few_times(server: Server, index: Index) -> None:
     server.serve("sound", page("made-up", file(WHEEL)))
     server.answers["/simple/made-up/"] = lambda on: on.send(b"", HTML, 302, Location="../sound/")
-    assert [one.version for one in ask(index).releases] == ["1.0"]
+    assert [release.version for release in ask(index).releases] == ["1.0"]
     server.answers["/simple/made-up/"] = lambda on: on.send(b"", HTML, 302, Location="../made-up/")
     server.asked.clear()
     assert "from one address to the next" in ask(index).trouble
@@ -283,7 +285,7 @@ def test_the_first_index_that_has_a_package_answers_for_it(server: Server, tmp_p
         server.serve("made-up", page("made-up", file("made_up-9.0.tar.gz")))
         assert ask(index).index == server.address  # the first does not have it
         first.serve("made-up", page("made-up", file("made_up-1.0.tar.gz")))
-        assert [one.version for one in ask(index).releases] == ["1.0"]
+        assert [release.version for release in ask(index).releases] == ["1.0"]
         first.answers["/simple/made-up/"] = lambda on: on.send(b"", JSON, 500)
         server.asked.clear()
         assert "status 500" in ask(index).trouble
@@ -316,9 +318,9 @@ def test_offline_nobody_is_asked(server: Server, index: Index, tmp_path: Path) -
     server.asked.clear()
     (answer,) = index.ask({"made-up": "0"}, offline=True).values()
     off = Index(IndexSettings([server.address], offline=True), tmp_path / "index", PATIENCE)
-    for one in (answer, ask(off)):
-        assert (one.asked, one.releases) == (kept.asked, kept.releases)
-        assert "offline" in one.trouble
+    for reply in (answer, ask(off)):
+        assert (reply.asked, reply.releases) == (kept.asked, kept.releases)
+        assert "offline" in reply.trouble
     assert server.asked == []
 
 
@@ -344,18 +346,18 @@ def with_password(server: Server) -> str:
 def test_a_password_in_an_address_is_used_and_never_shown(
     server: Server, tmp_path: Path, lie: str | None
 ) -> None:
-    seen: list[str | None] = []
+    credentials: list[str | None] = []
 
     def respond(on: Handler) -> None:
-        seen.append(on.headers.get("Authorization"))
+        credentials.append(on.headers.get("Authorization"))
         body, kind, _ = LIES[lie] if lie else (page("made-up", file(WHEEL)), JSON, "")
         on.send(body, kind)
 
     server.answers["/simple/made-up/"] = respond
     index = Index(IndexSettings([with_password(server)]), tmp_path, PATIENCE)
     answer = ask(index, since="0")
-    assert seen == ["Basic " + b64encode(b"user:s3cr3t").decode()]
-    written = "".join(each.read_text() for each in tmp_path.rglob("*.json"))
+    assert credentials == ["Basic " + b64encode(b"user:s3cr3t").decode()]
+    written = "".join(path.read_text() for path in tmp_path.rglob("*.json"))
     for text in (repr(answer), written):
         assert "s3cr3t" not in text
         assert "user" not in text
@@ -377,15 +379,15 @@ def test_a_password_is_not_shown_by_an_address_that_does_not_work(
 
 def test_a_netrc_lets_in(server: Server, index: Index, tmp_path: Path) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password s3cr3t\n")
-    seen: list[str | None] = []
+    credentials: list[str | None] = []
 
     def respond(on: Handler) -> None:
-        seen.append(on.headers.get("Authorization"))
+        credentials.append(on.headers.get("Authorization"))
         on.send(page("made-up", file(WHEEL)))
 
     server.answers["/simple/made-up/"] = respond
     assert not ask(index).trouble
-    assert seen == ["Basic " + b64encode(b"me:s3cr3t").decode()]
+    assert credentials == ["Basic " + b64encode(b"me:s3cr3t").decode()]
 
 
 def test_a_missing_file_of_certificates_is_told(

@@ -59,14 +59,14 @@ def nobody(_uuid: str) -> list[int]:
 
 def free(folder: Path, of: int) -> list[int]:
     """Which cards could be leased now."""
-    found = []
+    indices = []
     for gpu in cards(of):
         try:
             with lease([gpu], 1, folder, nobody, print, give_up):
-                found.append(gpu.index)
+                indices.append(gpu.index)
         except GivenUp:
             continue
-    return found
+    return indices
 
 
 def test_a_lease_is_of_so_many_cards_and_is_freed_on_leaving(tmp_path: Path) -> None:
@@ -167,18 +167,18 @@ def test_a_card_that_somebody_computes_on_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_stranger_is_waited_for_and_named_by_number_alone(tmp_path: Path) -> None:
-    on, told, looks = {"GPU-0": [4711]}, list[str](), list[float]()
+    on, lines, looks = {"GPU-0": [4711]}, list[str](), list[float]()
 
     def wait(seconds: float) -> None:
         assert free(tmp_path, 1) == [0], "one that waits for a stranger keeps no place in the queue"
         looks.append(seconds)
-        assert bool(told) == (len(looks) > 1), "who is gone at the second look is not worth a line"
+        assert bool(lines) == (len(looks) > 1), "who is gone at the second look is not worth a line"
         if len(looks) == 3:
             on.clear()
 
-    with lease(cards(1), 1, tmp_path, looking(on), told.append, wait) as mine:
+    with lease(cards(1), 1, tmp_path, looking(on), lines.append, wait) as mine:
         assert [gpu.index for gpu in mine] == [0]
-    assert told == ["waiting for 1 of 1 GPUs: process 4711 computes on GPU 0"]
+    assert lines == ["waiting for 1 of 1 GPUs: process 4711 computes on GPU 0"]
 
 
 def test_after_a_stranger_the_queue_is_waited_for_again(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_after_a_stranger_the_queue_is_waited_for_again(tmp_path: Path) -> None:
 
 
 def test_a_long_wait_for_other_runs_is_told_once(tmp_path: Path) -> None:
-    told, looks = list[str](), list[float]()
+    lines, looks = list[str](), list[float]()
 
     def wait(seconds: float) -> None:
         looks.append(seconds)
@@ -209,10 +209,10 @@ def test_a_long_wait_for_other_runs_is_told_once(tmp_path: Path) -> None:
     with (
         lease(cards(1), 1, tmp_path, nobody, print),
         pytest.raises(GivenUp),
-        lease(cards(1), 1, tmp_path, nobody, told.append, wait),
+        lease(cards(1), 1, tmp_path, nobody, lines.append, wait),
     ):
         pytest.fail("it is leased")
-    assert told == ["waiting for 1 of 1 GPUs: other runs have them"]
+    assert lines == ["waiting for 1 of 1 GPUs: other runs have them"]
 
 
 def test_more_than_there_are_is_refused_at_once(tmp_path: Path) -> None:

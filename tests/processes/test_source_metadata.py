@@ -109,17 +109,17 @@ def test_an_archive_is_read_no_further_than_its_pkg_info(server: Server, index: 
     body = sdist(("PKG-INFO", pkg_info("torch")), ("weights.bin", noise))
     assert len(body) > 1_000_000
     assert read(server, index, body).requires == ["torch"]
-    asked = [part for path, part in server.asked if path.endswith(".tar.gz")]
-    assert asked == ["bytes=0-65535"]
+    ranges = [part for path, part in server.asked if path.endswith(".tar.gz")]
+    assert ranges == ["bytes=0-65535"]
 
 
 def test_what_lies_behind_large_files_is_read_in_parts(server: Server, index: Index) -> None:
     noise = Random(0).randbytes(320_000)
     body = sdist(("data.bin", noise), ("PKG-INFO", pkg_info("torch")))
     assert read(server, index, body).requires == ["torch"]
-    asked = [part for path, part in server.asked if path.endswith(".tar.gz")]
-    assert len(asked) > 3
-    assert all(part.startswith("bytes=") for part in asked)
+    ranges = [part for path, part in server.asked if path.endswith(".tar.gz")]
+    assert len(ranges) > 3
+    assert all(part.startswith("bytes=") for part in ranges)
 
 
 def test_an_archive_is_asked_once_for_ever(server: Server, index: Index) -> None:

@@ -20,8 +20,8 @@ from tests.processes.index_server import WHEEL, Handler, Server, file, page
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "*")
-    with served.running() as one:
-        yield one
+    with served.running() as started:
+        yield started
 
 
 @pytest.fixture
@@ -52,9 +52,9 @@ def test_a_wheel_says_what_it_requires_without_being_downloaded(
     body = served.wheel("made_up", "1.0", *REQUIRES, padding=padding)
     server.serve("made-up", page("made-up", file(WHEEL)))
     server.answers[f"/files/{WHEEL}"] = served.in_parts(body)
-    found = declares(index)
-    assert found is not None
-    assert sorted(each.lower() for each in found) == DECLARED
+    requirements = declares(index)
+    assert requirements is not None
+    assert sorted(requirement.lower() for requirement in requirements) == DECLARED
     parts = [part for path, part in server.asked if path.endswith(".whl")]
     assert parts
     assert all(part.startswith("bytes=") for part in parts)
@@ -77,8 +77,11 @@ def test_two_packages_that_claim_one_hash_are_asked_both(server: Server, index: 
         server.serve(package, page(package, file(name, hashes=same)))
         body = served.wheel(package.replace("-", "_"), "1.0", requires)
         server.answers[f"/files/{name}"] = served.in_parts(body)
-    found = [index.ask({package: "0"})[package].releases for package in ("made-up", "other")]
-    assert [[one.declares for one in releases] for releases in found] == [[["torch"]], [["numpy"]]]
+    answers = [index.ask({package: "0"})[package].releases for package in ("made-up", "other")]
+    assert [[release.declares for release in releases] for releases in answers] == [
+        [["torch"]],
+        [["numpy"]],
+    ]
 
 
 def test_metadata_that_is_offered_spares_the_wheel(server: Server, index: Index) -> None:

@@ -53,8 +53,8 @@ def perform(
     """Run a profile of the made-up spec, or one cell of it, as if on a machine."""
     settings = Settings.of({}, spec=spec, profile=profile, store=store)
     context = Context(settings, machine=machine)
-    told: list[str] = []
-    run = Run(Workspace(context), told.append, str, fork=True)
+    lines: list[str] = []
+    run = Run(Workspace(context), lines.append, str, fork=True)
     run.perform(select(context.plan, cell=cell))
     whole = Context(settings, machine=machine).table()
-    return Finished(told, {one.id: one for one in whole.cells})
+    return Finished(lines, {result.id: result for result in whole.cells})

@@ -122,17 +122,17 @@ def loaded(folder: Path) -> list[str]:
 
 
 def test_a_minute_goes_to_the_newest_release_and_the_next_to_what_is_left(folder: Path) -> None:
-    told = matrix(folder, "matrix", "run", "--minutes", "1")
+    output = matrix(folder, "matrix", "run", "--minutes", "1")
     assert loaded(folder) == [NEW]
-    assert "budget of 1 minutes: 1 cell (1 new) chosen, 1.0 minutes" in told
-    assert "left out because of the budget: 1 cell (1 new)" in told
+    assert "budget of 1 minutes: 1 cell (1 new) chosen, 1.0 minutes" in output
+    assert "left out because of the budget: 1 cell (1 new)" in output
     assert not (folder / "store" / "environments" / "engine-1.1.1").exists()
     # What was timed takes the place of the minute, so that the settled one fits in again as well.
-    told = matrix(folder, "matrix", "run", "--minutes", "1")
-    assert "2 cells (1 new, 1 re-check) chosen" in told
-    assert "left out because of the budget: no cell" in told
+    output = matrix(folder, "matrix", "run", "--minutes", "1")
+    assert "2 cells (1 new, 1 re-check) chosen" in output
+    assert "left out because of the budget: no cell" in output
     assert sorted(loaded(folder)) == [OLD, NEW, NEW]
-    assert "checked again" not in told  # it came out the same
+    assert "checked again" not in output  # it came out the same
 
 
 def test_what_comes_out_otherwise_when_it_is_checked_again_is_told(folder: Path) -> None:
@@ -140,29 +140,29 @@ def test_what_comes_out_otherwise_when_it_is_checked_again_is_told(folder: Path)
     again = matrix(folder, "matrix", "run")
     assert "load" not in again  # without a budget, nothing that is settled is repeated
     (folder / "broken").touch()
-    told = matrix(folder, "matrix", "run", "--minutes", "5")
+    output = matrix(folder, "matrix", "run", "--minutes", "5")
     for cell in (OLD, NEW):
-        assert f"checked again, {cell} is broken and was works, with the same inputs" in told
+        assert f"checked again, {cell} is broken and was works, with the same inputs" in output
     outcomes = [r.outcome for r in Store(folder / "store").records() if r.step == "load"]
     assert sorted(outcomes) == ["failed", "failed", "passed", "passed"]
 
 
 def test_a_budget_that_buys_nothing_starts_nothing(folder: Path) -> None:
-    told = matrix(folder, "matrix", "run", "--minutes", "0.5")
-    assert "no cell chosen" in told
+    output = matrix(folder, "matrix", "run", "--minutes", "0.5")
+    assert "no cell chosen" in output
     assert not (folder / "store" / "environments").exists()
 
 
 def test_nox_chooses_once_for_all_sessions_and_says_what_was_left_out(folder: Path) -> None:
-    told = matrix(folder, "nox", "-s", "matrix", "-j", "2", MATRIX_MINUTES="1")
+    output = matrix(folder, "nox", "-s", "matrix", "-j", "2", MATRIX_MINUTES="1")
     assert loaded(folder) == [NEW]
-    assert "left out because of the budget: 1 cell (1 new)" in told
-    assert "2 cells in profile all" in told  # the report shows all cells
-    assert "engine-1.1.1" not in told.partition("2 cells in profile all")[0]
+    assert "left out because of the budget: 1 cell (1 new)" in output
+    assert "2 cells in profile all" in output  # the report shows all cells
+    assert "engine-1.1.1" not in output.partition("2 cells in profile all")[0]
     assert list((folder / "store" / "work").iterdir()) == []
-    told = matrix(folder, "nox", "-s", "matrix", "-j", "2", MATRIX_MINUTES="1")
+    output = matrix(folder, "nox", "-s", "matrix", "-j", "2", MATRIX_MINUTES="1")
     assert sorted(loaded(folder)) == [OLD, NEW, NEW]
-    assert "✓ 2 works" in told
+    assert "✓ 2 works" in output
 
 
 def test_a_budget_that_is_no_number_is_refused_in_a_line(folder: Path) -> None:

@@ -60,17 +60,17 @@ class World:
 
     def run(self, endpoint: str) -> tuple[Context, list[str]]:
         settings = Settings.of({}, spec=self.spec, profile="quantizers", store=self.store)
-        context, told = Context(settings), list[str]()
+        context, lines = Context(settings), list[str]()
         host = {**os.environ, "HF_ENDPOINT": endpoint}
-        run = Run(Workspace(context, host), told.append, str, fork=True)
+        run = Run(Workspace(context, host), lines.append, str, fork=True)
         run.perform(select(context.plan, cell=CELL))
-        return context, told
+        return context, lines
 
 
 def observed(context: Context, key: Key | None) -> Observation:
-    found = context.keys.observed(key)
-    assert found is not None
-    return found
+    observation = context.keys.observed(key)
+    assert observation is not None
+    return observation
 
 
 @pytest.fixture
@@ -92,12 +92,12 @@ def test_the_first_run_records_the_commit_and_all_jobs_are_given_it(world: World
 
 
 def test_without_a_connection_nothing_is_begun(world: World) -> None:
-    context, told = world.run("http://127.0.0.1:9")
+    context, lines = world.run("http://127.0.0.1:9")
     build = observed(context, context.keys.of(build_of(context.plan.models[0])))
     assert (build.outcome, build.reason) == (Outcome.INFRA, Reason.NETWORK)
     assert REPOSITORY in build.message
     assert context.fresh_judge().cell(CELL).verdict is Verdict.INFRA
-    assert [line for line in told if "build made-up: infra (network)" in line]
+    assert [line for line in lines if "build made-up: infra (network)" in line]
     assert not build.final, "the next run asks again"
 
 

@@ -137,8 +137,8 @@ def performed(folder: Path, step: str) -> list[str]:
 
 
 def report(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "reports" / "matrix.json").read_text())
-    return found
+    document: dict[str, Any] = json.loads((folder / "reports" / "matrix.json").read_text())
+    return document
 
 
 def verdicts(folder: Path) -> dict[str, str]:
@@ -153,8 +153,8 @@ def contents(folder: Path, *names: str) -> dict[str, bytes]:
 
 
 def test_a_run_does_the_canaries_before_all_others(folder: Path) -> None:
-    told = command(folder, "matrix", "run", "--reports", str(folder / "reports"))
-    assert "profile all: 6 of 6 cells are to be done" in told.splitlines()[0]
+    output = command(folder, "matrix", "run", "--reports", str(folder / "reports"))
+    assert "profile all: 6 of 6 cells are to be done" in output.splitlines()[0]
     assert performed(folder, "quantize") == ["made-up/awq/maker-2", "made-up/awq/maker-1"]
     loaded = performed(folder, "load")
     assert set(loaded[:2]) == {TWIN, CANARY}
@@ -166,15 +166,17 @@ def test_a_run_does_the_canaries_before_all_others(folder: Path) -> None:
 def test_nox_reports_the_canaries_first_and_says_that_the_run_goes_on_until_it_is_over(
     folder: Path,
 ) -> None:
-    told = command(folder, "nox", "-s", "matrix", "-j", "1")
-    assert "profile all: 6 of 6 cells are to be done" in told.splitlines()[0]
+    output = command(folder, "nox", "-s", "matrix", "-j", "1")
+    assert "profile all: 6 of 6 cells are to be done" in output.splitlines()[0]
     loaded = performed(folder, "load")
     assert set(loaded[:2]) == {TWIN, CANARY}
     assert sorted(loaded[2:]) == sorted(OTHERS)
-    seen = json.loads((folder / "seen.json").read_text())  # by the first load after the canaries
-    assert seen["going_on"].startswith("2 of 6 cells were done when this was written")
-    assert seen["canaries"] == "established"
-    by_name = {cell["id"]: cell["verdict"] for cell in seen["cells"]}
+    document = json.loads(
+        (folder / "seen.json").read_text()
+    )  # by the first load after the canaries
+    assert document["going_on"].startswith("2 of 6 cells were done when this was written")
+    assert document["canaries"] == "established"
+    by_name = {cell["id"]: cell["verdict"] for cell in document["cells"]}
     assert by_name[CANARY] == "degraded"
     assert {by_name[cell] for cell in OTHERS} == {"infra"}
     assert report(folder)["going_on"] == ""
@@ -217,11 +219,11 @@ def test_a_disk_that_is_too_small_ends_it_before_uv_is_asked(
 ) -> None:
     change(folder, "torch_mb = 0", "torch_mb = 1e12")
     arguments = ["-s", "matrix"] if module == "nox" else ["run"]
-    told = command(folder, module, *arguments, status=status)
-    assert str(folder / "store") in told
-    assert "GB are predicted to be needed and" in told
+    output = command(folder, module, *arguments, status=status)
+    assert str(folder / "store") in output
+    assert "GB are predicted to be needed and" in output
     for remedy in ("matrix clean", "MATRIX_STORE", "UV_CACHE_DIR", "MATRIX_PROFILE", "MATRIX_DISK"):
-        assert remedy in told
+        assert remedy in output
     assert not (folder / "store" / "environments").exists()
     assert not (folder / "store" / "observations").exists()
 
@@ -244,9 +246,9 @@ def test_what_is_taken_back_is_no_evidence_and_nothing_is_made_again(folder: Pat
     assert "Nothing was removed" in offered
     assert "all 5 environments" in offered
     assert "uv cache" in offered
-    told = command(folder, "matrix", "clean", "--all")
-    assert "MB freed" in told
-    assert " 0.0 MB freed" not in told
+    output = command(folder, "matrix", "clean", "--all")
+    assert "MB freed" in output
+    assert " 0.0 MB freed" not in output
     store = folder / "store"
     for pattern in ("environments/*/bin", "models/*/model", "checkpoints/*/checkpoint"):
         assert list(store.glob(pattern)) == []
@@ -284,9 +286,9 @@ def test_a_model_that_cannot_be_made_again_costs_no_verdict(folder: Path) -> Non
     command(folder, "matrix", "clean", "--checkpoints")
     (folder / "no-more").touch()
     change(folder, 'axes.engine = ["1", "2"]', 'axes.engine = ["1", "2", "3"]')
-    told = command(folder, "matrix", "run")
-    assert "build made-up: not made again: " in told
-    assert "it cannot be built any more" in told
+    output = command(folder, "matrix", "run")
+    assert "build made-up: not made again: " in output
+    assert "it cannot be built any more" in output
     command(folder, "matrix", "report")
     after = verdicts(folder)
     assert {cell: after[cell] for cell in before} == before
@@ -313,8 +315,8 @@ def test_nothing_is_taken_back_while_a_run_goes_on(folder: Path) -> None:
     command(folder, "matrix", "run", "--environment", "builder")
     before = contents(folder, "models")
     with Store(folder / "store").use():
-        told = command(folder, "matrix", "clean", "--all", status=2)
-    assert "a run uses" in told
+        output = command(folder, "matrix", "clean", "--all", status=2)
+    assert "a run uses" in output
     assert contents(folder, "models") == before
     shutil.rmtree(folder / "reports", ignore_errors=True)
     command(folder, "matrix", "clean", "--all")

@@ -52,23 +52,23 @@ def free(leases: Path) -> list[int]:
     def give_up(_seconds: float) -> None:
         raise BlockingIOError
 
-    found = []
+    indices = []
     for card in CARDS:
         with ExitStack() as stack:
             try:
                 stack.enter_context(lease([card], 1, leases, nobody, print, give_up))
             except BlockingIOError:
                 continue
-            found.append(card.index)
-    return found
+            indices.append(card.index)
+    return indices
 
 
 class Finished:
     """A run that is over, and which cards were free when it told each line."""
 
-    def __init__(self, profile: str, store: Path, found: Machine, spec: Path = SPEC) -> None:
+    def __init__(self, profile: str, store: Path, machine: Machine, spec: Path = SPEC) -> None:
         settings = Settings.of({}, spec=spec, profile=profile, store=store)
-        self.context = Context(settings, machine=found)
+        self.context = Context(settings, machine=machine)
         self.leases = store.parent / "leases"
         self.told: list[str] = []
         self.free_at: dict[str, list[int]] = {}
@@ -161,11 +161,11 @@ def test_one_that_falls_silent_frees_its_card(tmp_path: Path) -> None:
 
 def test_evidence_names_its_device_and_machine(two: Finished) -> None:
     for step in ("import", "load", "generate"):
-        found = two.observation("plain+good", step)
-        assert found is not None
-        assert found.device == "cuda 9.0" == found.inputs["device"]
-        assert found.machine == two.context.machine.facts()
-        assert "made-up" not in str(found.machine), "cards have no names there"
+        observation = two.observation("plain+good", step)
+        assert observation is not None
+        assert observation.device == "cuda 9.0" == observation.inputs["device"]
+        assert observation.machine == two.context.machine.facts()
+        assert "made-up" not in str(observation.machine), "cards have no names there"
     assert two.cell("plain+good").device == "cuda 9.0"
     load = two.observation("plain+tp2", "load")
     assert load is not None
@@ -242,14 +242,14 @@ def test_evidence_of_other_cards_is_other_evidence(two: Finished, store: Path) -
 
 
 def test_with_one_card_what_needs_two_is_untested_and_the_rest_runs(tmp_path: Path) -> None:
-    one = Finished("engines", tmp_path / "store", machine(gpu(0)))
-    one.run(cell_of("plain+tp2"))
-    assert one.told == [], "nothing is built for it"
-    assert one.run(cell_of("plain+good")).cell("plain+good").verdict is Verdict.WORKS
-    cell = one.cell("plain+tp2")
+    single = Finished("engines", tmp_path / "store", machine(gpu(0)))
+    single.run(cell_of("plain+tp2"))
+    assert single.told == [], "nothing is built for it"
+    assert single.run(cell_of("plain+good")).cell("plain+good").verdict is Verdict.WORKS
+    cell = single.cell("plain+tp2")
     assert (cell.verdict, cell.stage) == (Verdict.UNTESTED, Stage.LOAD)
     assert cell.message.startswith("needs 2 GPUs with ")
-    assert one.observation("plain+tp2", "load") is None
+    assert single.observation("plain+tp2", "load") is None
 
 
 def test_without_a_card_no_environment_of_a_gpu_is_installed(tmp_path: Path) -> None:

@@ -28,16 +28,16 @@ class Hub:
         self.finite = True
         self.asked: list[dict[str, Any]] = []
 
-    def configuration(self, **asked: Any) -> SimpleNamespace:
-        self.asked.append(asked)
+    def configuration(self, **named: Any) -> SimpleNamespace:
+        self.asked.append(named)
         return self.config
 
-    def tokenizer(self, **asked: Any) -> str:
-        self.asked.append(asked)
+    def tokenizer(self, **named: Any) -> str:
+        self.asked.append(named)
         return "tokenizer"
 
-    def model(self, **asked: Any) -> SimpleNamespace:
-        self.asked.append(asked)
+    def model(self, **named: Any) -> SimpleNamespace:
+        self.asked.append(named)
         weight = SimpleNamespace(isfinite=lambda: SimpleNamespace(all=lambda: self.finite))
         return SimpleNamespace(named_parameters=lambda: [("embed", weight)])
 
@@ -101,10 +101,10 @@ def test_neither_code_nor_pickles_are_taken_and_all_of_one_commit(
 ) -> None:
     assert take(adapter, recipe) == "tokenizer"
     assert len(hub.asked) == 3
-    assert all(asked["trust_remote_code"] is False for asked in hub.asked)
+    assert all(request["trust_remote_code"] is False for request in hub.asked)
     assert hub.asked[-1]["use_safetensors"] is True
-    assert {asked.get("revision") for asked in hub.asked} == {recipe.get("revision")}
-    assert {asked["cache_dir"] for asked in hub.asked} == {Path("/job/download")}
+    assert {request.get("revision") for request in hub.asked} == {recipe.get("revision")}
+    assert {request["cache_dir"] for request in hub.asked} == {Path("/job/download")}
 
 
 @pytest.mark.parametrize(

@@ -98,9 +98,9 @@ def hanging(
     """Return the cells of what hangs, with little time; what is good has been run without haste."""
     assert engines.cell("made-up/float/none/plain+good").verdict is Verdict.WORKS
     folder = tmp_path_factory.mktemp("impatient")
-    hurried, heard = impatient(SPEC, folder, seconds=3), impatient(SPEC, folder, silence=2)
+    hurried, attentive = impatient(SPEC, folder, seconds=3), impatient(SPEC, folder, silence=2)
     cells = perform("hanging", store, machine=AVX2, spec=hurried).cells
-    return cells | perform("silent", store, machine=AVX2, spec=heard).cells
+    return cells | perform("silent", store, machine=AVX2, spec=attentive).cells
 
 
 def is_as(result: CellResult, verdict: Verdict, stage: Stage | None, reason: Reason) -> bool:

@@ -93,10 +93,10 @@ def test_a_directory_without_tensors_is_refused(checkpoint: Path, tmp_path: Path
 def test_a_download_asks_for_one_commit_and_plain_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict[str, Any] = {}
+    request: dict[str, Any] = {}
 
     def snapshot_download(repository: str, *, local_dir: Path, **named: Any) -> None:
-        asked.update(named, repository=repository)
+        request.update(named, repository=repository)
         (local_dir / ".cache" / "huggingface").mkdir(parents=True)
         (local_dir / "model.safetensors").write_text("tensors")
 
@@ -104,8 +104,8 @@ def test_a_download_asks_for_one_commit_and_plain_files(
     monkeypatch.setitem(sys.modules, "huggingface_hub", fake)
     taken = take(tmp_path / "output", repository="Qwen/Qwen2-7B", revision=COMMIT)
     assert taken == ["model.safetensors"]
-    assert (asked["repository"], asked["revision"]) == ("Qwen/Qwen2-7B", COMMIT)
-    assert not {"*", "*.bin", "*.pt", "*.py"} & set(asked["allow_patterns"])
+    assert (request["repository"], request["revision"]) == ("Qwen/Qwen2-7B", COMMIT)
+    assert not {"*", "*.bin", "*.pt", "*.py"} & set(request["allow_patterns"])
 
 
 @pytest.fixture

@@ -59,9 +59,12 @@ def judge(environment: Path, operator: str, cpu_features: list[str]) -> Conclusi
 def test_what_the_avx512_build_has_needs_avx512(
     environments: dict[str, Path], version: str
 ) -> None:
-    judged = judge(environments[version], "cpu_gemm_wna16", AVX2)
-    assert (judged.outcome, judged.reason) == (Outcome.NEEDS_HARDWARE, Reason.NO_INSTRUCTION)
-    assert judged.message.startswith(
+    conclusion = judge(environments[version], "cpu_gemm_wna16", AVX2)
+    assert (conclusion.outcome, conclusion.reason) == (
+        Outcome.NEEDS_HARDWARE,
+        Reason.NO_INSTRUCTION,
+    )
+    assert conclusion.message.startswith(
         "needs AVX-512: the operator cpu_gemm_wna16 is in vllm/_C.abi3.so, vllm/_C_AVX512.abi3.so"
     )
 
@@ -70,17 +73,17 @@ def test_what_the_only_build_lacks_is_the_releases_own_fault(
     environments: dict[str, Path],
 ) -> None:
     for cpu_features in (AVX2, AVX512):
-        judged = judge(environments["0.15.1"], "cpu_gemm_wna16", cpu_features)
-        assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.NOT_BUILT)
+        conclusion = judge(environments["0.15.1"], "cpu_gemm_wna16", cpu_features)
+        assert (conclusion.outcome, conclusion.reason) == (Outcome.FAILED, Reason.NOT_BUILT)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_operator_of_cuda_is_in_no_build_for_a_cpu(
     environments: dict[str, Path], version: str
 ) -> None:
-    judged = judge(environments[version], "gptq_shuffle", AVX2)
-    assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.NOT_BUILT)
-    assert "in no library of the release" in judged.message
+    conclusion = judge(environments[version], "gptq_shuffle", AVX2)
+    assert (conclusion.outcome, conclusion.reason) == (Outcome.FAILED, Reason.NOT_BUILT)
+    assert "in no library of the release" in conclusion.message
 
 
 def test_the_dynamic_linker_s_names_are_read_from_the_real_libraries(

@@ -45,7 +45,10 @@ def line_of(environment: Environment, pins: dict[str, str]) -> InstallLine:
 def locked_lines() -> dict[str, InstallLine]:
     """Return environment -> its line, of those of the profile that can be resolved at all."""
     environments = make_plan(load(), DEFAULT_PROFILE).environments
-    locks = {name: read_lock(LOCKS / f"{name}.txt", each) for name, each in environments.items()}
+    locks = {
+        name: read_lock(LOCKS / f"{name}.txt", environment)
+        for name, environment in environments.items()
+    }
     return {
         name: line_of(environments[name], lock.pins)
         for name, lock in locks.items()
@@ -123,6 +126,6 @@ def test_a_small_line_installs_for_real(build: dict[str, list[str]], tmp_path: P
     write_files(line, tmp_path)
     ended = run(line.line, tmp_path)
     assert ended.returncode == 0, ended.stdout
-    asked = "from importlib.metadata import version; print(version('iniconfig'))"
-    shown = run(shlex.join(["small/bin/python", "-c", asked]), tmp_path)
+    code = "from importlib.metadata import version; print(version('iniconfig'))"
+    shown = run(shlex.join(["small/bin/python", "-c", code]), tmp_path)
     assert shown.stdout.strip() == "2.0.0"

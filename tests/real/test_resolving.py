@@ -37,23 +37,25 @@ class Survey(NamedTuple):
 
 
 def ask(loaded: LoadedSpec, folder: Path) -> list[Resolved]:
-    asked = [loaded.at(name, resolution) for name in NAMES for resolution in THEN_AND_NOW]
+    environments = [loaded.at(name, resolution) for name in NAMES for resolution in THEN_AND_NOW]
     host = {**os.environ, "UV_CACHE_DIR": str(folder / "uv")}
     limits = loaded.spec.limits.resolve
     store = Store(folder / "store")
-    return list(resolve_all(asked, folder / "none", store, host, limits, lambda _: None, jobs=2))
+    return list(
+        resolve_all(environments, folder / "none", store, host, limits, lambda _: None, jobs=2)
+    )
 
 
 @pytest.fixture(scope="module")
 def survey(tmp_path_factory: pytest.TempPathFactory) -> Survey:
     loaded, folder = load(), tmp_path_factory.mktemp("resolving")
-    found = ask(loaded, folder)
-    troubles = [each.conclusion.message for each in found if each.lock is None]
+    answers = ask(loaded, folder)
+    troubles = [answer.conclusion.message for answer in answers if answer.lock is None]
     assert troubles == [], "the index could not be asked"
     locks = {
-        (each.environment.name, each.environment.resolution): each.lock
-        for each in found
-        if each.lock is not None
+        (answer.environment.name, answer.environment.resolution): answer.lock
+        for answer in answers
+        if answer.lock is not None
     }
     return Survey(loaded, folder, locks)
 
@@ -109,5 +111,7 @@ def test_what_was_answered_is_only_read_again(
 ) -> None:
     monkeypatch.setattr(environments, "run", None)  # calling it would raise
     again = ask(survey.loaded, survey.folder)
-    found = {(each.environment.name, each.environment.resolution): each.lock for each in again}
-    assert found == survey.locks
+    locks = {
+        (answer.environment.name, answer.environment.resolution): answer.lock for answer in again
+    }
+    assert locks == survey.locks

@@ -230,7 +230,7 @@ def test_scales_off_by_5_percent_in_a_real_checkpoint_are_found(
 
 
 def test_the_user_command_says_of_real_checkpoints_what_the_table_says(smoke: Smoke) -> None:
-    said, status, first = {}, {}, {}
+    judgements, status, first = {}, {}, {}
     for folder in (smoke.store / "checkpoints").iterdir():
         name = json.loads((folder / "provenance.json").read_text())["id"]
         ended = subprocess.run(
@@ -240,22 +240,24 @@ def test_the_user_command_says_of_real_checkpoints_what_the_table_says(smoke: Sm
         status[name] = ended.returncode
         first[name], *checks = ended.stdout.splitlines()
         lines = [line.split(maxsplit=2) for line in checks]
-        said[name] = {check: judgement for check, judgement, *_ in lines}
+        judgements[name] = {check: judgement for check, judgement, *_ in lines}
     dropped = DROPPED.removesuffix("/vllm-0.32.0")
-    lost = {name for name in said if said[name]["tied-embedding"] == "notice"}
+    lost = {name for name in judgements if judgements[name]["tied-embedding"] == "notice"}
     assert {name for name in status if status[name]} == lost, "0.2.7, and .post2 of the test before"
     assert first[dropped].startswith("wrong: vLLM will answer garbage")
     assert dropped in lost
-    assert len(said) >= 3
-    assert not [name for name in said if {"failed", "degraded"} & set(said[name].values())]
+    assert len(judgements) >= 3
+    assert not [
+        name for name in judgements if {"failed", "degraded"} & set(judgements[name].values())
+    ]
 
 
 def _ratios(inspection: Inspection) -> dict[str, float]:
     """Return the layers whose scale is more than 2 % off, by the committed threshold."""
     return {
-        one.name: one.ratio
-        for one in inspection.weights
-        if one.packed and one.ratio is not None and abs(one.ratio - 1) > 0.02
+        weight.name: weight.ratio
+        for weight in inspection.weights
+        if weight.packed and weight.ratio is not None and abs(weight.ratio - 1) > 0.02
     }
 
 

@@ -38,7 +38,10 @@ def fill(folder: Path, profile: str, spec: Path = DEFAULT_SPEC) -> None:
     Raises ``LookupError`` with the first step that the recording does not have.
     """
     context = Context(Settings.of({}, spec=spec, profile=profile, store=folder))
-    recorded = {(seen.step, seen.subject): seen for seen in recording.observations(profile)}
+    recorded = {
+        (observation.step, observation.subject): observation
+        for observation in recording.observations(profile)
+    }
     keys = _KeysBySubject(
         context.plan.environments,
         lambda step, subject: recorded.get((step, subject)),
@@ -62,29 +65,29 @@ def _fill_cell(
     """Keep each step of a cell under today's key, as far as the recorded run got with it."""
     for step in steps_of(cell) if cell.runs else ():
         key, then = context.keys.of(step), recorded.of(step)
-        seen = recorded.observed(then)
-        if key is None or seen is None:
+        observation = recorded.observed(then)
+        if key is None or observation is None:
             raise LookupError(f"{cell.id}: not in the recording: {key or then}")
         if context.keys.observed(key) is None:
-            _keep(context, key, seen, references)
-        if seen.outcome is not Outcome.PASSED:
+            _keep(context, key, observation, references)
+        if observation.outcome is not Outcome.PASSED:
             return
 
 
-def _keep(context: Context, key: Key, seen: Observation, references: dict[str, str]) -> None:
+def _keep(context: Context, key: Key, observation: Observation, references: dict[str, str]) -> None:
     """Keep a recorded observation under today's key, with the folder that its step leaves."""
-    facts = seen.facts
+    facts = observation.facts
     match key.step:
         case "resolve":
             facts = {**facts, "lock": key.inputs["lock"]}
         case "build":
             folder = context.store.path("models", key.value, "reference.json")
-            folder.write_text(references[seen.key], encoding="utf-8")
+            folder.write_text(references[observation.key], encoding="utf-8")
         case "quantize":
             context.store.path("checkpoints", key.value, "checkpoint")
     context.store.keep(
         msgspec.structs.replace(
-            seen,
+            observation,
             key=key.value,
             inputs=key.inputs,
             subject=key.subject,

@@ -87,8 +87,8 @@ def records(profile: str) -> list[Record]:
 def references(profile: str) -> dict[str, Reference]:
     """Return the float models' answers by the key of their build."""
     lines = read(profile, "references")
-    found = [msgspec.json.decode(line, type=tuple[str, str]) for line in lines]
-    return {key: read_reference(text.encode()) for key, text in found}
+    pairs = [msgspec.json.decode(line, type=tuple[str, str]) for line in lines]
+    return {key: read_reference(text.encode()) for key, text in pairs}
 
 
 @cache
@@ -104,11 +104,14 @@ def spec(profile: str) -> LoadedSpec:
     return msgspec.structs.replace(loaded, file=DEFAULT_SPEC, spec=today, places={})
 
 
-def judge(profile: str, seen: list[Observation]) -> CellJudge:
+def judge(profile: str, given: list[Observation]) -> CellJudge:
     """Return a judge of the cells of a recording's profile over given observations."""
     loaded = spec(profile)
     plan = make_plan(loaded, profile)
-    by_name = {(one.step, _name(one.subject, one.departures)): one for one in seen}
+    by_name = {
+        (observation.step, _name(observation.subject, observation.departures)): observation
+        for observation in given
+    }
     keys = RecordedKeys(
         plan.environments,
         lambda step, name: by_name.get((step, name)),
@@ -119,9 +122,9 @@ def judge(profile: str, seen: list[Observation]) -> CellJudge:
     return CellJudge(loaded, plan, keys, references(profile).get)
 
 
-def table_of(profile: str, seen: list[Observation]) -> MatrixResult:
+def table_of(profile: str, given: list[Observation]) -> MatrixResult:
     """Return the table of a recording's profile, judged by given observations."""
-    return TableJudge(judge(profile, seen)).table()
+    return TableJudge(judge(profile, given)).table()
 
 
 def record(root: Path, profile: str) -> None:
@@ -130,22 +133,22 @@ def record(root: Path, profile: str) -> None:
     used: dict[str, Observation] = {}
     for cell in context.plan.cells:
         for key in context.judge.keys_of(cell).values():
-            seen = context.keys.observed(key)
-            if seen is not None:
-                used[seen.key] = seen
+            observation = context.keys.observed(key)
+            if observation is not None:
+                used[observation.key] = observation
         for step in (step for step in steps_of(cell) if step.step is Step.IMPORT):
             imported = context.keys.observed(context.keys.of(step))
             if imported is not None:
                 named = msgspec.structs.replace(imported, subject=_import_of(step.role))
                 used[imported.key] = named
-    builds = [seen.key for seen in used.values() if seen.step == "build"]
+    builds = [observation.key for observation in used.values() if observation.step == "build"]
     texts = [(key, (context.store.model(key) / "reference.json").read_text()) for key in builds]
     encode = msgspec.json.Encoder(order="deterministic").encode
-    kept = [encode(one) for one in Store(root).records() if one.key in used]
+    kept = [encode(entry) for entry in Store(root).records() if entry.key in used]
     _write(profile, MAIN, b"\n".join(file.read_bytes() for file in spec_files(DEFAULT_SPEC)))
     _write(profile, SNAPSHOT, (DEFAULT_SPEC / SNAPSHOT).read_bytes())
     for name, lines in (
-        ("observations", sorted(encode(seen) for seen in used.values())),
+        ("observations", sorted(encode(observation) for observation in used.values())),
         ("records", kept),
         ("references", sorted(encode(pair) for pair in texts)),
     ):

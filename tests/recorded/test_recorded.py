@@ -27,19 +27,19 @@ OLD_GPTQMODEL = "gptqmodel-2.2.0+transformers-4.51.3"
 
 
 @pytest.fixture(scope="module")
-def seen() -> list[Observation]:
+def recorded() -> list[Observation]:
     return observations("cpu")
 
 
 @pytest.fixture(scope="module")
-def table(seen: list[Observation]) -> MatrixResult:
-    return table_of("cpu", seen)
+def table(recorded: list[Observation]) -> MatrixResult:
+    return table_of("cpu", recorded)
 
 
 def cells(table: MatrixResult, pattern: str) -> list[CellResult]:
-    found = [cell for cell in table.cells if fnmatchcase(cell.id, pattern)]
-    assert found, pattern
-    return found
+    matching = [cell for cell in table.cells if fnmatchcase(cell.id, pattern)]
+    assert matching, pattern
+    return matching
 
 
 def verdicts(table: MatrixResult, pattern: str) -> set[Verdict]:
@@ -59,14 +59,14 @@ def judgements(cell: CellResult) -> dict[str, str]:
 def test_the_float_model_works_everywhere_and_float32_takes_twice_the_memory(
     table: MatrixResult,
 ) -> None:
-    found = {cell.id: cell for cell in cells(table, "*/float/none/*")}
+    by_name = {cell.id: cell for cell in cells(table, "*/float/none/*")}
     # transformers 4 takes float32 where it is told nothing, transformers 5 what the config says.
     wide = [f"{TF446}+dtype-float32", f"{TF446}+dtype-unset", f"{TF5}+dtype-float32"]
     for engine in wide:
-        cell = found.pop(f"twin-tied/float/none/{engine}")
+        cell = by_name.pop(f"twin-tied/float/none/{engine}")
         assert cell.verdict is Verdict.DEGRADED
         assert {c for c, j in judgements(cell).items() if j == "degraded"} == {"load-memory"}
-    ran = {cell.verdict for cell in found.values() if "vllm-0.10.2" not in cell.engine.name}
+    ran = {cell.verdict for cell in by_name.values() if "vllm-0.10.2" not in cell.engine.name}
     assert ran == {Verdict.WORKS}
 
 
@@ -108,13 +108,15 @@ def drifted(cell: CellResult) -> bool:
 def test_what_transformers_5_wrote_transformers_4_reads_without_rope_theta(
     table: MatrixResult,
 ) -> None:
-    found = [cell for cell in table.cells if drifted(cell) and Stage.GENERATE.value in cell.timings]
-    assert {cell.engine.packages["transformers"][0] for cell in found} == {"4"}
-    assert {cell.quantizer.packages["transformers"][0] for cell in found} == {"5"}
-    assert len(found) >= 12
-    made_up = [cell for cell in found if cell.explained_by == "tied-head"]
+    drifting = [
+        cell for cell in table.cells if drifted(cell) and Stage.GENERATE.value in cell.timings
+    ]
+    assert {cell.engine.packages["transformers"][0] for cell in drifting} == {"4"}
+    assert {cell.quantizer.packages["transformers"][0] for cell in drifting} == {"5"}
+    assert len(drifting) >= 12
+    made_up = [cell for cell in drifting if cell.explained_by == "tied-head"]
     assert {cell.engine.name for cell in made_up} == {f"{TF446}+own-loader"}
-    read = [cell for cell in found if cell not in made_up]
+    read = [cell for cell in drifting if cell not in made_up]
     assert {(c.verdict, c.blame, c.stage, c.explained_by) for c in read} == {
         (Verdict.GARBAGE, Blame.CHECKPOINT, Stage.INSPECT, "config-drift")
     }
@@ -139,8 +141,8 @@ def refused(cell: CellResult) -> tuple[Verdict, Blame, Stage | None, str]:
 
 
 def test_what_nobody_meant_is_broken(table: MatrixResult) -> None:
-    found = cells(table, "*/gptq-8bit-g128/*/vllm-0.19.1")
-    loaded = [cell for cell in found if Stage.LOAD.value in cell.timings]
+    matching = cells(table, "*/gptq-8bit-g128/*/vllm-0.19.1")
+    loaded = [cell for cell in matching if Stage.LOAD.value in cell.timings]
     assert len(loaded) >= 3
     assert all((c.verdict, c.blame) == (Verdict.BROKEN, Blame.PAIR) for c in loaded)
     assert all("gptq_shuffle" in cell.message and cell.stage is Stage.LOAD for cell in loaded)
@@ -211,9 +213,9 @@ def test_qwen3_llama_and_the_padded_model_work(table: MatrixResult, quantizer: s
 def test_the_kernel_that_ran_and_its_speed_are_told(table: MatrixResult) -> None:
     for cell in table.cells:
         if cell.verdict is Verdict.WORKS and cell.scheme != "float":
-            said = {finding.check: finding for finding in cell.findings}
-            assert said["kernel"].message, cell.id
-            assert (said["speed"].value or 0) > 0, cell.id
+            findings = {finding.check: finding for finding in cell.findings}
+            assert findings["kernel"].message, cell.id
+            assert (findings["speed"].value or 0) > 0, cell.id
 
 
 def test_the_untied_model_works_everywhere_it_loads(table: MatrixResult) -> None:
@@ -245,11 +247,11 @@ def test_the_untied_model_works_everywhere_it_loads(table: MatrixResult) -> None
 def test_a_broken_quantizer_breaks_all_its_cells(
     table: MatrixResult, quantizer: str, stage: Stage, text: str
 ) -> None:
-    found = cells(table, f"*/{quantizer}/*")
-    assert {(c.verdict, c.blame, c.stage) for c in found} == {
+    matching = cells(table, f"*/{quantizer}/*")
+    assert {(c.verdict, c.blame, c.stage) for c in matching} == {
         (Verdict.BROKEN, Blame.QUANTIZER, stage)
     }
-    assert all(text in cell.message for cell in found)
+    assert all(text in cell.message for cell in matching)
 
 
 def test_the_stock_row_fails_the_weight_check_and_is_garbage(table: MatrixResult) -> None:
@@ -272,21 +274,21 @@ def test_what_was_compared_is_in_every_cell_that_works(table: MatrixResult) -> N
 
 
 def test_the_report_is_the_same_from_observations_in_any_order(
-    seen: list[Observation], table: MatrixResult
+    recorded: list[Observation], table: MatrixResult
 ) -> None:
-    shuffled = random.Random(7).sample(seen, len(seen))
+    shuffled = random.Random(7).sample(recorded, len(recorded))
     assert report.render(table_of("cpu", shuffled)) == report.render(table)
 
 
 def test_the_json_spells_out_every_cell(table: MatrixResult) -> None:
     document = json.loads(report.render(table)["matrix.json"])
     assert document["schema"] == 1
-    one = next(
+    cell = next(
         c
         for c in document["cells"]
         if c["id"].endswith("autoawq-0.2.9+transformers-4.51.3/vllm-0.32.0")
     )
-    assert one["quantizer"]["packages"].keys() == {"autoawq", "transformers", "torch"}
+    assert cell["quantizer"]["packages"].keys() == {"autoawq", "transformers", "torch"}
     assert {
         "verdict",
         "blame",
@@ -295,30 +297,36 @@ def test_the_json_spells_out_every_cell(table: MatrixResult) -> None:
         "departures",
         "findings",
         "timings",
-    } <= one.keys()
-    assert {"check", "value", "threshold"} <= one["findings"][0].keys()
+    } <= cell.keys()
+    assert {"check", "value", "threshold"} <= cell["findings"][0].keys()
 
 
-def test_every_step_has_one_record(seen: list[Observation]) -> None:
+def test_every_step_has_one_record(recorded: list[Observation]) -> None:
     written = Counter(record.key for record in records("cpu") if record.step != "check")
-    assert written == Counter(one.key for one in seen)
+    assert written == Counter(observation.key for observation in recorded)
 
 
 @pytest.mark.parametrize("step", ["resolve", "import", "quantize", "inspect", "load", "generate"])
 def test_a_step_that_is_missing_is_never_taken_for_passed(
-    seen: list[Observation], step: str
+    recorded: list[Observation], step: str
 ) -> None:
-    left = [one for one in seen if one.step != step]
+    left = [observation for observation in recorded if observation.step != step]
     cells = table_of("cpu", left).cells
     assert Verdict.WORKS not in {c.verdict for c in cells if c.quantizer.name != "none"}
 
 
-def test_wrong_answers_in_a_good_cell_are_garbage(seen: list[Observation]) -> None:
+def test_wrong_answers_in_a_good_cell_are_garbage(recorded: list[Observation]) -> None:
     name = "twin-tied/awq-4bit-g64/autoawq-0.2.9+transformers-4.51.3/vllm-0.32.0"
-    good = next(one for one in seen if one.step == "generate" and one.subject == name)
+    good = next(
+        observation
+        for observation in recorded
+        if observation.step == "generate" and observation.subject == name
+    )
     zeros = [{"ids": [0] * len(o["ids"]), "text": "!!!!"} for o in good.facts["outputs"]]
     spoilt = msgspec.structs.replace(good, facts={**good.facts, "outputs": zeros})
-    judged = judge("cpu", [one for one in seen if one is not good] + [spoilt]).cell(name)
-    assert judged.verdict is Verdict.GARBAGE
-    failed = {f.check for f in judged.findings if f.judgement == "failed"}
+    cell = judge(
+        "cpu", [observation for observation in recorded if observation is not good] + [spoilt]
+    ).cell(name)
+    assert cell.verdict is Verdict.GARBAGE
+    failed = {f.check for f in cell.findings if f.judgement == "failed"}
     assert failed == {"greedy-text", "degenerate-output"}

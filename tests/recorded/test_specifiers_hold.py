@@ -15,22 +15,22 @@ from tests.recorded.recording import observations, table_of
 def held(profile: str) -> dict[str, Specifier]:
     """Return what holds of transformers by a profile's recording, by package and release."""
     table = table_of(profile, observations(profile))
-    return {f"{one.package} {one.release}": one for one in table.specifiers}
+    return {f"{specifier.package} {specifier.release}": specifier for specifier in table.specifiers}
 
 
 def test_autoawq_0_2_7_holds_three_minors_of_transformers_and_declares_many() -> None:
-    found = held("bounds")["autoawq 0.2.7"]
-    assert found.holds == ">=4.45,<4.48"
-    assert found.untried == []
-    assert found.declared == ">=4.35.0"
-    assert "allowed by metadata, but does not work" in found.differs[0]
-    assert "4.44.2, 4.48.3" in found.differs[0]
+    specifier = held("bounds")["autoawq 0.2.7"]
+    assert specifier.holds == ">=4.45,<4.48"
+    assert specifier.untried == []
+    assert specifier.declared == ">=4.35.0"
+    assert "allowed by metadata, but does not work" in specifier.differs[0]
+    assert "4.44.2, 4.48.3" in specifier.differs[0]
 
 
 def test_what_was_not_tried_of_two_runs_is_named() -> None:
-    found = held("cpu")["autoawq 0.2.9"]
-    assert found.worked == ["4.51.3", "5.23.0"]
-    assert not_tried(found) == ["4.48-4.50", "4.52-4.56", "5.0-5.22", "newer than 5.23.0"]
+    specifier = held("cpu")["autoawq 0.2.9"]
+    assert specifier.worked == ["4.51.3", "5.23.0"]
+    assert not_tried(specifier) == ["4.48-4.50", "4.52-4.56", "5.0-5.22", "newer than 5.23.0"]
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,13 @@ THEN, TODAY = "autoawq-0.2.7+released", "autoawq-0.2.7+today"
 
 
 def test_autoawq_0_2_7_rotted() -> None:
-    loaded, seen = spec("times"), observations("times")
-    installed = {one.subject: one.facts["versions"] for one in seen if one.step == "install"}
-    cells = table_of("times", seen).cells
+    loaded, recorded = spec("times"), observations("times")
+    installed = {
+        observation.subject: observation.facts["versions"]
+        for observation in recorded
+        if observation.step == "install"
+    }
+    cells = table_of("times", recorded).cells
     ran = [
         Ran(
             loaded.environments[name],
@@ -29,7 +33,7 @@ def test_autoawq_0_2_7_rotted() -> None:
         }.get(environment.resolution)
 
     stands = standings(loaded, THEN, answer, ran)
-    at = {each.resolution: each for each in stands}
+    at = {standing.resolution: standing for standing in stands}
     assert list(at) == ["released", "today"]  # it has no pins to be resolved with
     assert (at["released"].works, at["released"].same_as) == ("works", "")
     assert (at["today"].works, at["today"].same_as) == ("broken", f"{TODAY} (today)")

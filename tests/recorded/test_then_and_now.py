@@ -14,19 +14,19 @@ from tests.recorded.recording import observations, table_of
 def cells(profile: str) -> dict[str, CellResult]:
     """Return the cells of a profile's recording by quantizer and model, but for the float ones."""
     table = table_of(profile, observations(profile))
-    found = [cell for cell in table.cells if cell.scheme != "float"]
-    return {f"{cell.quantizer.name} {cell.model}": cell for cell in found}
+    quantized = [cell for cell in table.cells if cell.scheme != "float"]
+    return {f"{cell.quantizer.name} {cell.model}": cell for cell in quantized}
 
 
 def test_autoawq_0_2_7_worked_when_it_came_out_and_does_not_today() -> None:
-    seen = cells("times")
-    assert {name: cell.verdict for name, cell in seen.items()} == {
+    by_name = cells("times")
+    assert {name: cell.verdict for name, cell in by_name.items()} == {
         "autoawq-0.2.7+released twin-untied": Verdict.WORKS,
         "autoawq-0.2.7+released twin-tied": Verdict.GARBAGE,  # it drops the embedding
         "autoawq-0.2.7+today twin-untied": Verdict.BROKEN,
         "autoawq-0.2.7+today twin-tied": Verdict.BROKEN,
     }
-    today = seen["autoawq-0.2.7+today twin-untied"]
+    today = by_name["autoawq-0.2.7+today twin-untied"]
     assert today.stage is Stage.QUANTIZE
     assert "missing 1 required positional argument: 'attention_mask'" in today.message
 
@@ -49,8 +49,8 @@ def test_autoawq_0_2_7_works_with_three_minors_of_transformers(
 
 def test_the_specifier_that_holds_is_computed_and_set_against_the_declared_one() -> None:
     table = table_of("bounds", observations("bounds"))
-    (found,) = [each for each in table.specifiers if each.package == "autoawq"]
-    assert (found.release, found.partner) == ("0.2.7", "transformers")
-    assert (found.holds, found.declared) == (">=4.45,<4.48", ">=4.35.0")
-    assert found.worked == ["4.45.2", "4.46.3", "4.47.1"]
-    assert "allowed by metadata, but does not work" in found.differs[0]
+    (specifier,) = [specifier for specifier in table.specifiers if specifier.package == "autoawq"]
+    assert (specifier.release, specifier.partner) == ("0.2.7", "transformers")
+    assert (specifier.holds, specifier.declared) == (">=4.45,<4.48", ">=4.35.0")
+    assert specifier.worked == ["4.45.2", "4.46.3", "4.47.1"]
+    assert "allowed by metadata, but does not work" in specifier.differs[0]

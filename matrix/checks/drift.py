@@ -105,5 +105,8 @@ def _opinion(engine: Mapping[str, str], drifts: list[Drift], matter: list[Drift]
             engines=sorted({f"{d.distribution} {engine[d.distribution]}" for d in concern}),
         )
         return Opinion(Judgement.NOTICE, len(drifts), message, explains=explains)
-    message += "; not so this engine" if drifts and engine else ""
+    if drifts and engine:
+        lacking = {drift.distribution for drift in drifts} - engine.keys()
+        message += f"; not known without the engine's {', '.join(sorted(lacking))}" * bool(lacking)
+        message += "; not so this engine" * (not lacking)
     return Opinion(Judgement.PASSED, len(drifts), message)

@@ -153,11 +153,12 @@ def _models(work: PlannedWork) -> Iterator[str]:
     most: dict[str, Needs] = {}
     for cell in work.plan.cells:
         name = cell.checkpoint.model.name
-        needs = max(work.needs(cell), key=lambda needs: (needs.vram * needs.gpus, needs.vram))
+        of_steps = work.needs(cell)
+        needs = max(of_steps, key=lambda needs: (needs.vram * needs.gpus, needs.vram))
         before = most.get(name, needs)
         if needs.vram * needs.gpus < before.vram * before.gpus:
             needs = before
-        memory = max(before.memory, *(step.memory for step in work.needs(cell)))
+        memory = max(before.memory, *(step.memory for step in of_steps))
         most[name] = msgspec.structs.replace(needs, memory=memory)
     width = max(len(name) for name in sizes)
     yield from ("", f"{'model':{width}} parameters 16-bit GB  predicted to need at most")

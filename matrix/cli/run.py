@@ -13,7 +13,7 @@ from matrix.cli.inspect import show_finding
 from matrix.cli.options import LINE_CHARS, Profile, Spec, StoreFolder, fail
 from matrix.cli.plan import Disk, Minutes
 from matrix.cli.report import budget_lines, whole_profile
-from matrix.plan.budget import canaries_alone
+from matrix.plan.budget import canaries_alone, narrowed
 from matrix.plan.cells import Selection, select
 from matrix.run.beforehand import beforehand
 from matrix.run.context import Context, Settings
@@ -56,14 +56,14 @@ def run(
     if budgeted:
         choice = choice_of(context, estimate(context), minutes=minutes, disk_gb=disk)
         context = Context(settings, choice=choice)
-    selection = _selected(context, environment, cell, canaries=canaries)
+    selection = _selected(context, environment, cell, canaries=canaries, install_only=install_only)
     is_whole = environment is None and cell is None and not canaries and not install_only
     first = [select(canaries_alone(context.plan))] if is_whole else []
     if cell is not None and not any(map(context.keys.unfinished, selection.cells)):
         typer.echo("this cell is done; nothing is run again, and this is what was observed:")
     with context.store.use():
         if is_whole or cell is not None:  # of the other parts, nox has said it already
-            for line in beforehand(context, selection.cells, disk_gb=disk):
+            for line in beforehand(context, selection.cells, estimate(context), disk_gb=disk):
                 typer.echo(line)
         _perform(context, [*first, selection], reports, install_only=install_only)
     if reports is not None and environment is None and cell is None:
@@ -75,10 +75,17 @@ def run(
 
 
 def _selected(
-    context: Context, environment: str | None, cell: str | None, *, canaries: bool
+    context: Context,
+    environment: str | None,
+    cell: str | None,
+    *,
+    canaries: bool,
+    install_only: bool,
 ) -> Selection:
     """Return the part of the plan that the options name; end where it has no such part."""
     plan = canaries_alone(context.plan) if canaries else context.plan
+    if install_only:
+        plan = narrowed(plan, {cell.id for cell in plan.cells if context.keys.unfinished(cell)})
     try:
         return select(plan, environment, cell)
     except KeyError as unknown:

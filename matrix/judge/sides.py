@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cached_property
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from matrix.judge.results import Side
-from matrix.pipeline.steps import Step
-from matrix.plan.cell_steps import PlannedStep, steps_of_plan
+from matrix.plan.cell_steps import install_of
 from matrix.plan.cells import Cell, Plan, Role
 from matrix.plan.keys import Keys
 from matrix.spec.loading import LoadedSpec
@@ -26,12 +24,6 @@ class Sides:
         self._only_where_used = {name for name in declared if declared[name].only_where_used}
         self._plan = plan
         self._keys = keys
-
-    @cached_property
-    def _installs(self) -> dict[str, PlannedStep]:
-        """The installation of each environment, by name: looked for when first asked for."""
-        steps = steps_of_plan(self._plan)
-        return {step.environment: step for step in steps if step.step is Step.INSTALL}
 
     def side(self, role: Role) -> Side:
         """Return one side of a cell, spelled out."""
@@ -71,5 +63,5 @@ class Sides:
         return sorted(declared - (self._only_where_used - used))
 
     def _facts(self, environment: str) -> InstallFacts:
-        install = self._keys.passed(self._keys.of(self._installs[environment]))
+        install = self._keys.passed(self._keys.of(install_of(environment)))
         return read_facts(install, InstallFacts) if install else InstallFacts()

@@ -5,7 +5,9 @@ Pure. All that does something with steps (keys, needs, costs, runs, verdicts) fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
 
 import msgspec
 
@@ -21,6 +23,7 @@ from matrix.pipeline.steps import (
 from matrix.plan.cells import Cell, Checkpoint, Model, Plan, Role, Selection
 
 Identity = tuple[object, ...]
+Subjects = Mapping[SubjectKind, "Model | Checkpoint | Cell"]
 
 
 class PlannedStep(msgspec.Struct, frozen=True, eq=False):
@@ -89,19 +92,30 @@ def builder(model: Model) -> Role:
 
 def steps_of(cell: Cell) -> tuple[PlannedStep, ...]:
     """Return all steps of a cell in their order."""
-    checkpoint = cell.checkpoint
-    roles = {
-        RoleKind.BUILDER: builder(checkpoint.model),
-        RoleKind.QUANTIZER: checkpoint.quantizer,
-        RoleKind.ENGINE: cell.engine,
-    }
-    return tuple(_steps(roles, checkpoint, cell))
+    made = steps_of_checkpoint(cell.checkpoint)
+    return (*made, *steps_of_engine(cell, made))
 
 
 def steps_of_checkpoint(checkpoint: Checkpoint) -> tuple[PlannedStep, ...]:
     """Return the steps by which a checkpoint is made and looked at, its model's among them."""
     roles = {RoleKind.BUILDER: builder(checkpoint.model), RoleKind.QUANTIZER: checkpoint.quantizer}
-    return tuple(_steps(roles, checkpoint))
+    subjects: Subjects = {
+        SubjectKind.MODEL: checkpoint.model,
+        SubjectKind.CHECKPOINT: checkpoint,
+    }
+    return tuple(_steps(roles, subjects, [], is_float=checkpoint.scheme is None))
+
+
+def steps_of_engine(cell: Cell, made: Iterable[PlannedStep]) -> tuple[PlannedStep, ...]:
+    """Return the steps of a cell's engine, which stand on those that ``made`` its checkpoint."""
+    work = [
+        step
+        for step in made
+        if step.definition.subject is not SubjectKind.ENVIRONMENT
+        and step.step is step.definition.step
+    ]
+    roles = {RoleKind.ENGINE: cell.engine}
+    return tuple(_steps(roles, {SubjectKind.CELL: cell}, work))
 
 
 def steps_of_role(role: Role, kind: RoleKind = RoleKind.ENGINE) -> tuple[PlannedStep, ...]:
@@ -111,6 +125,12 @@ def steps_of_role(role: Role, kind: RoleKind = RoleKind.ENGINE) -> tuple[Planned
         if line.role is kind and line.subject is SubjectKind.ENVIRONMENT:
             steps.append(PlannedStep(line, line.step, role, role, tuple(steps[-1:])))
     return tuple(steps)
+
+
+def install_of(environment: str) -> PlannedStep:
+    """Return the step by which an environment is installed, in whatever role it is needed."""
+    _, install, _ = steps_of_role(Role("none", environment, Path()))
+    return install
 
 
 def build_of(model: Model) -> PlannedStep:
@@ -126,20 +146,20 @@ def by_stage(steps: Iterable[PlannedStep]) -> dict[Stage, PlannedStep]:
 
 
 def _steps(
-    roles: dict[RoleKind, Role], checkpoint: Checkpoint, cell: Cell | None = None
+    roles: Mapping[RoleKind, Role],
+    subjects: Subjects,
+    made: list[PlannedStep],
+    *,
+    is_float: bool = False,
 ) -> Iterator[PlannedStep]:
-    subjects: dict[SubjectKind, Model | Checkpoint | Cell] = {
-        SubjectKind.MODEL: checkpoint.model,
-        SubjectKind.CHECKPOINT: checkpoint,
-    }
-    if cell is not None:
-        subjects[SubjectKind.CELL] = cell
+    """Yield the pipeline's lines of some roles, filled in.
+
+    ``made`` is what is done to model and checkpoint so far: all that comes after stands on it.
+    """
     of_roles = {
         kind: {step.step: step for step in steps_of_role(role, kind)}
         for kind, role in roles.items()
     }
-    made: list[PlannedStep] = []
-    """What is done to model and checkpoint so far: all that comes after stands on it."""
     after: tuple[PlannedStep, ...] = ()
     for line in PIPELINE:
         if line.role not in roles:
@@ -147,7 +167,7 @@ def _steps(
         if line.subject is SubjectKind.ENVIRONMENT:
             yield of_roles[line.role][line.step]
             continue
-        if line.step is Step.QUANTIZE and checkpoint.scheme is None:
+        if line.step is Step.QUANTIZE and is_float:
             # The float model is its own checkpoint: to build it is to make it.
             yield msgspec.structs.replace(made[-1], definition=line)
             continue
@@ -161,16 +181,18 @@ def _steps(
 
 def steps_of_selection(selection: Selection) -> list[PlannedStep]:
     """Return the steps of what a run is to do, each once: of checkpoints, then of cells."""
-    made = (
-        step for checkpoint in selection.checkpoints for step in steps_of_checkpoint(checkpoint)
-    )
-    loaded = (
-        step
-        for cell in selection.cells
-        for step in steps_of(cell)
-        if step.definition.role is RoleKind.ENGINE
-    )
-    return distinct((*made, *loaded))
+    made: dict[str, tuple[PlannedStep, ...]] = {}
+    for checkpoint in (*selection.checkpoints, *(cell.checkpoint for cell in selection.cells)):
+        if checkpoint.id not in made:
+            made[checkpoint.id] = steps_of_checkpoint(checkpoint)
+    of_checkpoints = (made[checkpoint.id] for checkpoint in selection.checkpoints)
+    of_engines = (steps_of_engine(cell, made[cell.checkpoint.id]) for cell in selection.cells)
+    return distinct(chain.from_iterable((*of_checkpoints, *of_engines)))
+
+
+def steps_of_plan(plan: Plan) -> list[PlannedStep]:
+    """Return the steps of all cells of a plan, each once, each after what it stands on."""
+    return steps_of_selection(Selection(plan.checkpoints, plan.cells))
 
 
 def distinct(steps: Iterable[PlannedStep]) -> list[PlannedStep]:
@@ -179,8 +201,3 @@ def distinct(steps: Iterable[PlannedStep]) -> list[PlannedStep]:
     for step in steps:
         first.setdefault(step.id, step)
     return list(first.values())
-
-
-def steps_of_plan(plan: Plan) -> list[PlannedStep]:
-    """Return the steps of all cells of a plan, each once, each after what it stands on."""
-    return distinct(step for cell in plan.cells for step in steps_of(cell))

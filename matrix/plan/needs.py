@@ -22,7 +22,7 @@ from matrix.checkpoint.shapes import expected_bytes, linear_shapes
 from matrix.machine import processor
 from matrix.machine.hardware import Gpu, Machine, gpus_in_words, version
 from matrix.pipeline.steps import Step
-from matrix.plan.cell_steps import PlannedStep, steps_of
+from matrix.plan.cell_steps import PlannedStep, steps_of_checkpoint, steps_of_engine
 from matrix.plan.cells import Cell, Checkpoint, Model, Role
 from matrix.spec.tables import Environment, InstructionSet, Limits, SchemeTable
 
@@ -158,8 +158,13 @@ def unmet_by(
 ) -> Callable[[Checkpoint, Role], str]:
     """Return a function: from a checkpoint and an engine to what they need that a machine lacks."""
 
+    made_of: dict[str, tuple[PlannedStep, ...]] = {}
+
     def unmet_of(checkpoint: Checkpoint, engine: Role) -> str:
-        for step in steps_of(Cell(checkpoint, engine, [])):
+        if checkpoint.id not in made_of:
+            made_of[checkpoint.id] = steps_of_checkpoint(checkpoint)
+        made = made_of[checkpoint.id]
+        for step in (*made, *steps_of_engine(Cell(checkpoint, engine, []), made)):
             environment = environments[step.environment]
             cuda = cuda_of(step.environment) if environment.device == "cuda" else ""
             needs = needs_of(step, environment, cuda)

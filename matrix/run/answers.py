@@ -43,9 +43,10 @@ def classify_answer(workspace: Workspace, answer: Answer, role: Role) -> Conclus
     return require_device(conclusion, facts, environment.device)
 
 
-def keep_import(workspace: Workspace, key: Key, answer: Answer, role: Role) -> Observation:
+def keep_import(
+    workspace: Workspace, key: Key, answer: Answer, role: Role, conclusion: Conclusion
+) -> Observation:
     """Keep how an import ended."""
-    conclusion = classify_answer(workspace, answer, role)
     facts = dict(answer.result.facts) if answer.result and answer.result.ok else {}
     facts.pop("versions", None)  # the install's observation has them
     if conclusion.outcome is Outcome.PASSED:

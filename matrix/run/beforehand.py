@@ -12,13 +12,14 @@ from matrix.environments.uv import uv_settings
 from matrix.plan.cells import Cell
 from matrix.plan.predictions import GB, WHEELS, Cost, name_of_environment
 from matrix.run.context import Context
-from matrix.run.estimates import Estimate, estimate, existing
+from matrix.run.estimates import Estimate, existing
 from matrix.spec.tables import SpecError
 
 
 def beforehand(
     context: Context,
     cells: Iterable[Cell],
+    expected: Estimate,
     *,
     at_once: int = 1,
     disk_gb: float | None = None,
@@ -32,11 +33,11 @@ def beforehand(
     Args:
         context: The opened profile.
         cells: Those that are asked for.
+        expected: What the profile costs here.
         at_once: How many environments are worked on side by side.
         disk_gb: A budget, in 10^9 bytes.
         host: The variables of uv and of the matrix.
     """
-    expected = estimate(context, host)
     to_do = [cell.id for cell in cells if cell.id in expected.unfinished]
     if not to_do:
         return []

@@ -11,8 +11,7 @@ from matrix.environments import bytecode, locks, virtualenvs
 from matrix.environments.locks import Lock
 from matrix.pipeline.ends import End
 from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
-from matrix.pipeline.steps import Step
-from matrix.plan.cell_steps import PlannedStep, steps_of_role
+from matrix.plan.cell_steps import PlannedStep, install_of
 from matrix.plan.cells import Role
 from matrix.plan.keys import Key
 from matrix.run.workspace import Workspace
@@ -85,7 +84,7 @@ def make_ready(workspace: Workspace, role: Role) -> Observation | None:
     One in which nothing has run gets the bytecode of others. What has run there may have turned
     its folders into links. ``None`` where there is nothing to build.
     """
-    step = next(step for step in steps_of_role(role) if step.step is Step.INSTALL)
+    step = install_of(role.environment)
     key = workspace.keys.of(step)
     if key is None:
         return None

@@ -144,7 +144,7 @@ class RoleRun:
         conclusion = classify_answer(self._workspace, answer, role)
         probe.alive = probe.alive and conclusion.outcome is Outcome.PASSED
         if not self._keys.settled(importing):
-            observation = keep_import(self._workspace, importing, answer, role)
+            observation = keep_import(self._workspace, importing, answer, role, conclusion)
             self._messages.of_environment(environment.name, Step.IMPORT, observation)
         return probe
 

@@ -7,7 +7,6 @@ a run that was killed goes on where it was, and one with nothing to do starts no
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -71,9 +70,15 @@ class Run:
         store.sweep()
         steps = [s for s in steps_of_selection(selection) if s.step in (Step.RESOLVE, Step.INSTALL)]
         for name in selection.environments:
-            lock = FileLock(store.path("environments", f"{name}.lock"), blocking=False)
-            with suppress(Timeout), lock:
+            lock = FileLock(store.path("environments", f"{name}.lock"))
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                continue
+            try:
                 self._environment([step for step in steps if step.environment == name])
+            finally:
+                lock.release()
 
     def _environment(self, steps: list[PlannedStep]) -> None:
         lines = groupby(PIPELINE, key=lambda line: (line.role, line.performer))

@@ -88,8 +88,12 @@ class Sessions:
         if not self.pending:
             return False
         keys = self.context.keys
-        installs = (s for s in steps_of_plan(self.context.plan) if s.step is Step.INSTALL)
-        return any(not keys.settled(keys.of(s)) for s in installs if s.environment in self.pending)
+        steps = (
+            step
+            for step in steps_of_plan(self.context.plan)
+            if step.step in (Step.RESOLVE, Step.INSTALL) and step.environment in self.pending
+        )
+        return any((key := keys.of(step)) is not None and not keys.settled(key) for step in steps)
 
     def canaries_are_due(self) -> bool:
         """Whether anything of the cells with known verdicts is still to be done."""
@@ -103,13 +107,13 @@ class Sessions:
         """
         at_once = self._at_once()
         if is_asked_for("matrix", self._arguments):
+            expected, cells = estimate(self.context), self.context.plan.cells
             try:
-                lines = beforehand(self.context, self.context.plan.cells, at_once=at_once)
+                lines = beforehand(self.context, cells, expected, at_once=at_once)
             except SpecError as error:
                 sys.exit(f"error: {error}")
             print(*(f"{line}\n" for line in lines), sep="", flush=True)
             atexit.register(self.context.store.use().close)
-            expected = estimate(self.context)
             self.pending = longest_first(self.context, self.pending, expected)
         return at_once
 

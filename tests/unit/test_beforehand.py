@@ -47,7 +47,9 @@ def with_free(monkeypatch: pytest.MonkeyPatch, free: int, in_cache: int = 0) -> 
 
 def told(context: Context, at_once: int = 1, **variables: str) -> str:
     host = {"HOME": str(context.settings.store.parent), **variables}
-    lines = beforehand(context, context.plan.cells, at_once=at_once, host=host)
+    lines = beforehand(
+        context, context.plan.cells, estimate(context, host), at_once=at_once, host=host
+    )
     return "\n".join(lines)
 
 
@@ -118,7 +120,9 @@ def test_whoever_gives_a_budget_of_disk_has_looked(
 ) -> None:
     with_free(monkeypatch, 0)
     assert told(context, MATRIX_DISK="5")
-    assert beforehand(context, context.plan.cells, disk_gb=5.0, host={"HOME": "/nowhere"})
+    host = {"HOME": "/nowhere"}
+    expected = estimate(context, host)
+    assert beforehand(context, context.plan.cells, expected, disk_gb=5.0, host=host)
 
 
 def test_wheels_that_uv_has_unpacked_are_paid(context: Context, tmp_path: Path) -> None:

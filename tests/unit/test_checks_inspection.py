@@ -300,6 +300,20 @@ def test_what_only_some_readers_stop_at_is_a_notice_for_them_and_a_remark_for_no
         assert message in findings(damaged, engine=engine)[check].message
 
 
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ({"transformers": "4.42.4"}, "not known without the engine's tokenizers"),
+        ({"tokenizers": "0.22.1"}, "not so this engine"),
+    ],
+)
+def test_an_engine_of_which_too_little_is_named_is_not_called_safe(
+    engine: dict[str, str], words: str
+) -> None:
+    message = findings(MERGES(made_inspection()), engine=engine)["tokenizer-drift"].message
+    assert message.endswith(words)
+
+
 def test_a_type_that_config_does_not_say_as_before_matters_where_none_is_given() -> None:
     damaged, old = DTYPE(made_inspection()), {"transformers": "4.46.3"}
     for dtype, judgement in (("auto", NOTICE), ("unset", NOTICE), ("float16", Judgement.PASSED)):

@@ -12,6 +12,7 @@ import typer
 
 from matrix.cli.clean import clean
 from matrix.cli.inspect import inspect
+from matrix.cli.issues import issues
 from matrix.cli.lock import lock
 from matrix.cli.options import fail
 from matrix.cli.plan import plan
@@ -32,7 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (plan, run, report, inspect, specifiers, releases, resolve, lock, clean):
+for command in (plan, run, report, inspect, issues, specifiers, releases, resolve, lock, clean):
     app.command()(command)
 
 

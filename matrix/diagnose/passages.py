@@ -1,0 +1,153 @@
+"""The lines of a log that may say what went wrong. A log is untrusted, and may be huge.
+
+All of it is read, in blocks, and only lines that hold a literal are kept, of each a bounded number.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from io import BytesIO
+from typing import BinaryIO
+
+import ahocorasick_rs
+import msgspec
+
+BLOCK = 1 << 20
+BEFORE = 16_000
+"""Bytes before a line that are kept with it: a traceback, mostly."""
+LINE = 4_000
+"""Bytes of a line on each side of what was looked for."""
+FIRST, LAST = 2, 4
+"""How many lines with the same literal are kept, of those at the beginning and at the end."""
+MOST = 1_000
+"""How often a literal is looked at within a block."""
+ENDING = 16_000
+"""Bytes at the end of a log in which its last exception is looked for."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]{0,20}[A-Za-z]")
+_EXCEPTION = re.compile(
+    r"(?:^|(?<!except)[\s\])}|:])(?:[A-Za-z_]\w{0,80}\.){0,8}[A-Z]\w{0,80}"
+    r"(?:Error|Exception|Interrupt|Exit)(?::.{0,1000}|$)",
+    re.MULTILINE,
+)
+"""A line that says which exception was raised, behind whatever a logger puts before it."""
+
+
+class Passage(msgspec.Struct, frozen=True):
+    """A line of a log that holds something looked for, with what stands before it."""
+
+    position: int
+    """Bytes before the line, in the log."""
+    line: str
+    before: str = ""
+
+    @property
+    def in_exception(self) -> bool:
+        """Whether it belongs to what an exception says, which may have several lines."""
+        near = "\n".join([*self.before.splitlines()[-12:], self.line])
+        return _EXCEPTION.search(near) is not None
+
+
+class Excerpt(msgspec.Struct, frozen=True):
+    """What is kept of a log."""
+
+    passages: list[Passage] = []
+    """In the order in which they stand."""
+    last_exception: str = ""
+    """The last line near its end that says which exception was raised; empty where none does."""
+
+
+def excerpt_of_text(text: str, literals: Iterable[str]) -> Excerpt:
+    """Return what is kept of a text that is at hand."""
+    return read_excerpt(BytesIO(text.encode("utf-8", "replace")), literals)
+
+
+def read_excerpt(stream: BinaryIO, literals: Iterable[str]) -> Excerpt:
+    """Return what is kept of a log, which is read to its end: lines that hold one of the literals.
+
+    Bytes that are no UTF-8 are passed over; UTF-16, which PowerShell writes, is told by its mark.
+    """
+    automaton = _automaton(tuple(dict.fromkeys(literals)))
+    hits: dict[int, list[Passage]] = {}
+    window, offset, done = b"", 0, 0
+    for block, is_last in _with_last(_blocks(stream)):
+        window += block
+        # A line that goes on in the next block is looked at when all of it is there.
+        end = len(window) - (0 if is_last else LINE)
+        for number, start in _hits(automaton, window, done, end):
+            passages = hits.setdefault(number, [])
+            passages.append(_passage(window, start, offset))
+            if len(passages) > FIRST + LAST:
+                del passages[FIRST]
+        cut = max(end - BEFORE - LINE, 0)
+        window, offset, done = window[cut:], offset + cut, end - cut
+    unique = {passage.position: passage for passages in hits.values() for passage in passages}
+    exceptions = list(_EXCEPTION.finditer(_text(window[-ENDING:])))
+    last = exceptions[-1][0].strip() if exceptions else ""
+    return Excerpt([unique[position] for position in sorted(unique)], last)
+
+
+def _hits(
+    automaton: ahocorasick_rs.BytesAhoCorasick, window: bytes, begin: int, end: int
+) -> Iterator[tuple[int, int]]:
+    """Yield number and place of the literals that begin between two places of a window, one for
+    each line, and of each literal a bounded number."""
+    count: Counter[int] = Counter()
+    lines: set[tuple[int, int]] = set()
+    for number, start, _ in automaton.find_matches_as_indexes(window[max(begin, 0) :]):
+        count[number] += 1
+        place = begin + start
+        if count[number] > MOST or place >= end:
+            continue
+        line = number, window.rfind(b"\n", max(place - LINE, 0), place)
+        if line not in lines:
+            lines.add(line)
+            yield number, place
+
+
+@lru_cache(maxsize=4)
+def _automaton(literals: tuple[str, ...]) -> ahocorasick_rs.BytesAhoCorasick:
+    return ahocorasick_rs.BytesAhoCorasick(
+        [literal.encode() for literal in literals],
+        ahocorasick_rs.MatchKind.LeftmostLongest,
+        implementation=ahocorasick_rs.Implementation.DFA,
+    )
+
+
+def _blocks(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield a log in blocks of UTF-8, whatever it is in."""
+    block = stream.read(BLOCK)
+    if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        decoder = codecs.getincrementaldecoder("utf-16")("replace")
+        while block:
+            yield decoder.decode(block).encode("utf-8", "replace")
+            block = stream.read(BLOCK)
+    while block:
+        yield block
+        block = stream.read(BLOCK)
+
+
+def _with_last(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Yield each block with whether it is the last one."""
+    waiting: bytes | None = None
+    for block in blocks:
+        if waiting is not None:
+            yield waiting, False
+        waiting = block
+    if waiting is not None:
+        yield waiting, True
+
+
+def _passage(window: bytes, start: int, offset: int) -> Passage:
+    """Return the passage around a place in a window of a log, which begins at ``offset``."""
+    begin = max(window.rfind(b"\n", 0, start) + 1, start - LINE)
+    end = window.find(b"\n", start, start + LINE)
+    line = window[begin : end if end >= 0 else start + LINE]
+    return Passage(offset + begin, _text(line), _text(window[max(begin - BEFORE, 0) : begin]))
+
+
+def _text(data: bytes) -> str:
+    return _COLOUR.sub("", data.decode("utf-8", "replace")).replace("\r", "")

@@ -1,0 +1,41 @@
+"""Texts that are looked for in logs: plain words, in which ``*`` stands for at most one word."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import NamedTuple
+
+SHORTEST = 8
+"""Characters of the longest plain part: a shorter one would be in every log."""
+_WORD = r"\S{0,200}?"
+
+
+class PatternError(ValueError):
+    """A text cannot be looked for. The message says why."""
+
+
+class Pattern(NamedTuple):
+    """A text to look for, within one line."""
+
+    text: str
+    expression: re.Pattern[str]
+    literal: str
+    """Its longest part without a ``*``: where this is not, the text is not."""
+
+    @classmethod
+    def of(cls, text: str) -> Pattern:
+        """Return the pattern of a text; raise :class:`PatternError`."""
+        return _pattern(text)
+
+
+@cache
+def _pattern(text: str) -> Pattern:
+    parts = text.split("*")
+    literal = max(parts, key=len)
+    if len(literal) < SHORTEST:
+        wanted = f"want {SHORTEST} characters without a *"
+        raise PatternError(f"{text!r} is in too many logs: {wanted}")
+    if "\n" in text:
+        raise PatternError(f"{text!r} goes over several lines: write a text for each")
+    return Pattern(text, re.compile(_WORD.join(map(re.escape, parts))), literal)

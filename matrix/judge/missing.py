@@ -101,7 +101,7 @@ def read_missing(end: End, exception: ChildException | None, log: str) -> Missin
     The exception counts, and the log only where the process left no exception or points to it:
     packages also log what they did without.
     """
-    if exception is None or _SEE_LOG.search(exception.message):
+    if exception is None or points_to_log(exception.message):
         # One that died of another signal itself may have let a helper try what the CPU can do.
         if end.status == -SIGILL or (end.status != -SIGSEGV and _ILLEGAL in log):
             return Missing(Kind.INSTRUCTION, package=_package(log))
@@ -112,6 +112,11 @@ def read_missing(end: End, exception: ChildException | None, log: str) -> Missin
         if missing := _named(message, trace):
             return missing
     return None
+
+
+def points_to_log(message: str) -> bool:
+    """Whether an exception says that what happened to another process stands in the log."""
+    return _SEE_LOG.search(message) is not None
 
 
 def _causes(exception: ChildException) -> Iterator[tuple[str, str]]:

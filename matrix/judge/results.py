@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from matrix.diagnose.catalogue import Confidence, Effect
 from matrix.pipeline.outcomes import Finding, Reason, StageResult, Verdict
 from matrix.pipeline.steps import Blame, Stage
 from matrix.spec.tables import Resolution
@@ -99,6 +100,13 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     expected: str = ""
     explained_by: str = ""
     """Id of the check whose finding explains it; empty where there is but the stage's own end."""
+    issue: str = ""
+    """Id of the known issue that explains it, in ``MatrixResult.issues``."""
+    looks_like: str = ""
+    """Id of a known issue of other versions or models that shows in the same words."""
+    group: str = ""
+    """What it has in common with other cells that no known issue explains: the exception's type,
+    and where it was raised."""
     canary: Verdict | None = None
     """The verdict this cell must have for the run to count, where it is a canary."""
     command: str = ""
@@ -175,6 +183,21 @@ class Install(msgspec.Struct, frozen=True, kw_only=True):
     """Locked packages that nothing asked for here, such as those of CUDA."""
 
 
+class KnownIssue(msgspec.Struct, frozen=True, kw_only=True):
+    """A known issue that cells of the table have, or look like."""
+
+    title: str
+    effect: Effect
+    cause: str
+    fix: str
+    repair: str = ""
+    """What to change in the files of a checkpoint that has it."""
+    sources: list[str]
+    confidence: Confidence
+    cells: int
+    """How many cells it explains."""
+
+
 class EnvironmentResult(msgspec.Struct, frozen=True, kw_only=True):
     """One environment, and the one cause counted where it is broken by itself."""
 
@@ -220,6 +243,11 @@ class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
     cells: list[CellResult]
     specifiers: list[Specifier] = []
     """The specifiers that really hold, by package, release and partner."""
+    issues: dict[str, KnownIssue] = {}
+    """The known issues that cells name, by id."""
+    issue_troubles: list[str] = []
+    """A line for each known issue that this run contradicts: cells that it is about, and that
+    pass."""
     new_releases: dict[str, str] = {}
     """``package version`` -> date, of releases in it that the last take of the snapshot took in."""
     budget: list[str] = []

@@ -11,6 +11,7 @@ from matrix.judge.canaries import Inputs, inputs_of
 from matrix.judge.cells import CellJudge, command_of
 from matrix.judge.declarations import PackageMetadata
 from matrix.judge.installing import with_installs
+from matrix.judge.issue_evidence import contradictions, issues_of
 from matrix.judge.results import NOT_RUN, CanaryState, EnvironmentResult, MatrixResult
 from matrix.judge.specifiers import specifiers, trials
 from matrix.judge.standings import (
@@ -63,6 +64,12 @@ class TableJudge:
             canaries=trust,
             environments=[self._environment(name) for name in self._plan.environments],
             cells=cells,
+            issues=issues_of(cells, self._judge.issues),
+            issue_troubles=contradictions(
+                zip(self._plan.cells, cells, strict=True),
+                self._judge.issues.values(),
+                self._judge.installed,
+            ),
             new_releases=new_releases(self._loaded.snapshot, self._plan.environments.values()),
         )
         if trust is CanaryState.VOID:

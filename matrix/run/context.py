@@ -16,6 +16,7 @@ from typing import get_args
 
 import msgspec
 
+from matrix.diagnose.catalogue import load_issues
 from matrix.environments.locks import Lock, Locks
 from matrix.environments.uv import install_source
 from matrix.index.hub import revisions_of
@@ -131,7 +132,7 @@ class Context:
         return self._judge_by(self.keys)
 
     def _judge_by(self, keys: Keys) -> CellJudge:
-        return CellJudge(self.loaded, self.plan, keys, self.store.reference)
+        return CellJudge(self.loaded, self.plan, keys, self.store.reference, load_issues)
 
     def table_judge(self) -> TableJudge:
         """Return a judge of the whole table, by the evidence of this machine alone."""

@@ -1,0 +1,160 @@
+"""``matrix explain``: the cause of a failure by its log alone, from whatever machine it is."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from matrix.cli.options import LINE_CHARS, Format, FormatOption, fail
+from matrix.diagnose.catalogue import Effect, load_issues
+from matrix.diagnose.fixtures import literals
+from matrix.diagnose.matching import Failure, Fit, Match, Side, explains, match_issues
+from matrix.diagnose.passages import Excerpt, read_excerpt
+from matrix.untrusted.text import visible
+
+WIDTH = 96
+OTHERS = 5
+"""How many further matches are shown."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """One known issue as an answer, for ``--format json``."""
+
+    id: str
+    title: str
+    fit: Fit
+    explains: bool
+    """Whether it says why this failed; it may also only stand in the log."""
+    effect: Effect
+    cause: str
+    fix: str
+    repair: str
+    sources: list[str]
+    line: str
+
+
+def explain(
+    log: Annotated[str, typer.Argument(help="A log, or - for standard input.")] = "-",
+    versions: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="What was installed, as in autoawq=0.2.7; may be repeated."),
+    ] = None,
+    show: FormatOption = Format.TABLE,
+) -> None:
+    """Say why something failed, and what to do, by the known issues that its log fits.
+
+    Status 0 where the log is explained, 1 where it is not known, 2 where it cannot be read.
+    """
+    side = Side(_versions(versions or []))
+    issues = list(load_issues().values())
+    excerpt = _read(log, literals(issues))
+    failure = Failure(excerpt, here=side, maker=side)
+    matches = match_issues(issues, failure)
+    is_explained = bool(matches) and explains(matches[0], failure)
+    if show is Format.JSON:
+        answers = [_answer(match, failure) for match in matches]
+        typer.echo(msgspec.json.encode(answers).decode())
+    else:
+        typer.echo(_in_words(matches, excerpt, is_explained=is_explained))
+    raise typer.Exit(not is_explained)
+
+
+def _versions(texts: list[str]) -> dict[str, str]:
+    """Return distribution -> version of what ``--with`` names."""
+    versions: dict[str, str] = {}
+    for text in texts:
+        name, _, version = text.replace("==", "=").partition("=")
+        try:
+            versions[canonicalize_name(Requirement(name).name)] = str(Version(version))
+        except (InvalidRequirement, InvalidVersion):
+            fail(f"--with: {text!r} is no release. Write it as autoawq=0.2.7")
+    return versions
+
+
+def _read(log: str, texts: list[str]) -> Excerpt:
+    """Return what matters of a log; end with status 2 where it cannot be read."""
+    if log == "-":
+        if sys.stdin.isatty():
+            fail("name the file of a log, or give one: COMMAND 2>&1 | matrix explain")
+        return read_excerpt(sys.stdin.buffer, texts)
+    try:
+        with Path(log).open("rb") as opened:
+            return read_excerpt(opened, texts)
+    except OSError as error:
+        fail(f"{log}: {error.strerror}. Name the file of a log, or - for standard input")
+
+
+def _answer(match: Match, failure: Failure) -> Answer:
+    issue = match.issue
+    return Answer(
+        issue.id, issue.title, match.fit, explains(match, failure), issue.effect, issue.cause,
+        issue.fix, issue.repair, issue.sources, visible(match.quote, LINE_CHARS),
+    )  # fmt: skip
+
+
+def _in_words(matches: list[Match], excerpt: Excerpt, *, is_explained: bool) -> str:
+    """Return the answer for a person: the issue that explains it, then what else is there."""
+    lines: list[str] = []
+    if is_explained:
+        lines += _issue_lines(matches.pop(0))
+    else:
+        last = visible(excerpt.last_exception, LINE_CHARS)
+        lines.append("not known: no known issue explains this log" + (":" if last else ""))
+        lines += [f"  {last}"] if last else []
+    for match in matches[:OTHERS]:
+        lines.append("")
+        lines.append(f"{_relation(match)}: {match.issue.title} ({match.issue.id})")
+        lines += [
+            f"  {visible(match.quote.strip(), LINE_CHARS)}",
+            *_wrapped("fix", match.issue.fix),
+        ]
+    return "\n".join(lines)
+
+
+def _relation(match: Match) -> str:
+    """Return how a match that is not the cause has to do with a log."""
+    if match.fit is Fit.LOOKS_LIKE:
+        return f"looks like an issue of other versions ({_where(match)})"
+    if match.issue.effect is Effect.HARMLESS:
+        return "harmless"
+    return "also in the log"
+
+
+def _issue_lines(match: Match) -> list[str]:
+    issue = match.issue
+    lines = [issue.title, f"  {visible(match.quote.strip(), LINE_CHARS)}", ""]
+    lines += _wrapped("cause", issue.cause)
+    lines += _wrapped("fix", issue.fix)
+    lines += _wrapped("repair", issue.repair) if issue.repair else []
+    for source in issue.sources:
+        lines.append(f"  source  {source}")
+    proof = "reproduced by this project" if issue.is_reproduced else issue.confidence.value
+    lines += _wrapped("known", f"as {issue.id}, {proof}; {match.fit.value}: {_where(match)}")
+    return lines
+
+
+def _where(match: Match) -> str:
+    """Return in which versions an issue is, in words."""
+    rows = [
+        " with ".join(
+            [f"{name} {text}" for name, text in versions.packages.items()]
+            + [f"{name} {text} as its maker" for name, text in versions.maker.items()]
+        )
+        for versions in match.issue.versions
+    ]
+    return "; or ".join(rows) or "any version"
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    """Return a labelled text in lines of a terminal's width; addresses and names stay whole."""
+    wrapper = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
+    wrapper.initial_indent, wrapper.subsequent_indent = f"  {label:8}", " " * 10
+    return wrapper.wrap(" ".join(text.split()))

@@ -1,0 +1,124 @@
+"""Which known issue a cell that does not work has, or which group of unknown ones it is in. Pure.
+
+What the checks say of a file comes first, as in the cell's cause; then the exception that ended the
+cell; the log only where there is no exception, or where that says that the log knows more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from matrix.diagnose.catalogue import Issue, Traits
+from matrix.diagnose.fixtures import literals
+from matrix.diagnose.grouping import signature_of
+from matrix.diagnose.matching import Failure, Fit, Side, explains, match_issues
+from matrix.diagnose.passages import Excerpt, excerpt_of_text
+from matrix.judge.missing import points_to_log
+from matrix.judge.verdict import JudgedCell, blocks
+from matrix.pipeline.outcomes import Finding, Judgement, Outcome, StageResult, Verdict
+from matrix.pipeline.steps import STAGES, RoleKind, Stage
+from matrix.plan.cells import Cell
+from matrix.store.observations import Observation
+
+DIAGNOSED = (Verdict.DEGRADED, Verdict.GARBAGE, Verdict.BROKEN, Verdict.UNSUPPORTED)
+"""Verdicts that a known issue may be the reason of."""
+_WRONG = (Judgement.FAILED, Judgement.DEGRADED)
+
+
+class Diagnosis(NamedTuple):
+    """What is known of why a cell does not work."""
+
+    issue: str = ""
+    """Id of the known issue that explains it."""
+    looks_like: str = ""
+    """Id of a known issue of other versions or models that shows in the same words."""
+    group: str = ""
+    """What it has in common with others that no known issue explains."""
+
+
+NOTHING = Diagnosis()
+
+
+class Installed(NamedTuple):
+    """What is installed for a cell: distribution -> version, empty where nothing is."""
+
+    quantizer: Mapping[str, str]
+    engine: Mapping[str, str]
+
+
+class Diagnoser:
+    """Looks the failures of cells up in the catalogue."""
+
+    def __init__(self, issues: Mapping[str, Issue]) -> None:
+        self._issues = list(issues.values())
+        self._literals = literals(self._issues)
+
+    def diagnose(
+        self,
+        cell: Cell,
+        judged: JudgedCell,
+        stages: Sequence[StageResult],
+        findings: Sequence[Finding],
+        observations: Mapping[Stage, Observation],
+        installed: Installed,
+    ) -> Diagnosis:
+        """Return what is known of why a cell of one of the verdicts ``DIAGNOSED`` came to it."""
+        ended = next((result.stage for result in stages if blocks(result)), Stage.GENERATE)
+        failure = failure_at(ended, cell, installed, observations.get(ended))
+        explained = [finding for finding in findings if finding.check == judged.explained_by]
+        attempts = [
+            msgspec.structs.replace(failure, findings=explained),
+            msgspec.structs.replace(failure, excerpt=self._excerpt(ended, observations)),
+            msgspec.structs.replace(
+                failure, findings=[f for f in findings if f.judgement in _WRONG]
+            ),
+        ]
+        similar: list[str] = []
+        for attempt in attempts:
+            matches = match_issues(self._issues, attempt)
+            if matches and explains(matches[0], attempt):
+                return Diagnosis(issue=matches[0].issue.id)
+            similar += [match.issue.id for match in matches if match.fit is Fit.LOOKS_LIKE]
+        return Diagnosis(
+            looks_like=similar[0] if similar else "", group=_group(ended, observations)
+        )
+
+    def _excerpt(self, ended: Stage, observations: Mapping[Stage, Observation]) -> Excerpt:
+        """Return what matters of what a cell printed: of its exception, else of its logs."""
+        failed = observations.get(ended)
+        if failed is None or failed.outcome is Outcome.PASSED:
+            logs = [observations[s].log for s in (Stage.LOAD, Stage.GENERATE) if s in observations]
+            return excerpt_of_text("\n".join(logs), self._literals)
+        parts = [failed.traceback, failed.message]
+        if not failed.exception or points_to_log(failed.message):
+            parts.insert(0, failed.log)
+        return excerpt_of_text("\n".join(parts), self._literals)
+
+
+def _group(ended: Stage, observations: Mapping[Stage, Observation]) -> str:
+    failed = observations.get(ended)
+    return signature_of(failed.exception, failed.traceback) if failed else ""
+
+
+def failure_at(
+    stage: Stage, cell: Cell, installed: Installed, observation: Observation | None
+) -> Failure:
+    """Return what is known of a stage of a cell beside what came of it."""
+    of_engine = STAGES[stage].role is RoleKind.ENGINE
+    here = installed.engine if of_engine else installed.quantizer
+    scheme = cell.checkpoint.scheme
+    return Failure(
+        step=STAGES[stage].step,
+        here=Side(here, is_complete=bool(here)),
+        maker=Side(installed.quantizer, is_complete=bool(installed.quantizer)),
+        traits=Traits(
+            tied=cell.checkpoint.model.tied,
+            methods=[scheme.method] if scheme else ["none"],
+            bits=[scheme.bits] if scheme else [],
+            desc_act=scheme.desc_act if scheme else None,
+            devices=[observation.device.partition(" ")[0]] if observation else [],
+        ),
+    )

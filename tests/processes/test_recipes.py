@@ -115,6 +115,15 @@ def test_an_added_check_says_what_it_finds(copy: Copy) -> None:
     assert "wrong: wide-tensors: stored at 64 bits: model.norm.weight" in done.stdout
 
 
+def test_an_added_issue_explains_its_log(copy: Copy) -> None:
+    add, explain = copy.follow("Add a known issue")
+    added = copy.perform(add)
+    file = copy.root / "matrix" / "diagnose" / "issues" / "my-engine-layout.toml"
+    assert str(file) in added
+    assert "ValueError: ⟦layout 'rows' of MyQuantizer is not supported⟧" in file.read_text()
+    assert copy.perform(explain).startswith("MyEngine before 1.1 does not read")
+
+
 def test_an_added_canary_is_judged(copy: Copy) -> None:
     commands = copy.follow("Add a canary for a known defect")
     assert copy.perform(commands[0])

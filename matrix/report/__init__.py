@@ -54,9 +54,7 @@ def write(result: MatrixResult, directory: str | os.PathLike[str]) -> list[str]:
     folder = Path(directory)
     texts = render(result)
     for name, text in texts.items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, text.encode())
+        write_atomically(folder / name, text.encode())
     for file in (folder / FOLDER).glob("*"):
         if f"{FOLDER}/{file.name}" not in texts and _is_ours(file):
             file.unlink()

@@ -15,35 +15,14 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from matrix.judge.results import CanaryState, CellResult, MatrixResult
-from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
-from matrix.pipeline.steps import Stage
-from matrix.report import constraints, standings
+from matrix.judge.results import CanaryState, MatrixResult
+from matrix.pipeline.outcomes import Verdict
+from matrix.report import constraints, standings, table
 from matrix.report.causes import causes
 from matrix.report.locks import install_lines
-from matrix.report.table import (
-    BLAMED,
-    MEANINGS,
-    NO_SPECIFIERS,
-    SYMBOLS,
-    counts,
-    devices,
-    grouped,
-    is_cpu,
-    markers,
-    need,
-    new_releases,
-    otherwise_elsewhere,
-    packages,
-    packages_in_words,
-    parts,
-    ran,
-)
 from matrix.spec.loading import FLOAT_MODEL
 from matrix.untrusted.text import markdown, markdown_code, visible
 
-OPEN_ROWS = 60
-"""Up to so many environments, their groups stand open."""
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -54,14 +33,14 @@ def documents(result: MatrixResult) -> tuple[str, str]:
     stands = standings.rows(result)
     shown = {
         "result": result,
-        "number": counts(result.cells),
-        "marks": markers(result),
+        "number": table.counts(result.cells),
+        "marks": table.markers(result),
         "causes": causes(result),
-        "parts": parts(result),
-        "details": grouped(result.cells, lambda cell: cell.quantizer.name),
+        "parts": table.parts(result),
+        "details": table.grouped(result.cells, lambda cell: cell.quantizer.name),
         "installs": install_lines(result),
-        "devices": devices(result.cells),
-        "new_releases": new_releases(result),
+        "devices": table.devices(result.cells),
+        "new_releases": table.new_releases(result),
         "stands": stands,
         "overview": standings.overview(stands),
         "resolutions": standings.resolutions(stands),
@@ -92,39 +71,22 @@ def _environment() -> jinja2.Environment:
     )
     environment.globals.update(
         Verdict=Verdict,
-        symbols=SYMBOLS,
-        meanings=MEANINGS,
-        blamed=BLAMED,
-        states=standings.STATES,
-        state_meanings=standings.STATE_MEANINGS,
-        forbidden=standings.FORBIDDEN,
-        no_specifiers=NO_SPECIFIERS,
         float=FLOAT_MODEL,
-        open_rows=OPEN_ROWS,
+        table=table,
+        standings=standings,
+        constraints=constraints,
     )
     environment.filters.update(
         v=visible,
-        md=lambda value, limit=200: Markup(markdown(value, limit)),
-        code=lambda value, limit=300: Markup(markdown_code(value, limit)),
+        md=lambda text, limit=200: Markup(markdown(text, limit)),
+        code=lambda text, limit=300: Markup(markdown_code(text, limit)),
         anchor=anchor,
         css=lambda word: word.replace(" ", "-"),
         number=lambda value: "" if value is None else format(value, ".4g"),
         short=lambda device: device.partition(",")[0],
-        by_group=lambda rows: grouped(rows, attrgetter("group")).items(),
-        need=need,
-        ran=ran,
-        otherwise=otherwise_elsewhere,
-        state=standings.state,
-        resolved=standings.resolved,
-        remarks=standings.remarks,
-        held=constraints.held_bounds,
-        declared=constraints.declared_bounds,
-        tried=constraints.tried,
-        packages=packages,
-        in_words=packages_in_words,
-        ten=_ten_stages,
+        by_group=lambda rows: table.grouped(rows, attrgetter("group")).items(),
     )
-    environment.tests["cpu"] = is_cpu
+    environment.tests["cpu"] = table.is_cpu
     return environment
 
 
@@ -142,11 +104,3 @@ def anchor(name: str, kind: str = "cell") -> str:
 def _source(text: str) -> str:
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return f"'sha256-{digest}'"
-
-
-def _ten_stages(cell: CellResult) -> list[StageResult]:
-    results = {result.stage: result for result in cell.stages}
-    return [
-        results.get(stage) or StageResult(Outcome.BLOCKED, Reason.EARLIER_STAGE, stage=stage)
-        for stage in Stage
-    ]

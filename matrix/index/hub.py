@@ -19,7 +19,7 @@ from urllib.parse import quote
 import msgspec
 from filelock import FileLock
 
-from matrix.store.store import Store, write_atomically
+from matrix.store.store import Store, write_json
 from matrix.untrusted.reading import UnreadableError, decode
 
 FIRST_SEEN = "first seen"
@@ -142,7 +142,7 @@ class Revisions:
         fetcher = Fetcher(self._certificates, Limits(SECONDS, MEGABYTES))
         # On a thread of its own: the Hub may be slow with its name or its headers, too.
         answers = in_parallel(
-            lambda place: fetcher.get(place, "application/json"), [address], SECONDS
+            lambda place: fetcher.get(place, accept="application/json"), [address], SECONDS
         )
         fetched = answers[address]
         try:
@@ -190,7 +190,7 @@ class Revisions:
             if not file.exists():
                 seen = self._now().isoformat(timespec="seconds")
                 pin = Pin(schema=1, repository=repository, revision=revision, seen=seen)
-                write_atomically(file, msgspec.json.format(msgspec.json.encode(pin), indent=1))
+                write_json(file, pin)
 
 
 def revisions_of(

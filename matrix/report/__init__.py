@@ -19,9 +19,8 @@ import msgspec
 from matrix.judge.results import PAGE, SCHEMA_FILE, CanaryState, MatrixResult
 from matrix.pipeline.outcomes import Verdict
 from matrix.report.causes import Cause, causes
-from matrix.report.document import markdown_document
 from matrix.report.locks import FIRST, FOLDER, lock_files
-from matrix.report.page import html_page
+from matrix.report.rendering import documents
 from matrix.report.table import SYMBOLS, counts, frame, new_releases, normalise
 from matrix.store.store import write_atomically
 from matrix.untrusted.text import csv_text, visible
@@ -36,13 +35,14 @@ __all__ = ["PAGE", "render", "summary", "write"]
 def render(result: MatrixResult) -> dict[str, str]:
     """Return the report's texts by file name; the page, which links to the others, is last."""
     ordered = normalise(result)
+    text, page = documents(ordered)
     return {
         "matrix.json": _json(ordered),
         SCHEMA_FILE: Path(__file__).with_name(SCHEMA_FILE).read_text(encoding="utf-8"),
         "matrix.csv": _csv(ordered),
-        "matrix.md": markdown_document(ordered),
+        "matrix.md": text,
         **lock_files(ordered),
-        PAGE: html_page(ordered),
+        PAGE: page,
     }
 
 
@@ -54,9 +54,7 @@ def write(result: MatrixResult, directory: str | os.PathLike[str]) -> list[str]:
     folder = Path(directory)
     texts = render(result)
     for name, text in texts.items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, text.encode())
+        write_atomically(folder / name, text.encode())
     for file in (folder / FOLDER).glob("*"):
         if f"{FOLDER}/{file.name}" not in texts and _is_ours(file):
             file.unlink()

@@ -11,7 +11,7 @@ from typing import NamedTuple, assert_never
 
 from matrix.judge.results import CellResult, EnvironmentResult, MatrixResult
 from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
-from matrix.pipeline.steps import Blame, Stage
+from matrix.pipeline.steps import Blame
 from matrix.untrusted.text import natural
 
 
@@ -104,9 +104,8 @@ def _failure(environment: EnvironmentResult) -> _Words | None:
 
 def _first_failure(environment: EnvironmentResult) -> StageResult | None:
     """Return the stage at which an environment broke by itself, or ``None``."""
-    order, bad = list(Stage), {Outcome.FAILED, Outcome.INFRA}
-    failures = [stage for stage in environment.stages if stage.outcome in bad]
-    return min(failures, key=lambda failure: order.index(failure.stage), default=None)
+    bad = {Outcome.FAILED, Outcome.INFRA}
+    return next((stage for stage in environment.stages if stage.outcome in bad), None)
 
 
 def _subject(cell: CellResult) -> str:

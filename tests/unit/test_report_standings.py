@@ -12,7 +12,8 @@ from matrix.judge.results import MatrixResult, Side
 from matrix.pipeline.outcomes import Reason, Verdict
 from matrix.pipeline.steps import Stage
 from matrix.report import PAGE, render, summary
-from matrix.report.standings import group_and_label, groups, overview
+from matrix.report.standings import overview, rows
+from matrix.report.table import group_and_label
 from tests.unit.report_results import judged, realistic
 from tests.unit.report_standings import a_thousand, standing_result
 from tests.unit.test_report_render import Page, empty
@@ -226,10 +227,10 @@ def test_an_environment_has_its_place_in_the_overview(
     versions = dict(part.rsplit("-", 1) for part in name.split("+") if part[-1].isdigit())
     values = {axis: versions[axis.replace("_", "-")] for axis in axes}
     named = msgspec.structs.replace(first, name=name, axes=values)
-    found = groups(msgspec.structs.replace(empty(), environments=[named]))
-    assert [each.name for each in found] == [group]
-    rows = overview(found).rows
-    assert {key: list(slots) for key, slots in rows.items()} == {row: [column]}
+    shown = rows(msgspec.structs.replace(empty(), environments=[named]))
+    assert [each.group for each in shown] == [group]
+    by_name = overview(shown).rows
+    assert {key: list(slots) for key, slots in by_name.items()} == {row: [column]}
 
 
 def test_what_several_resolutions_declare_is_told_once() -> None:
@@ -240,8 +241,8 @@ def test_what_several_resolutions_declare_is_told_once() -> None:
         for each, by in zip(first.standings, says, strict=True)
     ]
     named = msgspec.structs.replace(first, standings=stands)
-    (group,) = groups(msgspec.structs.replace(empty(), environments=[named]))
-    assert group.rows[0].declared == [("allowed", "a wants b>=1; a wants torch>=2")]
+    (row,) = rows(msgspec.structs.replace(empty(), environments=[named]))
+    assert row.declared == [("allowed", "a wants b>=1; a wants torch>=2")]
 
 
 def test_new_releases_are_told_in_the_head() -> None:

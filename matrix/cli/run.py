@@ -115,10 +115,17 @@ def _perform(
 
 def _show_cell(context: Context, cell: str) -> None:
     """Print what a cell is, by stage and by check."""
-    result = context.fresh_judge().cell(cell)
+    judge = context.fresh_judge()
+    result = judge.cell(cell)
     typer.echo(f"{result.id}: {result.verdict} (blame: {result.blame})")
     if result.message:
         typer.echo(f"  cause: {visible(result.message, LINE_CHARS)}")
+    if result.issue:
+        issue = judge.issues[result.issue]
+        typer.echo(f"  known issue: {issue.title} ({issue.id})\n  fix: {issue.fix}")
+        typer.echo(f"  source: {issue.sources[0]}")
+    elif result.group:
+        typer.echo(f"  known issue: none ({visible(result.group, LINE_CHARS)})")
     for stage in result.stages:
         message = visible(stage.message.strip(), LINE_CHARS)
         typer.echo(f"  {stage.stage:18} {stage.outcome:14} {message}")

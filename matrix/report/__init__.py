@@ -89,16 +89,26 @@ def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports")
         lines.append(f"new releases: {visible(', '.join(new), LINE_CHARS)}")
     if listed:
         lines.append(f"main causes ({min(len(listed), SUMMARY_CAUSES)} of {len(listed)}):")
-        lines += [_cause_line(cause) for cause in listed[:SUMMARY_CAUSES]]
+        for cause in listed[:SUMMARY_CAUSES]:
+            lines += _cause_lines(cause, ordered)
+    lines += [
+        f"known issue that this run contradicts: {visible(line, LINE_CHARS)}"
+        for line in ordered.issue_troubles
+    ]
     return [*lines, f"report: {Path(directory) / PAGE}"]
 
 
-def _cause_line(cause: Cause) -> str:
+def _cause_lines(cause: Cause, result: MatrixResult) -> list[str]:
+    """Return a line for a cause, and one for its fix where it is a known issue."""
     first, more = visible(cause.subjects[0], 100), len(cause.subjects) - 1
     where = f"{first} and {more} more" if more else first
-    what = visible(cause.message, CAUSE_CHARS) or cause.reason
     cells = "cell" if cause.cells == 1 else "cells"
-    return f"  {cause.cells:4} {cells:5}  {what} ({cause.stage or 'no stage'}: {where})"
+    known = result.issues.get(cause.issue)
+    what = known.title if known else visible(cause.message, CAUSE_CHARS) or cause.reason
+    lines = [f"  {cause.cells:4} {cells:5}  {what} ({cause.stage or 'no stage'}: {where})"]
+    if known:
+        lines.append(f"{'':14}fix: {visible(' '.join(known.fix.split()), LINE_CHARS)}")
+    return lines
 
 
 def _json(result: MatrixResult) -> str:
@@ -109,7 +119,7 @@ def _json(result: MatrixResult) -> str:
 
 
 def _csv(result: MatrixResult) -> str:
-    cells = frame(result.cells)
+    cells = frame(result.cells, result.issues)
     for name in cells.columns:
         if cells[name].dtype.kind != "f":
             cells[name] = [csv_text(value) for value in cells[name]]

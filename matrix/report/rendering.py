@@ -9,11 +9,12 @@ import base64
 import functools
 import hashlib
 import re
+from collections import Counter
 from operator import attrgetter
 from pathlib import Path
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from matrix.judge.results import CanaryState, MatrixResult
 from matrix.pipeline.outcomes import Verdict
@@ -23,6 +24,7 @@ from matrix.report.locks import install_lines
 from matrix.spec.loading import FLOAT_MODEL
 from matrix.untrusted.text import markdown, markdown_code, visible
 
+_CODE = re.compile(r"`([^`]{1,200})`")
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -44,6 +46,7 @@ def documents(result: MatrixResult) -> tuple[str, str]:
         "stands": stands,
         "overview": standings.overview(stands),
         "resolutions": standings.resolutions(stands),
+        "groups": Counter(cell.group for cell in result.cells),
         "void": result.canaries is CanaryState.VOID,
         # Only these two files of ours stand unescaped, and the policy admits just their bytes.
         "style": Markup(style),
@@ -78,6 +81,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters.update(
         v=visible,
+        prose=prose,
         md=lambda text, limit=200: Markup(markdown(text, limit)),
         code=lambda text, limit=300: Markup(markdown_code(text, limit)),
         anchor=anchor,
@@ -93,6 +97,11 @@ def _environment() -> jinja2.Environment:
 def _in_markdown(value: object) -> Markup:
     """Return what stands in a Markdown table for a value: its text, unless that is fit already."""
     return value if isinstance(value, Markup) else Markup(markdown(str(value)))
+
+
+def prose(text: str) -> Markup:
+    """Return a text of ours for the page: what stands between backquotes is code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(visible(" ".join(text.split()), 2000)))))
 
 
 def anchor(name: str, kind: str = "cell") -> str:

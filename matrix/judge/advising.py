@@ -74,8 +74,8 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     failed: list[Failure] = []
 
 
-def advise(
-    result: MatrixResult, wish: Wish, metadata: PackageMetadata, today: date, days: int
+def advice_to(
+    wish: Wish, result: MatrixResult, metadata: PackageMetadata, today: date, days: int
 ) -> Advice:
     """Return what a result says to a wish; nothing where its canaries are void.
 
@@ -92,7 +92,7 @@ def advise(
 
     def tried(*wanted: tuple[bool, bool]) -> list[Trial]:
         cells = (cell for cell in result.cells if likeness.get(cell.id) in wanted)
-        return sorted(trials_of(cells), key=lambda trial: _newness(trial, metadata), reverse=True)
+        return sorted(trials_of(cells), key=lambda trial: newness(trial, metadata), reverse=True)
 
     exact = tried((True, True))
     settled = {(trial.quantizer.name, trial.engine.name) for trial in exact}
@@ -133,7 +133,7 @@ def _likeness(cell: CellResult, result: MatrixResult, wish: Wish) -> tuple[bool,
     return same_model(wish.model, model, scheme, cell.engine), fits(wish.scheme, scheme)
 
 
-def _newness(trial: Trial, metadata: PackageMetadata) -> tuple[object, ...]:
+def newness(trial: Trial, metadata: PackageMetadata) -> tuple[object, ...]:
     """Return a key by which the newer release of the quantizer, then of the engine, is greater;
     no two combinations have the same."""
 
@@ -174,7 +174,7 @@ def _age(at: str, today: date) -> int:
 
 
 def _failures(cells: Iterable[CellResult]) -> list[Failure]:
-    """Return what does not work, each cause once, that of most cells first."""
+    """Return what does not work, each cause once: wrong answers first, then that of most cells."""
     causes: dict[tuple[Verdict, str], list[CellResult]] = {}
     for cell in cells:
         if cell.verdict is not Verdict.WORKS:
@@ -191,4 +191,7 @@ def _failures(cells: Iterable[CellResult]) -> list[Failure]:
         )
         for (verdict, _), alike_cells in causes.items()
     ]
-    return sorted(failures, key=lambda failure: (-failure.cells, failure.verdict, failure.message))
+    return sorted(
+        failures,
+        key=lambda failure: (-ANSWERS.index(failure.verdict), -failure.cells, failure.message),
+    )

@@ -18,7 +18,8 @@ from matrix.pipeline.outcomes import Outcome, Verdict
 from matrix.pipeline.steps import Stage
 from matrix.untrusted.text import natural, visible
 
-WHY_CHARS = 100
+WHY_CHARS = 120
+LINE_CHARS = 2000
 _WORDS = {
     Verdict.WORKS: "read right",
     Verdict.DEGRADED: "read, and answered worse than rounding explains",
@@ -51,7 +52,7 @@ def readings(result: MatrixResult, model: ModelFacts, scheme: SchemeFacts) -> li
             ends.setdefault(_end(versions[version], result), []).append(version)
         name = f"{package} {{}}" + (f" ({variant})" if variant else "")
         lines += [f"{name.format(', '.join(of_end))}: {end}" for end, of_end in ends.items()]
-    return [visible(line) for line in lines]
+    return [visible(line, LINE_CHARS) for line in lines]
 
 
 def _is_like(
@@ -73,23 +74,22 @@ def _is_like(
 
 def _end(cells: Iterable[CellResult], result: MatrixResult) -> str:
     """Return what an engine made of files, by whom they were made where that differs."""
-    ends: dict[Verdict, list[CellResult]] = {}
+    ends: dict[tuple[Verdict, str], list[CellResult]] = {}
     for cell in cells:
-        ends.setdefault(cell.verdict, []).append(cell)
-    worst_first = sorted(ends, key=ANSWERS.index, reverse=True)
+        cause = "" if cell.verdict is Verdict.WORKS else _cause(cell)
+        ends.setdefault((cell.verdict, cause), []).append(cell)
+    # A release that came out in several ways is told by its environments.
     releases = Counter(
         release for of_end in ends.values() for release in {_maker(c.quantizer) for c in of_end}
     )
     parts = []
-    for verdict in worst_first:
-        words = _WORDS[verdict]
-        if verdict is not Verdict.WORKS:
-            words += f" ({_why(ends[verdict], result)})"
+    for verdict, cause in sorted(ends, key=lambda end: (-ANSWERS.index(end[0]), end[1])):
+        of_end = ends[verdict, cause]
+        words = _WORDS[verdict] + (f" ({_why(of_end[0], result)})" if cause else "")
         if len(ends) > 1:
-            # A release that came out in two ways is told by its environments.
             makers = {
                 maker if releases[maker := _maker(cell.quantizer)] == 1 else cell.quantizer.name
-                for cell in ends[verdict]
+                for cell in of_end
             }
             words += f" where made by {', '.join(sorted(makers, key=natural))}"
         parts.append(words)
@@ -102,10 +102,12 @@ def _maker(quantizer: Side) -> str:
     return " ".join(program(quantizer)).strip()
 
 
-def _why(cells: list[CellResult], result: MatrixResult) -> str:
-    """Return what most cells say of their cause, the known issue where it is one."""
-    reasons = Counter(
-        result.issues[cell.issue].title if cell.issue in result.issues else cell.message
-        for cell in cells
-    )
-    return visible(min(reasons, key=lambda text: (-reasons[text], text)), WHY_CHARS)
+def _cause(cell: CellResult) -> str:
+    """Return what cells of one cause have in common; their messages hold numbers of their own."""
+    return cell.issue or cell.explained_by or cell.group or cell.message or cell.reason
+
+
+def _why(cell: CellResult, result: MatrixResult) -> str:
+    if cell.issue in result.issues:
+        return visible(result.issues[cell.issue].title, WHY_CHARS)
+    return visible(cell.message.partition("; ")[0] or cell.reason, WHY_CHARS)

@@ -1,0 +1,162 @@
+"""What would prove a combination: the cells of a spec that do, or else what to add to it. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Set
+from typing import NamedTuple
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from matrix.judge.cells import command_of
+from matrix.judge.likeness import PUBLISHED, Trial, Wish, fits, is_wanted, same_model
+from matrix.judge.results import ModelFacts, Side
+from matrix.judge.table import model_facts, scheme_facts
+from matrix.pipeline.steps import Device
+from matrix.plan.cells import Cell, Model, Role, make_plan
+from matrix.spec.loading import LoadedSpec, role_names
+from matrix.spec.requirements import named_releases
+from matrix.spec.tables import Environment, RoleTable
+
+GROUP_SIZE = 128
+BITS = 4
+"""Both of a scheme of which a wish does not say them."""
+
+
+class Run(NamedTuple):
+    """A cell that would prove a combination, and how it is run."""
+
+    trial: Trial
+    cell: str
+    command: str
+
+
+def device_of(wish: Wish) -> Device:
+    """Return the kind of device that is wanted; a CPU where none is named."""
+    return "cuda" if wish.device.startswith("cuda") else "cpu"
+
+
+def facts_in_spec(loaded: LoadedSpec, name: str) -> ModelFacts:
+    """Return what a spec says of one of its models."""
+    table = loaded.spec.models[name]
+    adapter = loaded.adapter("models", table.adapter)
+    model = Model(name, table.environment, adapter, table.tied, table.recipe, table.config)
+    return model_facts(model)
+
+
+def runs_for(
+    loaded: LoadedSpec, profiles: Iterable[str], wish: Wish, settled: Set[str]
+) -> Iterator[Run]:
+    """Yield the cells of profiles that would prove what is wanted, each once.
+
+    ``settled`` are the ids of those of which it is known what they come to.
+    """
+    passed_over = set(settled)
+    for profile in profiles:
+        plan = make_plan(loaded, profile)
+        for cell in plan.cells:
+            if cell.id not in passed_over and _would_prove(cell, plan.environments, wish):
+                passed_over.add(cell.id)
+                command = command_of(loaded, plan, "--cell", cell.id)
+                yield Run(_trial(cell, plan.environments), cell.id, command)
+
+
+def _would_prove(cell: Cell, environments: dict[str, Environment], wish: Wish) -> bool:
+    made, scheme = cell.checkpoint, cell.checkpoint.scheme
+    if scheme is None or cell.exclusion is not None or made.quantizer.adapter.stem == PUBLISHED:
+        return False
+    trial, facts = _trial(cell, environments), scheme_facts(scheme)
+    devices = {environments[role.environment].device for role in (made.quantizer, cell.engine)}
+    return (
+        devices == {device_of(wish)}
+        and fits(wish.scheme, facts)
+        and same_model(wish.model, model_facts(made.model), facts, trial.engine)
+        and is_wanted(trial, wish)
+    )
+
+
+def _trial(cell: Cell, environments: dict[str, Environment]) -> Trial:
+    sides = (
+        _side(r, environments[r.environment]) for r in (cell.checkpoint.quantizer, cell.engine)
+    )
+    return Trial(*sides, cell.checkpoint.scheme_name, [])
+
+
+def _side(role: Role, environment: Environment) -> Side:
+    return Side(
+        name=role.name,
+        environment=role.environment,
+        packages=named_releases(environment),
+        options=role.options,
+        axes=environment.axes,
+        adapter=role.adapter.stem,
+    )
+
+
+def rows_to_add(loaded: LoadedSpec, wish: Wish, recipe: dict[str, str]) -> list[str]:
+    """Return lines of TOML that add a cell that would prove what is wanted.
+
+    ``recipe`` says where the model is, which is added where the spec has none like it. Of an
+    environment with another release they say only that it is missing: it may need pins.
+    """
+    spec, scheme = loaded.spec, wish.scheme
+    like = [name for name in spec.models if _is_like(loaded, name, wish)]
+    schemes = [name for name, table in spec.schemes.items() if fits(scheme, scheme_facts(table))]
+    lines = []
+    model = like[0] if like else "wanted"
+    if not like:
+        lines += [
+            f"[models.{model}]",
+            'base = "hub"',
+            f"tied = {str(wish.model.tied).lower()}",
+            f"recipe = {{ {', '.join(f'{k} = {json.dumps(v)}' for k, v in recipe.items())} }}",
+            f"config.model_type = {json.dumps(wish.model.model_type)}",
+            "",
+        ]
+    bits, group_size = scheme.bits or BITS, scheme.group_size or GROUP_SIZE
+    scheme_name = schemes[0] if schemes else f"{scheme.method}-{bits}bit-g{group_size}"
+    if not schemes:
+        lines += [
+            f"[schemes.{scheme_name}]",
+            f'method = "{scheme.method}"',
+            f"bits = {bits}",
+            f"group_size = {group_size}",
+            "",
+        ]
+    makers = _choices(loaded, spec.quantizers, wish.quantizer, wish)
+    readers = _choices(loaded, spec.engines, wish.engine, wish)
+    return [
+        *lines,
+        "[profiles.wanted]",
+        'title = "What advise had no evidence of"',
+        f'models = ["{model}"]',
+        f'schemes = ["{scheme_name}"]',
+        f'quantizers = ["none", {", ".join(makers)}]',
+        f"engines = [{', '.join(readers)}]",
+    ]
+
+
+def _is_like(loaded: LoadedSpec, name: str, wish: Wish) -> bool:
+    return same_model(wish.model, facts_in_spec(loaded, name), wish.scheme, Side("", ""))
+
+
+def _choices(
+    loaded: LoadedSpec, tables: list[RoleTable], wanted: Requirement | None, wish: Wish
+) -> list[str]:
+    """Return facts that choose quantizers or engines, as TOML."""
+    device = device_of(wish)
+    if wanted is not None:
+        name = canonicalize_name(wanted.name)
+        stand_in = f"{name}-cpu" if device == "cpu" and name == "vllm" else name
+        packages = {f"{stand_in}{wanted.specifier}"}
+    else:
+        packages = {
+            Requirement(loaded.environments[environment].requirements[0]).name
+            for environment, table in role_names(loaded, tables).values()
+            if wish.scheme.method in table.methods and table.adapter != PUBLISHED
+        }
+    return [
+        f"{{ package = {json.dumps(package)}, device = {json.dumps(device)} }}"
+        for package in sorted(packages)
+    ]

@@ -38,6 +38,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """ISO time of the newest evidence of all."""
     model: ModelFacts
     method: Method
+    device: str
     advice: Advice
     installs: dict[str, InstallFiles]
     departures: dict[str, str]
@@ -47,6 +48,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What would prove something, where nothing is proven."""
     rows: list[str] = []
     """What is to be added to the spec before, where it has no such cell."""
+    then: str = ""
+    """The command that runs it."""
 
 
 def in_words(answer: Answer, out: Path | None) -> list[str]:
@@ -78,7 +81,8 @@ def _lines(answer: Answer, out: Path | None) -> Iterator[str]:
         yield "not these:"
         yield from _some(advice.failed, lambda failure: _of_failure(failure, answer.fixes))
     if answer.commands:
-        yield "what would prove it, one cell each:"
+        where = f" (on {answer.device})" if answer.device else ""
+        yield f"what would prove it, one cell each{where}:"
         yield from (f"  {command}" for command in answer.commands)
     if answer.rows:
         yield "no profile has such a cell. This adds it, in a file of its own in the spec's folder:"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -23,7 +24,8 @@ from matrix.judge.advising import advice_to, newness
 from matrix.judge.declarations import PackageMetadata
 from matrix.judge.likeness import ANSWERS, Wish, is_on
 from matrix.judge.results import CanaryState, MatrixResult, ModelFacts, SchemeFacts
-from matrix.judge.unproven import facts_in_spec, rows_to_add, runs_for
+from matrix.judge.unproven import WANTED, facts_in_spec, rows_to_add, runs_for
+from matrix.machine.invocation import invocation
 from matrix.run.context import Settings
 from matrix.spec.loading import LoadedSpec, load
 from matrix.spec.tables import Method
@@ -94,8 +96,8 @@ def advise(
         beside=[_requirement("--with", text) for text in versions or []],
         device=device,
     )
-    if result.canaries is CanaryState.VOID:
-        typer.echo("no advice: the canaries are void, so what was observed holds nowhere", err=True)
+    if why := _no_advice(result):
+        typer.echo(f"no advice: {why}", err=True)
         raise typer.Exit(1)
     answer = _answer(result, wish, loaded, days)
     if not answer.advice.proven and not answer.advice.faded:
@@ -109,6 +111,18 @@ def advise(
     else:
         typer.echo("\n".join(in_words(answer, out)))
     raise typer.Exit(not (answer.advice.proven or answer.advice.faded))
+
+
+def _no_advice(result: MatrixResult) -> str:
+    """Return why nothing can be said by a result; empty where something can."""
+    if result.canaries is CanaryState.VOID:
+        return "the canaries are void, so what was observed holds nowhere"
+    if result.cells and not result.models:
+        return (
+            "the evidence is of an earlier version, which did not write what its models and "
+            "schemes are. `matrix report` writes it anew"
+        )
+    return ""
 
 
 def _today() -> date:
@@ -192,6 +206,7 @@ def _answer(result: MatrixResult, wish: Wish, loaded: LoadedSpec, days: int) -> 
         finished=result.finished,
         model=wish.model,
         method=wish.scheme.method,
+        device=wish.device,
         advice=advice,
         installs={
             name: InstallFiles(lines[name].line, lines[name].files)
@@ -226,4 +241,5 @@ def _with_commands(
     )
     commands = [run.command for run in runs[:COMMANDS]]
     rows = [] if commands else rows_to_add(loaded, wish, recipe)
-    return msgspec.structs.replace(answer, commands=commands, rows=rows)
+    then = shlex.join([*invocation(), "run", "--profile", WANTED]) if rows else ""
+    return msgspec.structs.replace(answer, commands=commands, rows=rows, then=then)

@@ -142,9 +142,15 @@ def newness(trial: Trial, metadata: PackageMetadata) -> tuple[object, ...]:
         release = metadata.snapshot.release(package, version)
         return (release.uploaded if release else "", natural(version))
 
-    names = (trial.quantizer.name, trial.engine.name, trial.scheme)
     sides = (trial.quantizer, trial.engine)
-    return (*map(release_of, sides), *map(natural, names), *names)
+    names = (trial.quantizer.name, trial.engine.name, trial.scheme)
+    return (
+        *map(release_of, sides),
+        *(natural(side.environment) for side in sides),
+        *(-len(side.name) for side in sides),  # a role without a suffix first
+        natural(trial.scheme),
+        *names,
+    )
 
 
 def _proof(trial: Trial, result: MatrixResult, today: date) -> Proof:

@@ -18,10 +18,15 @@ from matrix.plan.cells import Cell, Model, Role, make_plan
 from matrix.spec.loading import LoadedSpec, role_names
 from matrix.spec.requirements import named_releases
 from matrix.spec.tables import Environment, RoleTable
+from matrix.untrusted.text import natural
 
 GROUP_SIZE = 128
 BITS = 4
 """Both of a scheme of which a wish does not say them."""
+
+
+WANTED = "wanted"
+"""The name of the profile, and of the model, that are to be added."""
 
 
 class Run(NamedTuple):
@@ -77,34 +82,32 @@ def _would_prove(cell: Cell, environments: dict[str, Environment], wish: Wish) -
 
 
 def _trial(cell: Cell, environments: dict[str, Environment]) -> Trial:
-    sides = (
-        _side(r, environments[r.environment]) for r in (cell.checkpoint.quantizer, cell.engine)
-    )
-    return Trial(*sides, cell.checkpoint.scheme_name, [])
+    def side(role: Role) -> Side:
+        environment = environments[role.environment]
+        return Side(
+            name=role.name,
+            environment=role.environment,
+            packages=named_releases(environment),
+            options=role.options,
+            axes=environment.axes,
+            adapter=role.adapter.stem,
+        )
 
-
-def _side(role: Role, environment: Environment) -> Side:
-    return Side(
-        name=role.name,
-        environment=role.environment,
-        packages=named_releases(environment),
-        options=role.options,
-        axes=environment.axes,
-        adapter=role.adapter.stem,
-    )
+    made = cell.checkpoint
+    return Trial(side(made.quantizer), side(cell.engine), made.scheme_name, [])
 
 
 def rows_to_add(loaded: LoadedSpec, wish: Wish, recipe: dict[str, str]) -> list[str]:
     """Return lines of TOML that add a cell that would prove what is wanted.
 
-    ``recipe`` says where the model is, which is added where the spec has none like it. Of an
-    environment with another release they say only that it is missing: it may need pins.
+    ``recipe`` says where the model is, which is added where the spec has none like it. A release
+    that no environment has is a comment: its row goes into a table that is there.
     """
     spec, scheme = loaded.spec, wish.scheme
     like = [name for name in spec.models if _is_like(loaded, name, wish)]
     schemes = [name for name, table in spec.schemes.items() if fits(scheme, scheme_facts(table))]
     lines = []
-    model = like[0] if like else "wanted"
+    model = like[0] if like else WANTED
     if not like:
         lines += [
             f"[models.{model}]",
@@ -127,14 +130,52 @@ def rows_to_add(loaded: LoadedSpec, wish: Wish, recipe: dict[str, str]) -> list[
     makers = _choices(loaded, spec.quantizers, wish.quantizer, wish)
     readers = _choices(loaded, spec.engines, wish.engine, wish)
     return [
+        *_missing_releases(loaded, wish),
         *lines,
-        "[profiles.wanted]",
+        f"[profiles.{WANTED}]",
         'title = "What advise had no evidence of"',
         f'models = ["{model}"]',
         f'schemes = ["{scheme_name}"]',
         f'quantizers = ["none", {", ".join(makers)}]',
         f"engines = [{', '.join(readers)}]",
     ]
+
+
+def _missing_releases(loaded: LoadedSpec, wish: Wish) -> Iterator[str]:
+    """Yield comments on the rows of releases that are asked for and that no environment has."""
+    pins = {
+        canonicalize_name(requirement.name): pin.version
+        for requirement in wish.beside
+        for pin in requirement.specifier
+        if pin.operator == "=="
+    }
+    for wanted in filter(None, (wish.quantizer, wish.engine)):
+        package = _package(wanted, wish)
+        version = next((pin.version for pin in wanted.specifier if pin.operator == "=="), "")
+        rows = {
+            environment.name: named_releases(environment)[package]
+            for environment in loaded.environments.values()
+            if environment.device == device_of(wish) and package in named_releases(environment)
+        }
+        if not version or not rows or version in rows.values():
+            continue
+        older = [name for name in rows if natural(rows[name]) < natural(version)] or list(rows)
+        like = loaded.environments[max(older, key=lambda name: (natural(rows[name]), name))]
+        row = {
+            axis: version
+            if canonicalize_name(axis) in (package, package.removesuffix("-cpu"))
+            else pins.get(canonicalize_name(axis), value)
+            for axis, value in like.axes.items()
+        }
+        words = ", ".join(f"{axis} = {json.dumps(value)}" for axis, value in row.items())
+        yield f"# In environments/, add to the rows of the table that gives {like.name}:"
+        yield f"#   {{ {words} }}"
+        yield ""
+
+
+def _package(wanted: Requirement, wish: Wish) -> str:
+    name = canonicalize_name(wanted.name)
+    return f"{name}-cpu" if name == "vllm" and device_of(wish) == "cpu" else name
 
 
 def _is_like(loaded: LoadedSpec, name: str, wish: Wish) -> bool:
@@ -147,9 +188,7 @@ def _choices(
     """Return facts that choose quantizers or engines, as TOML."""
     device = device_of(wish)
     if wanted is not None:
-        name = canonicalize_name(wanted.name)
-        stand_in = f"{name}-cpu" if device == "cpu" and name == "vllm" else name
-        packages = {f"{stand_in}{wanted.specifier}"}
+        packages = {f"{_package(wanted, wish)}{wanted.specifier}"}
     else:
         packages = {
             Requirement(loaded.environments[environment].requirements[0]).name

@@ -87,10 +87,7 @@ def _lines(answer: Answer, out: Path | None) -> Iterator[str]:
     if answer.rows:
         yield "no profile has such a cell. This adds it, in a file of its own in the spec's folder:"
         yield from ("", *answer.rows, "")
-        yield (
-            "A release that no environment has is added in environments/ (CONTRIBUTING.md, "
-            '"Add a version"). Then: matrix run --profile wanted'
-        )
+        yield f"then: {answer.then}"
 
 
 def _some(items: Sequence[_Item], words: Callable[[_Item], Iterator[str]]) -> Iterator[str]:

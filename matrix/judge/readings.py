@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+import msgspec
+
+from matrix.checkpoint.inspection import Inspection
 from matrix.judge.likeness import ANSWERS, PUBLISHED, fits, program, same_model
 from matrix.judge.results import (
     CanaryState,
@@ -28,6 +31,35 @@ _WORDS = {
     Verdict.GARBAGE: "answers garbage",
 }
 _NO_TRY = (Outcome.BLOCKED, Outcome.INFRA, Outcome.NEEDS_HARDWARE)
+
+
+def traits_of(inspection: Inspection) -> tuple[ModelFacts, SchemeFacts] | None:
+    """Return what a quantized file says of its model and scheme, for :func:`readings`.
+
+    ``None`` where it says too little, or was made by a method that no cell is of.
+    """
+    file, config = inspection.quantization, inspection.config
+    if file is None or not config.model_type:
+        return None
+    model = ModelFacts(
+        tied=bool(inspection.tie_word_embeddings),
+        model_type=config.model_type,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+    )
+    match file.method:
+        case "awq":
+            scheme = SchemeFacts(
+                method="awq", zero_point=file.zero_point, format=file.version.lower()
+            )
+        case "gptq":
+            written = file.checkpoint_format or "gptq"  # older files do not say
+            scheme = SchemeFacts(
+                method="gptq", sym=file.sym, desc_act=file.desc_act, format=written
+            )
+        case _:
+            return None
+    return model, msgspec.structs.replace(scheme, bits=file.bits, group_size=file.group_size)
 
 
 def readings(result: MatrixResult, model: ModelFacts, scheme: SchemeFacts) -> list[str]:

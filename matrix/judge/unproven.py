@@ -196,6 +196,6 @@ def _choices(
             if wish.scheme.method in table.methods and table.adapter != PUBLISHED
         }
     return [
-        f"{{ package = {json.dumps(package)}, device = {json.dumps(device)} }}"
+        f'{{ package = {json.dumps(package)}, device = "{device}", suffix = [""] }}'
         for package in sorted(packages)
     ]

@@ -19,6 +19,7 @@ from matrix.judge.likeness import (
     PUBLISHED,
     Trial,
     Wish,
+    cause_of,
     fits,
     is_on,
     is_wanted,
@@ -184,8 +185,7 @@ def _failures(cells: Iterable[CellResult]) -> list[Failure]:
     causes: dict[tuple[Verdict, str], list[CellResult]] = {}
     for cell in cells:
         if cell.verdict is not Verdict.WORKS:
-            cause = (cell.verdict, cell.issue or cell.group or cell.message)
-            causes.setdefault(cause, []).append(cell)
+            causes.setdefault((cell.verdict, cause_of(cell)), []).append(cell)
     failures = [
         Failure(
             verdict=verdict,

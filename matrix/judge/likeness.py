@@ -57,6 +57,11 @@ def trials_of(cells: Iterable[CellResult]) -> list[Trial]:
     return list(trials.values())
 
 
+def cause_of(cell: CellResult) -> str:
+    """Return what cells have in common that fail for one cause: their messages hold numbers."""
+    return cell.issue or cell.explained_by or cell.group or cell.message or cell.reason
+
+
 def program(side: Side) -> tuple[str, str]:
     """Return the package that does the work in an environment, with its version.
 

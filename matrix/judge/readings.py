@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from matrix.checkpoint.inspection import Inspection
-from matrix.judge.likeness import ANSWERS, PUBLISHED, fits, program, same_model
+from matrix.judge.likeness import ANSWERS, PUBLISHED, cause_of, fits, program, same_model
 from matrix.judge.results import (
     CanaryState,
     CellResult,
@@ -108,7 +108,7 @@ def _end(cells: Iterable[CellResult], result: MatrixResult) -> str:
     """Return what an engine made of files, by whom they were made where that differs."""
     ends: dict[tuple[Verdict, str], list[CellResult]] = {}
     for cell in cells:
-        cause = "" if cell.verdict is Verdict.WORKS else _cause(cell)
+        cause = "" if cell.verdict is Verdict.WORKS else cause_of(cell)
         ends.setdefault((cell.verdict, cause), []).append(cell)
     # A release that came out in several ways is told by its environments.
     releases = Counter(
@@ -132,11 +132,6 @@ def _maker(quantizer: Side) -> str:
     if quantizer.adapter == PUBLISHED:
         return str(quantizer.options.get("repository", quantizer.name))
     return " ".join(program(quantizer)).strip()
-
-
-def _cause(cell: CellResult) -> str:
-    """Return what cells of one cause have in common; their messages hold numbers of their own."""
-    return cell.issue or cell.explained_by or cell.group or cell.message or cell.reason
 
 
 def _why(cell: CellResult, result: MatrixResult) -> str:

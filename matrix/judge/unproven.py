@@ -185,7 +185,7 @@ def _is_like(loaded: LoadedSpec, name: str, wish: Wish) -> bool:
 def _choices(
     loaded: LoadedSpec, tables: list[RoleTable], wanted: Requirement | None, wish: Wish
 ) -> list[str]:
-    """Return facts that choose quantizers or engines, as TOML."""
+    """Return facts that choose quantizers or engines without a suffix, as TOML."""
     device = device_of(wish)
     if wanted is not None:
         packages = {f"{_package(wanted, wish)}{wanted.specifier}"}
@@ -193,7 +193,7 @@ def _choices(
         packages = {
             Requirement(loaded.environments[environment].requirements[0]).name
             for environment, table in role_names(loaded, tables).values()
-            if wish.scheme.method in table.methods and table.adapter != PUBLISHED
+            if wish.scheme.method in table.methods and table.device == device and not table.suffix
         }
     return [
         f'{{ package = {json.dumps(package)}, device = "{device}", suffix = [""] }}'

@@ -164,12 +164,12 @@ def test_releases_that_are_asked_for_alone() -> None:
         for transformers in ("4.47.1", "4.51.3")
         for engine in ("0.19.1", "0.32.0")
     ]
-    wish = {
-        "quantizer": Requirement("AutoAWQ==0.2.9"),
-        "engine": Requirement("vllm>0.20"),
-        "beside": [Requirement("transformers==4.51.3")],
-    }
-    (proof,) = advised(result(*cells), **wish).proven
+    (proof,) = advised(
+        result(*cells),
+        quantizer=Requirement("AutoAWQ==0.2.9"),
+        engine=Requirement("vllm>0.20"),
+        beside=[Requirement("transformers==4.51.3")],
+    ).proven
     assert proof.cells == ["tied/awq-g64/autoawq-0.2.9+transformers-4.51.3/vllm-0.32.0"]
     assert advised(result(*cells), beside=[Requirement("optimum")]).proven == []
 

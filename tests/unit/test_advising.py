@@ -84,6 +84,20 @@ def test_another_scheme_is_only_likely_and_another_model_under_it_not_even_that(
     assert advised(result(both), scheme=wish) == Advice()
 
 
+def test_what_fails_under_another_scheme_is_not_likely_with_another_model() -> None:
+    works = cell(maker("autoawq 0.2.9"), vllm("0.32.0"), model="untied")
+    fails = cell(maker("autoawq 0.2.9"), vllm("0.32.0"), Verdict.BROKEN, scheme="awq-g128")
+    wish = SchemeFacts(method="awq", group_size=64)
+    assert len(advised(result(works), scheme=wish).likely) == 1
+    assert advised(result(works, fails), scheme=wish).likely == []
+
+
+def test_names_that_read_as_the_same_numbers_have_an_order_too() -> None:
+    suffixes = ("+x01.1", "+x1.01")
+    cells = [cell(maker("autoawq 0.2.9", suffix=suffix), vllm("0.32.0")) for suffix in suffixes]
+    assert len({newness(trial, METADATA) for trial in trials_of(cells)}) == len(cells)
+
+
 def test_what_was_tried_with_such_a_model_is_not_likely_besides() -> None:
     other = cell(maker("autoawq 0.2.9"), vllm("0.32.0"), model="untied")
     tried = cell(maker("autoawq 0.2.9"), vllm("0.32.0"), Verdict.GARBAGE)

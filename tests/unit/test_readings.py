@@ -75,7 +75,8 @@ def test_ways_to_run_an_engine_are_told_apart() -> None:
 
 def test_only_files_that_were_made_and_given_to_an_engine_count() -> None:
     blocked = StageResult(Outcome.BLOCKED, Reason.EARLIER_STAGE, stage=Stage.LOAD)
-    unmade = cell(GOOD, vllm("0.32.0"), Verdict.BROKEN, stages=[blocked])
+    imported = StageResult(Outcome.PASSED, stage=Stage.QUANTIZER_IMPORT)
+    unmade = cell(GOOD, vllm("0.32.0"), Verdict.BROKEN, stages=[imported, blocked])
     unasked = cell(GOOD, vllm("0.19.1"), Verdict.INFRA)
     others = [
         cell(GOOD, vllm("0.32.0"), model="untied"),

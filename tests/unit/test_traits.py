@@ -13,6 +13,7 @@ from matrix.judge.table import model_facts, scheme_facts
 from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.plan.cells import Model
 from matrix.spec.tables import SchemeTable
+from tests.unit.made_history import Ends
 from tests.unit.test_judge import GOOD, World
 
 ADAPTER = Path("model.py")
@@ -73,17 +74,19 @@ def test_a_table_says_it_of_all_that_its_cells_name(table: MatrixResult) -> None
 def test_the_float_model_s_own_files_say_what_it_is_as_far_as_they_can_be_read(
     world: World,
 ) -> None:
-    def model_type(own: object, quantized: object) -> str:
+    def model_type(own: object, ends: Ends | None = None) -> str:
         def facts(step: str, subject: str) -> dict[str, Any]:
+            config = own if "/float/" in subject else {"model_type": "of a quantizer"}
             kept = world.facts(step, subject)
-            config = own if "/float/" in subject else quantized
             return {**kept, "config": config} if step == "inspect" else kept
 
-        return world.table(world.history(facts=facts)).models["tied"].model_type
+        return world.table(world.history(ends, facts)).models["tied"].model_type
 
-    qwen, llama = {"model_type": "qwen2"}, {"model_type": "llama"}
-    assert model_type(qwen, llama) == "qwen2"
-    assert model_type(5, llama) == ""
+    qwen = {"model_type": "qwen2"}
+    assert model_type(qwen) == "qwen2"
+    assert model_type(5) == ""
+    failed = Conclusion(Outcome.FAILED, Reason.EXCEPTION, "no")
+    assert model_type(qwen, {("inspect", "tied/float/none"): failed}) == ""
 
 
 def test_a_cell_says_when_and_in_which_runs_it_was_observed(

@@ -29,6 +29,7 @@ from matrix.judge.likeness import (
 )
 from matrix.judge.results import CanaryState, CellResult, MatrixResult, Side
 from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import STAGES, RoleKind, Stage
 from matrix.untrusted.text import natural
 
 
@@ -97,10 +98,13 @@ def advice_to(
 
     exact = tried((True, True))
     settled = {(trial.quantizer.name, trial.engine.name) for trial in exact}
+    makes_none = {cell.quantizer.name for t in exact for cell in t.cells if _made_none(cell)}
     near = [
         trial
         for trial in tried((True, False), (False, True))
-        if (trial.quantizer.name, trial.engine.name) not in settled and is_wanted(trial, wish)
+        if (trial.quantizer.name, trial.engine.name) not in settled
+        and trial.quantizer.name not in makes_none
+        and is_wanted(trial, wish)
     ]
     wanted = [trial for trial in exact if is_wanted(trial, wish)]
     proofs = [_proof(trial, result, today) for trial in wanted if trial.works]
@@ -132,6 +136,12 @@ def _likeness(cell: CellResult, result: MatrixResult, wish: Wish) -> tuple[bool,
     """Return whether a cell's model is as wanted, and whether its scheme is."""
     model, scheme = result.models[cell.model], result.schemes[cell.scheme]
     return same_model(wish.model, model, scheme, cell.engine), fits(wish.scheme, scheme)
+
+
+def _made_none(cell: CellResult) -> bool:
+    """Whether a quantizer made no checkpoint, which it does not for any other engine either."""
+    ended_at = cell.stage or Stage.GENERATE
+    return ended_at is not Stage.INSPECT and STAGES[ended_at].role is RoleKind.QUANTIZER
 
 
 def newness(trial: Trial, metadata: PackageMetadata) -> tuple[object, ...]:

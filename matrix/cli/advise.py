@@ -27,7 +27,7 @@ from matrix.judge.results import CanaryState, MatrixResult, ModelFacts, SchemeFa
 from matrix.judge.unproven import WANTED, facts_in_spec, rows_to_add, runs_for
 from matrix.machine.invocation import invocation
 from matrix.run.context import Settings
-from matrix.spec.loading import LoadedSpec, load
+from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load
 from matrix.spec.tables import Method
 from matrix.store.store import write_atomically
 from matrix.untrusted.reading import UnreadableError, decode
@@ -241,5 +241,7 @@ def _with_commands(
     )
     commands = [run.command for run in runs[:COMMANDS]]
     rows = [] if commands else rows_to_add(loaded, wish, recipe)
-    then = shlex.join([*invocation(), "run", "--profile", WANTED]) if rows else ""
+    own_spec = [] if loaded.file == DEFAULT_SPEC else ["--spec", str(loaded.file)]
+    words = [*invocation(), "run", *own_spec, "--profile", WANTED]
+    then = shlex.join(words) if rows else ""
     return msgspec.structs.replace(answer, commands=commands, rows=rows, then=then)

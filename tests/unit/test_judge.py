@@ -46,7 +46,7 @@ class World:
 
     @staticmethod
     def _inspected(folder: Path, name: str, packed: bool) -> object:
-        made, original = awq_checkpoints.both(folder / str(packed), tied=name == "tied")
+        made, original = awq_checkpoints.write_pair(folder / str(packed), tied=name == "tied")
         return inspect(made if packed else original, original)
 
     def facts(self, step: str, subject: str) -> dict[str, Any]:
@@ -117,8 +117,8 @@ def test_answers_of_a_time_when_it_loaded_say_nothing_of_a_cell_that_loads_no_mo
     cell = world.judge(history).cell(GOOD)
     assert short(cell) == (Verdict.BROKEN, Blame.PAIR, Stage.LOAD, "exception")
     assert cell.stages[-1].outcome is Outcome.BLOCKED
-    assert not [found for found in cell.findings if found.stage is Stage.GENERATE
-                and found.judgement is not Judgement.NOT_APPLICABLE]  # fmt: skip
+    assert not [finding for finding in cell.findings if finding.stage is Stage.GENERATE
+                and finding.judgement is not Judgement.NOT_APPLICABLE]  # fmt: skip
     assert cell.output == ""
 
 
@@ -194,10 +194,10 @@ def test_evidence_that_cannot_be_read_fails_its_stage(world: World, case: str) -
     step, subject, spoiled, stage = SPOILED[case]
 
     def facts(a_step: str, a_subject: str) -> dict[str, Any]:
-        found = world.facts(a_step, a_subject)
+        usual = world.facts(a_step, a_subject)
         if (a_step, a_subject) != (step, subject):
-            return found
-        return {**found, **spoiled} if spoiled else {}
+            return usual
+        return {**usual, **spoiled} if spoiled else {}
 
     cell = world.cells(facts=facts)[GOOD]
     assert (cell.verdict, cell.stage, cell.reason) == (Verdict.BROKEN, stage, "unreadable")
@@ -205,10 +205,10 @@ def test_evidence_that_cannot_be_read_fails_its_stage(world: World, case: str) -
 
 def test_a_damaged_weight_is_a_defect_even_where_the_answer_is_right(world: World) -> None:
     def facts(step: str, subject: str) -> dict[str, Any]:
-        found = world.facts(step, subject)
+        usual = world.facts(step, subject)
         if (step, subject) == ("inspect", "tied/awq/maker-2.0"):
-            found["weights"] = [dict(w, error=0.9) for w in found["weights"]]
-        return found
+            usual["weights"] = [dict(w, error=0.9) for w in usual["weights"]]
+        return usual
 
     cell = world.cells(facts=facts)[GOOD]
     assert (cell.verdict, cell.blame) == (Verdict.DEGRADED, Blame.CHECKPOINT)
@@ -240,8 +240,8 @@ def test_canaries_say_whether_a_run_may_be_believed(world: World) -> None:
     assert (void.canaries, void.specifiers) == ("void", [])
     stopped = world.history({("generate", CANARY): STOPPED})
     assert world.table(stopped).canaries == "not established"
-    both = world.history({("generate", GOOD): STOPPED}, right_canary(world))
-    assert world.table(both).canaries == "void"
+    void_and_stopped = world.history({("generate", GOOD): STOPPED}, right_canary(world))
+    assert world.table(void_and_stopped).canaries == "void"
 
 
 # ------------------------------------------------------------------------------------- the table
@@ -261,7 +261,7 @@ def test_the_table_says_where_its_evidence_is_from(world: World) -> None:
     history = world.history()
     table = world.table(history)
     assert table.runs == ["run-1"]
-    assert table.finished == max(one.at for one in history.seen.values())
+    assert table.finished == max(observation.at for observation in history.observations.values())
     assert table.machine == {"device": "cpu", "processor": "made up"}
     assert table.departures == {"shim": "a shim, because it must be"}
     cell = next(cell for cell in table.cells if cell.id == GOOD)
@@ -315,13 +315,13 @@ def test_any_history_gives_one_table_whatever_order_it_is_read_in(
     world: World, ends: Ends, shuffle: random.Random, kept: float
 ) -> None:
     history = world.history(ends)
-    places = [place for place in history.seen if shuffle.random() <= kept or kept > 0.5]
-    history.seen = {place: history.seen[place] for place in places}
+    places = [place for place in history.observations if shuffle.random() <= kept or kept > 0.5]
+    history.observations = {place: history.observations[place] for place in places}
     table = world.table(history)
     assert world.table(history) == table
 
     shuffle.shuffle(places)
-    history.seen = {place: history.seen[place] for place in places}
+    history.observations = {place: history.observations[place] for place in places}
     judge = world.judge(history)
     names = [cell.id for cell in history.plan.cells]
     shuffle.shuffle(names)
@@ -343,10 +343,10 @@ def test_an_environment_stands_by_its_locks_and_by_what_was_run(world: World) ->
     releases = [Release(version, uploaded, declares=[]) for uploaded, version in made.items()]
     snapshot = Snapshot(1, "2026-11-22T00:00:00Z", {"maker": releases})
     loaded = msgspec.structs.replace(world.loaded, snapshot=snapshot)
-    asked: list[str] = []
+    questions: list[str] = []
 
     def answer(environment: Environment) -> Solution | None:
-        asked.append(f"{environment.name} {environment.resolution} {environment.cutoff[:10]}")
+        questions.append(f"{environment.name} {environment.resolution} {environment.cutoff[:10]}")
         if environment.name == "runner-3.0":
             return Solution({"runner": "3.0"}) if environment.resolution == "pinned" else None
         if environment.name != "maker-2.0":
@@ -357,26 +357,28 @@ def test_an_environment_stands_by_its_locks_and_by_what_was_run(world: World) ->
 
     history = world.history()
     judge = TableJudge(cell_judge(loaded, history), answer)
-    found = {each.name: each for each in judge.table().environments}
-    stands = {each.resolution: each for each in found["maker-2.0"].standings}
-    assert [(each.resolves, each.works, each.same_as) for each in stands.values()] == [
+    results = {result.name: result for result in judge.table().environments}
+    stands = {standing.resolution: standing for standing in results["maker-2.0"].standings}
+    assert [(s.resolves, s.works, s.same_as) for s in stands.values()] == [
         ("yes", "works", ""), ("yes", "works", "pinned"), ("no", "not run", ""),
     ]  # fmt: skip
     assert stands["today"].refusal == "no such set"
-    assert found["maker-2.0"].differences == ["rotted: resolved as released, is refused today"]
-    assert found["maker-1.0"].standings == []
-    runner = [(each.resolution, each.resolves) for each in found["runner-3.0"].standings]
+    assert results["maker-2.0"].differences == ["rotted: resolved as released, is refused today"]
+    assert results["maker-1.0"].standings == []
+    runner = [
+        (standing.resolution, standing.resolves) for standing in results["runner-3.0"].standings
+    ]
     assert runner == [("pinned", "yes"), ("today", "not asked")]  # no date of release is known
-    assert "maker-2.0 released 2024-06-08" in asked
-    assert not [line for line in asked if line.startswith("runner-3.0 released")]
+    assert "maker-2.0 released 2024-06-08" in questions
+    assert not [line for line in questions if line.startswith("runner-3.0 released")]
 
 
 def test_what_holds_is_told_beside_what_is_declared(world: World, tmp_path: Path) -> None:
     versions = {"maker": "2.0", "runner": "3.0", "torch": "2.1", "transformers": "4.47.1"}
 
     def facts(step: str, subject: str) -> dict[str, Any]:
-        found = world.facts(step, subject)
-        return {**found, "versions": versions} if step == "install" else found
+        usual = world.facts(step, subject)
+        return {**usual, "versions": versions} if step == "install" else usual
 
     beside = ('"runner==', '"transformers==4.47.1", "runner==')
     loaded = load(small_spec.write(tmp_path, beside))
@@ -385,18 +387,22 @@ def test_what_holds_is_told_beside_what_is_declared(world: World, tmp_path: Path
     )
     loaded = msgspec.structs.replace(loaded, snapshot=snapshot)
     history = History(make_plan(loaded, "all")).finish({}, facts)
-    (one,) = TableJudge(cell_judge(loaded, history)).table().specifiers
-    assert (one.package, one.release, one.partner) == ("runner", "3.0", "transformers")
-    assert (one.holds, one.declared) == ("==4.47.1", "<4")
-    assert one.differs == ["forbidden by metadata, but works: 4.47.1"]
+    (specifier,) = TableJudge(cell_judge(loaded, history)).table().specifiers
+    assert (specifier.package, specifier.release, specifier.partner) == (
+        "runner",
+        "3.0",
+        "transformers",
+    )
+    assert (specifier.holds, specifier.declared) == ("==4.47.1", "<4")
+    assert specifier.differs == ["forbidden by metadata, but works: 4.47.1"]
 
 
 def test_what_holds_is_from_where_the_quantizer_ran(world: World, tmp_path: Path) -> None:
     versions = {"maker": "2.0", "runner": "3.0", "torch": "2.1", "transformers": "4.47.1"}
 
     def facts(step: str, subject: str) -> dict[str, Any]:
-        found = world.facts(step, subject)
-        return {**found, "versions": versions} if step == "install" else found
+        usual = world.facts(step, subject)
+        return {**usual, "versions": versions} if step == "install" else usual
 
     beside = ('"maker==', '"transformers==4.47.1", "maker==')
     loaded = load(small_spec.write(tmp_path, beside))
@@ -404,8 +410,8 @@ def test_what_holds_is_from_where_the_quantizer_ran(world: World, tmp_path: Path
     history = History(make_plan(loaded, "all")).finish({}, facts)
     for subject in ("maker-1.0", "maker-2.0"):
         history.change("import", subject, device="cuda 8.0")
-    found = TableJudge(cell_judge(loaded, history)).table().specifiers
-    assert [one.devices for one in found] == [["cuda 8.0"]] * len(found) != []
+    specifiers = TableJudge(cell_judge(loaded, history)).table().specifiers
+    assert [specifier.devices for specifier in specifiers] == [["cuda 8.0"]] * len(specifiers) != []
 
 
 def test_an_environment_that_works_says_how_it_is_installed_again(world: World) -> None:
@@ -417,7 +423,7 @@ def test_an_environment_that_works_says_how_it_is_installed_again(world: World) 
 
     judge = TableJudge(cell_judge(world.loaded, history), answer)
     table = judge.table()
-    installs = {each.name: each.install for each in table.environments}
+    installs = {result.name: result.install for result in table.environments}
     works = {
         name
         for cell in table.cells

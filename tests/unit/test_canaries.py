@@ -17,12 +17,14 @@ from matrix.judge.canaries import (
     read_established,
     troubles,
 )
-from matrix.judge.results import MatrixResult
+from matrix.judge.results import CellResult, MatrixResult, Side
 from matrix.judge.table import TableJudge
-from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
+from matrix.judge.verdict import canary_state
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason, Verdict
+from matrix.pipeline.steps import Blame
 from matrix.store.store import Store
 from tests.unit.made_history import Ends, History
-from tests.unit.test_judge import CANARY, World
+from tests.unit.made_world import CANARY, World
 
 WORKS = "tied/awq/maker-2.0/runner-3.0"
 RAISED = Conclusion(Outcome.FAILED, Reason.EXCEPTION, "ValueError: no <kernel>")
@@ -132,3 +134,38 @@ def test_a_canary_that_was_not_run_is_no_trouble_of_packages(canaries: Canaries)
     lines_of_canaries = list(troubles(table.cells, {}, None))
     assert len(lines_of_canaries) == 2
     assert all(line.endswith(", not run yet") for line in lines_of_canaries)
+
+
+def cell(verdict: Verdict, canary: Verdict | None) -> CellResult:
+    side = Side(name="s", environment="e")
+    return CellResult(
+        id="c",
+        model="m",
+        scheme="s",
+        quantizer=side,
+        engine=side,
+        verdict=verdict,
+        blame=Blame.NOBODY,
+        stage=None,
+        reason=Reason.NONE,
+        message="",
+        stages=[],
+        findings=[],
+        canary=canary,
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ([], ""),
+        ([(Verdict.BROKEN, None)], ""),
+        ([(Verdict.WORKS, Verdict.WORKS), (Verdict.GARBAGE, Verdict.GARBAGE)], "established"),
+        ([(Verdict.WORKS, Verdict.WORKS), (Verdict.INFRA, Verdict.GARBAGE)], "not established"),
+        ([(Verdict.UNTESTED, Verdict.WORKS)], "not established"),
+        ([(Verdict.INFRA, Verdict.WORKS), (Verdict.WORKS, Verdict.GARBAGE)], "void"),
+        ([(Verdict.DEGRADED, Verdict.WORKS)], "void"),
+    ],
+)
+def test_canary_state(verdicts: list[tuple[Verdict, Verdict | None]], expected: str) -> None:
+    assert canary_state(cell(*pair) for pair in verdicts) == expected

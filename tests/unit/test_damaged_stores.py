@@ -30,7 +30,7 @@ from matrix.store.identity import digest
 from matrix.untrusted.reading import DEEPEST, is_deep
 from tests.unit.made_evidence import REFERENCE
 from tests.unit.made_history import Ends, Facts, History
-from tests.unit.test_judge import GOOD, World
+from tests.unit.made_world import GOOD, World
 
 MACHINE = Machine(processor="made up", cores=4, memory=2**34, system="Linux", note="no driver")
 DEEP = b"[" * 100_000

@@ -13,7 +13,7 @@ from matrix.plan.cells import Checkpoint, Plan, Role, make_plan, select
 from matrix.spec.loading import load
 from tests.unit import small_spec
 from tests.unit.made_history import Ends, History
-from tests.unit.test_judge import CANARY, FLOAT, GOOD, RAISED, STOPPED, World, short
+from tests.unit.made_world import CANARY, FLOAT, GOOD, RAISED, STOPPED, World, short
 
 LACKS = "needs 2 GPUs with 16 GiB each (here: no GPU)"
 MAKER = ('name = "maker-{maker}"\n', 'name = "maker-{maker}"\ndevice = "cuda"\n')

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matrix.judge.results import CellResult, Side
-from matrix.judge.verdict import JudgedCell, blocks, canary_state, compared, fold, stage_results
+from matrix.judge.verdict import JudgedCell, blocks, compared, fold, stage_results
 from matrix.pipeline.outcomes import (
     REASONS,
     Explanation,
@@ -365,38 +364,3 @@ def test_one_more_failure_never_makes_a_verdict_better(data: st.DataObject) -> N
 def test_every_outcome_blocks_or_does_not() -> None:
     for (outcome, reason), stage in itertools.product(PAIRS, Stage):
         assert isinstance(blocks(StageResult(outcome, reason, stage=stage)), bool)
-
-
-def cell(verdict: Verdict, canary: Verdict | None) -> CellResult:
-    side = Side(name="s", environment="e")
-    return CellResult(
-        id="c",
-        model="m",
-        scheme="s",
-        quantizer=side,
-        engine=side,
-        verdict=verdict,
-        blame=Blame.NOBODY,
-        stage=None,
-        reason=Reason.NONE,
-        message="",
-        stages=[],
-        findings=[],
-        canary=canary,
-    )
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "expected"),
-    [
-        ([], ""),
-        ([(Verdict.BROKEN, None)], ""),
-        ([(Verdict.WORKS, Verdict.WORKS), (Verdict.GARBAGE, Verdict.GARBAGE)], "established"),
-        ([(Verdict.WORKS, Verdict.WORKS), (Verdict.INFRA, Verdict.GARBAGE)], "not established"),
-        ([(Verdict.UNTESTED, Verdict.WORKS)], "not established"),
-        ([(Verdict.INFRA, Verdict.WORKS), (Verdict.WORKS, Verdict.GARBAGE)], "void"),
-        ([(Verdict.DEGRADED, Verdict.WORKS)], "void"),
-    ],
-)
-def test_canary_state(verdicts: list[tuple[Verdict, Verdict | None]], expected: str) -> None:
-    assert canary_state(cell(*pair) for pair in verdicts) == expected

@@ -74,7 +74,7 @@ def test_an_old_engine_that_is_named_is_told_what_it_will_make_of_new_files() ->
     assert look(real.FOLDER / real.AWQ, *TF4).exit_code == 0
 
 
-def test_gpus_among_which_it_cannot_be_divided() -> None:
+def test_gpus_among_which_a_model_cannot_be_divided() -> None:
     done = look(real.FOLDER / real.AWQ, "--tensor-parallel", 3)
     assert done.exit_code == 1
     assert first_line(done).startswith("wrong: vLLM will answer garbage: cannot be divided among 3")

@@ -146,6 +146,8 @@ def _order_lost(modules: Sequence[PackedLinearInfo], quantization: Quantization)
 
 
 TENSOR_PARALLEL = (1, 2, 4, 8)
+REFUSED_FIRST = sorted(UNFIT.symptoms, key=lambda symptom: symptom is not Symptom.ERROR)
+"""On GPUs vLLM stops at uneven shares; on a CPU 0.32.0 answered "!!!!" from them."""
 
 
 def tensor_parallel(evidence: Evidence) -> Opinion:
@@ -168,8 +170,11 @@ def tensor_parallel(evidence: Evidence) -> Opinion:
     possible = [size for size, problem in problems.items() if not problem]
     share = f"tensor parallel {', '.join(map(str, possible))} possible"
     if own := problems[evidence.tensor_parallel]:
-        message = f"cannot be divided among {evidence.tensor_parallel}: {own}; {share}"
-        uneven = Explanation(UNFIT.symptoms, errors=UNFIT.errors, engines=["vLLM"])
+        message = (
+            f"cannot be divided among {evidence.tensor_parallel}: {own} (vLLM's build for CPUs may "
+            f"answer garbage instead). Use tensor parallel {', '.join(map(str, possible))}"
+        )
+        uneven = Explanation(REFUSED_FIRST, errors=UNFIT.errors, engines=["vLLM"])
         return Opinion(Judgement.NOTICE, max(possible), message, explains=uneven)
     first = next(filter(None, problems.values()), "")
     return Opinion(Judgement.PASSED, max(possible), "; ".join(filter(None, (share, first))))

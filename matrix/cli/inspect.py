@@ -106,12 +106,13 @@ def _foretold(finding: Finding) -> str:
     if finding.judgement is not Judgement.NOTICE or explains is None or not explains.engines:
         return ""
     engines = " and ".join(explains.engines)
-    if Symptom.NOT_FINITE in explains.symptoms:
+    answers = explains.symptoms[:1] != [Symptom.ERROR]
+    if answers and Symptom.NOT_FINITE in explains.symptoms:
         return f"wrong: {engines} will answer garbage: {finding.message}"
-    if Symptom.WRONG_ANSWERS in explains.symptoms:
+    if answers and Symptom.WRONG_ANSWERS in explains.symptoms:
         return f"wrong: {engines} will misread it: {finding.message}"
     if Symptom.ERROR in explains.symptoms:
-        return f"wrong: {engines} will not load it: {finding.message}"
+        return f"wrong: {engines} will refuse to load it: {finding.message}"
     return ""
 
 

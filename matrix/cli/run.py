@@ -13,6 +13,8 @@ from matrix.cli.inspect import show_finding
 from matrix.cli.options import LINE_CHARS, Profile, Spec, StoreFolder, fail
 from matrix.cli.plan import Disk, Minutes
 from matrix.cli.report import budget_lines, whole_profile
+from matrix.judge.cells import command_of
+from matrix.pipeline.outcomes import Verdict
 from matrix.plan.budget import canaries_alone, narrowed
 from matrix.plan.cells import Selection, select
 from matrix.run.beforehand import beforehand
@@ -121,6 +123,9 @@ def _show_cell(context: Context, cell: str) -> None:
     typer.echo(f"{result.id}: {result.verdict} (blame: {result.blame})")
     if result.message:
         typer.echo(f"  cause: {visible(result.message, LINE_CHARS)}")
+    if result.verdict in (Verdict.BROKEN, Verdict.GARBAGE, Verdict.DEGRADED):
+        command = command_of(context.loaded, context.plan, "specifiers")
+        typer.echo(f"  what to do: use versions that worked together; `{command}` lists them")
     for stage in result.stages:
         message = visible(stage.message.strip(), LINE_CHARS)
         typer.echo(f"  {stage.stage:18} {stage.outcome:14} {message}")

@@ -223,6 +223,24 @@ def test_what_is_no_checkpoint_is_one_line_and_status_2(tmp_path: Path, name: st
     assert line.startswith(f"error: {name}: ")
 
 
+def test_the_suite_counts_what_does_not_work_as_a_result(tmp_path: Path) -> None:
+    variables = {
+        "MATRIX_SPEC": str(small_spec.write(tmp_path)),
+        "MATRIX_PROFILE": "all",
+        "MATRIX_STORE": str(tmp_path / "store"),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+    options = ("-q", "--no-header", "--tb=no", "-r", "N", "tests/compat")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "--environment", "twins"],
+        cwd=REPOSITORY, env=os.environ | variables, capture_output=True, text=True, timeout=600,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout
+    assert " found not to work (a result, no failure of this run)" in done.stdout
+    assert "failed" not in done.stdout
+
+
 def test_a_checkpoint_is_divided_among_one_at_least() -> None:
     assert matrix("inspect", str(SOUND), "--tensor-parallel", "0").returncode == 2
 

@@ -96,7 +96,8 @@ def tied_head(evidence: Evidence) -> Opinion:
     message = (
         "tied, and lm_head.weight is not stored: the engine tied the embedding to a head that "
         f"nothing was loaded into. Of {len(values)} log-probabilities, {lost} are not finite or "
-        f"below {_LEAST:.0f}, and {alike} are those of zeros"
+        f"below {_LEAST:.0f}, and {alike} are those of zeros. Store lm_head.weight too, or load it "
+        "otherwise"
     )
     symptom = Symptom.NOT_FINITE if lost else Symptom.WRONG_ANSWERS
     return Opinion(Judgement.FAILED, share, message, symptom, UNFILLED)
@@ -218,5 +219,5 @@ def kernel(evidence: Evidence) -> Opinion:
     modules = {full: n for full, n in kernels.items() if not _FLOAT.search(full)}
     message = some([name, *(f"{full} x {n}" for full, n in modules.items())])
     if _SLOW.search(message):
-        message += "; unpacks by torch for each product: slow"
+        message += "; torch unpacks the weights for each product, which is slow"
     return Opinion(Judgement.PASSED, sum(modules.values()), message)

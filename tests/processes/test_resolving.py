@@ -12,7 +12,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from matrix.cli.lock import lock
 from matrix.environments import locks as uv_side
 from matrix.environments.locks import own_name
 from matrix.environments.resolving import TROUBLE_IN_A_ROW, Resolved, resolve_all
@@ -20,6 +23,7 @@ from matrix.pipeline.ends import End
 from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.spec.tables import Environment, Limits
 from matrix.store.store import Store
+from tests.unit import small_spec
 
 WAIT_SECONDS = 600
 LIMITS = Limits(seconds=600, silence=600, memory_mb=100, log_mb=1)
@@ -332,3 +336,29 @@ def test_what_was_answered_before_an_interruption_is_kept(resolve: Resolve) -> N
     resolve(again, several(50))
     assert 40 <= len(again.asked) <= 45
     assert not {"maker==0.0", "maker==1.0", "maker==4.0"} & set(again.asked)
+
+
+# ----------------------------------------------------------------------- locks beside the spec
+
+
+def test_a_lock_that_is_refused_is_told_with_uvs_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steering = f"{REFUSED}\n      And because \x1b[31mred\u202e is so, {'very ' * 1000}long."
+    uv = Uv(lambda requirement: steering if "maker==1.0" in requirement else "")
+    monkeypatch.setattr(uv_side, "run", uv)
+    monkeypatch.setattr(uv_side, "named_releases", lambda _: {})
+    app = typer.Typer()
+    app.command()(lock)
+    spec, store = small_spec.write(tmp_path), tmp_path / "store"
+    done = CliRunner().invoke(app, ["--spec", str(spec), "--profile", "all", "--store", str(store)])
+    assert done.exit_code == 0, done.output
+    lines = {line.partition(" (")[0]: line for line in done.stdout.splitlines()}
+    assert lines.keys() == {"twins", "maker-1.0", "maker-2.0", "runner-3.0"}
+    assert lines["maker-2.0"] == "maker-2.0 (pinned): resolved [0.0 s]"
+    refused = lines["maker-1.0"]
+    assert refused.startswith("maker-1.0 (pinned): refused [0.0 s]: × No solution found when ")
+    assert "dependencies: ╰─▶ there is no such release And because ␛[31mred⟨U+202E⟩" in refused
+    assert len(refused) < 1000
+    kept = (tmp_path / "locks" / "maker-1.0.txt").read_text()
+    assert "# refused:   ╰─▶ there is no such release" in kept

@@ -46,7 +46,9 @@ def test_an_untied_model_needs_embedding_and_head(
     tensors = [tensor for tensor in good.tensors if tensor.name != missing]
     damaged = replace(good, tensors=tensors, embedding=embedding, head=head)
     assert fired(damaged, tied=False) == {"tied-embedding": FAILED, "stored-size": FAILED}
-    assert findings(damaged, tied=False)["tied-embedding"].message.endswith(f"{missing} is missing")
+    assert findings(damaged, tied=False)["tied-embedding"].message.endswith(
+        f"{missing} is missing. Copy it from the float model"
+    )
 
 
 def test_head_in_the_place_of_a_tied_embedding_has_its_size() -> None:
@@ -65,7 +67,9 @@ def test_float_model_has_nothing_packed() -> None:
 
 def test_nothing_packed_of_an_unknown_model_is_seen() -> None:
     empty = replace(made_inspection(), linears=[], modules=[])
-    assert findings(empty)["packed-layers"].message == "nothing is packed"
+    assert findings(empty)["packed-layers"].message == (
+        "nothing is packed. Give the quantized model"
+    )
     unknown = replace(made_inspection(), linears=[])
     assert findings(unknown)["packed-layers"].judgement is PASSED
     assert "is not known" in findings(unknown)["packed-layers"].message

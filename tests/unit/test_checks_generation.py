@@ -197,8 +197,8 @@ def test_one_log_probability_that_is_not_finite_fails() -> None:
     [
         (5.0, 20.0, 0.25, "5 tokens/s in SlowLinear; the float model 20"),
         (30.0, 20.0, 1.5, "30 tokens/s in SlowLinear; the float model 20"),
-        (5.0, 0.0, None, "5 tokens/s in SlowLinear; the float model's not known"),
-        (5.0, None, None, "5 tokens/s in SlowLinear; the float model's not known"),
+        (5.0, 0.0, None, "5 tokens/s in SlowLinear; the float model's speed is not known"),
+        (5.0, None, None, "5 tokens/s in SlowLinear; the float model's speed is not known"),
     ],
 )
 def test_speed_is_told_and_never_an_alarm(

@@ -111,6 +111,12 @@ def test_the_page_and_markdown_show_each_line_and_link_its_lock(
         assert install.lock in texts
 
 
+def test_what_a_line_needs_is_said_before_the_first_of_them(texts: dict[str, str]) -> None:
+    before, line, _ = texts[PAGE].partition('<code class="copy">uv venv')
+    assert line
+    assert "needs <code>uv</code> on the <code>PATH</code>" in before
+
+
 def test_no_line_stands_where_nothing_works(result: MatrixResult, texts: dict[str, str]) -> None:
     assert environment_of(result, BROKEN).install is None
     assert f"locks/{BROKEN}.txt" not in texts
@@ -126,6 +132,7 @@ def test_no_line_stands_where_nothing_works(result: MatrixResult, texts: dict[st
     assert not [name for name in bare if name.startswith("locks/")]
     for text in bare.values():
         assert "uv pip install" not in text
+        assert "on the <code>PATH</code>" not in text
         assert "lock](" not in text
 
 

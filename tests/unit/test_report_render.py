@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from matrix.judge.results import CanaryState, CellResult, MatrixResult, Side
+from matrix.diagnose.catalogue import Confidence, Effect
+from matrix.judge.results import CanaryState, CellResult, KnownIssue, MatrixResult, Side
 from matrix.pipeline.outcomes import Verdict
 from matrix.report import PAGE, render, summary, write
 from matrix.report.causes import causes
@@ -211,6 +212,69 @@ def test_one_defect_in_the_files_is_one_cause_and_two_wrong_answers_are_two() ->
     causes = text.partition("## One cause")[2].partition("##")[0]
     assert causes.count("only lm\\_head.weight is stored") == 1
     assert "| 8 | tied by autoawq-0.2.9+transformers-4.51.3-stock, untied by" in causes
+
+
+GROUP = "1:ValueError in a.py, b"
+LAYOUT = KnownIssue(
+    title="MyEngine does not read `rows`", effect=Effect.FAULT, cause="Rows are new.",
+    fix="my-engine>=1.1", repair="Turn the rows.", confidence=Confidence.CONFIRMED, cells=2,
+    sources=["https://example.org/issues/7", "javascript:alert(1)"],
+)  # fmt: skip
+
+
+def with_issue() -> MatrixResult:
+    """Return a table in which each cell that is garbage has a known issue."""
+    table = realistic()
+    red = [cell for cell in table.cells if cell.verdict is Verdict.GARBAGE]
+    changed = [
+        msgspec.structs.replace(cell, issue="layout") if cell in red else cell
+        for cell in table.cells
+    ]
+    return msgspec.structs.replace(table, cells=changed, issues={"layout": LAYOUT})
+
+
+def test_a_red_cell_shows_its_known_issue_with_fix_and_source_everywhere() -> None:
+    texts, result = render(with_issue()), with_issue()
+    red = sum(cell.issue == "layout" for cell in result.cells)
+    page = texts[PAGE]
+    assert page.count("MyEngine does not read <code>rows</code>") == red + 1  # and once as a cause
+    assert page.count('<a href="https://example.org/issues/7" rel="noreferrer">') == red + 1
+    assert 'href="javascript' not in page
+    assert page.count("Turn the rows.") == red + 1
+    rows = list(csv.DictReader(io.StringIO(texts["matrix.csv"])))
+    columns = [(row["issue"], row["fix"], row["source"]) for row in rows if row["issue"]]
+    assert columns == [("layout", "my-engine>=1.1", "https://example.org/issues/7")] * red
+    (line,) = [line for line in texts["matrix.md"].splitlines() if "my-engine" in line]
+    assert line.startswith(f"| {red} |")
+    lines = summary(result)
+    where = next(number for number, line in enumerate(lines) if "MyEngine does not" in line)
+    assert lines[where + 1].strip() == "fix: my-engine>=1.1"
+
+
+def test_cells_of_one_known_issue_or_one_group_are_one_cause() -> None:
+    result = with_issue()
+    assert [cause.issue for cause in causes(result)].count("layout") == 1
+    grouped = [
+        msgspec.structs.replace(cell, group=GROUP, explained_by="", message=cell.id)
+        if cell.issue == "" and cell.verdict is Verdict.BROKEN
+        else cell
+        for cell in result.cells
+    ]
+    alike = msgspec.structs.replace(result, cells=grouped, environments=[])
+    (cause,) = [cause for cause in causes(alike) if cause.group]
+    assert cause.cells == sum(bool(cell.group) for cell in grouped) > 1
+    text = render(alike)
+    assert f"What these cells have in common: <code>{GROUP}</code>" in text[PAGE]
+    assert f"not known: {GROUP}" in text["matrix.md"]
+
+
+def test_a_known_issue_that_is_contradicted_is_reported() -> None:
+    line = "layout: it is about a/b/c/d, which pass"
+    result = msgspec.structs.replace(realistic(), issue_troubles=[line])
+    texts = render(result)
+    assert line in texts[PAGE]
+    assert f"- {line}" in texts["matrix.md"]
+    assert [row for row in summary(result) if line in row]
 
 
 def test_what_works_together_needs_every_model() -> None:

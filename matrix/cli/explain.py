@@ -15,8 +15,7 @@ from packaging.version import InvalidVersion, Version
 from matrix.cli.issues import describe, proof, versions_in_words, wrapped
 from matrix.cli.options import LINE_CHARS, Format, FormatOption, fail
 from matrix.diagnose.catalogue import Effect, load_issues
-from matrix.diagnose.fixtures import literals
-from matrix.diagnose.matching import Failure, Fit, Match, Side, explains, match_issues
+from matrix.diagnose.matching import Failure, Fit, Match, Side, explains, literals, match_issues
 from matrix.diagnose.passages import Excerpt, read_excerpt
 from matrix.untrusted.text import visible
 

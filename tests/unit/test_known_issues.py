@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from matrix.diagnose.catalogue import Issue, load_issues
-from matrix.diagnose.fixtures import failure_of_log, fits_where_marked, literals, match_log
-from matrix.diagnose.matching import Failure, Fit, Side, match_issues
+from matrix.diagnose.fixtures import failure_of_log, fits_where_marked, match_log
+from matrix.diagnose.matching import Failure, Fit, Side, literals, match_issues
 from matrix.diagnose.passages import excerpt_of_text
 
 ISSUES = load_issues()

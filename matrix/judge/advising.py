@@ -86,14 +86,14 @@ def advice_to(
     """
     if result.canaries is CanaryState.VOID:
         return Advice()
-    likeness = {
-        cell.id: _likeness(cell, result, wish)
+    likeness = [
+        (cell, _likeness(cell, result, wish))
         for cell in result.cells
         if _counts(cell, result, wish)
-    }
+    ]
 
     def tried(*wanted: tuple[bool, bool]) -> list[Trial]:
-        cells = (cell for cell in result.cells if likeness.get(cell.id) in wanted)
+        cells = (cell for cell, like in likeness if like in wanted)
         return sorted(trials_of(cells), key=lambda trial: newness(trial, metadata), reverse=True)
 
     exact = tried((True, True))

@@ -82,8 +82,8 @@ def readings(result: MatrixResult, model: ModelFacts, scheme: SchemeFacts) -> li
         ends: dict[str, list[str]] = {}
         for version in sorted(versions, key=natural):
             ends.setdefault(_end(versions[version], result), []).append(version)
-        name = f"{package} {{}}" + (f" ({variant})" if variant else "")
-        lines += [f"{name.format(', '.join(of_end))}: {end}" for end, of_end in ends.items()]
+        way = f" ({variant})" if variant else ""
+        lines += [f"{package} {', '.join(of_end)}{way}: {end}" for end, of_end in ends.items()]
     return [visible(line, LINE_CHARS) for line in lines]
 
 

@@ -63,7 +63,7 @@ def runs_for(
         for cell in plan.cells:
             if cell.id not in passed_over and _would_prove(cell, plan.environments, wish):
                 passed_over.add(cell.id)
-                command = command_of(loaded, plan, "--cell", cell.id)
+                command = command_of(loaded, plan, "run", "--cell", cell.id)
                 yield Run(_trial(cell, plan.environments), cell.id, command)
 
 

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 from datetime import date
+from functools import cache
 from pathlib import Path
 
 import msgspec
 import pytest
 import typer
+from hypothesis import given
 from typer.testing import CliRunner, Result
 
 from matrix.cli import advise as command
-from matrix.judge.results import CanaryState, MatrixResult
+from matrix.cli.advice_text import in_words
+from matrix.judge.likeness import Wish
+from matrix.judge.readings import readings
+from matrix.judge.results import CanaryState, MatrixResult, SchemeFacts
 from matrix.pipeline.outcomes import Verdict
 from matrix.report.locks import lock_files
-from tests.unit.advice_results import MODELS, cell, maker, result, vllm
+from matrix.spec.loading import LoadedSpec, load
+from matrix.untrusted.text import visible
+from tests.unit import hostile_results
+from tests.unit.advice_results import AWQ, MODELS, cell, maker, result, vllm
 
 GOOD, BAD = maker("autoawq 0.2.9"), maker("autoawq 0.2.7")
 RESULT = result(
@@ -151,7 +159,7 @@ def test_evidence_of_before_is_read_and_says_that_it_tells_too_little(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--method", "fp8"], "--method: 'fp8' is none of awq, gptq"),
         (["--engine", "==1"], "--engine: '==1' is no release"),
@@ -165,11 +173,11 @@ def test_evidence_of_before_is_read_and_says_that_it_tells_too_little(tmp_path: 
     ],
 )
 def test_a_question_that_cannot_be_understood_is_one_line(
-    tmp_path: Path, arguments: list[str], told: str
+    tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     done = about(tmp_path, *arguments)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert told in done.stderr
+    assert message in done.stderr
     assert "secret" not in done.stderr
     assert done.stderr.count("\n") == 1
 
@@ -221,3 +229,22 @@ def test_with_no_evidence_at_all_it_says_what_to_run(
 
 def test_the_models_of_the_evidence_are_known_by_name(tmp_path: Path) -> None:
     assert [about(tmp_path, model=name).exit_code for name in MODELS] == [0, 0, 0, 1]
+
+
+@cache
+def ours() -> LoadedSpec:
+    return load()
+
+
+@given(hostile_results.results())
+def test_whatever_evidence_holds_is_shown_as_text_and_nothing_else(hostile: MatrixResult) -> None:
+    of = msgspec.structs.replace(
+        hostile,
+        canaries=CanaryState.NONE,
+        models={cell.model: MODELS["tied"] for cell in hostile.cells},
+        schemes={cell.scheme: AWQ for cell in hostile.cells},
+    )
+    wish = Wish(model=MODELS["tied"], scheme=SchemeFacts(method="awq"))
+    lines = in_words(command._answer(of, wish, ours(), 90), None)
+    for line in [*lines, *readings(of, wish.model, wish.scheme)]:
+        assert visible(line, len(line)) == line

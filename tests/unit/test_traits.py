@@ -14,7 +14,7 @@ from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.plan.cells import Model
 from matrix.spec.tables import SchemeTable
 from tests.unit.made_history import Ends
-from tests.unit.test_judge import GOOD, World
+from tests.unit.made_world import GOOD, World
 
 ADAPTER = Path("model.py")
 
@@ -24,12 +24,12 @@ def model(recipe: dict[str, object], config: dict[str, object] | None = None) ->
 
 
 def test_a_model_is_what_its_files_say_before_what_was_asked_for() -> None:
-    asked = model({"architecture": "qwen2", "hidden_size": 256, "intermediate_size": 448})
+    recipe = model({"architecture": "qwen2", "hidden_size": 256, "intermediate_size": 448})
     config = ConfigFacts(model_type="qwen2", hidden_size=256, intermediate_size=512)
     padded = ModelFacts(tied=True, model_type="qwen2", hidden_size=256, intermediate_size=512)
-    assert model_facts(asked, config) == padded
-    assert model_facts(asked, ConfigFacts()).intermediate_size == 448
-    assert model_facts(asked).intermediate_size == 448
+    assert model_facts(recipe, config) == padded
+    assert model_facts(recipe, ConfigFacts()).intermediate_size == 448
+    assert model_facts(recipe).intermediate_size == 448
 
 
 def test_a_model_of_the_hub_is_what_the_spec_says_of_its_config() -> None:

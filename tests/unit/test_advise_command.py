@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import typer
-from hypothesis import given
+from hypothesis import given, settings
 from typer.testing import CliRunner, Result
 
 from matrix.cli import advise as command
@@ -236,6 +236,7 @@ def ours() -> LoadedSpec:
     return load()
 
 
+@settings(max_examples=30)
 @given(hostile_results.results())
 def test_whatever_evidence_holds_is_shown_as_text_and_nothing_else(hostile: MatrixResult) -> None:
     of = msgspec.structs.replace(

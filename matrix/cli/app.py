@@ -10,6 +10,7 @@ from types import FrameType
 
 import typer
 
+from matrix.cli.blame import blame
 from matrix.cli.clean import clean
 from matrix.cli.explain import explain
 from matrix.cli.inspect import inspect
@@ -38,6 +39,7 @@ for command in (
     plan,
     run,
     report,
+    blame,
     explain,
     inspect,
     issues,

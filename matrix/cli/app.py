@@ -12,6 +12,7 @@ import typer
 
 from matrix.cli.blame import blame
 from matrix.cli.clean import clean
+from matrix.cli.culprit import culprit
 from matrix.cli.explain import explain
 from matrix.cli.inspect import inspect
 from matrix.cli.issues import issues
@@ -40,6 +41,7 @@ for command in (
     run,
     report,
     blame,
+    culprit,
     explain,
     inspect,
     issues,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -20,10 +20,10 @@ class Answer(StrEnum):
     """It came out in different ways."""
 
 
-class Ask(NamedTuple):
+class Ask(NamedTuple, Generic[T]):
     """The search wants answers to these tries."""
 
-    tries: list[int] | list[frozenset[str]]
+    tries: list[T]
     at_most: int
     """How many tries are left, these among them; one more for each that cannot be tested."""
 

@@ -39,10 +39,10 @@ class TooFlaky(NamedTuple):
     position: int
 
 
-Next = Ask | FirstBad | Between | Wavering | WrongEnd | TooFlaky
+End = FirstBad | Between | Wavering | WrongEnd | TooFlaky
 
 
-def bisect(count: int, answers: Mapping[int, Answer], room: int = 1) -> Next:
+def bisect(count: int, answers: Mapping[int, Answer], room: int = 1) -> Ask[int] | End:
     """Return which releases to try next, or how the search ended.
 
     Args:

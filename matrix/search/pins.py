@@ -32,10 +32,10 @@ class TooFlaky(NamedTuple):
     pins: Pins
 
 
-Next = Ask | Smallest | WrongEnd | TooFlaky
+End = Smallest | WrongEnd | TooFlaky
 
 
-def shrink(names: Sequence[str], answers: Mapping[Pins, Answer], room: int = 1) -> Next:
+def shrink(names: Sequence[str], answers: Mapping[Pins, Answer], room: int = 1) -> Ask[Pins] | End:
     """Return which sets of pins to try next, or how the search ended.
 
     Args:
@@ -73,14 +73,14 @@ def _most(count: int, room: int) -> int:
 
 def _unanswered(
     wanted: Sequence[Pins], answers: Mapping[Pins, Answer], room: int, at_most: int
-) -> Ask | None:
+) -> Ask[Pins] | None:
     missing = [pins for pins in wanted if pins not in answers]
     return Ask(missing[:room], at_most) if missing else None
 
 
 def _turning_point(
     kept: Pins, left: Sequence[str], answers: Mapping[Pins, Answer], room: int
-) -> Ask | int:
+) -> Ask[Pins] | int:
     """Return the index of the pin with which the chain first turns bad: all together they are."""
 
     def link(length: int) -> Pins:
@@ -98,7 +98,7 @@ def _turning_point(
     return high - 1
 
 
-def _left_out(kept: Pins, answers: Mapping[Pins, Answer], room: int) -> Next:
+def _left_out(kept: Pins, answers: Mapping[Pins, Answer], room: int) -> Ask[Pins] | End:
     """Leave each pin out of those that are bad together; go on with fewer where that is bad too."""
     while len(kept) > 1:
         fewer = [kept - {name} for name in sorted(kept)]

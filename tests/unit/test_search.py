@@ -35,7 +35,7 @@ def monotone(draw: st.DrawFn) -> list[Answer]:
 
 def search(
     history: list[Answer], room: int = 1
-) -> tuple[bisection.Next, dict[int, Answer], list[int]]:
+) -> tuple[bisection.End, dict[int, Answer], list[int]]:
     """Return how a search ended, its answers, and what it said was left before each round."""
     answers: dict[int, Answer] = {}
     left = []
@@ -43,7 +43,7 @@ def search(
         assert 0 < len(step.tries) <= room
         assert not answers.keys() & set(step.tries)
         left.append(step.at_most)
-        answers |= {place: history[place] for place in step.tries if isinstance(place, int)}
+        answers |= {place: history[place] for place in step.tries}
     return step, answers, left
 
 
@@ -106,7 +106,7 @@ def test_no_culprit_contradicts_an_answer(between: str, first: str, room: int) -
         ([GOOD, FLAKY, BAD], bisection.TooFlaky(1)),
     ],
 )
-def test_how_searches_end(history: list[Answer], end: bisection.Next) -> None:
+def test_how_searches_end(history: list[Answer], end: bisection.End) -> None:
     assert search(history)[0] == end
 
 
@@ -136,12 +136,12 @@ Judge = Callable[[frozenset[str]], Answer]
 
 def shrunk(
     names: list[str], judge: Judge, room: int = 1
-) -> tuple[pins.Next, dict[frozenset[str], Answer]]:
+) -> tuple[pins.End, dict[frozenset[str], Answer]]:
     answers: dict[frozenset[str], Answer] = {}
     while isinstance(step := shrink(names, answers, room), Ask):
         assert 0 < len(step.tries) <= room
         assert not answers.keys() & set(step.tries)
-        answers |= {tried: judge(tried) for tried in step.tries if isinstance(tried, frozenset)}
+        answers |= {tried: judge(tried) for tried in step.tries}
     return step, answers
 
 
@@ -195,7 +195,7 @@ def test_what_is_named_was_seen_to_be_bad_and_nothing_less_of_it(
         (GOOD, FLAKY, pins.TooFlaky(frozenset("ab"))),
     ],
 )
-def test_ends_of_pins_are_confirmed_first(none: Answer, every: Answer, end: pins.Next) -> None:
+def test_ends_of_pins_are_confirmed_first(none: Answer, every: Answer, end: pins.End) -> None:
     assert shrunk(["a", "b"], lambda tried: every if tried else none) == (
         end,
         {frozenset(): none} if none is BAD else {frozenset(): none, frozenset("ab"): every},

@@ -1,0 +1,137 @@
+"""``matrix culprit``: the smallest change that turns a good cell into a bad one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+from packaging.utils import canonicalize_name
+
+from matrix.cli.ends import Named, ends_of, opened_for
+from matrix.cli.options import Profile, Spec, StoreFolder, fail
+from matrix.cli.searching import PinSets, Releases, Status, echo
+from matrix.pipeline.outcomes import Verdict
+from matrix.run.context import Context, Settings
+from matrix.run.trying import Tries, TroubleError, observe, unfinished
+from matrix.search.answers import Answer, WrongEnd
+from matrix.search.made_up import SIDES, Ends, Pin, Side, differing, releases_between
+from matrix.search.question import Question, in_words, question_of
+from matrix.spec.requirements import named_releases
+
+
+def culprit(
+    good: Annotated[str, typer.Argument(help="A cell, model/scheme/quantizer/engine; or a lock.")],
+    bad: Annotated[str, typer.Argument(help="Another of the same model and scheme.")],
+    cell: Annotated[
+        str | None, typer.Option(help="Where GOOD and BAD are locks: the cell to try them in.")
+    ] = None,
+    package: Annotated[
+        str | None, typer.Option(help="Look for the first bad release of this package.")
+    ] = None,
+    verdicts: Annotated[
+        list[Verdict], typer.Option("--verdict", help="What counts as bad; once for each.")
+    ] = [],  # noqa: B006 - typer copies it
+    repeat: Annotated[int, typer.Option(min=1, help="Ask each try so often.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="How many tries to run at once.")] = 1,
+    spec: Spec = None,
+    profile: Profile = None,
+    store: StoreFolder = None,
+) -> None:
+    """Name the first bad release of a package, or the smallest set of pins, between two cells.
+
+    Each try is a cell in an environment made up between the two; what was observed is not run
+    again. The status is 0 where a culprit is named, 1 where none can be, 3 where answers waver.
+    """
+    context = Context(Settings.of(spec=spec, profile=profile, store=store))
+    ends = ends_of(context, good, bad, cell)
+    opened = opened_for(context, ends)
+    try:
+        question = _confirmed(opened, ends, frozenset(verdicts))
+        tries = Tries(opened, Ends(ends.good, ends.sides), question, repeat, jobs)
+        status = _search(opened, tries, ends, package, jobs)
+    except TroubleError as trouble:
+        fail(f"a try got no answer: {trouble}. The same command goes on")
+    if status is not Status.NAMED:
+        raise SystemExit(status)
+
+
+def _confirmed(context: Context, ends: Named, chosen: frozenset[Verdict]) -> Question:
+    """Run the ends where they were not; return what is asked. End where they do not differ."""
+    if missing := unfinished(context, ends[:2]):
+        typer.echo(f"{len(missing)} of the two ends have no evidence yet and are run first")
+        observe(context, missing)
+    judge = context.fresh_judge()
+    good, bad = (judge.cell(end.id) for end in ends[:2])
+    question = question_of(good.verdict, bad.verdict, chosen)
+    for name, result, wanted in (("GOOD", good, Answer.GOOD), ("BAD", bad, Answer.BAD)):
+        echo(f"{name:4} {result.id}")
+        echo(f"     {in_words(result)}")
+        answer = question.answer(result)
+        if answer is None:
+            raise TroubleError(f"{result.id}: {result.message}")
+        if answer is not wanted:
+            typer.echo(f"None can be named: {name} is {answer}, as bad is {_listed(question.bad)}")
+            raise SystemExit(Status.NOT_NAMED)
+    return question
+
+
+def _search(context: Context, tries: Tries, ends: Named, package: str | None, jobs: int) -> Status:
+    """Look along the releases of the package that differs, else among all pins that do."""
+    differ = _differing(context, ends)
+    axis = _axis(ends, differ, package)
+    if axis is not None:
+        releases = _releases(context, ends, axis)
+        search = Releases(axis, releases)
+        end = search.search(tries, jobs)
+        if package is not None or not isinstance(end, WrongEnd):
+            return search.tell(end)
+        echo(f"{axis.name} alone does not turn it bad, so all pins that differ are searched")
+    among = PinSets(differ)
+    return among.tell(among.search(tries, jobs))
+
+
+def _differing(context: Context, ends: Named) -> list[Pin]:
+    """Return the pins that differ on both sides of the ends; there are some."""
+    differ: list[Pin] = []
+    for side in SIDES:
+        locked = [(e, lock.pins if (lock := context.lock(e)) else {}) for e in ends.sides[side]]
+        differ += differing(side, *locked)
+    if not differ:
+        fail("the environments of GOOD and BAD pin the same versions. Name two that differ")
+    return differ
+
+
+def _axis(ends: Named, differ: list[Pin], package: str | None) -> Pin | None:
+    """Return the pin whose releases are searched; ``None`` where more than one may be to blame."""
+    if package is None:
+        top = [pin for pin in differ if pin.package in _top(ends, pin.side)]
+        return top[0] if len(top) == 1 and top[0].version else None
+    name = canonicalize_name(package)
+    chosen = [pin for pin in differ if pin.package == name and pin.version]
+    if len(chosen) != 1:
+        fail(f"{package} does not differ between GOOD and BAD. These do: {_listed(differ)}")
+    return chosen[0]
+
+
+def _top(ends: Named, side: Side) -> set[str]:
+    """Return the packages that the environments of a side name."""
+    return {name for e in ends.sides[side] for name in named_releases(e, overrides=True)}
+
+
+def _releases(context: Context, ends: Named, axis: Pin) -> list[str]:
+    """Return the releases from the good end's to the bad end's."""
+    releases = context.loaded.snapshot.packages.get(axis.package)
+    if releases is None:
+        fail(
+            f"the snapshot of the index has no {axis.package}, so its releases are not known. "
+            "Leave --package out to search among the pins"
+        )
+    good, _ = ends.sides[axis.side]
+    lock = context.lock(good)
+    version = (lock.pins if lock else {}).get(axis.package, "")
+    return releases_between(releases, version, axis.version, good.python)
+
+
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(sorted(str(getattr(name, "name", name)) for name in names))

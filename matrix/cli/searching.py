@@ -1,0 +1,168 @@
+"""A search that runs its tries and says what goes on, and how what it ended with is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from enum import IntEnum
+from typing import TypeVar, assert_never
+
+import typer
+
+from matrix.cli.options import LINE_CHARS
+from matrix.run.trying import Trial, Tries
+from matrix.search import bisection, pins
+from matrix.search.answers import Answer, Ask, WrongEnd
+from matrix.search.bisection import Between, FirstBad, Wavering, bisect
+from matrix.search.made_up import Pin, moved
+from matrix.search.pins import Pins, Smallest, shrink
+from matrix.untrusted.text import visible
+
+T = TypeVar("T")
+SHOWN = 12
+"""So many packages are shown that moved with others."""
+
+
+class Status(IntEnum):
+    """How the command ends; a mistake of the user's is 2."""
+
+    NAMED = 0
+    NOT_NAMED = 1
+    TOO_FLAKY = 3
+
+
+class Releases:
+    """The search along the releases of one package, from the good end's to the bad end's."""
+
+    def __init__(self, axis: Pin, versions: list[str]) -> None:
+        self._axis = axis
+        self._versions = versions
+        self._trials: dict[int, Trial] = {}
+
+    def search(self, tries: Tries, jobs: int) -> bisection.End:
+        """Return how the search ended, after running its tries."""
+        count = len(self._versions)
+        echo(f"{self._axis.name}: {count} releases, {self._versions[0]} to {self._versions[-1]}")
+        while isinstance(step := bisect(count, answers(self._trials), jobs), Ask):
+            perform(step, self._pins, self._name, tries, self._trials)
+        return step
+
+    def tell(self, end: bisection.End) -> Status:
+        """Say what the search ended with."""
+        match end:
+            case FirstBad(bad):
+                self._tell_first_bad(bad)
+                return Status.NAMED
+            case Between(good, bad):
+                echo(f"Between {self._name(good)} and {self._versions[bad]}: the releases between")
+                echo("them cannot be tested, so none can be named")
+            case Wavering(bad, good):
+                echo(f"None can be named: {self._name(bad)} is bad, {self._versions[good]} is good")
+                echo("again. Take that one for GOOD, or the first for BAD")
+            case WrongEnd(is_good_end, answer):
+                place = 0 if is_good_end else len(self._versions) - 1
+                echo(f"None can be named: {self._name(place)} alone is {answer}")
+            case bisection.TooFlaky(place):
+                echo(f"Too flaky: {self._name(place)} comes out in different ways")
+                return Status.TOO_FLAKY
+            case _:
+                assert_never(end)
+        return Status.NOT_NAMED
+
+    def _tell_first_bad(self, bad: int) -> None:
+        before, after = self._trials[bad - 1], self._trials[bad]
+        echo(f"First bad release: {self._name(bad)}; {self._versions[bad - 1]} is good")
+        echo(f"  {after.message}")
+        tell_moved(before, after, [self._axis])
+
+    def _pins(self, place: int) -> list[Pin]:
+        return [self._axis._replace(version=self._versions[place])] if place else []
+
+    def _name(self, place: int) -> str:
+        return f"{self._axis.package} {self._versions[place]}"
+
+
+class PinSets:
+    """The search among all pins that differ."""
+
+    def __init__(self, differ: Iterable[Pin]) -> None:
+        self._differ = {pin.name: pin for pin in differ}
+        self._trials: dict[Pins, Trial] = {}
+
+    def search(self, tries: Tries, jobs: int) -> pins.End:
+        """Return how the search ended, after running its tries."""
+        names = list(self._differ)
+        echo(f"{len(names)} pins differ: {', '.join(names)}")
+        while isinstance(step := shrink(names, answers(self._trials), jobs), Ask):
+            perform(step, self._pins, self._name, tries, self._trials)
+        return step
+
+    def tell(self, end: pins.End) -> Status:
+        """Say what the search ended with."""
+        match end:
+            case Smallest(culprits, untested):
+                count = "one pin" if len(culprits) == 1 else f"{len(culprits)} pins together"
+                echo(f"To blame: {count}, {self._name(culprits)}")
+                echo(f"  {self._trials[culprits].message}")
+                if untested:
+                    echo(f"  what is left could not be tested without {self._name(untested)}")
+                tell_moved(self._trials[Pins()], self._trials[culprits], self._pins(culprits))
+                return Status.NAMED
+            case WrongEnd(is_good_end, answer):
+                what = "nothing" if is_good_end else "all that differs"
+                echo(
+                    f"None can be named: with {what} changed in the good environment it is {answer}"
+                )
+                return Status.NOT_NAMED
+            case pins.TooFlaky(culprits):
+                echo(f"Too flaky: {self._name(culprits)} comes out in different ways")
+                return Status.TOO_FLAKY
+            case _:
+                assert_never(end)
+
+    def _pins(self, names: Pins) -> list[Pin]:
+        return [pin for name, pin in self._differ.items() if name in names]
+
+    def _name(self, names: Pins) -> str:
+        if len(names) == len(self._differ) > 1:
+            return "all pins that differ"
+        texts = [f"{pin.name} {pin.version or 'left out'}" for pin in self._pins(names)]
+        return ", ".join(texts) or "the good environment"
+
+
+def answers(trials: Mapping[T, Trial]) -> dict[T, Answer]:
+    """Return the answers of trials."""
+    return {tried: trial.answer for tried, trial in trials.items()}
+
+
+def perform(
+    ask: Ask[T],
+    pins_of: Callable[[T], list[Pin]],
+    name_of: Callable[[T], str],
+    tries: Tries,
+    trials: dict[T, Trial],
+) -> None:
+    """Say how many tries are left, run those of one round into ``trials``, say what they came to."""
+    left = "1 try is left" if ask.at_most == 1 else f"at most {ask.at_most} tries are left"
+    echo(f"{left}: {'; '.join(map(name_of, ask.tries))}")
+    done = tries.of_all([pins_of(tried) for tried in ask.tries])
+    for tried, trial in zip(ask.tries, done, strict=True):
+        trials[tried] = trial
+        echo(f"  {trial.answer}: {trial.message}")
+
+
+def tell_moved(before: Trial, after: Trial, culprits: list[Pin]) -> None:
+    """Say which packages had to move with those that were changed."""
+    for side in after.pins:
+        without = [pin.package for pin in culprits if pin.side == side]
+        changes = moved(before.pins.get(side, {}), after.pins[side], without)
+        texts = [
+            f"{name} {old or 'none'} -> {new or 'none'}" for name, (old, new) in changes.items()
+        ]
+        if texts:
+            more = f", and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+            echo(f"  moved with it in the {side}: {', '.join(texts[:SHOWN])}{more}")
+
+
+def echo(line: str) -> None:
+    """Print a line that may quote a package."""
+    typer.echo(visible(line, LINE_CHARS))

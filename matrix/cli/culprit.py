@@ -13,7 +13,7 @@ from matrix.cli.options import Profile, Spec, StoreFolder, fail
 from matrix.cli.searching import PinSets, Releases, Status, echo
 from matrix.pipeline.outcomes import Verdict
 from matrix.run.context import Context, Settings
-from matrix.run.trying import Tries, TroubleError, observe, unfinished
+from matrix.run.trying import Tries, TroubleError, observe, tell, unfinished
 from matrix.search.answers import Answer, WrongEnd
 from matrix.search.made_up import SIDES, Ends, Pin, Side, differing, releases_between
 from matrix.search.question import Question, in_words, question_of
@@ -51,7 +51,8 @@ def culprit(
         tries = Tries(opened, Ends(ends.good, ends.sides), question, repeat, jobs)
         status = _search(opened, tries, ends, package, jobs)
     except TroubleError as trouble:
-        fail(f"a try got no answer: {trouble}. The same command goes on")
+        tell(f"error: a try got no answer: {trouble}. The same command goes on")
+        raise SystemExit(Status.NOT_NAMED) from None
     if status is not Status.NAMED:
         raise SystemExit(status)
 
@@ -79,14 +80,14 @@ def _confirmed(context: Context, ends: Named, chosen: frozenset[Verdict]) -> Que
 def _search(context: Context, tries: Tries, ends: Named, package: str | None, jobs: int) -> Status:
     """Look along the releases of the package that differs, else among all pins that do."""
     differ = _differing(context, ends)
-    axis = _axis(ends, differ, package)
-    if axis is not None:
-        releases = _releases(context, ends, axis)
-        search = Releases(axis, releases)
+    if axis := _axis(context, ends, differ, package):
+        releases = context.loaded.snapshot.packages[axis.package]
+        python = ends.sides[axis.side][0].python
+        search = Releases(axis, releases_between(releases, axis, python))
         end = search.search(tries, jobs)
         if package is not None or not isinstance(end, WrongEnd):
             return search.tell(end)
-        echo(f"{axis.name} alone does not turn it bad, so all pins that differ are searched")
+        echo(f"{axis.package} alone does not turn it bad, so all pins that differ are searched")
     among = PinSets(differ)
     return among.tell(among.search(tries, jobs))
 
@@ -102,15 +103,23 @@ def _differing(context: Context, ends: Named) -> list[Pin]:
     return differ
 
 
-def _axis(ends: Named, differ: list[Pin], package: str | None) -> Pin | None:
+def _axis(context: Context, ends: Named, differ: list[Pin], package: str | None) -> Pin | None:
     """Return the pin whose releases are searched; ``None`` where more than one may be to blame."""
+    listed = context.loaded.snapshot.packages
     if package is None:
         top = [pin for pin in differ if pin.package in _top(ends, pin.side)]
-        return top[0] if len(top) == 1 and top[0].version else None
+        is_axis = len(top) == 1 and top[0].before and top[0].version and top[0].package in listed
+        return top[0] if is_axis else None
     name = canonicalize_name(package)
-    chosen = [pin for pin in differ if pin.package == name and pin.version]
+    chosen = [pin for pin in differ if pin.package == name and pin.before and pin.version]
     if len(chosen) != 1:
-        fail(f"{package} does not differ between GOOD and BAD. These do: {_listed(differ)}")
+        others = _listed(pin.package for pin in differ)
+        fail(f"{package} does not have two versions in GOOD and BAD. What differs: {others}")
+    if name not in listed:
+        fail(
+            f"the snapshot of the index has no {name}, so its releases are not known. "
+            "Leave --package out to search among the pins"
+        )
     return chosen[0]
 
 
@@ -119,19 +128,5 @@ def _top(ends: Named, side: Side) -> set[str]:
     return {name for e in ends.sides[side] for name in named_releases(e, overrides=True)}
 
 
-def _releases(context: Context, ends: Named, axis: Pin) -> list[str]:
-    """Return the releases from the good end's to the bad end's."""
-    releases = context.loaded.snapshot.packages.get(axis.package)
-    if releases is None:
-        fail(
-            f"the snapshot of the index has no {axis.package}, so its releases are not known. "
-            "Leave --package out to search among the pins"
-        )
-    good, _ = ends.sides[axis.side]
-    lock = context.lock(good)
-    version = (lock.pins if lock else {}).get(axis.package, "")
-    return releases_between(releases, version, axis.version, good.python)
-
-
-def _listed(names: Iterable[object]) -> str:
-    return ", ".join(sorted(str(getattr(name, "name", name)) for name in names))
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import TypeVar, assert_never
 
 import typer
+from packaging.version import Version
 
 from matrix.cli.options import LINE_CHARS
 from matrix.run.trying import Trial, Tries
@@ -41,7 +42,8 @@ class Releases:
     def search(self, tries: Tries, jobs: int) -> bisection.End:
         """Return how the search ended, after running its tries."""
         count = len(self._versions)
-        echo(f"{self._axis.name}: {count} releases, {self._versions[0]} to {self._versions[-1]}")
+        ends = f"{self._versions[0]} to {self._versions[-1]}"
+        echo(f"{self._axis.package} of the {self._axis.side}: {count} releases, {ends}")
         while isinstance(step := bisect(count, answers(self._trials), jobs), Ask):
             perform(step, self._pins, self._name, tries, self._trials)
         return step
@@ -70,7 +72,9 @@ class Releases:
 
     def _tell_first_bad(self, bad: int) -> None:
         before, after = self._trials[bad - 1], self._trials[bad]
-        echo(f"First bad release: {self._name(bad)}; {self._versions[bad - 1]} is good")
+        good_version, bad_version = self._versions[bad - 1], self._versions[bad]
+        which = "First" if Version(good_version) < Version(bad_version) else "Last"
+        echo(f"{which} bad release: {self._name(bad)}; {good_version} is good")
         echo(f"  {after.message}")
         tell_moved(before, after, [self._axis])
 
@@ -84,8 +88,9 @@ class Releases:
 class PinSets:
     """The search among all pins that differ."""
 
-    def __init__(self, differ: Iterable[Pin]) -> None:
-        self._differ = {pin.name: pin for pin in differ}
+    def __init__(self, differ: list[Pin]) -> None:
+        both = len({pin.side for pin in differ}) > 1
+        self._differ = {f"{p.package} ({p.side})" if both else p.package: p for p in differ}
         self._trials: dict[Pins, Trial] = {}
 
     def search(self, tries: Tries, jobs: int) -> pins.End:
@@ -101,10 +106,13 @@ class PinSets:
         match end:
             case Smallest(culprits, untested):
                 count = "one pin" if len(culprits) == 1 else f"{len(culprits)} pins together"
-                echo(f"To blame: {count}, {self._name(culprits)}")
+                echo(f"To blame: {count}: {self._name(culprits)}")
                 echo(f"  {self._trials[culprits].message}")
-                if untested:
-                    echo(f"  what is left could not be tested without {self._name(untested)}")
+                for name in sorted(untested):
+                    left = culprits - {name}
+                    echo(
+                        f"  {self._name(left)} alone cannot be tested: {self._trials[left].message}"
+                    )
                 tell_moved(self._trials[Pins()], self._trials[culprits], self._pins(culprits))
                 return Status.NAMED
             case WrongEnd(is_good_end, answer):
@@ -125,7 +133,8 @@ class PinSets:
     def _name(self, names: Pins) -> str:
         if len(names) == len(self._differ) > 1:
             return "all pins that differ"
-        texts = [f"{pin.name} {pin.version or 'left out'}" for pin in self._pins(names)]
+        versions = {name: pin.version or "left out" for name, pin in self._differ.items()}
+        texts = [f"{name} {version}" for name, version in versions.items() if name in names]
         return ", ".join(texts) or "the good environment"
 
 
@@ -141,7 +150,7 @@ def perform(
     tries: Tries,
     trials: dict[T, Trial],
 ) -> None:
-    """Say how many tries are left, run those of one round into ``trials``, say what they came to."""
+    """Run the tries of one round into ``trials``; say how many are left, and what they came to."""
     left = "1 try is left" if ask.at_most == 1 else f"at most {ask.at_most} tries are left"
     echo(f"{left}: {'; '.join(map(name_of, ask.tries))}")
     done = tries.of_all([pins_of(tried) for tried in ask.tries])

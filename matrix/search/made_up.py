@@ -28,13 +28,10 @@ class Pin(NamedTuple):
 
     side: Side
     package: str
+    before: str
+    """The good environment's; empty where it has none."""
     version: str
     """Empty where the package is left out."""
-
-    @property
-    def name(self) -> str:
-        """What tells it from the others that differ."""
-        return f"{self.package} of the {self.side}"
 
 
 class Ends(NamedTuple):
@@ -79,7 +76,7 @@ def differing(
     first = dict.fromkeys([*named[0], *named[1]])
     both = sorted(of_good.keys() & of_bad.keys())
     return [
-        Pin(side, package, of_bad.get(package, ""))
+        Pin(side, package, of_good.get(package, ""), of_bad.get(package, ""))
         for package in dict.fromkeys([*first, *both])
         if of_good.get(package) != of_bad.get(package)
     ]
@@ -164,18 +161,13 @@ def locked_to(environment: Environment, pins: Mapping[str, str]) -> Environment:
     return settled(changed(environment, environment, versions), pins, "lock")
 
 
-def releases_between(releases: Iterable[Release], good: str, bad: str, python: str) -> list[str]:
-    """Return the releases from a good one to a bad one, whichever is newer, both of them too.
+def releases_between(releases: Iterable[Release], axis: Pin, python: str) -> list[str]:
+    """Return the releases from a pin's good version to its bad one, both of them too.
 
     Passed over is what no installer would take: yanked ones, pre-releases, what has no file for
-    this Python. Raises :class:`ValueError` where an end is no version.
+    this Python. The order is from good to bad, whichever is newer.
     """
-    low, high = sorted((good, bad), key=Version)
-    rule = RangeTable(since=low, until=high)
-    inside = [
-        v
-        for v in pick(releases, rule, python).versions
-        if Version(low) < Version(v) < Version(high)
-    ]
-    ordered = [low, *inside, high]
-    return ordered if low == good else ordered[::-1]
+    low, high = sorted((axis.before, axis.version), key=Version)
+    picked = pick(releases, RangeTable(since=low, until=high), python).versions
+    inside = [text for text in picked if Version(low) < Version(text) < Version(high)]
+    return [low, *inside, high] if low == axis.before else [high, *reversed(inside), low]

@@ -10,6 +10,8 @@ from matrix.pipeline.steps import Stage
 from matrix.search.answers import Answer
 
 SOUND = frozenset({Verdict.WORKS, Verdict.DEGRADED})
+MESSAGE_CHARS = 120
+"""Of a cell's cause, which is shown for every try."""
 _NOT_BUILT = (
     Stage.QUANTIZER_RESOLVE, Stage.QUANTIZER_INSTALL, Stage.ENGINE_RESOLVE, Stage.ENGINE_INSTALL,
 )  # fmt: skip
@@ -48,8 +50,6 @@ def in_words(result: CellResult) -> str:
     first = next(iter(result.message.strip().splitlines()), "")
     if result.verdict is Verdict.WORKS or not first:
         return result.verdict.value
-    return (
-        f"{result.verdict}: {result.stage}: {first}"
-        if result.stage
-        else f"{result.verdict}: {first}"
-    )
+    if len(first) > MESSAGE_CHARS:
+        first = f"{first[:MESSAGE_CHARS]}…"
+    return ": ".join(filter(None, (result.verdict.value, result.stage, first)))

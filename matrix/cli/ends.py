@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,16 +64,25 @@ def _of_locks(context: Context, good: Path, bad: Path, cell: Cell) -> Named:
     environments = {
         side: context.plan.environments[role_of(cell, side).environment] for side in SIDES
     }
-    main = {side: next(iter(named_releases(e)), "") for side, e in environments.items()}
-    fitting = [side for side in SIDES if all(main[side] in lock for lock in pins)]
-    if len(fitting) != 1:
-        wanted = " or ".join(sorted({name for name in main.values() if name}))
-        fail(f"both locks must pin {wanted}, the package of one side of the cell, and not both")
-    side = fitting[0]
+    side = _side_of(environments, pins)
     ours, theirs = (locked_to(environments[side], lock) for lock in pins)
     good_cell, bad_cell = (with_environments(cell, {side: e.name})[0] for e in (ours, theirs))
     sides = {other: (environment, environment) for other, environment in environments.items()}
     return Named(good_cell, bad_cell, {**sides, side: (ours, theirs)})
+
+
+def _side_of(environments: Mapping[Side, Environment], pins: list[dict[str, str]]) -> Side:
+    """Return the side whose named packages both locks pin; that which names more, where both do."""
+    names = {side: named_releases(e) for side, e in environments.items()}
+    counts = {
+        side: len(named) if all(named.keys() <= lock.keys() for lock in pins) else 0
+        for side, named in names.items()
+    }
+    side = max(counts, key=lambda side: counts[side])
+    if not counts[side] or len(set(counts.values())) == 1:
+        wanted = " or all of ".join(", ".join(sorted(named)) for named in names.values())
+        fail(f"the locks must both pin all of {wanted}, so that it is clear whose they are")
+    return side
 
 
 def _read(file: Path) -> dict[str, str]:

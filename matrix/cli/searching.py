@@ -106,13 +106,11 @@ class PinSets:
         match end:
             case Smallest(culprits, untested):
                 count = "one pin" if len(culprits) == 1 else f"{len(culprits)} pins together"
-                echo(f"To blame: {count}: {self._name(culprits)}")
+                echo(f"To blame: {count}: {self._listed(culprits)}")
                 echo(f"  {self._trials[culprits].message}")
-                for name in sorted(untested):
-                    left = culprits - {name}
-                    echo(
-                        f"  {self._name(left)} alone cannot be tested: {self._trials[left].message}"
-                    )
+                for fewer in (culprits - {name} for name in sorted(untested)):
+                    why = self._trials[fewer].message
+                    echo(f"  {self._listed(fewer)} alone cannot be tested: {why}")
                 tell_moved(self._trials[Pins()], self._trials[culprits], self._pins(culprits))
                 return Status.NAMED
             case WrongEnd(is_good_end, answer):
@@ -122,7 +120,7 @@ class PinSets:
                 )
                 return Status.NOT_NAMED
             case pins.TooFlaky(culprits):
-                echo(f"Too flaky: {self._name(culprits)} comes out in different ways")
+                echo(f"Too flaky: {self._listed(culprits)} comes out in different ways")
                 return Status.TOO_FLAKY
             case _:
                 assert_never(end)
@@ -131,8 +129,9 @@ class PinSets:
         return [pin for name, pin in self._differ.items() if name in names]
 
     def _name(self, names: Pins) -> str:
-        if len(names) == len(self._differ) > 1:
-            return "all pins that differ"
+        return "all of them" if len(names) == len(self._differ) > 1 else self._listed(names)
+
+    def _listed(self, names: Pins) -> str:
         versions = {name: pin.version or "left out" for name, pin in self._differ.items()}
         texts = [f"{name} {version}" for name, version in versions.items() if name in names]
         return ", ".join(texts) or "the good environment"

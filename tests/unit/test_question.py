@@ -40,9 +40,10 @@ def test_bad_is_what_the_bad_end_is_or_what_was_chosen(
     good: Verdict,
     bad: Verdict,
     chosen: list[Verdict],
-    question: tuple[set[Verdict], set[Verdict]],
+    question: tuple[set[Verdict], set[Verdict]],  # good, bad
 ) -> None:
-    assert question_of(good, bad, frozenset(chosen)) == question
+    made = question_of(good, bad, frozenset(chosen))
+    assert (set(made.good), set(made.bad)) == question
 
 
 @pytest.mark.parametrize(

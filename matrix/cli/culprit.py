@@ -15,7 +15,7 @@ from matrix.pipeline.outcomes import Verdict
 from matrix.run.context import Context, Settings
 from matrix.run.trying import Tries, TroubleError, observe, tell, unfinished
 from matrix.search.answers import Answer, WrongEnd
-from matrix.search.made_up import SIDES, Ends, Pin, Side, differing, releases_between
+from matrix.search.made_up import SIDES, Ends, Pin, Side, differing, following, releases_between
 from matrix.search.question import Question, in_words, question_of
 from matrix.spec.requirements import named_releases
 
@@ -83,7 +83,8 @@ def _search(context: Context, tries: Tries, ends: Named, package: str | None, jo
     if axis := _axis(context, ends, differ, package):
         releases = context.loaded.snapshot.packages[axis.package]
         python = ends.sides[axis.side][0].python
-        search = Releases(axis, releases_between(releases, axis, python))
+        versions = releases_between(releases, axis, python)
+        search = Releases(axis, versions, lambda pin: _followers(context, ends, pin))
         end = search.search(tries, jobs)
         if package is not None or not isinstance(end, WrongEnd):
             return search.tell(end)
@@ -108,8 +109,8 @@ def _axis(context: Context, ends: Named, differ: list[Pin], package: str | None)
     listed = context.loaded.snapshot.packages
     if package is None:
         top = [pin for pin in differ if pin.package in _top(ends, pin.side)]
-        is_axis = len(top) == 1 and top[0].before and top[0].version and top[0].package in listed
-        return top[0] if is_axis else None
+        alone = [pin for pin in top if not {*top} - {pin, *_followers(context, ends, pin)}]
+        return next((p for p in alone if p.before and p.version and p.package in listed), None)
     name = canonicalize_name(package)
     chosen = [pin for pin in differ if pin.package == name and pin.before and pin.version]
     if len(chosen) != 1:
@@ -121,6 +122,13 @@ def _axis(context: Context, ends: Named, differ: list[Pin], package: str | None)
             "Leave --package out to search among the pins"
         )
     return chosen[0]
+
+
+def _followers(context: Context, ends: Named, axis: Pin) -> list[Pin]:
+    """Return the pins that a release brings along because it was built for them."""
+    metadata = context.loaded.spec.metadata
+    declares = context.loaded.snapshot.declares(axis.package, axis.version, metadata)
+    return following(axis, declares or [], ends.sides[axis.side][0])
 
 
 def _top(ends: Named, side: Side) -> set[str]:

@@ -34,8 +34,12 @@ class Status(IntEnum):
 class Releases:
     """The search along the releases of one package, from the good end's to the bad end's."""
 
-    def __init__(self, axis: Pin, versions: list[str]) -> None:
+    def __init__(
+        self, axis: Pin, versions: list[str], followers: Callable[[Pin], list[Pin]]
+    ) -> None:
+        """Take what gives the pins that must follow the axis's."""
         self._axis = axis
+        self._followers = followers
         self._versions = versions
         self._trials: dict[int, Trial] = {}
 
@@ -79,7 +83,8 @@ class Releases:
         tell_moved(before, after, [self._axis])
 
     def _pins(self, place: int) -> list[Pin]:
-        return [self._axis._replace(version=self._versions[place])] if place else []
+        pin = self._axis._replace(version=self._versions[place])
+        return [pin, *self._followers(pin)] if place else []
 
     def _name(self, place: int) -> str:
         return f"{self._axis.package} {self._versions[place]}"

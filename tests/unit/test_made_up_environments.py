@@ -38,7 +38,7 @@ BAD = msgspec.structs.replace(
     name="awq-1+lib-4",
     requirements=["awq==1.0", "lib[fast]==4.0", "extra==1.0", "numpy<3"],
     constraints=["pandas<2"],
-    overrides=["torch==2.8.0", 'ipex ; sys_platform == "never"'],
+    overrides=["torch==2.8.0", "triton==3.4", 'ipex ; sys_platform == "never"'],
     build_requirements={"awq": ["ninja"], "lib": ["wheel"]},
     departures=["no-ipex"],
 )
@@ -60,6 +60,7 @@ def test_pins_that_differ_come_with_the_named_ones_first() -> None:
         ("lib", "5.0", "4.0"),
         ("torch", "2.13.0", "2.8.0"),  # by an override
         ("extra", "", "1.0"),
+        ("triton", "", "3.4"),
         ("dill", "0.3", "0.4"),
     ]  # and neither `new` nor `old`, which nobody names
     assert not differing("engine", (GOOD, GOOD_PINS), (GOOD, GOOD_PINS))
@@ -86,6 +87,11 @@ def test_what_is_needed_to_drive_the_bad_one_is_taken_along() -> None:
         ({"awq": ""}, "requirements", ["lib[fast]==5.0", "numpy<3"]),
         ({"numpy": "1.0"}, "requirements", ["awq==2.0", "lib[fast]==5.0", "numpy==1.0"]),
         ({"dill": "0.4"}, "constraints", ["pandas<3", "arrow<20", "dill==0.4"]),
+        (
+            {"triton": "3.4"},
+            "overrides",
+            ["torch==2.13.0", "triton==3.4", 'ipex ; sys_platform == "never"'],
+        ),
         ({"arrow": "21"}, "constraints", ["pandas<3", "arrow==21"]),
         (
             {"torch": "2.8.0"},
@@ -157,6 +163,7 @@ def test_what_moved_with_a_package_is_told_without_it() -> None:
     [
         ("1.0", "1.3", ["1.0", "1.1", "1.3"]),
         ("1.3", "1.0", ["1.3", "1.1", "1.0"]),
+        ("1.3", "0.9", ["1.3", "1.1", "1.0", "0.9"]),
         ("1.1", "1.2", ["1.1", "1.2"]),  # an end counts though it was yanked
         ("1.0", "1.3.0", ["1.0", "1.1", "1.3.0"]),
     ],

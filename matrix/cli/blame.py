@@ -11,6 +11,7 @@ from matrix.cli.options import Profile, Spec, StoreFolder, fail
 from matrix.judge.cells import CellJudge
 from matrix.plan.cells import FLOAT_SCHEME, Cell
 from matrix.run.context import Context, Settings
+from matrix.run.sources import check_sources
 from matrix.run.trying import observe, unfinished
 from matrix.search.answers import Answer
 from matrix.search.blame import Culprit, Square, answer_of, culprit, square_of
@@ -28,6 +29,7 @@ def blame(
     What has no evidence yet is run. The status is 1 where nothing can be blamed.
     """
     context = Context(Settings.of(spec=spec, profile=profile, store=store))
+    check_sources(context)
     square = _square(context, cell_of(context, cell))
     missing = unfinished(context, square)
     typer.echo(f"of four cells, {len(missing)} have no evidence yet and are run now")

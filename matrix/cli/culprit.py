@@ -13,6 +13,7 @@ from matrix.cli.options import Profile, Spec, StoreFolder, fail
 from matrix.cli.searching import PinSets, Releases, Status, echo
 from matrix.pipeline.outcomes import Verdict
 from matrix.run.context import Context, Settings
+from matrix.run.sources import check_sources
 from matrix.run.trying import Tries, TroubleError, observe, tell, unfinished
 from matrix.search.answers import Answer, WrongEnd
 from matrix.search.made_up import SIDES, Ends, Pin, Side, differing, following, releases_between
@@ -44,6 +45,7 @@ def culprit(
     again. The status is 0 where a culprit is named, 1 where none can be, 3 where answers waver.
     """
     context = Context(Settings.of(spec=spec, profile=profile, store=store))
+    check_sources(context)
     ends = ends_of(context, good, bad, cell)
     opened = opened_for(context, ends)
     try:

@@ -12,12 +12,14 @@ from packaging.utils import canonicalize_name
 from matrix.checkpoint.files import CONFIG
 from matrix.checkpoint.inspection import CheckpointError, Inspection
 from matrix.checks import run_checks
+from matrix.checks.drift import MERGES
 from matrix.checks.evidence import Evidence
 from matrix.cli.options import LINE_CHARS, fail
 from matrix.judge.cells import thresholds
 from matrix.pipeline.outcomes import Finding, Judgement, Symptom
 from matrix.pipeline.steps import Stage
-from matrix.spec.loading import load
+from matrix.spec.loading import LoadedSpec, load, role_names
+from matrix.spec.requirements import named_releases
 from matrix.untrusted.text import visible
 
 
@@ -39,12 +41,13 @@ def inspect(
     Status 0 where nothing is, 1 where a check fails or an engine will not answer right from it, 2
     where it cannot be read at all.
     """
-    readers = _readers(engine or [])
+    loaded = load()
+    readers = _readers(engine or [], _engines(loaded))
     inspection = _read(checkpoint, original)
     evidence = Evidence(
         tied=inspection.tie_word_embeddings,
         quantized=inspection.quantization is not None,
-        thresholds=thresholds(load()),
+        thresholds=thresholds(loaded),
         engine=readers,
         tensor_parallel=tensor_parallel,
         inspection=inspection,
@@ -59,8 +62,15 @@ def inspect(
     raise typer.Exit(bool(wrong))
 
 
-def _readers(engine: list[str]) -> dict[str, str]:
-    """Return distribution -> version of what is to read a checkpoint."""
+def _engines(loaded: LoadedSpec) -> set[str]:
+    """Return the distributions that may be named: what engines require, and what reads for them."""
+    environments = {name for name, _ in role_names(loaded, loaded.spec.engines).values()}
+    required = (named_releases(loaded.environments[name]) for name in environments)
+    return {MERGES.distribution}.union(*required)
+
+
+def _readers(engine: list[str], engines: set[str]) -> dict[str, str]:
+    """Return distribution -> version of what is to read a checkpoint, of ``engines`` alone."""
     readers: dict[str, str] = {}
     for text in engine:
         try:
@@ -68,7 +78,14 @@ def _readers(engine: list[str]) -> dict[str, str]:
             (version,) = [pin.version for pin in requirement.specifier if pin.operator == "=="]
         except (InvalidRequirement, ValueError):
             fail(f"--engine: {text!r} is no release. Write it as transformers==4.51.3")
-        readers[canonicalize_name(requirement.name)] = version
+        name = canonicalize_name(requirement.name)
+        if name not in engines:
+            names = ", ".join(sorted(engines))
+            fail(
+                f"--engine: {requirement.name!r} is no engine that this project knows. Give one "
+                f"of {names}, or leave it out"
+            )
+        readers[name] = version
     return readers
 
 
@@ -106,12 +123,13 @@ def _foretold(finding: Finding) -> str:
     if finding.judgement is not Judgement.NOTICE or explains is None or not explains.engines:
         return ""
     engines = " and ".join(explains.engines)
-    if Symptom.NOT_FINITE in explains.symptoms:
+    answers = explains.symptoms[:1] != [Symptom.ERROR]
+    if answers and Symptom.NOT_FINITE in explains.symptoms:
         return f"wrong: {engines} will answer garbage: {finding.message}"
-    if Symptom.WRONG_ANSWERS in explains.symptoms:
+    if answers and Symptom.WRONG_ANSWERS in explains.symptoms:
         return f"wrong: {engines} will misread it: {finding.message}"
     if Symptom.ERROR in explains.symptoms:
-        return f"wrong: {engines} will not load it: {finding.message}"
+        return f"wrong: {engines} will refuse to load it: {finding.message}"
     return ""
 
 

@@ -20,7 +20,7 @@ import msgspec
 from packaging.utils import canonicalize_name
 from pypi_simple import ACCEPT_JSON_PREFERRED
 
-from matrix.index.fetching import Fetched, Fetcher, FetchError, Limits, NotFoundError, in_parallel
+from matrix.index.fetching import Fetcher, FetchError, Limits, NotFoundError, in_parallel
 from matrix.index.news import dropped
 from matrix.index.pages import Page, read_page
 from matrix.index.settings import IndexSettings, shown
@@ -29,7 +29,7 @@ from matrix.index.wheel_metadata import Wheel, declared, wheel_requirements
 from matrix.spec.snapshot import Release, SourceMetadata
 from matrix.spec.versions import parsed
 from matrix.store.identity import digest
-from matrix.store.store import write_atomically
+from matrix.store.store import write_atomically, write_json
 from matrix.untrusted.reading import UnreadableError, decode
 
 WATCHED = frozenset({"accelerate", "numpy", "optimum", "peft", "tokenizers", "torch"})
@@ -115,7 +115,7 @@ class Index:
                 for release in page.releases
             ]
             answers[name] = IndexAnswer(name, now, index, releases)
-            self._keep(answers[name])
+            write_json(self._folder / f"{name}.json", _Kept(1, answers[name]))
         return answers
 
     def _silence(self, offline: bool) -> str:
@@ -130,7 +130,9 @@ class Index:
         """Return (index, page) of the first index that has a package."""
         for address in self._settings.indexes:
             try:
-                answer = self._pages.get(f"{address.rstrip('/')}/{package}/", ACCEPT_JSON_PREFERRED)
+                answer = self._pages.get(
+                    f"{address.rstrip('/')}/{package}/", accept=ACCEPT_JSON_PREFERRED
+                )
                 page = read_page(package, answer)
                 if gone := dropped(self._earlier.get(package, []), page.releases):
                     raise FetchError(
@@ -174,15 +176,12 @@ class Index:
         except (OSError, UnreadableError):
             pass  # it was never read, or by a version that kept something else
         requires = (
-            wheel_requirements(file, self._part, package, version)
+            wheel_requirements(file, self._files.get, package, version)
             if isinstance(file, Wheel)
-            else source_metadata(file, self._part, package, version)
+            else source_metadata(file, self._files.get, package, version)
         )
-        _write(place, msgspec.json.encode(requires))
+        write_atomically(place, msgspec.json.encode(requires))
         return requires
-
-    def _part(self, address: str, part: str) -> Fetched:
-        return self._files.get(address, part=part)
 
     def _kept(self, package: str, trouble: str) -> IndexAnswer:
         try:
@@ -195,10 +194,6 @@ class Index:
             return IndexAnswer(package, "", trouble=trouble)
         return msgspec.structs.replace(kept.answer, trouble=trouble)
 
-    def _keep(self, answer: IndexAnswer) -> None:
-        data = msgspec.json.format(msgspec.json.encode(_Kept(1, answer)), indent=1)
-        _write(self._folder / f"{answer.package}.json", data)
-
 
 def _with(release: Release, requires: Requires | FetchError | None, names: Set[str]) -> Release:
     """Return a release with what its file requires, of a wheel only what is on these packages."""
@@ -209,8 +204,3 @@ def _with(release: Release, requires: Requires | FetchError | None, names: Set[s
             return msgspec.structs.replace(release, declares=declared(requires, names))
         case _:
             return release
-
-
-def _write(file: Path, data: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, data)

@@ -97,7 +97,7 @@ class Fetcher:
         if certificates:
             self._session.verify = certificates
 
-    def get(self, address: str, accept: str = "*/*", part: str = "") -> Fetched:
+    def get(self, address: str, part: str = "", accept: str = "*/*") -> Fetched:
         """Return what is at an address, or a part of it (``0-99``, ``-100``: the last 100 bytes).
 
         Raises :class:`FetchError`. A server that would send the whole where a part was asked for is

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -19,6 +18,7 @@ from pydantic import ValidationError
 from pypi_simple import DistributionPackage, ProjectPage, UnsupportedRepoVersionError
 
 from matrix.index.fetching import Fetched, FetchError
+from matrix.index.settings import shown
 from matrix.index.source_metadata import Sdist
 from matrix.index.wheel_metadata import Wheel
 from matrix.spec.picking import fits, for_linux
@@ -175,9 +175,7 @@ def _readable(files: list[_File]) -> Wheel | Sdist | None:
     if not wheels and not sdists:
         return None
     listed = (wheels or sdists)[0].listed
-    parts = urlsplit(listed.url)
-    place = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    identity = listed.digests.get("sha256") or place
+    identity = listed.digests.get("sha256") or shown(listed.url)
     if not wheels:
         return Sdist(listed.url, identity)
     return Wheel(listed.url, identity, listed.metadata_url or "" if listed.has_metadata else "")

@@ -17,7 +17,7 @@ from matrix.pipeline.steps import Stage
 from matrix.spec.loading import PACKAGE
 from matrix.store.identity import code_digest, digest, file_digest
 from matrix.store.observations import Observation
-from matrix.store.store import Store, write_atomically
+from matrix.store.store import Store, write_json
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 
 JUDGING = ("judge/explaining.py", "judge/refusals.py", "judge/verdict.py")
@@ -117,9 +117,8 @@ def read_established(store: Store, profile: str) -> Established | None:
 
 def keep_established(store: Store, profile: str, established: Established) -> None:
     """Keep how the canaries came out right; written only where something changed."""
-    data = msgspec.json.format(msgspec.json.encode(established, order="sorted"), indent=1)
     if read_established(store, profile) != established:
-        write_atomically(_file(store, profile), data)
+        write_json(_file(store, profile), established)
 
 
 def _file(store: Store, profile: str) -> Path:

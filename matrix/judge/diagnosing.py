@@ -12,9 +12,8 @@ from typing import NamedTuple
 import msgspec
 
 from matrix.diagnose.catalogue import Issue, Traits
-from matrix.diagnose.fixtures import literals
 from matrix.diagnose.grouping import signature_of
-from matrix.diagnose.matching import Failure, Fit, Side, explains, match_issues
+from matrix.diagnose.matching import Failure, Fit, Side, explains, literals, match_issues
 from matrix.diagnose.passages import Excerpt, excerpt_of_text
 from matrix.judge.missing import points_to_log
 from matrix.judge.verdict import JudgedCell, blocks
@@ -92,10 +91,10 @@ class Diagnoser:
         if failed is None or failed.outcome is Outcome.PASSED:
             logs = [observations[s].log for s in (Stage.LOAD, Stage.GENERATE) if s in observations]
             return excerpt_of_text("\n".join(logs), self._literals)
-        parts = [failed.traceback, failed.message]
-        if not failed.exception or points_to_log(failed.message):
-            parts.insert(0, failed.log)
-        return excerpt_of_text("\n".join(parts), self._literals)
+        if points_to_log(failed.message):
+            return excerpt_of_text(failed.log, self._literals)
+        words = failed.traceback if failed.exception else failed.log
+        return excerpt_of_text(f"{words}\n{failed.message}", self._literals)
 
 
 def _group(ended: Stage, observations: Mapping[Stage, Observation]) -> str:

@@ -19,9 +19,8 @@ import msgspec
 from matrix.judge.results import PAGE, SCHEMA_FILE, CanaryState, MatrixResult
 from matrix.pipeline.outcomes import Verdict
 from matrix.report.causes import Cause, causes
-from matrix.report.document import markdown_document
 from matrix.report.locks import FIRST, FOLDER, lock_files
-from matrix.report.page import html_page
+from matrix.report.rendering import documents
 from matrix.report.table import SYMBOLS, counts, frame, new_releases, normalise
 from matrix.store.store import write_atomically
 from matrix.untrusted.text import csv_text, visible
@@ -36,13 +35,14 @@ __all__ = ["PAGE", "render", "summary", "write"]
 def render(result: MatrixResult) -> dict[str, str]:
     """Return the report's texts by file name; the page, which links to the others, is last."""
     ordered = normalise(result)
+    text, page = documents(ordered)
     return {
         "matrix.json": _json(ordered),
         SCHEMA_FILE: Path(__file__).with_name(SCHEMA_FILE).read_text(encoding="utf-8"),
         "matrix.csv": _csv(ordered),
-        "matrix.md": markdown_document(ordered),
+        "matrix.md": text,
         **lock_files(ordered),
-        PAGE: html_page(ordered),
+        PAGE: page,
     }
 
 
@@ -54,9 +54,7 @@ def write(result: MatrixResult, directory: str | os.PathLike[str]) -> list[str]:
     folder = Path(directory)
     texts = render(result)
     for name, text in texts.items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, text.encode())
+        write_atomically(folder / name, text.encode())
     for file in (folder / FOLDER).glob("*"):
         if f"{FOLDER}/{file.name}" not in texts and _is_ours(file):
             file.unlink()
@@ -91,16 +89,27 @@ def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports")
         lines.append(f"new releases: {visible(', '.join(new), LINE_CHARS)}")
     if listed:
         lines.append(f"main causes ({min(len(listed), SUMMARY_CAUSES)} of {len(listed)}):")
-        lines += [_cause_line(cause) for cause in listed[:SUMMARY_CAUSES]]
+        for cause in listed[:SUMMARY_CAUSES]:
+            lines += _cause_lines(cause, ordered)
+    lines += [
+        f"known issue that this run contradicts: {visible(line, LINE_CHARS)}"
+        for line in ordered.issue_troubles
+    ]
     return [*lines, f"report: {Path(directory) / PAGE}"]
 
 
-def _cause_line(cause: Cause) -> str:
+def _cause_lines(cause: Cause, result: MatrixResult) -> list[str]:
+    """Return a line for a cause, and one for its fix where it is a known issue."""
     first, more = visible(cause.subjects[0], 100), len(cause.subjects) - 1
     where = f"{first} and {more} more" if more else first
-    what = visible(cause.message, CAUSE_CHARS) or cause.reason
-    cells = "cell" if cause.cells == 1 else "cells"
-    return f"  {cause.cells:4} {cells:5}  {what} ({cause.stage or 'no stage'}: {where})"
+    number = len(cause.cells)
+    cells = "cell" if number == 1 else "cells"
+    known = result.issues.get(cause.issue)
+    what = known.title if known else visible(cause.message, CAUSE_CHARS) or cause.reason
+    lines = [f"  {number:4} {cells:5}  {what} ({cause.stage or 'no stage'}: {where})"]
+    if known:
+        lines.append(f"{'':14}fix: {visible(' '.join(known.fix.split()), LINE_CHARS)}")
+    return lines
 
 
 def _json(result: MatrixResult) -> str:
@@ -111,7 +120,7 @@ def _json(result: MatrixResult) -> str:
 
 
 def _csv(result: MatrixResult) -> str:
-    cells = frame(result.cells)
+    cells = frame(result.cells, result.issues)
     for name in cells.columns:
         if cells[name].dtype.kind != "f":
             cells[name] = [csv_text(value) for value in cells[name]]

@@ -6,11 +6,12 @@ the order in which its cells stand.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple, assert_never
 
 from matrix.judge.results import CellResult, EnvironmentResult, MatrixResult
 from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
-from matrix.pipeline.steps import Blame, Stage
+from matrix.pipeline.steps import Blame
 from matrix.untrusted.text import natural
 
 
@@ -23,68 +24,89 @@ class Cause(NamedTuple):
     stage: str
     reason: str
     message: str
-    cells: int
+    """What most of its cells say."""
+    cells: tuple[str, ...]
+    """Their ids, in the order of the table."""
+    issue: str = ""
+    """Id of the known issue that it is, in ``MatrixResult.issues``."""
+    group: str = ""
+    """What its cells have in common where no known issue explains them."""
+
+
+class _Words(NamedTuple):
+    """What a cell says of its cause."""
+
+    blame: str
+    stage: str
+    reason: str
+    message: str
+
+
+_FINE = {Verdict.WORKS, Verdict.UNTESTED, Verdict.UNSUPPORTED}
 
 
 def causes(result: MatrixResult) -> list[Cause]:
     """Return what is wrong, each cause once, the one that takes down most cells first.
 
-    An environment broken by itself is one cause however many cells stand on it, and environments
-    that fail with the same message are one cause; so are cells that the same finding explains,
-    whatever each engine makes of it. Other cells are grouped by whom they blame. What was not run
-    yet is no cause.
+    Cells with the same known issue are one cause, and so are those of one group that none
+    explains. An environment broken by itself is one cause however many cells stand on it; so is
+    what the same finding explains, whatever each engine makes of it. Other cells are grouped by
+    whom they blame. What was not run yet is no cause.
     """
-    subjects_of: dict[tuple[str, str, str, str, str], dict[str, int]] = {}
-    broken = set()
-    fine = {Verdict.WORKS, Verdict.UNTESTED, Verdict.UNSUPPORTED}
-    wanted = {
-        name
-        for cell in result.cells
-        if cell.verdict not in fine
-        for name in (cell.quantizer.environment, cell.engine.environment)
-    }
-    for environment in result.environments:
-        failed = _first_failure(environment)
-        if failed is None or failed.reason is Reason.NOT_RUN or environment.name not in wanted:
-            continue
-        broken.add(environment.name)
-        blame = environment.role if failed.outcome is Outcome.FAILED else Blame.NOBODY.value
-        key = (blame, failed.stage.value, failed.reason.value, failed.message, "")
-        subjects_of.setdefault(key, {})[environment.name] = environment.cells
+    failures = {environment.name: _failure(environment) for environment in result.environments}
+    members: dict[tuple[str, str, object], list[tuple[str, str, _Words]]] = {}
     for cell in result.cells:
-        if cell.verdict in fine or cell.reason is Reason.NOT_RUN:
+        if cell.verdict in _FINE or cell.reason is Reason.NOT_RUN:
             continue
-        if broken & {cell.quantizer.environment, cell.engine.environment}:
-            continue
-        subjects = subjects_of.setdefault(_cell_cause(cell), {})
-        subjects[_subject(cell)] = subjects.get(_subject(cell), 0) + 1
-    listed = [
-        Cause(tuple(sorted(subjects, key=natural)), *key[:4], cells=sum(subjects.values()))
-        for key, subjects in subjects_of.items()
-    ]
-    return sorted(listed, key=lambda cause: (-cause.cells, cause))
+        roles = (cell.quantizer.environment, cell.engine.environment)
+        broken = next((name for name in roles if failures.get(name)), "")
+        failure = failures.get(broken)
+        subject, words = (broken, failure) if failure else (_subject(cell), _words(cell))
+        group = "" if cell.explained_by else cell.group
+        rest = (words, "" if failure or _is_telling(cell) else subject)
+        key = (cell.issue, group, None if cell.issue or group else rest)
+        members.setdefault(key, []).append((cell.id, subject, words))
+    listed = [_cause(of, issue, group) for (issue, group, _), of in members.items()]
+    return sorted(listed, key=lambda cause: (-len(cause.cells), cause))
 
 
-def _cell_cause(cell: CellResult) -> tuple[str, str, str, str, str]:
-    """Return what cells with one cause share: blame, stage, reason, message and what else parts."""
-    stage = cell.stage.value if cell.stage else ""
+def _cause(members: list[tuple[str, str, _Words]], issue: str, group: str) -> Cause:
+    """Return the cause of cells, each by its id, its subject and what it says."""
+    subjects = sorted({subject for _, subject, _ in members}, key=natural)
+    often = Counter(words for _, _, words in members)
+    words = min(often, key=lambda words: (-often[words], words))
+    return Cause(tuple(subjects), *words, tuple(name for name, _, _ in members), issue, group)
+
+
+def _words(cell: CellResult) -> _Words:
+    """Return what a cell says of its cause: the finding that explains it, else how it ended."""
     explained = next((f for f in cell.findings if f.check == cell.explained_by), None)
     if explained is not None:
         # What each engine makes of it is told after it, in words of its own.
-        return cell.blame.value, explained.stage.value, explained.check, explained.message, ""
-    # Two wrong answers are told in the same words and need not have the same cause.
-    telling = cell.reason in {
+        return _Words(cell.blame, explained.stage, explained.check, explained.message)
+    return _Words(cell.blame, cell.stage or "", cell.reason, cell.message)
+
+
+def _is_telling(cell: CellResult) -> bool:
+    """Whether cells that say the same have the same cause: two wrong answers need not."""
+    return bool(cell.explained_by) or cell.verdict is Verdict.INFRA or cell.reason in {
         Reason.EXCEPTION, Reason.NOT_BUILT, Reason.UNRESOLVABLE, Reason.BUILD_FAILED,
     }  # fmt: skip
-    apart = "" if telling or cell.verdict is Verdict.INFRA else _subject(cell)
-    return cell.blame.value, stage, cell.reason.value, cell.message, apart
+
+
+def _failure(environment: EnvironmentResult) -> _Words | None:
+    """Return what an environment says that broke by itself, or ``None``."""
+    failed = _first_failure(environment)
+    if failed is None or failed.reason is Reason.NOT_RUN:
+        return None
+    blame = environment.role if failed.outcome is Outcome.FAILED else Blame.NOBODY
+    return _Words(blame, failed.stage, failed.reason, failed.message)
 
 
 def _first_failure(environment: EnvironmentResult) -> StageResult | None:
     """Return the stage at which an environment broke by itself, or ``None``."""
-    order, bad = list(Stage), {Outcome.FAILED, Outcome.INFRA}
-    failures = [stage for stage in environment.stages if stage.outcome in bad]
-    return min(failures, key=lambda failure: order.index(failure.stage), default=None)
+    bad = {Outcome.FAILED, Outcome.INFRA}
+    return next((stage for stage in environment.stages if stage.outcome in bad), None)
 
 
 def _subject(cell: CellResult) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import chain
 from typing import NamedTuple
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -116,11 +117,9 @@ def _is_sound(name: str, install: Install) -> bool:
     They come from an index: a line of another kind could send an installer elsewhere.
     """
     try:
-        for package, items in install.build_requirements.items():
-            for item in [package, *items]:
-                Requirement(item)
-        for package in install.build_environ:
-            Requirement(package)
+        needed = chain.from_iterable(install.build_requirements.values())
+        for item in [*install.build_requirements, *needed, *install.build_environ]:
+            Requirement(item)
     except InvalidRequirement:
         return False
     named = _NAME.fullmatch(name) and _PYTHON.fullmatch(install.python)

@@ -5,7 +5,6 @@ Pure functions of a ``MatrixResult``, like those of :mod:`matrix.report.table`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from matrix.judge.results import (
@@ -16,7 +15,7 @@ from matrix.judge.results import (
     Standing,
 )
 from matrix.judge.standings import MOVED
-from matrix.report.table import SYMBOLS
+from matrix.report.table import SYMBOLS, group_and_label
 from matrix.spec.tables import Resolution
 from matrix.untrusted.text import natural
 
@@ -40,6 +39,8 @@ FORBIDDEN = "−"
 """The mark of an environment that metadata forbids."""
 BY_ITSELF = ""
 """The column of environments that name no transformers."""
+OPEN_ROWS = 60
+"""Up to so many environments, their groups stand open on the page."""
 PARTNER = "transformers"
 """The axis whose values are the columns of the overview."""
 
@@ -48,6 +49,8 @@ class Row(NamedTuple):
     """One environment."""
 
     environment: EnvironmentResult
+    group: str
+    """The release that names it."""
     label: str
     """What tells it apart in its group."""
     declared: list[tuple[str, str]]
@@ -65,18 +68,6 @@ class Row(NamedTuple):
         return any(not line.startswith(MOVED) for line in self.environment.differences)
 
 
-class Group(NamedTuple):
-    """The environments of one release."""
-
-    name: str
-    rows: list[Row]
-
-    @property
-    def telling(self) -> int:
-        """How many of them differ in more than what others brought."""
-        return sum(row.telling for row in self.rows)
-
-
 class Overview(NamedTuple):
     """Releases down, versions of transformers across."""
 
@@ -87,30 +78,13 @@ class Overview(NamedTuple):
     """Release (with what else tells it apart) -> version -> its environments."""
 
 
-def groups(result: MatrixResult) -> list[Group]:
+def rows(result: MatrixResult) -> list[Row]:
     """Return the environments whose standing is known, under the release that names them."""
-    rows: dict[str, list[Row]] = {}
-    for environment in result.environments:
-        if environment.standings:
-            group, label = group_and_label(environment.name, environment.axes)
-            rows.setdefault(group, []).append(_row(environment, label))
-    return [Group(name, rows[name]) for name in sorted(rows, key=natural)]
+    stand = (environment for environment in result.environments if environment.standings)
+    return sorted(map(_row, stand), key=lambda row: natural(row.group))
 
 
-def group_and_label(name: str, axes: Mapping[str, str]) -> tuple[str, str]:
-    """Return the release under which an environment stands, and the rest of its name.
-
-    That is the axis with which its name begins: ``autoawq-0.2.7+transformers-4.47.1`` gives
-    ``autoawq-0.2.7`` and ``transformers-4.47.1``. Where it is named otherwise, its name is both.
-    """
-    for axis, version in axes.items():
-        release = f"{axis.replace('_', '-')}-{version}"
-        if name.startswith(f"{release}+"):
-            return release, name.removeprefix(f"{release}+")
-    return name, name
-
-
-def _row(environment: EnvironmentResult, label: str) -> Row:
+def _row(environment: EnvironmentResult) -> Row:
     at = {standing.resolution: standing for standing in environment.standings}
     declared_by: dict[str, dict[str, None]] = {}
     for standing in environment.standings:
@@ -119,33 +93,29 @@ def _row(environment: EnvironmentResult, label: str) -> Row:
             dict.fromkeys(standing.declared_by.split("; "))
         )
     declared = [(word, "; ".join(filter(None, by))) for word, by in declared_by.items()]
-    return Row(environment, label, declared, {r: at.get(r) for r in RESOLUTIONS})
+    at_each = {resolution: at.get(resolution) for resolution in RESOLUTIONS}
+    return Row(environment, *group_and_label(environment.name, environment.axes), declared, at_each)
 
 
-def resolutions(listed: list[Group]) -> dict[Resolution, str]:
+def resolutions(listed: list[Row]) -> dict[Resolution, str]:
     """Return the resolutions that any environment has, in the order of the columns."""
-    rows = [row for group in listed for row in group.rows]
-    return {key: when for key, when in RESOLUTIONS.items() if any(row.at[key] for row in rows)}
+    return {key: when for key, when in RESOLUTIONS.items() if any(row.at[key] for row in listed)}
 
 
-def overview(listed: list[Group]) -> Overview:
-    """Return the rows of all groups laid out by the transformers beside them."""
-    rows: dict[str, dict[str, list[Row]]] = {}
-    for row in (row for group in listed for row in group.rows):
+def overview(listed: list[Row]) -> Overview:
+    """Return the rows laid out by the transformers beside them."""
+    by_name: dict[str, dict[str, list[Row]]] = {}
+    for row in listed:
         column = row.environment.axes.get(PARTNER, BY_ITSELF)
         key = _without_partner(row.environment.name, column)
-        rows.setdefault(key, {}).setdefault(column, []).append(row)
-    columns = {column for slots in rows.values() for column in slots}
-    shown = {
+        by_name.setdefault(key, {}).setdefault(column, []).append(row)
+    columns = {column for slots in by_name.values() for column in slots}
+    asked = {
         resolution: when
         for resolution, when in RESOLUTIONS.items()
-        if any(
-            state(row.at[resolution]) not in (NOT_ASKED, ABSENT)
-            for group in listed
-            for row in group.rows
-        )
+        if any(state(row.at[resolution]) not in (NOT_ASKED, ABSENT) for row in listed)
     }
-    return Overview(sorted(columns, key=natural), shown, rows)
+    return Overview(sorted(columns, key=natural), asked, by_name)
 
 
 def _without_partner(name: str, version: str) -> str:

@@ -7,13 +7,15 @@ the order in which its cells stand.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import pandas as pd
 
-from matrix.judge.results import CellResult, MatrixResult, Side
+from matrix.judge.results import CellResult, KnownIssue, MatrixResult, Side
 from matrix.pipeline.outcomes import Outcome, Reason, Verdict
 from matrix.pipeline.steps import Blame, Stage
 from matrix.untrusted.text import natural
@@ -49,11 +51,21 @@ COLUMN = ["engine", "model"]
 MARKERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-class Part(NamedTuple):
-    """One table of the report."""
+_T = TypeVar("_T")
+_Key = TypeVar("_Key")
 
-    title: str
-    cells: list[CellResult]
+
+class Row(NamedTuple):
+    """One row of a table: a quantizer under a scheme."""
+
+    group: str
+    """The quantizer's own release, under which its rows stand."""
+    label: str
+    """What tells its environment apart in the group."""
+    scheme: str
+    quantizer: Side
+    slots: list[list[CellResult]]
+    """The cells of each column."""
 
 
 class Together(NamedTuple):
@@ -67,18 +79,44 @@ class Together(NamedTuple):
     """Engines in which one was seen not to; of those in neither, it is not known."""
 
 
+class Part(NamedTuple):
+    """One table of the report, and what works together in it."""
+
+    title: str
+    columns: list[tuple[str, str]]
+    """Engine and model of each; an engine's columns stand together."""
+    rows: list[Row]
+    together: list[Together]
+    devices: list[str]
+    """What its evidence was made on."""
+
+    @property
+    def engines(self) -> Counter[str]:
+        """Return each engine with how many columns it spans, in their order."""
+        return Counter(engine for engine, _ in self.columns)
+
+
+def grouped(items: Iterable[_T], key: Callable[[_T], _Key]) -> dict[_Key, list[_T]]:
+    """Return key -> the items that have it, all in the order in which they came."""
+    groups: dict[_Key, list[_T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
 def normalise(result: MatrixResult) -> MatrixResult:
     """Return ``result`` in its one order, with only numbers and text that JSON can hold."""
     # Replaced before it is sorted: what is read back must sort the same.
     result = msgspec.convert(_storable(msgspec.to_builtins(result)), MatrixResult)
+    order = list(Stage)
     cells = sorted(
         (
             msgspec.structs.replace(
                 cell,
                 departures=sorted(set(cell.departures)),
-                elsewhere={name: cell.elsewhere[name] for name in sorted(cell.elsewhere)},
-                findings=sorted(cell.findings, key=lambda f: (_position(f.stage), f.check)),
-                stages=sorted(cell.stages, key=lambda s: _position(s.stage)),
+                elsewhere=dict(sorted(cell.elsewhere.items())),
+                findings=sorted(cell.findings, key=lambda f: (order.index(f.stage), f.check)),
+                stages=sorted(cell.stages, key=lambda s: order.index(s.stage)),
             )
             for cell in result.cells
         ),
@@ -98,9 +136,9 @@ def normalise(result: MatrixResult) -> MatrixResult:
         cells=cells,
         environments=environments,
         specifiers=specifiers,
-        new_releases={
-            name: result.new_releases[name] for name in sorted(result.new_releases, key=natural)
-        },
+        new_releases=dict(
+            sorted(result.new_releases.items(), key=lambda release: natural(release[0]))
+        ),
     )
 
 
@@ -108,10 +146,6 @@ def _cell_order(cell: CellResult) -> tuple[object, ...]:
     # A float model is what the others are compared with, so it stands first.
     quantizer = (cell.quantizer.name != "none", natural(cell.quantizer.name))
     return (*quantizer, cell.scheme, natural(cell.engine.name), natural(cell.model), cell.id)
-
-
-def _position(stage: Stage) -> int:
-    return list(Stage).index(stage)
 
 
 def _storable(value: object) -> object:
@@ -132,7 +166,9 @@ def _non_finite(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def frame(cells: Iterable[CellResult]) -> pd.DataFrame:
+def frame(
+    cells: Iterable[CellResult], issues: Mapping[str, KnownIssue] = MappingProxyType({})
+) -> pd.DataFrame:
     """Return one row per cell, in the order given; the text columns are untrusted still."""
     rows = [
         {
@@ -154,6 +190,12 @@ def frame(cells: Iterable[CellResult]) -> pd.DataFrame:
             "stage": cell.stage.value if cell.stage else "",
             "reason": cell.reason.value,
             "message": cell.message,
+            "issue": cell.issue,
+            "issue_cause": issues[cell.issue].cause if cell.issue in issues else "",
+            "fix": issues[cell.issue].fix if cell.issue in issues else "",
+            "source": issues[cell.issue].sources[0] if cell.issue in issues else "",
+            "looks_like": cell.looks_like,
+            "group": cell.group,
             "departures": " ".join(cell.departures),
             "canary": cell.canary.value if cell.canary else "",
             "seconds": round(float(sum(cell.timings.values())), 3),
@@ -164,29 +206,22 @@ def frame(cells: Iterable[CellResult]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(rows[0]) if rows else [*ROW, *COLUMN, "id", "verdict"])
 
 
-def pivot(cells: pd.DataFrame) -> pd.DataFrame:
+def pivot(cells: list[CellResult]) -> pd.DataFrame:
     """Return the table: rows (quantizer, scheme), columns (engine, model).
 
-    Each value is the tuple of the cells' row numbers in ``cells``; missing where there is none.
+    Each value is the list of the cells that stand there, which may be empty.
     """
-    numbered = cells.assign(number=range(len(cells)))
-    rows = list(dict.fromkeys(zip(*(cells[name] for name in ROW), strict=True)))
-    tops = sorted(
-        set(zip(*(cells[name] for name in COLUMN), strict=True)),
-        key=lambda pair: (natural(pair[0]), natural(pair[1])),
-    )
-    if not rows:
-        return pd.DataFrame()
-    table = numbered.groupby([*ROW, *COLUMN], sort=False)["number"].agg(tuple).unstack(COLUMN)
-    return table.reindex(
-        index=pd.MultiIndex.from_tuples(rows, names=ROW),
-        columns=pd.MultiIndex.from_tuples(tops, names=COLUMN),
-    )
+    listed = frame(cells).assign(cell=pd.Series(cells, dtype=object))
+    slots = listed.groupby([*ROW, *COLUMN], sort=False)["cell"].agg(list)
+    table = slots.unstack(COLUMN, sort=False)  # rows stand as their cells do
+    columns = sorted(table.columns, key=_column_order)
+    return table[columns].map(lambda slot: slot if isinstance(slot, list) else [])
 
 
-def columns(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the (engine, model) of each column of the table, as they stand."""
-    return [(str(pair[0]), str(pair[1])) for pair in table.columns.to_list()]
+def _column_order(column: Sequence[str]) -> tuple[object, ...]:
+    # Most people serve with vLLM, so it stands where the table begins.
+    engine, model = column
+    return (not engine.startswith("vllm-"), natural(engine), natural(model))
 
 
 def counts(cells: Iterable[CellResult]) -> dict[Verdict, int]:
@@ -211,11 +246,6 @@ def ran(cell: CellResult) -> bool:
 def is_cpu(device: str) -> bool:
     """Return whether a device is a CPU, whatever else is told of it."""
     return device.partition(" ")[0] == "cpu"
-
-
-def short_device(device: str) -> str:
-    """Return a device without its list of features: ``cpu x86-64-v4``."""
-    return device.partition(",")[0]
 
 
 def otherwise_elsewhere(cell: CellResult) -> dict[str, str]:
@@ -258,15 +288,31 @@ def parts(result: MatrixResult) -> list[Part]:
     """Return the tables of the report, in the order of the spec; a cell may stand in several."""
     titles = result.parts or [""]
     return [
-        Part(title, [cell for cell in result.cells if title in (cell.parts or titles[:1])])
+        _part(title, [cell for cell in result.cells if title in (cell.parts or titles[:1])])
         for title in titles
     ]
 
 
-def engines(cells: Iterable[CellResult]) -> dict[str, Side]:
-    """Return the engines of some cells by name, in the order of a table's columns."""
-    sides = {cell.engine.name: cell.engine for cell in cells}
-    return {name: sides[name] for name in sorted(sides, key=natural)}
+def _part(title: str, cells: list[CellResult]) -> Part:
+    table, rows = pivot(cells), []
+    for (name, scheme), slots in zip(table.index, table.to_numpy(), strict=True):
+        quantizer = next(cell.quantizer for slot in slots for cell in slot)
+        rows.append(Row(*group_and_label(name, quantizer.axes), scheme, quantizer, list(slots)))
+    columns = [(str(pair[0]), str(pair[1])) for pair in table.columns]
+    return Part(title, columns, rows, together(cells), devices(cells))
+
+
+def group_and_label(name: str, axes: Mapping[str, str]) -> tuple[str, str]:
+    """Return the release under which an environment stands, and the rest of its name.
+
+    That is the axis with which its name begins: ``autoawq-0.2.7+transformers-4.47.1`` gives
+    ``autoawq-0.2.7`` and ``transformers-4.47.1``. Where it is named otherwise, its name is both.
+    """
+    for axis, version in axes.items():
+        release = f"{axis.replace('_', '-')}-{version}"
+        if name.startswith(f"{release}+"):
+            return release, name.removeprefix(f"{release}+")
+    return name, name
 
 
 def together(cells: list[CellResult]) -> list[Together]:
@@ -275,27 +321,21 @@ def together(cells: list[CellResult]) -> list[Together]:
     The float model stands first, then those that work in most engines, the newest first.
     """
     models = {cell.model for cell in cells}
-    made: dict[tuple[str, str], list[CellResult]] = {}
-    for cell in cells:
-        made.setdefault((cell.quantizer.name, cell.scheme), []).append(cell)
     harmless = {Verdict.WORKS, Verdict.UNTESTED, Verdict.INFRA}
     rows = []
-    for (_, scheme), mine in made.items():
-        good = {}
-        fails = frozenset(cell.engine.name for cell in mine if cell.verdict not in harmless)
-        for engine in dict.fromkeys(cell.engine.name for cell in mine):
-            in_engine = [cell for cell in mine if cell.engine.name == engine]
-            if _all_work(in_engine, models):
-                good[engine] = sorted({name for cell in in_engine for name in cell.departures})
+    by_row = grouped(cells, lambda cell: (cell.quantizer.name, cell.scheme))
+    for (_, scheme), own in by_row.items():
+        good = {
+            engine: sorted({name for cell in in_engine for name in cell.departures})
+            for engine, in_engine in grouped(own, lambda cell: cell.engine.name).items()
+            if all(cell.verdict is Verdict.WORKS for cell in in_engine)
+            and {cell.model for cell in in_engine} == models
+        }
+        fails = frozenset(cell.engine.name for cell in own if cell.verdict not in harmless)
         if good:
-            rows.append(Together(mine[0].quantizer, scheme, good, fails))
+            rows.append(Together(own[0].quantizer, scheme, good, fails))
     rows.reverse()
     return sorted(rows, key=lambda row: (row.quantizer.name != "none", -len(row.engines)))
-
-
-def _all_work(cells: list[CellResult], models: set[str]) -> bool:
-    works = all(cell.verdict is Verdict.WORKS for cell in cells)
-    return works and {cell.model for cell in cells} == models
 
 
 def markers(result: MatrixResult) -> dict[str, str]:

@@ -69,24 +69,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float = 0.0
 
 
-def _record_of(observation: Observation) -> Record:
-    """Return the line of history that tells of an observation."""
-    return Record(
-        run=observation.run,
-        at=observation.at,
-        subject=observation.subject,
-        step=observation.step,
-        key=observation.key,
-        attempt=observation.attempt,
-        outcome=observation.outcome,
-        reason=observation.reason,
-        device=observation.device,
-        departures=observation.departures,
-        inputs=observation.inputs,
-        seconds=observation.seconds,
-    )
-
-
 def _read_observation(raw: bytes, step: Step, key: str) -> Observation:
     """Return the observation in a file's bytes; raise :class:`UnreadableError` for a damaged one.
 
@@ -130,14 +112,12 @@ class Store:
             observation = _read_observation(raw, step, key)
         except (OSError, UnreadableError):
             return None
-        if observation.outcome is Outcome.PASSED and not self._has_reference(step, key):
+        built = step == Step.BUILD and observation.outcome is Outcome.PASSED
+        if built and self.reference(key) is None:
             return None
         if observation.final:
             self._finals[step, key] = observation
         return observation
-
-    def _has_reference(self, step: Step, key: str) -> bool:
-        return step != "build" or self.reference(key) is not None
 
     def has_product(self, step: Step, key: str) -> bool:
         """Whether the files that a step made are there; they may have been taken back since."""
@@ -164,12 +144,12 @@ class Store:
 
         Trouble of the machine takes no final observation's place: it says nothing of the packages.
         """
-        self.append(_record_of(observation))
+        self.append(msgspec.convert(observation, Record, from_attributes=True))
         kept = self.observation(observation.step, observation.key)
         if kept is not None and kept.final and not observation.final:
             return
         target = self.path("observations", observation.step, f"{observation.key}.json")
-        write_atomically(target, msgspec.json.format(_encode(observation), indent=1))
+        write_json(target, observation)
         self._finals.pop((observation.step, observation.key), None)  # one that was checked again
 
     def append(self, record: Record) -> None:
@@ -251,8 +231,14 @@ def reference_in(folder: Path) -> Reference:
     return read_reference(read_file(folder / "reference.json", MAX_REFERENCE_BYTES))
 
 
+def write_json(path: Path, value: msgspec.Struct) -> None:
+    """Write a value as JSON that a person can read, whole or not at all."""
+    write_atomically(path, msgspec.json.format(_encode(value), indent=1))
+
+
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under another name in the same folder, then rename it."""
+    """Write a file under another name in the same folder, which is made, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -15,9 +15,8 @@ from matrix.diagnose.catalogue import (
     Versions,
     read_issue,
 )
-from matrix.diagnose.fixtures import literals
 from matrix.diagnose.grouping import signature_of
-from matrix.diagnose.matching import Failure, Fit, Side, explains, match_issues
+from matrix.diagnose.matching import Failure, Fit, Side, explains, literals, match_issues
 from matrix.diagnose.passages import excerpt_of_text
 from matrix.pipeline.outcomes import Finding, Judgement
 from matrix.pipeline.steps import Stage, Step
@@ -152,8 +151,8 @@ def test_the_exception_comes_before_what_was_logged() -> None:
 def test_what_a_package_logged_does_not_explain_an_unknown_exception() -> None:
     logged = issue(signatures=[Signature(texts=["exllama kernels are not installed"])])
     text = "WARNING exllama kernels are not installed\n"
-    seen, ended = failure(text, logged), failure(f"{text}RuntimeError: something else\n", logged)
-    assert explains(match_issues([logged], seen)[0], seen)
+    silent, ended = failure(text, logged), failure(f"{text}RuntimeError: something else\n", logged)
+    assert explains(match_issues([logged], silent)[0], silent)
     assert not explains(match_issues([logged], ended)[0], ended)
 
 

@@ -1,0 +1,115 @@
+"""``index.html`` and ``matrix.md``: one report, for a browser and for an issue or a terminal.
+
+Both need no network and no JavaScript. What a template shows is escaped unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import re
+from collections import Counter
+from operator import attrgetter
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup, escape
+
+from matrix.judge.results import CanaryState, MatrixResult
+from matrix.pipeline.outcomes import Verdict
+from matrix.report import constraints, standings, table
+from matrix.report.causes import causes
+from matrix.report.locks import install_lines
+from matrix.spec.loading import FLOAT_MODEL
+from matrix.untrusted.text import markdown, markdown_code, visible
+
+_CODE = re.compile(r"`([^`]{1,200})`")
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def documents(result: MatrixResult) -> tuple[str, str]:
+    """Return the Markdown text and the HTML page of a normalised result."""
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    script = (TEMPLATES / "filter.js").read_text(encoding="utf-8")
+    stands = standings.rows(result)
+    shown = {
+        "result": result,
+        "number": table.counts(result.cells),
+        "marks": table.markers(result),
+        "causes": causes(result),
+        "parts": table.parts(result),
+        "details": table.grouped(result.cells, lambda cell: cell.quantizer.name),
+        "installs": install_lines(result),
+        "devices": table.devices(result.cells),
+        "new_releases": table.new_releases(result),
+        "stands": stands,
+        "overview": standings.overview(stands),
+        "resolutions": standings.resolutions(stands),
+        "groups": Counter(cell.group for cell in result.cells),
+        "void": result.canaries is CanaryState.VOID,
+        # Only these two files of ours stand unescaped, and the policy admits just their bytes.
+        "style": Markup(style),
+        "script": Markup(script),
+        "policy": f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
+        "base-uri 'none'; form-action 'none'",
+    }
+    pages = _environment()
+    texts = pages.overlay(finalize=_in_markdown)
+    return (
+        texts.get_template("matrix.md.j2").render(shown),
+        pages.get_template("index.html.j2").render(shown),
+    )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals.update(
+        Verdict=Verdict,
+        float=FLOAT_MODEL,
+        table=table,
+        standings=standings,
+        constraints=constraints,
+    )
+    environment.filters.update(
+        v=visible,
+        prose=prose,
+        md=lambda text, limit=200: Markup(markdown(text, limit)),
+        code=lambda text, limit=300: Markup(markdown_code(text, limit)),
+        anchor=anchor,
+        css=lambda word: word.replace(" ", "-"),
+        number=lambda value: "" if value is None else format(value, ".4g"),
+        short=lambda device: device.partition(",")[0],
+        by_group=lambda rows: table.grouped(rows, attrgetter("group")).items(),
+    )
+    environment.tests["cpu"] = table.is_cpu
+    return environment
+
+
+def _in_markdown(value: object) -> Markup:
+    """Return what stands in a Markdown table for a value: its text, unless that is fit already."""
+    return value if isinstance(value, Markup) else Markup(markdown(str(value)))
+
+
+def prose(text: str) -> Markup:
+    """Return a text of ours for the page: what stands between backquotes is code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(visible(" ".join(text.split()), 2000)))))
+
+
+def anchor(name: str, kind: str = "cell") -> str:
+    """Return an id for the place of a cell or an environment on the page: stable and distinct."""
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[:80].strip("-")
+    return f"{kind}-{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _source(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"

@@ -76,10 +76,13 @@ class Releases:
 
     def _tell_first_bad(self, bad: int) -> None:
         before, after = self._trials[bad - 1], self._trials[bad]
+        last = self._trials[len(self._versions) - 1]
         good_version, bad_version = self._versions[bad - 1], self._versions[bad]
         which = "First" if Version(good_version) < Version(bad_version) else "Last"
         echo(f"{which} bad release: {self._name(bad)}; {good_version} is good")
         echo(f"  {after.message}")
+        if last.message != after.message:
+            echo(f"  {self._versions[-1]} fails in another way: {last.message}")
         tell_moved(before, after, [self._axis])
 
     def _pins(self, place: int) -> list[Pin]:

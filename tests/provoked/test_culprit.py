@@ -124,6 +124,7 @@ def test_the_first_bad_release_is_named_and_the_same_question_runs_nothing(
     assert done.exit_code == 0, done.output
     assert "First bad release: iniconfig 1.1.1; 1.1.0 is good" in done.stdout
     assert "these two do not go together" in done.stdout
+    assert "fails in another way" not in done.stdout
     rounds = [line for line in done.stdout.splitlines() if "left" in line]
     assert rounds[0].startswith("at most 5 tries are left: iniconfig 1.0.0")
     assert len(rounds) <= 5
@@ -132,6 +133,19 @@ def test_the_first_bad_release_is_named_and_the_same_question_runs_nothing(
     assert "quantize" not in again.stderr
     first = done.stdout[done.stdout.index("GOOD") :]
     assert again.stdout == first
+
+
+def test_what_the_bad_end_fails_by_is_told_where_the_first_bad_release_fails_otherwise(
+    tmp_path: Path, store: Path
+) -> None:
+    spec = write(tmp_path, iniconfig="1.1.1", pluggy="0")
+    maker = tmp_path / "maker.py"
+    later = 'version("iniconfig") + " is worse" if version("iniconfig") > "2" else "a little"'
+    maker.write_text(maker.read_text().replace('"these two do not go together"', later))
+    done = ask(spec, store, OLD, NEW)
+    assert done.exit_code == 0, done.output
+    assert "First bad release: iniconfig 1.1.1; 1.1.0 is good" in done.stdout
+    assert "2.1.0 fails in another way: broken: quantize: RuntimeError: 2.1.0 is" in done.stdout
 
 
 def test_a_release_that_does_not_resolve_is_passed_over(tmp_path: Path, store: Path) -> None:

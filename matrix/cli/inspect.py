@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 
 from matrix.checkpoint.files import CONFIG
 from matrix.checkpoint.inspection import CheckpointError, Inspection
 from matrix.checks import run_checks
 from matrix.checks.evidence import Evidence
-from matrix.cli.options import LINE_CHARS, fail
+from matrix.cli.options import LINE_CHARS, fail, releases_of
 from matrix.judge.cells import thresholds
 from matrix.pipeline.outcomes import Finding, Judgement, Symptom
 from matrix.pipeline.steps import Stage
@@ -39,7 +37,7 @@ def inspect(
     Status 0 where nothing is, 1 where a check fails or an engine will not answer right from it, 2
     where it cannot be read at all.
     """
-    readers = _readers(engine or [])
+    readers = releases_of("--engine", engine or [])
     inspection = _read(checkpoint, original)
     evidence = Evidence(
         tied=inspection.tie_word_embeddings,
@@ -57,19 +55,6 @@ def inspect(
     for finding in findings:
         show_finding(finding)
     raise typer.Exit(bool(wrong))
-
-
-def _readers(engine: list[str]) -> dict[str, str]:
-    """Return distribution -> version of what is to read a checkpoint."""
-    readers: dict[str, str] = {}
-    for text in engine:
-        try:
-            requirement = Requirement(text)
-            (version,) = [pin.version for pin in requirement.specifier if pin.operator == "=="]
-        except (InvalidRequirement, ValueError):
-            fail(f"--engine: {text!r} is no release. Write it as transformers==4.51.3")
-        readers[canonicalize_name(requirement.name)] = version
-    return readers
 
 
 def _read(checkpoint: Path, original: Path | None) -> Inspection:

@@ -9,7 +9,8 @@
 ``store``          what each step left behind: observations, under keys
 ``checkpoint``     files of a quantized model, read independently
 ``checks``         what observations and files say: findings
-``judge``          both folded into cells, and cells into a table of verdicts
+``diagnose``       which known issue a failure is, by its log and findings
+``judge``          all of them folded into cells, and cells into a table of verdicts
 ``report``         the table as pages and data
 ``cli``            the command ``matrix``; what comes from outside is read through ``untrusted``
 =================  ==============================================================================

@@ -39,10 +39,10 @@ def checkpoint_complete(evidence: Evidence) -> Opinion:
     """
     inspection = inspected(evidence)
     missing, unexpected = inspection.missing, inspection.unexpected
-    parts = [f"missing: {some(missing)}"] if missing else []
+    parts = [f"missing: {some(missing)}. Save or download the checkpoint again"] if missing else []
     judgement, explains = Judgement.PASSED, None
     if unexpected:
-        parts.append(f"unexpected: {some(unexpected)}")
+        parts.append(f"unexpected: {some(unexpected)}. Remove what no engine reads")
         judgement, explains = Judgement.NOTICE, _surplus(unexpected)
     if zeros := len(inspection.zero_tensors):
         parts.append(f"{count(zeros, 'unexpected tensor')} all zero (harmless)")
@@ -74,7 +74,9 @@ def tied_embedding(evidence: Evidence) -> Opinion:
     if evidence.tied is None:
         raise NotApplicableError("config.json does not say whether embedding and head are one")
     if not (inspection.embedding or inspection.head or inspection.linears):
-        raise NotApplicableError("not known under which names this architecture stores them")
+        raise NotApplicableError(
+            "the names under which this architecture stores them are not known"
+        )
     judgement, message = _embedding(evidence.tied, inspection.embedding, inspection.head)
     explains = LACKING if judgement is Judgement.FAILED else None
     if judgement is Judgement.NOTICE:
@@ -88,7 +90,10 @@ def tied_embedding(evidence: Evidence) -> Opinion:
     stored = inspection.tie_word_embeddings
     if stored is not None and stored != evidence.tied:
         judgement, explains = Judgement.FAILED, LACKING
-        message += f"; config.json says tie_word_embeddings={str(stored).lower()} of it, wrongly"
+        message += (
+            f"; config.json says tie_word_embeddings={str(stored).lower()} of it, wrongly. "
+            "Correct that"
+        )
     return Opinion(judgement, inspection.embedding + inspection.head, message, explains=explains)
 
 
@@ -108,7 +113,7 @@ def _dropped(engine: Mapping[str, str]) -> Explanation:
 def _embedding(tied: bool, embedding: bool, head: bool) -> tuple[Judgement, str]:
     match tied, embedding, head:
         case True, True, _:
-            both = "stored under both names, one of them surplus"
+            both = "stored under both names, of which one is enough"
             return Judgement.PASSED, f"tied; {both if head else 'the embedding is stored'}"
         case True, False, True:
             return Judgement.NOTICE, (
@@ -118,7 +123,10 @@ def _embedding(tied: bool, embedding: bool, head: bool) -> tuple[Judgement, str]
         case False, True, True:
             return Judgement.PASSED, "untied; both are stored"
         case _, False, False:
-            return Judgement.FAILED, "neither the embedding nor lm_head.weight is stored"
+            return Judgement.FAILED, (
+                "neither the embedding nor lm_head.weight is stored. Copy it from the float model"
+            )
         case _:
             missing = "lm_head.weight" if embedding else "model.embed_tokens.weight"
-            return Judgement.FAILED, f"untied, but {missing} is missing"
+            message = f"untied, but {missing} is missing. Copy it from the float model"
+            return Judgement.FAILED, message

@@ -22,6 +22,7 @@ class Drift(NamedTuple):
     distribution: str
     version: str
     message: str
+    remedy: str
     symptoms: tuple[Symptom, ...]
     errors: tuple[str, ...] = ()
 
@@ -41,22 +42,26 @@ ROPE_PARAMETERS = Drift(
     "transformers", "5.0",
     "config.json has rope_parameters and no rope_theta: readers before transformers 5 take 10000 "
     "and may answer wrong",
+    "Add rope_theta to config.json",
     (Symptom.WRONG_ANSWERS,),
 )  # fmt: skip
 DTYPE = Drift(
     "transformers", "4.56",
     "config.json has dtype and no torch_dtype: readers before transformers 4.56 take float32, "
     "where they are not told a type",
+    "Add torch_dtype to config.json",
     (Symptom.MORE_MEMORY,),
 )  # fmt: skip
 TOKENIZER_CLASS = Drift(
     "transformers", "5.0",
     "tokenizer_class is one of transformers 5: readers before it stop at it",
+    "Save the tokenizer with an older transformers",
     (Symptom.OTHER_TOKENS, Symptom.ERROR), ("tokenizer",),
 )  # fmt: skip
 MERGES = Drift(
     "tokenizers", "0.20",
     "merges are written as pairs: tokenizers before 0.20 stop at them (untagged enum ModelWrapper)",
+    "Save the tokenizer with an older tokenizers",
     (Symptom.ERROR,), ("tokenizer", "ModelWrapper"),
 )  # fmt: skip
 
@@ -97,8 +102,9 @@ def tokenizer_drift(evidence: Evidence) -> Opinion:
 def _opinion(engine: Mapping[str, str], drifts: list[Drift], matter: list[Drift]) -> Opinion:
     """Return what drifts come to: a notice where the engine is too old for one that matters."""
     concern = [drift for drift in matter if drift.concerns(engine)]
-    message = "; ".join(drift.message for drift in concern or drifts)
+    message = "; ".join(drift.message for drift in drifts)
     if concern:
+        message = "; ".join(f"{drift.message}. {drift.remedy}" for drift in concern)
         explains = Explanation(
             list(dict.fromkeys(symptom for drift in concern for symptom in drift.symptoms)),
             errors=list(dict.fromkeys(text for drift in concern for text in drift.errors)),
@@ -108,5 +114,5 @@ def _opinion(engine: Mapping[str, str], drifts: list[Drift], matter: list[Drift]
     if drifts and engine:
         lacking = {drift.distribution for drift in drifts} - engine.keys()
         message += f"; not known without the engine's {', '.join(sorted(lacking))}" * bool(lacking)
-        message += "; not so this engine" * (not lacking)
+        message += "; this engine is new enough" * (not lacking)
     return Opinion(Judgement.PASSED, len(drifts), message)

@@ -47,9 +47,13 @@ def packed_layers(evidence: Evidence) -> Opinion:
     packed = {module.name for module in inspection.modules}
     wrong, parts = _wrongly_packed(inspection, packed, quantized=evidence.quantized)
     if evidence.quantized and inspection.quantization is None:
-        parts.append("config.json has no quantization_config, so engines take it for a float model")
+        parts.append(
+            "config.json has no quantization_config, so engines take it for a float model. Add it"
+        )
     if not evidence.quantized and inspection.quantization is not None:
-        parts.append("config.json of the float model has a quantization_config")
+        parts.append(
+            "config.json of the float model has a quantization_config. Give one that has none"
+        )
     message = "; ".join(parts) or f"{count(len(packed), 'layer')} packed"
     if parts:
         unpacked = [*UNFIT.symptoms, Symptom.MORE_MEMORY]
@@ -70,13 +74,14 @@ def _wrongly_packed(
     unread = [module.note for module in inspection.modules if module.note]
     parts = []
     if quantized and not packed:
-        parts.append("nothing is packed")
+        parts.append("nothing is packed. Give the quantized model")
     elif expected - packed:
-        parts.append(f"not packed: {some(sorted(expected - packed))}")
+        left_out = f"not packed: {some(sorted(expected - packed))}"
+        parts.append(f"{left_out}. Quantize these too, or let config.json leave them out")
     if extra:
-        parts.append(f"packed, but should not be: {some(sorted(extra))}")
+        parts.append(f"packed, but should not be: {some(sorted(extra))}. Leave these in float16")
     if unread:
-        parts.append(f"cannot be read: {some(unread)}")
+        parts.append(f"cannot be read: {some(unread)}. Quantize it again")
     return len(expected - packed) + len(extra) + len(unread), parts
 
 
@@ -107,7 +112,8 @@ def stored_formats(evidence: Evidence) -> Opinion:
     wrong += _other_bits(inspection)
     message = f"{_packing(inspection)}; {_kept(kept)}"
     if wrong or wide:
-        message = f"{some(wrong + wide)}; {message}"
+        remedy = "Quantize it again, or correct config.json" if wrong else "Store it as float16"
+        message = f"{some(wrong + wide)}. {remedy}; {message}"
     judgement, explains = Judgement.PASSED, None
     if wide:
         judgement, explains = Judgement.DEGRADED, Explanation([Symptom.MORE_MEMORY])
@@ -183,10 +189,10 @@ def stored_size(evidence: Evidence) -> Opinion:
     if left < 0 and abs(share) > limit:
         lost = [Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE, Symptom.CRASH]
         judgement, explains = Judgement.FAILED, Explanation(lost)
-        parts.append(f"{amount(-left)} are lacking")
+        parts.append(f"{amount(-left)} are lacking. Save or download it again")
     elif share > limit:
         judgement, explains = Judgement.DEGRADED, None
-        parts.append(f"{amount(left)} are unaccounted for")
+        parts.append(f"{amount(left)} are unaccounted for. Remove what no engine reads")
     return Opinion(judgement, share, "; ".join(parts), explains=explains)
 
 

@@ -132,5 +132,5 @@ def speed(evidence: Evidence) -> Opinion:
         return Opinion(Judgement.PASSED, message=message)
     of_float = evidence.float_generation.tokens_per_second if evidence.float_generation else 0.0
     if of_float <= 0:
-        return Opinion(Judgement.PASSED, message=f"{message}; the float model's not known")
+        return Opinion(Judgement.PASSED, message=f"{message}; the float model's speed is not known")
     return Opinion(Judgement.PASSED, own / of_float, f"{message}; the float model {of_float:.3g}")

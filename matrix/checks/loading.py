@@ -96,7 +96,8 @@ def tied_head(evidence: Evidence) -> Opinion:
     message = (
         "tied, and lm_head.weight is not stored: the engine tied the embedding to a head that "
         f"nothing was loaded into. Of {len(values)} log-probabilities, {lost} are not finite or "
-        f"below {_LEAST:.0f}, and {alike} are those of zeros"
+        f"below {_LEAST:.0f}, and {alike} are those of zeros. Store lm_head.weight too, or load it "
+        "otherwise"
     )
     symptom = Symptom.NOT_FINITE if lost else Symptom.WRONG_ANSWERS
     return Opinion(Judgement.FAILED, share, message, symptom, UNFILLED)
@@ -124,7 +125,7 @@ def load_memory(evidence: Evidence) -> Opinion:
 
     Protects from "17 GB rather than 7 GB": a dtype of float32, given or by default, doubles all
     that is not packed, and an engine that unpacks the codes holds four times as much (known issue
-    qwen25-7b-int4-dtype-memory; how dtype is chosen:
+    loaded-as-float32; how dtype is chosen:
     https://huggingface.co/docs/transformers/main_classes/model). The second copy of a tied model's
     head and zero tensors are not counted. Value: bytes in memory over bytes in the file.
     """
@@ -218,5 +219,5 @@ def kernel(evidence: Evidence) -> Opinion:
     modules = {full: n for full, n in kernels.items() if not _FLOAT.search(full)}
     message = some([name, *(f"{full} x {n}" for full, n in modules.items())])
     if _SLOW.search(message):
-        message += "; unpacks by torch for each product: slow"
+        message += "; torch unpacks the weights for each product, which is slow"
     return Opinion(Judgement.PASSED, sum(modules.values()), message)

@@ -32,14 +32,16 @@ def scales(evidence: Evidence) -> Opinion:
         for module in inspection.modules
         for what, number in (
             ("not finite", module.not_finite_scales),
-            ("0 under codes that are not", module.zero_scales),
+            ("0 where the codes are not", module.zero_scales),
         )
         if number
     }
     for name, number in inspection.not_finite.items():
         faults[f"{name} has {number} values that are not finite"] = number
-    judgement, explains = (Judgement.FAILED, SPOILT) if faults else (Judgement.PASSED, None)
-    return Opinion(judgement, sum(faults.values()), some(list(faults)), explains=explains)
+    if not faults:
+        return Opinion(Judgement.PASSED, 0)
+    message = f"{some(list(faults))}. Quantize it again"
+    return Opinion(Judgement.FAILED, sum(faults.values()), message, explains=SPOILT)
 
 
 def zero_points(evidence: Evidence) -> Opinion:
@@ -57,14 +59,14 @@ def zero_points(evidence: Evidence) -> Opinion:
     if symmetric is None:
         symmetric = all(len(module.zero_points) <= 1 for module in modules)
     if quantization.method != "gptq" or not symmetric:
-        message = f"{quantization.method}, each group has its own: any that is stored may be right"
+        message = f"{quantization.method}: each group has its own zero point, so any may be right"
         return Opinion(Judgement.PASSED, 0, message)
     v2 = quantization.checkpoint_format == V2
     wrong = [module for module in modules if not _agrees(module, v2=v2)]
     if not wrong:
         stored = sorted({int(value) for module in modules for value in module.zero_points})
         label = quantization.checkpoint_format or "gptq"
-        message = f"all {some(list(map(str, stored)))}, as {label} has it"
+        message = f"all zero points are {some(list(map(str, stored)))}, as {label} wants"
         return Opinion(Judgement.PASSED, 0, message)
     message = _mislabelled(quantization, wrong)
     return Opinion(Judgement.FAILED, len(wrong), message, explains=SPOILT)
@@ -92,8 +94,12 @@ def _mislabelled(quantization: Quantization, wrong: list[PackedLinearInfo]) -> s
         f"{first.bits} bits with {label}"
     )
     if all(_agrees(module, v2=not v2) for module in wrong):
-        return f"{message}; checkpoint_format={'gptq' if v2 else V2} would be right"
-    return f"{message}; no format has these zeros, so they are damaged or sym is not true"
+        right = f"checkpoint_format={'gptq' if v2 else V2}"
+        return f"{message}; {right} would be right. Write that into config.json"
+    return (
+        f"{message}; no format has these zeros, so they are damaged or sym is not true. Quantize "
+        "it again, or correct sym in config.json"
+    )
 
 
 def group_size(evidence: Evidence) -> Opinion:
@@ -113,10 +119,14 @@ def group_size(evidence: Evidence) -> Opinion:
     judgement, explains = Judgement.PASSED, None
     if faults:
         judgement = Judgement.FAILED
+        message += ". Quantize it again, or correct config.json where that is wrong"
         explains = Explanation(UNFIT.symptoms, errors=[*UNFIT.errors, "group_size", "g_idx"])
     elif _order_lost(modules, quantization):
         judgement, explains = Judgement.NOTICE, Explanation([Symptom.WRONG_ANSWERS])
-        message += "; config.json says desc_act, but every g_idx is in order: was the order lost?"
+        message += (
+            "; config.json says desc_act, but every g_idx is in order. Quantize it again if that "
+            "was lost"
+        )
     return Opinion(judgement, len(faults), message, explains=explains)
 
 
@@ -146,6 +156,8 @@ def _order_lost(modules: Sequence[PackedLinearInfo], quantization: Quantization)
 
 
 TENSOR_PARALLEL = (1, 2, 4, 8)
+REFUSED_FIRST = sorted(UNFIT.symptoms, key=lambda symptom: symptom is not Symptom.ERROR)
+"""On GPUs vLLM stops at uneven shares; on a CPU 0.32.0 answered "!!!!" from them."""
 
 
 def tensor_parallel(evidence: Evidence) -> Opinion:
@@ -168,8 +180,11 @@ def tensor_parallel(evidence: Evidence) -> Opinion:
     possible = [size for size, problem in problems.items() if not problem]
     share = f"tensor parallel {', '.join(map(str, possible))} possible"
     if own := problems[evidence.tensor_parallel]:
-        message = f"cannot be divided among {evidence.tensor_parallel}: {own}; {share}"
-        uneven = Explanation(UNFIT.symptoms, errors=UNFIT.errors, engines=["vLLM"])
+        message = (
+            f"cannot be divided among {evidence.tensor_parallel}: {own} (vLLM's build for CPUs may "
+            f"answer garbage instead). Use tensor parallel {', '.join(map(str, possible))}"
+        )
+        uneven = Explanation(REFUSED_FIRST, errors=UNFIT.errors, engines=["vLLM"])
         return Opinion(Judgement.NOTICE, max(possible), message, explains=uneven)
     first = next(filter(None, problems.values()), "")
     return Opinion(Judgement.PASSED, max(possible), "; ".join(filter(None, (share, first))))

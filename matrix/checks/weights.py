@@ -55,7 +55,7 @@ def weights_match(evidence: Evidence) -> Opinion:
     if not inspection.compared:
         raise NotApplicableError("no original to compare with")
     if not inspection.weights:
-        message = "no weight could be compared"
+        message = "no weight could be compared. Give the float model that it was made of"
         return Opinion(Judgement.FAILED, message=message, explains=SPOILT)
     worst_first = sorted(inspection.weights, key=lambda weight: -(weight.error or 0.0))
     faults = [
@@ -66,7 +66,8 @@ def weights_match(evidence: Evidence) -> Opinion:
     errors = [weight.error for weight in inspection.weights if weight.error is not None]
     value = max(errors, default=None)
     if faults:
-        return Opinion(Judgement.FAILED, value, some(faults), explains=SPOILT)
+        message = f"{some(faults)}. Quantize it again, by another release or method"
+        return Opinion(Judgement.FAILED, value, message, explains=SPOILT)
     return Opinion(Judgement.PASSED, value, f"{len(inspection.weights)} weights compared")
 
 

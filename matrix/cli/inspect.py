@@ -10,12 +10,14 @@ import typer
 from matrix.checkpoint.files import CONFIG
 from matrix.checkpoint.inspection import CheckpointError, Inspection
 from matrix.checks import run_checks
+from matrix.checks.drift import MERGES
 from matrix.checks.evidence import Evidence
 from matrix.cli.options import LINE_CHARS, fail, releases_of
 from matrix.judge.cells import thresholds
 from matrix.pipeline.outcomes import Finding, Judgement, Symptom
 from matrix.pipeline.steps import Stage
-from matrix.spec.loading import load
+from matrix.spec.loading import LoadedSpec, load, role_names
+from matrix.spec.requirements import named_releases
 from matrix.untrusted.text import visible
 
 
@@ -37,12 +39,13 @@ def inspect(
     Status 0 where nothing is, 1 where a check fails or an engine will not answer right from it, 2
     where it cannot be read at all.
     """
-    readers = releases_of("--engine", engine or [])
+    loaded = load()
+    readers = _readers(engine or [], _engines(loaded))
     inspection = _read(checkpoint, original)
     evidence = Evidence(
         tied=inspection.tie_word_embeddings,
         quantized=inspection.quantization is not None,
-        thresholds=thresholds(load()),
+        thresholds=thresholds(loaded),
         engine=readers,
         tensor_parallel=tensor_parallel,
         inspection=inspection,
@@ -55,6 +58,25 @@ def inspect(
     for finding in findings:
         show_finding(finding)
     raise typer.Exit(bool(wrong))
+
+
+def _engines(loaded: LoadedSpec) -> set[str]:
+    """Return the distributions that may be named: what engines require, and what reads for them."""
+    environments = {name for name, _ in role_names(loaded, loaded.spec.engines).values()}
+    required = (named_releases(loaded.environments[name]) for name in environments)
+    return {MERGES.distribution}.union(*required)
+
+
+def _readers(engine: list[str], engines: set[str]) -> dict[str, str]:
+    """Return distribution -> version of what is to read a checkpoint, of ``engines`` alone."""
+    readers = releases_of("--engine", engine)
+    for name in readers.keys() - engines:
+        names = ", ".join(sorted(engines))
+        fail(
+            f"--engine: {name!r} is no engine that this project knows. Give one of {names}, or "
+            "leave it out"
+        )
+    return readers
 
 
 def _read(checkpoint: Path, original: Path | None) -> Inspection:
@@ -91,12 +113,13 @@ def _foretold(finding: Finding) -> str:
     if finding.judgement is not Judgement.NOTICE or explains is None or not explains.engines:
         return ""
     engines = " and ".join(explains.engines)
-    if Symptom.NOT_FINITE in explains.symptoms:
+    answers = explains.symptoms[:1] != [Symptom.ERROR]
+    if answers and Symptom.NOT_FINITE in explains.symptoms:
         return f"wrong: {engines} will answer garbage: {finding.message}"
-    if Symptom.WRONG_ANSWERS in explains.symptoms:
+    if answers and Symptom.WRONG_ANSWERS in explains.symptoms:
         return f"wrong: {engines} will misread it: {finding.message}"
     if Symptom.ERROR in explains.symptoms:
-        return f"wrong: {engines} will not load it: {finding.message}"
+        return f"wrong: {engines} will refuse to load it: {finding.message}"
     return ""
 
 

@@ -8,11 +8,14 @@ import typer
 
 from matrix.cli.options import Profile, Spec, StoreFolder, fail
 from matrix.environments.locks import committed_name, read_lock
-from matrix.pipeline.outcomes import Outcome
 from matrix.run.building import make_lock
 from matrix.run.context import Context, Settings
 from matrix.run.workspace import Workspace
 from matrix.store.store import write_atomically
+from matrix.untrusted.text import visible
+
+REFUSAL_CHARS = 600
+"""Of what uv says of packages that do not go together: a sentence or three."""
 
 
 def lock(
@@ -23,7 +26,8 @@ def lock(
 ) -> None:
     """Make the locks beside the spec that are missing or whose inputs have changed.
 
-    uv resolves each environment twice: with the spec's pins, and as it was released.
+    uv resolves each environment twice: with the spec's pins, and as it was released. A refusal is
+    an answer, kept as a lock with uv's reasons.
     """
     context = Context(Settings.of(spec=spec, profile=profile, store=store))
     workspace = Workspace(context)
@@ -41,5 +45,8 @@ def lock(
             if made is None:
                 fail(f"{name}: no lock, {conclusion.reason}: {conclusion.message.strip()}")
             write_atomically(file, made.text.encode())
-            state = "refused" if conclusion.outcome is Outcome.FAILED else "resolved"
-            typer.echo(f"{name} ({environment.resolution}): {state} [{end.seconds:.1f} s]")
+            state = f"resolved [{end.seconds:.1f} s]"
+            if made.refusal:
+                why = " ".join(made.refusal.split())
+                state = f"refused [{end.seconds:.1f} s]: {visible(why, REFUSAL_CHARS)}"
+            typer.echo(f"{name} ({environment.resolution}): {state}")

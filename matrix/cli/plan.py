@@ -18,6 +18,7 @@ from matrix.plan.needs import GIB, Needs, describe, needs_of
 from matrix.plan.predictions import GB, Cost, Prediction, name_of_cell, parameters
 from matrix.run.context import Context, Settings
 from matrix.run.estimates import Estimate, choice_of, estimate
+from matrix.run.sources import check_sources
 from matrix.untrusted.text import visible
 
 SHOWN = 20
@@ -45,6 +46,7 @@ def plan(
 ) -> None:
     """Show what a profile holds, needs and is predicted to cost; build and run nothing."""
     context = Context(Settings.of(spec=spec, profile=profile, store=store))
+    check_sources(context)
     work = PlannedWork(context, estimate(context), minutes, disk)
     if output is Format.JSON:
         encoded = msgspec.json.encode(document(work))

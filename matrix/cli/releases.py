@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +20,7 @@ from matrix.spec.loading import load, snapshot_of
 from matrix.spec.picking import pick
 from matrix.spec.reading import read_tables
 from matrix.spec.requirements import named_releases
-from matrix.spec.snapshot import SNAPSHOT, Snapshot, encode
+from matrix.spec.snapshot import SNAPSHOT, Release, Snapshot, encode
 from matrix.spec.tables import Environment, RangeTable, SpecError
 from matrix.spec.tables import Spec as SpecTables
 from matrix.spec.versions import parsed
@@ -91,13 +91,10 @@ def releases(
     Status 0, also where an index is in trouble and its last answer is at hand; 1 where none is,
     and where nothing can be taken because the spec could not be loaded with it.
     """
-    from matrix.index.client import Index  # requests and pypi-simple take half a second to import
-
     settings = Settings.of(spec=spec, store=store)
     tables, old = read_tables(settings.spec), snapshot_of(settings.spec)
     earlier = {} if take_gone else old.packages
-    index = Index(index_settings(os.environ), settings.store / "index", earlier=earlier)
-    answers = index.ask(tracked(tables, old), offline=offline).values()
+    answers = _answers(settings.store / "index", tracked(tables, old), earlier, offline=offline)
     later = newer(answers, old)
     new = merged(old, later, date_of(answers, old))
     added, problem = _added(settings.spec, old, new) if later else ([], "")
@@ -122,6 +119,20 @@ def releases(
     _show(overview, output, take, rules)
     if lacking or (take and problem):
         raise typer.Exit(1)
+
+
+def _answers(
+    folder: Path,
+    packages: dict[str, str],
+    earlier: Mapping[str, list[Release]],
+    *,
+    offline: bool,
+) -> list[IndexAnswer]:
+    """Return what the index answers of packages, now or, kept in a folder, the last time."""
+    from matrix.index.client import Index  # requests and pypi-simple take half a second to import
+
+    index = Index(index_settings(os.environ), folder, earlier=earlier)
+    return list(index.ask(packages, offline=offline).values())
 
 
 def tracked(tables: SpecTables, snapshot: Snapshot) -> dict[str, str]:

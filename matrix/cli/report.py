@@ -66,8 +66,14 @@ def report(
 
 
 def _check_store(context: Context) -> None:
-    """End where an empty store would replace a report that is not: its name may be mistyped."""
+    """End where there is no store, or an empty one would replace a report that is not: its name may
+    be mistyped."""
     store, reports = context.store, context.settings.reports
+    if not store.root.is_dir():
+        fail(
+            f"{store.root}: there is no store here, so there is nothing to report. `matrix run` "
+            "makes one; name one that lies elsewhere by --store or MATRIX_STORE"
+        )
     if store.segments():
         return
     try:

@@ -13,6 +13,8 @@ from matrix.cli.inspect import show_finding
 from matrix.cli.options import LINE_CHARS, Profile, Spec, StoreFolder, fail
 from matrix.cli.plan import Disk, Minutes
 from matrix.cli.report import budget_lines, whole_profile
+from matrix.judge.cells import command_of
+from matrix.pipeline.outcomes import Verdict
 from matrix.plan.budget import canaries_alone, narrowed
 from matrix.plan.cells import Selection, select
 from matrix.run.beforehand import beforehand
@@ -21,6 +23,7 @@ from matrix.run.estimates import choice_of, estimate
 from matrix.run.interim import Interim
 from matrix.run.progress import Progress
 from matrix.run.run import Run
+from matrix.run.sources import check_sources
 from matrix.run.workspace import Workspace
 from matrix.untrusted.text import visible
 
@@ -50,6 +53,7 @@ def run(
     """
     settings = Settings.of(spec=spec, profile=profile, store=store)
     context = Context(settings)
+    check_sources(context)
     budgeted = minutes is not None or disk is not None
     if budgeted and (environment is not None or cell is not None or canaries):
         fail("a budget chooses cells by itself. Leave out --environment, --cell and --canaries")
@@ -126,6 +130,9 @@ def _show_cell(context: Context, cell: str) -> None:
         typer.echo(f"  source: {issue.sources[0]}")
     elif result.group:
         typer.echo(f"  known issue: none ({visible(result.group, LINE_CHARS)})")
+    if not result.issue and result.verdict in (Verdict.BROKEN, Verdict.GARBAGE, Verdict.DEGRADED):
+        command = command_of(context.loaded, context.plan, "specifiers")
+        typer.echo(f"  what to do: use versions that worked together; `{command}` lists them")
     for stage in result.stages:
         message = visible(stage.message.strip(), LINE_CHARS)
         typer.echo(f"  {stage.stage:18} {stage.outcome:14} {message}")

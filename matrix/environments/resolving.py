@@ -51,8 +51,7 @@ def resolve_all(
     was answered; what uv is just doing then ends with this process. Environments that ask the same
     are asked once. Raises :class:`OSError` where the store cannot be written.
     """
-    kept = store.path("locks", "any").parent
-    locks = Locks(committed, kept)
+    locks = Locks(committed, store.path("locks", "any").parent)
     waiting: dict[str, list[Environment]] = {}
     for environment in environments:
         lock = locks.find(environment)
@@ -62,12 +61,7 @@ def resolve_all(
             waiting.setdefault(own_name(environment), []).append(environment)
 
     def ask(name: str) -> tuple[Lock | None, Conclusion]:
-        with store.work("lock") as work:
-            lock, ended, _ = make_lock(waiting[name][0], work, host, limits)
-        if lock is None:
-            return None, ended
-        write_atomically(kept / name, lock.text.encode())
-        return lock, conclusion_of(lock)
+        return _ask(waiting[name][0], store, host, limits)
 
     find_uv_bin()  # here first: two threads that read sysconfig for the first time fail
     trouble, tell_at = 0, time.monotonic() + TELL_SECONDS
@@ -87,6 +81,18 @@ def resolve_all(
                 tell_at = time.monotonic() + TELL_SECONDS
     for environment in (environment for same in waiting.values() for environment in same):
         yield Resolved(environment, None, Conclusion(Outcome.INFRA, Reason.NETWORK, _NOT_ASKED))
+
+
+def _ask(
+    environment: Environment, store: Store, host: Mapping[str, str], limits: Limits
+) -> tuple[Lock | None, Conclusion]:
+    """Have uv resolve an environment, and keep the lock that it gives; trouble gives none."""
+    with store.work("lock") as work:
+        lock, ended, _ = make_lock(environment, work, host, limits)
+    if lock is None:
+        return None, ended
+    write_atomically(store.path("locks", own_name(environment)), lock.text.encode())
+    return lock, conclusion_of(lock)
 
 
 def conclusion_of(lock: Lock) -> Conclusion:

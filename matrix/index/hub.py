@@ -28,8 +28,8 @@ SECONDS, MEGABYTES = 30.0, 8.0
 """What one answer of the Hub may take; it names every file of a repository."""
 
 Commit = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40}$")]
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_REPOSITORY = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+REPOSITORY = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}")
 
 
 class RevisionError(Exception):
@@ -104,7 +104,7 @@ class Revisions:
         if revision == FIRST_SEEN:
             self._record(repository, self._commit(repository, "main"))
             return self._held(options)
-        if _COMMIT.fullmatch(revision):  # of another, the adapter says that it is none
+        if COMMIT.fullmatch(revision):  # of another, the adapter says that it is none
             self._check(repository, revision)
         return held
 
@@ -136,7 +136,7 @@ class Revisions:
         # Not at the top: who only reads locks, as the noxfile does, does without requests.
         from matrix.index.fetching import Fetcher, FetchError, Limits, NotFoundError, in_parallel
 
-        if not _REPOSITORY.fullmatch(repository):
+        if not REPOSITORY.fullmatch(repository):
             raise RevisionError(f"{repository!r} is no repository: write it as owner/name")
         address = f"{self._endpoint}/api/models/{quote(repository)}/revision/{revision}"
         fetcher = Fetcher(self._certificates, Limits(SECONDS, MEGABYTES))

@@ -137,7 +137,7 @@ class CellJudge:
             looks_like=diagnosis.looks_like,
             group=diagnosis.group,
             canary=cell.canary,
-            command=command_of(self.loaded, self.plan, "--cell", cell.id),
+            command=command_of(self.loaded, self.plan, "run", "--cell", cell.id),
         )
 
     def _result(self, cell: Cell, stage: Stage, observation: Observation) -> StageResult:
@@ -209,14 +209,14 @@ class CellJudge:
                 assert_never(never)
 
 
-def command_of(loaded: LoadedSpec, plan: Plan, option: str, value: str) -> str:
-    """Return the command that runs a part of a plan alone, for a shell."""
-    words = [*invocation(), "run"]
+def command_of(loaded: LoadedSpec, plan: Plan, command: str, *options: str) -> str:
+    """Return a command for a plan's spec and profile, for a shell."""
+    words = [*invocation(), command]
     if loaded.file != DEFAULT_SPEC:
         words += ["--spec", str(loaded.file)]
     if plan.profile != DEFAULT_PROFILE:
         words += ["--profile", plan.profile]
-    return shlex.join([*words, option, value])
+    return shlex.join([*words, *options])
 
 
 def _untested(cell: Cell, plan: Plan, results: dict[Stage, StageResult]) -> JudgedCell | None:

@@ -112,7 +112,7 @@ class TableJudge:
             stages=self._judge.cell(cells[0].id).stages[place : place + 3],
             cells=len(cells),
             departures=self._plan.environments[name].departures,
-            command=command_of(self._loaded, self._plan, "--environment", name),
+            command=command_of(self._loaded, self._plan, "run", "--environment", name),
             standings=stands,
             differences=differences(stands),
             axes=self._plan.environments[name].axes,

@@ -98,20 +98,25 @@ def lease(
                 queue.close()  # strangers may stay for days: who needs fewer cards goes first
                 first = False
             looks += 1
-            strangers = ", ".join(
-                f"process {pid} computes on GPU {index}" for index, pid in occupied.items()
-            )
-            why = last_reason
-            if strangers and looks > 1:  # a probe that has just ended is gone at the second look
-                why = strangers
-            elif looks == PATIENCE and not last_reason:
-                why = "other runs have them"
+            why = _reason(occupied, looks, last_reason)
             if why != last_reason:
                 tell(f"waiting for {count} of {len(gpus)} GPUs: {why}")
                 last_reason = why
             wait(WAIT_SECONDS)
         queue.close()
         yield taken
+
+
+def _reason(occupied: Mapping[int, int], looks: int, last_reason: str) -> str:
+    """Return what is waited for after so many looks; the reason given last where nothing is new.
+
+    ``occupied`` is the index of a card -> a process without a lease that computes on it.
+    """
+    if occupied and looks > 1:  # a probe that has just ended is gone at the second look
+        return ", ".join(
+            f"process {pid} computes on GPU {index}" for index, pid in occupied.items()
+        )
+    return last_reason or ("other runs have them" if looks == PATIENCE else "")
 
 
 def _take(

@@ -151,6 +151,7 @@ class Explanation(msgspec.Struct, frozen=True):
     """The consequences of what a finding says, and whose fault they are."""
 
     symptoms: list[Symptom]
+    """The likeliest first."""
     errors: list[str] = []
     """Of the symptom ``error``: fragments of which an exception's text holds one, in any case."""
     blame: Blame = Blame.CHECKPOINT

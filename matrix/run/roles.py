@@ -89,15 +89,8 @@ class RoleRun:
                 if not probe.alive:
                     self._messages.not_imported_again(environment.name)
                     return
-                review = partial(self._in_company, stack, gpus)
+                review = partial(_in_company, self._processes_on, stack, gpus)
                 self._attempt(probe, role, job, attempt=1, fork=False, review=review)
-
-    def _in_company(
-        self, probe: ExitStack, gpus: Sequence[Gpu], conclusion: Conclusion
-    ) -> Conclusion:
-        """Judge a failure anew: the probe is ended, and who computes on its cards is a stranger."""
-        probe.close()
-        return allow_for_strangers(conclusion, strangers(gpus, self._processes_on))
 
     def _leased(self, environment: Environment, needs: Needs) -> AbstractContextManager[list[Gpu]]:
         fit = fitting(needs, self._workspace.machine.gpus)
@@ -183,6 +176,14 @@ class RoleRun:
                 if end.outcome is not Outcome.PASSED and not fork:
                     break  # a load on another device, say: what comes after it is no evidence
         return ends
+
+
+def _in_company(
+    processes_on: ProcessesOn, probe: ExitStack, gpus: Sequence[Gpu], conclusion: Conclusion
+) -> Conclusion:
+    """Judge a failure anew: the probe is ended, and who computes on its cards is a stranger."""
+    probe.close()
+    return allow_for_strangers(conclusion, strangers(gpus, processes_on))
 
 
 def _probe(

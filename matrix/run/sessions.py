@@ -21,6 +21,7 @@ from matrix.run import suites
 from matrix.run.beforehand import beforehand, is_asked_for
 from matrix.run.context import Context, Settings, unreachable
 from matrix.run.estimates import choose_for_nox, estimate, longest_first
+from matrix.run.sources import check_sources
 from matrix.run.unchanged import unchanged_summary
 from matrix.spec.tables import SpecError
 
@@ -102,13 +103,15 @@ class Sessions:
     def begin(self) -> int:
         """Return how many of the pending environments to work on side by side.
 
-        Where the session ``matrix`` is asked for, say what it takes, end where the disk is too
-        small, keep ``clean`` off the store, and put them in the order in which to begin them.
+        Where the session ``matrix`` is asked for, say what it takes, end where a source is none or
+        the disk is too small, keep ``clean`` off the store, and put them in the order in which to
+        begin them.
         """
         at_once = self._at_once()
         if is_asked_for("matrix", self._arguments):
             expected, cells = estimate(self.context), self.context.plan.cells
             try:
+                check_sources(self.context)
                 lines = beforehand(self.context, cells, expected, at_once=at_once)
             except SpecError as error:
                 sys.exit(f"error: {error}")

@@ -40,6 +40,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 FINDINGS = pytest.StashKey[list[tuple[Subject, Finding]]]()
 
 
+NOT_WORKING = "found not to work (a result, no failure of this run)"
+"""How what fails is counted: what does not work is what the suite is there to tell."""
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Have a stage or check that failed counted as a result; errors of the suite stay errors."""
+    if report.when == "call" and report.failed:
+        return NOT_WORKING, "x", "NOT WORKING"
+    return None
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Add what the checks said to the records, and note what was judged."""
     if session.config.option.collectonly:

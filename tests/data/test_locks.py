@@ -1,6 +1,6 @@
 """Each environment of the default profiles has a lock that answers it, and no lock is left over.
 
-A version that is added to the spec fails here until ``python -m matrix lock`` has made its locks.
+A version that is added to the spec fails here until ``matrix lock`` has made its locks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COMMITTED = [
 @pytest.mark.parametrize("environment", COMMITTED, ids=lambda e: f"{e.name}-{e.resolution}")
 def test_every_committed_lock_answers_and_is_portable(environment: Environment) -> None:
     lock = read_lock(LOCKS / committed_name(environment), environment)
-    assert lock is not None, "remake it: python -m matrix lock"
+    assert lock is not None, "remake it: matrix lock"
     lines = [line for line in lock.text.splitlines() if not line.startswith("#")]
     assert bool(lines) != bool(lock.refusal)
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9.-]+==[a-z0-9.]+", line)] == []

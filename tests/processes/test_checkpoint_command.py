@@ -19,14 +19,14 @@ from matrix.checkpoint.inspection import Inspection
 from tests import REPOSITORY
 from tests.unit import awq_checkpoints as made
 from tests.unit import gptq_checkpoints as gptq
-from tests.unit.test_checkpoint_scanning import change_config, change_tensors, known
+from tests.unit.test_checkpoint_scanning import change_config, change_tensors, complete_config
 
 MEMORY = 600 * 2**20
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    return known(gptq.both(tmp_path)[0])
+    return complete_config(gptq.write_pair(tmp_path)[0])
 
 
 def truncate(directory: Path) -> None:
@@ -117,7 +117,7 @@ def test_large_file_takes_little_memory(checkpoint: Path) -> None:
 
 
 def test_command_line(tmp_path: Path) -> None:
-    checkpoint, original = made.both(tmp_path)
+    checkpoint, original = made.write_pair(tmp_path)
     output = tmp_path / "inspection.json"
     command = [sys.executable, "-m", "matrix.checkpoint"]
     options = ["--output", str(output), "--original"]

@@ -130,6 +130,7 @@ def test_a_report_of_nothing_observed_says_so_and_fails_only_if_asked(tmp_path: 
         "MATRIX_STORE": str(tmp_path / "store"),
         "MATRIX_REPORTS": str(tmp_path / "reports"),
     }
+    (tmp_path / "store").mkdir()
     done = matrix("report", **variables)
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "reports") in done.stdout
@@ -148,6 +149,7 @@ def test_a_report_is_not_replaced_by_one_of_a_store_that_is_empty(tmp_path: Path
         "MATRIX_STORE": str(tmp_path / "mistyped"),
         "MATRIX_REPORTS": str(tmp_path / "reports"),
     }
+    (tmp_path / "mistyped").mkdir()
     assert matrix("report", **variables).returncode == 0
     assert matrix("report", **variables).returncode == 0, "one of nothing may be replaced"
     file = tmp_path / "reports" / "matrix.json"
@@ -164,8 +166,29 @@ def test_a_report_is_not_replaced_by_one_of_a_store_that_is_empty(tmp_path: Path
     assert matrix("report", **variables).returncode == 0, "nobody can read that one"
 
 
+def test_without_a_store_there_is_no_report_and_one_that_is_there_stays(tmp_path: Path) -> None:
+    variables = {
+        "MATRIX_SPEC": str(small_spec.write(tmp_path)),
+        "MATRIX_PROFILE": "all",
+        "MATRIX_STORE": str(tmp_path / "store"),
+        "MATRIX_REPORTS": str(tmp_path / "reports"),
+    }
+    page = tmp_path / "reports" / "index.html"
+    page.parent.mkdir()
+    page.write_text("an older page")
+    done = matrix("report", **variables)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'store'}: there is no store here")
+    assert "`matrix run` makes one" in line
+    assert "--store or MATRIX_STORE" in line
+    assert page.read_text() == "an older page"
+    assert [file.name for file in page.parent.iterdir()] == ["index.html"]
+    assert not (tmp_path / "store").exists()
+
+
 def test_store_and_reports_lie_in_the_working_directory(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / ".matrix").mkdir(parents=True)
     done = matrix_in(
         tmp_path / "elsewhere", "report", PYTHONPATH=str(REPOSITORY),
         MATRIX_SPEC=str(small_spec.write(tmp_path)), MATRIX_PROFILE="all",
@@ -198,6 +221,24 @@ def test_what_is_no_checkpoint_is_one_line_and_status_2(tmp_path: Path, name: st
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: {name}: ")
+
+
+def test_the_suite_counts_what_does_not_work_as_a_result(tmp_path: Path) -> None:
+    variables = {
+        "MATRIX_SPEC": str(small_spec.write(tmp_path)),
+        "MATRIX_PROFILE": "all",
+        "MATRIX_STORE": str(tmp_path / "store"),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+    options = ("-q", "--no-header", "--tb=no", "-r", "N", "tests/compat")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "--environment", "twins"],
+        cwd=REPOSITORY, env=os.environ | variables, capture_output=True, text=True, timeout=600,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout
+    assert " found not to work (a result, no failure of this run)" in done.stdout
+    assert "failed" not in done.stdout
 
 
 def test_a_checkpoint_is_divided_among_one_at_least() -> None:

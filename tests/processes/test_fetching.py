@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from base64 import b64encode
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -17,14 +15,6 @@ from matrix.machine import threads
 from tests import REPOSITORY
 from tests.processes import index_server as served
 from tests.processes.index_server import Handler, Respond, Server
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setenv("NETRC", os.devnull)
-    with served.running() as started:
-        yield started
 
 
 def at(server: Server, path: str) -> str:

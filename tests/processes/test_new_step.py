@@ -99,6 +99,7 @@ def reported(folder: Path, repair: str) -> dict[str, Any]:
 
 def test_it_is_planned_keyed_performed_checked_and_reported(folder: Path) -> None:
     output = run(folder, "run", "--cell", CELL, repair="passes")
+    assert "what to do" not in output
     assert f"repair {CELL.rpartition('/')[0]}: passed" in output
     cell = reported(folder, "passes")
     stages = {stage["stage"]: stage["outcome"] for stage in cell["stages"]}
@@ -110,7 +111,9 @@ def test_it_is_planned_keyed_performed_checked_and_reported(folder: Path) -> Non
 
 
 def test_what_it_refuses_is_given_to_no_engine(folder: Path) -> None:
-    run(folder, "run", "--cell", CELL, repair="fails")
+    output = run(folder, "run", "--cell", CELL, repair="fails")
+    assert "  what to do: use versions that worked together; `" in output
+    assert " specifiers --spec " in output
     cell = reported(folder, "fails")
     stages = {stage["stage"]: stage["outcome"] for stage in cell["stages"]}
     assert (stages["repair"], stages["load"]) == ("failed", "blocked")

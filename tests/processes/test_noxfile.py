@@ -117,6 +117,15 @@ def test_a_disk_that_is_too_small_ends_it_before_any_session(tmp_path: Path) -> 
     assert noxfile(tmp_path, huge, arguments=["-s", "lint"])["said"] == []
 
 
+def test_a_folder_that_is_not_there_ends_it_before_any_session(tmp_path: Path) -> None:
+    options = 'adapter = "published"\noptions = { directory = "/proc/nope" }'
+    brought = ('adapter = "./maker.py"', options)
+    with pytest.raises(AssertionError, match=r"directory: /proc/nope cannot be listed") as caught:
+        noxfile(tmp_path, brought)
+    assert "Traceback" not in str(caught.value)
+    assert noxfile(tmp_path, brought, arguments=["-s", "report"])["said"] == []
+
+
 def test_a_worker_waits_for_nothing(tmp_path: Path) -> None:
     assert noxfile(tmp_path, worker=True)["pending"] == []
 

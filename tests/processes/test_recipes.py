@@ -101,6 +101,14 @@ def test_what_a_recipe_adds_is_planned(copy: Copy, recipe: str) -> None:
     assert cell in copy.perform(plan)
 
 
+def test_adding_a_version_says_what_it_needs_and_takes_in_nothing_unasked(copy: Copy) -> None:
+    section = TEXT.partition("\n## Add a version\n")[2].partition("\n## ")[0]
+    assert "`.[dev]`" in section
+    commands = [shlex.split(line, comments=True) for line in copy.follow("Add a version")]
+    assert [words[1] for words in commands] == ["plan", "lock", "-s", "-s"]
+    assert not [words for words in commands if "--take" in words]
+
+
 def test_an_added_check_says_what_it_finds(copy: Copy) -> None:
     checkpoint = "tests/checkpoints/autoawq-0.2.9-4bit-g64"
     folder = Path(shutil.copytree(REPOSITORY / checkpoint, copy.root / checkpoint))
@@ -127,6 +135,7 @@ def test_an_added_issue_explains_its_log(copy: Copy) -> None:
 def test_an_added_canary_is_judged(copy: Copy) -> None:
     commands = copy.follow("Add a canary for a known defect")
     assert copy.perform(commands[0])
+    (copy.root / ".matrix").mkdir()  # which the run would make
     assert copy.perform(commands[-1])
     table = json.loads((copy.root / "reports" / "matrix.json").read_text())
     canaries = {cell["id"]: cell["canary"] for cell in table["cells"] if cell["canary"]}

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import gzip
 import tarfile
-from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 
 import pytest
 
 from matrix.index import byte_ranges, source_metadata
 from matrix.index.client import Index
-from matrix.index.settings import IndexSettings
 from matrix.spec.snapshot import Release, SourceMetadata
 from tests.processes import index_server as served
 from tests.processes.index_server import Member, Server, file, page
@@ -21,18 +18,6 @@ SDIST = "made_up-1.0.tar.gz"
 ROOT = "made_up-1.0"
 HEAD = "Metadata-Version: {}\nName: Made_Up\nVersion: 1.0\n"
 EGG = "made_up.egg-info/requires.txt"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "*")
-    with served.running() as running:
-        yield running
-
-
-@pytest.fixture
-def index(server: Server, tmp_path: Path) -> Index:
-    return Index(IndexSettings([server.address]), tmp_path / "index")
 
 
 def pkg_info(*requirements: str, version: str = "2.1", more: str = "") -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -15,18 +14,6 @@ from matrix.index.fetching import Limits
 from matrix.index.settings import IndexSettings
 from tests.processes import index_server as served
 from tests.processes.index_server import WHEEL, Handler, Server, file, page
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "*")
-    with served.running() as started:
-        yield started
-
-
-@pytest.fixture
-def index(server: Server, tmp_path: Path) -> Index:
-    return Index(IndexSettings([server.address]), tmp_path / "index")
 
 
 def ask(index: Index, since: str = "0") -> IndexAnswer:

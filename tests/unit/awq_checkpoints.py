@@ -25,7 +25,7 @@ ORDER_MAP = [0, 2, 4, 6, 1, 3, 5, 7]
 
 
 def config(*, tied: bool, quantized: bool) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "architectures": ["Qwen2ForCausalLM"],
         "hidden_size": HIDDEN,
         "intermediate_size": INTERMEDIATE,
@@ -34,7 +34,7 @@ def config(*, tied: bool, quantized: bool) -> dict[str, Any]:
         "tie_word_embeddings": tied,
     }
     if quantized:
-        found["quantization_config"] = {
+        fields["quantization_config"] = {
             "quant_method": "awq",
             "bits": 4,
             "group_size": GROUP,
@@ -42,7 +42,7 @@ def config(*, tied: bool, quantized: bool) -> dict[str, Any]:
             "version": "gemm",
             "modules_to_not_convert": None,
         }
-    return found
+    return fields
 
 
 def linear_shapes(layer: int, kv_heads: int = KV_HEADS) -> dict[str, tuple[int, int]]:
@@ -88,7 +88,7 @@ def add_outliers(tensors: dict[str, Array], layer: str) -> None:
 def fold(tensors: dict[str, Array], seed: int = 1) -> dict[str, Array]:
     """Return the model with AWQ's scales folded in as AutoAWQ does; its function is the same."""
     random = np.random.default_rng(seed)
-    found = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
+    folded = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
 
     def scales(count: int) -> Array:
         return np.exp(random.uniform(-0.5, 0.5, count))
@@ -102,20 +102,20 @@ def fold(tensors: dict[str, Array], seed: int = 1) -> dict[str, Array]:
         ):
             s = scales(HIDDEN)
             s[:4] *= 6  # AWQ gives the channels with large inputs larger weights
-            found[f"{prefix}.{norm}.weight"] /= s
+            folded[f"{prefix}.{norm}.weight"] /= s
             for name in following:
-                found[f"{name}.weight"] *= s
+                folded[f"{name}.weight"] *= s
         for first, second in (("self_attn.v", "self_attn.o"), ("mlp.up", "mlp.down")):
-            one, other = f"{prefix}.{first}_proj", f"{prefix}.{second}_proj"
-            rows = len(found[f"{one}.weight"])
-            if rows != found[f"{other}.weight"].shape[1]:
+            writer, reader = f"{prefix}.{first}_proj", f"{prefix}.{second}_proj"
+            rows = len(folded[f"{writer}.weight"])
+            if rows != folded[f"{reader}.weight"].shape[1]:
                 continue
             s = scales(rows)
-            found[f"{one}.weight"] /= s[:, None]
-            found[f"{other}.weight"] *= s
-            if f"{one}.bias" in found:
-                found[f"{one}.bias"] /= s
-    return {name: tensor.astype(np.float16) for name, tensor in found.items()}
+            folded[f"{writer}.weight"] /= s[:, None]
+            folded[f"{reader}.weight"] *= s
+            if f"{writer}.bias" in folded:
+                folded[f"{writer}.bias"] /= s
+    return {name: tensor.astype(np.float16) for name, tensor in folded.items()}
 
 
 def pack(codes: Array) -> Array:
@@ -134,22 +134,22 @@ def quantize_weight(weight: Array, clip: float = 1.0, group: int = GROUP) -> tup
     scales = (np.maximum(high - low, 1e-5) / 15).astype(np.float16).astype(np.float64)
     zeros = np.clip(-np.round(low / scales), 0, 15)
     codes = np.clip(np.round(grouped / scales) + zeros, 0, 15).reshape(outputs, inputs)
-    found = codes.T, zeros[..., 0].T, scales[..., 0].T.astype(np.float16)
-    return tuple(np.ascontiguousarray(array) for array in found)
+    arrays = codes.T, zeros[..., 0].T, scales[..., 0].T.astype(np.float16)
+    return tuple(np.ascontiguousarray(array) for array in arrays)
 
 
 @cache
 def awq_model(*, tied: bool, kv_heads: int, clip: float) -> dict[str, Array]:
     """Return the tensors of an AWQ GEMM checkpoint of a float model."""
-    found = fold(float_model(tied=tied, kv_heads=kv_heads))
-    linears = [n.removesuffix(".weight") for n in found if n.endswith("_proj.weight")]
+    packed = fold(float_model(tied=tied, kv_heads=kv_heads))
+    linears = [n.removesuffix(".weight") for n in packed if n.endswith("_proj.weight")]
     for name in linears:
         # AutoAWQ clips all but q and k.
         keep = "q_proj" in name or "k_proj" in name
-        codes, zeros, scales = quantize_weight(found.pop(f"{name}.weight"), 1.0 if keep else clip)
-        found[f"{name}.qweight"], found[f"{name}.qzeros"] = pack(codes), pack(zeros)
-        found[f"{name}.scales"] = scales
-    return found
+        codes, zeros, scales = quantize_weight(packed.pop(f"{name}.weight"), 1.0 if keep else clip)
+        packed[f"{name}.qweight"], packed[f"{name}.qzeros"] = pack(codes), pack(zeros)
+        packed[f"{name}.scales"] = scales
+    return packed
 
 
 def write(directory: Path, tensors: dict[str, Array], *, tied: bool, quantized: bool) -> Path:
@@ -160,7 +160,7 @@ def write(directory: Path, tensors: dict[str, Array], *, tied: bool, quantized: 
     return directory
 
 
-def both(
+def write_pair(
     root: Path,
     *,
     tied: bool = True,

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.unit.made_world import World
+
 settings.load_profile("ci")  # the same examples at every run, and none is held to a time
 
 FORBIDDEN = {
@@ -31,3 +33,8 @@ def _pure() -> Iterator[None]:
     _in_test[0] = True
     yield
     _in_test[0] = False
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))

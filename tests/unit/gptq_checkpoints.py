@@ -81,15 +81,15 @@ def linear(
 @cache
 def gptq_model(bits: int, group: int, desc_act: bool) -> dict[str, Array]:
     """Return the tensors of a GPTQ checkpoint of the tied float model, as auto-gptq writes them."""
-    found = dict(made.float_model(tied=True))
-    for name in [n.removesuffix(".weight") for n in found if n.endswith("_proj.weight")]:
-        weight = found.pop(f"{name}.weight")
-        found |= linear(weight, name, bits=bits, group=group, desc_act=desc_act, v2=False)
-        found.setdefault(f"{name}.bias", np.zeros(len(weight), np.float16))
-    return found
+    packed = dict(made.float_model(tied=True))
+    for name in [n.removesuffix(".weight") for n in packed if n.endswith("_proj.weight")]:
+        weight = packed.pop(f"{name}.weight")
+        packed |= linear(weight, name, bits=bits, group=group, desc_act=desc_act, v2=False)
+        packed.setdefault(f"{name}.bias", np.zeros(len(weight), np.float16))
+    return packed
 
 
-def both(
+def write_pair(
     root: Path,
     *,
     bits: int = 4,

@@ -27,7 +27,7 @@ V2 = replace(GPTQ, checkpoint_format="gptq_v2")
 
 def findings(inspection: Inspection | None, **changes: Any) -> dict[str, Finding]:
     evidence = replace(made_evidence(), inspection=inspection, **changes)
-    return {found.check: found for found in run_checks(evidence, Stage.INSPECT)}
+    return {finding.check: finding for finding in run_checks(evidence, Stage.INSPECT)}
 
 
 def fired(inspection: Inspection, **changes: Any) -> dict[str, Judgement]:
@@ -53,7 +53,7 @@ def change(**changes: Any) -> Damage:
     return lambda inspection: replace(inspection, **changes)
 
 
-def change_said(**changes: Any) -> Damage:
+def change_quantization(**changes: Any) -> Damage:
     def damage(inspection: Inspection) -> Inspection:
         assert inspection.quantization is not None
         return replace(inspection, quantization=replace(inspection.quantization, **changes))

@@ -113,31 +113,31 @@ GPTQ = Quantization("gptq", bits=4, group_size=64, sym=True, desc_act=False)
 DTYPES = {"F16": "float16", "I32": "int32", "F32": "float32", "BF16": "bfloat16"}
 
 
-def made_inspection(said: Quantization | None = GPTQ, *, tied: bool = True) -> Inspection:
+def made_inspection(scheme: Quantization | None = GPTQ, *, tied: bool = True) -> Inspection:
     """Return the inspection of a good checkpoint of a scheme; of the float model for ``None``."""
     linears = linear_shapes(CONFIG)
-    packed = linears if said else {}
+    packed = linears if scheme else {}
     shapes = {
         name: shape
         for name, shape in float_shapes(CONFIG, tied).items()
         if name.rpartition(".")[0] not in packed or not name.endswith(".weight")
     }
     tensors = [TensorInfo(name, "F16", list(shape), "m") for name, shape in shapes.items()]
-    if said:
+    if scheme:
         for module, (outputs, inputs) in packed.items():
-            tensors += _packed_tensors(module, outputs, inputs, said)
+            tensors += _packed_tensors(module, outputs, inputs, scheme)
     return Inspection(
         compared=True,
         tensors=tensors,
         tie_word_embeddings=tied,
         config=CONFIG,
         tokenizer=TokenizerFacts(tokenizer_class="Qwen2Tokenizer", merges="strings"),
-        quantization=said,
-        modules=[_module(name, *packed[name], said) for name in packed] if said else [],
+        quantization=scheme,
+        modules=[_module(name, *packed[name], scheme) for name in packed] if scheme else [],
         linears=list(linears),
         embedding=True,
         head=not tied,
-        expected_bytes=expected_bytes(CONFIG, tied, said),
+        expected_bytes=expected_bytes(CONFIG, tied, scheme),
         weights=[
             WeightComparison(name=name, packed=True, error=0.1, ratio=1.0, row=1.0, group=0.0)
             for name in packed
@@ -146,31 +146,33 @@ def made_inspection(said: Quantization | None = GPTQ, *, tied: bool = True) -> I
     )
 
 
-def _packed_tensors(module: str, outputs: int, inputs: int, said: Quantization) -> list[TensorInfo]:
-    bits, groups = said.bits or 4, inputs // (said.group_size or inputs)
+def _packed_tensors(
+    module: str, outputs: int, inputs: int, scheme: Quantization
+) -> list[TensorInfo]:
+    bits, groups = scheme.bits or 4, inputs // (scheme.group_size or inputs)
     shapes = {
         "qweight": ("I32", [inputs, outputs * bits // 32]),
         "qzeros": ("I32", [groups, outputs * bits // 32]),
         "scales": ("F16", [groups, outputs]),
     }
-    if said.method == "gptq":
+    if scheme.method == "gptq":
         shapes["qweight"] = ("I32", [inputs * bits // 32, outputs])
         shapes["g_idx"] = ("I32", [inputs])
     return [TensorInfo(f"{module}.{part}", *of, "m") for part, of in shapes.items()]
 
 
-def _module(name: str, outputs: int, inputs: int, said: Quantization) -> PackedLinearInfo:
-    size = sum(map(stored_bytes, _packed_tensors(name, outputs, inputs, said)))
-    zero = 2 ** ((said.bits or 4) - 1) - (said.checkpoint_format != "gptq_v2")
+def _module(name: str, outputs: int, inputs: int, scheme: Quantization) -> PackedLinearInfo:
+    size = sum(map(stored_bytes, _packed_tensors(name, outputs, inputs, scheme)))
+    zero = 2 ** ((scheme.bits or 4) - 1) - (scheme.checkpoint_format != "gptq_v2")
     return PackedLinearInfo(
         name=name,
         inputs=inputs,
         outputs=outputs,
-        bits=said.bits or 4,
-        group_size=said.group_size or 64,
+        bits=scheme.bits or 4,
+        group_size=scheme.group_size or 64,
         bits_per_weight=8 * size / (inputs * outputs),
-        group_order="permuted" if said.desc_act else "in order",
-        zero_points={str(zero): 99} if said.method == "gptq" else {str(n): 9 for n in range(16)},
+        group_order="permuted" if scheme.desc_act else "in order",
+        zero_points={str(zero): 99} if scheme.method == "gptq" else {str(n): 9 for n in range(16)},
     )
 
 
@@ -183,17 +185,17 @@ def made_load(inspection: Inspection, *, kernel: str | None = "SomeLinear") -> L
     return Load(kernel=kernel, kernels={f"package.{kernel}": 14} if kernel else {}, tensors=held)
 
 
-def made_evidence(said: Quantization | None = GPTQ, *, tied: bool = True) -> Evidence:
+def made_evidence(scheme: Quantization | None = GPTQ, *, tied: bool = True) -> Evidence:
     """Return all that is known of a cell in which everything is right."""
     right = read_generation(right_facts(), REFERENCE)
-    inspection = made_inspection(said, tied=tied)
+    inspection = made_inspection(scheme, tied=tied)
     return Evidence(
         tied=tied,
-        quantized=said is not None,
+        quantized=scheme is not None,
         reference=REFERENCE,
         thresholds=THRESHOLDS,
         inspection=inspection,
-        load=made_load(inspection, kernel="SomeLinear" if said else None),
+        load=made_load(inspection, kernel="SomeLinear" if scheme else None),
         generation=right,
         float_generation=right,
     )
@@ -202,7 +204,7 @@ def made_evidence(said: Quantization | None = GPTQ, *, tied: bool = True) -> Evi
 def alarms(findings: list[Finding]) -> dict[str, Judgement]:
     """Return what is neither passed nor without a subject, by check."""
     quiet = (Judgement.PASSED, Judgement.NOT_APPLICABLE)
-    return {found.check: found.judgement for found in findings if found.judgement not in quiet}
+    return {f.check: f.judgement for f in findings if f.judgement not in quiet}
 
 
 def add_tensor(

@@ -50,7 +50,7 @@ class History:
         devices: Mapping[Device, str] = MappingProxyType({"cpu": "cpu", "cuda": "cuda 8.0"}),
     ) -> None:
         self.plan = plan
-        self.seen: dict[tuple[str, str], Observation] = {}
+        self.observations: dict[tuple[str, str], Observation] = {}
         self.locks: dict[str, str] = {}
         self.keys = Keys(
             plan.environments,
@@ -63,27 +63,27 @@ class History:
 
     def lookup(self, step: str, key: str) -> Observation | None:
         self.looked_up.append((step, key))
-        return self.seen.get((step, key))
+        return self.observations.get((step, key))
 
     def observe(self, key: Key | None, ends: Ends, facts: Facts) -> None:
         if key is None:
             return
-        judged = ends.get((key.step, key.subject), PASSED)
-        passed = judged.outcome is Outcome.PASSED
-        self.seen[key.step, key.value] = Observation(
+        conclusion = ends.get((key.step, key.subject), PASSED)
+        passed = conclusion.outcome is Outcome.PASSED
+        self.observations[key.step, key.value] = Observation(
             key=key.value,
             inputs=key.inputs,
             step=key.step,
             subject=key.subject,
-            outcome=judged.outcome,
-            reason=judged.reason,
-            message=judged.message,
+            outcome=conclusion.outcome,
+            reason=conclusion.reason,
+            message=conclusion.message,
             facts=facts(key.step, key.subject) if passed else {},
             departures=key.departures,
             device=str(key.inputs.get("device", "cpu")),
             seconds=1.5,
             run="run-1",
-            at=f"2026-01-01T00:00:{len(self.seen):02}",
+            at=f"2026-01-01T00:00:{len(self.observations):02}",
         )
 
     def finish(self, ends: Ends | None = None, facts: Facts = plain_facts) -> History:
@@ -100,21 +100,24 @@ class History:
 
     def forget(self, step: str, subject: str) -> None:
         """Remove what was observed of a subject."""
-        self.seen = {
-            place: one
-            for place, one in self.seen.items()
-            if (one.step, one.subject) != (step, subject)
+        self.observations = {
+            place: observation
+            for place, observation in self.observations.items()
+            if (observation.step, observation.subject) != (step, subject)
         }
 
     def change(self, step: str, subject: str, **fields: Any) -> None:
         """Change what was observed of a subject."""
-        for place, one in self.seen.items():
-            if (one.step, one.subject) == (step, subject):
-                self.seen[place] = msgspec.structs.replace(one, **fields)
+        for place, observation in self.observations.items():
+            if (observation.step, observation.subject) == (step, subject):
+                self.observations[place] = msgspec.structs.replace(observation, **fields)
 
     def names(self) -> dict[tuple[str, str], str]:
         """Return (step, subject) -> key."""
-        return {(one.step, one.subject): one.key for one in self.seen.values()}
+        return {
+            (observation.step, observation.subject): observation.key
+            for observation in self.observations.values()
+        }
 
     def unfinished(self) -> list[Cell]:
         return [cell for cell in self.plan.cells if self.keys.unfinished(cell)]

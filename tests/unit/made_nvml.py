@@ -35,7 +35,7 @@ class Card(msgspec.Struct):
     processes: list[int] | None = []
 
 
-def _known(value: Any) -> Any:
+def _supported(value: Any) -> Any:
     if value is None:
         raise NvmlError("Not Supported")
     return value
@@ -52,10 +52,10 @@ class MadeUpNvml:
         self.open = 0
 
     def __getattribute__(self, name: str) -> Any:
-        found = object.__getattribute__(self, name)
+        attribute = object.__getattribute__(self, name)
         if name.startswith("nvml") and name in object.__getattribute__(self, "_broken"):
             return _fail
-        return found
+        return attribute
 
     def nvmlInit(self) -> None:  # noqa: N802
         self.open += 1
@@ -77,35 +77,35 @@ class MadeUpNvml:
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Card:  # noqa: N802
         parts = [part for card in self._cards for part in card.instances or [] if part]
-        found = next((card for card in [*self._cards, *parts] if card.uuid == uuid), None)
-        card: Card = _known(found)
+        matching = next((card for card in [*self._cards, *parts] if card.uuid == uuid), None)
+        card: Card = _supported(matching)
         return card
 
     def nvmlDeviceGetUUID(self, handle: Card) -> str:  # noqa: N802
         return handle.uuid
 
     def nvmlDeviceGetName(self, handle: Card) -> str:  # noqa: N802
-        return str(_known(handle.name))
+        return str(_supported(handle.name))
 
     def nvmlDeviceGetMemoryInfo(self, handle: Card) -> Memory:  # noqa: N802
-        return Memory(_known(handle.memory))
+        return Memory(_supported(handle.memory))
 
     def nvmlDeviceGetCudaComputeCapability(self, handle: Card) -> tuple[int, int]:  # noqa: N802
-        capability: tuple[int, int] = _known(handle.capability)
+        capability: tuple[int, int] = _supported(handle.capability)
         return capability
 
     def nvmlDeviceGetMigMode(self, handle: Card) -> list[int]:  # noqa: N802
-        return [int(bool(_known(handle.instances))), 0]
+        return [int(bool(_supported(handle.instances))), 0]
 
     def nvmlDeviceGetMaxMigDeviceCount(self, handle: Card) -> int:  # noqa: N802
-        return len(_known(handle.instances))
+        return len(_supported(handle.instances))
 
     def nvmlDeviceGetMigDeviceHandleByIndex(self, device: Card, index: int) -> Card:  # noqa: N802
-        card: Card = _known((device.instances or [])[index])
+        card: Card = _supported((device.instances or [])[index])
         return card
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Card) -> list[Process]:  # noqa: N802
-        return [Process(pid) for pid in _known(handle.processes)]
+        return [Process(pid) for pid in _supported(handle.processes)]
 
 
 def _fail(*_: object) -> Any:

@@ -206,12 +206,12 @@ def rename(old: str, new: str) -> Damage:
     return damage
 
 
-def swap(one: str, other: str) -> Damage:
+def swap(module: str, other: str) -> Damage:
     """Exchange all tensors of two modules."""
 
     def damage(tensors: Tensors) -> None:
-        for name in [name for name in tensors if name.startswith(f"{one}.")]:
-            twin = other + name.removeprefix(one)
+        for name in [name for name in tensors if name.startswith(f"{module}.")]:
+            twin = other + name.removeprefix(module)
             tensors[name], tensors[twin] = tensors[twin], tensors[name]
 
     return damage

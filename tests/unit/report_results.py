@@ -52,7 +52,7 @@ def quantizer_failure(autoawq: str, transformers: str) -> Failure | None:
     return None
 
 
-def judged(quantizer: Side, engine: Side, model: str, failure: Failure | None) -> CellResult:
+def cell_result(quantizer: Side, engine: Side, model: str, failure: Failure | None) -> CellResult:
     """Return one cell with its stages, checks, text and timings filled in."""
     tied_defect = model == "tied" and quantizer.packages.get("autoawq") == "0.2.7"
     stock = quantizer.name.endswith("-stock")
@@ -88,7 +88,7 @@ def judged(quantizer: Side, engine: Side, model: str, failure: Failure | None) -
         stages=stages,
         findings=findings(failure, tied_defect=tied_defect, stock=stock),
         departures=departures,
-        timings={each.stage.value: 1.25 for each in stages if each.outcome is Outcome.PASSED},
+        timings={result.stage.value: 1.25 for result in stages if result.outcome is Outcome.PASSED},
         output=output,
         expected=EXPECTED if verdict is not Verdict.BROKEN else "",
         explained_by=explained_by(failure, tied_defect=tied_defect, stock=stock),
@@ -125,17 +125,17 @@ def findings(failure: Failure | None, *, tied_defect: bool, stock: bool) -> list
     embeddings = Judgement.NOTICE if tied_defect else Judgement.PASSED
     names = "only lm_head.weight is stored" if tied_defect else "only model.embed_tokens.weight"
     weights = Judgement.FAILED if stock else Judgement.PASSED
-    found = [
+    inspected = [
         Finding("checkpoint-complete", Stage.INSPECT, Judgement.PASSED),
         Finding("tied-embeddings", Stage.INSPECT, embeddings, message=names),
         Finding("weights-match", Stage.INSPECT, weights, 0.64 if stock else 0.002, 0.05, "layer 2"),
     ]
     if failure is not None and failure[0] is Stage.LOAD:
-        return found
+        return inspected
     good = failure is None
     says = Judgement.PASSED if good else Judgement.FAILED
     return [
-        *found,
+        *inspected,
         Finding("same-text", Stage.GENERATE, says, 4.0 if good else 0.0, 4.0),
         Finding("held-out-logprobs", Stage.GENERATE, says, 0.148 if good else 5.2, 0.5),
     ]
@@ -159,7 +159,7 @@ def realistic() -> MatrixResult:
         for name, (packages, torch) in ENGINES.items()
     ]
     cells = [
-        judged(quantizer, engine, model, failure)
+        cell_result(quantizer, engine, model, failure)
         for quantizer, failure in quantizers
         for engine in engines
         for model in ("tied", "untied")
@@ -184,11 +184,11 @@ def environments(
     sides: list[tuple[Side, Failure | None]], cells: list[CellResult]
 ) -> list[EnvironmentResult]:
     """Return the environments with their first three stages, and how to install those that work."""
-    found = {}
+    results = {}
     good = environments_that_work(cells)
     for side, failure in sides:
         stages = stages_until(*(failure or (None, Reason.NONE, "")))[:3]
-        found[side.environment] = EnvironmentResult(
+        results[side.environment] = EnvironmentResult(
             name=side.environment,
             role="engine" if side.name in ENGINES else "quantizer",
             packages=side.packages,
@@ -198,7 +198,7 @@ def environments(
             axes=side.axes,
             install=install(side) if side.environment in good else None,
         )
-    return list(found.values())
+    return list(results.values())
 
 
 def install(side: Side) -> Install:

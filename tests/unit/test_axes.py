@@ -95,7 +95,7 @@ requires_dist = []
 source = "its setup.py"
 [[environments]]"""
     loaded = opened(tmp_path, ("[[environments]]", table))
-    assert [each.package for each in loaded.at("maker-1.0", "today").metadata] == ["relic"]
+    assert [metadata.package for metadata in loaded.at("maker-1.0", "today").metadata] == ["relic"]
     assert loaded.at("maker-2.0", "today").metadata == []
 
 
@@ -114,7 +114,10 @@ reason = "was not there yet"
 
 def test_what_names_no_known_release_was_never_released(tmp_path: Path) -> None:
     loaded = opened(tmp_path, ('requirements = ["torch==2.0"]', 'requirements = ["numpy<2"]'))
-    assert [each.resolution for each in loaded.resolutions("twins")] == ["pinned", "today"]
+    assert [environment.resolution for environment in loaded.resolutions("twins")] == [
+        "pinned",
+        "today",
+    ]
     with pytest.raises(SpecError, match="names no release whose date is known"):
         loaded.at("twins", "released")
 
@@ -127,7 +130,7 @@ requires_dist = ["torch"]
 source = "its setup.py"
 [[environments]]"""
     loaded = opened(tmp_path, ("[[environments]]", table))
-    assert [each.version for each in loaded.at("maker-1.0", "today").metadata] == ["1.0"]
+    assert [metadata.version for metadata in loaded.at("maker-1.0", "today").metadata] == ["1.0"]
     assert loaded.at("maker-2.0", "today").metadata == []
     assert loaded.at("maker-1.0", "pinned").metadata == []
 
@@ -169,9 +172,13 @@ def test_the_resolution_may_be_an_axis(tmp_path: Path) -> None:
         ("maker-2.0/runner-3.0", "maker-2.0/runner-3.0+today"),
         ("maker-1.0/runner-3.0", "maker-1.0/runner-3.0+released"),
     )
-    found = [each for name, each in loaded.environments.items() if name.startswith("runner")]
-    assert [each.resolution for each in found] == ["released", "today"]
-    names = [each.resolution for each in loaded.resolutions("runner-3.0+today")]
+    runners = [
+        environment
+        for name, environment in loaded.environments.items()
+        if name.startswith("runner")
+    ]
+    assert [environment.resolution for environment in runners] == ["released", "today"]
+    names = [environment.resolution for environment in loaded.resolutions("runner-3.0+today")]
     assert names == ["released", "today"]  # it has no pins to be resolved with
 
 
@@ -196,8 +203,8 @@ def test_the_day_is_no_part_of_what_was_asked_but_of_where_the_answer_lies(
     assert own_name(today) != own_name(tomorrow)
     assert committed_name(today) == ""
     locks = [
-        Lock(f"# as of: {each.cutoff}\nmaker==2.0\ntorch==2.1 ; sys_platform == 'linux'\n")
-        for each in (today, tomorrow)
+        Lock(f"# as of: {environment.cutoff}\nmaker==2.0\ntorch==2.1 ; sys_platform == 'linux'\n")
+        for environment in (today, tomorrow)
     ]
     assert locks[0].digest == locks[1].digest
     assert locks[0].pins == {"maker": "2.0", "torch": "2.1"}

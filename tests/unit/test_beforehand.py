@@ -45,7 +45,7 @@ def with_free(monkeypatch: pytest.MonkeyPatch, free: int, in_cache: int = 0) -> 
     monkeypatch.setattr(shutil, "disk_usage", usage)
 
 
-def told(context: Context, at_once: int = 1, **variables: str) -> str:
+def announce(context: Context, at_once: int = 1, **variables: str) -> str:
     host = {"HOME": str(context.settings.store.parent), **variables}
     lines = beforehand(
         context, context.plan.cells, estimate(context, host), at_once=at_once, host=host
@@ -54,26 +54,26 @@ def told(context: Context, at_once: int = 1, **variables: str) -> str:
 
 
 def test_cells_downloads_disk_and_minutes_are_told(context: Context) -> None:
-    text = told(context)
+    text = announce(context)
     assert "6 of 6 cells" in text
     assert "3.0 GB of downloads, 6.1 GB of disk, 6 minutes" in text
     assert str(context.settings.store.parent / ".cache" / "uv") in text
-    assert "3 to 6 minutes" in told(context, at_once=2)
+    assert "3 to 6 minutes" in announce(context, at_once=2)
 
 
 def test_nothing_is_told_where_nothing_is_left_to_do(context: Context) -> None:
     context.keys = History(context.plan).finish().keys
-    assert told(context) == ""
+    assert announce(context) == ""
 
 
 def test_a_store_that_is_too_small_is_named_with_what_it_needs(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_free(monkeypatch, WHEELS + OWN)
-    assert told(context)
+    assert announce(context)
     with_free(monkeypatch, WHEELS + OWN - 1)
     with pytest.raises(SpecError, match=r"6\.1 GB are predicted to be needed and 6\.1 GB") as stop:
-        told(context)
+        announce(context)
     assert str(stop.value).startswith(f"{context.settings.store}: disk: ")
     assert "MATRIX_STORE" in str(stop.value)
 
@@ -83,7 +83,7 @@ def test_a_budget_that_is_proposed_is_no_more_than_is_free(
 ) -> None:
     with_free(monkeypatch, 4_900 * MB)
     with pytest.raises(SpecError, match="MATRIX_DISK=4 those cells"):
-        told(context)
+        announce(context)
 
 
 def test_no_budget_is_proposed_where_less_than_a_gigabyte_is_free(
@@ -91,7 +91,7 @@ def test_no_budget_is_proposed_where_less_than_a_gigabyte_is_free(
 ) -> None:
     with_free(monkeypatch, 999 * MB)
     with pytest.raises(SpecError, match="MATRIX_PROFILE=smoke is a first look") as stop:
-        told(context)
+        announce(context)
     assert "MATRIX_DISK" not in str(stop.value)
 
 
@@ -100,18 +100,18 @@ def test_where_uv_copies_each_environment_has_wheels_of_its_own(
 ) -> None:
     copies = 4 * 2000 * MB + OWN
     with_free(monkeypatch, copies + WHEELS + OWN)
-    assert told(context, UV_LINK_MODE="copy")
+    assert announce(context, UV_LINK_MODE="copy")
     with_free(monkeypatch, copies + WHEELS + OWN - 1)
     with pytest.raises(SpecError, match="MATRIX_STORE"):
-        told(context, UV_LINK_MODE="copy")
+        announce(context, UV_LINK_MODE="copy")
     with_free(monkeypatch, copies, in_cache=WHEELS + OWN)
-    assert told(context, UV_CACHE_DIR=str(CACHE))
+    assert announce(context, UV_CACHE_DIR=str(CACHE))
     with_free(monkeypatch, copies - 1, in_cache=WHEELS + OWN)
     with pytest.raises(SpecError, match="MATRIX_STORE"):
-        told(context, UV_CACHE_DIR=str(CACHE))
+        announce(context, UV_CACHE_DIR=str(CACHE))
     with_free(monkeypatch, copies, in_cache=WHEELS + OWN - 1)
     with pytest.raises(SpecError, match="UV_CACHE_DIR") as stop:
-        told(context, UV_CACHE_DIR=str(CACHE))
+        announce(context, UV_CACHE_DIR=str(CACHE))
     assert str(stop.value).startswith(f"{CACHE}: disk: ")
 
 
@@ -119,7 +119,7 @@ def test_whoever_gives_a_budget_of_disk_has_looked(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_free(monkeypatch, 0)
-    assert told(context, MATRIX_DISK="5")
+    assert announce(context, MATRIX_DISK="5")
     host = {"HOME": "/nowhere"}
     expected = estimate(context, host)
     assert beforehand(context, context.plan.cells, expected, disk_gb=5.0, host=host)
@@ -129,17 +129,17 @@ def test_wheels_that_uv_has_unpacked_are_paid(context: Context, tmp_path: Path) 
     wheels = tmp_path / ".cache" / "uv" / "wheels-v9" / "pypi" / "torch"
     wheels.mkdir(parents=True)
     (wheels / "2.1-cp311-none-any.msgpack").touch()  # no more than its metadata
-    assert "3.0 GB of downloads" in told(context)
+    assert "3.0 GB of downloads" in announce(context)
     (wheels / "2.1-cp311-none-any.http").touch()
-    assert "2.0 GB of downloads, 4.1 GB of disk" in told(context)
+    assert "2.0 GB of downloads, 4.1 GB of disk" in announce(context)
 
 
 def test_what_uv_has_built_from_source_is_paid(context: Context, tmp_path: Path) -> None:
     built = tmp_path / ".cache" / "uv" / "sdists-v9" / "pypi" / "torch" / "2.1" / "a build"
     (built / "src").mkdir(parents=True)  # unpacked, and not built
-    assert "3.0 GB of downloads" in told(context)
+    assert "3.0 GB of downloads" in announce(context)
     (built / "torch-2.1-cp311-none-any.whl").touch()
-    assert "2.0 GB of downloads" in told(context)
+    assert "2.0 GB of downloads" in announce(context)
 
 
 def test_wheels_in_a_folder_are_not_downloaded(context: Context, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_wheels_in_a_folder_are_not_downloaded(context: Context, tmp_path: Path)
 
 
 def test_builds_without_cuda_are_small(context: Context) -> None:
-    assert "0.6 GB of downloads" in told(context, UV_TORCH_BACKEND="cpu")
+    assert "0.6 GB of downloads" in announce(context, UV_TORCH_BACKEND="cpu")
 
 
 @pytest.mark.parametrize(

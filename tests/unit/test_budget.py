@@ -40,8 +40,8 @@ from matrix.store.store import Record
 from tests.unit import small_spec
 from tests.unit.made_history import History
 
-ONE = "tied/awq/maker-1.0/runner-3.0"
-TWO = "tied/awq/maker-2.0/runner-3.0"
+CELL = "tied/awq/maker-1.0/runner-3.0"
+OTHER = "tied/awq/maker-2.0/runner-3.0"
 TWIN = "tied/float/none/runner-3.0"
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 BUDGETS = st.none() | st.floats(0, 60)
@@ -79,13 +79,13 @@ def worth_of(plan: Plan, records: list[Record], finished: bool = False) -> dict[
 
 
 def test_a_cell_never_seen_is_new_and_dated_by_its_release(plan: Plan) -> None:
-    assert worth_of(plan, [])[ONE] == Candidate(Worth.NEW, "2025-05-05")
+    assert worth_of(plan, [])[CELL] == Candidate(Worth.NEW, "2025-05-05")
 
 
 def test_a_cell_that_was_loaded_before_is_stale_while_it_is_unfinished(plan: Plan) -> None:
-    found = worth_of(plan, [record(ONE, "load"), record(ONE, "generate", at="2026-02-02")])
-    assert found[ONE] == Candidate(Worth.STALE, "2026-02-02")
-    assert found[TWO].worth is Worth.NEW
+    offers = worth_of(plan, [record(CELL, "load"), record(CELL, "generate", at="2026-02-02")])
+    assert offers[CELL] == Candidate(Worth.STALE, "2026-02-02")
+    assert offers[OTHER].worth is Worth.NEW
 
 
 @pytest.mark.parametrize(
@@ -95,20 +95,20 @@ def test_a_cell_that_was_loaded_before_is_stale_while_it_is_unfinished(plan: Pla
 def test_what_a_cell_stands_on_and_that_failed_is_evidence_of_it(
     plan: Plan, subject: str, step: str
 ) -> None:
-    assert worth_of(plan, [record(subject, step, "failed")])[ONE].worth is Worth.STALE
-    assert worth_of(plan, [record(subject, step, "passed")])[ONE].worth is Worth.NEW
+    assert worth_of(plan, [record(subject, step, "failed")])[CELL].worth is Worth.STALE
+    assert worth_of(plan, [record(subject, step, "passed")])[CELL].worth is Worth.NEW
 
 
 @pytest.mark.parametrize(("step", "outcome"), [("check", "failed"), ("load", Outcome.INFRA)])
 def test_what_a_check_said_or_the_machine_spoilt_is_no_evidence(
     plan: Plan, step: str, outcome: str
 ) -> None:
-    assert worth_of(plan, [record(ONE, step, outcome)])[ONE].worth is Worth.NEW
+    assert worth_of(plan, [record(CELL, step, outcome)])[CELL].worth is Worth.NEW
 
 
 def test_a_settled_cell_is_checked_again_only_where_it_was_loaded(plan: Plan) -> None:
-    found = worth_of(plan, [record(ONE, "load")], finished=True)
-    assert found == {ONE: Candidate(Worth.RECHECK, "2026-01-01")}
+    offers = worth_of(plan, [record(CELL, "load")], finished=True)
+    assert offers == {CELL: Candidate(Worth.RECHECK, "2026-01-01")}
 
 
 def test_a_cell_that_does_not_run_here_is_no_candidate(plan: Plan) -> None:
@@ -117,7 +117,7 @@ def test_a_cell_that_does_not_run_here_is_no_candidate(plan: Plan) -> None:
 
 
 def test_new_comes_first_by_the_newest_release_then_stale_then_the_oldest_again() -> None:
-    found = {
+    offers = {
         "again-late": Candidate(Worth.RECHECK, "2026-02"),
         "again-early": Candidate(Worth.RECHECK, "2026-01"),
         "stale-late": Candidate(Worth.STALE, "2026-02"),
@@ -125,73 +125,73 @@ def test_new_comes_first_by_the_newest_release_then_stale_then_the_oldest_again(
         "new-old": Candidate(Worth.NEW, "2024"),
         "new-new": Candidate(Worth.NEW, "2026"),
     }
-    assert in_order(found) == [
+    assert in_order(offers) == [
         "new-new", "new-old", "stale-early", "stale-late", "again-early", "again-late",
     ]  # fmt: skip
 
 
 def test_a_cell_brings_its_float_twin_along_and_both_fit_or_neither(plan: Plan) -> None:
-    found = {ONE: new("2026"), TWIN: new("2020")}
+    offers = {CELL: new("2026"), TWIN: new("2020")}
     # Of the twin: an environment that builds, a checkpoint, the cell; of the other as many more;
     # the engine's environment once: 7 minutes.
-    bought = choose(plan.cells, found, costs_of(plan), (), minutes=7)
-    assert list(bought.cells) == [TWIN, ONE]
+    bought = choose(plan.cells, offers, costs_of(plan), (), minutes=7)
+    assert list(bought.cells) == [TWIN, CELL]
     assert bought.cost.seconds == 7 * 60
-    poorer = choose(plan.cells, found, costs_of(plan), (), minutes=6.9)
+    poorer = choose(plan.cells, offers, costs_of(plan), (), minutes=6.9)
     assert list(poorer.cells) == [TWIN]  # by itself, when its own turn comes
-    assert list(poorer.left_out) == [ONE]
+    assert list(poorer.left_out) == [CELL]
 
 
 def test_a_settled_twin_is_not_brought_along(plan: Plan) -> None:
-    found = {ONE: new(), TWIN: Candidate(Worth.RECHECK, "2026")}
-    assert list(choose(plan.cells, found, costs_of(plan), (), minutes=4).cells) == [ONE]
+    offers = {CELL: new(), TWIN: Candidate(Worth.RECHECK, "2026")}
+    assert list(choose(plan.cells, offers, costs_of(plan), (), minutes=4).cells) == [CELL]
 
 
 def test_what_is_there_costs_nothing(plan: Plan) -> None:
     prediction = costs_of(plan)
-    paid = set(prediction.names([ONE])) - {name_of_cell(ONE)}
-    assert list(choose(plan.cells, {ONE: new()}, prediction, paid, minutes=1).cells) == [ONE]
-    assert choose(plan.cells, {ONE: new()}, prediction, (), minutes=1).cells == {}
+    paid = set(prediction.names([CELL])) - {name_of_cell(CELL)}
+    assert list(choose(plan.cells, {CELL: new()}, prediction, paid, minutes=1).cells) == [CELL]
+    assert choose(plan.cells, {CELL: new()}, prediction, (), minutes=1).cells == {}
 
 
 def test_nothing_behind_what_is_there_is_paid(plan: Plan) -> None:
     prediction = costs_of(plan)
-    cell = next(cell for cell in plan.cells if cell.id == ONE)
+    cell = next(cell for cell in plan.cells if cell.id == CELL)
     paid = {name_of_checkpoint(cell.checkpoint)}  # whose environment may have been removed
-    assert set(prediction.names([ONE], paid)) == {
-        name_of_cell(ONE), name_of_environment(cell.engine.environment),
+    assert set(prediction.names([CELL], paid)) == {
+        name_of_cell(CELL), name_of_environment(cell.engine.environment),
     }  # fmt: skip
 
 
 def test_disk_is_held_to_as_well(plan: Plan) -> None:
-    found = {ONE: new()}
-    assert choose(plan.cells, found, costs_of(plan), (), disk_gb=3.9).cells == {}
-    assert list(choose(plan.cells, found, costs_of(plan), (), disk_gb=4).cells) == [ONE]
+    offers = {CELL: new()}
+    assert choose(plan.cells, offers, costs_of(plan), (), disk_gb=3.9).cells == {}
+    assert list(choose(plan.cells, offers, costs_of(plan), (), disk_gb=4).cells) == [CELL]
 
 
 def test_a_cell_too_dear_is_passed_over_for_cheaper_ones(plan: Plan) -> None:
     prediction = costs_of(plan)
-    prediction.costs[name_of_cell(TWO)] = Cost(seconds=10**6)
-    bought = choose(plan.cells, {ONE: new("2020"), TWO: new("2026")}, prediction, (), minutes=10)
-    assert list(bought.cells) == [ONE]
+    prediction.costs[name_of_cell(OTHER)] = Cost(seconds=10**6)
+    bought = choose(plan.cells, {CELL: new("2020"), OTHER: new("2026")}, prediction, (), minutes=10)
+    assert list(bought.cells) == [CELL]
 
 
 def drawn(data: st.DataObject, plan: Plan) -> tuple[dict[str, Candidate], Prediction, set[str]]:
     """Draw candidates, costs and what is paid for."""
     ids = data.draw(st.lists(st.sampled_from([cell.id for cell in plan.cells]), unique=True))
     dates = st.sampled_from(["2024", "2025", "2026"])
-    found = {i: Candidate(data.draw(st.sampled_from(Worth)), data.draw(dates)) for i in ids}
+    offers = {i: Candidate(data.draw(st.sampled_from(Worth)), data.draw(dates)) for i in ids}
     prediction = costs_of(plan)
     for name in prediction.costs:
         seconds, disk = data.draw(st.integers(0, 600)), data.draw(st.integers(0, 5)) * GB
         prediction.costs[name] = Cost(seconds=seconds, disk=disk)
-    return found, prediction, data.draw(st.sets(st.sampled_from(sorted(prediction.costs))))
+    return offers, prediction, data.draw(st.sets(st.sampled_from(sorted(prediction.costs))))
 
 
 def bought(plan: Plan, market: tuple[dict[str, Candidate], Prediction, set[str]],
            minutes: float | None, disk_gb: float | None) -> Choice:  # fmt: skip
-    found, prediction, paid = market
-    return choose(plan.cells, found, prediction, paid, minutes=minutes, disk_gb=disk_gb)
+    offers, prediction, paid = market
+    return choose(plan.cells, offers, prediction, paid, minutes=minutes, disk_gb=disk_gb)
 
 
 @patient
@@ -243,8 +243,8 @@ def test_without_limits_everything_is_chosen(plan: Plan, data: st.DataObject) ->
 
 
 def test_a_narrowed_plan_holds_what_its_cells_stand_on_and_nothing_else(plan: Plan) -> None:
-    part = narrowed(plan, {ONE})
-    assert [cell.id for cell in part.cells] == [TWIN, ONE]  # the twin is what it is compared with
+    part = narrowed(plan, {CELL})
+    assert [cell.id for cell in part.cells] == [TWIN, CELL]  # the twin is what it is compared with
     assert [c.id for c in part.checkpoints] == ["tied/float/none", "tied/awq/maker-1.0"]
     assert [model.name for model in part.models] == ["tied"]
     assert list(part.environments) == ["twins", "maker-1.0", "runner-3.0"]
@@ -253,17 +253,17 @@ def test_a_narrowed_plan_holds_what_its_cells_stand_on_and_nothing_else(plan: Pl
 def test_a_cell_checked_again_is_unfinished_until_this_run_has_loaded_it(plan: Plan) -> None:
     history = History(plan)
     history.finish()
-    cell = next(cell for cell in plan.cells if cell.id == ONE)
+    cell = next(cell for cell in plan.cells if cell.id == CELL)
     load_key, generate_key = (
         history.keys.of(by_stage(steps_of(cell))[stage]) for stage in (Stage.LOAD, Stage.GENERATE)
     )
     assert load_key is not None
     assert generate_key is not None
-    look = ignoring(history.lookup, {ONE}, "run-2")
+    look = ignoring(history.lookup, {CELL}, "run-2")
     assert look(Step.LOAD, load_key.value) is None
     assert look(Step.GENERATE, generate_key.value) is None
-    assert ignoring(history.lookup, {ONE}, "run-1")(Step.LOAD, load_key.value) is not None
-    assert ignoring(history.lookup, {TWO}, "run-2")(Step.LOAD, load_key.value) is not None
+    assert ignoring(history.lookup, {CELL}, "run-1")(Step.LOAD, load_key.value) is not None
+    assert ignoring(history.lookup, {OTHER}, "run-2")(Step.LOAD, load_key.value) is not None
 
 
 def test_nothing_that_a_cell_stands_on_is_repeated(plan: Plan) -> None:
@@ -277,13 +277,13 @@ def test_nothing_that_a_cell_stands_on_is_repeated(plan: Plan) -> None:
 
 def test_a_choice_is_read_as_it_was_written(tmp_path: Path) -> None:
     choice = Choice(
-        minutes=5, disk_gb=None, cells={ONE: Worth.RECHECK}, left_out={TWO: Worth.NEW},
-        cost=Cost(1, 2, 3.5, 0.5), before={ONE: "works"},
+        minutes=5, disk_gb=None, cells={CELL: Worth.RECHECK}, left_out={OTHER: Worth.NEW},
+        cost=Cost(1, 2, 3.5, 0.5), before={CELL: "works"},
     )  # fmt: skip
     file = tmp_path / "choice.json"
     file.write_bytes(msgspec.json.encode(choice))
     assert read_choice(file) == choice
-    assert choice.again == {ONE}
+    assert choice.again == {CELL}
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"cells": {"a": "dear"}}'])
@@ -296,8 +296,8 @@ def test_a_file_that_holds_no_choice_is_named(tmp_path: Path, text: str) -> None
 
 def test_what_was_left_out_is_told_with_the_budget() -> None:
     choice = Choice(
-        minutes=5, disk_gb=10, cells={ONE: Worth.NEW},
-        left_out={TWO: Worth.NEW, TWIN: Worth.RECHECK}, cost=Cost(disk=2 * GB, seconds=90),
+        minutes=5, disk_gb=10, cells={CELL: Worth.NEW},
+        left_out={OTHER: Worth.NEW, TWIN: Worth.RECHECK}, cost=Cost(disk=2 * GB, seconds=90),
     )  # fmt: skip
     assert in_words(choice) == [
         "budget of 5 minutes and 10 GB of disk: 1 cell (1 new) chosen, "
@@ -307,7 +307,7 @@ def test_what_was_left_out_is_told_with_the_budget() -> None:
 
 
 def test_a_budget_too_small_for_any_cell_says_where_to_look() -> None:
-    left_out = {ONE: Worth.NEW}
+    left_out = {CELL: Worth.NEW}
     choice = Choice(minutes=1, disk_gb=None, cells={}, left_out=left_out, cost=Cost())
     assert "too little for any cell" in in_words(choice)[-1]
     assert "too little" not in in_words(msgspec.structs.replace(choice, left_out={}))[-1]
@@ -316,8 +316,8 @@ def test_a_budget_too_small_for_any_cell_says_where_to_look() -> None:
 def test_a_cell_that_comes_out_otherwise_is_told() -> None:
     choice = Choice(
         minutes=5, disk_gb=None, cells={}, left_out={}, cost=Cost(),
-        before={ONE: "works", TWO: "garbage"},
+        before={CELL: "works", OTHER: "garbage"},
     )  # fmt: skip
     assert differences(choice, lambda _: "garbage") == [
-        f"checked again, {ONE} is garbage and was works, with the same inputs"
+        f"checked again, {CELL} is garbage and was works, with the same inputs"
     ]

@@ -17,12 +17,14 @@ from matrix.judge.canaries import (
     read_established,
     troubles,
 )
-from matrix.judge.results import MatrixResult
+from matrix.judge.results import CellResult, MatrixResult, Side
 from matrix.judge.table import TableJudge
-from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
+from matrix.judge.verdict import canary_state
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason, Verdict
+from matrix.pipeline.steps import Blame
 from matrix.store.store import Store
 from tests.unit.made_history import Ends, History
-from tests.unit.test_judge import CANARY, World
+from tests.unit.made_world import CANARY, World
 
 WORKS = "tied/awq/maker-2.0/runner-3.0"
 RAISED = Conclusion(Outcome.FAILED, Reason.EXCEPTION, "ValueError: no <kernel>")
@@ -34,7 +36,7 @@ class Canaries:
     def __init__(self, folder: Path) -> None:
         self.world = World(folder)
 
-    def judged(
+    def judge(
         self, history: History | None = None, *, spoilt: bool = False
     ) -> tuple[MatrixResult, dict[str, Inputs]]:
         ends: Ends = {("load", WORKS): RAISED} if spoilt else {}
@@ -49,12 +51,12 @@ def canaries(tmp_path_factory: pytest.TempPathFactory) -> Canaries:
 
 
 def lines(canaries: Canaries, last: Established | None, **changes: Any) -> list[str]:
-    table, inputs = canaries.judged(**changes)
+    table, inputs = canaries.judge(**changes)
     return list(troubles(table.cells, inputs, last))
 
 
 def established(canaries: Canaries) -> Established:
-    table, inputs = canaries.judged()
+    table, inputs = canaries.judge()
     assert table.canaries == "established"
     return Established(table.finished, inputs)
 
@@ -76,14 +78,14 @@ def test_where_nothing_differs_that_is_said(canaries: Canaries) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "difference"),
     [
         ("device", "device of runner-3.0: cpu, now cpu x86-64-v3"),
         ("lock", "lock of runner-3.0 changed"),
         ("machine", "processor: made up, now another"),
     ],
 )
-def test_what_differs_is_named(canaries: Canaries, change: str, said: str) -> None:
+def test_what_differs_is_named(canaries: Canaries, change: str, difference: str) -> None:
     history = canaries.world.history()
     if change == "device":
         history = History(history.plan, devices={"cpu": "cpu x86-64-v3", "cuda": "cuda"})
@@ -93,13 +95,13 @@ def test_what_differs_is_named(canaries: Canaries, change: str, said: str) -> No
     last = established(canaries)
     last = msgspec.structs.replace(
         last,
-        inputs={cell: {**found, "processor": "made up"} for cell, found in last.inputs.items()},
+        inputs={cell: {**values, "processor": "made up"} for cell, values in last.inputs.items()},
     )
-    table, inputs = canaries.judged(history, spoilt=True)
+    table, inputs = canaries.judge(history, spoilt=True)
     if change == "machine":
-        inputs = {cell: {**found, "processor": "another"} for cell, found in inputs.items()}
+        inputs = {cell: {**values, "processor": "another"} for cell, values in inputs.items()}
     (line,) = troubles(table.cells, inputs, last)
-    assert said in line
+    assert difference in line
 
 
 def test_a_change_of_the_checks_is_a_change_of_code() -> None:
@@ -108,7 +110,7 @@ def test_a_change_of_the_checks_is_a_change_of_code() -> None:
     assert differences(before, now) == ["matrix/checks changed", "thresholds changed"]
 
 
-def test_a_step_that_one_of_both_did_not_come_to_is_no_difference() -> None:
+def test_a_step_to_which_a_run_did_not_come_is_no_difference() -> None:
     assert differences({"device of x (load)": "cpu"}, {}) == []
 
 
@@ -132,3 +134,38 @@ def test_a_canary_that_was_not_run_is_no_trouble_of_packages(canaries: Canaries)
     lines_of_canaries = list(troubles(table.cells, {}, None))
     assert len(lines_of_canaries) == 2
     assert all(line.endswith(", not run yet") for line in lines_of_canaries)
+
+
+def cell(verdict: Verdict, canary: Verdict | None) -> CellResult:
+    side = Side(name="s", environment="e")
+    return CellResult(
+        id="c",
+        model="m",
+        scheme="s",
+        quantizer=side,
+        engine=side,
+        verdict=verdict,
+        blame=Blame.NOBODY,
+        stage=None,
+        reason=Reason.NONE,
+        message="",
+        stages=[],
+        findings=[],
+        canary=canary,
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ([], ""),
+        ([(Verdict.BROKEN, None)], ""),
+        ([(Verdict.WORKS, Verdict.WORKS), (Verdict.GARBAGE, Verdict.GARBAGE)], "established"),
+        ([(Verdict.WORKS, Verdict.WORKS), (Verdict.INFRA, Verdict.GARBAGE)], "not established"),
+        ([(Verdict.UNTESTED, Verdict.WORKS)], "not established"),
+        ([(Verdict.INFRA, Verdict.WORKS), (Verdict.WORKS, Verdict.GARBAGE)], "void"),
+        ([(Verdict.DEGRADED, Verdict.WORKS)], "void"),
+    ],
+)
+def test_canary_state(verdicts: list[tuple[Verdict, Verdict | None]], expected: str) -> None:
+    assert canary_state(cell(*pair) for pair in verdicts) == expected

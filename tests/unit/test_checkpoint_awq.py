@@ -85,8 +85,8 @@ def test_quantizing_and_reading_back_is_within_half_a_step(tmp_path: Path) -> No
     weight = np.random.default_rng(0).normal(0, 1, (16, 64))
     packed, zeros, scales = made.quantize_weight(weight, group=16)
     arrays = {"m.qweight": made.pack(packed), "m.qzeros": made.pack(zeros), "m.scales": scales}
-    found = read_packed(tensors_of(tmp_path, arrays), "m", AWQ)
-    block = found.block(0, 16)
+    restored = read_packed(tensors_of(tmp_path, arrays), "m", AWQ)
+    block = restored.block(0, 16)
     off = np.abs(block.weight() - weight) / block.steps
     lowest, highest = block.ends
     assert off[~(lowest | highest)].max() <= 0.5 + 1e-3

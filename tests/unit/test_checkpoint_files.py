@@ -52,10 +52,10 @@ def test_bfloat16_is_the_upper_half_of_a_float32(tmp_path: Path) -> None:
     values = np.array([1.0, -2.5, 3.0e38, np.inf], np.float32)
     halves = (values.view(np.uint32) >> 16).astype("<u2").tobytes()
     (tmp_path / "m.safetensors").write_bytes(raw({"x": entry("BF16", [2, 2], 0, 8)}, halves))
-    found = Tensors(CheckpointFiles(tmp_path)).read("x")
-    assert found.shape == (2, 2)
-    assert np.allclose(found.ravel()[:3], values[:3], rtol=2**-8)
-    assert np.isinf(found[1, 1])
+    array = Tensors(CheckpointFiles(tmp_path)).read("x")
+    assert array.shape == (2, 2)
+    assert np.allclose(array.ravel()[:3], values[:3], rtol=2**-8)
+    assert np.isinf(array[1, 1])
 
 
 @pytest.mark.parametrize(
@@ -86,10 +86,10 @@ def test_bfloat16_is_the_upper_half_of_a_float32(tmp_path: Path) -> None:
 )
 def test_malformed_file_is_one_clear_line(tmp_path: Path, data: bytes, message: str) -> None:
     (tmp_path / "model.safetensors").write_bytes(data)
-    found = problems(tmp_path)
-    assert message in found
-    assert found.startswith("model.safetensors: ")
-    assert "\n" not in found
+    problem = problems(tmp_path)
+    assert message in problem
+    assert problem.startswith("model.safetensors: ")
+    assert "\n" not in problem
 
 
 @given(st.data())
@@ -109,7 +109,7 @@ def test_damaged_file_never_does_more_than_report(
         assert tensors.read(name).nbytes <= len(content)
 
 
-def test_truncated_after_it_was_listed(tmp_path: Path) -> None:
+def test_a_file_truncated_after_it_was_listed(tmp_path: Path) -> None:
     save_file(GOOD, tmp_path / "model.safetensors")
     tensors = Tensors(CheckpointFiles(tmp_path))
     file = tmp_path / "model.safetensors"

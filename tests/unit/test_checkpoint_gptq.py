@@ -77,10 +77,10 @@ def test_dequantizing_agrees_with_the_layout_weight_by_weight(
         "m.scales": random.normal(0, 1, (3, 64)).astype(np.float16),
         "m.g_idx": random.permutation(index) if permuted else index,
     }
-    found = read_packed(tensors_of(tmp_path, arrays), "m", quantization(bits, form))
+    linear = read_packed(tensors_of(tmp_path, arrays), "m", quantization(bits, form))
     wanted = slow_dequantize(arrays, bits, add).astype(np.float32)
-    assert np.array_equal(found.weight(), wanted)
-    assert np.array_equal(found.block(32, 64).weight(), wanted[32:64][:, found.order])
+    assert np.array_equal(linear.weight(), wanted)
+    assert np.array_equal(linear.block(32, 64).weight(), wanted[32:64][:, linear.order])
 
 
 @pytest.mark.parametrize(
@@ -109,15 +109,17 @@ def test_what_does_not_agree_is_named(
         read_packed(tensors_of(tmp_path, arrays), "m", scheme)
 
 
-@pytest.mark.parametrize("said", [4, 16])
-def test_groups_so_small_that_they_fill_the_memory_are_refused(tmp_path: Path, said: int) -> None:
+@pytest.mark.parametrize("group_size", [4, 16])
+def test_groups_so_small_that_they_fill_the_memory_are_refused(
+    tmp_path: Path, group_size: int
+) -> None:
     weight = np.random.default_rng(0).normal(0, 1, (32, 32))
     for group, refused in ((8, False), (4, True)):
         arrays = gptq.linear(weight, "m", bits=4, group=group, desc_act=False, v2=False)
         tensors = tensors_of(tmp_path, arrays)
         if refused:
             with pytest.raises(CheckpointError, match="m: groups of 4 are too small; read are 8"):
-                read_packed(tensors, "m", quantization(group=said))
+                read_packed(tensors, "m", quantization(group=group_size))
         else:
             assert read_packed(tensors, "m", quantization(group=group)).shape.group_size == group
 
@@ -126,20 +128,20 @@ def test_groups_so_small_that_they_fill_the_memory_are_refused(tmp_path: Path, s
 @pytest.mark.parametrize("desc_act", [False, True])
 @pytest.mark.parametrize("v2", [False, True])
 def test_good_checkpoint(tmp_path: Path, bits: int, desc_act: bool, v2: bool) -> None:
-    found = inspect(*gptq.both(tmp_path, bits=bits, desc_act=desc_act, v2=v2))
-    assert found.problems == []
-    assert found.missing == found.unexpected == []
-    assert found.zero_tensors == sorted(
+    inspection = inspect(*gptq.write_pair(tmp_path, bits=bits, desc_act=desc_act, v2=v2))
+    assert inspection.problems == []
+    assert inspection.missing == inspection.unexpected == []
+    assert inspection.zero_tensors == sorted(
         f"{L0}.{part}.bias"
         for part in ("self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
     )
     stored = str(2 ** (bits - 1) - (not v2))
-    for module in found.modules:
+    for module in inspection.modules:
         assert (module.bits, module.group_size, module.note) == (bits, gptq.GROUP, "")
         assert set(module.zero_points) == {stored}
         assert module.group_order == ("permuted" if desc_act else "in order")
-    assert [module.name for module in found.modules] == LINEARS
-    for weight in found.weights:
+    assert [module.name for module in inspection.modules] == LINEARS
+    for weight in inspection.weights:
         assert weight.error is not None
         if weight.packed:
             assert weight.error < (0.25 if bits == 4 else 0.02)
@@ -150,7 +152,7 @@ def test_good_checkpoint(tmp_path: Path, bits: int, desc_act: bool, v2: bool) ->
             assert weight.offset < 0.6
         else:
             assert weight.error == 0
-    assert f"{L0}.input_layernorm.weight" in weights(found)
+    assert f"{L0}.input_layernorm.weight" in weights(inspection)
 
 
 def scale_part(where: Any, factor: float) -> Damage:
@@ -176,11 +178,11 @@ def scale_part(where: Any, factor: float) -> Damage:
 )
 def test_wrong_scale_shows(tmp_path: Path, desc_act: bool, where: Any, factor: float) -> None:
     damage = scale_part(where, factor)
-    found = weights(inspect(*gptq.both(tmp_path, desc_act=desc_act, damage=damage)))
-    group = found[Q].group
+    compared = weights(inspect(*gptq.write_pair(tmp_path, desc_act=desc_act, damage=damage)))
+    group = compared[Q].group
     assert group is not None
     assert group > 0.002
-    assert all(weight.group in (0, None) for name, weight in found.items() if name != Q)
+    assert all(weight.group in (0, None) for name, weight in compared.items() if name != Q)
 
 
 @pytest.mark.parametrize("factor", [1.05, 0.95])
@@ -188,7 +190,7 @@ def test_eight_bits_show_five_percent_of_one_group_of_one_row(
     tmp_path: Path, factor: float
 ) -> None:
     damage = scale_part((2, 9), factor)
-    group = weights(inspect(*gptq.both(tmp_path, bits=8, damage=damage)))[Q].group
+    group = weights(inspect(*gptq.write_pair(tmp_path, bits=8, damage=damage)))[Q].group
     assert group is not None
     assert group > 0.002
 
@@ -199,23 +201,23 @@ def test_format_that_is_mislabelled_shows_as_an_offset_of_one(
     tmp_path: Path, bits: int, v2: bool
 ) -> None:
     label = "gptq" if v2 else "gptq_v2"
-    found = inspect(*gptq.both(tmp_path, bits=bits, v2=v2, checkpoint_format=label))
-    for weight in found.weights:
+    inspection = inspect(*gptq.write_pair(tmp_path, bits=bits, v2=v2, checkpoint_format=label))
+    for weight in inspection.weights:
         if weight.packed:
             assert weight.offset is not None
             assert weight.offset > 0.8
-    assert set(found.modules[0].zero_points) == {str(2 ** (bits - 1) - (not v2))}
+    assert set(inspection.modules[0].zero_points) == {str(2 ** (bits - 1) - (not v2))}
 
 
 def test_one_zero_point_off_by_one_shows(tmp_path: Path) -> None:
     def damage(tensors: dict[str, made.Array]) -> None:
         tensors[f"{Q}.qzeros"].view(np.uint32)[1, 0] ^= np.uint32(0xF)  # 7 becomes 8
 
-    found = inspect(*gptq.both(tmp_path, damage=damage))
-    offset = weights(found)[Q].offset
+    inspection = inspect(*gptq.write_pair(tmp_path, damage=damage))
+    offset = weights(inspection)[Q].offset
     assert offset is not None
     assert offset > 0.7
-    module = next(module for module in found.modules if module.name == Q)
+    module = next(module for module in inspection.modules if module.name == Q)
     assert module.zero_points["8"] == 1
 
 
@@ -225,11 +227,11 @@ def test_order_of_groups_that_cannot_be_is_wrong(tmp_path: Path) -> None:
         tensors[f"{L0}.mlp.up_proj.g_idx"][0] = 99
         tensors[f"{L0}.mlp.down_proj.g_idx"] = np.zeros(3, np.int32)
 
-    found = inspect(*gptq.both(tmp_path, damage=damage))
-    orders = {module.name: module.group_order for module in found.modules}
+    inspection = inspect(*gptq.write_pair(tmp_path, damage=damage))
+    orders = {module.name: module.group_order for module in inspection.modules}
     wrong = {Q, f"{L0}.mlp.up_proj", f"{L0}.mlp.down_proj"}
     assert {name for name, order in orders.items() if order == "wrong"} == wrong
-    assert "names groups beyond 4" in weights(found)[f"{L0}.mlp.up_proj"].note
+    assert "names groups beyond 4" in weights(inspection)[f"{L0}.mlp.up_proj"].note
 
 
 def test_missing_index_matters_with_desc_act_alone(tmp_path: Path) -> None:
@@ -238,8 +240,8 @@ def test_missing_index_matters_with_desc_act_alone(tmp_path: Path) -> None:
 
     for desc_act, missing in ((False, []), (True, [f"{Q}.g_idx"])):
         root = tmp_path / str(desc_act)
-        found = inspect(*gptq.both(root, desc_act=desc_act, damage=damage))
-        assert found.missing == missing
+        inspection = inspect(*gptq.write_pair(root, desc_act=desc_act, damage=damage))
+        assert inspection.missing == missing
 
 
 def test_scales_that_are_zero_count_where_they_lose_weights(tmp_path: Path) -> None:
@@ -249,14 +251,14 @@ def test_scales_that_are_zero_count_where_they_lose_weights(tmp_path: Path) -> N
         tensors[f"{L0}.mlp.up_proj.qweight"][:8, :5] = np.uint32(0x88888888).view(np.int32)
         tensors[f"{L0}.mlp.up_proj.scales"][0, :5] = 0
 
-    found = inspect(*gptq.both(tmp_path, damage=damage))
-    assert {m.name: m.zero_scales for m in found.modules if m.zero_scales} == {Q: 3}
+    inspection = inspect(*gptq.write_pair(tmp_path, damage=damage))
+    assert {m.name: m.zero_scales for m in inspection.modules if m.zero_scales} == {Q: 3}
 
 
 def test_last_group_that_is_shorter_is_read(tmp_path: Path) -> None:
     weight = np.random.default_rng(0).normal(0, 1, (32, 80))
     arrays = gptq.linear(weight, "m", bits=4, group=64, desc_act=False, v2=False)
-    found = read_packed(tensors_of(tmp_path, arrays), "m", quantization(group=64))
-    assert found.shape.group_size == 64
+    linear = read_packed(tensors_of(tmp_path, arrays), "m", quantization(group=64))
+    assert linear.shape.group_size == 64
     wanted = slow_dequantize(arrays, 4, 1)
-    assert np.array_equal(found.weight(), wanted.astype(np.float32))
+    assert np.array_equal(linear.weight(), wanted.astype(np.float32))

@@ -26,20 +26,20 @@ def weights(inspection: Inspection) -> dict[str, WeightComparison]:
 @pytest.mark.parametrize("kv_heads", [made.KV_HEADS, made.HEADS])
 @pytest.mark.parametrize("clip", [1.0, 0.9])
 def test_good_checkpoint(tmp_path: Path, tied: bool, kv_heads: int, clip: float) -> None:
-    found = inspect(*made.both(tmp_path, tied=tied, kv_heads=kv_heads, clip=clip))
-    assert not found.problems
-    assert [module.name for module in found.modules] == found.linears == sorted(LINEARS)
-    for module in found.modules:
+    inspection = inspect(*made.write_pair(tmp_path, tied=tied, kv_heads=kv_heads, clip=clip))
+    assert not inspection.problems
+    assert [module.name for module in inspection.modules] == inspection.linears == sorted(LINEARS)
+    for module in inspection.modules:
         assert (module.bits, module.group_size, module.note) == (4, made.GROUP, "")
         assert (module.not_finite_scales, module.zero_scales) == (0, 0)
         assert sum(module.zero_points.values()) * made.GROUP == module.inputs * module.outputs
         assert module.bits_per_weight == 4 + (4 + 16) / made.GROUP
-    assert (found.embedding, found.head) == (True, not tied)
-    assert found.tie_word_embeddings is tied
-    assert found.missing == found.unexpected == found.zero_tensors == []
-    assert found.not_finite == {}
-    assert found.files["config.json"] > 0
-    for weight in found.weights:
+    assert (inspection.embedding, inspection.head) == (True, not tied)
+    assert inspection.tie_word_embeddings is tied
+    assert inspection.missing == inspection.unexpected == inspection.zero_tensors == []
+    assert inspection.not_finite == {}
+    assert inspection.files["config.json"] > 0
+    for weight in inspection.weights:
         assert weight.not_finite == 0
         assert weight.error is not None
         if weight.packed:
@@ -48,7 +48,7 @@ def test_good_checkpoint(tmp_path: Path, tied: bool, kv_heads: int, clip: float)
             assert weight.group == 0
         else:
             assert weight.error < 0.01
-    compared = set(weights(found))
+    compared = set(weights(inspection))
     assert compared >= {*LINEARS, "model.embed_tokens.weight", "model.norm.weight"}
     assert f"{L0}.self_attn.v_proj.bias" in compared
 
@@ -57,14 +57,14 @@ def test_good_checkpoint(tmp_path: Path, tied: bool, kv_heads: int, clip: float)
 def test_float_model_is_its_own_good_checkpoint(tmp_path: Path, tied: bool) -> None:
     tensors = made.float_model(tied=tied)
     model = made.write(tmp_path / "m", tensors, tied=tied, quantized=False)
-    found = inspect(model, model)
-    assert found.problems == []
-    assert found.modules == []
-    assert found.missing == found.unexpected == []
-    assert found.linears == sorted(LINEARS)
-    assert found.quantization is None
-    assert {weight.error for weight in found.weights} == {0.0}
-    assert len(found.weights) == len(tensors)
+    inspection = inspect(model, model)
+    assert inspection.problems == []
+    assert inspection.modules == []
+    assert inspection.missing == inspection.unexpected == []
+    assert inspection.linears == sorted(LINEARS)
+    assert inspection.quantization is None
+    assert {weight.error for weight in inspection.weights} == {0.0}
+    assert len(inspection.weights) == len(tensors)
 
 
 def scale_all(tensors: dict[str, made.Array], module: str, factor: float) -> None:
@@ -88,19 +88,19 @@ def test_scale_five_percent_off_shows(
     tmp_path: Path, module: str, factor: float, where: Any, kv_heads: int
 ) -> None:
     damage = scale_part(module, where, factor)
-    found = weights(inspect(*made.both(tmp_path, damage=damage, kv_heads=kv_heads)))
-    group = found[module].group
+    compared = weights(inspect(*made.write_pair(tmp_path, damage=damage, kv_heads=kv_heads)))
+    group = compared[module].group
     assert group is not None
     # Of what is folded both ways, either Linear takes half of it.
     assert 0.001 < group < 0.06
     if where == np.s_[:]:
-        assert found[module].ratio == pytest.approx(factor, abs=0.015)
+        assert compared[module].ratio == pytest.approx(factor, abs=0.015)
 
 
 @pytest.mark.parametrize("module", LINEARS[:7])
 def test_one_scale_of_one_group_of_one_row_shows(tmp_path: Path, module: str) -> None:
     damage = scale_part(module, (0, 3), 1.08)
-    group = weights(inspect(*made.both(tmp_path, damage=damage)))[module].group
+    group = weights(inspect(*made.write_pair(tmp_path, damage=damage)))[module].group
     assert group is not None
     assert group > 0.001
 
@@ -112,10 +112,10 @@ def test_fold_undone_on_one_side_only_shows(tmp_path: Path) -> None:
         norm = tensors[f"{L0}.input_layernorm.weight"]
         norm *= np.float16(0.36)
 
-    found = weights(inspect(*made.both(tmp_path, damage=damage)))
+    compared = weights(inspect(*made.write_pair(tmp_path, damage=damage)))
     for part in "qkv":
-        assert found[f"{L0}.self_attn.{part}_proj"].ratio == pytest.approx(0.36, abs=0.01)
-    assert found[f"{L0}.mlp.up_proj"].ratio == pytest.approx(1, abs=0.02)
+        assert compared[f"{L0}.self_attn.{part}_proj"].ratio == pytest.approx(0.36, abs=0.01)
+    assert compared[f"{L0}.mlp.up_proj"].ratio == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_no_damage_hides_in_the_fold(tmp_path: Path, first: str, second: str) ->
     def damage(tensors: dict[str, made.Array]) -> None:
         scale_all(tensors, f"{L0}.{second}", 0.9)
 
-    found = weights(inspect(*made.both(tmp_path, damage=damage, kv_heads=made.HEADS)))
+    compared = weights(inspect(*made.write_pair(tmp_path, damage=damage, kv_heads=made.HEADS)))
     for name in (first, second):
-        assert found[f"{L0}.{name}"].ratio == pytest.approx(0.9, abs=0.02)
+        assert compared[f"{L0}.{name}"].ratio == pytest.approx(0.9, abs=0.02)
 
 
 def swap_nibbles(tensors: dict[str, made.Array]) -> None:
@@ -183,16 +183,16 @@ def zero_one_scale(tensors: dict[str, made.Array]) -> None:
 def test_planted_defects(
     tmp_path: Path, damage: Damage, least_error: float, least_group: float
 ) -> None:
-    found = weights(inspect(*made.both(tmp_path, damage=damage)))[f"{L0}.self_attn.q_proj"]
-    assert found.error is not None
-    assert found.group is not None
-    assert found.error > least_error
-    assert found.group > least_group
+    weight = weights(inspect(*made.write_pair(tmp_path, damage=damage)))[f"{L0}.self_attn.q_proj"]
+    assert weight.error is not None
+    assert weight.group is not None
+    assert weight.error > least_error
+    assert weight.group > least_group
 
 
 def test_lost_norm_channel_shows_as_a_column(tmp_path: Path) -> None:
-    found = weights(inspect(*made.both(tmp_path, damage=zero_norm_channel)))
-    assert found[f"{L0}.self_attn.q_proj"].column == 0
+    compared = weights(inspect(*made.write_pair(tmp_path, damage=zero_norm_channel)))
+    assert compared[f"{L0}.self_attn.q_proj"].column == 0
 
 
 def test_not_finite_scales_are_counted(tmp_path: Path) -> None:
@@ -200,13 +200,13 @@ def test_not_finite_scales_are_counted(tmp_path: Path) -> None:
         tensors[f"{L0}.mlp.down_proj.scales"][0, :2] = np.nan
         tensors[f"{L0}.mlp.up_proj.scales"][0, 0] = np.inf
 
-    found = inspect(*made.both(tmp_path, damage=damage))
-    counts = {module.name: module.not_finite_scales for module in found.modules}
+    inspection = inspect(*made.write_pair(tmp_path, damage=damage))
+    counts = {module.name: module.not_finite_scales for module in inspection.modules}
     assert {name: count for name, count in counts.items() if count} == {
         f"{L0}.mlp.down_proj": 2,
         f"{L0}.mlp.up_proj": 1,
     }
-    down = weights(found)[f"{L0}.mlp.down_proj"]
+    down = weights(inspection)[f"{L0}.mlp.down_proj"]
     assert (down.not_finite, down.error) == (2 * made.GROUP, None)
 
 
@@ -216,8 +216,8 @@ def test_bias_of_a_folded_linear_is_unfolded(tmp_path: Path) -> None:
     def damage(tensors: dict[str, made.Array]) -> None:
         tensors[name] *= np.float16(1.05)
 
-    found = inspect(*made.both(tmp_path, damage=damage, kv_heads=made.HEADS))
-    assert weights(found)[name].error == pytest.approx(0.05, abs=0.01)
+    inspection = inspect(*made.write_pair(tmp_path, damage=damage, kv_heads=made.HEADS))
+    assert weights(inspection)[name].error == pytest.approx(0.05, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -239,17 +239,17 @@ def test_a_linear_left_out_is_scaled_all_the_same_and_no_alarm(
         folded = made.fold(made.float_model(tied=True, kv_heads=made.HEADS))
         tensors[f"{module}.weight"] = folded[f"{module}.weight"]
 
-    checkpoint, original = made.both(tmp_path, damage=damage, kv_heads=made.HEADS)
+    checkpoint, original = made.write_pair(tmp_path, damage=damage, kv_heads=made.HEADS)
     config = json.loads((checkpoint / "config.json").read_text())
     config["quantization_config"]["modules_to_not_convert"] = [part]
     (checkpoint / "config.json").write_text(json.dumps(config))
-    found = inspect(checkpoint, original)
-    assert (found.problems, found.missing, found.unexpected) == ([], [], [])
-    assert found.left_out == [module]
-    compared = weights(found)
+    inspection = inspect(checkpoint, original)
+    assert (inspection.problems, inspection.missing, inspection.unexpected) == ([], [], [])
+    assert inspection.left_out == [module]
+    compared = weights(inspection)
     assert set(LINEARS) - set(compared) == {f"{L0}.{name}" for name in not_compared}
     assert f"{module}.weight" not in compared
-    for weight in found.weights:
+    for weight in inspection.weights:
         assert weight.error is not None
         assert weight.error < (0.15 if weight.packed else 0.01)
         assert not weight.group
@@ -260,9 +260,9 @@ def rename_embedding(tensors: dict[str, made.Array]) -> None:
 
 
 def test_tied_defect_of_autoawq_0_2_7_is_told_and_its_head_compared(tmp_path: Path) -> None:
-    found = inspect(*made.both(tmp_path, damage=rename_embedding))
-    assert (found.embedding, found.head, found.missing) == (False, True, [])
-    assert weights(found)["lm_head.weight"].error == 0
+    inspection = inspect(*made.write_pair(tmp_path, damage=rename_embedding))
+    assert (inspection.embedding, inspection.head, inspection.missing) == (False, True, [])
+    assert weights(inspection)["lm_head.weight"].error == 0
 
 
 def test_missing_unexpected_and_zero_tensors(tmp_path: Path) -> None:
@@ -271,11 +271,11 @@ def test_missing_unexpected_and_zero_tensors(tmp_path: Path) -> None:
         tensors[f"{L0}.mlp.up_proj.bias"] = np.zeros(made.INTERMEDIATE, np.float16)
         tensors[f"{L0}.mlp.down_proj.bias"] = np.ones(made.HIDDEN, np.float16)
 
-    found = inspect(*made.both(tmp_path, damage=damage))
-    assert found.missing == [f"{L0}.mlp.up_proj.qzeros", "model.norm.weight"]
-    assert found.unexpected == [f"{L0}.mlp.down_proj.bias"]
-    assert found.zero_tensors == [f"{L0}.mlp.up_proj.bias"]
-    assert "up_proj.qzeros: is missing" in weights(found)[f"{L0}.mlp.up_proj"].note
+    inspection = inspect(*made.write_pair(tmp_path, damage=damage))
+    assert inspection.missing == [f"{L0}.mlp.up_proj.qzeros", "model.norm.weight"]
+    assert inspection.unexpected == [f"{L0}.mlp.down_proj.bias"]
+    assert inspection.zero_tensors == [f"{L0}.mlp.up_proj.bias"]
+    assert "up_proj.qzeros: is missing" in weights(inspection)[f"{L0}.mlp.up_proj"].note
 
 
 def test_a_weight_of_another_shape_is_not_compared(tmp_path: Path) -> None:
@@ -285,15 +285,15 @@ def test_a_weight_of_another_shape_is_not_compared(tmp_path: Path) -> None:
             name = f"{L0}.mlp.gate_proj.{part}"
             tensors[name] = tensors[name][:, : tensors[name].shape[1] // 2]
 
-    found = weights(inspect(*made.both(tmp_path, damage=damage)))
-    assert found["model.embed_tokens.weight"].note == "shape [3, 3] instead of [48, 256]"
-    assert "stands for 256 x 256 weights" in found[f"{L0}.mlp.gate_proj"].note
+    compared = weights(inspect(*made.write_pair(tmp_path, damage=damage)))
+    assert compared["model.embed_tokens.weight"].note == "shape [3, 3] instead of [48, 256]"
+    assert "stands for 256 x 256 weights" in compared[f"{L0}.mlp.gate_proj"].note
 
 
 def test_unreadable_checkpoint_is_a_result_and_unreadable_original_an_error(
     tmp_path: Path,
 ) -> None:
-    _, original = made.both(tmp_path)
+    _, original = made.write_pair(tmp_path)
     empty = tmp_path / "empty"
     empty.mkdir()
     assert len(inspect(empty, original).problems) == 2
@@ -326,7 +326,7 @@ def test_unreadable_checkpoint_is_a_result_and_unreadable_original_an_error(
 def test_what_is_wrong_with_the_original_says_so(
     tmp_path: Path, spoil: Callable[[Path], object], message: str
 ) -> None:
-    checkpoint, original = made.both(tmp_path)
+    checkpoint, original = made.write_pair(tmp_path)
     spoil(original)
     with pytest.raises(CheckpointError, match=f"^{message}"):
         inspect(checkpoint, original)

@@ -33,7 +33,7 @@ def change_tensors(directory: Path, change: Callable[[dict[str, made.Array]], ob
     save_file(tensors, directory / "model.safetensors")
 
 
-def known(directory: Path, **values: Any) -> Path:
+def complete_config(directory: Path, **values: Any) -> Path:
     """Give config.json what it needs to follow the tensors from it."""
     sizes = {"num_hidden_layers": made.LAYERS, "vocab_size": made.VOCABULARY}
     change_config(directory, **{"model_type": "qwen2", **sizes, **values})
@@ -42,7 +42,7 @@ def known(directory: Path, **values: Any) -> Path:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    return known(gptq.both(tmp_path)[0])
+    return complete_config(gptq.write_pair(tmp_path)[0])
 
 
 def module(inspection: Inspection, name: str = Q) -> PackedLinearInfo:
@@ -50,27 +50,32 @@ def module(inspection: Inspection, name: str = Q) -> PackedLinearInfo:
 
 
 def test_good_checkpoint_by_itself(checkpoint: Path) -> None:
-    found = inspect(checkpoint)
-    assert (found.compared, found.weights, found.problems) == (False, [], [])
-    assert found.linears == sorted(made.linear_shapes(0))
-    assert found.missing == found.unexpected == []
-    assert len(found.zero_tensors) == 4
-    assert found.not_finite == {}
+    inspection = inspect(checkpoint)
+    assert (inspection.compared, inspection.weights, inspection.problems) == (False, [], [])
+    assert inspection.linears == sorted(made.linear_shapes(0))
+    assert inspection.missing == inspection.unexpected == []
+    assert len(inspection.zero_tensors) == 4
+    assert inspection.not_finite == {}
     # auto-gptq's zero biases come on top.
     stored = sum(2 * size for size in (made.HIDDEN, made.HIDDEN, 2 * made.INTERMEDIATE))
-    assert found.expected_bytes is not None
+    assert inspection.expected_bytes is not None
     taken = load_file(checkpoint / "model.safetensors")
-    assert sum(array.nbytes for array in taken.values()) == found.expected_bytes + stored
-    assert found.config.hidden_size == made.HIDDEN
-    assert (found.config.layers, found.config.vocabulary) == (made.LAYERS, made.VOCABULARY)
+    assert sum(array.nbytes for array in taken.values()) == inspection.expected_bytes + stored
+    assert inspection.config.hidden_size == made.HIDDEN
+    assert (inspection.config.layers, inspection.config.vocabulary) == (
+        made.LAYERS,
+        made.VOCABULARY,
+    )
 
 
 def test_float_model_by_itself(tmp_path: Path) -> None:
     tensors = made.float_model(tied=False)
-    found = inspect(known(made.write(tmp_path / "m", tensors, tied=False, quantized=False)))
-    assert found.problems == []
-    assert found.missing == found.unexpected == []
-    assert found.expected_bytes == sum(array.nbytes for array in tensors.values())
+    inspection = inspect(
+        complete_config(made.write(tmp_path / "m", tensors, tied=False, quantized=False))
+    )
+    assert inspection.problems == []
+    assert inspection.missing == inspection.unexpected == []
+    assert inspection.expected_bytes == sum(array.nbytes for array in tensors.values())
 
 
 def test_qwen3_has_its_norms(tmp_path: Path) -> None:
@@ -78,9 +83,9 @@ def test_qwen3_has_its_norms(tmp_path: Path) -> None:
     size = made.HIDDEN // made.HEADS
     tensors[f"{L0}.self_attn.q_norm.weight"] = np.ones(size, np.float16)
     directory = made.write(tmp_path / "m", tensors, tied=True, quantized=False)
-    found = inspect(known(directory, model_type="qwen3", head_dim=size))
-    assert found.missing == [f"{L0}.self_attn.k_norm.weight"]
-    assert found.unexpected == []
+    inspection = inspect(complete_config(directory, model_type="qwen3", head_dim=size))
+    assert inspection.missing == [f"{L0}.self_attn.k_norm.weight"]
+    assert inspection.unexpected == []
 
 
 def test_missing_and_unexpected_by_config(checkpoint: Path) -> None:
@@ -90,10 +95,10 @@ def test_missing_and_unexpected_by_config(checkpoint: Path) -> None:
         tensors["empty"] = np.zeros(3, np.int32)
 
     change_tensors(checkpoint, change)
-    found = inspect(checkpoint)
-    assert found.missing == [f"{Q}.bias"]
-    assert found.unexpected == ["extra"]
-    assert "empty" in found.zero_tensors
+    inspection = inspect(checkpoint)
+    assert inspection.missing == [f"{Q}.bias"]
+    assert inspection.unexpected == ["extra"]
+    assert "empty" in inspection.zero_tensors
     change_config(checkpoint, model_type="gpt2")
     unknown = inspect(checkpoint)
     assert unknown.missing == unknown.unexpected == unknown.linears == []
@@ -115,7 +120,7 @@ def store_plain(*modules: str) -> Callable[[dict[str, made.Array]], object]:
 
 @pytest.mark.parametrize("entry", ["k_proj", "layers.0.self_attn.k"])
 def test_modules_not_to_convert_are_expected_unpacked(tmp_path: Path, entry: str) -> None:
-    directory = known(made.both(tmp_path)[0])
+    directory = complete_config(made.write_pair(tmp_path)[0])
     key = f"{L0}.self_attn.k_proj"
     change_tensors(directory, store_plain(key))
     lost = inspect(directory)
@@ -125,12 +130,12 @@ def test_modules_not_to_convert_are_expected_unpacked(tmp_path: Path, entry: str
     quantization = made.config(tied=True, quantized=True)["quantization_config"]
     quantization["modules_to_not_convert"] = ["visual", entry]
     change_config(directory, quantization_config=quantization)
-    found = inspect(directory)
-    assert found.left_out == [key]
-    assert found.linears == lost.linears
-    assert found.missing == found.unexpected == []
+    inspection = inspect(directory)
+    assert inspection.left_out == [key]
+    assert inspection.linears == lost.linears
+    assert inspection.missing == inspection.unexpected == []
     taken = load_file(directory / "model.safetensors")
-    assert found.expected_bytes == sum(array.nbytes for array in taken.values())
+    assert inspection.expected_bytes == sum(array.nbytes for array in taken.values())
     quantization["modules_to_not_convert"] = ["visual"]
     change_config(directory, quantization_config=quantization)
     assert inspect(directory).left_out == []
@@ -139,9 +144,9 @@ def test_modules_not_to_convert_are_expected_unpacked(tmp_path: Path, entry: str
 @pytest.mark.parametrize("entries", ["k_proj", [1], ["x" * 201], ["x"] * 1001])
 def test_modules_not_to_convert_are_bounded(checkpoint: Path, entries: object) -> None:
     change_config(checkpoint, quantization_config={"modules_to_not_convert": entries})
-    found = inspect(checkpoint)
-    assert [problem.where for problem in found.problems] == ["config.json"]
-    assert "modules_to_not_convert" in str(found.problems[0])
+    inspection = inspect(checkpoint)
+    assert [problem.where for problem in inspection.problems] == ["config.json"]
+    assert "modules_to_not_convert" in str(inspection.problems[0])
 
 
 def test_dynamic_leaves_out_whatever_is_not_packed(checkpoint: Path) -> None:
@@ -163,10 +168,10 @@ def test_not_finite_values_are_counted(checkpoint: Path, value: float, dtype: ty
         tensors[f"{Q}.scales"][0, 2] = value
 
     change_tensors(checkpoint, change)
-    found = inspect(checkpoint)
-    assert found.not_finite == {"model.norm.weight": 2}
-    assert module(found).not_finite_scales == 1
-    assert sum(module.not_finite_scales for module in found.modules) == 1
+    inspection = inspect(checkpoint)
+    assert inspection.not_finite == {"model.norm.weight": 2}
+    assert module(inspection).not_finite_scales == 1
+    assert sum(module.not_finite_scales for module in inspection.modules) == 1
 
 
 def test_zeros_with_a_sign_are_zeros_and_negative_numbers_are_not(checkpoint: Path) -> None:
@@ -175,17 +180,17 @@ def test_zeros_with_a_sign_are_zeros_and_negative_numbers_are_not(checkpoint: Pa
         tensors["zero"] = np.array([0.0, -0.0], np.float16)
 
     change_tensors(checkpoint, change)
-    found = inspect(checkpoint)
-    assert found.unexpected == ["negative"]
-    assert "zero" in found.zero_tensors
+    inspection = inspect(checkpoint)
+    assert inspection.unexpected == ["negative"]
+    assert "zero" in inspection.zero_tensors
 
 
 def test_shape_that_config_does_not_mean_is_noted(checkpoint: Path) -> None:
     change_config(checkpoint, intermediate_size=made.INTERMEDIATE + 64)
-    found = inspect(checkpoint)
-    note = module(found, f"{L0}.mlp.up_proj").note
+    inspection = inspect(checkpoint)
+    note = module(inspection, f"{L0}.mlp.up_proj").note
     assert note == f"{L0}.mlp.up_proj: holds 512 x 256 weights; config.json means 576 x 256"
-    assert module(found).note == ""
+    assert module(inspection).note == ""
 
 
 def test_three_bits_are_told_and_not_read(checkpoint: Path) -> None:
@@ -194,9 +199,9 @@ def test_three_bits_are_told_and_not_read(checkpoint: Path) -> None:
         tensors[f"{Q}.qzeros"] = np.zeros((4, made.HIDDEN * 3 // 32), np.int32)
 
     change_tensors(checkpoint, change)
-    found = module(inspect(checkpoint))
-    assert (found.bits, found.inputs, found.outputs) == (3, made.HIDDEN, made.HIDDEN)
-    assert found.note == f"{Q}: codes of 3 bits are not read here"
+    linear = module(inspect(checkpoint))
+    assert (linear.bits, linear.inputs, linear.outputs) == (3, made.HIDDEN, made.HIDDEN)
+    assert linear.note == f"{Q}: codes of 3 bits are not read here"
 
 
 def test_tokenizer_and_config_of_newer_and_older_writers(checkpoint: Path) -> None:
@@ -207,12 +212,12 @@ def test_tokenizer_and_config_of_newer_and_older_writers(checkpoint: Path) -> No
     config = {"tokenizer_class": "TokenizersBackend"}
     (checkpoint / "tokenizer_config.json").write_text(json.dumps(config))
     change_config(checkpoint, dtype="bfloat16", rope_parameters={"rope_theta": 1e6})
-    found = inspect(checkpoint)
-    assert found.tokenizer.tokenizer_class == "TokenizersBackend"
-    assert found.tokenizer.model_type == "BPE"
-    assert (found.config.dtype, found.config.torch_dtype) == ("bfloat16", None)
-    assert (found.config.rope_theta, found.config.rope_parameters) == (False, True)
+    inspection = inspect(checkpoint)
+    assert inspection.tokenizer.tokenizer_class == "TokenizersBackend"
+    assert inspection.tokenizer.model_type == "BPE"
+    assert (inspection.config.dtype, inspection.config.torch_dtype) == ("bfloat16", None)
+    assert (inspection.config.rope_theta, inspection.config.rope_parameters) == (False, True)
     change_config(checkpoint, torch_dtype="float16", rope_theta=1e6, rope_parameters=...)
-    found = inspect(checkpoint)
-    assert found.config.torch_dtype == "float16"
-    assert (found.config.rope_theta, found.config.rope_parameters) == (True, False)
+    inspection = inspect(checkpoint)
+    assert inspection.config.torch_dtype == "float16"
+    assert (inspection.config.rope_theta, inspection.config.rope_parameters) == (True, False)

@@ -137,6 +137,6 @@ def test_groups_that_do_not_divide() -> None:
 def test_tensor_parallel(
     values: dict[str, object], scheme: Quantization | None, devices: int, message: str
 ) -> None:
-    found = tensor_parallel_problem(changed(QWEN2, **values), scheme, devices)
-    assert found.startswith(message)
-    assert bool(found) == bool(message)
+    problem = tensor_parallel_problem(changed(QWEN2, **values), scheme, devices)
+    assert problem.startswith(message)
+    assert bool(problem) == bool(message)

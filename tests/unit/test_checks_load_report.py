@@ -134,7 +134,7 @@ def test_no_more_names_than_the_bound() -> None:
     assert report.cut
 
 
-KNOWN = [f"model.layers.{n}.mlp.{p}_proj.bias" for n in range(30) for p in ("up", "down")]
+TENSORS = [f"model.layers.{n}.mlp.{p}_proj.bias" for n in range(30) for p in ("up", "down")]
 
 
 @pytest.mark.parametrize(
@@ -147,15 +147,15 @@ KNOWN = [f"model.layers.{n}.mlp.{p}_proj.bias" for n in range(30) for p in ("up"
 )
 def test_collapsed_names_are_found_again(name: str, meant: list[int]) -> None:
     expected = sorted(f"model.layers.{n}.mlp.up_proj.bias" for n in meant)
-    assert expand([name], KNOWN) == expected
+    assert expand([name], TENSORS) == expected
 
 
 @pytest.mark.parametrize(
     "name",
     ["model.layers.{40, 41}.mlp.up_proj.bias", "model.layers.{0, 1}.mlp.gate_proj.bias", "a{,}b"],
 )
-def test_what_fits_nothing_known_stays(name: str) -> None:
-    assert expand([name], KNOWN) == [name]
+def test_a_name_that_fits_no_tensor_stays(name: str) -> None:
+    assert expand([name], TENSORS) == [name]
 
 
 FRAGMENTS = st.sampled_from(
@@ -173,5 +173,5 @@ def test_any_text_is_read_within_bounds(text: str) -> None:
     assert report == read_load_report([text])
     for name in (*report.unexpected, *report.made_up):
         assert 0 < len(name) <= 500
-    known = ["model.layers.0.a", "model.layers.1.a"]
-    assert set(expand(report.unexpected, known)) <= {*report.unexpected, *known}
+    names = ["model.layers.0.a", "model.layers.1.a"]
+    assert set(expand(report.unexpected, names)) <= {*report.unexpected, *names}

@@ -43,14 +43,14 @@ def warned(*warnings: str, **changes: Any) -> Finding:
 def with_zero_biases() -> Evidence:
     evidence = made_evidence(GPTQ)
     assert evidence.inspection is not None
-    found = evidence.inspection
+    inspection = evidence.inspection
     for name in BIASES:
-        found = add_tensor(found, name, [256], zero_tensors=BIASES)
-    return replace(evidence, inspection=found)
+        inspection = add_tensor(inspection, name, [256], zero_tensors=BIASES)
+    return replace(evidence, inspection=inspection)
 
 
 def findings(evidence: Evidence) -> dict[str, Finding]:
-    return {found.check: found for found in run_checks(evidence, Stage.LOAD)}
+    return {finding.check: finding for finding in run_checks(evidence, Stage.LOAD)}
 
 
 def answering(*values: float | None, **changes: Any) -> Finding:
@@ -58,8 +58,8 @@ def answering(*values: float | None, **changes: Any) -> Finding:
     evidence = made_evidence(GPTQ)
     assert evidence.generation is not None
     held_out = [list(values)]
-    told = replace(evidence, generation=replace(evidence.generation, held_out=held_out))
-    return findings(replace(told, **changes))["tied-head"]
+    answered = replace(evidence, generation=replace(evidence.generation, held_out=held_out))
+    return findings(replace(answered, **changes))["tied-head"]
 
 
 ZEROS = -math.log(512)
@@ -82,13 +82,13 @@ ZEROS = -math.log(512)
 def test_a_head_that_nothing_was_loaded_into_is_seen_by_what_it_answers(
     values: tuple[float | None, ...], loader: str, judgement: Judgement
 ) -> None:
-    found = answering(*values, loader=loader)
-    assert found.judgement is judgement
+    finding = answering(*values, loader=loader)
+    assert finding.judgement is judgement
     if judgement is FAILED:
-        assert (found.value, found.explains) == (1.0, UNFILLED)
+        assert (finding.value, finding.explains) == (1.0, UNFILLED)
         lost = None in values or -1e38 in values
-        assert found.symptom is (Symptom.NOT_FINITE if lost else Symptom.WRONG_ANSWERS)
-        assert "lm_head.weight is not stored" in found.message
+        assert finding.symptom is (Symptom.NOT_FINITE if lost else Symptom.WRONG_ANSWERS)
+        assert "lm_head.weight is not stored" in finding.message
 
 
 def test_a_head_that_is_stored_or_not_tied_is_filled() -> None:
@@ -101,8 +101,8 @@ def test_a_head_that_is_stored_or_not_tied_is_filled() -> None:
 def test_an_embedding_of_no_size_is_compared_with_nothing(shape: list[int]) -> None:
     good = made_inspection(GPTQ)
     tensors = [replace(t, shape=shape) if "embed" in t.name else t for t in good.tensors]
-    found = answering(None, 0.0, inspection=replace(good, tensors=tensors))
-    assert found.judgement is PASSED
+    finding = answering(None, 0.0, inspection=replace(good, tensors=tensors))
+    assert finding.judgement is PASSED
 
 
 def test_quiet_without_warnings() -> None:
@@ -138,9 +138,9 @@ def test_quiet_without_warnings() -> None:
     ],
 )
 def test_load_warnings(warning: str, judgement: Judgement, value: int, message: str) -> None:
-    found = warned(warning)
-    assert (found.judgement, found.value) == (judgement, value)
-    assert message in found.message
+    finding = warned(warning)
+    assert (finding.judgement, finding.value) == (judgement, value)
+    assert message in finding.message
 
 
 def test_a_head_is_missed_where_it_is_not_tied() -> None:
@@ -163,9 +163,9 @@ def test_permuted_index_is_no_surplus() -> None:
 
 def test_the_log_is_read_also_where_the_load_failed() -> None:
     log = "ValueError: Following weights were not initialized from checkpoint: {'model.x'}"
-    found = findings(replace(made_evidence(), load=None, log=log))
-    assert found["load-warnings"].judgement is FAILED
-    assert found["load-warnings"].message == "made up by the engine: model.x"
+    by_check = findings(replace(made_evidence(), load=None, log=log))
+    assert by_check["load-warnings"].judgement is FAILED
+    assert by_check["load-warnings"].message == "made up by the engine: model.x"
     assert findings(replace(made_evidence(), load=None))["load-warnings"].judgement is ABSENT
 
 
@@ -184,10 +184,10 @@ def held_in(dtype: str, wide: str) -> Evidence:
 
 def test_float32_in_memory_is_named_with_its_tensors() -> None:
     evidence = held_in("float16", "float32")
-    found = findings(evidence)["load-memory"]
+    finding = findings(evidence)["load-memory"]
     assert alarms(list(findings(evidence).values())) == {"load-memory": DEGRADED}
-    assert found.value == pytest.approx(1.29, abs=0.01)
-    assert found.message == (
+    assert finding.value == pytest.approx(1.29, abs=0.01)
+    assert finding.message == (
         "1.19 MB in memory, 919 kB in the file; float32 takes 534 kB for 0 bytes in the file: "
         "model.embed_tokens.weight 524 kB, model.layers.*.self_attn.q_proj.bias 2.05 kB, "
         "model.layers.*.input_layernorm.weight 2.05 kB"
@@ -203,10 +203,10 @@ def test_unpacked_codes_in_memory_are_named() -> None:
         else t
         for t in evidence.load.tensors
     ]
-    found = findings(replace(evidence, load=replace(evidence.load, tensors=tensors)))
-    assert found["load-memory"].judgement is DEGRADED
-    assert "float16 takes" in found["load-memory"].message
-    assert "model.layers.*.mlp.gate_proj.weight" in found["load-memory"].message
+    by_check = findings(replace(evidence, load=replace(evidence.load, tensors=tensors)))
+    assert by_check["load-memory"].judgement is DEGRADED
+    assert "float16 takes" in by_check["load-memory"].message
+    assert "model.layers.*.mlp.gate_proj.weight" in by_check["load-memory"].message
 
 
 def test_memory_of_a_smaller_type_is_right() -> None:
@@ -221,18 +221,18 @@ def test_memory_that_is_told_in_part_is_not_judged() -> None:
     evidence = made_evidence(None)
     assert evidence.load is not None
     norms = [tensor for tensor in evidence.load.tensors if "norm" in tensor.name]
-    found = findings(replace(evidence, load=replace(evidence.load, tensors=norms)))["load-memory"]
-    assert found.judgement is ABSENT
-    assert found.message == "only 2.56 kB of 2.63 MB are parameters or buffers"
+    finding = findings(replace(evidence, load=replace(evidence.load, tensors=norms)))["load-memory"]
+    assert finding.judgement is ABSENT
+    assert finding.message == "only 2.56 kB of 2.63 MB are parameters or buffers"
 
 
 def test_what_has_no_use_is_no_part_of_the_file() -> None:
     evidence = with_zero_biases()
     assert evidence.inspection is not None
-    both = add_tensor(evidence.inspection, "lm_head.weight", [512, 256], head=True)
-    found = findings(replace(evidence, inspection=both))["load-memory"]
-    assert (found.judgement, found.value) == (PASSED, 1.0)
-    held = replace(evidence, inspection=both, load=made_load(both))
+    with_copy = add_tensor(evidence.inspection, "lm_head.weight", [512, 256], head=True)
+    finding = findings(replace(evidence, inspection=with_copy))["load-memory"]
+    assert (finding.judgement, finding.value) == (PASSED, 1.0)
+    held = replace(evidence, inspection=with_copy, load=made_load(with_copy))
     assert findings(held)["load-memory"].judgement is DEGRADED
 
 
@@ -246,8 +246,8 @@ def test_what_has_no_use_is_no_part_of_the_file() -> None:
     ],
 )
 def test_memory_that_is_not_known(changes: dict[str, Any], message: str) -> None:
-    found = findings(replace(made_evidence(), **changes))["load-memory"]
-    assert (found.judgement, found.message) == (ABSENT, message)
+    finding = findings(replace(made_evidence(), **changes))["load-memory"]
+    assert (finding.judgement, finding.message) == (ABSENT, message)
 
 
 @pytest.mark.parametrize(
@@ -264,11 +264,11 @@ def test_memory_that_is_not_known(changes: dict[str, Any], message: str) -> None
 def test_kernel_is_named_and_never_an_alarm(
     kernel: str, kernels: dict[str, int], slow: bool
 ) -> None:
-    both = {**kernels, "torch.nn.modules.linear.Linear": 1, "vllm.b.UnquantizedLinearMethod": 1}
-    found = findings(replace(made_evidence(), load=Load(kernel=kernel, kernels=both)))["kernel"]
-    assert (found.judgement, found.value) == (PASSED, sum(kernels.values()))
-    assert found.message.startswith(f"{kernel}, {min(kernels)} x ")
-    assert ("slow" in found.message) == slow
+    held = {**kernels, "torch.nn.modules.linear.Linear": 1, "vllm.b.UnquantizedLinearMethod": 1}
+    finding = findings(replace(made_evidence(), load=Load(kernel=kernel, kernels=held)))["kernel"]
+    assert (finding.judgement, finding.value) == (PASSED, sum(kernels.values()))
+    assert finding.message.startswith(f"{kernel}, {min(kernels)} x ")
+    assert ("slow" in finding.message) == slow
 
 
 @pytest.mark.parametrize("changes", [{"load": Load()}, {"quantized": False}, {"load": None}])

@@ -30,7 +30,7 @@ from matrix.store.identity import digest
 from matrix.untrusted.reading import DEEPEST, is_deep
 from tests.unit.made_evidence import REFERENCE
 from tests.unit.made_history import Ends, Facts, History
-from tests.unit.test_judge import GOOD, World
+from tests.unit.made_world import GOOD, World
 
 MACHINE = Machine(processor="made up", cores=4, memory=2**34, system="Linux", note="no driver")
 DEEP = b"[" * 100_000
@@ -52,12 +52,12 @@ class Kept(History):
             file.write_bytes(msgspec.json.encode(REFERENCE))
         if key.step == "quantize":
             self._store.path("checkpoints", key.value, "checkpoint", "x")
-        self._store.keep(self.seen[key.step, key.value])
+        self._store.keep(self.observations[key.step, key.value])
 
 
 def opened(folder: Path, store: Path) -> Context:
-    asked = Settings.of({}, spec=folder / "spec.toml", profile="all", store=store)
-    return Context(asked, {"HOME": str(folder)}, MACHINE)
+    run_settings = Settings.of({}, spec=folder / "spec.toml", profile="all", store=store)
+    return Context(run_settings, {"HOME": str(folder)}, MACHINE)
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +97,11 @@ def report_of(folder: Path, store: Path) -> dict[str, str]:
 def kinds(folder: Path) -> dict[str, Path]:
     """Return a file of each kind that the store holds, by the folder it lies in."""
     store = folder / "store"
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for file in files_of(store):
         parts = file.relative_to(store).parts
-        found.setdefault("/".join(parts[: 2 if parts[0] == "observations" else 1]), file)
-    return found
+        files.setdefault("/".join(parts[: 2 if parts[0] == "observations" else 1]), file)
+    return files
 
 
 def damaged(folder: Path, tmp_path: Path, kind: str, change: Callable[[bytes], bytes]) -> Path:
@@ -230,10 +230,10 @@ def test_facts_of_a_wrong_shape_keep_no_report_back(
     folder: Path, tmp_path: Path, step: str, facts: dict[str, Any], with_machine: bool
 ) -> None:
     def change(data: bytes) -> bytes:
-        seen = json.loads(data)
-        seen["facts"] |= facts
-        seen["machine"] = {"processor": "made up"} if with_machine else {}
-        return json.dumps(seen).encode()
+        observation = json.loads(data)
+        observation["facts"] |= facts
+        observation["machine"] = {"processor": "made up"} if with_machine else {}
+        return json.dumps(observation).encode()
 
     store = damaged(folder, tmp_path, f"observations/{step}", change)
     report_of(folder, store)

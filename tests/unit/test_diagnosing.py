@@ -89,15 +89,15 @@ def diagnose(
         for stage, o in observations.items()
     }
     stages = stage_results(results, findings)
-    judged: JudgedCell = fold(stages, findings, float_works=True)
+    cell_verdict: JudgedCell = fold(stages, findings, float_works=True)
     diagnoser = Diagnoser({issue.id: issue for issue in issues})
-    return diagnoser.diagnose(cell, judged, stages, findings, observations, INSTALLED)
+    return diagnoser.diagnose(cell, cell_verdict, stages, findings, observations, INSTALLED)
 
 
 def test_the_exception_that_ended_a_cell_names_its_issue(cell: Cell) -> None:
     versions = [Versions(packages={"runner": "<4"}, maker={"maker": "*"})]
-    known = issue("layout", versions=versions, traits=Traits(tied=True, methods=["awq"]))
-    assert diagnose(cell, observed(Stage.LOAD), [known]) == Diagnosis(issue="layout")
+    fitting = issue("layout", versions=versions, traits=Traits(tied=True, methods=["awq"]))
+    assert diagnose(cell, observed(Stage.LOAD), [fitting]) == Diagnosis(issue="layout")
 
 
 def test_what_fails_in_other_versions_looks_like_it_and_has_a_group(cell: Cell) -> None:
@@ -186,4 +186,4 @@ def test_an_issue_is_not_held_to_cells_that_did_not_get_there_or_have_it(cell: C
 def test_a_table_has_the_issues_that_its_cells_name_with_their_number(cell: Cell) -> None:
     cells = [result(cell, Verdict.BROKEN, [], "layout")] * 2 + [result(cell, Verdict.WORKS, [])]
     listed = issues_of(cells, {"layout": ABOUT_IT, "other": issue("other")})
-    assert {name: known.cells for name, known in listed.items()} == {"layout": 2}
+    assert {name: entry.cells for name, entry in listed.items()} == {"layout": 2}

@@ -55,9 +55,9 @@ ENDS: dict[str, tuple[End, StepResult | None, Outcome, Reason]] = {
 @pytest.mark.parametrize("case", ENDS)
 def test_each_end_of_a_child_has_its_own_reason(case: str) -> None:
     end, result, outcome, reason = ENDS[case]
-    judged = classify_end(end, result, [])
-    assert (judged.outcome, judged.reason) == (outcome, reason)
-    assert bool(judged.message) == (outcome is not Outcome.PASSED)
+    conclusion = classify_end(end, result, [])
+    assert (conclusion.outcome, conclusion.reason) == (outcome, reason)
+    assert bool(conclusion.message) == (outcome is not Outcome.PASSED)
 
 
 ends = st.builds(
@@ -83,21 +83,21 @@ results = st.builds(
 def test_nothing_passes_without_a_good_result_and_a_good_end(
     end: End, result: StepResult | None, needs_hardware: list[str]
 ) -> None:
-    judged = classify_end(end, result, needs_hardware)
+    conclusion = classify_end(end, result, needs_hardware)
     good = result is not None and result.ok and result.exception is None
     ended = not end.limit and (end.status is None or end.status >= 0)
-    assert (judged.outcome is Outcome.PASSED) == (good and ended)
-    assert (judged.reason is Reason.NONE) == (judged.outcome is Outcome.PASSED)
+    assert (conclusion.outcome is Outcome.PASSED) == (good and ended)
+    assert (conclusion.reason is Reason.NONE) == (conclusion.outcome is Outcome.PASSED)
 
 
 @given(ends, st.text(), st.sampled_from([Reason.UNRESOLVABLE, Reason.BUILD_FAILED]))
 def test_a_tool_passes_only_with_status_0_and_within_its_limits(
     end: End, log: str, failure: Reason
 ) -> None:
-    judged = classify_uv_end(end, log, failure)
-    assert (judged.outcome is Outcome.PASSED) == (end.status == 0 and not end.limit)
-    if judged.outcome is Outcome.FAILED:
-        assert judged.reason is failure
+    conclusion = classify_uv_end(end, log, failure)
+    assert (conclusion.outcome is Outcome.PASSED) == (end.status == 0 and not end.limit)
+    if conclusion.outcome is Outcome.FAILED:
+        assert conclusion.reason is failure
 
 
 EXCEPTIONS = {
@@ -126,10 +126,10 @@ EXCEPTIONS = {
 @pytest.mark.parametrize("case", EXCEPTIONS)
 def test_what_an_exception_means(case: str) -> None:
     kind, message, outcome, reason, start = EXCEPTIONS[case]
-    judged = classify_exception(ChildException(kind, message), ["a GPU is needed"])
-    assert (judged.outcome, judged.reason) == (outcome, reason)
-    assert judged.message.startswith(start)
-    assert len(judged.message) <= MESSAGE_CHARS
+    conclusion = classify_exception(ChildException(kind, message), ["a GPU is needed"])
+    assert (conclusion.outcome, conclusion.reason) == (outcome, reason)
+    assert conclusion.message.startswith(start)
+    assert len(conclusion.message) <= MESSAGE_CHARS
 
 
 def test_hardware_is_wanted_only_by_the_words_of_that_package() -> None:
@@ -163,8 +163,8 @@ TOOL: dict[str, tuple[End, str, Outcome, Reason]] = {
 @pytest.mark.parametrize("case", TOOL)
 def test_a_tool_is_trouble_of_the_machine_or_a_refusal(case: str) -> None:
     end, log, outcome, reason = TOOL[case]
-    judged = classify_uv_end(end, log, Reason.UNRESOLVABLE)
-    assert (judged.outcome, judged.reason) == (outcome, reason)
+    conclusion = classify_uv_end(end, log, Reason.UNRESOLVABLE)
+    assert (conclusion.outcome, conclusion.reason) == (outcome, reason)
 
 
 def test_a_refusal_is_told_without_the_progress_before_it() -> None:
@@ -177,8 +177,8 @@ def test_what_this_machine_lacks_is_a_gpu_or_a_library() -> None:
     asks = ["version `GLIBCXX_", "GPU, please"]
     library = "libstdc++.so.6: version `GLIBCXX_3.4.32' not found (required by _C.abi3.so)"
     for message, reason in ((library, Reason.NO_LIBRARY), ("a GPU, please", Reason.NO_GPU)):
-        judged = classify_exception(ChildException("builtins.ImportError", message), asks)
-        assert (judged.outcome, judged.reason) == (Outcome.NEEDS_HARDWARE, reason)
+        conclusion = classify_exception(ChildException("builtins.ImportError", message), asks)
+        assert (conclusion.outcome, conclusion.reason) == (Outcome.NEEDS_HARDWARE, reason)
 
 
 # ------------------------------------------------------------------------------------- its device
@@ -201,12 +201,12 @@ def test_what_ran_elsewhere_than_asked_for_is_no_evidence(
     facts: dict[str, object], device: Device, counts: bool
 ) -> None:
     passed = PASSED
-    judged = require_device(passed, facts, device)
+    conclusion = require_device(passed, facts, device)
     if counts:
-        assert judged is passed
+        assert conclusion is passed
     else:
-        assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.WRONG_DEVICE)
-        assert judged.message.startswith(f"asked for {device}, but the probe ran on ")
+        assert (conclusion.outcome, conclusion.reason) == (Outcome.FAILED, Reason.WRONG_DEVICE)
+        assert conclusion.message.startswith(f"asked for {device}, but the probe ran on ")
 
 
 def test_what_failed_failed_for_its_own_reason_wherever_it_ran() -> None:
@@ -219,18 +219,20 @@ def test_a_failure_in_company_is_the_machines_and_alone_it_is_the_packages() -> 
     passed = PASSED
     assert allow_for_strangers(failed, 0) is failed
     assert allow_for_strangers(passed, 2) is passed
-    judged = allow_for_strangers(failed, 1)
-    assert (judged.outcome, judged.reason) == (Outcome.INFRA, Reason.OOM)
-    assert judged.message.startswith("1 other process came to compute on its GPUs, so this says")
-    assert len(judged.message) == MESSAGE_CHARS
+    conclusion = allow_for_strangers(failed, 1)
+    assert (conclusion.outcome, conclusion.reason) == (Outcome.INFRA, Reason.OOM)
+    assert conclusion.message.startswith(
+        "1 other process came to compute on its GPUs, so this says"
+    )
+    assert len(conclusion.message) == MESSAGE_CHARS
 
 
 def test_a_lie_about_the_device_is_bounded() -> None:
-    judged = require_device(PASSED, {"device": "x" * 10_000}, "cuda")
-    assert len(judged.message) < 200
+    conclusion = require_device(PASSED, {"device": "x" * 10_000}, "cuda")
+    assert len(conclusion.message) < 200
 
 
 @pytest.mark.parametrize("name", ["torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError"])
 def test_a_full_card_is_out_of_memory(name: str) -> None:
-    judged = classify_exception(ChildException(name, "CUDA out of memory. Tried ..."), [])
-    assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.OOM)
+    conclusion = classify_exception(ChildException(name, "CUDA out of memory. Tried ..."), [])
+    assert (conclusion.outcome, conclusion.reason) == (Outcome.FAILED, Reason.OOM)

@@ -29,19 +29,19 @@ def test_a_scheduler_of_the_hosts_is_asked_unless_told_otherwise(
 
 def test_a_machine_with_two_cards() -> None:
     nvml = MadeUpNvml([Card("GPU-a"), Card("GPU-b", "NVIDIA L4", 24 * GIB, (8, 9))])
-    found = detect(nvml)
-    assert [(g.index, g.uuid, g.memory, g.capability) for g in found.gpus] == [
+    answer = detect(nvml)
+    assert [(g.index, g.uuid, g.memory, g.capability) for g in answer.gpus] == [
         (0, "GPU-a", 80 * GIB, "9.0"),
         (1, "GPU-b", 24 * GIB, "8.9"),
     ]
-    assert (found.driver, found.cuda, found.note) == ("570.86.15", "12.8", "")
+    assert (answer.driver, answer.cuda, answer.note) == ("570.86.15", "12.8", "")
     assert nvml.open == 0, "it was shut down again"
 
 
 def test_a_machine_without_a_driver_says_so() -> None:
-    found = detect(MadeUpNvml([], broken=("nvmlInit",)))
-    assert (found.gpus, found.driver, found.cuda) == ([], "", "")
-    assert found.note == "no NVIDIA driver answers: Unknown Error"
+    answer = detect(MadeUpNvml([], broken=("nvmlInit",)))
+    assert (answer.gpus, answer.driver, answer.cuda) == ([], "", "")
+    assert answer.note == "no NVIDIA driver answers: Unknown Error"
 
 
 def test_a_driver_without_a_card_says_so() -> None:
@@ -49,8 +49,8 @@ def test_a_driver_without_a_card_says_so() -> None:
 
 
 def test_the_real_driver_or_its_absence_raises_nothing() -> None:
-    found = detect()
-    assert bool(found.gpus) != bool(found.note)
+    answer = detect()
+    assert bool(answer.gpus) != bool(answer.note)
     assert processes_on("GPU-there-is-no-such") == []
 
 
@@ -58,20 +58,20 @@ def test_the_real_driver_or_its_absence_raises_nothing() -> None:
 def test_whatever_fails_nothing_is_raised(broken: tuple[str, ...]) -> None:
     cards = [Card("GPU-a"), Card("GPU-b", instances=[Card("MIG-1"), None])]
     nvml = MadeUpNvml(cards, broken)
-    found = detect(nvml)
-    assert found.gpus or found.note
+    answer = detect(nvml)
+    assert answer.gpus or answer.note
     processes_on("GPU-a", nvml)
 
 
 def test_a_card_that_fails_is_left_out_with_a_note_and_the_others_stay() -> None:
-    found = detect(MadeUpNvml([Card("GPU-a", capability=None), Card("GPU-b")]))
-    assert [g.uuid for g in found.gpus] == ["GPU-b"]
-    assert found.note == "GPU 0 was left out: Not Supported"
+    answer = detect(MadeUpNvml([Card("GPU-a", capability=None), Card("GPU-b")]))
+    assert [g.uuid for g in answer.gpus] == ["GPU-b"]
+    assert answer.note == "GPU 0 was left out: Not Supported"
 
 
 def test_fields_that_a_card_does_not_support_are_left_empty() -> None:
-    (found,) = detect(MadeUpNvml([Card("GPU-a", name=None, memory=None)])).gpus
-    assert (found.name, found.memory) == ("GPU", 0)
+    (card,) = detect(MadeUpNvml([Card("GPU-a", name=None, memory=None)])).gpus
+    assert (card.name, card.memory) == ("GPU", 0)
 
 
 def test_instances_of_mig_stand_for_their_card() -> None:
@@ -80,13 +80,13 @@ def test_instances_of_mig_stand_for_their_card() -> None:
         None,
         Card("MIG-2", memory=20 * GIB),
     ]
-    found = detect(MadeUpNvml([Card("GPU-a", instances=parts), Card("GPU-b", instances=[])])).gpus
-    assert [(g.uuid, g.memory // GIB, g.divided) for g in found] == [
+    gpus = detect(MadeUpNvml([Card("GPU-a", instances=parts), Card("GPU-b", instances=[])])).gpus
+    assert [(g.uuid, g.memory // GIB, g.divided) for g in gpus] == [
         ("MIG-1", 10, True),
         ("MIG-2", 20, True),
         ("GPU-b", 80, False),
     ]
-    assert {g.capability for g in found} == {"9.0"}
+    assert {g.capability for g in gpus} == {"9.0"}
 
 
 @pytest.mark.parametrize(
@@ -110,9 +110,9 @@ def test_instances_of_mig_stand_for_their_card() -> None:
 )
 def test_only_cards_that_the_user_shows_are_taken(visible: str, uuids: list[str]) -> None:
     host = {"CUDA_VISIBLE_DEVICES": visible}
-    found = detect(MadeUpNvml([Card("GPU-aa-1"), Card("GPU-bb-2")]), host)
-    assert [g.uuid for g in found.gpus] == uuids
-    assert bool(found.note) == (len(uuids) < 2)
+    answer = detect(MadeUpNvml([Card("GPU-aa-1"), Card("GPU-bb-2")]), host)
+    assert [g.uuid for g in answer.gpus] == uuids
+    assert bool(answer.note) == (len(uuids) < 2)
 
 
 UNLIKE = [Card("GPU-a"), Card("GPU-b", "NVIDIA T4", 16 * GIB, (7, 5))]
@@ -131,24 +131,24 @@ UNLIKE = [Card("GPU-a"), Card("GPU-b", "NVIDIA T4", 16 * GIB, (7, 5))]
 def test_numbers_of_cards_that_are_not_alike_are_trusted_by_bus_alone(
     host: dict[str, str], uuids: list[str]
 ) -> None:
-    found = detect(MadeUpNvml(UNLIKE), host)
-    assert [g.uuid for g in found.gpus] == uuids
-    assert ("set CUDA_DEVICE_ORDER=PCI_BUS_ID" in found.note) is not bool(uuids)
+    answer = detect(MadeUpNvml(UNLIKE), host)
+    assert [g.uuid for g in answer.gpus] == uuids
+    assert ("set CUDA_DEVICE_ORDER=PCI_BUS_ID" in answer.note) is not bool(uuids)
 
 
 def test_the_number_of_a_divided_card_is_of_all_its_instances() -> None:
     cards = [Card("GPU-a", instances=[Card("MIG-1"), Card("MIG-2")]), Card("GPU-b")]
-    found = detect(
+    answer = detect(
         MadeUpNvml(cards), {"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     )
-    assert [g.uuid for g in found.gpus] == ["MIG-1", "MIG-2"]
+    assert [g.uuid for g in answer.gpus] == ["MIG-1", "MIG-2"]
     assert detect(MadeUpNvml(cards), {"CUDA_VISIBLE_DEVICES": "MIG-"}).gpus == [], "which of them?"
 
 
 def test_what_a_driver_says_cannot_steer_a_terminal() -> None:
-    (found,) = detect(MadeUpNvml([Card("GPU-a", name="\x1b[31m" + "x" * 1000)])).gpus
-    assert found.name.isprintable()
-    assert len(found.name) <= 100
+    (card,) = detect(MadeUpNvml([Card("GPU-a", name="\x1b[31m" + "x" * 1000)])).gpus
+    assert card.name.isprintable()
+    assert len(card.name) <= 100
 
 
 def test_who_computes_on_a_card() -> None:

@@ -47,8 +47,8 @@ def test_pips_files_are_read_the_nearer_ones_last(tmp_path: Path) -> None:
         "[global]\ncert = /u.pem\nindex_url = https://user/\nextra-index-url =\n  https://b/\n  https://c/%40\n"
     )
     host = {"HOME": str(tmp_path / "home"), "XDG_CONFIG_DIRS": str(tmp_path / "far")}
-    found = index_settings(host)
-    assert (found.indexes, found.certificates) == (
+    settings = index_settings(host)
+    assert (settings.indexes, settings.certificates) == (
         ["https://user/", "https://b/", "https://c/%40"], "/u.pem",
     )  # fmt: skip
     own = tmp_path / "own.conf"
@@ -79,10 +79,10 @@ def test_pips_no_index_counts_where_uv_names_none(tmp_path: Path) -> None:
 
 
 def test_certificates_and_offline_are_the_users() -> None:
-    found = index_settings({"SSL_CERT_FILE": "/a.pem", "PIP_CERT": "/b.pem", "UV_OFFLINE": "1"})
-    assert (found.certificates, found.offline) == ("/a.pem", True)
-    found = index_settings({"PIP_CERT": "/b.pem", "UV_OFFLINE": "0"})
-    assert (found.certificates, found.offline) == ("/b.pem", False)
+    settings = index_settings({"SSL_CERT_FILE": "/a.pem", "PIP_CERT": "/b.pem", "UV_OFFLINE": "1"})
+    assert (settings.certificates, settings.offline) == ("/a.pem", True)
+    settings = index_settings({"PIP_CERT": "/b.pem", "UV_OFFLINE": "0"})
+    assert (settings.certificates, settings.offline) == ("/b.pem", False)
 
 
 @pytest.mark.parametrize(

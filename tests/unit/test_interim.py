@@ -32,7 +32,7 @@ def finish(context: Context) -> None:
     context.keys = History(context.plan).finish().keys
 
 
-def said(folder: Path) -> str:
+def progress(folder: Path) -> str:
     document = json.loads((folder / "matrix.json").read_text())
     return str(document["going_on"])
 
@@ -53,7 +53,9 @@ def test_what_is_done_is_reported_and_said_to_go_on(context: Context, tmp_path: 
     context.keys = history.keys
     folder = tmp_path / "reports"
     Interim(context, folder).write_if_due(no_tell)
-    assert said(folder) == "5 of 6 cells were done when this was written, and the run was going on"
+    assert (
+        progress(folder) == "5 of 6 cells were done when this was written, and the run was going on"
+    )
     assert (folder / "index.html").exists()
 
 
@@ -67,7 +69,7 @@ def test_a_report_is_written_again_when_it_is_old(context: Context, tmp_path: Pa
     assert not (folder / "matrix.json").exists()
     age(folder, EVERY_SECONDS)
     interim.write_if_due(no_tell)
-    assert said(folder).startswith("6 of 6 cells")
+    assert progress(folder).startswith("6 of 6 cells")
 
 
 def test_one_process_writes_at_a_time_and_the_others_go_on(
@@ -96,11 +98,11 @@ def test_a_report_that_cannot_be_made_costs_itself_only_and_is_told_once(
         raise TypeError("no \x1b[31mtext")
 
     monkeypatch.setattr(report, "write", broken)
-    told: list[str] = []
+    lines: list[str] = []
     interim = Interim(context, tmp_path)
-    interim.write_if_due(told.append)
-    interim.write_if_due(told.append)
-    assert told == ["the report cannot be made while the run goes on: TypeError: no ␛[31mtext"]
+    interim.write_if_due(lines.append)
+    interim.write_if_due(lines.append)
+    assert lines == ["the report cannot be made while the run goes on: TypeError: no ␛[31mtext"]
     assert tried == [tmp_path]
     with pytest.raises(TypeError):  # the one at the end is what the run is for
         interim.write(is_over=True)
@@ -112,4 +114,4 @@ def test_cells_that_cannot_run_are_not_counted_as_done(context: Context, tmp_pat
     lacking = msgspec.structs.replace(first, unmet="needs a GPU")
     context.plan = msgspec.structs.replace(context.plan, cells=[lacking, *others])
     Interim(context, tmp_path).write()
-    assert said(tmp_path).startswith("5 of 5 cells")
+    assert progress(tmp_path).startswith("5 of 5 cells")

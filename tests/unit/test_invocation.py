@@ -24,7 +24,7 @@ def test_a_command_on_the_path_is_its_name(tmp_path: Path, monkeypatch: pytest.M
     assert invocation(python, tmp_path) == ["matrix"]
 
 
-def test_one_below_the_working_directory_is_named_from_there(
+def test_an_environment_below_the_working_directory_is_named_from_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     python = environment(tmp_path / ".venv", installed=True)

@@ -13,7 +13,7 @@ from matrix.plan.cells import Checkpoint, Plan, Role, make_plan, select
 from matrix.spec.loading import load
 from tests.unit import small_spec
 from tests.unit.made_history import Ends, History
-from tests.unit.test_judge import CANARY, FLOAT, GOOD, RAISED, STOPPED, World, short
+from tests.unit.made_world import CANARY, FLOAT, GOOD, RAISED, STOPPED, World, short
 
 LACKS = "needs 2 GPUs with 16 GiB each (here: no GPU)"
 MAKER = ('name = "maker-{maker}"\n', 'name = "maker-{maker}"\ndevice = "cuda"\n')
@@ -36,7 +36,7 @@ class Gpus(World):
 
         return make_plan(self.loaded, "all", unmet)
 
-    def judged(
+    def judge_lacking(
         self, lacking: str, ends: Ends | None = None, *, without: tuple[str, ...] = ()
     ) -> dict[str, CellResult]:
         """Judge a history in which the steps ``without`` have not been done for ``lacking``."""
@@ -61,14 +61,14 @@ def test_an_engine_without_its_instructions_leaves_the_cell_untested(tmp_path: P
     declared = ('adapter = "./runner.py"', 'adapter = "./runner.py"\ninstruction_set = "AVX-512"')
     cpus = Gpus(tmp_path)
     cpus.loaded = load(small_spec.write(tmp_path, declared))
-    cell = cpus.judged(GOOD, without=("load", "generate"))[GOOD]
+    cell = cpus.judge_lacking(GOOD, without=("load", "generate"))[GOOD]
     wanted = (Verdict.UNTESTED, Blame.NOBODY, Stage.LOAD, "no-instruction")
     assert (cell.verdict, cell.blame, cell.stage, cell.reason) == wanted
     assert cell.message == LACKS
 
 
 def test_an_engine_without_its_gpus_leaves_the_cell_untested(gpus: Gpus) -> None:
-    cell = gpus.judged(GOOD, without=("load", "generate"))[GOOD]
+    cell = gpus.judge_lacking(GOOD, without=("load", "generate"))[GOOD]
     assert short(cell) == untested(Stage.LOAD)
     assert cell.message == LACKS
     outcomes = {stage.stage: stage.outcome for stage in cell.stages}
@@ -79,26 +79,26 @@ def test_an_engine_without_its_gpus_leaves_the_cell_untested(gpus: Gpus) -> None
 
 def test_a_quantizer_without_its_gpu_leaves_the_cell_untested_there(gpus: Gpus) -> None:
     without = ("import", "quantize", "load", "generate")
-    cells = gpus.judged(GOOD, without=without)
+    cells = gpus.judge_lacking(GOOD, without=without)
     assert short(cells[GOOD]) == untested(Stage.QUANTIZE)
     assert short(cells[FLOAT])[0] is Verdict.WORKS
 
 
 def test_the_float_model_waits_for_nothing_but_its_engine(gpus: Gpus) -> None:
-    cells = gpus.judged(FLOAT, without=("load", "generate"))
+    cells = gpus.judge_lacking(FLOAT, without=("load", "generate"))
     assert short(cells[FLOAT]) == untested(Stage.LOAD)
 
 
 def test_evidence_from_when_more_was_there_stays(gpus: Gpus) -> None:
-    cells = gpus.judged(GOOD)
+    cells = gpus.judge_lacking(GOOD)
     assert cells[GOOD].verdict is Verdict.WORKS
     assert cells[GOOD].device == "cuda 8.0"
-    assert gpus.judged(GOOD, {("load", GOOD): RAISED})[GOOD].verdict is Verdict.BROKEN
-    assert gpus.judged(CANARY)[CANARY].verdict is Verdict.GARBAGE
+    assert gpus.judge_lacking(GOOD, {("load", GOOD): RAISED})[GOOD].verdict is Verdict.BROKEN
+    assert gpus.judge_lacking(CANARY)[CANARY].verdict is Verdict.GARBAGE
 
 
 def test_what_fails_without_hardware_is_broken_all_the_same(gpus: Gpus) -> None:
-    refused = gpus.judged(GOOD, {("resolve", "maker-2.0"): RAISED})
+    refused = gpus.judge_lacking(GOOD, {("resolve", "maker-2.0"): RAISED})
     assert short(refused[GOOD])[:3] == (Verdict.BROKEN, Blame.QUANTIZER, Stage.QUANTIZER_RESOLVE)
 
 
@@ -106,11 +106,11 @@ def test_what_was_not_reached_is_no_failure_of_what_comes_after(gpus: Gpus) -> N
     """The engine did not import for another cell; whether this one gets there is not known."""
     ends: Ends = {("import", "runner-3.0"): RAISED}
     without = ("import", "quantize")
-    assert short(gpus.judged(GOOD, ends, without=without)[GOOD]) == untested(Stage.QUANTIZE)
+    assert short(gpus.judge_lacking(GOOD, ends, without=without)[GOOD]) == untested(Stage.QUANTIZE)
 
 
 def test_trouble_of_the_machine_is_not_waited_for_where_hardware_is_missing(gpus: Gpus) -> None:
-    cells = gpus.judged(GOOD, {("load", GOOD): STOPPED})
+    cells = gpus.judge_lacking(GOOD, {("load", GOOD): STOPPED})
     assert short(cells[GOOD]) == untested(Stage.LOAD)
 
 
@@ -145,5 +145,5 @@ def test_evidence_of_gpus_alone_says_so_though_uv_ran_on_the_cpu(tmp_path: Path)
 
 
 def test_a_cell_that_has_not_run_is_for_its_engines_device(gpus: Gpus) -> None:
-    cells = gpus.judged(GOOD, without=("load", "generate"))
+    cells = gpus.judge_lacking(GOOD, without=("load", "generate"))
     assert cells[GOOD].device == "cuda 8.0"

@@ -164,8 +164,8 @@ def test_another_lock_repeats_that_environment_and_what_stands_on_it(tmp_path: P
 
     before, after = History(plan).finish().names(), History(plan).finish(facts=facts).names()
     changed = {place for place in before if before[place] != after[place]}
-    on_it = {place for place in before if "maker-1.0" in place[1] and place[0] != "resolve"}
-    assert changed == on_it
+    dependent = {place for place in before if "maker-1.0" in place[1] and place[0] != "resolve"}
+    assert changed == dependent
     assert {step for step, _ in changed} == {
         "install", "import", "quantize", "inspect", "load", "generate"
     }  # fmt: skip

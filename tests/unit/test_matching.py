@@ -152,8 +152,8 @@ def test_the_exception_comes_before_what_was_logged() -> None:
 def test_what_a_package_logged_does_not_explain_an_unknown_exception() -> None:
     logged = issue(signatures=[Signature(texts=["exllama kernels are not installed"])])
     text = "WARNING exllama kernels are not installed\n"
-    seen, ended = failure(text, logged), failure(f"{text}RuntimeError: something else\n", logged)
-    assert explains(match_issues([logged], seen)[0], seen)
+    silent, ended = failure(text, logged), failure(f"{text}RuntimeError: something else\n", logged)
+    assert explains(match_issues([logged], silent)[0], silent)
     assert not explains(match_issues([logged], ended)[0], ended)
 
 

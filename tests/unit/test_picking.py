@@ -31,7 +31,7 @@ spoilt = st.one_of(
     st.builds(Release, finals, sdist=st.just(True), gone=st.just("2026-01-01")),
 )
 releases_of_a_package = st.lists(
-    st.one_of(sound, sound, spoilt), max_size=30, unique_by=lambda one: parsed(one.version)
+    st.one_of(sound, sound, spoilt), max_size=30, unique_by=lambda release: parsed(release.version)
 )
 
 
@@ -41,7 +41,7 @@ def is_sound(release: Release) -> bool:
 
 
 def sorted_versions(releases: list[Release]) -> list[str]:
-    return sorted((one.version for one in releases), key=Version)
+    return sorted((release.version for release in releases), key=Version)
 
 
 @given(releases_of_a_package, finals, finals, st.sampled_from(PICKS))
@@ -50,23 +50,23 @@ def test_every_release_of_a_range_is_taken_or_has_a_reason(
 ) -> None:
     picked = pick(releases, RangeTable(since=since, until=until, pick=rule), "3.11")
     within = {
-        one.version
-        for one in releases
-        if Version(since) <= Version(one.version)
-        and (Version(one.version) <= Version(until) or one.version.startswith(f"{until}."))
+        release.version
+        for release in releases
+        if Version(since) <= Version(release.version)
+        and (Version(release.version) <= Version(until) or release.version.startswith(f"{until}."))
     }
     assert {*picked.versions, *picked.passed_over} >= within
     assert not {*picked.versions} & {*picked.passed_over}
     assert all(picked.passed_over.values())
     assert picked.versions == sorted(picked.versions, key=Version)
-    sound_ones = {one.version for one in releases if is_sound(one)}
+    sound_ones = {release.version for release in releases if is_sound(release)}
     assert sound_ones >= {*picked.versions}
 
 
 @given(releases_of_a_package)
 def test_all_takes_what_is_sound_and_nothing_else(releases: list[Release]) -> None:
     picked = pick(releases, RangeTable(since="0"), "3.11")
-    assert picked.versions == sorted_versions([one for one in releases if is_sound(one)])
+    assert picked.versions == sorted_versions([r for r in releases if is_sound(r)])
 
 
 @given(releases_of_a_package, st.randoms(use_true_random=False), st.sampled_from(PICKS))
@@ -75,15 +75,15 @@ def test_the_order_in_which_an_index_lists_does_not_matter(
 ) -> None:
     shuffled = list(releases)
     random.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis's own random.Random
-    asked = RangeTable(since="0", pick=rule)
-    assert pick(shuffled, asked, "3.11") == pick(releases, asked, "3.11")
+    wanted = RangeTable(since="0", pick=rule)
+    assert pick(shuffled, wanted, "3.11") == pick(releases, wanted, "3.11")
 
 
 @given(releases_of_a_package)
 def test_of_each_minor_the_newest_sound_release_is_taken(releases: list[Release]) -> None:
     picked = pick(releases, RangeTable(since="0", pick="latest patch per minor"), "3.11")
     newest: dict[tuple[int, int], str] = {}
-    for text in sorted_versions([one for one in releases if is_sound(one)]):
+    for text in sorted_versions([r for r in releases if is_sound(r)]):
         newest[Version(text).major, Version(text).minor] = text
     assert picked.versions == sorted(newest.values(), key=Version)
 
@@ -91,7 +91,7 @@ def test_of_each_minor_the_newest_sound_release_is_taken(releases: list[Release]
 @given(releases_of_a_package, st.integers(1, 5))
 def test_the_newest_n_are_the_last_n(releases: list[Release], number: int) -> None:
     picked = pick(releases, RangeTable(since="0", pick=f"newest {number}"), "3.11")
-    assert picked.versions == sorted_versions([one for one in releases if is_sound(one)])[-number:]
+    assert picked.versions == sorted_versions([r for r in releases if is_sound(r)])[-number:]
 
 
 @given(releases_of_a_package, st.data(), st.sampled_from(PICKS))
@@ -102,7 +102,7 @@ def test_always_adds_what_exists_and_changes_nothing_else(
     if releases:
         wanted |= {data.draw(st.sampled_from(releases)).version}
     always = dict.fromkeys(wanted, "we want it")
-    existing = {one.version for one in releases}
+    existing = {release.version for release in releases}
     plain = pick(releases, RangeTable(since="1", pick=rule), "3.11")
     picked = pick(releases, RangeTable(since="1", pick=rule, always=always), "3.11")
     assert {*picked.versions} == {*plain.versions} | (wanted & existing)
@@ -115,9 +115,9 @@ def test_always_adds_what_exists_and_changes_nothing_else(
 def test_never_is_as_if_there_were_no_such_release(
     releases: list[Release], data: st.DataObject, rule: str
 ) -> None:
-    never = [one for one in releases if data.draw(st.booleans())]
-    reasons = {one.version: "it eats the disk" for one in never}
-    kept = [one for one in releases if one not in never]
+    never = [release for release in releases if data.draw(st.booleans())]
+    reasons = {release.version: "it eats the disk" for release in never}
+    kept = [release for release in releases if release not in never]
     picked = pick(releases, RangeTable(since="0.dev0", pick=rule, never=reasons), "3.11")
     without = pick(kept, RangeTable(since="0.dev0", pick=rule), "3.11")
     assert picked.versions == without.versions
@@ -129,15 +129,15 @@ def made(*versions: str) -> list[Release]:
 
 
 def test_a_post_release_is_a_release_of_its_own() -> None:
-    found = made("0.2.6", "0.2.7", "0.2.7.post1", "0.2.7.post2", "0.2.7.post3", "0.2.8")
-    assert pick(found, RangeTable(since="0.2.7", until="0.2.7"), "3.11").versions == [
+    releases = made("0.2.6", "0.2.7", "0.2.7.post1", "0.2.7.post2", "0.2.7.post3", "0.2.8")
+    assert pick(releases, RangeTable(since="0.2.7", until="0.2.7"), "3.11").versions == [
         "0.2.7", "0.2.7.post1", "0.2.7.post2", "0.2.7.post3",
     ]  # fmt: skip
 
 
 def test_the_latest_patch_of_a_minor_may_be_a_post_release() -> None:
-    found = made("0.4.0", "0.4.0.post1", "0.4.3", "0.5.3", "0.5.3.post1", "0.10.0")
-    picked = pick(found, RangeTable(since="0.4", pick="latest patch per minor"), "3.11")
+    releases = made("0.4.0", "0.4.0.post1", "0.4.3", "0.5.3", "0.5.3.post1", "0.10.0")
+    picked = pick(releases, RangeTable(since="0.4", pick="latest patch per minor"), "3.11")
     assert picked == Picked(
         ["0.4.3", "0.5.3.post1", "0.10.0"],
         {
@@ -149,21 +149,21 @@ def test_the_latest_patch_of_a_minor_may_be_a_post_release() -> None:
 
 
 def test_until_takes_in_what_is_below_it() -> None:
-    found = made("4.56.2", "4.57.0", "4.57.6", "4.58.0")
-    assert pick(found, RangeTable(since="4.57", until="4.57"), "3.11").versions == [
+    releases = made("4.56.2", "4.57.0", "4.57.6", "4.58.0")
+    assert pick(releases, RangeTable(since="4.57", until="4.57"), "3.11").versions == [
         "4.57.0", "4.57.6",
     ]  # fmt: skip
 
 
-def test_until_a_post_release_is_until_that_one() -> None:
-    found = made("0.2.7", "0.2.7.post1", "0.2.7.post2", "0.2.8")
-    assert pick(found, RangeTable(since="0", until="0.2.7.post1"), "3.11").versions == [
+def test_until_a_post_release_is_until_that_release() -> None:
+    releases = made("0.2.7", "0.2.7.post1", "0.2.7.post2", "0.2.8")
+    assert pick(releases, RangeTable(since="0", until="0.2.7.post1"), "3.11").versions == [
         "0.2.7", "0.2.7.post1",
     ]  # fmt: skip
 
 
 def test_each_reason_is_told_as_it_is() -> None:
-    found = [
+    releases = [
         Release("1.0", sdist=True, yanked="for security"),
         Release("1.1", sdist=True, yanked=""),
         Release("1.2", sdist=True, requires_python=">=3.8,<3.11"),
@@ -173,7 +173,7 @@ def test_each_reason_is_told_as_it_is() -> None:
         Release("1.6", sdist=True, gone="2026-11-21"),
         Release("1.7", wheels=[FOR_310, FOR_311]),
     ]
-    picked = pick(found, RangeTable(since="1", never={"1.5": "a typo in its name"}), "3.11")
+    picked = pick(releases, RangeTable(since="1", never={"1.5": "a typo in its name"}), "3.11")
     assert picked == Picked(
         ["1.7"],
         {
@@ -237,10 +237,10 @@ def test_only_the_platform_says_whether_a_wheel_is_for_linux() -> None:
     ],
 )
 def test_a_minor_of_python_is_any_of_its_patches(bounds: str, python: str, against: str) -> None:
-    found = pick(
+    picked = pick(
         [Release("1.0", requires_python=bounds, sdist=True)], RangeTable(since="0"), python
     )
-    assert found.passed_over == ({"1.0": f"needs Python {against}"} if against else {})
+    assert picked.passed_over == ({"1.0": f"needs Python {against}"} if against else {})
 
 
 @pytest.mark.parametrize(
@@ -250,31 +250,31 @@ def test_a_minor_of_python_is_any_of_its_patches(bounds: str, python: str, again
 def test_an_index_may_drop_a_few_releases_at_once(had: int, lacks: int, believed: bool) -> None:
     before = made(*(f"1.{number}" for number in range(had)))
     long_gone = [Release(f"0.{number}", gone="2026-01-01") for number in range(50)]
-    found = dropped([*long_gone, *before], [*before[lacks:], *made("2.0")])
-    assert found == ([] if believed else [one.version for one in before[:lacks]])
+    lost = dropped([*long_gone, *before], [*before[lacks:], *made("2.0")])
+    assert lost == ([] if believed else [release.version for release in before[:lacks]])
 
 
 HOSTILE = ["", "\x1b[31m1.0", "1" * 5000, "1.0; rm -rf", "١.٠", "1.0\n", "../1", "1.0 ", "nan"]
 
 
 def test_a_hostile_version_is_passed_over() -> None:
-    found = [*made(*HOSTILE), *made("1.0.1")]
-    assert pick(found, RangeTable(since="0"), "3.11").versions[-1] == "1.0.1"
+    releases = [*made(*HOSTILE), *made("1.0.1")]
+    assert pick(releases, RangeTable(since="0"), "3.11").versions[-1] == "1.0.1"
     assert not {"\x1b[31m1.0", "1" * 5000, "1.0; rm -rf", "../1"} & {
-        *pick(found, RangeTable(since="0"), "3.11").versions
+        *pick(releases, RangeTable(since="0"), "3.11").versions
     }
 
 
 @given(st.lists(st.text(max_size=80)), st.sampled_from(PICKS))
 def test_no_version_and_no_bound_makes_pick_raise(texts: list[str], rule: str) -> None:
-    found = [Release(text, requires_python=text, wheels=[text]) for text in texts]
-    pick(found, RangeTable(since="0", pick=rule), "3.11")
+    releases = [Release(text, requires_python=text, wheels=[text]) for text in texts]
+    pick(releases, RangeTable(since="0", pick=rule), "3.11")
 
 
 def test_bounds_that_are_none_forbid_nothing() -> None:
     """As installers have it."""
-    found = [Release("1.0", requires_python="python 3, please", sdist=True)]
-    assert pick(found, RangeTable(since="0"), "3.11").versions == ["1.0"]
+    releases = [Release("1.0", requires_python="python 3, please", sdist=True)]
+    assert pick(releases, RangeTable(since="0"), "3.11").versions == ["1.0"]
 
 
 @pytest.mark.parametrize(

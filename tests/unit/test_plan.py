@@ -69,8 +69,8 @@ def loaded_specs(draw: st.DrawFn) -> LoadedSpec:
         profiles={"all": profile},
     )
     assert isinstance(spec.limits, StageLimits)
-    found = {name: environment(name) for name in (*homes, *makers, *runners)}
-    return LoadedSpec(Path("/nowhere/spec.toml"), spec, EMPTY, found)
+    environments = {name: environment(name) for name in (*homes, *makers, *runners)}
+    return LoadedSpec(Path("/nowhere/spec.toml"), spec, EMPTY, environments)
 
 
 @given(loaded_specs())

@@ -36,7 +36,7 @@ ON_CUDA = (
     ('environments = "runner-*"', 'environments = "runner-*"\ndevice = "cuda"'),
 )
 LARGE = ("tied = true\n", QWEN_14B)
-ONE = "tied/awq/maker-1.0/runner-3.0"
+CELL = "tied/awq/maker-1.0/runner-3.0"
 
 
 def opened(folder: Path, machine: Machine, *changes: tuple[str, str]) -> Context:
@@ -56,60 +56,60 @@ def text(context: Context, *, everything: bool = False, **budget: float) -> str:
     return "\n".join(lines(planned(context, **budget), everything=everything))
 
 
-def row(told: str, name: str) -> list[str]:
-    return next(line for line in told.splitlines() if line.strip().startswith(name)).split()
+def row(output: str, name: str) -> list[str]:
+    return next(line for line in output.splitlines() if line.strip().startswith(name)).split()
 
 
 def test_a_profile_is_summed_up_by_part_with_what_is_left_to_do(tmp_path: Path) -> None:
-    told = text(opened(tmp_path, BARE))
-    assert "4 environments, 2 models, 4 checkpoints, 6 cells" in told
-    assert row(told, "All") == ["All", "6", "0", "6", "0", "0"]
-    assert row(told, "cells ")[:2] == ["cells", "6"]
-    assert row(told, "models ")[:2] == ["models", "2"]
-    assert ONE not in told
-    assert "untested" in told  # the column
-    assert "Untested" not in told  # there are none
+    output = text(opened(tmp_path, BARE))
+    assert "4 environments, 2 models, 4 checkpoints, 6 cells" in output
+    assert row(output, "All") == ["All", "6", "0", "6", "0", "0"]
+    assert row(output, "cells ")[:2] == ["cells", "6"]
+    assert row(output, "models ")[:2] == ["models", "2"]
+    assert CELL not in output
+    assert "untested" in output  # the column
+    assert "Untested" not in output  # there are none
 
 
 def test_environments_and_cells_are_listed_where_they_are_asked_for(tmp_path: Path) -> None:
-    told = text(opened(tmp_path, BARE), everything=True)
-    assert f"{ONE}  to do" in told
-    assert "maker==1.0" in told
+    output = text(opened(tmp_path, BARE), everything=True)
+    assert f"{CELL}  to do" in output
+    assert "maker==1.0" in output
 
 
 def test_without_a_gpu_everything_is_named_with_its_need_and_nothing_is_to_do(
     tmp_path: Path,
 ) -> None:
-    told = text(opened(tmp_path, BARE, *ON_CUDA, LARGE))
-    assert "4 cores, 128 GiB of memory, no GPU (no driver)" in told
-    assert row(told, "All") == ["All", "6", "0", "0", "6", "0"]
-    assert "6 cells untested here:" in told
-    assert "(here: no GPU" in told
-    assert "Nothing is left to be done that can be done here." in told
-    assert "Untested here; on a machine with the hardware, from the beginning, predicted:" in told
-    assert row(told, "cells ")[:2] == ["cells", "6"]
-    assert "nothing like it was timed here" in told
+    output = text(opened(tmp_path, BARE, *ON_CUDA, LARGE))
+    assert "4 cores, 128 GiB of memory, no GPU (no driver)" in output
+    assert row(output, "All") == ["All", "6", "0", "0", "6", "0"]
+    assert "6 cells untested here:" in output
+    assert "(here: no GPU" in output
+    assert "Nothing is left to be done that can be done here." in output
+    assert "Untested here; on a machine with the hardware, from the beginning, predicted:" in output
+    assert row(output, "cells ")[:2] == ["cells", "6"]
+    assert "nothing like it was timed here" in output
 
 
 def test_sizes_and_needs_of_models_are_told(tmp_path: Path) -> None:
-    told = text(opened(tmp_path, BARE, *ON_CUDA, LARGE))
+    output = text(opened(tmp_path, BARE, *ON_CUDA, LARGE))
     # 40 layers x (4 x 5120^2 + 3 x 5120 x 13696) and 152064 x 5120, tied: 13.4 billion.
-    line = row(told, "tied ")
+    line = row(output, "tied ")
     assert line[:3] == ["tied", "13.39B", "26.8"]
     assert "1 GPU with" in " ".join(line)
 
 
 def test_with_a_gpu_what_fits_is_to_do_and_what_does_not_is_untested(tmp_path: Path) -> None:
-    told = text(opened(tmp_path, WITH_CARD, *ON_CUDA, LARGE))
-    assert "1 x Made Up 24, 24 GiB, capability 8.9" in told
+    output = text(opened(tmp_path, WITH_CARD, *ON_CUDA, LARGE))
+    assert "1 x Made Up 24, 24 GiB, capability 8.9" in output
     # The large model's float and quantized cells do not fit; the other's, of no size, do.
-    assert row(told, "All") == ["All", "6", "0", "3", "3", "0"]
+    assert row(output, "All") == ["All", "6", "0", "3", "3", "0"]
 
 
 def test_a_budget_tells_what_it_buys_and_why(tmp_path: Path) -> None:
-    told = text(opened(tmp_path, BARE), minutes=100000)
-    assert "budget of 100000 minutes: 6 cells (6 new) chosen" in told
-    assert f"  new       {ONE}" in told
+    output = text(opened(tmp_path, BARE), minutes=100000)
+    assert "budget of 100000 minutes: 6 cells (6 new) chosen" in output
+    assert f"  new       {CELL}" in output
     none = text(opened(tmp_path, BARE), disk_gb=0)
     assert "no cell chosen" in none
     assert "left out because of the budget: 6 cells (6 new)" in none
@@ -123,22 +123,22 @@ RELEASES = """{"schema": 1, "asked": "2026-01-01T00:00:00Z", "packages": {
 
 def test_of_cells_with_the_same_newest_release_the_other_ones_date_decides(tmp_path: Path) -> None:
     (tmp_path / "releases.json").write_text(RELEASES)
-    told = text(opened(tmp_path, BARE), minutes=100000)
-    chosen = [line.split()[1] for line in told.splitlines() if line.startswith("  new   ")]
+    output = text(opened(tmp_path, BARE), minutes=100000)
+    chosen = [line.split()[1] for line in output.splitlines() if line.startswith("  new   ")]
     assert chosen[:3] == [
         "tied/float/none/runner-3.0", "tied/awq/maker-2.0/runner-3.0",
         "untied/float/none/runner-3.0",
     ]  # fmt: skip
-    assert chosen.index("untied/awq/maker-2.0/runner-3.0") < chosen.index(ONE)
+    assert chosen.index("untied/awq/maker-2.0/runner-3.0") < chosen.index(CELL)
 
 
 def test_a_machine_on_which_nothing_runs_tells_what_another_would_do(tmp_path: Path) -> None:
-    told = text(opened(tmp_path, BARE, *ON_CUDA, LARGE), minutes=100000)
-    assert "Nothing of it runs here. On a machine with the hardware, from the beginning:" in told
-    assert "6 cells (6 new) chosen" in told
-    told = text(opened(tmp_path, WITH_CARD, *ON_CUDA, LARGE), minutes=100000)
-    assert "Nothing of it runs here" not in told
-    assert "3 cells (3 new) chosen" in told
+    output = text(opened(tmp_path, BARE, *ON_CUDA, LARGE), minutes=100000)
+    assert "Nothing of it runs here. On a machine with the hardware, from the beginning:" in output
+    assert "6 cells (6 new) chosen" in output
+    output = text(opened(tmp_path, WITH_CARD, *ON_CUDA, LARGE), minutes=100000)
+    assert "Nothing of it runs here" not in output
+    assert "3 cells (3 new) chosen" in output
 
 
 def test_a_program_is_given_the_same(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_program_is_given_the_same(tmp_path: Path) -> None:
     assert [environment["device"] for environment in data["environments"]] == [
         "cpu", "cuda", "cuda", "cuda",
     ]  # fmt: skip
-    cell = next(cell for cell in data["cells"] if cell["id"] == ONE)
+    cell = next(cell for cell in data["cells"] if cell["id"] == CELL)
     assert cell["state"] == "untested here"
     assert cell["unmet"].startswith("needs 1 GPU")
     assert cell["vram_bytes"] > 26 * 10**9
@@ -161,15 +161,15 @@ def test_a_program_is_given_the_same(tmp_path: Path) -> None:
 
 def test_titles_cannot_steer_a_terminal_and_are_cut(tmp_path: Path) -> None:
     title = ('title = "All"', f'title = "\\u001b[2J{"x" * 200}"')
-    told = text(opened(tmp_path, BARE, title))
-    assert "\x1b" not in told
-    assert "x" * 80 not in told
+    output = text(opened(tmp_path, BARE, title))
+    assert "\x1b" not in output
+    assert "x" * 80 not in output
 
 
 def test_where_uv_is_told_to_copy_each_environment_takes_its_disk(tmp_path: Path) -> None:
     context = opened(tmp_path, BARE)
     linked, copied = (
-        estimate(context, {"HOME": str(tmp_path), "UV_LINK_MODE": mode}).prediction.of_cells([ONE])
+        estimate(context, {"HOME": str(tmp_path), "UV_LINK_MODE": mode}).prediction.of_cells([CELL])
         for mode in ("hardlink", "copy")
     )
     assert copied.disk > linked.disk
@@ -187,20 +187,20 @@ def test_wheels_that_a_built_environment_shares_are_paid_and_no_import_is(tmp_pa
     installed = history.keys.of(install)
     assert installed is not None
     commit(context.store.path("environments", "maker-1.0", "x").parent, installed.value)
-    known = estimate(context, {"HOME": str(tmp_path)})
+    expected = estimate(context, {"HOME": str(tmp_path)})
     shared = "wheels of torch of today"
-    assert shared in known.prediction.needs["environment maker-2.0"]
-    assert known.paid == {"environment maker-1.0", shared}
-    both = known.prediction.names([ONE, "tied/awq/maker-2.0/runner-3.0"], known.paid)
-    assert shared not in both
-    assert {name_of(imported), "environment maker-2.0"} < set(both)
+    assert shared in expected.prediction.needs["environment maker-2.0"]
+    assert expected.paid == {"environment maker-1.0", shared}
+    names = expected.prediction.names([CELL, "tied/awq/maker-2.0/runner-3.0"], expected.paid)
+    assert shared not in names
+    assert {name_of(imported), "environment maker-2.0"} < set(names)
 
 
 def test_a_cell_that_is_checked_again_is_paid_anew(tmp_path: Path) -> None:
     context = opened(tmp_path, BARE)
     history = History(context.plan).finish()
     context.keys = history.keys
-    assert not context.keys.unfinished(next(c for c in context.plan.cells if c.id == ONE))
+    assert not context.keys.unfinished(next(c for c in context.plan.cells if c.id == CELL))
     paid = estimate(context, {"HOME": str(tmp_path)}).paid
     assert not [name for name in paid if name.startswith("cell ")]
 
@@ -245,12 +245,12 @@ def test_the_gpu_profile_is_planned_without_a_gpu_and_claims_nothing_to_have_run
     states = {cell["state"] for cell in data["cells"]}
     assert states <= {"untested here", "not run"}
     assert "untested here" in states
-    asked_of_a_card = [cell for cell in data["cells"] if cell["vram_bytes"] > 2**30]
-    assert len(asked_of_a_card) == len(data["cells"])
+    with_vram = [cell for cell in data["cells"] if cell["vram_bytes"] > 2**30]
+    assert len(with_vram) == len(data["cells"])
     everywhere = data["predicted"]["untested here"]
     assert everywhere["measured"] == 0
     assert min(everywhere[name] for name in ("download", "disk", "seconds")) > 0
-    told = "\n".join(lines(work, everything=False))
-    assert "cells untested here:" in told
-    assert "nothing like it was timed here" in told
-    assert len(told.splitlines()) < 120
+    output = "\n".join(lines(work, everything=False))
+    assert "cells untested here:" in output
+    assert "nothing like it was timed here" in output
+    assert len(output.splitlines()) < 120

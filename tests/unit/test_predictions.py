@@ -37,8 +37,8 @@ from matrix.spec.tables import DevicePredictions, PredictionsTable
 from matrix.store.store import Record
 from tests.unit import small_spec
 
-ONE = "tied/awq/maker-1.0/runner-3.0"
-TWO = "tied/awq/maker-2.0/runner-3.0"
+CELL = "tied/awq/maker-1.0/runner-3.0"
+OTHER = "tied/awq/maker-2.0/runner-3.0"
 TWIN = "tied/float/none/runner-3.0"
 
 CPU = DevicePredictions(
@@ -84,8 +84,8 @@ def changed(plan: Plan, **fields: Any) -> Plan:
 
     return msgspec.structs.replace(
         plan,
-        models=[model(one) for one in plan.models],
-        checkpoints=[checkpoint(one) for one in plan.checkpoints],
+        models=[model(old) for old in plan.models],
+        checkpoints=[checkpoint(old) for old in plan.checkpoints],
         cells=[other(cell, "checkpoint", checkpoint) for cell in plan.cells],
     )
 
@@ -126,9 +126,9 @@ def import_of(plan: Plan, environment: str) -> str:
 
 
 def test_a_cell_stands_on_its_checkpoint_and_engine_and_they_on_environments(plan: Plan) -> None:
-    names = set(predicted(plan).names([ONE]))
+    names = set(predicted(plan).names([CELL]))
     assert names == {
-        name_of_cell(ONE), "checkpoint tied/awq/maker-1.0", "model tied",
+        name_of_cell(CELL), "checkpoint tied/awq/maker-1.0", "model tied",
         "environment twins", "environment maker-1.0", "environment runner-3.0",
         *(import_of(plan, name) for name in ("twins", "maker-1.0", "runner-3.0")),
         "wheels of torch 2.0", "wheels of torch of today", "wheels of torch 2.1",
@@ -138,12 +138,14 @@ def test_a_cell_stands_on_its_checkpoint_and_engine_and_they_on_environments(pla
 
 def test_what_cells_share_is_counted_once(plan: Plan) -> None:
     prediction = predicted(plan)
-    both = prediction.of_cells([ONE, TWO])
-    behind_two = set(prediction.names([TWO])) - set(prediction.names([ONE]))
-    assert both == prediction.of_cells([ONE]) + sum(
-        (prediction.costs[name] for name in behind_two), Cost()
+    total = prediction.of_cells([CELL, OTHER])
+    behind_other = set(prediction.names([OTHER])) - set(prediction.names([CELL]))
+    assert total == prediction.of_cells([CELL]) + sum(
+        (prediction.costs[name] for name in behind_other), Cost()
     )
-    assert both.seconds < prediction.of_cells([ONE]).seconds + prediction.of_cells([TWO]).seconds
+    assert (
+        total.seconds < prediction.of_cells([CELL]).seconds + prediction.of_cells([OTHER]).seconds
+    )
 
 
 def test_an_environment_is_its_wheels_and_what_it_shares_with_none(plan: Plan) -> None:
@@ -181,15 +183,15 @@ def test_a_twin_takes_no_download_and_no_time_by_its_size(plan: Plan) -> None:
     costs = predicted(plan).costs
     assert costs["model tied"] == Cost(seconds=40)
     assert costs["checkpoint tied/awq/maker-1.0"] == Cost(seconds=11)
-    assert costs[name_of_cell(ONE)] == Cost(seconds=3 + 2)
+    assert costs[name_of_cell(CELL)] == Cost(seconds=3 + 2)
 
 
 def test_a_model_takes_two_bytes_a_parameter_where_its_config_is_known(plan: Plan) -> None:
-    known = changed(plan, config=QWEN)
-    model = known.models[0]
+    with_config = changed(plan, config=QWEN)
+    model = with_config.models[0]
     assert parameters(model) == 494_032_768  # its model card: 0.49B
     size = 2 * 494_032_768
-    cost = predicted(known).costs[name_of_model(model)]
+    cost = predicted(with_config).costs[name_of_model(model)]
     assert (cost.download, cost.disk) == (0, size)
     assert cost.seconds == pytest.approx(40 + 60 * size / GB)
     downloaded = predicted(changed(plan, config=QWEN, recipe={"repository": "Qwen/Qwen2.5-0.5B"}))
@@ -199,13 +201,13 @@ def test_a_model_takes_two_bytes_a_parameter_where_its_config_is_known(plan: Pla
 
 
 def test_time_grows_with_the_model_by_method_and_device(plan: Plan) -> None:
-    known = changed(plan, config=QWEN)
+    with_config = changed(plan, config=QWEN)
     billions, size = 0.494032768, 2 * 0.494032768
-    checkpoint, cell = "checkpoint tied/awq/maker-1.0", name_of_cell(ONE)
-    costs = predicted(known).costs
+    checkpoint, cell = "checkpoint tied/awq/maker-1.0", name_of_cell(CELL)
+    costs = predicted(with_config).costs
     assert costs[checkpoint].seconds == pytest.approx(11 + 1000 * billions + 60 * size)
     assert costs[cell].seconds == pytest.approx(3 + 50 * billions + 2)
-    costs = predicted(on_cuda(known)).costs
+    costs = predicted(on_cuda(with_config)).costs
     # Each job imports anew.
     assert costs[checkpoint].seconds == pytest.approx(110 + 10 * billions + 60 * size + 70)
     assert costs[cell].seconds == pytest.approx(30 + 5 * billions + 20 + 70)
@@ -224,20 +226,20 @@ def test_a_checkpoint_takes_the_bytes_of_its_scheme(plan: Plan) -> None:
 def test_of_a_model_whose_shapes_are_not_known_no_size_is_claimed(
     plan: Plan, config: dict[str, object]
 ) -> None:
-    known = changed(plan, config=config)
-    assert parameters(known.models[0]) == 0
-    assert checkpoint_bytes(known.checkpoints[-1]) == 0
+    with_config = changed(plan, config=config)
+    assert parameters(with_config.models[0]) == 0
+    assert checkpoint_bytes(with_config.checkpoints[-1]) == 0
 
 
 def test_what_was_timed_here_takes_the_place_of_constants(plan: Plan) -> None:
     records = [
-        record("load", ONE, 5), record("load", ONE, 7), record("load", ONE, 6),
-        record("generate", ONE, 1), record("quantize", "tied/awq/maker-1.0", 100),
+        record("load", CELL, 5), record("load", CELL, 7), record("load", CELL, 6),
+        record("generate", CELL, 1), record("quantize", "tied/awq/maker-1.0", 100),
         record("build", "tied", 50), record("import", "maker-1.0", 20),
         record("install", "runner-3.0", 3),
     ]  # fmt: skip
     costs = predicted(plan, records).costs
-    assert costs[name_of_cell(ONE)] == Cost(seconds=7, measured=7)
+    assert costs[name_of_cell(CELL)] == Cost(seconds=7, measured=7)
     assert costs["checkpoint tied/awq/maker-1.0"] == Cost(seconds=100, measured=100)
     assert costs["model tied"] == Cost(seconds=50, measured=50)
     assert costs[import_of(plan, "maker-1.0")].seconds == 20
@@ -245,32 +247,34 @@ def test_what_was_timed_here_takes_the_place_of_constants(plan: Plan) -> None:
 
 
 def test_a_timing_speaks_for_its_like_but_not_for_another_model_or_device() -> None:
-    timings = Timings([record("load", ONE, 5), record("import", "maker-1.0", 20)])
-    assert timings.seconds("load", TWO, "cpu") == 5
+    timings = Timings([record("load", CELL, 5), record("import", "maker-1.0", 20)])
+    assert timings.seconds("load", OTHER, "cpu") == 5
     assert timings.seconds("load", "tied/awq/maker-1.0/other", "cpu") == 5
     assert timings.seconds("load", "untied/awq/maker-1.0/runner-3.0", "cpu") is None
-    assert timings.seconds("load", ONE, "cuda") is None
+    assert timings.seconds("load", CELL, "cuda") is None
     assert timings.seconds("import", "maker-2.0", "cpu") == 20
     assert timings.seconds("install", "maker-1.0", "cpu") is None
 
 
 def test_the_nearest_likeness_speaks_first() -> None:
     other = "tied/awq/maker-1.0/other"
-    timings = Timings([record("load", ONE, 5), record("load", TWO, 9), record("load", other, 100)])
-    assert timings.seconds("load", ONE, "cpu") == 5
+    timings = Timings(
+        [record("load", CELL, 5), record("load", OTHER, 9), record("load", other, 100)]
+    )
+    assert timings.seconds("load", CELL, "cpu") == 5
     assert timings.seconds("load", "tied/awq/maker-3.0/runner-3.0", "cpu") == 7  # the same engine
     assert timings.seconds("load", "tied/awq/maker-3.0/a-third", "cpu") == 9  # the same model
 
 
 def test_trouble_of_the_machine_is_no_timing() -> None:
-    assert Timings([record("load", ONE, 999, "infra")]).seconds("load", ONE, "cpu") is None
+    assert Timings([record("load", CELL, 999, "infra")]).seconds("load", CELL, "cpu") is None
 
 
 def test_a_gpus_timings_are_the_gpus(plan: Plan) -> None:
-    timings = Timings([record("load", ONE, 5, device="cuda 8.0")])
-    assert timings.seconds("load", ONE, "cuda") == 5
-    assert timings.seconds("load", ONE, "cpu") is None
-    assert predicted(on_cuda(plan), []).costs[name_of_cell(ONE)].measured == 0
+    timings = Timings([record("load", CELL, 5, device="cuda 8.0")])
+    assert timings.seconds("load", CELL, "cuda") == 5
+    assert timings.seconds("load", CELL, "cpu") is None
+    assert predicted(on_cuda(plan), []).costs[name_of_cell(CELL)].measured == 0
 
 
 def test_torch_is_told_by_the_lock_then_the_requirements_then_what_a_release_declares(

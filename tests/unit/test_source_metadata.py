@@ -64,7 +64,7 @@ def test_files_that_hold_anything(info: bytes, egg: bytes, project: bytes) -> No
                             ("PKG-INFO", PKG_INFO + info)), 1))  # fmt: skip
 
 
-def test_undamaged_it_is_believed() -> None:
+def test_an_undamaged_archive_is_believed() -> None:
     assert read(gzip.compress(WHOLE, 1)) == SourceMetadata(
         ["torch>=2", 'numpy; python_version < "3.14"'], "made_up.egg-info/requires.txt"
     )

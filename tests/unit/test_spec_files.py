@@ -48,10 +48,10 @@ def error_of(path: Path) -> str:
 def test_a_folder_says_what_its_files_say_in_one(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "many").mkdir()
-    one, many = small_spec.write(tmp_path / "one"), split(tmp_path / "many")
+    single, many = small_spec.write(tmp_path / "one"), split(tmp_path / "many")
     assert len(spec_files(many)) == len(HEADS)
-    assert msgspec.to_builtins(read_tables(many)) == msgspec.to_builtins(read_tables(one))
-    plans = [make_plan(load(path), "all") for path in (one, many)]
+    assert msgspec.to_builtins(read_tables(many)) == msgspec.to_builtins(read_tables(single))
+    plans = [make_plan(load(path), "all") for path in (single, many)]
     assert [cell.id for cell in plans[0].cells] == [cell.id for cell in plans[1].cells]
 
 
@@ -103,12 +103,12 @@ def test_an_error_names_the_file_and_the_key_as_it_stands_there(
         ("[environments.x]", "environments", "environments/makers.toml"),
     ],
 )
-def test_what_is_defined_in_two_files_names_both(
+def test_what_is_defined_in_two_files_names_both_files(
     tmp_path: Path, text: str, key: str, first: str
 ) -> None:
     (split(tmp_path) / "zz.toml").write_text(text)
-    said = error_of(tmp_path)
-    assert said.startswith(f"{tmp_path / 'zz.toml'}: {key}: is defined in {tmp_path / first} as")
+    message = error_of(tmp_path)
+    assert message.startswith(f"{tmp_path / 'zz.toml'}: {key}: is defined in {tmp_path / first} as")
 
 
 def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def error_of(folder: Path, *changes: tuple[str, str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "text"),
     [
         (with_bases('base = "modle"'),
          "models.tied.base: no base 'modle' is defined. Did you mean 'model'?"),
@@ -93,8 +93,8 @@ def error_of(folder: Path, *changes: tuple[str, str]) -> str:
         ([(BEFORE, "[bases]\nmodel = 3\n" + BEFORE)], "bases.model: Expected `object`, got `int`"),
     ],
 )  # fmt: skip
-def test_a_wrong_base_is_named(tmp_path: Path, changes: list[tuple[str, str]], said: str) -> None:
-    assert error_of(tmp_path, *changes).removeprefix(f"{tmp_path / 'spec.toml'}: ").startswith(said)
+def test_a_wrong_base_is_named(tmp_path: Path, changes: list[tuple[str, str]], text: str) -> None:
+    assert error_of(tmp_path, *changes).removeprefix(f"{tmp_path / 'spec.toml'}: ").startswith(text)
 
 
 SETS = '[sets]\nversions = ["1.0", "2.0"]\nreaders = ["runner-*"]\n'
@@ -113,7 +113,7 @@ def test_a_set_stands_for_all_that_it_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "text"),
     [
         ([(BEFORE, SETS + BEFORE), ('engines = ["runner-*"]', 'engines = ["@raeders"]')],
          "profiles.all.engines: no set 'raeders' is defined. Did you mean 'readers'?"),
@@ -126,8 +126,8 @@ def test_a_set_stands_for_all_that_it_holds(tmp_path: Path) -> None:
          "sets.readers: Expected `array`, got `str`"),
     ],
 )  # fmt: skip
-def test_a_wrong_set_is_named(tmp_path: Path, changes: list[tuple[str, str]], said: str) -> None:
-    assert error_of(tmp_path, *changes).removeprefix(f"{tmp_path / 'spec.toml'}: ").startswith(said)
+def test_a_wrong_set_is_named(tmp_path: Path, changes: list[tuple[str, str]], text: str) -> None:
+    assert error_of(tmp_path, *changes).removeprefix(f"{tmp_path / 'spec.toml'}: ").startswith(text)
 
 
 REASONS = '[reasons.maker]\n"1.0" = "the first"\n"1.1" = "yanked, and still in use"\n'

@@ -88,7 +88,7 @@ def test_an_item_is_left_out_of_rows_without_its_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ([with_rows('{ maker = "latest" }')],
          "environments[1].maker: 'latest' is no version. Write a release"),
@@ -108,11 +108,11 @@ def test_an_item_is_left_out_of_rows_without_its_key(tmp_path: Path) -> None:
          "environments[1].requirements: {makers} is no axis and no key of a row"),
     ],
 )  # fmt: skip
-def test_a_wrong_row_is_named(tmp_path: Path, changes: list[tuple[str, str]], said: str) -> None:
+def test_a_wrong_row_is_named(tmp_path: Path, changes: list[tuple[str, str]], message: str) -> None:
     with pytest.raises(SpecError) as caught:
         opened(tmp_path, *changes)
     text = str(caught.value).removeprefix(f"{tmp_path / 'spec.toml'}: ")
-    assert text.startswith(said)
+    assert text.startswith(message)
 
 
 def test_the_packages_of_ranges_in_rows_are_asked_for(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_profile_and_a_role_name_facts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         (ROLE, 'environments = { package = "marker" }',
          "quantizers[0].environments: no environment is so: package = 'marker'. Leave out"),
@@ -110,8 +110,8 @@ def test_a_profile_and_a_role_name_facts(tmp_path: Path) -> None:
          "profiles.all.quantizers[1]: no quantizer is so: without = ['maker']"),
     ],
 )  # fmt: skip
-def test_wrong_facts_are_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_wrong_facts_are_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     file = small_spec.write(tmp_path, (old, new))
     with pytest.raises(SpecError) as caught:
         make_plan(load(file), "all")
-    assert str(caught.value).removeprefix(f"{file}: ").startswith(said)
+    assert str(caught.value).removeprefix(f"{file}: ").startswith(message)

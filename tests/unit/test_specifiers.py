@@ -17,7 +17,7 @@ from matrix.judge.specifiers import Trial, compute, declared_specifier, specifie
 from matrix.pipeline.outcomes import Verdict
 from matrix.pipeline.steps import Blame
 from matrix.report.constraints import constraints, in_short, not_tried, runs_of_minors
-from tests.unit.report_results import judged, realistic
+from tests.unit.report_results import cell_result, realistic
 
 
 @st.composite
@@ -33,7 +33,7 @@ def at(*texts: str) -> list[Version]:
 
 
 @given(st.dictionaries(versions(), st.booleans(), min_size=1))
-def test_it_contains_all_that_worked_and_nothing_that_did_not(tried: dict[Version, bool]) -> None:
+def test_a_specifier_contains_all_that_worked_and_nothing_else(tried: dict[Version, bool]) -> None:
     good = [version for version, worked in tried.items() if worked]
     bad = [version for version, worked in tried.items() if not worked]
     computed = compute(good, bad, tried)
@@ -67,10 +67,10 @@ def test_no_minor_is_claimed_but_where_it_or_both_its_tried_neighbours_worked(
     good = [version for version, worked in tried.items() if worked]
     computed = compute(good, [version for version in tried if not tried[version]], released)
     bounds = SpecifierSet(computed.holds)
-    for version in (one for one in released if good and minor(one) not in map(minor, tried)):
-        older = max((one for one in tried if one < version), default=None)
-        newer = min((one for one in tried if one > version), default=None)
-        sides = [one is not None and tried[one] for one in (older, newer)]
+    for version in (v for v in released if good and minor(v) not in map(minor, tried)):
+        older = max((other for other in tried if other < version), default=None)
+        newer = min((other for other in tried if other > version), default=None)
+        sides = [neighbour is not None and tried[neighbour] for neighbour in (older, newer)]
         assert bounds.contains(version, prereleases=True) is all(sides), computed.holds
         if older is not None and newer is not None:
             name = f"{version.major}.{version.minor}"
@@ -152,39 +152,43 @@ def test_declared_is_set_against_what_holds() -> None:
         assert (package, version) == ("autoawq", "0.2.8")
         return ["torch", "transformers<=4.47.1,>=4.45.0", 'transformers>=9; extra == "new"']
 
-    (one,) = specifiers(tried, declares, none_released)
-    assert one.holds == ">=4.46,<4.52"
-    assert SpecifierSet(one.declared or "") == SpecifierSet(">=4.45.0,<=4.47.1")
-    assert one.differs == [
+    (specifier,) = specifiers(tried, declares, none_released)
+    assert specifier.holds == ">=4.46,<4.52"
+    assert SpecifierSet(specifier.declared or "") == SpecifierSet(">=4.45.0,<=4.47.1")
+    assert specifier.differs == [
         "allowed by metadata, but does not work: 4.45.0",
         "forbidden by metadata, but works: 4.51.3",
     ]
 
 
 def test_without_metadata_nothing_differs() -> None:
-    (one,) = specifiers([fact("4.46.3", True)], nothing, none_released)
-    assert one.declared is None
-    assert one.differs == []
+    (specifier,) = specifiers([fact("4.46.3", True)], nothing, none_released)
+    assert specifier.declared is None
+    assert specifier.differs == []
 
 
 def test_an_answer_that_was_not_had_counts_for_nothing() -> None:
     tried = [fact("4.46.3", True), fact("4.47.1", None), fact("4.48.0", False)]
-    (one,) = specifiers(tried, nothing, none_released)
-    assert (one.worked, one.failed, one.unknown) == (["4.46.3"], ["4.48.0"], ["4.47.1"])
-    assert one.holds == ">=4.46,<4.47"
-    (one,) = specifiers(tried, nothing, lambda _: ["4.47.1", "4.47.0"])
-    assert one.untried == []  # it was tried
+    (specifier,) = specifiers(tried, nothing, none_released)
+    assert (specifier.worked, specifier.failed, specifier.unknown) == (
+        ["4.46.3"],
+        ["4.48.0"],
+        ["4.47.1"],
+    )
+    assert specifier.holds == ">=4.46,<4.47"
+    (specifier,) = specifiers(tried, nothing, lambda _: ["4.47.1", "4.47.0"])
+    assert specifier.untried == []  # it was tried
     assert specifiers([fact("4.47.1", None)], nothing, none_released) == []
 
 
 def test_what_worked_once_works() -> None:
-    (one,) = specifiers([fact("4.46.3", False), fact("4.46.3", True)], nothing, none_released)
-    assert (one.worked, one.failed) == (["4.46.3"], [])
+    (specifier,) = specifiers([fact("4.46.3", False), fact("4.46.3", True)], nothing, none_released)
+    assert (specifier.worked, specifier.failed) == (["4.46.3"], [])
 
 
 def test_facts_of_a_whole_result() -> None:
-    found = specifiers(trials(realistic(), ["autoawq"], {}), nothing, none_released)
-    holds = {f"{one.package} {one.release}": one for one in found}
+    computed = specifiers(trials(realistic(), ["autoawq"], {}), nothing, none_released)
+    holds = {f"{specifier.package} {specifier.release}": specifier for specifier in computed}
     old = holds["autoawq 0.2.7"]
     assert old.worked == ["4.46.3", "4.47.1"]
     assert old.failed == ["4.42.4", "4.51.3", "4.57.6", "5.23.0"]
@@ -192,12 +196,14 @@ def test_facts_of_a_whole_result() -> None:
     assert holds["autoawq 0.2.9"].holds == ">=4.46,<5.24,!=4.57.*"
 
 
-def verdicts(*said: tuple[Verdict, Blame]) -> list[Trial]:
+def verdicts(*pairs: tuple[Verdict, Blame]) -> list[Trial]:
     maker = Side("q", "q", {"autoawq": "0.2.7", "transformers": "4.47.1"})
     runner = Side("e", "e", {"vllm": "0.32.0", "transformers": "5.23.0"})
     cells = [
-        msgspec.structs.replace(judged(maker, runner, "tied", None), verdict=verdict, blame=blame)
-        for verdict, blame in said
+        msgspec.structs.replace(
+            cell_result(maker, runner, "tied", None), verdict=verdict, blame=blame
+        )
+        for verdict, blame in pairs
     ]
     result = msgspec.structs.replace(realistic(), cells=cells)
     return trials(result, {"autoawq", "vllm"}, {})
@@ -215,23 +221,25 @@ CASES: list[tuple[list[tuple[Verdict, Blame]], bool | None, bool | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("said", "maker", "runner"), CASES)
+@pytest.mark.parametrize(("pairs", "maker", "runner"), CASES)
 def test_the_other_sides_fault_says_nothing(
-    said: list[tuple[Verdict, Blame]], maker: bool | None, runner: bool | None
+    pairs: list[tuple[Verdict, Blame]], maker: bool | None, runner: bool | None
 ) -> None:
-    found = {(one.package, one.worked) for one in verdicts(*said)}
-    assert found == {("autoawq", maker), ("vllm", runner)}
+    answers = {(trial.package, trial.worked) for trial in verdicts(*pairs)}
+    assert answers == {("autoawq", maker), ("vllm", runner)}
 
 
 def test_evidence_is_from_where_it_was_made() -> None:
     maker = Side("q", "q", {"autoawq": "0.2.7", "transformers": "4.47.1"})
     runner = Side("e", "e", {"vllm": "0.32.0", "transformers": "5.23.0"})
-    ran = msgspec.structs.replace(judged(maker, runner, "tied", None), device="cuda 8.0")
+    ran = msgspec.structs.replace(cell_result(maker, runner, "tied", None), device="cuda 8.0")
     other = msgspec.structs.replace(ran, verdict=Verdict.UNTESTED, device="cuda")
     result = msgspec.structs.replace(realistic(), cells=[ran, other])
 
     def devices(made_on: dict[str, str]) -> dict[str, str]:
-        return {one.package: one.device for one in trials(result, ["autoawq", "vllm"], made_on)}
+        return {
+            trial.package: trial.device for trial in trials(result, ["autoawq", "vllm"], made_on)
+        }
 
     assert devices({"q": "cpu", "e": "cpu"}) == {"autoawq": "cpu", "vllm": "cuda 8.0"}
     assert devices({}) == {"autoawq": "cuda 8.0", "vllm": "cuda 8.0"}
@@ -241,12 +249,12 @@ def test_evidence_is_from_where_it_was_made() -> None:
 
 def test_a_float_model_says_nothing_of_a_package() -> None:
     engine = Side("e", "e", {"autoawq": "0.2.9", "transformers": "4.57.6"})
-    cell = judged(Side("none", "models", {"transformers": "4.51.3"}), engine, "tied", None)
+    cell = cell_result(Side("none", "models", {"transformers": "4.51.3"}), engine, "tied", None)
     assert trials(msgspec.structs.replace(realistic(), cells=[cell]), ["autoawq"], {}) == []
 
 
 def test_only_packages_that_matter_are_told_of() -> None:
-    assert {one.package for one in trials(realistic(), ["gptqmodel"], {})} <= {"gptqmodel"}
+    assert {trial.package for trial in trials(realistic(), ["gptqmodel"], {})} <= {"gptqmodel"}
     assert trials(realistic(), [], {}) == []
 
 
@@ -273,7 +281,7 @@ def test_many_minors_left_out_are_told_as_runs(holds: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("worked", "failed", "unknown", "said"),
+    ("worked", "failed", "unknown", "shown"),
     [
         ("4.46.3", "4.45.2 4.48.0", "", ["4.47"]),
         ("4.46.3", "4.45.2", "", ["newer than 4.46.3"]),
@@ -283,15 +291,15 @@ def test_many_minors_left_out_are_told_as_runs(holds: str, shown: str) -> None:
     ],
 )
 def test_a_bound_beyond_which_nothing_was_tried_says_so(
-    worked: str, failed: str, unknown: str, said: list[str]
+    worked: str, failed: str, unknown: str, shown: list[str]
 ) -> None:
     tried = [
         *(fact(version, True) for version in worked.split()),
         *(fact(version, False) for version in failed.split()),
         *(fact(version, None) for version in unknown.split()),
     ]
-    (one,) = specifiers(tried, nothing, lambda _: ["4.47.1"])
-    assert not_tried(one) == said
+    (specifier,) = specifiers(tried, nothing, lambda _: ["4.47.1"])
+    assert not_tried(specifier) == shown
 
 
 def requirements_of(text: str) -> Iterable[str]:
@@ -300,23 +308,23 @@ def requirements_of(text: str) -> Iterable[str]:
 
 def test_constraints_are_text_that_pip_reads_with_evidence_in_comments() -> None:
     tried = [fact("4.46.3", True), fact("4.48.0", False), fact("4.51.0", None)]
-    found = specifiers(tried, lambda *_: ["transformers>=4.45"], lambda _: ["4.47.1"])
-    text = constraints(found, "2026-11-22", active=True)
+    computed = specifiers(tried, lambda *_: ["transformers>=4.45"], lambda _: ["4.47.1"])
+    text = constraints(computed, "2026-11-22", active=True)
     assert [str(Requirement(line)) for line in requirements_of(text)] == [
         "autoawq==0.2.8",
         "transformers<4.47,>=4.46",
     ]
-    for said in ("2026-11-22", "worked (on cpu): 4.46.3", "did not work: 4.48.0",
+    for words in ("2026-11-22", "worked (on cpu): 4.46.3", "did not work: 4.48.0",
                  "no answer here: 4.51.0", "not tried: older than 4.46.3, 4.47",
                  "declared: >=4.45"):  # fmt: skip
-        assert said in text
+        assert words in text
 
 
 def test_what_metadata_says_stays_in_its_comment() -> None:
     hostile = ["transformers===4\x1b[31mtorch"]
-    found = specifiers([fact("4.46.3", True)], lambda *_: hostile, none_released)
-    assert found[0].declared == "===4\x1b[31mtorch"
-    text = constraints(found, "", active=True)
+    computed = specifiers([fact("4.46.3", True)], lambda *_: hostile, none_released)
+    assert computed[0].declared == "===4\x1b[31mtorch"
+    text = constraints(computed, "", active=True)
     assert "\x1b" not in text
     assert list(requirements_of(text)) == ["autoawq==0.2.8", "transformers==4.46.3"]
 

@@ -35,9 +35,9 @@ def specifier(release: str, holds: str) -> Specifier:
 @pytest.fixture
 def observed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Have something be observed: two releases, one of which works with nothing."""
-    found = [specifier("0.2.7", ">=4.46,<4.47"), specifier("0.2.8", "")]
+    specifiers = [specifier("0.2.7", ">=4.46,<4.47"), specifier("0.2.8", "")]
 
-    class Judged:
+    class MadeUpContext:
         def __init__(self, _settings: object) -> None:
             self.table_judge = lambda: self
 
@@ -46,10 +46,10 @@ def observed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
             return MatrixResult(
                 profile=result.profile, runs=[], finished=result.finished, machine={},
                 departures={}, canaries=CanaryState.NONE, environments=[], cells=[],
-                specifiers=found,
+                specifiers=specifiers,
             )  # fmt: skip
 
-    monkeypatch.setattr(command, "Context", Judged)
+    monkeypatch.setattr(command, "Context", MadeUpContext)
     return ["--spec", str(small_spec.write(tmp_path))]
 
 
@@ -57,10 +57,10 @@ def test_a_line_for_each_release_and_what_differs(observed: list[str]) -> None:
     shown = ask(*observed).stdout
     assert "autoawq 0.2.7                transformers>=4.46,<4.47" in shown
     assert "no transformers " in shown
-    for said in ("1 worked, 1 did not, 1 without an answer",
+    for words in ("1 worked, 1 did not, 1 without an answer",
                  "not tried: older than 4.46.3, 4.48-4.50",
                  "forbidden by metadata, but works: 5.23.0"):  # fmt: skip
-        assert said in shown
+        assert words in shown
     assert "\x1b" not in shown
 
 
@@ -78,22 +78,22 @@ def test_a_long_specifier_is_told_in_short_and_kept_whole_for_programs(
     holds = ">=4.51,<5.24," + ",".join(f"!=5.{minor}.*" for minor in range(23))
     monkeypatch.setattr(command, "_of", lambda *_: [specifier("0.2.9", holds)])
     assert "transformers>=4.51,<5.24 without 5.0-5.22 " in ask(*observed, "--package", "x").stdout
-    asked = (*observed, "--package", "x", "--format")
-    assert f"\ntransformers{holds}\n" in ask(*asked, "constraints").stdout
-    assert json.loads(ask(*asked, "json").stdout)["specifiers"][0]["holds"] == holds
+    arguments = (*observed, "--package", "x", "--format")
+    assert f"\ntransformers{holds}\n" in ask(*arguments, "constraints").stdout
+    assert json.loads(ask(*arguments, "json").stdout)["specifiers"][0]["holds"] == holds
 
 
 def test_json_is_for_programs(observed: list[str]) -> None:
     document = json.loads(ask(*observed, "--format", "json").stdout)
     assert document["schema"] == 1
-    assert [one["release"] for one in document["specifiers"]] == ["0.2.7", "0.2.8"]
+    assert [entry["release"] for entry in document["specifiers"]] == ["0.2.7", "0.2.8"]
 
 
 @pytest.mark.parametrize("output", ["table", "constraints", "json"])
 def test_a_void_run_gives_none_and_says_which_canary(
     monkeypatch: pytest.MonkeyPatch, observed: list[str], output: str
 ) -> None:
-    class Judged:
+    class MadeUpContext:
         def __init__(self, _settings: object) -> None:
             self.table_judge = lambda: self
 
@@ -103,7 +103,7 @@ def test_a_void_run_gives_none_and_says_which_canary(
                 realistic(), canaries=CanaryState.VOID, canary_troubles=troubles
             )
 
-    monkeypatch.setattr(command, "Context", Judged)
+    monkeypatch.setattr(command, "Context", MadeUpContext)
     done = ask(*observed, "--format", output)
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith("no specifiers: the canaries are void")
@@ -117,7 +117,7 @@ def test_an_unknown_package_names_the_known_ones(observed: list[str]) -> None:
     assert "autoawq==0.2.7, autoawq==0.2.8" in done.stderr
 
 
-def test_where_nothing_was_observed_it_says_so(tmp_path: Path) -> None:
+def test_where_nothing_was_observed_the_command_says_so(tmp_path: Path) -> None:
     file = small_spec.write(tmp_path)
     done = ask("--spec", str(file), "--profile", "all", "--store", str(tmp_path / "store"))
     assert done.exit_code == 0

@@ -15,7 +15,7 @@ from matrix.pipeline.steps import Blame, Stage
 from matrix.spec.requirements import named_releases
 from matrix.spec.snapshot import Release, Snapshot
 from matrix.spec.tables import Environment, MetadataTable, Resolution
-from tests.unit.report_results import judged
+from tests.unit.report_results import cell_result
 
 AUTOAWQ = [
     Release("0.2.7", declares=["torch>=2.2", "transformers>=4.45.0"], requires_python=">=3.8"),
@@ -40,7 +40,7 @@ SNAPSHOT = Snapshot(
         "intel-extension-for-pytorch": IPEX,
     },
 )
-KNOWN = PackageMetadata(SNAPSHOT)
+METADATA = PackageMetadata(SNAPSHOT)
 
 
 def environment(
@@ -67,7 +67,7 @@ FORBIDDEN = "autoawq 0.2.8 wants transformers<=4.47.1,>=4.45.0, not 4.51.3"
 
 
 @pytest.mark.parametrize(
-    ("requirements", "overrides", "said", "by"),
+    ("requirements", "overrides", "answer", "by"),
     [
         (["autoawq==0.2.8", "transformers==4.47.1"], [], "allowed", "transformers<=4.47.1"),
         (["AutoAWQ==0.2.8", "transformers==4.51.3"], [], "forbidden", FORBIDDEN),
@@ -83,15 +83,15 @@ FORBIDDEN = "autoawq 0.2.8 wants transformers<=4.47.1,>=4.45.0, not 4.51.3"
         (["autoawq==0.2.7", "torch>=2"], [], "not said", ""),
     ],
 )
-def test_declared(requirements: list[str], overrides: list[str], said: str, by: str) -> None:
-    found = declared(environment(*requirements, overrides=tuple(overrides)), KNOWN)
-    assert found[0] == said
-    assert by in found[1]
-    assert bool(by) == bool(found[1])
+def test_declared(requirements: list[str], overrides: list[str], answer: str, by: str) -> None:
+    declaration = declared(environment(*requirements, overrides=tuple(overrides)), METADATA)
+    assert declaration[0] == answer
+    assert by in declaration[1]
+    assert bool(by) == bool(declaration[1])
 
 
 @pytest.mark.parametrize(
-    ("wanted", "python", "said"),
+    ("wanted", "python", "answer"),
     [
         (">=3.8,!=3.11.0", "3.11", "not said"),
         (">=3.11.4", "3.11", "not said"),
@@ -101,27 +101,27 @@ def test_declared(requirements: list[str], overrides: list[str], said: str, by: 
         (">=3.11.4", "3.11.3", "forbidden"),
     ],
 )
-def test_a_python_of_two_parts_is_any_patch_of_it(wanted: str, python: str, said: str) -> None:
+def test_a_python_of_two_parts_is_any_patch_of_it(wanted: str, python: str, answer: str) -> None:
     snapshot = Snapshot(1, "", {"a": [Release("1.0", declares=[], requires_python=wanted)]})
-    asked = msgspec.structs.replace(environment("a==1.0"), python=python)
-    assert declared(asked, PackageMetadata(snapshot))[0] == said
+    with_python = msgspec.structs.replace(environment("a==1.0"), python=python)
+    assert declared(with_python, PackageMetadata(snapshot))[0] == answer
 
 
 def test_the_specs_metadata_stands_in_for_a_release_without_a_wheel() -> None:
     table = MetadataTable(
         package="autoawq", version="0.2.9", requires_dist=["transformers<=4.51.3"], source="tag"
     )
-    found = declared(
+    declaration = declared(
         environment("autoawq==0.2.9", "transformers==5.23.0"), PackageMetadata(SNAPSHOT, [table])
     )
-    assert found == ("forbidden", "autoawq 0.2.9 wants transformers<=4.51.3, not 5.23.0")
+    assert declaration == ("forbidden", "autoawq 0.2.9 wants transformers<=4.51.3, not 5.23.0")
 
 
 def test_a_release_is_named_exactly_or_not_at_all() -> None:
     texts = "a==1.0", "B_c==2.0", "d>=3", "e==1.*", "not a requirement!", "f"
-    asked = environment(*texts, overrides=("g==3.0", "a==1.5"))
-    assert named_releases(asked) == {"a": "1.0", "b-c": "2.0"}
-    assert named_releases(asked, overrides=True) == {"a": "1.5", "b-c": "2.0", "g": "3.0"}
+    named = environment(*texts, overrides=("g==3.0", "a==1.5"))
+    assert named_releases(named) == {"a": "1.0", "b-c": "2.0"}
+    assert named_releases(named, overrides=True) == {"a": "1.5", "b-c": "2.0", "g": "3.0"}
 
 
 # ------------------------------------------------------------------------------- resolves, works
@@ -131,28 +131,28 @@ NEW = {"autoawq": "0.2.7", "transformers": "5.23.0", "torch": "2.15.0", "numpy":
 
 
 def test_what_was_resolved_is_told_in_short() -> None:
-    found = standing(environment("autoawq==0.2.7"), Solution(OLD), [], KNOWN)
-    assert (found.resolves, found.works, found.others) == ("yes", NOT_RUN, 1)
-    assert found.packages == {"autoawq": "0.2.7", "transformers": "4.46.2", "torch": "2.5.1"}
+    outcome = standing(environment("autoawq==0.2.7"), Solution(OLD), [], METADATA)
+    assert (outcome.resolves, outcome.works, outcome.others) == ("yes", NOT_RUN, 1)
+    assert outcome.packages == {"autoawq": "0.2.7", "transformers": "4.46.2", "torch": "2.5.1"}
 
 
 def test_a_refusal_and_a_question_not_asked() -> None:
-    refused = standing(environment("a==1"), Solution({}, "because"), [], KNOWN)
+    refused = standing(environment("a==1"), Solution({}, "because"), [], METADATA)
     assert (refused.resolves, refused.refusal, refused.works) == ("no", "because", NOT_RUN)
-    assert standing(environment("a==1"), None, [], KNOWN).resolves == "not asked"
+    assert standing(environment("a==1"), None, [], METADATA).resolves == "not asked"
 
 
 def test_evidence_of_the_same_set_counts_wherever_it_was_built() -> None:
     pinned = environment("autoawq==0.2.7", "transformers==4.46.2")
     evidence = [Ran(pinned, OLD, "works"), Ran(pinned, NEW, "broken", "quantize", "no")]
     today = msgspec.structs.replace(pinned, resolution="today")
-    found = standing(today, Solution(OLD), evidence, KNOWN)
-    assert (found.works, found.same_as) == ("works", "pinned")
-    found = standing(today, Solution(NEW), evidence, KNOWN)
-    assert (found.works, found.stage, found.message) == ("broken", "quantize", "no")
+    outcome = standing(today, Solution(OLD), evidence, METADATA)
+    assert (outcome.works, outcome.same_as) == ("works", "pinned")
+    outcome = standing(today, Solution(NEW), evidence, METADATA)
+    assert (outcome.works, outcome.stage, outcome.message) == ("broken", "quantize", "no")
     other = msgspec.structs.replace(today, name="other")
-    assert standing(other, Solution(OLD), evidence, KNOWN).same_as == "e (pinned)"
-    assert standing(pinned, Solution(OLD), evidence, KNOWN).same_as == ""
+    assert standing(other, Solution(OLD), evidence, METADATA).same_as == "e (pinned)"
+    assert standing(pinned, Solution(OLD), evidence, METADATA).same_as == ""
 
 
 packages = st.dictionaries(st.sampled_from("abcd"), st.sampled_from(["1", "2"]), max_size=4)
@@ -162,9 +162,9 @@ packages = st.dictionaries(st.sampled_from("abcd"), st.sampled_from(["1", "2"]),
 def test_no_evidence_but_of_the_same_set(
     resolved: dict[str, str], ran: list[tuple[dict[str, str], str]]
 ) -> None:
-    evidence = [Ran(environment("a==1"), each, word) for each, word in ran]
-    found = standing(environment("a==1"), Solution(resolved), evidence, KNOWN)
-    assert (found.works == "works") == (bool(resolved) and (resolved, "works") in ran)
+    evidence = [Ran(environment("a==1"), versions, word) for versions, word in ran]
+    outcome = standing(environment("a==1"), Solution(resolved), evidence, METADATA)
+    assert (outcome.works == "works") == (bool(resolved) and (resolved, "works") in ran)
 
 
 @pytest.mark.parametrize("field", ["python", "device", "environ"])
@@ -172,30 +172,30 @@ def test_evidence_under_other_conditions_does_not_count(field: str) -> None:
     others = {"python": "3.12", "device": "cuda", "environ": {"A": "1"}}
     ran = msgspec.structs.replace(environment("a==1"), **{field: others[field]})
     evidence = [Ran(ran, {"a": "1"}, "works")]
-    assert standing(environment("a==1"), Solution({"a": "1"}), evidence, KNOWN).works == NOT_RUN
+    assert standing(environment("a==1"), Solution({"a": "1"}), evidence, METADATA).works == NOT_RUN
 
 
 def test_its_own_evidence_comes_before_that_of_others() -> None:
     own, other = environment("a==1"), environment("a==1", name="another")
     ran = [Ran(other, {"a": "1"}, "garbage"), Ran(own, {"a": "1"}, "works")]
-    assert standing(own, Solution({"a": "1"}), ran, KNOWN).works == "works"
-    assert standing(own, Solution({"a": "1"}), ran[:1], KNOWN).works == "garbage"
+    assert standing(own, Solution({"a": "1"}), ran, METADATA).works == "works"
+    assert standing(own, Solution({"a": "1"}), ran[:1], METADATA).works == "garbage"
 
 
 def test_which_versions_can_be_had() -> None:
     held = [Release("1.0"), Release("1.1", yanked=""), Release("1.2", gone="2026-01-01"),
             Release("2.0rc1"), Release("no version"), Release("2.0")]  # fmt: skip
     assert PackageMetadata(Snapshot(1, "", {"a": held})).versions("a") == ["1.0", "2.0"]
-    assert KNOWN.versions("unheard-of") == []
+    assert METADATA.versions("unheard-of") == []
 
 
-def taken_in(asked: str, **packages: list[str]) -> Snapshot:
+def taken_in(last_day: str, **packages: list[str]) -> Snapshot:
     """Return a snapshot asked on a day of November, of releases 0.0, 1.0, ... seen on such days."""
     held = {
-        name: [Release(f"{n}.0", seen=day and f"2026-11-{day}") for n, day in enumerate(seen)]
-        for name, seen in packages.items()
+        name: [Release(f"{n}.0", seen=day and f"2026-11-{day}") for n, day in enumerate(days)]
+        for name, days in packages.items()
     }
-    return Snapshot(1, f"2026-11-{asked}T00:00:00Z", held)
+    return Snapshot(1, f"2026-11-{last_day}T00:00:00Z", held)
 
 
 def test_new_are_the_releases_that_the_last_take_took_in() -> None:
@@ -217,7 +217,7 @@ def test_of_a_package_that_was_not_tracked_before_nothing_is_new() -> None:
 
 
 def cell(verdict: Verdict, blame: Blame = Blame.NOBODY, stage: Stage | None = None) -> CellResult:
-    made = judged(Side("q", "q"), Side("e", "e"), "tied", None)
+    made = cell_result(Side("q", "q"), Side("e", "e"), "tied", None)
     return msgspec.structs.replace(made, verdict=verdict, blame=blame, stage=stage, message="why")
 
 
@@ -237,14 +237,14 @@ def test_an_environment_is_the_best_that_it_came_to_by_itself() -> None:
 
 
 def test_autoawq_0_2_7_as_released_against_today() -> None:
-    asked = environment("autoawq==0.2.7", resolution="released")
+    released = environment("autoawq==0.2.7", resolution="released")
     evidence = [
-        Ran(asked, OLD, "works"),
-        Ran(asked, NEW, "broken", "quantizer-import", "ImportError: PytorchGELUTanh"),
+        Ran(released, OLD, "works"),
+        Ran(released, NEW, "broken", "quantizer-import", "ImportError: PytorchGELUTanh"),
     ]
-    then = standing(asked, Solution(OLD), evidence, KNOWN)
-    today = msgspec.structs.replace(asked, resolution="today")
-    now = standing(today, Solution(NEW), evidence, KNOWN)
+    then = standing(released, Solution(OLD), evidence, METADATA)
+    today = msgspec.structs.replace(released, resolution="today")
+    now = standing(today, Solution(NEW), evidence, METADATA)
     assert differences([then, now]) == [
         "rotted: resolves today, but does not import",
         "resolved to other packages: transformers 4.46.2 then, 5.23.0 today, "
@@ -253,19 +253,19 @@ def test_autoawq_0_2_7_as_released_against_today() -> None:
 
 
 def test_forbidden_but_works() -> None:
-    asked = environment("autoawq==0.2.8", "transformers==4.51.3")
+    forced = environment("autoawq==0.2.8", "transformers==4.51.3")
     resolved = {"autoawq": "0.2.8", "transformers": "4.51.3"}
-    found = standing(asked, Solution(resolved), [Ran(asked, resolved, "works")], KNOWN)
-    assert differences([found]) == [f"forbidden by metadata, but works: {FORBIDDEN}"]
+    outcome = standing(forced, Solution(resolved), [Ran(forced, resolved, "works")], METADATA)
+    assert differences([outcome]) == [f"forbidden by metadata, but works: {FORBIDDEN}"]
 
 
 def test_yanked_of_what_is_named_and_of_what_was_resolved() -> None:
     ipex = {"intel-extension-for-pytorch": "2.4.0"}
     line = "yanked: intel-extension-for-pytorch 2.4.0 (for security)"
-    resolved = standing(environment("autoawq==0.2.7"), Solution({**OLD, **ipex}), [], KNOWN)
+    resolved = standing(environment("autoawq==0.2.7"), Solution({**OLD, **ipex}), [], METADATA)
     assert differences([resolved]) == [line]
-    asked = standing(environment("intel-extension-for-pytorch==2.4.0"), None, [], KNOWN)
-    assert differences([asked]) == [line]
+    yanked = standing(environment("intel-extension-for-pytorch==2.4.0"), None, [], METADATA)
+    assert differences([yanked]) == [line]
 
 
 def made(resolution: Resolution, works: str = "works", **fields: object) -> Standing:
@@ -274,7 +274,7 @@ def made(resolution: Resolution, works: str = "works", **fields: object) -> Stan
 
 
 @pytest.mark.parametrize(
-    ("standings", "said"),
+    ("standings", "lines"),
     [
         ([made("released"), made("today"), made("pinned")], []),
         ([made("released"), made("today", resolves="no", works=NOT_RUN)],
@@ -296,5 +296,5 @@ def made(resolution: Resolution, works: str = "works", **fields: object) -> Stan
         ([], []),
     ],
 )  # fmt: skip
-def test_differences(standings: list[Standing], said: list[str]) -> None:
-    assert differences(standings) == said
+def test_differences(standings: list[Standing], lines: list[str]) -> None:
+    assert differences(standings) == lines

@@ -64,9 +64,9 @@ def test_a_write_that_was_stopped_leaves_the_old_whole_and_shows_nothing_new(
     folder = store.root / "observations" / "load"
     (folder / ".k1.json-abc").write_bytes(b'{"schema"')  # as SIGKILL leaves it, uncleaned
     (folder / ".k9.json-abc").write_bytes(b'{"schema"')
-    seen = reopened(store).observation(Step.LOAD, "k1")
-    assert seen is not None
-    assert seen.outcome is Outcome.INFRA
+    observed = reopened(store).observation(Step.LOAD, "k1")
+    assert observed is not None
+    assert observed.outcome is Outcome.INFRA
     assert reopened(store).observation(Step.LOAD, "k9") is None
 
 
@@ -91,9 +91,9 @@ def test_infra_is_looked_at_again_and_an_answer_is_not(store: Store) -> None:
     reader = reopened(store)
     assert reader.observation(Step.LOAD, "k1") is not None
     store.keep(observation(outcome=Outcome.FAILED))
-    seen = reader.observation(Step.LOAD, "k1")
-    assert seen is not None
-    assert seen.outcome is Outcome.FAILED
+    observed = reader.observation(Step.LOAD, "k1")
+    assert observed is not None
+    assert observed.outcome is Outcome.FAILED
 
 
 def test_what_is_checked_again_takes_the_place_of_what_was_and_both_are_in_the_records(
@@ -102,10 +102,10 @@ def test_what_is_checked_again_takes_the_place_of_what_was_and_both_are_in_the_r
     store.keep(observation())
     assert store.observation(Step.LOAD, "k1") == observation()  # read, and remembered
     store.keep(observation(outcome=Outcome.FAILED))
-    for seen in (store, reopened(store)):
-        found = seen.observation(Step.LOAD, "k1")
-        assert found is not None
-        assert found.outcome is Outcome.FAILED
+    for reader in (store, reopened(store)):
+        kept = reader.observation(Step.LOAD, "k1")
+        assert kept is not None
+        assert kept.outcome is Outcome.FAILED
     assert sorted(record.outcome for record in store.records()) == ["failed", "passed"]
 
 
@@ -193,8 +193,8 @@ def test_files_can_be_read_by_others(store: Store) -> None:
 
 def test_every_kept_observation_has_its_record(store: Store) -> None:
     store.keep(observation("load", Outcome.FAILED))
-    (found,) = store.records()
-    assert (found.step, found.key, found.outcome, found.inputs) == (
+    (entry,) = store.records()
+    assert (entry.step, entry.key, entry.outcome, entry.inputs) == (
         "load",
         "k1",
         "failed",
@@ -209,23 +209,23 @@ def test_a_torn_last_line_is_passed_over(store: Store) -> None:
     segment.write_bytes(segment.read_bytes()[:-9])
     store.run = "run-2"
     store.append(record(3))
-    assert [found.subject for found in store.records()] == ["s1", "s3"]
+    assert [entry.subject for entry in store.records()] == ["s1", "s3"]
 
 
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[list[Record], list[int]]:
     """Make records and say in which segment each lies."""
     times, runs = st.sampled_from(["2026-01", "2026-02", "2026-03"]), st.sampled_from("abc")
-    found = [record(n, draw(times), draw(runs)) for n in range(draw(st.integers(0, 12)))]
-    return found, [draw(st.integers(0, 3)) for _ in found]
+    records = [record(n, draw(times), draw(runs)) for n in range(draw(st.integers(0, 12)))]
+    return records, [draw(st.integers(0, 3)) for _ in records]
 
 
 def merged(records: list[Record], segments: list[int]) -> list[Record]:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
-        for one, segment in zip(records, segments, strict=True):
+        for entry, segment in zip(records, segments, strict=True):
             store.run = f"run-{segment}"
-            store.append(one)
+            store.append(entry)
         return store.records()
 
 
@@ -235,11 +235,11 @@ def test_segments_merge_to_the_same_however_records_are_spread(
 ) -> None:
     records, segments = history
     shuffled = shuffle.sample(records, len(records))
-    found = merged(records, segments)
-    assert merged(shuffled, [0] * len(records)) == found
-    assert merged(records + records, segments + segments[::-1]) == found
-    assert sorted(one.subject for one in found) == sorted(one.subject for one in records)
-    assert [one.at for one in found] == sorted(one.at for one in records)
+    expected = merged(records, segments)
+    assert merged(shuffled, [0] * len(records)) == expected
+    assert merged(records + records, segments + segments[::-1]) == expected
+    assert sorted(entry.subject for entry in expected) == sorted(entry.subject for entry in records)
+    assert [entry.at for entry in expected] == sorted(entry.at for entry in records)
 
 
 # ------------------------------------------------------------------------------ unfinished things

@@ -49,7 +49,7 @@ def test_work_that_has_not_begun_is_not_begun_after_the_end() -> None:
     assert begun in ([0], [0, 1])
 
 
-def test_time_ends_it_whatever_is_missing() -> None:
+def test_time_ends_the_work_whatever_is_missing() -> None:
     never = Event()
     assert list(side_by_side(lambda _: never.wait(), [1, 2], 2, seconds=0.0)) == []
     never.set()

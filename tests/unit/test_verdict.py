@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matrix.judge.results import CellResult, Side
-from matrix.judge.verdict import JudgedCell, blocks, canary_state, compared, fold, stage_results
+from matrix.judge.verdict import JudgedCell, blocks, compared, fold, stage_results
 from matrix.pipeline.outcomes import (
     REASONS,
     Explanation,
@@ -83,11 +82,11 @@ def judge(
 def passed_until(stage: Stage | None = None, *end: object) -> dict[Stage, StageResult]:
     """All stages passed, up to ``stage``, which ended as said; nothing after it was tried."""
     observed = {}
-    for each in Stage:
-        if each is stage:
-            observed[each] = StageResult(*end, stage=each)  # type: ignore[arg-type]
+    for reached in Stage:
+        if reached is stage:
+            observed[reached] = StageResult(*end, stage=reached)  # type: ignore[arg-type]
             break
-        observed[each] = StageResult(Outcome.PASSED, stage=each)
+        observed[reached] = StageResult(Outcome.PASSED, stage=reached)
     return observed
 
 
@@ -173,11 +172,11 @@ def test_what_a_finding_does_not_explain_is_not_blamed_on_it() -> None:
 
 
 def test_the_gravest_symptom_is_what_must_be_explained() -> None:
-    both = [*WRONG, *of_symptom(Symptom.NOT_FINITE)]
+    symptoms = [*WRONG, *of_symptom(Symptom.NOT_FINITE)]
     scales = msgspec.structs.replace(
         BAD_WEIGHTS, check="scales", explains=Explanation([Symptom.NOT_FINITE])
     )
-    assert judge(passed_until(), [NOTICE, scales, *both]).explained_by == "scales"
+    assert judge(passed_until(), [NOTICE, scales, *symptoms]).explained_by == "scales"
     memory = Finding(
         "load-memory", Stage.LOAD, Judgement.DEGRADED, message="twice",
         symptom=Symptom.MORE_MEMORY,
@@ -192,11 +191,11 @@ def test_a_process_that_ran_out_of_memory_is_explained_by_what_takes_more() -> N
         explains=Explanation([Symptom.MORE_MEMORY]),
     )  # fmt: skip
     killed = passed_until(Stage.LOAD, Outcome.FAILED, Reason.OOM, "over its limit")
-    found = judge(killed, [wide])
-    assert (found.verdict, found.blame, found.stage) == (
+    cell = judge(killed, [wide])
+    assert (cell.verdict, cell.blame, cell.stage) == (
         Verdict.BROKEN, Blame.CHECKPOINT, Stage.LOAD
     )  # fmt: skip
-    assert found.message == "over its limit; explained by stored-formats: F32"
+    assert cell.message == "over its limit; explained by stored-formats: F32"
 
 
 def test_a_tokenizer_keeps_a_model_from_loading_and_never_spoils_an_answer_to_token_ids() -> None:
@@ -214,8 +213,8 @@ def test_the_cause_of_wrong_answers_comes_before_its_symptoms() -> None:
         "load-memory", Stage.LOAD, Judgement.DEGRADED, message="1.52 MB in memory",
         symptom=Symptom.MORE_MEMORY,
     )  # fmt: skip
-    found = judge(passed_until(), [NOTICE, memory, *WRONG])
-    assert found == JudgedCell(
+    cell = judge(passed_until(), [NOTICE, memory, *WRONG])
+    assert cell == JudgedCell(
         Verdict.GARBAGE, Blame.CHECKPOINT, Stage.INSPECT, Reason.UNSUITED_FILE,
         "tied-embedding: only lm_head; then generate: greedy-text: ' of of'; "
         "also load: load-memory: 1.52 MB in memory",
@@ -225,8 +224,8 @@ def test_the_cause_of_wrong_answers_comes_before_its_symptoms() -> None:
 
 
 def test_what_ended_a_cell_comes_before_all_else() -> None:
-    found = judge(raised("NotImplementedError: meta tensor"), [BAD_WEIGHTS, NOTICE])
-    assert found == JudgedCell(
+    cell = judge(raised("NotImplementedError: meta tensor"), [BAD_WEIGHTS, NOTICE])
+    assert cell == JudgedCell(
         Verdict.BROKEN, Blame.CHECKPOINT, Stage.LOAD, Reason.EXCEPTION,
         "NotImplementedError: meta tensor; explained by tied-embedding: only lm_head; "
         "also inspect: weights-match: scale 0.36",
@@ -246,8 +245,8 @@ def test_a_finding_says_whom_it_points_at() -> None:
         symptom=Symptom.NOT_FINITE,
         explains=Explanation([Symptom.NOT_FINITE], blame=Blame.PAIR),
     )  # fmt: skip
-    found = judge(passed_until(), [head, NOTICE, *of_symptom(Symptom.NOT_FINITE)])
-    assert (found.blame, found.stage, found.reason) == (Blame.PAIR, Stage.LOAD, "wrong-output")
+    cell = judge(passed_until(), [head, NOTICE, *of_symptom(Symptom.NOT_FINITE)])
+    assert (cell.blame, cell.stage, cell.reason) == (Blame.PAIR, Stage.LOAD, "wrong-output")
 
 
 def test_wrong_weights_do_not_keep_an_engine_from_being_tried() -> None:
@@ -266,15 +265,15 @@ def test_unreadable_checkpoint_is_broken_and_blocks() -> None:
     inspect = results[list(Stage).index(Stage.INSPECT)]
     assert (inspect.outcome, inspect.reason) == (Outcome.FAILED, Reason.UNREADABLE)
     assert blocks(inspect)
-    found = fold(results, [unreadable, *GOOD], float_works=True)
-    assert (found.verdict, found.blame) == (Verdict.BROKEN, Blame.CHECKPOINT)
+    cell = fold(results, [unreadable, *GOOD], float_works=True)
+    assert (cell.verdict, cell.blame) == (Verdict.BROKEN, Blame.CHECKPOINT)
 
 
 @pytest.mark.parametrize("stage", [Stage.LOAD, Stage.GENERATE])
 def test_degraded_stage_makes_a_degraded_cell(stage: Stage) -> None:
     slight = Finding("some-check", stage, Judgement.DEGRADED, message="a little")
-    found = judge(passed_until(), [*GOOD, slight])
-    assert (found.verdict, found.blame, found.stage) == (
+    cell = judge(passed_until(), [*GOOD, slight])
+    assert (cell.verdict, cell.blame, cell.stage) == (
         Verdict.DEGRADED,
         Blame.PAIR,
         stage,
@@ -324,16 +323,16 @@ def test_fold_wants_the_ten_in_order() -> None:
 def test_works_only_if_all_passed_and_was_compared(
     stages: list[StageResult], findings: list[Finding], float_works: bool | None
 ) -> None:
-    found = fold(stages, findings, float_works=float_works)
-    if found.verdict is Verdict.WORKS:
+    cell = fold(stages, findings, float_works=float_works)
+    if cell.verdict is Verdict.WORKS:
         assert all(result.outcome is Outcome.PASSED for result in stages)
         assert compared(findings)
-        assert found.blame is Blame.NOBODY
-        assert found.stage is None
+        assert cell.blame is Blame.NOBODY
+        assert cell.stage is None
     else:
-        assert found.stage is not None
-    faulty = found.verdict in (Verdict.BROKEN, Verdict.GARBAGE, Verdict.DEGRADED)
-    assert (found.blame is not Blame.NOBODY) == faulty
+        assert cell.stage is not None
+    faulty = cell.verdict in (Verdict.BROKEN, Verdict.GARBAGE, Verdict.DEGRADED)
+    assert (cell.blame is not Blame.NOBODY) == faulty
 
 
 @given(any_findings)
@@ -341,15 +340,15 @@ def test_works_only_if_all_passed_and_was_compared(
 def test_judged_generation_is_never_green_without_both_comparisons(
     findings: list[Finding],
 ) -> None:
-    found = judge(passed_until(), findings)
+    cell = judge(passed_until(), findings)
     conclusive = {f.check for f in findings if f.judgement is not Judgement.NOT_APPLICABLE}
-    if found.verdict in (Verdict.WORKS, Verdict.DEGRADED):
+    if cell.verdict in (Verdict.WORKS, Verdict.DEGRADED):
         assert {"greedy-text", "logprobs-reference"} <= conclusive
 
 
 @given(st.data())
 @settings(max_examples=300, deadline=None)
-def test_one_more_failure_never_makes_it_better(data: st.DataObject) -> None:
+def test_one_more_failure_never_makes_a_verdict_better(data: st.DataObject) -> None:
     order = [Verdict.WORKS, Verdict.DEGRADED, Verdict.GARBAGE, Verdict.BROKEN]
     findings = GOOD + data.draw(any_findings)
     stage = data.draw(st.sampled_from(Stage))
@@ -365,38 +364,3 @@ def test_one_more_failure_never_makes_it_better(data: st.DataObject) -> None:
 def test_every_outcome_blocks_or_does_not() -> None:
     for (outcome, reason), stage in itertools.product(PAIRS, Stage):
         assert isinstance(blocks(StageResult(outcome, reason, stage=stage)), bool)
-
-
-def cell(verdict: Verdict, canary: Verdict | None) -> CellResult:
-    side = Side(name="s", environment="e")
-    return CellResult(
-        id="c",
-        model="m",
-        scheme="s",
-        quantizer=side,
-        engine=side,
-        verdict=verdict,
-        blame=Blame.NOBODY,
-        stage=None,
-        reason=Reason.NONE,
-        message="",
-        stages=[],
-        findings=[],
-        canary=canary,
-    )
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "expected"),
-    [
-        ([], ""),
-        ([(Verdict.BROKEN, None)], ""),
-        ([(Verdict.WORKS, Verdict.WORKS), (Verdict.GARBAGE, Verdict.GARBAGE)], "established"),
-        ([(Verdict.WORKS, Verdict.WORKS), (Verdict.INFRA, Verdict.GARBAGE)], "not established"),
-        ([(Verdict.UNTESTED, Verdict.WORKS)], "not established"),
-        ([(Verdict.INFRA, Verdict.WORKS), (Verdict.WORKS, Verdict.GARBAGE)], "void"),
-        ([(Verdict.DEGRADED, Verdict.WORKS)], "void"),
-    ],
-)
-def test_canary_state(verdicts: list[tuple[Verdict, Verdict | None]], expected: str) -> None:
-    assert canary_state(cell(*pair) for pair in verdicts) == expected

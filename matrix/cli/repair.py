@@ -42,8 +42,11 @@ def repair(
     not sure, and then there is no copy.
     """
     from matrix.repair.repairing import repair as make  # numpy takes a while to import
+    from matrix.repair.table import READERS
 
     releases = releases_of("--for", readers or [])
+    for name in releases.keys() - READERS:
+        fail(f"--for: no repair depends on {name}. Name one of {', '.join(sorted(READERS))}")
     try:
         repaired = make(checkpoint, out, names or [], releases)
     except CheckpointError as error:
@@ -65,7 +68,8 @@ def _lines(repaired: Repaired, readers: dict[str, str], out: Path) -> list[str]:
             else f"{name}: not proven in any engine yet; compare the answers with the original's"
         )
     for name, needed_by in repaired.left.items():
-        lines.append(f"{name}: not made, only {needed_by} need it; name yours by --for")
+        readers_text = " or ".join(needed_by)
+        lines.append(f"{name}: not made; only {readers_text} needs it. Name yours by --for")
     wrong = wrongs(
         run_checks(
             Evidence(

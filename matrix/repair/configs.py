@@ -76,8 +76,8 @@ def _joined(merge: Any) -> str:
             raise CheckpointError(problem, TOKENIZER, "Copy the original model's tokenizer.")
 
 
-def take_out_new_fields(subject: Subject) -> list[Edit]:
-    """Return the edits that take out fields which say nothing, and which older readers refuse."""
+def take_out_derived_types(subject: Subject) -> list[Edit]:
+    """Return the edits that take out scale_dtype and zp_dtype, where a reader derives the same."""
     edits: list[SetField] = []
     groups = subject.field(CONFIG, GROUPS)
     for group in groups if isinstance(groups, dict) else ():
@@ -86,8 +86,6 @@ def take_out_new_fields(subject: Subject) -> list[Edit]:
                 edits += _without(subject, (*GROUPS, group, part, name), values)
     for name, values in DERIVED.items():
         edits += _without(subject, ("quantization_config", "kv_cache_scheme", name), values)
-    if subject.field(CONFIG, ("quantization_config", "is_marlin_format")) is None:
-        edits += subject.take_out(CONFIG, ("quantization_config", "is_marlin_format"))
     return [*edits]
 
 
@@ -99,6 +97,18 @@ def _without(subject: Subject, path: FieldPath, values: tuple[str | None, ...]) 
         )
         raise CheckpointError(f"{problem} need not take", CONFIG, "Use a newer reader.")
     return subject.take_out(CONFIG, path)
+
+
+def take_out_marlin_flag(subject: Subject) -> list[Edit]:
+    """Return the edits that take out AutoGPTQ's is_marlin_format, where that is false or null."""
+    edits: list[SetField] = []
+    for file, outer in ((CONFIG, ("quantization_config",)), (QUANTIZE_CONFIG, ())):
+        path = (*outer, "is_marlin_format")
+        if subject.field(file, path):
+            problem = "says is_marlin_format, a layout of weights that is not read here"
+            raise CheckpointError(problem, file, "Load it by the AutoGPTQ that wrote it.")
+        edits += subject.take_out(file, path)
+    return [*edits]
 
 
 def name_files_as_usual(subject: Subject) -> list[Edit]:

@@ -27,12 +27,11 @@ from matrix.repair.subject import Subject
 COPY_BYTES = 2**20
 
 
-@contextmanager
-def new_folder(out: Path, source: Path) -> Iterator[Path]:
-    """Give an unfinished folder beside ``out`` that gets this name in the end, or is removed.
+def check_place(out: Path, source: Path) -> Path:
+    """Return where a copy is to lie, spelled out.
 
     Raises:
-        CheckpointError: ``out`` is there already, lies in the source, or cannot be written.
+        CheckpointError: It is there already, or lies in the source.
     """
     parent, root = Path(os.path.realpath(out.parent)), Path(os.path.realpath(source))
     target = parent / out.name
@@ -41,7 +40,17 @@ def new_folder(out: Path, source: Path) -> Iterator[Path]:
     if parent.is_relative_to(root):
         problem = "lies in the checkpoint that is repaired"
         raise CheckpointError(problem, str(out), "Name a folder elsewhere.")
-    unfinished = parent / f".{out.name}.{os.getpid()}.unfinished"
+    return target
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give an unfinished folder beside ``target`` that gets this name in the end, or is removed.
+
+    Raises:
+        CheckpointError: The system does not let us write it.
+    """
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     try:
         unfinished.mkdir()
         try:
@@ -51,7 +60,7 @@ def new_folder(out: Path, source: Path) -> Iterator[Path]:
             shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         remedy = "Name a folder where there is room, in one that is there and can be written to."
-        raise CheckpointError(error.strerror or str(error), str(out), remedy) from error
+        raise CheckpointError(error.strerror or str(error), str(target), remedy) from error
 
 
 def write_copy(subject: Subject, changes: Sequence[Change], folder: Path) -> None:

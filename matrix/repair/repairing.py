@@ -22,6 +22,8 @@ class Repaired(msgspec.Struct, frozen=True):
     """What was changed; where there is nothing, no copy was made."""
     left: dict[RepairName, list[str]]
     """Repairs that were not made -> the readers that need them, as requirements."""
+    folders: list[str]
+    """Folders of the checkpoint, which are not in the copy."""
     inspection: Inspection
     """Of the copy; of the checkpoint itself where there is none."""
 
@@ -45,7 +47,8 @@ def repair(
     subject = Subject(directory)
     changes = changes_of(subject, names, readers)
     if not changes:
-        return Repaired([], {} if names else left_to(subject, readers), subject.inspection)
+        left = {} if names else left_to(subject, readers)
+        return Repaired([], left, [], subject.inspection)
     with new_folder(target) as folder:
         write_copy(subject, changes, folder)
         copy = Subject(folder)
@@ -53,4 +56,5 @@ def repair(
             problem = f"would not be repaired: {change} is left"
             raise CheckpointError(problem, str(out), "Report it, with the checkpoint's config.")
         left = {} if names else left_to(copy, readers)
-    return Repaired(changes, left, copy.inspection)
+    folders = sorted(entry.name for entry in directory.iterdir() if entry.is_dir())
+    return Repaired(changes, left, folders, copy.inspection)

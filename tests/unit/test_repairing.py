@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from matrix.checkpoint.inspection import CheckpointError
 from matrix.repair import repairing
+from matrix.repair.copying import write_copy
 from matrix.repair.edits import Change, SetField, check_changes
 from matrix.repair.names import RepairName
 from matrix.repair.repairing import repair
@@ -284,7 +285,6 @@ def test_a_copy_that_is_not_repaired_is_not_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = real.copied(real.DROPPED, tmp_path)
-    write_copy = repairing.write_copy
     monkeypatch.setattr(
         repairing, "write_copy", lambda subject, _, folder: write_copy(subject, [], folder)
     )

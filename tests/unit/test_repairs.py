@@ -48,6 +48,14 @@ def json_in(folder: Path, file: str = "config.json") -> dict[str, Any]:
     return content
 
 
+def set_in_both(checkpoint: Path, **fields: object) -> None:
+    """Set fields of the quantization where AutoGPTQ writes them."""
+    real.edit_json(
+        checkpoint / "config.json", lambda config: config["quantization_config"].update(fields)
+    )
+    real.edit_json(checkpoint / "quantize_config.json", lambda config: config.update(fields))
+
+
 # Embedding and head.
 
 
@@ -223,7 +231,7 @@ def test_a_newer_reader_keeps_v2(tmp_path: Path) -> None:
     checkpoint, _ = gptq.write_pair(tmp_path / "made", v2=True)
     repaired, _ = mended(checkpoint, readers={"vllm": "0.12.0"})
     assert "zero-points" not in {change.repair for change in repaired.changes}
-    assert repaired.left["zero-points"] == ["vllm<0.12.0", "auto-gptq"]
+    assert repaired.left[RepairName.ZERO_POINTS] == ["vllm<0.12.0", "auto-gptq"]
 
 
 def test_a_zero_point_of_0_has_no_form_in_v1(tmp_path: Path) -> None:
@@ -253,13 +261,7 @@ def test_damaged_and_asymmetric_zero_points_are_left_alone(tmp_path: Path) -> No
 
 def test_desc_act_without_an_order_is_said_to_be_none(tmp_path: Path) -> None:
     checkpoint = real.copied(real.AUTO_GPTQ, tmp_path)
-    for file, outer in (("config.json", "quantization_config"), ("quantize_config.json", "")):
-        real.edit_json(
-            checkpoint / file,
-            lambda content, outer=outer: (content[outer] if outer else content).update(
-                desc_act=True
-            ),
-        )
+    set_in_both(checkpoint, desc_act=True)
     repaired, out = mended(checkpoint, RepairName.DESC_ACT)
     assert lines(repaired) == [
         "desc-act: config.json: quantization_config.desc_act: true -> false",
@@ -404,13 +406,7 @@ def test_fields_that_older_compressed_tensors_refuse_go(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [False, None])
 def test_a_marlin_flag_that_says_nothing_goes(value: object, tmp_path: Path) -> None:
     checkpoint = real.copied(real.AUTO_GPTQ, tmp_path)
-    for file, outer in (("config.json", "quantization_config"), ("quantize_config.json", "")):
-        real.edit_json(
-            checkpoint / file,
-            lambda content, outer=outer: (content[outer] if outer else content).update(
-                is_marlin_format=value
-            ),
-        )
+    set_in_both(checkpoint, is_marlin_format=value)
     _, out = mended(checkpoint, readers={"gptqmodel": "7.6.0"})
     assert "is_marlin_format" not in json_in(out)["quantization_config"]
     assert "is_marlin_format" not in json_in(out, "quantize_config.json")

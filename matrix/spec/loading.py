@@ -348,9 +348,19 @@ def role_names(loaded: LoadedSpec, tables: Iterable[RoleTable]) -> dict[str, tup
 
 
 def chosen_roles(loaded: LoadedSpec, roles: Roles, choices: Sequence[str | Facts]) -> set[str]:
-    """Return the names of the roles that a part of a profile takes in."""
+    """Return the names of the roles that a part of a profile takes in.
+
+    One that repairs has the facts of the one whose checkpoints it repairs: it is taken in by its
+    name, or by facts that name its suffix.
+    """
+    of_repairs = [c for c in choices if isinstance(c, str) or c.suffix is not None]
     return {
         role
         for role, (name, table) in roles.items()
-        if chosen(role, loaded.environments[name], table.suffix, choices)
+        if chosen(
+            role,
+            loaded.environments[name],
+            table.suffix,
+            of_repairs if table.repairs else choices,
+        )
     }

@@ -15,7 +15,7 @@ from matrix.cli.options import LINE_CHARS, fail, releases_of
 from matrix.judge.cells import thresholds
 from matrix.pipeline.steps import Stage
 from matrix.repair.names import RepairName
-from matrix.repair.proofs import load_proofs
+from matrix.repair.proofs import Proof, describe_proof, load_proofs
 from matrix.spec.loading import load
 from matrix.untrusted.text import visible
 
@@ -62,12 +62,7 @@ def _lines(repaired: Repaired, readers: dict[str, str], out: Path) -> list[str]:
     lines += [f"{folder}/: not copied, it is a folder" for folder in repaired.folders]
     proofs = load_proofs()
     for name in dict.fromkeys(change.repair for change in repaired.changes):
-        engines = proofs.get(RepairName(name), [])
-        lines.append(
-            f"{name}: proven in {', '.join(engines)}"
-            if engines
-            else f"{name}: not proven in any engine yet; compare the answers with the original's"
-        )
+        lines.append(describe_proof(RepairName(name), proofs.get(RepairName(name), Proof())))
     for name, needed_by in repaired.left.items():
         readers_text = " or ".join(needed_by)
         lines.append(f"{name}: not made; only {readers_text} needs it. Name your readers by --for")

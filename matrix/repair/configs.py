@@ -133,6 +133,5 @@ def _base_names(subject: Subject) -> list[SetField]:
     edits: list[SetField] = []
     for file, outer in ((CONFIG, ("quantization_config",)), (QUANTIZE_CONFIG, ())):
         path = (*outer, "model_file_base_name")
-        if subject.field(file, path) is not None:
-            edits += subject.set_field(file, path, PurePath(WEIGHTS).stem)
+        edits += subject.change_field(file, path, PurePath(WEIGHTS).stem)
     return edits

@@ -88,6 +88,9 @@ def write_copy(subject: Subject, changes: Sequence[Change], folder: Path) -> Non
         else:
             with subject.files.open(file) as source, target.open("xb") as output:
                 shutil.copyfileobj(source, output, COPY_BYTES)
+                if output.tell() != subject.files.sizes[file]:
+                    problem = "changed its size while it was copied"
+                    raise CheckpointError(problem, file, "Try again when nothing writes there.")
 
 
 def _fields(

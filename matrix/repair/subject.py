@@ -78,6 +78,10 @@ class Subject:
         old = msgspec.json.encode(value) if is_there else None
         return [SetField(file, path, old, msgspec.json.encode(new))]
 
+    def change_field(self, file: str, path: FieldPath, new: object) -> list[SetField]:
+        """Return the edit that gives a field another value; none where it says nothing."""
+        return [] if self.field(file, path) is None else self.set_field(file, path, new)
+
     def take_out(self, file: str, path: FieldPath) -> list[SetField]:
         """Return the edit that takes a field out; none where it is not there."""
         value, is_there = self._field(file, path)

@@ -7,7 +7,7 @@ Each returns its edits, none where the checkpoint has not what it repairs, and r
 from __future__ import annotations
 
 from matrix.checkpoint.files import CONFIG
-from matrix.checkpoint.inspection import CheckpointError, PackedLinearInfo
+from matrix.checkpoint.inspection import CheckpointError
 from matrix.checkpoint.shapes import EMBEDDING, HEAD
 from matrix.repair.edits import DropTensor, Edit, LowerZeros, RenameTensor, SetField
 from matrix.repair.shards import size_of
@@ -150,21 +150,12 @@ def say_order_is_plain(subject: Subject) -> list[Edit]:
         return []
     if any(module.group_order != "in order" for module in modules):
         return []
-    for module in modules:
-        _needed(subject, module, "g_idx")
+    names = [f"{module.name}.g_idx" for module in modules]
+    for name in names:
+        if name not in subject.tensors:
+            problem = "is missing, so that nothing tells the order of the groups"
+            raise CheckpointError(problem, name[:200], "Make the checkpoint again.")
     return [
-        *subject.set_field(CONFIG, ("quantization_config", "desc_act"), new=False),
-        *(
-            subject.set_field(QUANTIZE_CONFIG, ("desc_act",), new=False)
-            if subject.field(QUANTIZE_CONFIG, ("desc_act",)) is not None
-            else []
-        ),
+        *subject.change_field(CONFIG, ("quantization_config", "desc_act"), new=False),
+        *subject.change_field(QUANTIZE_CONFIG, ("desc_act",), new=False),
     ]
-
-
-def _needed(subject: Subject, module: PackedLinearInfo, part: str) -> None:
-    """Raise :class:`CheckpointError` where a part of a packed layer is not there."""
-    name = f"{module.name}.{part}"
-    if name not in subject.tensors:
-        problem = "is missing, so that nothing tells the order of the groups"
-        raise CheckpointError(problem, name[:200], "Make the checkpoint again.")

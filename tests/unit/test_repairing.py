@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from matrix.checkpoint.inspection import CheckpointError
@@ -18,6 +18,7 @@ from matrix.repair.copying import write_copy
 from matrix.repair.edits import Change, SetField, check_changes
 from matrix.repair.names import RepairName
 from matrix.repair.repairing import repair
+from matrix.repair.subject import Subject
 from tests.unit import real_checkpoints as real
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -60,7 +61,12 @@ def beside(checkpoint: Path) -> list[str]:
     return sorted(path.name for path in checkpoint.parent.iterdir() if path != checkpoint)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.generate,),  # each example copies files: a smaller one is not worth the wait
+)
 @given(
     name=st.sampled_from([real.DROPPED, real.AUTO_GPTQ, real.DESC_ACT]),
     places=st.lists(st.integers(1, 4), min_size=1, max_size=40),
@@ -277,6 +283,22 @@ def test_an_interrupt_leaves_nothing_behind(
 
     monkeypatch.setattr(repairing, "write_copy", interrupt)
     with pytest.raises(KeyboardInterrupt):
+        repair(checkpoint, tmp_path / "out", [], {})
+    assert beside(checkpoint) == []
+
+
+def test_a_file_that_grows_meanwhile_is_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = real.copied(real.DROPPED, tmp_path)
+
+    def write_to_the_tokenizer(subject: Subject, changes: list[Change], folder: Path) -> None:
+        with (checkpoint / "tokenizer.json").open("a") as file:
+            file.write(" ")
+        write_copy(subject, changes, folder)
+
+    monkeypatch.setattr(repairing, "write_copy", write_to_the_tokenizer)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: changed its size while it was"):
         repair(checkpoint, tmp_path / "out", [], {})
     assert beside(checkpoint) == []
 

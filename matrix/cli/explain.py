@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -13,14 +12,13 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from matrix.cli.issues import describe, proof, versions_in_words, wrapped
 from matrix.cli.options import LINE_CHARS, Format, FormatOption, fail
 from matrix.diagnose.catalogue import Effect, load_issues
-from matrix.diagnose.fixtures import literals
-from matrix.diagnose.matching import Failure, Fit, Match, Side, explains, match_issues
+from matrix.diagnose.matching import Failure, Fit, Match, Side, explains, literals, match_issues
 from matrix.diagnose.passages import Excerpt, read_excerpt
 from matrix.untrusted.text import visible
 
-WIDTH = 96
 OTHERS = 5
 """How many further matches are shown."""
 
@@ -114,7 +112,7 @@ def _in_words(matches: list[Match], excerpt: Excerpt, *, is_explained: bool) -> 
         lines.append(f"{_relation(match)}: {match.issue.title} ({match.issue.id})")
         lines += [
             f"  {visible(match.quote.strip(), LINE_CHARS)}",
-            *_wrapped("fix", match.issue.fix),
+            *wrapped("fix", match.issue.fix),
         ]
     return "\n".join(lines)
 
@@ -122,39 +120,15 @@ def _in_words(matches: list[Match], excerpt: Excerpt, *, is_explained: bool) -> 
 def _relation(match: Match) -> str:
     """Return how a match that is not the cause has to do with a log."""
     if match.fit is Fit.LOOKS_LIKE:
-        return f"looks like an issue of other versions ({_where(match)})"
+        return f"looks like an issue of other versions ({versions_in_words(match.issue)})"
     if match.issue.effect is Effect.HARMLESS:
         return "harmless"
     return "also in the log"
 
 
 def _issue_lines(match: Match) -> list[str]:
+    """Return an issue that explains a log: the line it was recognised by, and what to do."""
     issue = match.issue
-    lines = [issue.title, f"  {visible(match.quote.strip(), LINE_CHARS)}", ""]
-    lines += _wrapped("cause", issue.cause)
-    lines += _wrapped("fix", issue.fix)
-    lines += _wrapped("repair", issue.repair) if issue.repair else []
-    for source in issue.sources:
-        lines.append(f"  source  {source}")
-    proof = "reproduced by this project" if issue.is_reproduced else issue.confidence.value
-    lines += _wrapped("known", f"as {issue.id}, {proof}; {match.fit.value}: {_where(match)}")
-    return lines
-
-
-def _where(match: Match) -> str:
-    """Return in which versions an issue is, in words."""
-    rows = [
-        " with ".join(
-            [f"{name} {text}" for name, text in versions.packages.items()]
-            + [f"{name} {text} as its maker" for name, text in versions.maker.items()]
-        )
-        for versions in match.issue.versions
-    ]
-    return "; or ".join(rows) or "any version"
-
-
-def _wrapped(label: str, text: str) -> list[str]:
-    """Return a labelled text in lines of a terminal's width; addresses and names stay whole."""
-    wrapper = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
-    wrapper.initial_indent, wrapper.subsequent_indent = f"  {label:8}", " " * 10
-    return wrapper.wrap(" ".join(text.split()))
+    quote = f"  {visible(match.quote.strip(), LINE_CHARS)}"
+    where = f"as {issue.id}, {proof(issue)}; {match.fit.value}: {versions_in_words(issue)}"
+    return [issue.title, quote, "", *describe(issue), *wrapped("known", where)]

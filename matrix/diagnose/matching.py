@@ -71,6 +71,12 @@ class Match(msgspec.Struct, frozen=True):
     position: int = 0
 
 
+def literals(issues: Iterable[Issue]) -> list[str]:
+    """Return what must be in a log for one of the issues to be in it."""
+    signatures = [signature for issue in issues for signature in issue.signatures]
+    return [pattern.literal for signature in signatures for pattern in signature.patterns]
+
+
 def match_issues(issues: Iterable[Issue], failure: Failure) -> list[Match]:
     """Return the known issues that fit a failure, the one that explains it best first."""
     matches = [match for issue in issues if (match := match_issue(issue, failure))]

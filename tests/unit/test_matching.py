@@ -15,9 +15,8 @@ from matrix.diagnose.catalogue import (
     Versions,
     read_issue,
 )
-from matrix.diagnose.fixtures import literals
 from matrix.diagnose.grouping import signature_of
-from matrix.diagnose.matching import Failure, Fit, Side, explains, match_issues
+from matrix.diagnose.matching import Failure, Fit, Side, explains, literals, match_issues
 from matrix.diagnose.passages import excerpt_of_text
 from matrix.pipeline.outcomes import Finding, Judgement
 from matrix.pipeline.steps import Stage, Step

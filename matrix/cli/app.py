@@ -20,6 +20,7 @@ from matrix.cli.lock import lock
 from matrix.cli.options import fail
 from matrix.cli.plan import plan
 from matrix.cli.releases import releases
+from matrix.cli.repair import repair
 from matrix.cli.report import report
 from matrix.cli.resolve import resolve
 from matrix.cli.run import run
@@ -44,6 +45,7 @@ for command in (
     culprit,
     explain,
     inspect,
+    repair,
     issues,
     specifiers,
     releases,

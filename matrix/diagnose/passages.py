@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from io import BytesIO
@@ -23,8 +22,6 @@ LINE = 4_000
 """Bytes of a line on each side of what was looked for."""
 FIRST, LAST = 2, 4
 """How many lines with the same literal are kept, of those at the beginning and at the end."""
-MOST = 1_000
-"""How often a literal is looked at within a block."""
 ENDING = 100_000
 """Bytes at the end of a log in which its last exception is looked for."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]{0,20}[A-Za-z]")
@@ -113,17 +110,26 @@ def _hits(
     automaton: ahocorasick_rs.BytesAhoCorasick, window: bytes, begin: int, end: int
 ) -> Iterator[tuple[int, int]]:
     """Yield number and place of the literals that begin between two places of a window, one for
-    each line, and of each literal a bounded number."""
-    count: Counter[int] = Counter()
-    lines: set[tuple[int, int]] = set()
+    each line: of each literal the first ones and the last ones."""
+    places: dict[int, list[int]] = {}
+    lines: dict[int, int] = {}
+    line = -1
     for number, start, _ in automaton.find_matches_as_indexes(window[begin:]):
-        count[number] += 1
         place = begin + start
-        if count[number] > MOST or place >= end:
+        if place >= end:
+            break
+        if place > line:
+            line = window.find(b"\n", place)
+            line = line if line >= 0 else len(window)
+        if lines.get(number) == line:
             continue
-        line = number, window.rfind(b"\n", max(place - LINE, 0), place)
-        if line not in lines:
-            lines.add(line)
+        lines[number] = line
+        kept = places.setdefault(number, [])
+        kept.append(place)
+        if len(kept) > FIRST + LAST:
+            del kept[FIRST]
+    for number, kept in places.items():
+        for place in kept:
             yield number, place
 
 
@@ -151,7 +157,7 @@ def _blocks(stream: BinaryIO) -> Iterator[bytes]:
 
 def _plain(block: bytes) -> bytes:
     """Return a block with plain quotes."""
-    if b"&" in block or b"\xe2\x80" in block:
+    if b"\0" not in block and any(part in block for part in (b"&#", b"&quot;", b"\xe2\x80")):
         for odd, plain in _PLAIN:
             block = block.replace(odd, plain)
     return block

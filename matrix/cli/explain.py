@@ -8,9 +8,8 @@ from typing import Annotated
 
 import msgspec
 import typer
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from matrix.cli.issues import describe, proof, versions_in_words, wrapped
 from matrix.cli.options import LINE_CHARS, Format, FormatOption, fail
@@ -71,9 +70,9 @@ def _versions(texts: list[str]) -> dict[str, str]:
     for text in texts:
         name, _, version = text.replace("==", "=").partition("=")
         try:
-            versions[canonicalize_name(Requirement(name).name)] = str(Version(version))
-        except (InvalidRequirement, InvalidVersion):
-            fail(f"--with: {text!r} is no release. Write it as autoawq=0.2.7")
+            versions[canonicalize_name(name, validate=True)] = str(Version(version))
+        except ValueError:  # also of a number that is too long for int
+            fail(f"--with: {text[:80]!r} is no release. Write it as autoawq=0.2.7")
     return versions
 
 

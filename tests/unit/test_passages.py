@@ -87,6 +87,12 @@ def test_of_a_line_that_comes_a_million_times_a_few_are_kept() -> None:
     assert len(excerpt(LITERAL.encode() * 100_000).passages) <= passages.FIRST + passages.LAST
 
 
+def test_a_line_that_holds_a_text_often_takes_one_place() -> None:
+    lines = [LITERAL * 10, *(f"{number} {LINE}" for number in range(5))]
+    kept = excerpt("\n".join(lines).encode()).passages
+    assert [passage.line for passage in kept] == lines
+
+
 def test_a_line_without_an_end_is_cut() -> None:
     (passage,) = excerpt(b"y" * 50_000 + LINE.encode() + b"z" * 50_000).passages
     assert LINE in passage.line

@@ -10,7 +10,9 @@ from types import FrameType
 
 import typer
 
+from matrix.cli.blame import blame
 from matrix.cli.clean import clean
+from matrix.cli.culprit import culprit
 from matrix.cli.explain import explain
 from matrix.cli.inspect import inspect
 from matrix.cli.issues import issues
@@ -38,6 +40,8 @@ for command in (
     plan,
     run,
     report,
+    blame,
+    culprit,
     explain,
     inspect,
     issues,

@@ -18,9 +18,12 @@ from hypothesis import strategies as st
 
 from matrix.diagnose.catalogue import Confidence, Effect
 from matrix.judge.results import CanaryState, CellResult, KnownIssue, MatrixResult, Side
-from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.outcomes import Finding, Judgement, Verdict
+from matrix.pipeline.steps import Stage
 from matrix.report import PAGE, render, summary, write
 from matrix.report.causes import causes
+from matrix.report.rendering import anchor
+from matrix.report.table import parts
 from tests.unit.hostile_results import results
 from tests.unit.report_results import cell_result, realistic
 
@@ -262,7 +265,8 @@ def test_cells_of_one_known_issue_or_one_group_are_one_cause() -> None:
     ]
     alike = msgspec.structs.replace(result, cells=grouped, environments=[])
     (cause,) = [cause for cause in causes(alike) if cause.group]
-    assert cause.cells == sum(bool(cell.group) for cell in grouped) > 1
+    assert cause.cells == tuple(cell.id for cell in grouped if cell.group)
+    assert len(cause.cells) > 1
     text = render(alike)
     assert f"What these cells have in common: <code>{GROUP}</code>" in text[PAGE]
     assert f"not known: {GROUP}" in text["matrix.md"]
@@ -275,6 +279,31 @@ def test_a_known_issue_that_is_contradicted_is_reported() -> None:
     assert line in texts[PAGE]
     assert f"- {line}" in texts["matrix.md"]
     assert [row for row in summary(result) if line in row]
+
+
+def test_engines_of_vllm_stand_first_in_the_table() -> None:
+    for part in parts(realistic()):
+        order = [engine.startswith("vllm-") for engine in part.engines]
+        assert order == sorted(order, reverse=True)
+        assert 0 < sum(order) < len(order)
+
+
+def test_a_cause_leads_to_its_cells() -> None:
+    result = realistic()
+    section = render(result)[PAGE].partition('<section id="causes"')[2].partition("</section>")[0]
+    for cause in causes(result):
+        for name in cause.cells:
+            assert section.count(f'href="#{anchor(name)}"') == 1
+
+
+def test_checks_that_do_not_apply_are_left_out_of_a_cell() -> None:
+    finding = Finding("scales", Stage.INSPECT, Judgement.NOT_APPLICABLE)
+    ran = msgspec.structs.replace(finding, judgement=Judgement.PASSED)
+    for findings, times in (([finding], 0), ([finding, ran], 1)):
+        cell = msgspec.structs.replace(realistic().cells[0], findings=findings)
+        page = render(msgspec.structs.replace(empty(), cells=[cell]))[PAGE]
+        assert page.count('<th scope="row">scales</th>') == page.count("<caption>Checks") == times
+        assert "not-applicable" not in page.partition("<body>")[2]
 
 
 def test_what_works_together_needs_every_model() -> None:

@@ -157,7 +157,9 @@ def _blocks(stream: BinaryIO) -> Iterator[bytes]:
 
 def _plain(block: bytes) -> bytes:
     """Return a block with plain quotes."""
-    if b"\0" not in block and any(part in block for part in (b"&#", b"&quot;", b"\xe2\x80")):
+    if b"\0" not in block and any(
+        part in block for part in (b"&#", b"&quot;", b"&gt;", b"\xe2\x80")
+    ):
         for odd, plain in _PLAIN:
             block = block.replace(odd, plain)
     return block

@@ -14,7 +14,16 @@ from packaging.version import Version
 from matrix.cli.issues import describe, proof, versions_in_words, wrapped
 from matrix.cli.options import LINE_CHARS, Format, FormatOption, fail
 from matrix.diagnose.catalogue import Effect, load_issues
-from matrix.diagnose.matching import Failure, Fit, Match, Side, explains, literals, match_issues
+from matrix.diagnose.matching import (
+    Failure,
+    Fit,
+    Match,
+    Side,
+    explains,
+    later_exception,
+    literals,
+    match_issues,
+)
 from matrix.diagnose.passages import Excerpt, read_excerpt
 from matrix.untrusted.text import visible
 
@@ -101,7 +110,10 @@ def _in_words(matches: list[Match], excerpt: Excerpt, *, is_explained: bool) -> 
     """Return the answer for a person: the issue that explains it, then what else is there."""
     lines: list[str] = []
     if is_explained:
-        lines += _issue_lines(matches.pop(0))
+        match = matches.pop(0)
+        lines += _issue_lines(match)
+        later = visible(later_exception(match, excerpt), LINE_CHARS)
+        lines += wrapped("later", f"the log ends with {later}") if later else []
     else:
         last = visible(excerpt.last_exception, LINE_CHARS)
         lines.append("not known: no known issue explains this log" + (":" if last else ""))

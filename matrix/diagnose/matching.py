@@ -110,6 +110,14 @@ def explains(match: Match, failure: Failure) -> bool:
     return match.in_exception or not failure.excerpt.last_exception
 
 
+def later_exception(match: Match, excerpt: Excerpt) -> str:
+    """Return the exception that ended a log, where it was raised after what was recognised; empty
+    otherwise. It may come of the same cause, or be another failure."""
+    passage = next(p for p in excerpt.passages if p.position == match.position)
+    until = f"{passage.before}\n{passage.line}"
+    return "" if excerpt.last_exception in until else excerpt.last_exception
+
+
 def match_issue(issue: Issue, failure: Failure) -> Match | None:
     """Return how an issue fits a failure; ``None`` where none of its signatures does."""
     best: Match | None = None

@@ -72,6 +72,14 @@ def test_a_log_that_was_cut_in_its_traceback_is_explained_by_what_is_left(tmp_pa
     assert ask(tmp_path, LOG[LOG.index("ImportError") :]).exit_code == 0
 
 
+def test_an_exception_after_what_was_recognised_is_shown(tmp_path: Path) -> None:
+    words = "the log ends with"
+    assert words not in ask(tmp_path, LOG).stdout
+    assert words not in ask(tmp_path, f"{LOG}{LOG}INFO the server stops\n").stdout
+    done = ask(tmp_path, f"{LOG}INFO serving\n{UNKNOWN}\n")
+    assert f"{words} {UNKNOWN}" in done.stdout
+
+
 def test_json_has_all_that_fit(tmp_path: Path) -> None:
     done = ask(tmp_path, LOG, "--format", "json", "--with", "autoawq=0.2.6")
     (answer,) = json.loads(done.stdout)

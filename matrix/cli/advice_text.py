@@ -104,6 +104,8 @@ def _of_proof(proof: Proof) -> Iterator[str]:
     words = [proof.date or "no date", f"{proof.days} days old", *runs, *proof.devices]
     departures = f"; departs: {', '.join(proof.departures)}" if proof.departures else ""
     yield f"    {visible(', '.join(words), LINE_CHARS)}{departures}"
+    if proof.repairs:
+        yield f"    after `matrix repair` of the checkpoint: {', '.join(proof.repairs)}"
 
 
 def _installs(answer: Answer, proofs: list[Proof], out: Path | None) -> Iterator[str]:

@@ -11,7 +11,9 @@ from types import FrameType
 import typer
 
 from matrix.cli.advise import advise
+from matrix.cli.blame import blame
 from matrix.cli.clean import clean
+from matrix.cli.culprit import culprit
 from matrix.cli.explain import explain
 from matrix.cli.inspect import inspect
 from matrix.cli.issues import issues
@@ -19,6 +21,7 @@ from matrix.cli.lock import lock
 from matrix.cli.options import fail
 from matrix.cli.plan import plan
 from matrix.cli.releases import releases
+from matrix.cli.repair import repair
 from matrix.cli.report import report
 from matrix.cli.resolve import resolve
 from matrix.cli.run import run
@@ -40,8 +43,11 @@ for command in (
     run,
     report,
     advise,
+    blame,
+    culprit,
     explain,
     inspect,
+    repair,
     issues,
     specifiers,
     releases,

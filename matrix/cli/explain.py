@@ -8,14 +8,22 @@ from typing import Annotated
 
 import msgspec
 import typer
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from matrix.cli.issues import describe, proof, versions_in_words, wrapped
 from matrix.cli.options import LINE_CHARS, Format, FormatOption, fail
 from matrix.diagnose.catalogue import Effect, load_issues
-from matrix.diagnose.matching import Failure, Fit, Match, Side, explains, literals, match_issues
+from matrix.diagnose.matching import (
+    Failure,
+    Fit,
+    Match,
+    Side,
+    explains,
+    later_exception,
+    literals,
+    match_issues,
+)
 from matrix.diagnose.passages import Excerpt, read_excerpt
 from matrix.untrusted.text import visible
 
@@ -71,9 +79,9 @@ def _versions(texts: list[str]) -> dict[str, str]:
     for text in texts:
         name, _, version = text.replace("==", "=").partition("=")
         try:
-            versions[canonicalize_name(Requirement(name).name)] = str(Version(version))
-        except (InvalidRequirement, InvalidVersion):
-            fail(f"--with: {text!r} is no release. Write it as autoawq=0.2.7")
+            versions[canonicalize_name(name, validate=True)] = str(Version(version))
+        except ValueError:  # also of a number that is too long for int
+            fail(f"--with: {text[:80]!r} is no release. Write it as autoawq=0.2.7")
     return versions
 
 
@@ -102,7 +110,10 @@ def _in_words(matches: list[Match], excerpt: Excerpt, *, is_explained: bool) -> 
     """Return the answer for a person: the issue that explains it, then what else is there."""
     lines: list[str] = []
     if is_explained:
-        lines += _issue_lines(matches.pop(0))
+        match = matches.pop(0)
+        lines += _issue_lines(match)
+        later = visible(later_exception(match, excerpt), LINE_CHARS)
+        lines += wrapped("later", f"the log ends with {later}") if later else []
     else:
         last = visible(excerpt.last_exception, LINE_CHARS)
         lines.append("not known: no known issue explains this log" + (":" if last else ""))

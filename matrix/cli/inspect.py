@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 
 from matrix.checkpoint.files import CONFIG
 from matrix.checkpoint.inspection import CheckpointError, Inspection
 from matrix.checks import run_checks
 from matrix.checks.drift import MERGES
 from matrix.checks.evidence import Evidence
-from matrix.cli.options import LINE_CHARS, fail
+from matrix.cli.options import LINE_CHARS, fail, releases_of
 from matrix.judge.cells import thresholds
 from matrix.pipeline.outcomes import Finding, Judgement, Symptom
 from matrix.pipeline.steps import Stage
@@ -71,21 +69,13 @@ def _engines(loaded: LoadedSpec) -> set[str]:
 
 def _readers(engine: list[str], engines: set[str]) -> dict[str, str]:
     """Return distribution -> version of what is to read a checkpoint, of ``engines`` alone."""
-    readers: dict[str, str] = {}
-    for text in engine:
-        try:
-            requirement = Requirement(text)
-            (version,) = [pin.version for pin in requirement.specifier if pin.operator == "=="]
-        except (InvalidRequirement, ValueError):
-            fail(f"--engine: {text!r} is no release. Write it as transformers==4.51.3")
-        name = canonicalize_name(requirement.name)
-        if name not in engines:
-            names = ", ".join(sorted(engines))
-            fail(
-                f"--engine: {requirement.name!r} is no engine that this project knows. Give one "
-                f"of {names}, or leave it out"
-            )
-        readers[name] = version
+    readers = releases_of("--engine", engine)
+    for name in readers.keys() - engines:
+        names = ", ".join(sorted(engines))
+        fail(
+            f"--engine: {name!r} is no engine that this project knows. Give one of {names}, or "
+            "leave it out"
+        )
     return readers
 
 

@@ -49,6 +49,10 @@ def issues(
     show: FormatOption = Format.TABLE,
 ) -> None:
     """List the known issues, or show one, or add a real log to it."""  # fmt: skip
+    if name is None and add is not None:
+        fail("--add: name the issue that the log is added to, as in `matrix issues ID --add FILE`")
+    if add is None and (source or near_miss):
+        fail("--source and --near-miss: are of a log that is added; give it by --add")
     catalogue = load_issues()
     if name is None:
         for issue in catalogue.values():

@@ -50,6 +50,8 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     runs: int
     """How many runs observed a part of it; 0 where the report does not say."""
     devices: list[str]
+    repairs: list[str]
+    """What ``matrix repair`` mended in its checkpoints before they were loaded."""
     departures: list[str]
     """Differences from stock packages, without which it was not seen to work."""
 
@@ -177,6 +179,7 @@ def _proof(trial: Trial, result: MatrixResult, today: date) -> Proof:
         days=_age(newest, today),
         runs=len({run for cell in trial.cells for run in cell.runs}),
         devices=sorted({d for cell in trial.cells for d in (cell.made_on, cell.device) if d}),
+        repairs=trial.quantizer.repairs,
         departures=sorted({name for cell in trial.cells for name in cell.departures}),
     )
 

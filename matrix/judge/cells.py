@@ -1,4 +1,4 @@
-"""What each cell is, judged by the observations of its ten stages. Pure over what it may read."""
+"""What each cell is, judged by the observations of its stages. Pure over what it may read."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class CellJudge:
         evidence, unreadable = self._read_evidence(cell, observations)
         results |= {result.stage: result for result in unreadable}
         findings = run_checks(evidence) if evidence else []
-        stages = stage_results(results, findings)
+        stages = stage_results(results, findings, by_stage(steps_of(cell)))
         if cell.exclusion is not None:
             judged_cell = _excluded(cell.exclusion)
         else:
@@ -230,7 +230,8 @@ def _untested(cell: Cell, plan: Plan, results: dict[Stage, StageResult]) -> Judg
     ``None`` where it lacks nothing, and where what was observed decides all the same: it ran
     when more was there, or an earlier stage did not pass.
     """
-    first = next((stage for stage in stage_results(results, []) if blocks(stage)), None)
+    stages = stage_results(results, [], by_stage(steps_of(cell)))
+    first = next(filter(blocks, stages), None)
     if not cell.unmet or first is None or first.outcome is not Outcome.INFRA:
         return None
     quantizer, engine = cell.checkpoint.quantizer, cell.engine

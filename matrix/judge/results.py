@@ -92,6 +92,8 @@ class Side(msgspec.Struct, frozen=True):
     """The values of the environment's axes, as the spec has them."""
     adapter: str = ""
     """The adapter that drives it, named like the package that does the work: ``auto_gptq``."""
+    repairs: list[str] = []
+    """Of a quantizer: what ``matrix repair`` mends in its checkpoints before they are loaded."""
 
 
 class CellResult(msgspec.Struct, frozen=True, kw_only=True):

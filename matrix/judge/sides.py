@@ -37,6 +37,7 @@ class Sides:
             options=role.options,
             axes=self._plan.environments[role.environment].axes,
             adapter=role.adapter.stem,
+            repairs=[str(name) for name in role.repairs],
         )
 
     def installed(self, environment: str) -> dict[str, str]:

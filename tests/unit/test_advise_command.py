@@ -70,6 +70,14 @@ def test_what_is_proven_comes_with_its_evidence_and_what_it_departs_in(tmp_path:
     assert "\x1b" not in done.stdout
 
 
+def test_a_checkpoint_that_was_repaired_first_is_told_as_such(tmp_path: Path) -> None:
+    repaired = msgspec.structs.replace(BAD, name=f"{BAD.name}+repaired", repairs=["tied-embedding"])
+    done = about(tmp_path, of=result(cell(repaired, vllm("0.32.0"))))
+    line = "    after `matrix repair` of the checkpoint: tied-embedding"
+    assert line in done.stdout.splitlines()
+    assert "after `matrix repair`" not in about(tmp_path).stdout
+
+
 def test_requirements_files_are_the_locks_of_what_passed_and_of_nothing_else(
     tmp_path: Path,
 ) -> None:

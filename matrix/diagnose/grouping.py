@@ -11,7 +11,7 @@ _FRAME = re.compile(
 )
 """A frame of a traceback in an installed package: its path there, and the function."""
 _UNUSUAL = re.compile(r"[^\w<>.]")
-__FRAMEWORK = "torch/"
+_FRAMEWORK = "torch/"
 """Its frames are on the way to every failure; what came to fail stands before them."""
 
 
@@ -23,7 +23,7 @@ def signature_of(exception: str, traceback: str) -> str:
     from model to model.
     """
     frames = _FRAME.findall(traceback)
-    inner = [frame for frame in frames if not frame[0].startswith(__FRAMEWORK)]
+    inner = [frame for frame in frames if not frame[0].startswith(_FRAMEWORK)]
     if not exception or not inner:
         return ""
     path, function = inner[-1]

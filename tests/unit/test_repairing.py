@@ -120,6 +120,17 @@ def test_an_index_of_another_name_is_renamed_and_holds_the_new_names(tmp_path: P
     assert EMBEDDING in index["weight_map"]
 
 
+def test_a_file_of_which_nothing_is_left_is_left_out(tmp_path: Path) -> None:
+    checkpoint = real.copied(real.AUTO_GPTQ, tmp_path)
+    names = list(real.read_tensors(checkpoint / real.WEIGHTS)[0])
+    shard(checkpoint, [2 if name == HEAD else 1 for name in names])
+    repair(checkpoint, tmp_path / "out", [RepairName.DUPLICATE_HEAD], {})
+    files = contents(tmp_path / "out")
+    assert [name for name in files if name.endswith(".safetensors")] == ["model-1.safetensors"]
+    index = json.loads(files[INDEX])
+    assert set(index["weight_map"].values()) == {"model-1.safetensors"}
+
+
 def test_the_tensors_keep_their_order_and_lie_at_multiples_of_eight(tmp_path: Path) -> None:
     repair(real.FOLDER / real.AUTO_GPTQ, tmp_path / "out", [], {})
     data = (tmp_path / "out" / real.WEIGHTS).read_bytes()

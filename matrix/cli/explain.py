@@ -114,7 +114,7 @@ def _in_words(matches: list[Match], excerpt: Excerpt, *, is_explained: bool) -> 
         lines.append(f"{_relation(match)}: {match.issue.title} ({match.issue.id})")
         lines += [
             f"  {visible(match.quote.strip(), LINE_CHARS)}",
-            *_wrapped("fix", match.issue.fix),
+            *wrapped("fix", match.issue.fix),
         ]
     return "\n".join(lines)
 
@@ -131,13 +131,13 @@ def _relation(match: Match) -> str:
 def _issue_lines(match: Match) -> list[str]:
     issue = match.issue
     lines = [issue.title, f"  {visible(match.quote.strip(), LINE_CHARS)}", ""]
-    lines += _wrapped("cause", issue.cause)
-    lines += _wrapped("fix", issue.fix)
-    lines += _wrapped("repair", issue.repair) if issue.repair else []
+    lines += wrapped("cause", issue.cause)
+    lines += wrapped("fix", issue.fix)
+    lines += wrapped("repair", issue.repair) if issue.repair else []
     for source in issue.sources:
         lines.append(f"  source  {source}")
     proof = "reproduced by this project" if issue.is_reproduced else issue.confidence.value
-    lines += _wrapped("known", f"as {issue.id}, {proof}; {match.fit.value}: {_where(match)}")
+    lines += wrapped("known", f"as {issue.id}, {proof}; {match.fit.value}: {_where(match)}")
     return lines
 
 
@@ -153,7 +153,7 @@ def _where(match: Match) -> str:
     return "; or ".join(rows) or "any version"
 
 
-def _wrapped(label: str, text: str) -> list[str]:
+def wrapped(label: str, text: str) -> list[str]:
     """Return a labelled text in lines of a terminal's width; addresses and names stay whole."""
     wrapper = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
     wrapper.initial_indent, wrapper.subsequent_indent = f"  {label:8}", " " * 10

@@ -1,0 +1,217 @@
+"""What in the files of a model cannot be meant, by these files alone. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+
+from matrix.checkpoint.inspection import ConfigFacts, Inspection
+from matrix.checkpoint.shapes import EMBEDDING, HEAD, float_shapes
+from matrix.description.comparing import ENDS, ids_of
+from matrix.description.families import DEFAULTS, rope_of, value_of
+from matrix.description.reading import QUANTIZE, TOKENIZERS, Description, Settings
+
+LAYER = re.compile(r"model\.layers\.(\d{1,6})\.")
+EPSILONS = (1e-9, 1e-3)
+"""Between which ``rms_norm_eps`` lies; models have 1.6e-7 to 1e-5."""
+LEAST_ROPE_BASE = 1000.0
+"""The least ``rope_theta`` of a model is 10000."""
+LEAST_SHARE = 0.7
+"""Of the rows of an embedding, how many a tokenizer must have tokens for: the rest is padding."""
+LEAST_RISING = 0.75
+"""Share of merges that make a token of a higher id than the merge before. Of trained tokenizers
+that is nearly 1, of one with shuffled ids a half."""
+MERGES_THAT_TELL = 40
+BYTES = 256
+WRITTEN_TWICE = ("bits", "group_size", "desc_act", "sym", "quant_method", "checkpoint_format",
+                 "lm_head", "zero_point", "version")  # fmt: skip
+"""Settings that stand in config.json and in quantize_config.json."""
+OLD_NAMES = {"w_bit": "bits", "q_group_size": "group_size"}
+"""AutoAWQ's own words in quant_config.json -> those of config.json."""
+
+
+def shape_faults(inspection: Inspection) -> list[str]:
+    """Return where tensors that are not packed, or layers, are not those of config.json."""
+    facts = _dense(inspection.config)
+    tied = bool(inspection.tie_word_embeddings)
+    shapes = float_shapes(facts, tied) if facts else {}
+    if HEAD not in shapes and EMBEDDING in shapes:
+        shapes[HEAD] = shapes[EMBEDDING]
+    faults = []
+    for tensor in inspection.tensors:
+        wanted = shapes.get(tensor.name)
+        if wanted is not None and tensor.shape != list(wanted):
+            faults.append(f"{tensor.name} is {tensor.shape} where config.json means {list(wanted)}")
+        elif shapes and tensor.name.endswith(".bias") and wanted is None:
+            if tensor.name not in inspection.zero_tensors and _is_inside(tensor.name, facts):
+                faults.append(f"{tensor.name} is stored, but config.json means no such bias")
+        elif wanted is None and tensor.name in (EMBEDDING, HEAD):
+            faults += _rows_fault(tensor.name, tensor.shape, inspection.config)
+    return [*faults, *_layer_faults(inspection)]
+
+
+def _dense(config: ConfigFacts) -> ConfigFacts | None:
+    """Return a config whose tensors are known; Mistral's are Llama's without biases."""
+    if config.model_type == "mistral":
+        return msgspec.structs.replace(
+            config, model_type="llama", attention_bias=False, mlp_bias=False
+        )
+    return config if config.model_type in DEFAULTS else None
+
+
+def _is_inside(name: str, facts: ConfigFacts | None) -> bool:
+    match = LAYER.match(name)
+    return bool(match and facts and int(match[1]) < (facts.layers or 0))
+
+
+def _rows_fault(name: str, shape: list[int], config: ConfigFacts) -> list[str]:
+    """Return how a matrix of a model that is not known has another number of rows than tokens."""
+    rows, vocabulary = shape[0] if shape else 0, config.vocabulary
+    if vocabulary is None or rows == vocabulary:
+        return []
+    return [f"{name} has {rows} rows where config.json has vocab_size {vocabulary}"]
+
+
+def _layer_faults(inspection: Inspection) -> Iterator[str]:
+    numbers = {int(m[1]) for tensor in inspection.tensors if (m := LAYER.match(tensor.name))}
+    layers = inspection.config.layers
+    # What others store behind their layers, such as for drafting, is not theirs.
+    known = inspection.config.model_type in DEFAULTS
+    if numbers and layers is not None and known and max(numbers) + 1 != layers:
+        stored = max(numbers) + 1
+        yield f"{stored} layers are stored where config.json has num_hidden_layers {layers}"
+
+
+def config_faults(config: Settings) -> list[str]:
+    """Return what a config.json says that no such model has."""
+    faults = []
+    if not config.get("architectures"):
+        faults.append("architectures is missing, by which vLLM chooses how to read it")
+    kind = config.get("model_type")
+    if kind not in DEFAULTS:
+        return faults
+    faults += _family_faults(config, str(kind))
+    heads, shared = (value_of(config, f"num_{part}_heads") for part in ("attention", "key_value"))
+    hidden = value_of(config, "hidden_size")
+    if _is_uneven(heads, shared):
+        faults.append(f"{heads} heads cannot share {shared} key-value heads")
+    if config.get("head_dim") is None and _is_uneven(hidden, heads):
+        faults.append(f"hidden_size {hidden} is not divisible by {heads} heads")
+    base, _ = rope_of(config)
+    outer, inner = config.get("rope_theta"), config.get("rope_parameters")
+    if isinstance(base, int | float) and base < LEAST_ROPE_BASE:
+        faults.append(f"rope_theta is {base}, less than any model's")
+    said = inner.get("rope_theta") if isinstance(inner, dict) else None
+    if None not in (outer, said) and outer != said:
+        faults.append(f"rope_theta is {outer}, and {said} in rope_parameters")
+    if outer is None and said is None and str(kind).startswith("qwen"):
+        faults.append("rope_theta is missing: readers take 10000")
+    return faults
+
+
+def _family_faults(config: Settings, kind: str) -> Iterator[str]:
+    """Yield what a model of a family always has, and this one not."""
+    if (activation := value_of(config, "hidden_act")) not in ("silu", "swish"):
+        yield f"hidden_act is {activation} where every {kind} has silu"
+    epsilon = value_of(config, "rms_norm_eps")
+    if not isinstance(epsilon, int | float) or not EPSILONS[0] <= epsilon <= EPSILONS[1]:
+        yield f"rms_norm_eps is {epsilon}, which no model has"
+    names = config.get("architectures")
+    for name in names if isinstance(names, list) else []:
+        family = next((word for word in DEFAULTS if str(name).lower().startswith(word)), kind)
+        if family != kind:
+            yield f"architectures has {name} where model_type is {kind}"
+
+
+def _is_uneven(whole: Any, parts: Any) -> bool:
+    return isinstance(whole, int) and isinstance(parts, int) and (parts <= 0 or whole % parts > 0)
+
+
+def token_faults(own: Description) -> list[str]:
+    """Return which ids of the end or the beginning of a text no token can have."""
+    vocabulary = own.config.get("vocab_size")
+    added = set(own.tokenizer.added.values()) if own.tokenizer else set()
+    faults = []
+    for file, settings in (("config.json", own.config), ("generation_config.json", own.generation)):
+        for name in ENDS:
+            for number in sorted(ids_of(settings or {}, name)):
+                if isinstance(vocabulary, int) and not 0 <= number < vocabulary:
+                    faults.append(f"{file}: {name} {number} is no token of {vocabulary}")
+                elif added and name in (settings or {}) and number not in added:
+                    faults.append(f"{file}: {name} {number} is no special token of the tokenizer")
+    return faults
+
+
+def tokenizer_faults(own: Description) -> list[str]:
+    """Return why the tokenizer cannot be the model's; empty for a model that is no text model."""
+    if not own.files.intersection(TOKENIZERS) and not _has_own_tokenizer(own.files):
+        return ["there is no tokenizer. Copy the float model's"]
+    file = own.tokenizer
+    if file is None:
+        return []
+    ids, faults = file.model.ids, []
+    numbers = [*ids.values(), *(number for token, number in file.added.items() if token not in ids)]
+    if len(set(numbers)) != len(numbers):
+        faults.append("two tokens have the same id")
+    vocabulary, highest = own.config.get("vocab_size"), max(numbers, default=-1)
+    if isinstance(vocabulary, int) and highest >= vocabulary:
+        faults.append(f"it has the id {highest} where the model has {vocabulary} tokens")
+    if isinstance(vocabulary, int) and highest + 1 < LEAST_SHARE * vocabulary:
+        faults.append(f"it has {highest + 1} tokens where the model has {vocabulary}")
+    for role, token in own.roles.items():
+        if token not in ids and token not in file.added and not _is_declared(own, token):
+            faults.append(f"it has no token {token[:60]!r}, which is its {role}")
+    return [*faults, *_merge_faults(file.model.type, ids, file.model.pairs)]
+
+
+def _has_own_tokenizer(files: frozenset[str]) -> bool:
+    return any(name.endswith((".tiktoken", ".bpe")) or ("tokeniz" in name and name.endswith(".py"))
+               for name in files)  # fmt: skip
+
+
+def _is_declared(own: Description, token: str) -> bool:
+    """Whether tokenizer_config.json adds a token that tokenizer.json has not."""
+    added = own.tokenizer_config.get("added_tokens_decoder")
+    entries = added.values() if isinstance(added, dict) else ()
+    return any(isinstance(entry, dict) and entry.get("content") == token for entry in entries)
+
+
+def _merge_faults(kind: str | None, ids: Mapping[str, int], merges: list[str]) -> Iterator[str]:
+    if kind != "BPE":
+        return
+    if not merges and len(ids) > 2 * BYTES:
+        yield "its merges are missing, so that it reads letter by letter"
+    made = [ids.get(pair.replace(" ", "", 1)) for pair in merges]
+    if None in made:
+        yield f"{made.count(None)} of its merges make no token that it has"
+    numbers = [number for number in made if number is not None]
+    rising = sum(one <= other for one, other in pairwise(numbers))
+    if len(numbers) >= MERGES_THAT_TELL and rising < LEAST_RISING * (len(numbers) - 1):
+        yield "its ids are not in the order of its merges, as if they were shuffled"
+
+
+def quantization_faults(own: Description, inspection: Inspection) -> list[str]:
+    """Return where config.json says otherwise of the quantization than a file beside it."""
+    inner = own.config.get("quantization_config")
+    if not isinstance(inner, dict):
+        return []
+    beside = {OLD_NAMES.get(name, name): value for name, value in (own.quantize or {}).items()}
+    file = next((name for name in QUANTIZE if name in own.files), "")
+    faults = []
+    for name in WRITTEN_TWICE:
+        one, other = inner.get(name), beside.get(name)
+        if None not in (one, other) and str(one).lower() != str(other).lower():
+            faults.append(f"{file} has {name} {other} where config.json has {one}")
+    zeros = {zero for module in inspection.modules for zero in module.zero_points}
+    if inner.get("quant_method") == "awq" and inner.get("zero_point") is False and len(zeros) > 1:
+        faults.append(f"zero_point is false, but {len(zeros)} different zero points are stored")
+    return faults
+
+
+def format_faults(own: Description) -> list[str]:
+    """Return which safetensors files do not say that they are torch's."""
+    return [name for name, form in sorted(own.formats.items()) if not form]

@@ -16,10 +16,10 @@ from matrix.checkpoint.files import CheckpointFiles
 from matrix.checkpoint.inspection import Inspection, WeightComparison
 from matrix.checkpoint.shapes import EMBEDDING, HEAD
 from matrix.checks.wording import some
-from matrix.description import comparing, soundness
+from matrix.description import comparing, soundness, tokenizers
 from matrix.description.families import is_tied
 from matrix.description.reading import Description, read_description
-from matrix.description.values import value_faults
+from matrix.description.values import stray_faults, value_faults
 from matrix.pipeline.outcomes import Finding, Judgement
 from matrix.pipeline.steps import Stage
 
@@ -41,6 +41,8 @@ class Account(msgspec.Struct, frozen=True):
     original: Description | None
     values: list[str]
     """Which tensors hold values that make no model."""
+    strayed: list[str]
+    """Which tensors that no quantizer changes are not the original's in a few rows."""
 
 
 def without_training_files(inspection: Inspection) -> Inspection:
@@ -54,8 +56,11 @@ def without_training_files(inspection: Inspection) -> Inspection:
 def read_account(folder: Path, original: Path | None, inspection: Inspection) -> Account:
     """Return what the files say; both folders were inspected, so they can be read."""
     files = CheckpointFiles(folder)
-    theirs = read_description(CheckpointFiles(original)) if original is not None else None
-    return Account(read_description(files), theirs, value_faults(files, inspection))
+    own, values = read_description(files), value_faults(files, inspection)
+    if original is None:
+        return Account(own, None, values, [])
+    source = CheckpointFiles(original)
+    return Account(own, read_description(source), values, stray_faults(files, source, inspection))
 
 
 def is_tied_by(account: Account) -> bool | None:
@@ -66,14 +71,14 @@ def is_tied_by(account: Account) -> bool | None:
 def judge_account(account: Account, inspection: Inspection) -> list[Finding]:
     """Return what the checks say of a checkpoint's account of itself."""
     own, original = account.own, account.original
-    config = [*soundness.config_faults(own.config), *soundness.token_faults(own)]
+    config = [*soundness.config_faults(own.config), *tokenizers.token_faults(own)]
     findings = [
         _finding("own-files", own.problems, "Save the model again"),
         _finding("own-config", config, "Correct that, or copy the file from the float model"),
         _finding("own-shapes", soundness.shape_faults(inspection),
                  "Correct config.json, or save the model again"),
         _finding("own-values", account.values, "Quantize it again"),
-        _finding("own-tokenizer", soundness.tokenizer_faults(own),
+        _finding("own-tokenizer", tokenizers.tokenizer_faults(own),
                  "Copy the tokenizer's files from the float model"),
         _finding("own-quantization", soundness.quantization_faults(own, inspection),
                  "Correct the wrong one: engines differ in which they read"),
@@ -86,11 +91,12 @@ def judge_account(account: Account, inspection: Inspection) -> list[Finding]:
         f"generation_config.json: {line}"
         for line in comparing.generation_differences(own, original)
     ]
-    tokenizer = comparing.tokenizer_differences(own, original)
+    tokenizer = tokenizers.tokenizer_differences(own, original)
     return [
         _finding("original", origin_faults(inspection), "Give the model that was quantized"),
         *findings,
         _finding("original-config", config, "Copy these settings from the original"),
+        _finding("original-rows", account.strayed, "Copy the tensor from the original"),
         _finding("original-tokenizer", tokenizer, "Copy its files from the original"),
     ]
 

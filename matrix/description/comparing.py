@@ -45,13 +45,15 @@ def config_differences(ours: Settings, theirs: Settings) -> list[str]:
     """Return where config.json differs from the original's in what changes answers."""
     lines = [*_scalar_differences(ours, theirs), *_position_differences(ours, theirs)]
     if _texts(ours.get("architectures")) != _texts(theirs.get("architectures")):
-        lines.append(_line("architectures", ours.get("architectures"), theirs.get("architectures")))
+        lines.append(
+            difference("architectures", ours.get("architectures"), theirs.get("architectures"))
+        )
     tied = is_tied(ours), is_tied(theirs)
     if None not in tied and tied[0] is not tied[1]:
-        lines.append(_line("tie_word_embeddings", *tied))
+        lines.append(difference("tie_word_embeddings", *tied))
     for name in ENDS:
         if (ids := ids_of(ours, name)) != (wanted := ids_of(theirs, name)) and wanted:
-            lines.append(_line(name, sorted(ids) or None, sorted(wanted)))
+            lines.append(difference(name, sorted(ids) or None, sorted(wanted)))
     inner, outer = ours.get("text_config"), theirs.get("text_config")
     if isinstance(inner, dict) and isinstance(outer, dict):
         lines += [f"text_config.{line}" for line in config_differences(inner, outer)]
@@ -63,23 +65,23 @@ def _scalar_differences(ours: Settings, theirs: Settings) -> Iterator[str]:
         have, want = value_of(ours, name), value_of(theirs, name)
         # What only a newer writer says is its own default, where nothing is known of it.
         if want is not None and not is_same(have, want):
-            yield _line(name, have, want)
+            yield difference(name, have, want)
 
 
 def _position_differences(ours: Settings, theirs: Settings) -> Iterator[str]:
     """Yield differences in what a model knows of the places of tokens."""
     (base, scaling), (wanted_base, wanted) = rope_of(ours), rope_of(theirs)
     if wanted_base is not None and not is_same(base, wanted_base):
-        yield _line("rope_theta", base, wanted_base)
+        yield difference("rope_theta", base, wanted_base)
     kinds = scaling.get("type"), wanted.get("type")
     factors = {name: value for name, value in wanted.items() if value is not None}
     if kinds[0] != kinds[1] or any(
         not is_same(scaling.get(name), value) for name, value in factors.items()
     ):
-        yield _line("rope_scaling", scaling or None, wanted or None)
+        yield difference("rope_scaling", scaling or None, wanted or None)
     window, wanted_window = window_of(ours), window_of(theirs)
     if not is_same(window, wanted_window) and (defaults_of(theirs) or wanted_window is not None):
-        yield _line("sliding_window", window, wanted_window)
+        yield difference("sliding_window", window, wanted_window)
     kinds_of_layers, wanted_kinds = (
         _texts(ours.get("layer_types")),
         _texts(theirs.get("layer_types")),
@@ -97,62 +99,11 @@ def generation_differences(ours: Description, theirs: Description) -> list[str]:
     for name in ENDS:
         ids, wanted = ids_of(have, name), ids_of(want, name)
         if ids and wanted and ids != wanted:
-            lines.append(_line(name, sorted(ids), sorted(wanted)))
+            lines.append(difference(name, sorted(ids), sorted(wanted)))
     for name in SAMPLING:
         if None not in (have.get(name), want.get(name)) and not is_same(have[name], want[name]):
-            lines.append(_line(name, have[name], want[name]))
+            lines.append(difference(name, have[name], want[name]))
     return lines
-
-
-def tokenizer_differences(ours: Description, theirs: Description) -> list[str]:
-    """Return where the tokenizer is another one than the original's, in whatever form it is."""
-    lines = []
-    for role, token in theirs.roles.items():
-        if role != "unk_token" and ours.roles.get(role) != token:
-            lines.append(_line(role, ours.roles.get(role), token))
-    if theirs.template.strip() and ours.template.strip() != theirs.template.strip():
-        what = "is another one than" if ours.template else "is missing; copy"
-        lines.append(f"the chat template {what} the original's")
-    if ours.tokenizer is None or theirs.tokenizer is None:
-        return lines
-    have, want = ours.tokenizer, theirs.tokenizer
-    if have.model.ids != want.model.ids:
-        lines.append(_vocabulary_line(have.model.ids, want.model.ids))
-    if have.model.pairs != want.model.pairs:
-        lines.append(f"{len(have.model.pairs)} merges are not the original's")
-    for token, number in want.added.items():
-        if have.added.get(token, have.model.ids.get(token)) != number:
-            lines.append(_line(f"the id of {token[:_SHOWN]!r}", have.added.get(token), number))
-    frame = added_around(have.post_processor), added_around(want.post_processor)
-    if frame[0] != frame[1]:
-        lines.append(_line("what is put around a text", *frame))
-    if want.decoder and not have.decoder:
-        lines.append("the decoder is missing")
-    if (want.pre_tokenizer or want.normalizer) and not (have.pre_tokenizer or have.normalizer):
-        lines.append("pre_tokenizer and normalizer are missing")
-    return lines
-
-
-def _vocabulary_line(have: dict[str, int], want: dict[str, int]) -> str:
-    other = sum(have.get(token) != number for token, number in want.items())
-    if other:
-        return f"{other} of {len(want)} tokens have another id or none"
-    return f"{len(have) - len(want)} tokens are not the original's"
-
-
-def added_around(processor: Settings | None) -> list[str]:
-    """Return the special tokens that a post-processor puts around a text, which is ``...``."""
-    if not isinstance(processor, dict):
-        return []
-    inner = processor.get("processors")
-    if isinstance(inner, list):
-        return [token for part in inner for token in added_around(part)]
-    pieces = processor.get("single")
-    tokens: list[str] = []
-    for piece in pieces if isinstance(pieces, list) else []:
-        special = piece.get("SpecialToken") if isinstance(piece, dict) else None
-        tokens.append(str(special.get("id")) if isinstance(special, dict) else "...")
-    return [] if tokens == ["..."] else tokens
 
 
 def ids_of(settings: Settings, name: str) -> set[int]:
@@ -174,7 +125,7 @@ def _texts(value: object) -> list[str]:
     return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
 
 
-def _line(name: str, have: object, want: object) -> str:
+def difference(name: str, have: object, want: object) -> str:
     """Return how a setting differs, for a person."""
     mine = "missing" if have is None else str(have)[:_SHOWN]
     return f"{name} is {mine} where the original has {str(want)[:_SHOWN] if want else want}"

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from matrix.checkpoint.inspection import ConfigFacts, Inspection
 from matrix.checkpoint.shapes import EMBEDDING, HEAD, float_shapes
-from matrix.description.comparing import ENDS, ids_of
-from matrix.description.families import DEFAULTS, rope_of, value_of
-from matrix.description.reading import QUANTIZE, TOKENIZERS, Description, Settings
+from matrix.description.families import DEFAULTS, rope_of, value_of, window_of
+from matrix.description.reading import QUANTIZE, Description, Settings
 
 LAYER = re.compile(r"model\.layers\.(\d{1,6})\.")
 EPSILONS = (1e-9, 1e-3)
 """Between which ``rms_norm_eps`` lies; models have 1.6e-7 to 1e-5."""
 LEAST_ROPE_BASE = 1000.0
 """The least ``rope_theta`` of a model is 10000."""
-LEAST_SHARE = 0.7
-"""Of the rows of an embedding, how many a tokenizer must have tokens for: the rest is padding."""
-LEAST_RISING = 0.75
-"""Share of merges that make a token of a higher id than the merge before. Of trained tokenizers
-that is nearly 1, of one with shuffled ids a half."""
-MERGES_THAT_TELL = 40
-BYTES = 256
+LEAST_WINDOW = 64
+"""Of tokens that attention looks back: the least of a model is 128."""
 WRITTEN_TWICE = ("bits", "group_size", "desc_act", "sym", "quant_method", "checkpoint_format",
                  "lm_head", "zero_point", "version")  # fmt: skip
 """Settings that stand in config.json and in quantize_config.json."""
@@ -101,16 +94,25 @@ def config_faults(config: Settings) -> list[str]:
         faults.append(f"{heads} heads cannot share {shared} key-value heads")
     if config.get("head_dim") is None and _is_uneven(hidden, heads):
         faults.append(f"hidden_size {hidden} is not divisible by {heads} heads")
+    window, layers = window_of(config), config.get("layer_types")
+    if isinstance(window, int) and window < LEAST_WINDOW:
+        faults.append(f"attention looks back only {window} tokens by sliding_window")
+    if isinstance(layers, list) and len(layers) != value_of(config, "num_hidden_layers"):
+        faults.append(f"layer_types has {len(layers)} layers, num_hidden_layers not")
+    return [*faults, *_base_faults(config, str(kind))]
+
+
+def _base_faults(config: Settings, kind: str) -> Iterator[str]:
+    """Yield what is wrong with the base of the rotary embedding."""
     base, _ = rope_of(config)
     outer, inner = config.get("rope_theta"), config.get("rope_parameters")
     if isinstance(base, int | float) and base < LEAST_ROPE_BASE:
-        faults.append(f"rope_theta is {base}, less than any model's")
+        yield f"rope_theta is {base}, less than any model's"
     said = inner.get("rope_theta") if isinstance(inner, dict) else None
     if None not in (outer, said) and outer != said:
-        faults.append(f"rope_theta is {outer}, and {said} in rope_parameters")
-    if outer is None and said is None and str(kind).startswith("qwen"):
-        faults.append("rope_theta is missing: readers take 10000")
-    return faults
+        yield f"rope_theta is {outer}, and {said} in rope_parameters"
+    if outer is None and said is None and kind.startswith("qwen"):
+        yield "rope_theta is missing: readers take 10000"
 
 
 def _family_faults(config: Settings, kind: str) -> Iterator[str]:
@@ -129,69 +131,6 @@ def _family_faults(config: Settings, kind: str) -> Iterator[str]:
 
 def _is_uneven(whole: Any, parts: Any) -> bool:
     return isinstance(whole, int) and isinstance(parts, int) and (parts <= 0 or whole % parts > 0)
-
-
-def token_faults(own: Description) -> list[str]:
-    """Return which ids of the end or the beginning of a text no token can have."""
-    vocabulary = own.config.get("vocab_size")
-    added = set(own.tokenizer.added.values()) if own.tokenizer else set()
-    faults = []
-    for file, settings in (("config.json", own.config), ("generation_config.json", own.generation)):
-        for name in ENDS:
-            for number in sorted(ids_of(settings or {}, name)):
-                if isinstance(vocabulary, int) and not 0 <= number < vocabulary:
-                    faults.append(f"{file}: {name} {number} is no token of {vocabulary}")
-                elif added and name in (settings or {}) and number not in added:
-                    faults.append(f"{file}: {name} {number} is no special token of the tokenizer")
-    return faults
-
-
-def tokenizer_faults(own: Description) -> list[str]:
-    """Return why the tokenizer cannot be the model's; empty for a model that is no text model."""
-    if not own.files.intersection(TOKENIZERS) and not _has_own_tokenizer(own.files):
-        return ["there is no tokenizer. Copy the float model's"]
-    file = own.tokenizer
-    if file is None:
-        return []
-    ids, faults = file.model.ids, []
-    numbers = [*ids.values(), *(number for token, number in file.added.items() if token not in ids)]
-    if len(set(numbers)) != len(numbers):
-        faults.append("two tokens have the same id")
-    vocabulary, highest = own.config.get("vocab_size"), max(numbers, default=-1)
-    if isinstance(vocabulary, int) and highest >= vocabulary:
-        faults.append(f"it has the id {highest} where the model has {vocabulary} tokens")
-    if isinstance(vocabulary, int) and highest + 1 < LEAST_SHARE * vocabulary:
-        faults.append(f"it has {highest + 1} tokens where the model has {vocabulary}")
-    for role, token in own.roles.items():
-        if token not in ids and token not in file.added and not _is_declared(own, token):
-            faults.append(f"it has no token {token[:60]!r}, which is its {role}")
-    return [*faults, *_merge_faults(file.model.type, ids, file.model.pairs)]
-
-
-def _has_own_tokenizer(files: frozenset[str]) -> bool:
-    return any(name.endswith((".tiktoken", ".bpe")) or ("tokeniz" in name and name.endswith(".py"))
-               for name in files)  # fmt: skip
-
-
-def _is_declared(own: Description, token: str) -> bool:
-    """Whether tokenizer_config.json adds a token that tokenizer.json has not."""
-    added = own.tokenizer_config.get("added_tokens_decoder")
-    entries = added.values() if isinstance(added, dict) else ()
-    return any(isinstance(entry, dict) and entry.get("content") == token for entry in entries)
-
-
-def _merge_faults(kind: str | None, ids: Mapping[str, int], merges: list[str]) -> Iterator[str]:
-    if kind != "BPE":
-        return
-    if not merges and len(ids) > 2 * BYTES:
-        yield "its merges are missing, so that it reads letter by letter"
-    made = [ids.get(pair.replace(" ", "", 1)) for pair in merges]
-    if None in made:
-        yield f"{made.count(None)} of its merges make no token that it has"
-    numbers = [number for number in made if number is not None]
-    rising = sum(one <= other for one, other in pairwise(numbers))
-    if len(numbers) >= MERGES_THAT_TELL and rising < LEAST_RISING * (len(numbers) - 1):
-        yield "its ids are not in the order of its merges, as if they were shuffled"
 
 
 def quantization_faults(own: Description, inspection: Inspection) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,6 +20,13 @@ a real layer was 17 times its middle one, and 0.13."""
 LARGEST_WEIGHT = 10_000.0
 """Of a norm or a bias; a float16 ends at 65504."""
 SCALES_THAT_TELL = 32
+MOST_STRAYED = 0.02
+"""Relative error of a row that was only stored in another 16-bit type, which is at most 0.004."""
+LEAST_PART = 0.01
+"""Of the size of a vector, up to which an error of one of its numbers says nothing."""
+BLOCK_ROWS = 256
+UNCHANGED = (EMBEDDING, HEAD, "model.norm.weight")
+"""What AWQ folds nothing into."""
 
 
 def value_faults(files: CheckpointFiles, inspection: Inspection) -> list[str]:
@@ -87,3 +95,49 @@ def _size_faults(tensors: Tensors, name: str) -> Iterator[str]:
     largest = max((float(sizes.max(initial=0)) for sizes in blocks), default=0.0)
     if largest > LARGEST_WEIGHT:
         yield f"{name} has a value of {largest:.3g}, near what float16 can hold"
+
+
+def stray_faults(
+    files: CheckpointFiles, source: CheckpointFiles, inspection: Inspection
+) -> list[str]:
+    """Return which tensors that no quantizer changes have rows that are not the original's.
+
+    A few wrong rows of a large embedding are too small a share of it to show in its whole.
+    """
+    tensors, originals = Tensors(files), Tensors(source)
+    quantization = inspection.quantization
+    folded = quantization is not None and quantization.method != "gptq"
+    names = [name for name in tensors if not folded or name in UNCHANGED]
+    faults: list[str] = []
+    for name in names:
+        counterpart = EMBEDDING if name == HEAD and HEAD not in originals else name
+        if counterpart not in originals:
+            continue
+        try:
+            if strayed := _strayed_rows(tensors, name, originals, counterpart):
+                faults.append(f"{name} has {strayed} rows that are not the original's")
+        except CheckpointError:
+            continue  # the comparison of weights has said why
+    return faults
+
+
+def _strayed_rows(tensors: Tensors, name: str, originals: Tensors, counterpart: str) -> int:
+    """Return how many rows of a matrix, or numbers of a vector, are not the original's."""
+    shape = tensors.info(name).shape
+    if (
+        shape != originals.info(counterpart).shape
+        or len(shape) not in (1, 2)
+        or not math.prod(shape)
+    ):
+        return 0
+    if len(shape) == 1:
+        have, want = tensors.floats(name), originals.floats(counterpart)
+        least = LEAST_PART * float(np.sqrt(np.square(want, dtype=np.float64).mean()))
+        return int(np.count_nonzero(np.abs(have - want) > MOST_STRAYED * np.abs(want) + least))
+    strayed = 0
+    for start in range(0, shape[0], BLOCK_ROWS):
+        rows = start, min(start + BLOCK_ROWS, shape[0])
+        have, want = tensors.float_rows(name, *rows), originals.float_rows(counterpart, *rows)
+        error, size = np.linalg.norm(have - want, axis=1), np.linalg.norm(want, axis=1)
+        strayed += int(np.count_nonzero(error > MOST_STRAYED * size))
+    return strayed

@@ -73,7 +73,7 @@ def judge_account(account: Account, inspection: Inspection) -> list[Finding]:
     own, original = account.own, account.original
     config = [*soundness.config_faults(own.config), *tokenizers.token_faults(own)]
     findings = [
-        _finding("own-files", own.problems, "Save the model again"),
+        _finding("own-files", own.problems, "Copy it from the float model"),
         _finding("own-config", config, "Correct that, or copy the file from the float model"),
         _finding("own-shapes", soundness.shape_faults(inspection),
                  "Correct config.json, or save the model again"),

@@ -56,7 +56,8 @@ def config_differences(ours: Settings, theirs: Settings) -> list[str]:
             lines.append(difference(name, sorted(ids) or None, sorted(wanted)))
     inner, outer = ours.get("text_config"), theirs.get("text_config")
     if isinstance(inner, dict) and isinstance(outer, dict):
-        lines += [f"text_config.{line}" for line in config_differences(inner, outer)]
+        inside = config_differences({**inner, "text_config": None}, outer)
+        lines += [f"text_config.{line}" for line in inside]
     return lines
 
 
@@ -113,12 +114,14 @@ def ids_of(settings: Settings, name: str) -> set[int]:
     return {number for number in values if isinstance(number, int)}
 
 
-def is_same(one: Any, other: Any) -> bool:
+def is_same(first: Any, second: Any) -> bool:
     """Whether two settings mean the same."""
-    numbers = [value for value in (one, other) if isinstance(value, int | float)]
-    if len(numbers) == 2:
-        return math.isclose(numbers[0], numbers[1], rel_tol=1e-6)
-    return bool(one == other)
+    if isinstance(first, float) or isinstance(second, float):
+        try:
+            return math.isclose(first, second, rel_tol=1e-6)
+        except (TypeError, OverflowError):  # no number, or a whole one that is too large
+            return False
+    return bool(first == second)
 
 
 def _texts(value: object) -> list[str]:

@@ -17,7 +17,7 @@ from matrix.checkpoint.files import (
 )
 from matrix.checkpoint.inspection import CheckpointError
 from matrix.checkpoint.tensors import MAX_HEADER_BYTES
-from matrix.untrusted.reading import UnreadableError, decode
+from matrix.untrusted.reading import UnreadableError, decode, is_deep
 
 GENERATION = "generation_config.json"
 QUANTIZE = ("quantize_config.json", "quant_config.json")
@@ -75,6 +75,11 @@ class TokenizerFile(msgspec.Struct, frozen=True):
     pre_tokenizer: dict[str, Any] | None = None
     post_processor: dict[str, Any] | None = None
     decoder: dict[str, Any] | None = None
+
+    @property
+    def parts(self) -> list[object]:
+        """What is done to a text beside its tokens."""
+        return [self.normalizer, self.pre_tokenizer, self.post_processor, self.decoder]
 
     @property
     def added(self) -> dict[str, int]:
@@ -144,11 +149,18 @@ class _Reader:
     def read(self, name: str, limit: int, kind: type[_T]) -> _T | None:
         """Return what a file's JSON holds; nothing where it is not there or cannot be read."""
         data = self._bytes(name, limit)
-        try:
-            return None if data is None else decode(data, kind)
-        except UnreadableError as error:
-            self.problems.append(f"{name}: {error}. Copy it from the float model")
+        if data is None:
             return None
+        try:
+            value = decode(data, kind)
+        except UnreadableError as error:
+            self.problems.append(f"{name}: {error}")
+            return None
+        parts = value.parts if isinstance(value, TokenizerFile) else value
+        if is_deep(parts):
+            self.problems.append(f"{name} is nested deeper than any model's")
+            return None
+        return value
 
     def text(self, name: str) -> str:
         """Return a file's text; empty where it is not there or cannot be read."""
@@ -174,7 +186,7 @@ class _Reader:
             self.problems.append(f"{name}: {error}")
             return None
         if len(data) > limit:
-            self.problems.append(f"{name} has more than {limit} bytes. Copy the float model's")
+            self.problems.append(f"{name} has more than {limit} bytes")
             return None
         return data
 

@@ -10,7 +10,7 @@ import msgspec
 
 from matrix.checkpoint.inspection import ConfigFacts, Inspection
 from matrix.checkpoint.shapes import EMBEDDING, HEAD, float_shapes
-from matrix.description.families import DEFAULTS, rope_of, value_of, window_of
+from matrix.description.families import DEFAULTS, defaults_of, rope_of, value_of, window_of
 from matrix.description.reading import QUANTIZE, Description, Settings
 
 LAYER = re.compile(r"model\.layers\.(\d{1,6})\.")
@@ -73,8 +73,8 @@ def _layer_faults(inspection: Inspection) -> Iterator[str]:
     numbers = {int(m[1]) for tensor in inspection.tensors if (m := LAYER.match(tensor.name))}
     layers = inspection.config.layers
     # What others store behind their layers, such as for drafting, is not theirs.
-    known = inspection.config.model_type in DEFAULTS
-    if numbers and layers is not None and known and max(numbers) + 1 != layers:
+    is_dense = inspection.config.model_type in DEFAULTS
+    if numbers and layers is not None and is_dense and max(numbers) + 1 != layers:
         stored = max(numbers) + 1
         yield f"{stored} layers are stored where config.json has num_hidden_layers {layers}"
 
@@ -84,10 +84,10 @@ def config_faults(config: Settings) -> list[str]:
     faults = []
     if not config.get("architectures"):
         faults.append("architectures is missing, by which vLLM chooses how to read it")
-    kind = config.get("model_type")
-    if kind not in DEFAULTS:
+    if not defaults_of(config):
         return faults
-    faults += _family_faults(config, str(kind))
+    kind = str(config["model_type"])
+    faults += _family_faults(config, kind)
     heads, shared = (value_of(config, f"num_{part}_heads") for part in ("attention", "key_value"))
     hidden = value_of(config, "hidden_size")
     if _is_uneven(heads, shared):
@@ -99,7 +99,7 @@ def config_faults(config: Settings) -> list[str]:
         faults.append(f"attention looks back only {window} tokens by sliding_window")
     if isinstance(layers, list) and len(layers) != value_of(config, "num_hidden_layers"):
         faults.append(f"layer_types has {len(layers)} layers, num_hidden_layers not")
-    return [*faults, *_base_faults(config, str(kind))]
+    return [*faults, *_base_faults(config, kind)]
 
 
 def _base_faults(config: Settings, kind: str) -> Iterator[str]:
@@ -108,10 +108,10 @@ def _base_faults(config: Settings, kind: str) -> Iterator[str]:
     outer, inner = config.get("rope_theta"), config.get("rope_parameters")
     if isinstance(base, int | float) and base < LEAST_ROPE_BASE:
         yield f"rope_theta is {base}, less than any model's"
-    said = inner.get("rope_theta") if isinstance(inner, dict) else None
-    if None not in (outer, said) and outer != said:
-        yield f"rope_theta is {outer}, and {said} in rope_parameters"
-    if outer is None and said is None and kind.startswith("qwen"):
+    nested = inner.get("rope_theta") if isinstance(inner, dict) else None
+    if None not in (outer, nested) and outer != nested:
+        yield f"rope_theta is {outer}, and {nested} in rope_parameters"
+    if outer is None and nested is None and kind.startswith("qwen"):
         yield "rope_theta is missing: readers take 10000"
 
 
@@ -142,9 +142,9 @@ def quantization_faults(own: Description, inspection: Inspection) -> list[str]:
     file = next((name for name in QUANTIZE if name in own.files), "")
     faults = []
     for name in WRITTEN_TWICE:
-        one, other = inner.get(name), beside.get(name)
-        if None not in (one, other) and str(one).lower() != str(other).lower():
-            faults.append(f"{file} has {name} {other} where config.json has {one}")
+        value, second = inner.get(name), beside.get(name)
+        if None not in (value, second) and str(value).lower() != str(second).lower():
+            faults.append(f"{file} has {name} {second} where config.json has {value}")
     zeros = {zero for module in inspection.modules for zero in module.zero_points}
     if inner.get("quant_method") == "awq" and inner.get("zero_point") is False and len(zeros) > 1:
         faults.append(f"zero_point is false, but {len(zeros)} different zero points are stored")

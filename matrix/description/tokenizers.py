@@ -16,8 +16,8 @@ from matrix.description.reading import (
     TokenizerModel,
 )
 
-LEAST_SHARE = 0.7
-"""Of the rows of an embedding, how many a tokenizer must have tokens for: the rest is padding."""
+LEAST_TENTHS = 7
+"""Of the rows of an embedding, for how many tenths a tokenizer must have tokens; others pad it."""
 LEAST_RISING = 0.75
 """Share of merges that make a token of a higher id than the merge before. Of trained tokenizers
 that is nearly 1, of one with shuffled ids a half."""
@@ -81,7 +81,7 @@ def _id_faults(own: Description, file: TokenizerFile) -> Iterator[str]:
     vocabulary = own.config.get("vocab_size")
     if isinstance(vocabulary, int) and highest >= vocabulary:
         yield f"it has the id {highest} where the model has {vocabulary} tokens"
-    if isinstance(vocabulary, int) and size < LEAST_SHARE * vocabulary:
+    if isinstance(vocabulary, int) and 10 * size < LEAST_TENTHS * vocabulary:
         yield f"it has {size} tokens where the model has {vocabulary}"
 
 

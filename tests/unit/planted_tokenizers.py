@@ -36,8 +36,8 @@ def shuffle_ids(content: real.Config) -> None:
 def swap_tokens(content: real.Config) -> None:
     """Exchange the ids of two tokens."""
     vocabulary = content["model"]["vocab"]
-    one, other = list(vocabulary)[100:102]
-    vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+    first, second = list(vocabulary)[100:102]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
 
 
 def take_another(content: real.Config) -> None:

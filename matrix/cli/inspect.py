@@ -18,7 +18,7 @@ from matrix.checks.drift import MERGES
 from matrix.checks.evidence import Evidence
 from matrix.checks.wording import count
 from matrix.cli.explain import wrapped
-from matrix.cli.options import LINE_CHARS, Format, FormatOption, fail
+from matrix.cli.options import ERROR_CHARS, LINE_CHARS, Format, FormatOption, fail
 from matrix.description.locating import NotHereError, locate
 from matrix.diagnose.catalogue import Effect, Issue, Traits, load_issues
 from matrix.diagnose.matching import Failure, Fit, Match, Side, match_issues
@@ -138,8 +138,13 @@ def examine(
     summary = f"not sound: {count(len(wrong), 'fault')}"
     if not wrong:
         summary = f"sound: {_nothing_wrong(findings, unseen=unseen)}"
+    findings = [
+        msgspec.structs.replace(finding, message=visible(finding.message, ERROR_CHARS))
+        for finding in findings
+    ]
     issues = [_issue_answer(match.issue, match.fit) for match in matches]
-    return Answer(not wrong, summary, wrong, findings, issues)
+    lines = [visible(line, ERROR_CHARS) for line in wrong]
+    return Answer(not wrong, visible(summary, ERROR_CHARS), lines, findings, issues)
 
 
 def _known_issues(findings: list[Finding], evidence: Evidence) -> list[Match]:

@@ -83,6 +83,9 @@ def _position_differences(ours: Settings, theirs: Settings) -> Iterator[str]:
     window, wanted_window = window_of(ours), window_of(theirs)
     if not is_same(window, wanted_window) and (defaults_of(theirs) or wanted_window is not None):
         yield difference("sliding_window", window, wanted_window)
+    layers, wanted_layers = (side.get("max_window_layers") for side in (ours, theirs))
+    if window is not None and wanted_layers is not None and layers != wanted_layers:
+        yield difference("max_window_layers", layers, wanted_layers)
     kinds_of_layers, wanted_kinds = (
         _texts(ours.get("layer_types")),
         _texts(theirs.get("layer_types")),

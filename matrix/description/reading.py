@@ -44,6 +44,7 @@ class AddedToken(msgspec.Struct, frozen=True):
 
     id: int
     content: str
+    special: bool = False
 
 
 class TokenizerModel(msgspec.Struct, frozen=True):

@@ -145,6 +145,8 @@ def quantization_faults(own: Description, inspection: Inspection) -> list[str]:
         value, second = inner.get(name), beside.get(name)
         if None not in (value, second) and str(value).lower() != str(second).lower():
             faults.append(f"{file} has {name} {second} where config.json has {value}")
+    if inner.get("lm_head") is True and not any(m.name == "lm_head" for m in inspection.modules):
+        faults.append("lm_head is said to be packed, and is not")
     zeros = {zero for module in inspection.modules for zero in module.zero_points}
     if inner.get("quant_method") == "awq" and inner.get("zero_point") is False and len(zeros) > 1:
         faults.append(f"zero_point is false, but {len(zeros)} different zero points are stored")

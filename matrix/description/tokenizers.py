@@ -123,6 +123,10 @@ def tokenizer_differences(ours: Description, theirs: Description) -> list[str]:
     for role, token in theirs.roles.items():
         if role != "unk_token" and ours.roles.get(role) != token:
             lines.append(difference(role, ours.roles.get(role), token))
+    for name in ("add_bos_token", "add_eos_token"):
+        have, want = ours.tokenizer_config.get(name), theirs.tokenizer_config.get(name)
+        if None not in (have, want) and have != want:
+            lines.append(difference(name, have, want))
     if theirs.template.strip() and ours.template.strip() != theirs.template.strip():
         lines.append("the chat template is " + ("another one" if ours.template else "missing"))
     if ours.tokenizer is not None and theirs.tokenizer is not None:
@@ -141,6 +145,10 @@ def _file_differences(have: TokenizerFile, want: TokenizerFile) -> Iterator[str]
     for token, number in want.added.items():
         if have.added.get(token, ids.get(token)) != number:
             yield difference(f"the id of {token[:_SHOWN]!r}", have.added.get(token), number)
+    special = {token.content for token in have.added_tokens if token.special}
+    for token in want.added_tokens:
+        if token.special and token.content in have.added and token.content not in special:
+            yield f"{token.content[:_SHOWN]!r} is not special, so that answers show it"
     frame, wanted_frame = added_around(have.post_processor), added_around(want.post_processor)
     if frame != wanted_frame:
         yield difference("what is put around a text", frame, wanted_frame)

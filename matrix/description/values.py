@@ -9,7 +9,6 @@ import numpy as np
 
 from matrix.checkpoint.files import CheckpointFiles
 from matrix.checkpoint.inspection import CheckpointError, Inspection
-from matrix.checkpoint.scanning import BUFFER_BYTES
 from matrix.checkpoint.shapes import EMBEDDING, HEAD
 from matrix.checkpoint.tensors import Tensors
 
@@ -25,6 +24,7 @@ MOST_STRAYED = 0.02
 LEAST_PART = 0.01
 """Of the size of a vector, up to which an error of one of its numbers says nothing."""
 BLOCK_ROWS = 256
+LOOK_BYTES = 2**16
 UNCHANGED = (EMBEDDING, HEAD, "model.norm.weight")
 """What AWQ folds nothing into."""
 
@@ -70,7 +70,7 @@ def _faults_of(tensors: Tensors, name: str) -> Iterator[str]:
 def _is_constant(tensors: Tensors, name: str, *, zero: bool = False) -> bool:
     """Whether all bytes are those of the first word, or 0; of a good tensor, a block tells."""
     first: bytes | None = bytes(4) if zero else None
-    for block in tensors.raw_blocks(name, memoryview(bytearray(BUFFER_BYTES))):
+    for block in tensors.raw_blocks(name, memoryview(bytearray(LOOK_BYTES))):
         first = first or bytes(block[:4])
         if bytes(block) != first * (len(block) // 4) + first[: len(block) % 4]:
             return False

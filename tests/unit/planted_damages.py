@@ -345,6 +345,9 @@ CONFIG: dict[str, Damage] = {
     "another number of bits": quantization(bits=8),
     "another group_size": quantization(group_size=32),
     "another quant_method": quantization(quant_method="other"),
+    "a packed head that is not there": edit(
+        "config.json", lambda content: content["quantization_config"].update(lm_head=True)
+    ),
     "desc_act lost": quantization(desc_act=False),
     "another checkpoint_format": quantization(checkpoint_format="gptq_v2"),
     "zero_point false": quantization(zero_point=False),

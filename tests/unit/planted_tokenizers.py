@@ -74,6 +74,11 @@ def move_added(content: real.Config) -> None:
     content["added_tokens"][0]["id"] += 1
 
 
+def show_end(content: real.Config) -> None:
+    """Say that the end of a text is to be shown."""
+    content["added_tokens"][0]["special"] = False
+
+
 def end_texts(content: real.Config) -> None:
     """Put the end of a text behind each prompt."""
     end = content["added_tokens"][0]
@@ -109,6 +114,7 @@ TOKENIZER: dict[str, Damage] = {
     "merges turned around": tokenizer(turn_merges),
     "added tokens lost": tokenizer(lose_added),
     "an added token moved": tokenizer(move_added),
+    "an end that is shown": tokenizer(show_end),
     "the decoder lost": tokenizer(lambda content: content.update(decoder=None)),
     "the split into words lost": tokenizer(
         lambda content: content.update(pre_tokenizer=None, normalizer=None)

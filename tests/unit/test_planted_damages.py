@@ -23,7 +23,8 @@ ONLY_COMPARED = {
     "twice the heads of both kinds", "rope_theta 10000", "rope_scaling linear",
     "rope_scaling dynamic", "max_position_embeddings a quarter",
     "max_position_embeddings eightfold", "another tokenizer", "two tokens exchanged",
-    "added tokens lost", "zero points off by one", "an end behind each prompt",
+    "added tokens lost", "zero points off by one", "an end that is shown",
+    "an end behind each prompt",
 }  # fmt: skip
 """What may be meant, by the files of an AWQ checkpoint alone."""
 SPEC = load()

@@ -127,7 +127,7 @@ def examine(
         tensor_parallel=tensor_parallel,
         inspection=inspection,
     )
-    findings = [*judge_account(account, inspection), *run_checks(evidence, Stage.INSPECT)]
+    findings = [*judge_account(account, inspection, readers), *run_checks(evidence, Stage.INSPECT)]
     matches = _known_issues(findings, evidence)
     wrong = wrongs(findings)
     # An engine that is named may read a file right that has a defect for others.

@@ -7,7 +7,7 @@ verdict stands on them. Each is a :class:`Finding` of the stage ``inspect``, lik
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,12 +15,13 @@ import msgspec
 from matrix.checkpoint.files import CheckpointFiles
 from matrix.checkpoint.inspection import Inspection, WeightComparison
 from matrix.checkpoint.shapes import EMBEDDING, HEAD
+from matrix.checks.drift import Drift
 from matrix.checks.wording import some
 from matrix.description import comparing, soundness, tokenizers
 from matrix.description.families import is_tied
 from matrix.description.reading import Description, read_description
 from matrix.description.values import stray_faults, value_faults
-from matrix.pipeline.outcomes import Finding, Judgement
+from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
 from matrix.pipeline.steps import Stage
 
 TRAINING_FILES = (
@@ -28,9 +29,22 @@ TRAINING_FILES = (
 )  # fmt: skip
 """What a trainer leaves beside the weights. No engine loads it: vLLM 0.32.0 leaves out these
 (``model_executor/model_loader/weight_utils.py``), transformers loads only what the index names."""
-UNLIKE = 0.5
-"""Relative error of a weight beyond which it is no rounding of the original's: two weights that
-have nothing to do with each other have 1.4."""
+NO_FORMAT = Drift(
+    "transformers", "5.0",
+    "the metadata has no format, at which transformers 4 stops",
+    'Save it with the metadata {"format": "pt"}',
+    (Symptom.ERROR,), ("valid metadata", "Incompatible safetensors"),
+)  # fmt: skip
+NO_METADATA = Drift(
+    "transformers", "4.48",
+    "there is no metadata, at which transformers up to 4.47.1 stops",
+    'Save it with the metadata {"format": "pt"}',
+    (Symptom.ERROR,), ("has no attribute 'get'",),
+)  # fmt: skip
+UNLIKE_PACKED = 0.3
+UNLIKE_STORED = 0.05
+"""Relative errors of weights beyond which they are not the original's. Two that have nothing to do
+with each other have 1.4; two twins trained from one start had 0.37 to 0.75, and 0.7 stored."""
 MOST = 0.9
 
 
@@ -68,8 +82,16 @@ def is_tied_by(account: Account) -> bool | None:
     return is_tied(account.own.config)
 
 
-def judge_account(account: Account, inspection: Inspection) -> list[Finding]:
-    """Return what the checks say of a checkpoint's account of itself."""
+def judge_account(
+    account: Account, inspection: Inspection, readers: Mapping[str, str]
+) -> list[Finding]:
+    """Return what the checks say of a checkpoint's account of itself.
+
+    Args:
+        account: What its files say.
+        inspection: What its tensors hold.
+        readers: Distribution -> version of what is to read it; empty where nothing is meant.
+    """
     own, original = account.own, account.original
     config = [*soundness.config_faults(own.config), *tokenizers.token_faults(own)]
     findings = [
@@ -82,7 +104,7 @@ def judge_account(account: Account, inspection: Inspection) -> list[Finding]:
                  "Copy the tokenizer's files from the float model"),
         _finding("own-quantization", soundness.quantization_faults(own, inspection),
                  "Correct the wrong one: engines differ in which they read"),
-        _finding("own-format", _format_faults(own), 'Save it with the metadata {"format": "pt"}'),
+        _format_finding(own, readers),
     ]  # fmt: skip
     if original is None:
         return findings
@@ -107,11 +129,19 @@ def _finding(check: str, faults: Sequence[str], action: str) -> Finding:
     return Finding(check, Stage.INSPECT, judgement, len(faults), 0, message)
 
 
-def _format_faults(own: Description) -> list[str]:
-    files = soundness.format_faults(own)
-    say = "does" if len(files) == 1 else "do"
-    lacking = f"{some(files)} {say} not say its format: transformers 4 stops at that"
-    return [lacking] if files else []
+def _format_finding(own: Description, readers: Mapping[str, str]) -> Finding:
+    """Return what older transformers make of files that do not say that they are torch's."""
+    for drift, form in ((NO_FORMAT, ""), (NO_METADATA, None)):
+        files = [name for name, stated in sorted(own.formats.items()) if stated == form]
+        if files and (not readers or drift.concerns(readers)):
+            message = f"{some(files)}: {drift.message}. {drift.remedy}"
+            reader = f"{drift.distribution} before {drift.version}"
+            explains = Explanation([*drift.symptoms], [*drift.errors], engines=[reader])
+            return Finding(
+                "own-format", Stage.INSPECT, Judgement.NOTICE, len(files), 0, message,
+                explains=explains,
+            )  # fmt: skip
+    return _finding("own-format", [], "")
 
 
 def origin_faults(inspection: Inspection) -> list[str]:
@@ -120,16 +150,19 @@ def origin_faults(inspection: Inspection) -> list[str]:
     Damage leaves something as it was, and most of all the embedding, which nobody quantizes.
     """
     packed = [weight for weight in inspection.weights if weight.packed]
-    plain = [weight for weight in inspection.weights if weight.name in (EMBEDDING, HEAD)]
-    unlike = [weight.name for weight in packed if _is_unlike(weight)]
-    missing = inspection.compared and bool(inspection.modules) and not packed
-    if not missing and (not packed or len(unlike) < MOST * len(packed)):
+    stored = [weight for weight in inspection.weights if weight.name in (EMBEDDING, HEAD)]
+    if not inspection.compared or not inspection.modules:
         return []
-    if plain and not all(map(_is_unlike, plain)):
+    if not stored:
+        return [] if packed else ["this is not its model: no weight has a name in both"]
+    unlike = sum(_is_beyond(weight, UNLIKE_PACKED) for weight in packed)
+    if unlike < MOST * len(packed) or not all(_is_beyond(w, UNLIKE_STORED) for w in stored):
         return []
-    where = f"{len(unlike)} of {len(packed)} packed layers" if packed else "all packed layers"
-    return [f"this is not the model that it was made of: {where} have nothing of its weights"]
+    return [
+        f"this is not the model that it was made of: {unlike} of {len(packed)} packed layers, and "
+        "what is not packed, have other weights"
+    ]
 
 
-def _is_unlike(weight: WeightComparison) -> bool:
-    return weight.error is None or weight.error > UNLIKE
+def _is_beyond(weight: WeightComparison, error: float) -> bool:
+    return weight.error is None or weight.error > error

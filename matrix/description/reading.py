@@ -101,8 +101,9 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     """special_tokens_map.json."""
     template: str = ""
     """The chat template."""
-    formats: Mapping[str, str] = {}
-    """Safetensors file -> ``format`` of its metadata, empty where that does not say."""
+    formats: Mapping[str, str | None] = {}
+    """Safetensors file -> ``format`` of its metadata, empty where that does not say; ``None`` where
+    there is no metadata."""
     problems: list[str] = []
     """Why a file could not be read."""
 
@@ -137,7 +138,7 @@ def read_description(files: CheckpointFiles) -> Description:
 class _Header(msgspec.Struct, frozen=True):
     """What is wanted of a safetensors file's header."""
 
-    metadata: dict[str, Any] = msgspec.field(name="__metadata__", default_factory=dict)
+    metadata: dict[str, Any] | None = msgspec.field(name="__metadata__", default=None)
 
 
 class _Reader:
@@ -167,15 +168,15 @@ class _Reader:
         """Return a file's text; empty where it is not there or cannot be read."""
         return (self._bytes(name, MAX_CONFIG_BYTES) or b"").decode(errors="replace")
 
-    def format_of(self, name: str) -> str:
-        """Return the ``format`` that a safetensors file's metadata names; empty for none."""
+    def format_of(self, name: str) -> str | None:
+        """Return the ``format`` that a safetensors file's metadata names; ``None`` without any."""
         try:
             with self.files.open(name) as handle:
                 length = int.from_bytes(handle.read(8), "little")
                 header = decode(handle.read(min(length, MAX_HEADER_BYTES)), _Header)
         except (CheckpointError, UnreadableError, OSError):
-            return ""  # who reads the tensors says why
-        return str(header.metadata.get("format", ""))[:64]
+            return None  # who reads the tensors says why
+        return None if header.metadata is None else str(header.metadata.get("format", ""))[:64]
 
     def _bytes(self, name: str, limit: int) -> bytes | None:
         if name not in self.files.sizes:

@@ -151,8 +151,3 @@ def quantization_faults(own: Description, inspection: Inspection) -> list[str]:
     if inner.get("quant_method") == "awq" and inner.get("zero_point") is False and len(zeros) > 1:
         faults.append(f"zero_point is false, but {len(zeros)} different zero points are stored")
     return faults
-
-
-def format_faults(own: Description) -> list[str]:
-    """Return which safetensors files do not say that they are torch's."""
-    return [name for name, form in sorted(own.formats.items()) if not form]

@@ -145,10 +145,11 @@ def _file_differences(have: TokenizerFile, want: TokenizerFile) -> Iterator[str]
     for token, number in want.added.items():
         if have.added.get(token, ids.get(token)) != number:
             yield difference(f"the id of {token[:_SHOWN]!r}", have.added.get(token), number)
-    special = {token.content for token in have.added_tokens if token.special}
-    for token in want.added_tokens:
-        if token.special and token.content in have.added and token.content not in special:
-            yield f"{token.content[:_SHOWN]!r} is not special, so that answers show it"
+    special, wanted_special = (
+        {added.content for added in file.added_tokens if added.special} for file in (have, want)
+    )
+    for token in sorted((wanted_special & have.added.keys()) - special):
+        yield f"{token[:_SHOWN]!r} is not special, so that answers show it"
     frame, wanted_frame = added_around(have.post_processor), added_around(want.post_processor)
     if frame != wanted_frame:
         yield difference("what is put around a text", frame, wanted_frame)

@@ -32,6 +32,8 @@ def tensors(change: Callable[[real.Tensors], object]) -> Damage:
 
     def damage(folder: Path) -> None:
         arrays, metadata = real.read_tensors(folder / real.WEIGHTS)
+        if BIAS in arrays and not arrays[BIAS].view(np.uint8).any():
+            del arrays[BIAS]  # of a model that has none; auto-gptq writes zeros
         before = {name: array.tobytes() for name, array in arrays.items()}
         try:
             change(arrays)
@@ -203,6 +205,13 @@ def flip_tie(content: real.Config) -> None:
     content["tie_word_embeddings"] = not content["tie_word_embeddings"]
 
 
+def lose_tie(content: real.Config) -> None:
+    """Leave out that embedding and head are one; readers take them for two."""
+    if not content["tie_word_embeddings"]:
+        raise NoEffectError
+    del content["tie_word_embeddings"]
+
+
 def move_base(content: real.Config) -> None:
     """Give the rotary embedding the base that readers take where there is none."""
     content.pop("rope_parameters", None)
@@ -335,7 +344,7 @@ CONFIG: dict[str, Damage] = {
     "half the hidden_size": scaled("hidden_size", 0.5),
     "twice the intermediate_size": scaled("intermediate_size", 2),
     "tie_word_embeddings flipped": edit("config.json", flip_tie),
-    "tie_word_embeddings removed": removed("tie_word_embeddings"),
+    "tie_word_embeddings removed": edit("config.json", lose_tie),
     "eos_token_id another token": config(eos_token_id=17),
     "eos_token_id outside": config(eos_token_id=99_999),
     "eos_token_id removed": removed("eos_token_id"),

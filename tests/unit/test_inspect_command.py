@@ -234,3 +234,21 @@ def test_an_original_of_other_weights_is_named_as_such(tmp_path: Path, name: str
 def test_damage_to_all_packed_layers_is_not_taken_for_another_original() -> None:
     done = look(real.FOLDER / real.STOCK, "--original", real.FLOAT)
     assert "this is not the model" not in done.stdout
+
+
+@pytest.mark.parametrize(("metadata", "stops", "reads"), [
+    ({"made_by": "hand"}, "4.57.6", "5.23.0"), ({}, "4.47.1", "4.51.3"),
+])  # fmt: skip
+def test_a_file_that_does_not_say_its_format_stops_old_readers(
+    tmp_path: Path, metadata: dict[str, str], stops: str, reads: str
+) -> None:
+    checkpoint = real.copied(real.AWQ, tmp_path)
+    tensors, _ = real.read_tensors(checkpoint / real.WEIGHTS)
+    real.write_tensors(checkpoint / real.WEIGHTS, tensors, metadata)
+    for options in ((), ("--engine", f"transformers=={stops}")):
+        done = look(checkpoint, *options)
+        assert done.exit_code == 1
+        assert first_fault(done).startswith("wrong: transformers before ")
+        assert '{"format": "pt"}' in first_fault(done)
+    assert look(checkpoint, "--engine", f"transformers=={reads}").exit_code == 0
+    assert look(checkpoint, "--engine", "vllm==0.32.0").exit_code == 0

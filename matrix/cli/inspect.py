@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from matrix.checkpoint.files import CONFIG
@@ -12,19 +14,54 @@ from matrix.checkpoint.inspection import CheckpointError, Inspection
 from matrix.checks import run_checks
 from matrix.checks.drift import MERGES
 from matrix.checks.evidence import Evidence
-from matrix.cli.options import LINE_CHARS, fail, releases_of
+from matrix.checks.wording import count
+from matrix.cli.issues import wrapped
+from matrix.cli.options import ERROR_CHARS, LINE_CHARS, Format, FormatOption, fail, releases_of
+from matrix.description.locating import NotHereError, locate
+from matrix.diagnose.catalogue import Effect, Issue, Traits, load_issues
+from matrix.diagnose.matching import Failure, Fit, Match, Side, match_issues
 from matrix.judge.cells import thresholds
 from matrix.pipeline.outcomes import Finding, Judgement, Symptom
-from matrix.pipeline.steps import Stage
+from matrix.pipeline.steps import Stage, Step
 from matrix.spec.loading import LoadedSpec, load, role_names
 from matrix.spec.requirements import named_releases
 from matrix.untrusted.text import visible
 
+LOUD = (Judgement.NOTICE, Judgement.DEGRADED, Judgement.FAILED)
+
+
+class IssueAnswer(msgspec.Struct, frozen=True):
+    """A known issue that the file has, for ``--format json``."""
+
+    id: str
+    title: str
+    fit: Fit
+    effect: Effect
+    fix: str
+    repair: str
+    sources: list[str]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What was seen of a checkpoint, as ``--format json`` shows it."""
+
+    is_sound: bool
+    summary: str
+    wrong: list[str]
+    findings: list[Finding]
+    issues: list[IssueAnswer]
+
 
 def inspect(
-    checkpoint: Annotated[Path, typer.Argument(help="Directory with config.json and weights.")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            help="Folder with config.json and weights, a .safetensors file in it, or a Hub id "
+            "whose files are in the Hub's cache."
+        ),
+    ],
     original: Annotated[
-        Path | None, typer.Option(help="The float model it was made of, to compare weights with.")
+        str | None, typer.Option(help="The float model it was made of, to compare it with.")
     ] = None,
     tensor_parallel: Annotated[
         int, typer.Option(min=1, help="Among how many GPUs to divide it.")
@@ -33,31 +70,116 @@ def inspect(
         list[str] | None,
         typer.Option(help="What is to read it, as in transformers==4.51.3; may be repeated."),
     ] = None,
+    show: FormatOption = Format.TABLE,
 ) -> None:
     """Say what is wrong with a checkpoint of yours by reading its files; load and write nothing.
 
-    Status 0 where nothing is, 1 where a check fails or an engine will not answer right from it, 2
-    where it cannot be read at all.
+    Status 0 where it is sound, 1 where a check fails, it has a known defect, or an engine will not
+    answer right from it, 2 where it cannot be read at all.
     """
     loaded = load()
     readers = _readers(engine or [], _engines(loaded))
-    inspection = _read(checkpoint, original)
+    folder = _located(checkpoint)
+    source = _located(original) if original is not None else None
+    answer = examine(folder, source, loaded, readers, tensor_parallel)
+    if show is Format.JSON:
+        typer.echo(msgspec.json.encode(answer).decode())
+    else:
+        _show(answer)
+    raise typer.Exit(not answer.is_sound)
+
+
+def _located(name: str) -> Path:
+    """Return the folder of what is named; end with status 2 where it is not here."""
+    try:
+        return locate(name, os.environ, Path.home())
+    except NotHereError as error:
+        fail(str(error))
+
+
+def examine(
+    folder: Path,
+    original: Path | None,
+    loaded: LoadedSpec,
+    readers: dict[str, str],
+    tensor_parallel: int = 1,
+) -> Answer:
+    """Return what the files of a checkpoint say, judged by this project's thresholds.
+
+    Args:
+        folder: The checkpoint's.
+        original: That of the float model, if it is to be compared.
+        loaded: The spec with the thresholds.
+        readers: Distribution -> version of what is to read it; empty where nothing is meant.
+        tensor_parallel: Among how many GPUs it is to be divided.
+    """
+    from matrix.description.checks import is_tied_by, judge_account, read_account
+
+    inspection = _read(folder, original)
+    account = read_account(folder, original, inspection)
     evidence = Evidence(
-        tied=inspection.tie_word_embeddings,
+        tied=is_tied_by(account),
         quantized=inspection.quantization is not None,
         thresholds=thresholds(loaded),
         engine=readers,
         tensor_parallel=tensor_parallel,
         inspection=inspection,
     )
-    findings = run_checks(evidence, Stage.INSPECT)
+    findings = [*judge_account(account, inspection, readers), *run_checks(evidence, Stage.INSPECT)]
+    matches = _known_issues(findings, evidence)
     wrong = wrongs(findings)
+    # An engine that is named may read a file right that has a defect for others.
+    defects = [] if readers else [match for match in matches if match.issue.effect is Effect.FAULT]
+    if not wrong:
+        wrong = [f"wrong: known defect: {m.issue.title}: {m.quote}" for m in defects]
     unseen = inspection.quantization is not None and original is None
-    for line in wrong or [_nothing_wrong(findings, unseen=unseen)]:
+    summary = f"not sound: {count(len(wrong), 'fault')}"
+    if not wrong:
+        summary = f"sound: {_nothing_wrong(findings, unseen=unseen)}"
+    findings = [
+        msgspec.structs.replace(finding, message=visible(finding.message, ERROR_CHARS))
+        for finding in findings
+    ]
+    issues = [_issue_answer(match.issue, match.fit) for match in matches]
+    lines = [visible(line, ERROR_CHARS) for line in wrong]
+    return Answer(not wrong, visible(summary, ERROR_CHARS), lines, findings, issues)
+
+
+def _known_issues(findings: list[Finding], evidence: Evidence) -> list[Match]:
+    """Return the known issues that fit what is not quiet, the best first."""
+    inspection = evidence.inspection
+    quantization = inspection.quantization if inspection else None
+    traits = Traits(
+        tied=evidence.tied,
+        methods=[quantization.method if quantization else "none"],
+        bits=[quantization.bits] if quantization and quantization.bits else [],
+        desc_act=bool(quantization.desc_act) if quantization else None,
+    )
+    loud = [finding for finding in findings if finding.judgement in LOUD]
+    failure = Failure(findings=loud, step=Step.INSPECT, here=Side(evidence.engine), traits=traits)
+    matches = match_issues(load_issues().values(), failure)
+    return [match for match in matches if match.fit is not Fit.LOOKS_LIKE]
+
+
+def _issue_answer(issue: Issue, fit: Fit) -> IssueAnswer:
+    return IssueAnswer(
+        issue.id, issue.title, fit, issue.effect, issue.fix, issue.repair, issue.sources
+    )
+
+
+def _show(answer: Answer) -> None:
+    """Print an answer for a person."""
+    for line in [answer.summary, *answer.wrong]:
         typer.echo(visible(line, LINE_CHARS))
-    for finding in findings:
+    for finding in answer.findings:
         show_finding(finding)
-    raise typer.Exit(bool(wrong))
+    for issue in answer.issues:
+        typer.echo(f"\nknown issue: {issue.title} ({issue.id})")
+        for label, text in (("fix", issue.fix), ("repair", issue.repair)):
+            for line in wrapped(label, text) if text else []:
+                typer.echo(line)
+        for address in issue.sources:
+            typer.echo(f"  source  {address}")
 
 
 def _engines(loaded: LoadedSpec) -> set[str]:
@@ -82,9 +204,10 @@ def _readers(engine: list[str], engines: set[str]) -> dict[str, str]:
 def _read(checkpoint: Path, original: Path | None) -> Inspection:
     """Return what the files say; end with status 2 where they cannot be read."""
     from matrix.checkpoint.inspecting import inspect as read  # numpy takes a while to import
+    from matrix.description.checks import without_training_files
 
     try:
-        inspection = read(checkpoint, original)
+        inspection = without_training_files(read(checkpoint, original))
     except CheckpointError as error:
         fail(str(error))
     if inspection.problems:

@@ -19,6 +19,7 @@ from matrix.checkpoint.inspection import Inspection
 from tests import REPOSITORY
 from tests.unit import awq_checkpoints as made
 from tests.unit import gptq_checkpoints as gptq
+from tests.unit import real_checkpoints as real
 from tests.unit.test_checkpoint_scanning import change_config, change_tensors, complete_config
 
 MEMORY = 600 * 2**20
@@ -139,9 +140,8 @@ SHADOWS = ("numpy", "msgspec", "typer", "json", "argparse", "safetensors", "path
 
 
 @pytest.mark.parametrize("module", ["matrix", "matrix.checkpoint"])
-def test_nothing_of_the_working_directory_is_imported(
-    checkpoint: Path, tmp_path: Path, module: str
-) -> None:
+def test_nothing_of_the_working_directory_is_imported(tmp_path: Path, module: str) -> None:
+    checkpoint = real.copied(real.AWQ, tmp_path)
     mark, output = tmp_path / "imported", tmp_path / "inspection.json"
     for name in SHADOWS:
         (checkpoint / f"{name}.py").write_text(f"open({str(mark)!r}, 'a').write({name!r})\n")

@@ -200,14 +200,14 @@ def test_store_and_reports_lie_in_the_working_directory(tmp_path: Path) -> None:
 def test_a_sound_checkpoint_has_status_0_and_one_that_a_check_fails_1(tmp_path: Path) -> None:
     sound = matrix("inspect", str(SOUND))
     assert (sound.returncode, sound.stderr) == (0, "")
-    assert sound.stdout.startswith("no fault in what was looked at; its weights were not compared")
+    assert sound.stdout.startswith("sound: no fault in what was looked at; its weights were not")
     copy = Path(shutil.copytree(SOUND, tmp_path / "copy"))
     config = json.loads((copy / "config.json").read_text())
     config["quantization_config"] |= {"quant_method": "\x1b[31m\u202egptq", "group_size": 32}
     (copy / "config.json").write_text(json.dumps(config))
     done = matrix("inspect", str(copy))
     assert (done.returncode, done.stderr) == (1, "")
-    assert done.stdout.startswith("wrong: ")
+    assert done.stdout.startswith("not sound: ")
     assert "group-size          failed" in done.stdout
     assert "␛[31m⟨U+202E⟩gptq" in done.stdout
     assert "\x1b" not in done.stdout

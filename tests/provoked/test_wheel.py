@@ -93,7 +93,7 @@ def test_a_plan_of_the_specs_own_profile_is_made_anywhere(command: Path, tmp_pat
 def test_checkpoints_are_inspected_from_anywhere(command: Path, tmp_path: Path) -> None:
     sound, original = CHECKPOINTS / "autoawq-0.2.9-4bit-g64", CHECKPOINTS / "float" / "model"
     assert matrix(command, tmp_path, "inspect", sound, "--original", original).startswith(
-        "nothing is wrong with it"
+        "sound: nothing is wrong with it"
     )
 
 
@@ -110,7 +110,7 @@ def test_nothing_of_a_checkpoint_that_one_stands_in_is_imported(
     (checkpoint / "matrix").mkdir()
     for name in ("__init__", "__main__"):
         (checkpoint / "matrix" / f"{name}.py").write_text(code)
-    assert matrix(command, checkpoint, "inspect", ".").startswith("no fault in what was looked at")
+    assert matrix(command, checkpoint, "inspect", ".").startswith("sound: no fault")
     assert not mark.exists(), mark.read_text()
 
 

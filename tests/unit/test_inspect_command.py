@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -27,17 +29,23 @@ def first_line(done: Result) -> str:
     return done.stdout.splitlines()[0]
 
 
+def first_fault(done: Result) -> str:
+    first, second, *_ = done.stdout.splitlines()
+    assert first.startswith("not sound: ")
+    return second
+
+
 def test_the_famous_defect_is_told_first_with_what_it_does_and_what_to_do() -> None:
     done = look(real.FOLDER / real.DROPPED)
     assert done.exit_code == 1
-    assert first_line(done).startswith("wrong: vLLM will answer garbage: ")
-    assert first_line(done).endswith("Rename it to model.embed_tokens.weight")
+    assert first_fault(done).startswith("wrong: vLLM will answer garbage: ")
+    assert first_fault(done).endswith("Rename it to model.embed_tokens.weight")
 
 
 def test_an_engine_that_reads_the_famous_defect_right_is_not_warned_of_another() -> None:
     done = look(real.FOLDER / real.DROPPED, "--engine", "transformers==5.23.0")
     assert done.exit_code == 0
-    assert first_line(done).startswith("no check fails")
+    assert first_line(done).startswith("sound: no check fails")
     assert "tied-embedding: tied, but only lm_head.weight is stored" in first_line(done)
 
 
@@ -46,32 +54,32 @@ def test_with_a_good_checkpoint_nothing_is_wrong_and_nothing_is_noticed(name: st
     alone, compared = look(real.FOLDER / name), look(real.FOLDER / name, "--original", real.FLOAT)
     assert (alone.exit_code, compared.exit_code) == (0, 0)
     assert first_line(alone) == (
-        "no fault in what was looked at; its weights were not compared (give --original)"
+        "sound: no fault in what was looked at; its weights were not compared (give --original)"
     )
-    assert first_line(compared) == "nothing is wrong with it"
+    assert first_line(compared) == "sound: nothing is wrong with it"
     for judgement in (Judgement.NOTICE, Judgement.DEGRADED, Judgement.FAILED):
         assert f" {judgement} " not in compared.stdout
 
 
 def test_with_the_float_model_nothing_is_wrong() -> None:
     done = look(real.FLOAT)
-    assert (done.exit_code, first_line(done)) == (0, "nothing is wrong with it")
+    assert (done.exit_code, first_line(done)) == (0, "sound: nothing is wrong with it")
 
 
 def test_a_failed_check_is_told_first() -> None:
     done = look(real.FOLDER / real.STOCK, "--original", real.FLOAT)
     assert done.exit_code == 1
-    assert first_line(done).startswith("wrong: weights-match: model.layers.")
+    assert first_fault(done).startswith("wrong: weights-match: model.layers.")
 
 
 def test_an_old_engine_that_is_named_is_told_what_it_will_make_of_new_files() -> None:
     done = look(real.FOLDER / real.GPTQ, *TF4)
     assert done.exit_code == 1
-    assert first_line(done).startswith("wrong: transformers 4.51.3 will misread it: config.json")
+    assert first_fault(done).startswith("wrong: transformers 4.51.3 will misread it: config.json")
     stops = look(real.FOLDER / real.AWQ, "--engine", "tokenizers==0.19.1")
     assert stops.exit_code == 1
     refusal = "wrong: tokenizers 0.19.1 will refuse to load it: merges are"
-    assert first_line(stops).startswith(refusal)
+    assert first_fault(stops).startswith(refusal)
     assert look(real.FOLDER / real.AWQ, *TF4).exit_code == 0
 
 
@@ -79,8 +87,8 @@ def test_gpus_among_which_a_model_cannot_be_divided() -> None:
     done = look(real.FOLDER / real.AWQ, "--tensor-parallel", 3)
     assert done.exit_code == 1
     refusal = "wrong: vLLM will refuse to load it: cannot be divided among 3"
-    assert first_line(done).startswith(refusal)
-    assert first_line(done).endswith("Use tensor parallel 1, 2")
+    assert first_fault(done).startswith(refusal)
+    assert first_fault(done).endswith("Use tensor parallel 1, 2")
 
 
 def test_what_is_no_failure_is_to_be_looked_at(tmp_path: Path) -> None:
@@ -116,3 +124,131 @@ def test_a_notice_that_names_no_engine_foretells_nothing() -> None:
     more = Explanation([Symptom.MORE_MEMORY], engines=["transformers 4.51.3"])
     memory = Finding("config-drift", Stage.INSPECT, Judgement.NOTICE, explains=more)
     assert command.wrongs([notice, memory]) == []
+
+
+def test_several_engines_are_all_listened_to() -> None:
+    done = look(real.FOLDER / real.GPTQ, *TF4, "--engine", "tokenizers==0.19.1")
+    faults = [line for line in done.stdout.splitlines() if line.startswith("wrong: ")]
+    assert first_line(done) == "not sound: 2 faults"
+    assert any(line.startswith("wrong: transformers 4.51.3 will misread it") for line in faults)
+    assert any(line.startswith("wrong: tokenizers 0.19.1 will refuse") for line in faults)
+
+
+def test_a_known_issue_is_shown_with_fix_repair_and_sources() -> None:
+    done = look(real.FOLDER / real.DROPPED)
+    words = " ".join(done.stdout.partition("known issue: ")[2].split())
+    assert words.startswith("AutoAWQ 0.2.7 to 0.2.7.post2 drop the embedding of tied models")
+    assert "(awq-tied-embedding-dropped) fix autoawq<=0.2.6, or 0.2.7.post3 and later" in words
+    assert "repair Rename lm_head.weight to model.embed_tokens.weight" in words
+    assert "source https://github.com/casper-hansen/AutoAWQ/issues/665" in words
+    assert "known issue" not in look(real.FOLDER / real.AWQ).stdout
+
+
+def test_a_known_defect_that_no_check_fails_has_status_1(tmp_path: Path) -> None:
+    def add_another_head(tensors: real.Tensors) -> None:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"][::-1].copy()
+
+    done = look(real.damaged(real.GPTQ, tmp_path, add_another_head))
+    assert done.exit_code == 1
+    assert first_fault(done).startswith("wrong: known defect: config.json says tied, and the file")
+    assert "tied-embedding      notice" in done.stdout
+    assert "(tied-flag-other-head)" in done.stdout
+
+
+def test_json_says_what_the_lines_say() -> None:
+    done = look(real.FOLDER / real.DROPPED, "--format", "json")
+    answer = json.loads(done.stdout)
+    assert done.exit_code == 1
+    assert (answer["is_sound"], answer["summary"]) == (False, "not sound: 1 fault")
+    assert answer["wrong"][0].startswith("wrong: vLLM will answer garbage: ")
+    assert {finding["check"] for finding in answer["findings"]} >= {"own-config", "tied-embedding"}
+    (issue,) = answer["issues"]
+    assert issue["id"] == "awq-tied-embedding-dropped"
+    assert all(issue[part] for part in ("title", "fix", "repair", "sources"))
+    sound = json.loads(look(real.FOLDER / real.AWQ, "--format", "json").stdout)
+    assert (sound["is_sound"], sound["wrong"], sound["issues"]) == (True, [], [])
+
+
+def test_a_file_stands_for_its_folder(tmp_path: Path) -> None:
+    done = look(real.FOLDER / real.AWQ / real.WEIGHTS)
+    assert (done.exit_code, done.stdout) == (0, look(real.FOLDER / real.AWQ).stdout)
+    shutil.copy(real.FOLDER / real.AWQ / real.WEIGHTS, tmp_path)
+    alone = look(tmp_path / real.WEIGHTS)
+    assert (alone.exit_code, alone.stdout) == (2, "")
+    assert "there is no config.json beside it" in alone.stderr
+
+
+def test_an_id_of_the_hub_is_looked_up_in_its_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    missing = look("some/model")
+    assert (missing.exit_code, missing.stdout) == (2, "")
+    assert "Nothing is downloaded: run hf download some/model" in missing.stderr
+    folder, commit = tmp_path / "models--some--model", "0123456789abcdef" * 2 + "01234567"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(commit)
+    snapshot, blobs = folder / "snapshots" / commit, folder / "blobs"
+    shutil.copytree(real.FOLDER / real.AWQ, blobs)
+    snapshot.mkdir(parents=True)
+    for file in blobs.iterdir():
+        (snapshot / file.name).symlink_to(Path("../../blobs") / file.name)
+    assert look("some/model", "--original", real.FLOAT).exit_code == 0
+
+
+def test_a_commit_that_leads_elsewhere_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    refs = tmp_path / "hub" / "models--some--model" / "refs"
+    refs.mkdir(parents=True)
+    (refs / "main").write_text(str(real.FOLDER / real.AWQ))
+    assert look("some/model").exit_code == 2
+
+
+def test_what_a_trainer_left_is_no_defect_and_another_pickle_is(tmp_path: Path) -> None:
+    checkpoint = real.copied(real.AWQ, tmp_path)
+    (checkpoint / "training_args.bin").write_bytes(b"a pickle")
+    done = look(checkpoint, "--original", real.FLOAT)
+    assert (done.exit_code, first_line(done)) == (0, "sound: nothing is wrong with it")
+    (checkpoint / "pytorch_model.bin").write_bytes(b"a pickle")
+    assert look(checkpoint).exit_code == 2
+
+
+@pytest.mark.parametrize("name", [real.AWQ, real.GPTQ])
+def test_an_original_of_other_weights_is_named_as_such(tmp_path: Path, name: str) -> None:
+    other = Path(shutil.copytree(real.FLOAT, tmp_path / "other"))
+    tensors, metadata = real.read_tensors(other / real.WEIGHTS)
+    noise = np.random.default_rng(0)
+    for tensor, array in tensors.items():
+        values = noise.normal(0, 0.05, array.shape).astype(np.float32)
+        tensors[tensor] = real.like(values, array)
+    real.write_tensors(other / real.WEIGHTS, tensors, metadata)
+    done = look(real.FOLDER / name, "--original", other)
+    assert done.exit_code == 1
+    assert first_fault(done).startswith(
+        "wrong: original: this is not the model that it was made of: 14 of 14 packed layers"
+    )
+
+
+def test_damage_to_all_packed_layers_is_not_taken_for_another_original() -> None:
+    done = look(real.FOLDER / real.STOCK, "--original", real.FLOAT)
+    assert "this is not the model" not in done.stdout
+
+
+@pytest.mark.parametrize(("metadata", "stops", "reads"), [
+    ({"made_by": "hand"}, "4.57.6", "5.23.0"), ({}, "4.47.1", "4.51.3"),
+])  # fmt: skip
+def test_a_file_that_does_not_say_its_format_stops_old_readers(
+    tmp_path: Path, metadata: dict[str, str], stops: str, reads: str
+) -> None:
+    checkpoint = real.copied(real.AWQ, tmp_path)
+    tensors, _ = real.read_tensors(checkpoint / real.WEIGHTS)
+    real.write_tensors(checkpoint / real.WEIGHTS, tensors, metadata)
+    for options in ((), ("--engine", f"transformers=={stops}")):
+        done = look(checkpoint, *options)
+        assert done.exit_code == 1
+        assert first_fault(done).startswith("wrong: transformers before ")
+        assert '{"format": "pt"}' in first_fault(done)
+    assert look(checkpoint, "--engine", f"transformers=={reads}").exit_code == 0
+    assert look(checkpoint, "--engine", "vllm==0.32.0").exit_code == 0

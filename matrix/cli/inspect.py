@@ -14,19 +14,24 @@ from matrix.checkpoint.inspection import CheckpointError, Inspection
 from matrix.checks import run_checks
 from matrix.checks.drift import MERGES
 from matrix.checks.evidence import Evidence
-from matrix.checks.wording import count
-from matrix.cli.issues import wrapped
+from matrix.cli.evidence import read_evidence
+from matrix.cli.issues import DATA, wrapped
 from matrix.cli.options import ERROR_CHARS, LINE_CHARS, Format, FormatOption, fail, releases_of
 from matrix.description.locating import NotHereError, locate
 from matrix.diagnose.catalogue import Effect, Issue, Traits, load_issues
 from matrix.diagnose.matching import Failure, Fit, Match, Side, match_issues
 from matrix.judge.cells import thresholds
+from matrix.judge.readings import readings, traits_of
+from matrix.judge.results import MatrixResult
 from matrix.pipeline.outcomes import Finding, Judgement, Symptom
 from matrix.pipeline.steps import Stage, Step
+from matrix.run.context import Settings
 from matrix.spec.loading import LoadedSpec, load, role_names
 from matrix.spec.requirements import named_releases
 from matrix.untrusted.text import visible
 
+WRONG = "wrong: "
+SEEN = "\nfiles of this method, format, bits, group and architecture were seen in:"
 LOUD = (Judgement.NOTICE, Judgement.DEGRADED, Judgement.FAILED)
 
 
@@ -47,9 +52,13 @@ class Answer(msgspec.Struct, frozen=True):
 
     is_sound: bool
     summary: str
+    """Whether it is sound, with the gravest fault."""
     wrong: list[str]
+    """All faults, what engines will do of one first."""
     findings: list[Finding]
     issues: list[IssueAnswer]
+    readings: list[str]
+    """What engines were seen to make of such files, by the evidence there is."""
 
 
 def inspect(
@@ -70,6 +79,13 @@ def inspect(
         list[str] | None,
         typer.Option(help="What is to read it, as in transformers==4.51.3; may be repeated."),
     ] = None,
+    evidence: Annotated[
+        str | None,
+        typer.Option(
+            help="A matrix.json, or its address: what engines made of such files. "
+            "Default reports/matrix.json, where it is."
+        ),
+    ] = None,
     show: FormatOption = Format.TABLE,
 ) -> None:
     """Say what is wrong with a checkpoint of yours by reading its files; load and write nothing.
@@ -81,12 +97,20 @@ def inspect(
     readers = _readers(engine or [], _engines(loaded))
     folder = _located(checkpoint)
     source = _located(original) if original is not None else None
-    answer = examine(folder, source, loaded, readers, tensor_parallel)
+    answer = examine(folder, source, loaded, readers, tensor_parallel, _result(evidence))
     if show is Format.JSON:
         typer.echo(msgspec.json.encode(answer).decode())
     else:
         _show(answer)
     raise typer.Exit(not answer.is_sound)
+
+
+def _result(evidence: str | None) -> MatrixResult | None:
+    """Return the result that is named, or the last report's where there is one."""
+    settings = Settings.of()
+    if evidence is None and not (settings.reports / DATA).is_file():
+        return None
+    return read_evidence(evidence or str(settings.reports / DATA), settings)
 
 
 def _located(name: str) -> Path:
@@ -103,6 +127,7 @@ def examine(
     loaded: LoadedSpec,
     readers: dict[str, str],
     tensor_parallel: int = 1,
+    result: MatrixResult | None = None,
 ) -> Answer:
     """Return what the files of a checkpoint say, judged by this project's thresholds.
 
@@ -112,6 +137,7 @@ def examine(
         loaded: The spec with the thresholds.
         readers: Distribution -> version of what is to read it; empty where nothing is meant.
         tensor_parallel: Among how many GPUs it is to be divided.
+        result: Of a run, for what engines made of such files.
     """
     from matrix.description.checks import is_tied_by, judge_account, read_account
 
@@ -131,18 +157,29 @@ def examine(
     # An engine that is named may read a file right that has a defect for others.
     defects = [] if readers else [match for match in matches if match.issue.effect is Effect.FAULT]
     if not wrong:
-        wrong = [f"wrong: known defect: {m.issue.title}: {m.quote}" for m in defects]
+        wrong = [f"{WRONG}known defect: {m.issue.title}: {m.quote}" for m in defects]
     unseen = inspection.quantization is not None and original is None
-    summary = f"not sound: {count(len(wrong), 'fault')}"
-    if not wrong:
-        summary = f"sound: {_nothing_wrong(findings, unseen=unseen)}"
+    summary = f"sound: {_nothing_wrong(findings, unseen=unseen)}"
+    if wrong:
+        summary = f"not sound: {wrong[0].removeprefix(WRONG)}"
     findings = [
         msgspec.structs.replace(finding, message=visible(finding.message, ERROR_CHARS))
         for finding in findings
     ]
-    issues = [_issue_answer(match.issue, match.fit) for match in matches]
-    lines = [visible(line, ERROR_CHARS) for line in wrong]
-    return Answer(not wrong, visible(summary, ERROR_CHARS), lines, findings, issues)
+    return Answer(
+        is_sound=not wrong,
+        summary=visible(summary, ERROR_CHARS),
+        wrong=[visible(line, ERROR_CHARS) for line in wrong],
+        findings=findings,
+        issues=[_issue_answer(match.issue, match.fit) for match in matches],
+        readings=_readings(inspection, result),
+    )
+
+
+def _readings(inspection: Inspection, result: MatrixResult | None) -> list[str]:
+    """Return what engines made of files like this one, by a run; empty where none is known."""
+    traits = traits_of(inspection)
+    return readings(result, *traits) if result is not None and traits is not None else []
 
 
 def _known_issues(findings: list[Finding], evidence: Evidence) -> list[Match]:
@@ -169,7 +206,7 @@ def _issue_answer(issue: Issue, fit: Fit) -> IssueAnswer:
 
 def _show(answer: Answer) -> None:
     """Print an answer for a person."""
-    for line in [answer.summary, *answer.wrong]:
+    for line in [answer.summary, *answer.wrong[1:]]:
         typer.echo(visible(line, LINE_CHARS))
     for finding in answer.findings:
         show_finding(finding)
@@ -180,6 +217,8 @@ def _show(answer: Answer) -> None:
                 typer.echo(line)
         for address in issue.sources:
             typer.echo(f"  source  {address}")
+    for number, reading in enumerate(answer.readings):
+        typer.echo("\n".join([*([] if number else [SEEN]), *wrapped("", reading)]))
 
 
 def _engines(loaded: LoadedSpec) -> set[str]:
@@ -222,7 +261,7 @@ def wrongs(findings: list[Finding]) -> list[str]:
     """Return lines on what is wrong, what engines will do of it first; empty where nothing is."""
     noticed = [line for finding in findings if (line := _foretold(finding))]
     failed = [
-        f"wrong: {finding.check}: {finding.message}"
+        f"{WRONG}{finding.check}: {finding.message}"
         for finding in findings
         if finding.judgement is Judgement.FAILED
     ]
@@ -238,11 +277,11 @@ def _foretold(finding: Finding) -> str:
     engines = " and ".join(explains.engines)
     answers = explains.symptoms[:1] != [Symptom.ERROR]
     if answers and Symptom.NOT_FINITE in explains.symptoms:
-        return f"wrong: {engines} will answer garbage: {finding.message}"
+        return f"{WRONG}{engines} will answer garbage: {finding.message}"
     if answers and Symptom.WRONG_ANSWERS in explains.symptoms:
-        return f"wrong: {engines} will misread it: {finding.message}"
+        return f"{WRONG}{engines} will misread it: {finding.message}"
     if Symptom.ERROR in explains.symptoms:
-        return f"wrong: {engines} will refuse to load it: {finding.message}"
+        return f"{WRONG}{engines} will refuse to load it: {finding.message}"
     return ""
 
 

@@ -120,7 +120,7 @@ def test_an_added_check_says_what_it_finds(copy: Copy) -> None:
     save_file(tensors, file, metadata={"format": "pt"})
     done = copy.matrix(*shlex.split(command)[1:])
     assert done.returncode == 1
-    assert "wrong: wide-tensors: stored at 64 bits: model.norm.weight" in done.stdout
+    assert "sound: wide-tensors: stored at 64 bits: model.norm.weight" in done.stdout
 
 
 def test_an_added_issue_explains_its_log(copy: Copy) -> None:

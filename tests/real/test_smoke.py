@@ -244,7 +244,7 @@ def test_the_user_command_says_of_real_checkpoints_what_the_table_says(smoke: Sm
     dropped = DROPPED.removesuffix("/vllm-0.32.0")
     lost = {name for name in judgements if judgements[name]["tied-embedding"] == "notice"}
     assert {name for name in status if status[name]} == lost, "0.2.7, and .post2 of the test before"
-    assert first[dropped].startswith("wrong: vLLM will answer garbage")
+    assert first[dropped].startswith("not sound: vLLM will answer garbage")
     assert dropped in lost
     assert len(judgements) >= 3
     assert not [

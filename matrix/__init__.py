@@ -8,6 +8,7 @@
 ``run``            the steps performed, by children with limits (``machine``), in ``probe``
 ``store``          what each step left behind: observations, under keys
 ``checkpoint``     files of a quantized model, read independently
+``repair``         known defects mended, in a copy of a checkpoint
 ``checks``         what observations and files say: findings
 ``diagnose``       which known issue a failure is, by its log and findings
 ``judge``          all of them folded into cells, and cells into a table of verdicts

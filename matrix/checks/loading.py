@@ -125,7 +125,7 @@ def load_memory(evidence: Evidence) -> Opinion:
 
     Protects from "17 GB rather than 7 GB": a dtype of float32, given or by default, doubles all
     that is not packed, and an engine that unpacks the codes holds four times as much (known issue
-    qwen25-7b-int4-dtype-memory; how dtype is chosen:
+    loaded-as-float32; how dtype is chosen:
     https://huggingface.co/docs/transformers/main_classes/model). The second copy of a tied model's
     head and zero tensors are not counted. Value: bytes in memory over bytes in the file.
     """

@@ -10,7 +10,10 @@ from types import FrameType
 
 import typer
 
+from matrix.cli.advise import advise
+from matrix.cli.blame import blame
 from matrix.cli.clean import clean
+from matrix.cli.culprit import culprit
 from matrix.cli.explain import explain
 from matrix.cli.inspect import inspect
 from matrix.cli.issues import issues
@@ -18,6 +21,7 @@ from matrix.cli.lock import lock
 from matrix.cli.options import fail
 from matrix.cli.plan import plan
 from matrix.cli.releases import releases
+from matrix.cli.repair import repair
 from matrix.cli.report import report
 from matrix.cli.resolve import resolve
 from matrix.cli.run import run
@@ -38,8 +42,12 @@ for command in (
     plan,
     run,
     report,
+    advise,
+    blame,
+    culprit,
     explain,
     inspect,
+    repair,
     issues,
     specifiers,
     releases,

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
+from matrix.cli.issues import describe, proof, versions_in_words, wrapped
 from matrix.cli.options import LINE_CHARS, Format, FormatOption, fail
 from matrix.diagnose.catalogue import Effect, load_issues
-from matrix.diagnose.fixtures import literals
-from matrix.diagnose.matching import Failure, Fit, Match, Side, explains, match_issues
+from matrix.diagnose.matching import (
+    Failure,
+    Fit,
+    Match,
+    Side,
+    explains,
+    later_exception,
+    literals,
+    match_issues,
+)
 from matrix.diagnose.passages import Excerpt, read_excerpt
 from matrix.untrusted.text import visible
 
-WIDTH = 96
 OTHERS = 5
 """How many further matches are shown."""
 
@@ -73,9 +79,9 @@ def _versions(texts: list[str]) -> dict[str, str]:
     for text in texts:
         name, _, version = text.replace("==", "=").partition("=")
         try:
-            versions[canonicalize_name(Requirement(name).name)] = str(Version(version))
-        except (InvalidRequirement, InvalidVersion):
-            fail(f"--with: {text!r} is no release. Write it as autoawq=0.2.7")
+            versions[canonicalize_name(name, validate=True)] = str(Version(version))
+        except ValueError:  # also of a number that is too long for int
+            fail(f"--with: {text[:80]!r} is no release. Write it as autoawq=0.2.7")
     return versions
 
 
@@ -104,7 +110,10 @@ def _in_words(matches: list[Match], excerpt: Excerpt, *, is_explained: bool) -> 
     """Return the answer for a person: the issue that explains it, then what else is there."""
     lines: list[str] = []
     if is_explained:
-        lines += _issue_lines(matches.pop(0))
+        match = matches.pop(0)
+        lines += _issue_lines(match)
+        later = visible(later_exception(match, excerpt), LINE_CHARS)
+        lines += wrapped("later", f"the log ends with {later}") if later else []
     else:
         last = visible(excerpt.last_exception, LINE_CHARS)
         lines.append("not known: no known issue explains this log" + (":" if last else ""))
@@ -122,39 +131,15 @@ def _in_words(matches: list[Match], excerpt: Excerpt, *, is_explained: bool) -> 
 def _relation(match: Match) -> str:
     """Return how a match that is not the cause has to do with a log."""
     if match.fit is Fit.LOOKS_LIKE:
-        return f"looks like an issue of other versions ({_where(match)})"
+        return f"looks like an issue of other versions ({versions_in_words(match.issue)})"
     if match.issue.effect is Effect.HARMLESS:
         return "harmless"
     return "also in the log"
 
 
 def _issue_lines(match: Match) -> list[str]:
+    """Return an issue that explains a log: the line it was recognised by, and what to do."""
     issue = match.issue
-    lines = [issue.title, f"  {visible(match.quote.strip(), LINE_CHARS)}", ""]
-    lines += wrapped("cause", issue.cause)
-    lines += wrapped("fix", issue.fix)
-    lines += wrapped("repair", issue.repair) if issue.repair else []
-    for source in issue.sources:
-        lines.append(f"  source  {source}")
-    proof = "reproduced by this project" if issue.is_reproduced else issue.confidence.value
-    lines += wrapped("known", f"as {issue.id}, {proof}; {match.fit.value}: {_where(match)}")
-    return lines
-
-
-def _where(match: Match) -> str:
-    """Return in which versions an issue is, in words."""
-    rows = [
-        " with ".join(
-            [f"{name} {text}" for name, text in versions.packages.items()]
-            + [f"{name} {text} as its maker" for name, text in versions.maker.items()]
-        )
-        for versions in match.issue.versions
-    ]
-    return "; or ".join(rows) or "any version"
-
-
-def wrapped(label: str, text: str) -> list[str]:
-    """Return a labelled text in lines of a terminal's width; addresses and names stay whole."""
-    wrapper = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
-    wrapper.initial_indent, wrapper.subsequent_indent = f"  {label:8}", " " * 10
-    return wrapper.wrap(" ".join(text.split()))
+    quote = f"  {visible(match.quote.strip(), LINE_CHARS)}"
+    where = f"as {issue.id}, {proof(issue)}; {match.fit.value}: {versions_in_words(issue)}"
+    return [issue.title, quote, "", *describe(issue), *wrapped("known", where)]

@@ -8,8 +8,6 @@ from typing import Annotated
 
 import msgspec
 import typer
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 
 from matrix.checkpoint.files import CONFIG
 from matrix.checkpoint.inspection import CheckpointError, Inspection
@@ -17,8 +15,8 @@ from matrix.checks import run_checks
 from matrix.checks.drift import MERGES
 from matrix.checks.evidence import Evidence
 from matrix.checks.wording import count
-from matrix.cli.explain import wrapped
-from matrix.cli.options import ERROR_CHARS, LINE_CHARS, Format, FormatOption, fail
+from matrix.cli.issues import describe
+from matrix.cli.options import ERROR_CHARS, LINE_CHARS, Format, FormatOption, fail, releases_of
 from matrix.description.locating import NotHereError, locate
 from matrix.diagnose.catalogue import Effect, Issue, Traits, load_issues
 from matrix.diagnose.matching import Failure, Fit, Match, Side, match_issues
@@ -39,6 +37,7 @@ class IssueAnswer(msgspec.Struct, frozen=True):
     title: str
     fit: Fit
     effect: Effect
+    cause: str
     fix: str
     repair: str
     sources: list[str]
@@ -165,7 +164,14 @@ def _known_issues(findings: list[Finding], evidence: Evidence) -> list[Match]:
 
 def _issue_answer(issue: Issue, fit: Fit) -> IssueAnswer:
     return IssueAnswer(
-        issue.id, issue.title, fit, issue.effect, issue.fix, issue.repair, issue.sources
+        issue.id,
+        issue.title,
+        fit,
+        issue.effect,
+        issue.cause,
+        issue.fix,
+        issue.repair,
+        issue.sources,
     )
 
 
@@ -175,13 +181,10 @@ def _show(answer: Answer) -> None:
         typer.echo(visible(line, LINE_CHARS))
     for finding in answer.findings:
         show_finding(finding)
-    for issue in answer.issues:
+    for answered in answer.issues:
+        issue = load_issues()[answered.id]
         typer.echo(f"\nknown issue: {issue.title} ({issue.id})")
-        for label, text in (("fix", issue.fix), ("repair", issue.repair)):
-            for line in wrapped(label, text) if text else []:
-                typer.echo(line)
-        for address in issue.sources:
-            typer.echo(f"  source  {address}")
+        typer.echo("\n".join(describe(issue)))
 
 
 def _engines(loaded: LoadedSpec) -> set[str]:
@@ -193,21 +196,13 @@ def _engines(loaded: LoadedSpec) -> set[str]:
 
 def _readers(engine: list[str], engines: set[str]) -> dict[str, str]:
     """Return distribution -> version of what is to read a checkpoint, of ``engines`` alone."""
-    readers: dict[str, str] = {}
-    for text in engine:
-        try:
-            requirement = Requirement(text)
-            (version,) = [pin.version for pin in requirement.specifier if pin.operator == "=="]
-        except (InvalidRequirement, ValueError):
-            fail(f"--engine: {text!r} is no release. Write it as transformers==4.51.3")
-        name = canonicalize_name(requirement.name)
-        if name not in engines:
-            names = ", ".join(sorted(engines))
-            fail(
-                f"--engine: {requirement.name!r} is no engine that this project knows. Give one "
-                f"of {names}, or leave it out"
-            )
-        readers[name] = version
+    readers = releases_of("--engine", engine)
+    for name in readers.keys() - engines:
+        names = ", ".join(sorted(engines))
+        fail(
+            f"--engine: {name!r} is no engine that this project knows. Give one of {names}, or "
+            "leave it out"
+        )
     return readers
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ import typer
 from matrix.cli.options import Format, FormatOption, StoreFolder, fail
 from matrix.diagnose.catalogue import FOLDER, Issue, Log, load_issues, read_issue
 from matrix.diagnose.fixtures import fixture
+from matrix.judge.explaining import SUSPICIOUS
 from matrix.judge.results import MatrixResult
 from matrix.pipeline.steps import Step
 from matrix.run.context import Settings
@@ -20,6 +22,7 @@ from matrix.store.observations import Observation
 from matrix.store.store import Store
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 
+WIDTH = 96
 CELL_SLASHES = 3
 """In the id of a cell: model/scheme/quantizer/engine."""
 DATA = "matrix.json"
@@ -46,6 +49,10 @@ def issues(
     show: FormatOption = Format.TABLE,
 ) -> None:
     """List the known issues, or show one, or add a real log to it."""  # fmt: skip
+    if name is None and add is not None:
+        fail("--add: name the issue that the log is added to, as in `matrix issues ID --add FILE`")
+    if add is None and (source or near_miss):
+        fail("--source and --near-miss: are of a log that is added; give it by --add")
     catalogue = load_issues()
     if name is None:
         for issue in catalogue.values():
@@ -74,17 +81,50 @@ def _list(issue: Issue, show: Format) -> None:
     if show is Format.JSON:
         typer.echo(msgspec.json.encode(_plain(issue)))
         return
-    mark = "reproduced" if issue.is_reproduced else issue.confidence.value
-    typer.echo(f"{issue.id:32} {issue.steps[0]:9} {mark:11} {issue.title}")
+    typer.echo(f"{issue.id:36} {issue.steps[0]:9} {proof(issue):11} {issue.title}")
 
 
 def _whole(issue: Issue, show: Format) -> str:
     """Return all of an issue but its logs."""
     if show is Format.JSON:
         return msgspec.json.format(msgspec.json.encode(_plain(issue))).decode()
-    lines = [f"{issue.id}: {issue.title}", "", issue.cause.strip(), "", f"Fix: {issue.fix.strip()}"]
-    lines += ["", *issue.sources]
-    return "\n".join(lines)
+    lines = [f"{issue.title} ({issue.id})", "", *describe(issue)]
+    lines += wrapped("note", issue.note) if issue.note else []
+    at = ", ".join(issue.steps)
+    return "\n".join(
+        [*lines, *wrapped("known", f"{proof(issue)}; {at}; {versions_in_words(issue)}")]
+    )
+
+
+def describe(issue: Issue) -> list[str]:
+    """Return lines on why an issue is, what to do, and who says so."""
+    lines = [*wrapped("cause", issue.cause), *wrapped("fix", issue.fix)]
+    lines += wrapped("repair", issue.repair) if issue.repair else []
+    return lines + [f"  {'source':8}{source}" for source in issue.sources]
+
+
+def proof(issue: Issue) -> str:
+    """Return what the account of an issue rests on."""
+    return "reproduced" if issue.is_reproduced else issue.confidence.value
+
+
+def versions_in_words(issue: Issue) -> str:
+    """Return in which versions an issue is."""
+    rows = [
+        " with ".join(
+            [f"{name} {text}" for name, text in versions.packages.items()]
+            + [f"{name} {text} as its maker" for name, text in versions.maker.items()]
+        )
+        for versions in issue.versions
+    ]
+    return "; or ".join(rows) or "any version"
+
+
+def wrapped(label: str, text: str) -> list[str]:
+    """Return a labelled text in lines of a terminal's width; addresses and names stay whole."""
+    wrapper = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
+    wrapper.initial_indent, wrapper.subsequent_indent = f"  {label:8}", " " * 10
+    return wrapper.wrap(" ".join(text.split()))
 
 
 def _plain(issue: Issue) -> Issue:
@@ -117,7 +157,7 @@ def _finding(cell_id: str, issue: Issue, report: Path) -> Log:
         (cell, finding)
         for cell in result.cells
         for finding in cell.findings
-        if cell.id == cell_id and finding.check in checks
+        if cell.id == cell_id and finding.check in checks and finding.judgement in SUSPICIOUS
     ]
     if not pairs:
         fail(f"{cell_id}: {report} has no such cell, or no finding of {', '.join(checks)} in it")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from matrix.untrusted.text import visible
 
@@ -30,6 +32,19 @@ class Format(StrEnum):
 
 
 FormatOption = Annotated[Format, typer.Option("--format", help="How to show it.")]
+
+
+def releases_of(option: str, texts: list[str]) -> dict[str, str]:
+    """Return distribution -> version of the releases that an option names, or end."""
+    releases: dict[str, str] = {}
+    for text in texts:
+        try:
+            requirement = Requirement(text)
+            (version,) = [pin.version for pin in requirement.specifier if pin.operator == "=="]
+        except (InvalidRequirement, ValueError):
+            fail(f"{option}: {text!r} is no release. Write it as transformers==4.51.3")
+        releases[canonicalize_name(requirement.name)] = version
+    return releases
 
 
 def fail(message: str) -> NoReturn:

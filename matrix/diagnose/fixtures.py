@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from matrix.diagnose.catalogue import CLOSING, OPENING, Issue, Log, unmarked
-from matrix.diagnose.matching import Failure, Match, match_issue
+from matrix.diagnose.matching import Failure, Match, literals, match_issue
 from matrix.diagnose.passages import excerpt_of_text
 from matrix.pipeline.outcomes import Finding, Judgement
 from matrix.pipeline.steps import Stage
@@ -25,12 +25,6 @@ def failure_of_log(issue: Issue, log: Log) -> Failure:
         finding = Finding(log.check, Stage.INSPECT, Judgement.FAILED, message=text)
         return Failure(findings=[finding])
     return Failure(excerpt_of_text(text, literals([issue])))
-
-
-def literals(issues: list[Issue]) -> list[str]:
-    """Return what must be in a log for one of the issues to be in it."""
-    signatures = [signature for issue in issues for signature in issue.signatures]
-    return [pattern.literal for signature in signatures for pattern in signature.patterns]
 
 
 def match_log(issue: Issue, log: Log) -> Match | None:

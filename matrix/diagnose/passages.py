@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from io import BytesIO
@@ -23,17 +22,33 @@ LINE = 4_000
 """Bytes of a line on each side of what was looked for."""
 FIRST, LAST = 2, 4
 """How many lines with the same literal are kept, of those at the beginning and at the end."""
-MOST = 1_000
-"""How often a literal is looked at within a block."""
-ENDING = 16_000
+ENDING = 100_000
 """Bytes at the end of a log in which its last exception is looked for."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]{0,20}[A-Za-z]")
+_QUOTES = {
+    "‘": "'", "’": "'", "“": '"', "”": '"', "&#39;": "'", "&#x27;": "'", "&quot;": '"',
+    "&lt;": "<", "&gt;": ">", "&amp;": "&",
+}  # fmt: skip
+"""What web pages and chats make of plain characters."""
+_PLAIN = [(odd.encode(), plain.encode()) for odd, plain in _QUOTES.items()]
+_ODD = re.compile(rb"\xe2\x80[\x98-\x9d]|&(?:#|quot|[lg]t);?")
 _EXCEPTION = re.compile(
-    r"(?:^|(?<!except)[\s\])}|:])(?:[A-Za-z_]\w{0,80}\.){0,8}[A-Z]\w{0,80}"
-    r"(?:Error|Exception|Interrupt|Exit)(?::.{0,1000}|$)",
+    r'(?:^|(?<!except)[\s\])}|:"]|\\n)(?:[A-Za-z_]\w{0,80}\.){0,8}'
+    r"(?:Exception|[A-Z]\w{0,80}(?:Error|Exception|Interrupt|Exit|Expired|Timeout|OutOfResources))"
+    r"(?::.{0,1000}|$|\\n)"
+    r"|^.{0,200}?(?:Segmentation fault|Fatal Python error: .{0,200}|\(core dumped\))",
     re.MULTILINE,
 )
-"""A line that says which exception was raised, behind whatever a logger puts before it."""
+"""A line that says which exception was raised, behind whatever a logger puts before it, or that
+the process crashed."""
+
+_IN_TRACEBACK = re.compile(
+    r"""File\ "[^"\n]{1,1000}",\ line\ \d{1,9},\ in\ .*\n.*\Z   # after the line of a frame
+    |   (?:-{1,8}>|❱)\ {0,8}\d{1,9}\ .*\Z                     # as IPython and Rich point to it
+    |   Traceback\ \(most\ recent\ call\ last\):\s*\Z          # an error that goes on with one
+    """,
+    re.VERBOSE,
+)
 
 
 class Passage(msgspec.Struct, frozen=True):
@@ -46,9 +61,11 @@ class Passage(msgspec.Struct, frozen=True):
 
     @property
     def in_exception(self) -> bool:
-        """Whether it belongs to what an exception says, which may have several lines."""
-        near = "\n".join([*self.before.splitlines()[-12:], self.line])
-        return _EXCEPTION.search(near) is not None
+        """Whether it belongs to what an exception says, which may have several lines, or to the
+        source that a traceback shows."""
+        near = [*self.before.splitlines()[-12:], self.line]
+        shown = "\n".join(near[-2:])
+        return bool(_EXCEPTION.search("\n".join(near)) or _IN_TRACEBACK.search(shown))
 
 
 class Excerpt(msgspec.Struct, frozen=True):
@@ -82,7 +99,7 @@ def read_excerpt(stream: BinaryIO, literals: Iterable[str]) -> Excerpt:
             passages.append(_passage(window, start, offset))
             if len(passages) > FIRST + LAST:
                 del passages[FIRST]
-        cut = max(end - BEFORE - LINE, 0)
+        cut = max(end - max(BEFORE, ENDING) - LINE, 0)
         window, offset, done = window[cut:], offset + cut, max(end - cut, 0)
     unique = {passage.position: passage for passages in hits.values() for passage in passages}
     exceptions = list(_EXCEPTION.finditer(_text(window[-ENDING:])))
@@ -94,17 +111,26 @@ def _hits(
     automaton: ahocorasick_rs.BytesAhoCorasick, window: bytes, begin: int, end: int
 ) -> Iterator[tuple[int, int]]:
     """Yield number and place of the literals that begin between two places of a window, one for
-    each line, and of each literal a bounded number."""
-    count: Counter[int] = Counter()
-    lines: set[tuple[int, int]] = set()
+    each line: of each literal the first ones and the last ones."""
+    places: dict[int, list[int]] = {}
+    lines: dict[int, int] = {}
+    line = -1
     for number, start, _ in automaton.find_matches_as_indexes(window[begin:]):
-        count[number] += 1
         place = begin + start
-        if count[number] > MOST or place >= end:
+        if place >= end:
+            break
+        if place > line:
+            line = window.find(b"\n", place)
+            line = line if line >= 0 else len(window)
+        if lines.get(number) == line:
             continue
-        line = number, window.rfind(b"\n", max(place - LINE, 0), place)
-        if line not in lines:
-            lines.add(line)
+        lines[number] = line
+        kept = places.setdefault(number, [])
+        kept.append(place)
+        if len(kept) > FIRST + LAST:
+            del kept[FIRST]
+    for number, kept in places.items():
+        for place in kept:
             yield number, place
 
 
@@ -118,16 +144,26 @@ def _automaton(literals: tuple[str, ...]) -> ahocorasick_rs.BytesAhoCorasick:
 
 
 def _blocks(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield a log in blocks of UTF-8, whatever it is in."""
+    """Yield a log in blocks of UTF-8 with plain quotes, whatever it is in."""
     block = stream.read(BLOCK)
     if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         decoder = codecs.getincrementaldecoder("utf-16")("replace")
         while block:
-            yield decoder.decode(block).encode("utf-8", "replace")
+            yield _plain(decoder.decode(block).encode("utf-8", "replace"))
             block = stream.read(BLOCK)
     while block:
-        yield block
+        yield _plain(block)
         block = stream.read(BLOCK)
+
+
+def _plain(block: bytes) -> bytes:
+    """Return a block with plain quotes."""
+    # A single byte is found many times faster than a text, and mostly is not there.
+    may_differ = b"\xe2" in block or b"&" in block
+    if may_differ and b"\0" not in block and _ODD.search(block):
+        for odd, plain in _PLAIN:
+            block = block.replace(odd, plain)
+    return block
 
 
 def _with_last(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:

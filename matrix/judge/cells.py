@@ -1,4 +1,4 @@
-"""What each cell is, judged by the observations of its ten stages. Pure over what it may read."""
+"""What each cell is, judged by the observations of its stages. Pure over what it may read."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class CellJudge:
         evidence, unreadable = self._read_evidence(cell, observations)
         results |= {result.stage: result for result in unreadable}
         findings = run_checks(evidence) if evidence else []
-        stages = stage_results(results, findings)
+        stages = stage_results(results, findings, by_stage(steps_of(cell)))
         if cell.exclusion is not None:
             judged_cell = _excluded(cell.exclusion)
         else:
@@ -112,7 +112,8 @@ class CellJudge:
             )
         generation = evidence.generation if evidence else None
         reference = evidence.reference if evidence else None
-        load = observations.get(Stage.LOAD)
+        load, made = observations.get(Stage.LOAD), observations.get(Stage.QUANTIZE)
+        oldest_first = sorted(observations.values(), key=lambda o: (o.at, o.key))
         return CellResult(
             id=cell.id,
             model=cell.checkpoint.model.name,
@@ -131,6 +132,10 @@ class CellJudge:
             departures=self.sides.departures(cell, observations.values()),
             timings={stage: observation.seconds for stage, observation in observations.items()},
             device=load.device if load else self.keys.device(cell.engine.environment),
+            made_on=made.device if made else "",
+            at=oldest_first[-1].at if oldest_first else "",
+            runs=list(dict.fromkeys(observation.run for observation in oldest_first)),
+            attempts=max((observation.attempt for observation in oldest_first), default=0),
             output=generation.outputs[0].text if generation else "",
             expected=reference.prompts[0].greedy_text if reference else "",
             issue=diagnosis.issue,
@@ -225,7 +230,8 @@ def _untested(cell: Cell, plan: Plan, results: dict[Stage, StageResult]) -> Judg
     ``None`` where it lacks nothing, and where what was observed decides all the same: it ran
     when more was there, or an earlier stage did not pass.
     """
-    first = next((stage for stage in stage_results(results, []) if blocks(stage)), None)
+    stages = stage_results(results, [], by_stage(steps_of(cell)))
+    first = next(filter(blocks, stages), None)
     if not cell.unmet or first is None or first.outcome is not Outcome.INFRA:
         return None
     quantizer, engine = cell.checkpoint.quantizer, cell.engine

@@ -12,9 +12,8 @@ from typing import NamedTuple
 import msgspec
 
 from matrix.diagnose.catalogue import Issue, Traits
-from matrix.diagnose.fixtures import literals
 from matrix.diagnose.grouping import signature_of
-from matrix.diagnose.matching import Failure, Fit, Side, explains, match_issues
+from matrix.diagnose.matching import Failure, Fit, Side, explains, literals, match_issues
 from matrix.diagnose.passages import Excerpt, excerpt_of_text
 from matrix.judge.missing import points_to_log
 from matrix.judge.verdict import JudgedCell, blocks

@@ -14,7 +14,7 @@ import msgspec
 from matrix.diagnose.catalogue import Confidence, Effect
 from matrix.pipeline.outcomes import Finding, Reason, StageResult, Verdict
 from matrix.pipeline.steps import Blame, Stage
-from matrix.spec.tables import Resolution
+from matrix.spec.tables import Method, Resolution
 
 SCHEMA_VERSION = 1
 PAGE = "index.html"
@@ -53,6 +53,30 @@ class CanaryState(StrEnum):
     """One came out otherwise."""
 
 
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a model decides which packages can quantize and load it."""
+
+    tied: bool
+    """Whether input and output embeddings are one tensor."""
+    model_type: str = ""
+    """As config.json has it, such as ``qwen2``; empty where it is not known."""
+    hidden_size: int | None = None
+    intermediate_size: int | None = None
+
+
+class SchemeFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A method with its parameters; what is ``None`` or empty is not of the method, or not said."""
+
+    method: Method
+    bits: int | None = None
+    group_size: int | None = None
+    zero_point: bool | None = None
+    sym: bool | None = None
+    desc_act: bool | None = None
+    format: str = ""
+    """AWQ: the layout, such as ``gemm``. GPTQ: ``gptq`` or ``gptq_v2``."""
+
+
 class Side(msgspec.Struct, frozen=True):
     """One of the two environments of a cell, spelled out."""
 
@@ -66,6 +90,10 @@ class Side(msgspec.Struct, frozen=True):
     options: dict[str, str | int | float | bool] = {}
     axes: dict[str, str] = {}
     """The values of the environment's axes, as the spec has them."""
+    adapter: str = ""
+    """The adapter that drives it, named like the package that does the work: ``auto_gptq``."""
+    repairs: list[str] = []
+    """Of a quantizer: what ``matrix repair`` mends in its checkpoints before they are loaded."""
 
 
 class CellResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +121,14 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     """Stage -> seconds."""
     device: str = "cpu"
     """Such as ``cpu x86-64-v4, avx512_bf16``, ``cpu`` where no more was recorded, ``cuda 8.9``."""
+    made_on: str = ""
+    """The same of its quantizer; empty where it made no checkpoint."""
+    at: str = ""
+    """ISO time, UTC, of the newest observation of it; empty where there is none."""
+    runs: list[str] = []
+    """Ids of the runs that its observations are from, oldest first."""
+    attempts: int = 0
+    """How often the step of it was tried that was tried most often; 0 where none was."""
     elsewhere: dict[str, str] = {}
     """Device of another machine -> the verdict of what was observed there."""
     output: str = ""
@@ -241,6 +277,9 @@ class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
     """A line for each canary that came out otherwise: what came, and what differs from before."""
     environments: list[EnvironmentResult]
     cells: list[CellResult]
+    models: dict[str, ModelFacts] = {}
+    """The models that cells name; so are the schemes."""
+    schemes: dict[str, SchemeFacts] = {}
     specifiers: list[Specifier] = []
     """The specifiers that really hold, by package, release and partner."""
     issues: dict[str, KnownIssue] = {}

@@ -36,6 +36,8 @@ class Sides:
             python=facts.python or self._plan.environments[role.environment].python,
             options=role.options,
             axes=self._plan.environments[role.environment].axes,
+            adapter=role.adapter.stem,
+            repairs=[str(name) for name in role.repairs],
         )
 
     def installed(self, environment: str) -> dict[str, str]:

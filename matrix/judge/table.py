@@ -3,16 +3,25 @@ what it is given to read."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 
 import msgspec
 
+from matrix.checkpoint.inspection import ConfigFacts, Inspection
 from matrix.judge.canaries import Inputs, inputs_of
 from matrix.judge.cells import CellJudge, command_of
 from matrix.judge.declarations import PackageMetadata
 from matrix.judge.installing import with_installs
 from matrix.judge.issue_evidence import contradictions, issues_of
-from matrix.judge.results import NOT_RUN, CanaryState, EnvironmentResult, MatrixResult
+from matrix.judge.results import (
+    NOT_RUN,
+    CanaryState,
+    EnvironmentResult,
+    MatrixResult,
+    ModelFacts,
+    SchemeFacts,
+)
 from matrix.judge.specifiers import specifiers, trials
 from matrix.judge.standings import (
     Ran,
@@ -24,8 +33,10 @@ from matrix.judge.standings import (
     works,
 )
 from matrix.judge.verdict import canary_state
+from matrix.pipeline.outcomes import Outcome
 from matrix.pipeline.steps import Stage
-from matrix.plan.cells import Cell
+from matrix.plan.cells import Cell, Model
+from matrix.spec.tables import SchemeTable
 from matrix.store.facts import InstallFacts, read_facts
 from matrix.store.observations import Observation
 
@@ -64,6 +75,12 @@ class TableJudge:
             canaries=trust,
             environments=[self._environment(name) for name in self._plan.environments],
             cells=cells,
+            models={model.name: self._model(model) for model in self._plan.models},
+            schemes={
+                checkpoint.scheme_name: scheme_facts(checkpoint.scheme)
+                for checkpoint in self._plan.checkpoints
+                if checkpoint.scheme is not None
+            },
             issues=issues_of(cells, self._judge.issues),
             issue_troubles=contradictions(
                 zip(self._plan.cells, cells, strict=True),
@@ -89,6 +106,20 @@ class TableJudge:
             for cell in self._plan.cells
             if cell.canary is not None
         }
+
+    def _model(self, model: Model) -> ModelFacts:
+        """Return what is known of a model: by its files where they were inspected, else as asked
+        for."""
+        inspections = (
+            self._judge.observations(cell.id).get(Stage.INSPECT)
+            for cell in self._plan.cells
+            if cell.checkpoint.model == model and cell.checkpoint.scheme is None
+        )
+        passed = next((o for o in inspections if o and o.outcome is Outcome.PASSED), None)
+        with suppress(msgspec.ValidationError):  # its stage says so
+            config = read_facts(passed, Inspection).config if passed else None
+            return model_facts(model, config)
+        return model_facts(model)
 
     def _made_on(self) -> dict[str, str]:
         """Return what each environment's quantizers ran on, or else are to run on."""
@@ -137,6 +168,41 @@ class TableJudge:
     def _observations(self) -> list[Observation]:
         of_cells = (self._judge.observations(cell.id).values() for cell in self._plan.cells)
         return list({o.key: o for observations in of_cells for o in observations}.values())
+
+
+def model_facts(model: Model, config: ConfigFacts | None = None) -> ModelFacts:
+    """Return the facts of a model by its ``config.json``, or else by what the spec says of it."""
+    if config is not None and config.model_type:
+        return ModelFacts(
+            tied=model.tied,
+            model_type=config.model_type,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+        )
+    recipe = {"model_type": model.recipe.get("architecture"), **model.recipe, **model.config}
+    model_type = recipe["model_type"]
+    # A recipe may be of an adapter of the user's own, to which these keys mean something else.
+    sizes = {
+        name: size
+        for name in ("hidden_size", "intermediate_size")
+        if isinstance(size := recipe.get(name), int)
+    }
+    text = model_type if isinstance(model_type, str) else ""
+    return ModelFacts(tied=model.tied, model_type=text, **sizes)
+
+
+def scheme_facts(scheme: SchemeTable) -> SchemeFacts:
+    """Return the parameters of a scheme that are of its method."""
+    of_awq = scheme.method == "awq"
+    return SchemeFacts(
+        method=scheme.method,
+        bits=scheme.bits,
+        group_size=scheme.group_size,
+        zero_point=scheme.zero_point if of_awq else None,
+        sym=None if of_awq else scheme.sym,
+        desc_act=None if of_awq else scheme.desc_act,
+        format=scheme.version.lower() if of_awq else "gptq",
+    )
 
 
 def _machine(used: list[Observation]) -> dict[str, str]:

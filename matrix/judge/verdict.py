@@ -14,7 +14,7 @@ import msgspec
 from matrix.judge.explaining import explanation
 from matrix.judge.results import CanaryState, CellResult
 from matrix.pipeline.outcomes import Finding, Judgement, Outcome, Reason, StageResult, Verdict
-from matrix.pipeline.steps import STAGES, Blame, Stage
+from matrix.pipeline.steps import ALWAYS, STAGES, Blame, Stage
 
 COMPARISONS = ("greedy-text", "logprobs-reference")
 """The checks without which nothing was compared, so that nothing can be said to work."""
@@ -61,16 +61,18 @@ _SOFT = {(Stage.INSPECT, Reason.DEFECTIVE_FILE), (Stage.LOAD, Reason.WRONG_OUTPU
 
 
 def stage_results(
-    observed: Mapping[Stage, StageResult], findings: Sequence[Finding]
+    observed: Mapping[Stage, StageResult],
+    findings: Sequence[Finding],
+    stages: Iterable[Stage] = ALWAYS,
 ) -> list[StageResult]:
-    """Return all ten results in order, with what the checks found worked in.
+    """Return the results of a cell's stages in order, with what the checks found worked in.
 
     A stage that passed becomes degraded or failed by its findings. One that was never reached is
     blocked where an earlier one explains it, and otherwise not run, which is infrastructure.
     ``generate`` cannot pass without having been compared.
     """
     results: list[StageResult] = []
-    for stage in Stage:
+    for stage in stages:
         result = observed.get(stage)
         if result is not None and result.outcome is Outcome.PASSED:
             result = _with_findings(result, [f for f in findings if f.stage is stage])
@@ -120,10 +122,10 @@ def fold(
 
     ``float_works`` is whether the float model works in the same engine; ``None`` where unknown, and
     ``False`` for the float model's own cell too, whose trouble is nobody else's. Raises
-    ``ValueError`` where ``stages`` are not the ten, in order.
+    ``ValueError`` where ``stages`` are not those of a cell, in order.
     """
-    if [result.stage for result in stages] != list(Stage):
-        raise ValueError("stages: want each of the ten once, in order; use stage_results()")
+    if [result.stage for result in stages] not in (list(ALWAYS), list(Stage)):
+        raise ValueError("stages: want each of a cell once, in order; use stage_results()")
     failure = next((result for result in stages if blocks(result)), None)
     if failure is not None:
         verdict = _verdict(failure)

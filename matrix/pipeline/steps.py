@@ -22,6 +22,7 @@ class Step(StrEnum):
     IMPORT = "import"
     BUILD = "build"
     QUANTIZE = "quantize"
+    REPAIR = "repair"
     INSPECT = "inspect"
     LOAD = "load"
     GENERATE = "generate"
@@ -34,6 +35,7 @@ class Stage(StrEnum):
     QUANTIZER_INSTALL = "quantizer-install"
     QUANTIZER_IMPORT = "quantizer-import"
     QUANTIZE = "quantize"
+    REPAIR = "repair"
     INSPECT = "inspect"
     ENGINE_RESOLVE = "engine-resolve"
     ENGINE_INSTALL = "engine-install"
@@ -94,6 +96,8 @@ class Definition(NamedTuple):
     """The step whose limits hold for it, where it has none of its own in the spec."""
     product: tuple[str, str] | None = None
     """Where its files lie in the store: ``<first>/<key>/<second>``."""
+    optional: bool = False
+    """Whether only those cells have it that ask for it."""
     code: str = ""
     """The package of ours whose code makes its answer, and is part of its key."""
 
@@ -125,6 +129,11 @@ PIPELINE: tuple[Definition, ...] = (
         Stage.QUANTIZE, Blame.QUANTIZER, product=("checkpoints", "checkpoint"),
     ),
     Definition(
+        Step.REPAIR, RoleKind.QUANTIZER, SubjectKind.CHECKPOINT, Performer.HARNESS,
+        Stage.REPAIR, Blame.CHECKPOINT, optional=True, limits=Step.INSPECT,
+        product=("checkpoints", "checkpoint"), code="repair",
+    ),
+    Definition(
         Step.INSPECT, RoleKind.QUANTIZER, SubjectKind.CHECKPOINT, Performer.HARNESS,
         Stage.INSPECT, Blame.CHECKPOINT, code="checkpoint",
     ),
@@ -145,6 +154,9 @@ PIPELINE: tuple[Definition, ...] = (
 
 STAGES: dict[Stage, Definition] = {line.stage: line for line in PIPELINE if line.stage is not None}
 """The lines that a cell's result shows."""
+
+ALWAYS: tuple[Stage, ...] = tuple(stage for stage in STAGES if not STAGES[stage].optional)
+"""The stages that every cell has."""
 
 STEPS: dict[Step, Definition] = {line.step: line for line in PIPELINE}
 """A line of each step, for what is the same in all of its lines."""

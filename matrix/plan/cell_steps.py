@@ -173,7 +173,13 @@ def _steps(
             continue
         if not line.continues:
             after = (*made, of_roles[line.role][Step.IMPORT])
-        step = PlannedStep(line, line.step, roles[line.role], subjects[line.subject], after)
+        subject = subjects[line.subject]
+        if isinstance(subject, Checkpoint):
+            if line.step is Step.REPAIR and not subject.quantizer.repairs:
+                continue
+            # What is repaired is made once, under its own name.
+            subject = subject.unrepaired if line.step is Step.QUANTIZE else subject
+        step = PlannedStep(line, line.step, roles[line.role], subject, after)
         if line.subject is not SubjectKind.CELL:
             made.append(step)
         yield step

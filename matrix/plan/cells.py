@@ -11,12 +11,14 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from matrix.pipeline.outcomes import Verdict
+from matrix.repair.names import RepairName
 from matrix.spec.loading import (
     FLOAT_MODEL,
     LoadedSpec,
     Roles,
     check_profile,
     chosen_roles,
+    repaired_role,
     role_names,
 )
 from matrix.spec.selecting import matches
@@ -59,6 +61,10 @@ class Role(msgspec.Struct, frozen=True):
     capability: str = ""
     instruction_set: InstructionSet | Literal[""] = ""
     needs_hardware: list[str] = []
+    repairs: list[RepairName] = []
+    """Of a quantizer: what is repaired in the checkpoints of another role."""
+    repaired_role: str = ""
+    """The name of that other role."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -73,6 +79,16 @@ class Checkpoint(msgspec.Struct, frozen=True):
     def id(self) -> str:
         """``model/scheme/quantizer``."""
         return f"{self.model.name}/{self.scheme_name}/{self.quantizer.name}"
+
+    @property
+    def unrepaired(self) -> Checkpoint:
+        """The checkpoint as it is made, before its repairs; itself, where it has none."""
+        if not self.quantizer.repairs:
+            return self
+        maker = msgspec.structs.replace(
+            self.quantizer, name=self.quantizer.repaired_role, repairs=[], repaired_role=""
+        )
+        return msgspec.structs.replace(self, quantizer=maker)
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -212,6 +228,8 @@ def _roles(loaded: LoadedSpec, kind: Literal["quantizers", "engines"], tables: R
             capability=table.capability,
             instruction_set=table.instruction_set,
             needs_hardware=table.needs_hardware,
+            repairs=table.repairs,
+            repaired_role=repaired_role(environment, table),
         )
         for name, (environment, table) in tables.items()
     ]

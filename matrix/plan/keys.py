@@ -15,7 +15,7 @@ from typing import Any, Self
 import msgspec
 
 from matrix.pipeline.outcomes import Outcome
-from matrix.pipeline.steps import Device, Step
+from matrix.pipeline.steps import STEPS, Device, Step
 from matrix.plan.cell_steps import Identity, PlannedStep, steps_of
 from matrix.plan.cells import Cell, Checkpoint, Model
 from matrix.spec.loading import PACKAGE
@@ -199,8 +199,19 @@ def _of_quantize(keys: Keys, step: PlannedStep, passed: Passed) -> Inputs:
     return msgspec.to_builtins(inputs), imported.departures
 
 
+def _of_repair(_: Keys, step: PlannedStep, passed: Passed) -> Inputs:
+    """The files, which repairs, and the code that makes them; not where they were proven."""
+    inputs = {
+        "checkpoint": passed[Step.QUANTIZE].key,
+        "repairs": step.role.repairs,
+        "code": code_digest(PACKAGE / step.definition.code),
+        "reader": code_digest(PACKAGE / STEPS[Step.INSPECT].code),
+    }
+    return msgspec.to_builtins(inputs), passed[Step.QUANTIZE].departures
+
+
 def _of_inspect(_: Keys, step: PlannedStep, passed: Passed) -> Inputs:
-    made = passed.get(Step.QUANTIZE, passed[Step.BUILD])
+    made = _made(passed)
     inputs = {
         "checkpoint": made.key,
         **_model(passed, "original"),
@@ -214,7 +225,7 @@ def _of_evaluation(_: Keys, step: PlannedStep, passed: Passed) -> Inputs:
     inputs = {
         **imported.inputs,
         "options": step.role.options,
-        "checkpoint": passed.get(Step.QUANTIZE, passed[Step.BUILD]).key,
+        "checkpoint": _made(passed).key,
         **_model(passed, "reference"),
     }
     return inputs, imported.departures
@@ -226,8 +237,7 @@ def _of_code(_: Keys, step: PlannedStep, passed: Passed) -> Inputs:
         "stands_on": {name.value: observation.key for name, observation in passed.items()},
         "code": code_digest(PACKAGE / step.definition.code),
     }
-    departures = passed.get(Step.QUANTIZE, passed[Step.BUILD]).departures
-    return inputs, departures
+    return inputs, _made(passed).departures
 
 
 _INPUTS: dict[Step, Callable[[Keys, PlannedStep, Passed], Inputs]] = {
@@ -236,10 +246,17 @@ _INPUTS: dict[Step, Callable[[Keys, PlannedStep, Passed], Inputs]] = {
     Step.IMPORT: _of_import,
     Step.BUILD: _of_build,
     Step.QUANTIZE: _of_quantize,
+    Step.REPAIR: _of_repair,
     Step.INSPECT: _of_inspect,
     Step.LOAD: _of_evaluation,
     Step.GENERATE: _of_evaluation,
 }
+
+
+def _made(passed: Passed) -> Observation:
+    """Return the observation of the step that made the files: the last of those that make any."""
+    makers = (Step.REPAIR, Step.QUANTIZE, Step.BUILD)
+    return next(passed[step] for step in makers if step in passed)
 
 
 def _model(passed: Passed, name: str) -> dict[str, Any]:

@@ -262,9 +262,11 @@ class _Costs:
                 return self._timed(step, seconds) + Cost(fetched.download, size)
             case Checkpoint() if step.step is Step.QUANTIZE:
                 return self._of_quantization(step, step.subject)
-            case Checkpoint() if step.step is Step.INSPECT:
+            case Checkpoint() if step.step in (Step.REPAIR, Step.INSPECT):
                 size = BYTES * self._parameters[step.subject.model.name]
-                return self._timed(step, size / GB * self._constants.inspect_seconds_per_gb)
+                copied = checkpoint_bytes(step.subject) if step.step is Step.REPAIR else 0
+                reading = size / GB * self._constants.inspect_seconds_per_gb
+                return self._timed(step, reading) + Cost(disk=copied)
             case Cell() if step.step is Step.LOAD:
                 speed, billions = self._speed(step), self._billions(step.subject.checkpoint)
                 load = speed.load_seconds + billions * speed.load_seconds_per_billion

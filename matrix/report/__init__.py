@@ -102,10 +102,11 @@ def _cause_lines(cause: Cause, result: MatrixResult) -> list[str]:
     """Return a line for a cause, and one for its fix where it is a known issue."""
     first, more = visible(cause.subjects[0], 100), len(cause.subjects) - 1
     where = f"{first} and {more} more" if more else first
-    cells = "cell" if cause.cells == 1 else "cells"
+    number = len(cause.cells)
+    cells = "cell" if number == 1 else "cells"
     known = result.issues.get(cause.issue)
     what = known.title if known else visible(cause.message, CAUSE_CHARS) or cause.reason
-    lines = [f"  {cause.cells:4} {cells:5}  {what} ({cause.stage or 'no stage'}: {where})"]
+    lines = [f"  {number:4} {cells:5}  {what} ({cause.stage or 'no stage'}: {where})"]
     if known:
         lines.append(f"{'':14}fix: {visible(' '.join(known.fix.split()), LINE_CHARS)}")
     return lines

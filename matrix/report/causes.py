@@ -25,7 +25,8 @@ class Cause(NamedTuple):
     reason: str
     message: str
     """What most of its cells say."""
-    cells: int
+    cells: tuple[str, ...]
+    """Their ids, in the order of the table."""
     issue: str = ""
     """Id of the known issue that it is, in ``MatrixResult.issues``."""
     group: str = ""
@@ -53,7 +54,7 @@ def causes(result: MatrixResult) -> list[Cause]:
     whom they blame. What was not run yet is no cause.
     """
     failures = {environment.name: _failure(environment) for environment in result.environments}
-    members: dict[tuple[str, str, object], list[tuple[str, _Words]]] = {}
+    members: dict[tuple[str, str, object], list[tuple[str, str, _Words]]] = {}
     for cell in result.cells:
         if cell.verdict in _FINE or cell.reason is Reason.NOT_RUN:
             continue
@@ -64,17 +65,17 @@ def causes(result: MatrixResult) -> list[Cause]:
         group = "" if cell.explained_by else cell.group
         rest = (words, "" if failure or _is_telling(cell) else subject)
         key = (cell.issue, group, None if cell.issue or group else rest)
-        members.setdefault(key, []).append((subject, words))
+        members.setdefault(key, []).append((cell.id, subject, words))
     listed = [_cause(of, issue, group) for (issue, group, _), of in members.items()]
-    return sorted(listed, key=lambda cause: (-cause.cells, cause))
+    return sorted(listed, key=lambda cause: (-len(cause.cells), cause))
 
 
-def _cause(members: list[tuple[str, _Words]], issue: str, group: str) -> Cause:
-    """Return the cause of cells, each by its subject and what it says."""
-    subjects = sorted({subject for subject, _ in members}, key=natural)
-    often = Counter(words for _, words in members)
+def _cause(members: list[tuple[str, str, _Words]], issue: str, group: str) -> Cause:
+    """Return the cause of cells, each by its id, its subject and what it says."""
+    subjects = sorted({subject for _, subject, _ in members}, key=natural)
+    often = Counter(words for _, _, words in members)
     words = min(often, key=lambda words: (-often[words], words))
-    return Cause(tuple(subjects), *words, len(members), issue, group)
+    return Cause(tuple(subjects), *words, tuple(name for name, _, _ in members), issue, group)
 
 
 def _words(cell: CellResult) -> _Words:

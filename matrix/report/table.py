@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
@@ -214,8 +214,14 @@ def pivot(cells: list[CellResult]) -> pd.DataFrame:
     listed = frame(cells).assign(cell=pd.Series(cells, dtype=object))
     slots = listed.groupby([*ROW, *COLUMN], sort=False)["cell"].agg(list)
     table = slots.unstack(COLUMN, sort=False)  # rows stand as their cells do
-    columns = sorted(table.columns, key=lambda pair: [natural(name) for name in pair])
+    columns = sorted(table.columns, key=_column_order)
     return table[columns].map(lambda slot: slot if isinstance(slot, list) else [])
+
+
+def _column_order(column: Sequence[str]) -> tuple[object, ...]:
+    # Most people serve with vLLM, so it stands where the table begins.
+    engine, model = column
+    return (not engine.startswith("vllm-"), natural(engine), natural(model))
 
 
 def counts(cells: Iterable[CellResult]) -> dict[Verdict, int]:

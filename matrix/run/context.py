@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
+from copy import copy
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
@@ -29,7 +30,7 @@ from matrix.machine.hardware import Machine, detect, device_of
 from matrix.pipeline.outcomes import Verdict
 from matrix.pipeline.steps import Device
 from matrix.plan.budget import Choice, ignoring, narrowed, read_choice
-from matrix.plan.cells import Cell, Plan, make_plan
+from matrix.plan.cells import Cell, Plan, make_plan, plan_of
 from matrix.plan.keys import Keys, Lookup
 from matrix.plan.needs import cuda_of, unmet_by
 from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, load
@@ -126,6 +127,23 @@ class Context:
             devices=devices,
             held=revisions_of(self.loaded.folder, self.store, self._host).held,
         )
+
+    def with_cells(
+        self, cells: list[Cell], environments: dict[str, Environment], again: str = ""
+    ) -> Context:
+        """Return the same for other cells, some of whose environments the spec may not have.
+
+        The first of them counts as not loaded before the run ``again``, where that is given.
+        """
+        other, plan = copy(self), self.plan
+        other.__dict__.pop("cells_of", None)
+        other.plan = plan_of(cells, plan.profile, plan.title, plan.parts, environments)
+        if again:
+            other.store = Store(self.store.root, again)
+            other._lookup = ignoring(other.store.observation, {cells[0].id}, again)
+        other.keys = other._keys_on(self._devices)
+        other.judge = other.fresh_judge()
+        return other
 
     def fresh_judge(self) -> CellJudge:
         """Return a judge that knows nothing yet: one keeps what it has once read."""

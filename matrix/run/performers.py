@@ -7,7 +7,7 @@ from collections.abc import Callable
 from matrix.pipeline.steps import Step
 from matrix.plan.cell_steps import PlannedStep
 from matrix.plan.keys import Key
-from matrix.run import building, inspecting, jobs
+from matrix.run import building, inspecting, jobs, repairing
 from matrix.run.jobs import Job
 from matrix.run.workspace import Workspace
 from matrix.store.observations import Observation
@@ -15,6 +15,7 @@ from matrix.store.observations import Observation
 HARNESS: dict[Step, Callable[[Workspace, PlannedStep, Key], Observation]] = {
     Step.RESOLVE: building.resolve,
     Step.INSTALL: building.install,
+    Step.REPAIR: repairing.repair,
     Step.INSPECT: inspecting.inspect,
 }
 """Performs a step under its key."""

@@ -35,7 +35,7 @@ def is_done(workspace: Workspace, key: Key, cells: Iterable[Cell]) -> bool:
     return is_there(workspace, key) or not any(
         workspace.keys.unfinished(cell)
         for cell in cells
-        if key.subject in (cell.checkpoint.model.name, cell.checkpoint.id)
+        if key.subject in (cell.checkpoint.model.name, cell.checkpoint.unrepaired.id)
     )
 
 
@@ -49,7 +49,8 @@ def checkpoint_folder(workspace: Workspace, checkpoint: Checkpoint) -> Path:
     """Return the files that an engine is given."""
     if checkpoint.scheme is None:
         return model_folder(workspace, checkpoint.model) / "model"
-    key = workspace.keys.of(by_stage(steps_of_checkpoint(checkpoint))[Stage.QUANTIZE])
+    stage = Stage.REPAIR if checkpoint.quantizer.repairs else Stage.QUANTIZE
+    key = workspace.keys.of(by_stage(steps_of_checkpoint(checkpoint))[stage])
     return workspace.store.checkpoint(key.value if key else "") / "checkpoint"
 
 

@@ -19,10 +19,11 @@ from matrix.machine.leases import ProcessesOn, leases_folder
 from matrix.pipeline.steps import PIPELINE, Performer, Step
 from matrix.plan.cell_steps import PlannedStep, distinct, steps_of_selection
 from matrix.plan.cells import Selection
+from matrix.plan.keys import Key
 from matrix.run.jobs import Job
 from matrix.run.messages import Messages
 from matrix.run.performers import HARNESS, PROBE
-from matrix.run.products import are_there
+from matrix.run.products import are_there, is_there
 from matrix.run.roles import RoleRun
 from matrix.run.workspace import Workspace
 
@@ -95,10 +96,14 @@ class Run:
 
     def _by_ourselves(self, step: PlannedStep) -> None:
         key = self._keys.of(step)
-        if key is None or self._keys.settled(key):
+        if key is None or (self._keys.settled(key) and not self._is_gone(key)):
             return
         if are_there(self._workspace, step.after):
             self._messages.of_step(step, HARNESS[step.step](self._workspace, step, key))
+
+    def _is_gone(self, key: Key) -> bool:
+        """Whether the files that a step made are not there any more."""
+        return self._keys.passed(key) is not None and not is_there(self._workspace, key)
 
     def _by_probes(self, steps: list[PlannedStep]) -> None:
         """Have each role's import and jobs done, one role after another."""

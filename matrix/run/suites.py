@@ -7,7 +7,6 @@ from pathlib import Path
 from matrix.judge import canaries
 from matrix.judge.cells import CellJudge, refusals
 from matrix.judge.suite_subjects import subjects
-from matrix.pipeline.steps import Stage
 from matrix.run.context import Context
 from matrix.spec.loading import PACKAGE
 from matrix.store.identity import code_digest, digest, file_digest
@@ -54,8 +53,8 @@ def _digest(context: Context, environment: str, judge: CellJudge) -> str:
     for subject in subjects(context.plan, environment):
         keys = judge.keys_of(subject.cell)
         # What a cell is depends on all that was before; the other subjects stand alone.
-        stages = subject.stages if subject.stands_alone else tuple(Stage)
-        ends = [context.keys.observed(keys[stage]) for stage in stages]
+        stages = subject.stages if subject.stands_alone else tuple(keys)
+        ends = [context.keys.observed(keys[stage]) for stage in stages if stage in keys]
         observed.append([(end.key, end.outcome) if end else None for end in ends])
     code = [code_digest(PACKAGE / "checks"), *(file_digest(PACKAGE / n) for n in canaries.JUDGING)]
     return digest([observed, code, context.loaded.spec.thresholds, refusals(context.loaded)])

@@ -197,6 +197,11 @@ def _check_roles(loaded: LoadedSpec) -> None:
             _check_choice(loaded, f"{key}.environments", table)
             _check_names(loaded, f"{key}.departures", table.departures, departures, "departure")
             _check_adapter(loaded, f"{key}.adapter", role, table.adapter)
+            if table.repairs and role != "quantizers":
+                raise loaded.error(
+                    f"{key}.repairs", "an engine repairs nothing",
+                    "Write it in a table of [[quantizers]]",
+                )  # fmt: skip
     for name, model in loaded.spec.models.items():
         key = f"models.{name}"
         _check_names(loaded, f"{key}.environment", [model.environment], environments, "environment")
@@ -256,6 +261,8 @@ def check_profile(loaded: LoadedSpec, name: str) -> None:
     spec = loaded.spec
     quantizers = role_names(loaded, spec.quantizers)
     engines = role_names(loaded, spec.engines)
+    for role, (environment, table) in quantizers.items():
+        _check_repairs(loaded, role, table, quantizers.get(repaired_role(environment, table)))
     for key, part in _parts(name, spec.profiles[name]):
         _check_names(loaded, f"{key}.models", part.models, spec.models, "model", patterns=True)
         _check_names(loaded, f"{key}.schemes", part.schemes, spec.schemes, "scheme", patterns=True)
@@ -288,6 +295,38 @@ def _parts(name: str, profile: ProfileTable) -> Iterator[tuple[str, PartTable]]:
         yield f"profiles.{name}.parts[{index}]", part
 
 
+REPAIRED = "repaired"
+"""How the suffix of a role ends that repairs the checkpoints of another."""
+
+
+def repaired_role(environment: str, table: RoleTable) -> str:
+    """Return the name of the role whose checkpoints a role repairs; empty where it repairs none."""
+    if not table.repairs:
+        return ""
+    suffix = table.suffix.removesuffix(REPAIRED).removesuffix("+")
+    return f"{environment}+{suffix}" if suffix else environment
+
+
+def _check_repairs(
+    loaded: LoadedSpec, role: str, table: RoleTable, maker: tuple[str, RoleTable] | None
+) -> None:
+    """Raise :class:`SpecError` where a role repairs, and nothing makes just what it repairs."""
+    if not table.repairs:
+        return
+    key = f"quantizers.{role}"
+    if f"+{table.suffix}".removesuffix(REPAIRED)[-1:] != "+":
+        raise loaded.error(
+            key, f"it has repairs, and the suffix {table.suffix!r}",
+            f"End the suffix in {REPAIRED!r}, so that its cells are known by their names",
+        )  # fmt: skip
+    same = ("adapter", "options", "environ", "departures", "needs_hardware")
+    if maker is None or any(getattr(maker[1], name) != getattr(table, name) for name in same):
+        raise loaded.error(
+            key, "no role makes the checkpoints that it repairs",
+            f"Repeat a table without repairs and without {REPAIRED!r}, its {', '.join(same)}",
+        )  # fmt: skip
+
+
 def role_names(loaded: LoadedSpec, tables: Iterable[RoleTable]) -> dict[str, tuple[str, RoleTable]]:
     """Return role name -> (environment name, its table), one for each selected environment.
 
@@ -309,9 +348,19 @@ def role_names(loaded: LoadedSpec, tables: Iterable[RoleTable]) -> dict[str, tup
 
 
 def chosen_roles(loaded: LoadedSpec, roles: Roles, choices: Sequence[str | Facts]) -> set[str]:
-    """Return the names of the roles that a part of a profile takes in."""
+    """Return the names of the roles that a part of a profile takes in.
+
+    One that repairs has the facts of the one whose checkpoints it repairs: it is taken in by its
+    name, or by facts that name its suffix.
+    """
+    of_repairs = [c for c in choices if isinstance(c, str) or c.suffix is not None]
     return {
         role
         for role, (name, table) in roles.items()
-        if chosen(role, loaded.environments[name], table.suffix, choices)
+        if chosen(
+            role,
+            loaded.environments[name],
+            table.suffix,
+            of_repairs if table.repairs else choices,
+        )
     }

@@ -12,6 +12,7 @@ import ast
 import inspect
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -38,7 +39,7 @@ def schema_of_types() -> str:
     """Return the JSON Schema (draft 2020-12) of one file of a spec, as JSON text."""
     _, definitions = msgspec.json.schema_components([Spec], schema_hook=_anything)
     for name, definition in definitions.items():
-        for field, text in _field_docs().get(name, {}).items():
+        for field, text in field_docs(tables).get(name, {}).items():
             definition["properties"][field].setdefault("description", text)
     for table in COMPLETED:
         del definitions[table.__name__]["required"]
@@ -57,9 +58,9 @@ def _anything(kind: type) -> dict[str, Any]:
     raise NotImplementedError(kind)
 
 
-def _field_docs() -> dict[str, dict[str, str]]:
-    """Return class -> field -> the text that stands below it in the source."""
-    module = ast.parse(inspect.getsource(tables))
+def field_docs(of: ModuleType) -> dict[str, dict[str, str]]:
+    """Return class -> field -> the text that stands below it in a module's source."""
+    module = ast.parse(inspect.getsource(of))
     docs: dict[str, dict[str, str]] = {}
     for node in module.body:
         if isinstance(node, ast.ClassDef):

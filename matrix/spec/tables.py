@@ -10,6 +10,7 @@ import msgspec
 
 from matrix.pipeline.outcomes import Verdict
 from matrix.pipeline.steps import STEPS, Device, Stage, Step
+from matrix.repair.names import RepairName
 
 Option = str | int | float | bool
 Method = Literal["awq", "gptq"]
@@ -190,6 +191,9 @@ class RoleTable(Table, frozen=True, kw_only=True):
     suffix: str = ""
     methods: list[Method] = msgspec.field(default_factory=lambda: list(get_args(Method)))
     """What a quantizer makes or an engine reads; every engine reads the float model."""
+    repairs: list[RepairName] = []
+    """Of a quantizer: what is repaired in the checkpoints that the same table without ``repairs``
+    and without ``repaired`` at the end of its suffix makes."""
     options: dict[str, Option] = {}
     environ: dict[str, str] = {}
     """Variables of this role's processes, over the environment's."""

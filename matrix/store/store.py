@@ -11,6 +11,7 @@
       observations/<step>/<key>.json
       locks/<key>.txt             locks that are not committed
       locks/models/<repository>.json   the commit at which a model was first seen
+      locks/near/<key>.txt        locks that keep to another's pins wherever they can
       index/<package>.json        what an index last answered; ``requires/``: what wheels require
       records/<run>-<pid>.jsonl   one segment per writing process
       suites/<environment>        digest of what the suite last judged there

@@ -21,11 +21,11 @@ from tests.provoked.runs import SPEC
 CELL = "made-up/float/none/plain+good"
 
 DEFINITION = (
-    ('    INSPECT = "inspect"\n', '    INSPECT = "inspect"\n    REPAIR = "repair"\n'),
+    ('    INSPECT = "inspect"\n', '    INSPECT = "inspect"\n    WEIGH = "weigh"\n'),
     (
         "    *_environment(\n        RoleKind.ENGINE,",
-        "    Definition(\n        Step.REPAIR, RoleKind.QUANTIZER, SubjectKind.CHECKPOINT,\n"
-        "        Performer.HARNESS, Stage.REPAIR, Blame.CHECKPOINT, code='run',\n    ),\n"
+        "    Definition(\n        Step.WEIGH, RoleKind.QUANTIZER, SubjectKind.CHECKPOINT,\n"
+        "        Performer.HARNESS, Stage.WEIGH, Blame.CHECKPOINT, code='run',\n    ),\n"
         "    *_environment(\n        RoleKind.ENGINE,",
     ),
 )
@@ -33,8 +33,8 @@ PERFORMER = (
     (
         "    Step.INSPECT: inspecting.inspect,\n",
         "    Step.INSPECT: inspecting.inspect,\n"
-        "    Step.REPAIR: lambda workspace, step, key: workspace.keep(\n"
-        "        key, Conclusion(*ENDS[os.environ['REPAIR']]), End(), facts=RENAMED\n    ),\n",
+        "    Step.WEIGH: lambda workspace, step, key: workspace.keep(\n"
+        "        key, Conclusion(*ENDS[os.environ['WEIGH']]), End(), facts=RENAMED\n    ),\n",
     ),
     (
         "from matrix.run.workspace import Workspace\n",
@@ -49,12 +49,12 @@ PERFORMER = (
 CHECK = (
     (
         "def run_checks(",
-        "def repaired(evidence: Evidence) -> Opinion:\n"
+        "def weighed(evidence: Evidence) -> Opinion:\n"
         '    """Every tensor has its name."""\n'
-        "    renamed = evidence.facts.get(Stage.REPAIR, {}).get('renamed')\n"
+        "    renamed = evidence.facts.get(Stage.WEIGH, {}).get('renamed')\n"
         "    judgement = Judgement.PASSED if renamed == 1 else Judgement.NOT_APPLICABLE\n"
         "    return Opinion(judgement)\n\n\n"
-        "CHECKS = (*CHECKS, Check('repaired', Stage.REPAIR, repaired))\n\n\ndef run_checks(",
+        "CHECKS = (*CHECKS, Check('weighed', Stage.WEIGH, weighed))\n\n\ndef run_checks(",
     ),
 )
 
@@ -79,43 +79,43 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, command: str, *options: str, repair: str) -> str:
-    environ = {**os.environ, "PYTHONPATH": str(folder), "REPAIR": repair}
+def run(folder: Path, command: str, *options: str, ending: str) -> str:
+    environ = {**os.environ, "PYTHONPATH": str(folder), "WEIGH": ending}
     ended = subprocess.run(
         [sys.executable, "-m", "matrix", command, "--spec", SPEC, "--profile", "engines",
-         "--store", folder / repair, *options],
+         "--store", folder / ending, *options],
         env=environ, cwd=folder, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr
 
 
-def reported(folder: Path, repair: str) -> dict[str, Any]:
-    run(folder, "report", "--reports", str(folder / "reports"), repair=repair)
+def reported(folder: Path, ending: str) -> dict[str, Any]:
+    run(folder, "report", "--reports", str(folder / "reports"), ending=ending)
     table = json.loads((folder / "reports" / "matrix.json").read_text(encoding="utf-8"))
     cell: dict[str, Any] = next(cell for cell in table["cells"] if cell["id"] == CELL)
     return cell
 
 
 def test_it_is_planned_keyed_performed_checked_and_reported(folder: Path) -> None:
-    output = run(folder, "run", "--cell", CELL, repair="passes")
+    output = run(folder, "run", "--cell", CELL, ending="passes")
     assert "what to do" not in output
-    assert f"repair {CELL.rpartition('/')[0]}: passed" in output
+    assert f"weigh {CELL.rpartition('/')[0]}: passed" in output
     cell = reported(folder, "passes")
     stages = {stage["stage"]: stage["outcome"] for stage in cell["stages"]}
-    assert list(stages)[4:6] == ["inspect", "repair"]
+    assert list(stages)[4:6] == ["inspect", "weigh"]
     assert set(stages.values()) == {"passed"}
     assert cell["verdict"] == "works"
-    assert ("repaired", "passed") in [(f["check"], f["judgement"]) for f in cell["findings"]]
-    assert "this cell is done" in run(folder, "run", "--cell", CELL, repair="passes")
+    assert ("weighed", "passed") in [(f["check"], f["judgement"]) for f in cell["findings"]]
+    assert "this cell is done" in run(folder, "run", "--cell", CELL, ending="passes")
 
 
 def test_what_it_refuses_is_given_to_no_engine(folder: Path) -> None:
-    output = run(folder, "run", "--cell", CELL, repair="fails")
+    output = run(folder, "run", "--cell", CELL, ending="fails")
     assert "  what to do: use versions that worked together; `" in output
     assert " specifiers --spec " in output
     cell = reported(folder, "fails")
     stages = {stage["stage"]: stage["outcome"] for stage in cell["stages"]}
-    assert (stages["repair"], stages["load"]) == ("failed", "blocked")
-    assert (cell["verdict"], cell["blame"], cell["stage"]) == ("broken", "checkpoint", "repair")
+    assert (stages["weigh"], stages["load"]) == ("failed", "blocked")
+    assert (cell["verdict"], cell["blame"], cell["stage"]) == ("broken", "checkpoint", "weigh")
     assert "no such tensor" in cell["message"]

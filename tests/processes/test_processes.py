@@ -245,10 +245,12 @@ def test_leaving_ends_a_child_that_will_not_be_asked(
 def harness(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """Start a harness of its own with a child and its daemon; give it and their pids."""
     code = """
-import sys
+import signal, sys
 from pathlib import Path
 from matrix.machine.processes import Child, child_environ
 from matrix.spec.tables import Limits
+# A shell without a terminal starts what runs in the background deaf to SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 folder = Path(sys.argv[1])
 limits = Limits(seconds=600, silence=600, memory_mb=2000, log_mb=1)
 with Child([sys.executable, "-I", "-c", sys.argv[2]], environ=child_environ(folder, {}),

@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from matrix.checks.evidence import Reference, read_reference
+from matrix.diagnose.catalogue import load_issues
 from matrix.judge.cells import CellJudge
 from matrix.judge.results import MatrixResult
 from matrix.judge.table import TableJudge
@@ -119,7 +120,7 @@ def judge(profile: str, given: list[Observation]) -> CellJudge:
         "",
         {"cpu": "cpu", "cuda": "cuda"},
     )
-    return CellJudge(loaded, plan, keys, references(profile).get)
+    return CellJudge(loaded, plan, keys, references(profile).get, load_issues)
 
 
 def table_of(profile: str, given: list[Observation]) -> MatrixResult:

@@ -6,11 +6,13 @@ from typing import get_args
 
 from hypothesis import strategies as st
 
+from matrix.diagnose.catalogue import Confidence, Effect
 from matrix.judge.results import (
     CanaryState,
     CellResult,
     EnvironmentResult,
     Install,
+    KnownIssue,
     MatrixResult,
     RunVerdict,
     Side,
@@ -93,8 +95,25 @@ def cells(draw: st.DrawFn) -> CellResult:
         elsewhere=draw(st.dictionaries(hostile, st.one_of(hostile, st.just("works")), max_size=2)),
         output=draw(hostile),
         expected=draw(hostile),
+        issue=draw(st.sampled_from(["", "made-up", "unlisted"])),
+        looks_like=draw(st.sampled_from(["", "made-up", "unlisted"])),
+        group=draw(hostile),
         canary=draw(st.one_of(st.none(), st.sampled_from(Verdict))),
         command=draw(hostile),
+    )
+
+
+@st.composite
+def known_issues(draw: st.DrawFn) -> KnownIssue:
+    return KnownIssue(
+        title=draw(hostile),
+        effect=draw(st.sampled_from(Effect)),
+        cause=draw(hostile),
+        fix=draw(hostile),
+        repair=draw(hostile),
+        sources=draw(st.lists(hostile, min_size=1, max_size=2)),
+        confidence=draw(st.sampled_from(Confidence)),
+        cells=draw(st.integers(0, 9)),
     )
 
 
@@ -151,6 +170,8 @@ def results(draw: st.DrawFn) -> MatrixResult:
         departures=draw(st.dictionaries(hostile, hostile, max_size=2)),
         canaries=draw(st.sampled_from(CanaryState)),
         canary_troubles=draw(st.lists(hostile, max_size=2)),
+        issues={"made-up": draw(known_issues())},
+        issue_troubles=draw(st.lists(hostile, max_size=2)),
         going_on=draw(hostile),
         environments=[environment],
         cells=draw(st.lists(cells(), max_size=4)),

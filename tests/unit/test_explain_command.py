@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from matrix.cli import explain as command
+from matrix.cli import issues
 
 REMOVED = "cannot import name 'shard_checkpoint' from 'transformers.modeling_utils'"
 LOG = f"""Traceback (most recent call last):
@@ -71,6 +72,14 @@ def test_a_log_that_was_cut_in_its_traceback_is_explained_by_what_is_left(tmp_pa
     assert ask(tmp_path, LOG[LOG.index("ImportError") :]).exit_code == 0
 
 
+def test_an_exception_after_what_was_recognised_is_shown(tmp_path: Path) -> None:
+    words = "the log ends with"
+    assert words not in ask(tmp_path, LOG).stdout
+    assert words not in ask(tmp_path, f"{LOG}{LOG}INFO the server stops\n").stdout
+    done = ask(tmp_path, f"{LOG}INFO serving\n{UNKNOWN}\n")
+    assert f"{words} {UNKNOWN}" in done.stdout
+
+
 def test_json_has_all_that_fit(tmp_path: Path) -> None:
     done = ask(tmp_path, LOG, "--format", "json", "--with", "autoawq=0.2.6")
     (answer,) = json.loads(done.stdout)
@@ -93,11 +102,30 @@ def test_what_a_log_holds_is_shown_as_text(tmp_path: Path) -> None:
         (["/dev/null", "--with", "autoawq"], "autoawq=0.2.7"),
         (["/dev/null", "--with", "=1.0"], "autoawq=0.2.7"),
         (["/dev/null", "--with", "autoawq=new"], "autoawq=0.2.7"),
+        (["/dev/null", "--with", f"autoawq={'1' * 5000}"], "autoawq=0.2.7"),
+        (["/dev/null", "--with", "autoawq @ https://example.org=1"], "autoawq=0.2.7"),
     ],
 )
 def test_a_mistake_is_a_line_and_status_2(arguments: list[str], words: str) -> None:
     app = typer.Typer()
     app.command()(command.explain)
+    done = CliRunner().invoke(app, arguments)
+    assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["no-such-issue"], "there is no such issue"),
+        (["--add", "/dev/null"], "name the issue"),
+        (["awq-gelutanh", "--near-miss"], "give it by --add"),
+        (["--source", "https://example.org"], "give it by --add"),
+    ],
+)
+def test_a_mistake_about_issues_is_a_line_and_status_2(arguments: list[str], words: str) -> None:
+    app = typer.Typer()
+    app.command()(issues.issues)
     done = CliRunner().invoke(app, arguments)
     assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
     assert words in done.stderr

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from matrix.diagnose.catalogue import Issue, load_issues
-from matrix.diagnose.fixtures import failure_of_log, fits_where_marked, literals, match_log
-from matrix.diagnose.matching import Failure, Fit, Side, match_issues
+from matrix.diagnose.fixtures import failure_of_log, fits_where_marked, match_log
+from matrix.diagnose.matching import Failure, Fit, Side, literals, match_issues
 from matrix.diagnose.passages import excerpt_of_text
 
 ISSUES = load_issues()
@@ -23,6 +23,7 @@ def test_a_known_issue_fits_a_real_log_where_it_is_marked(issue: Issue) -> None:
 
 @EACH
 def test_a_known_issue_fits_none_of_its_near_misses(issue: Issue) -> None:
+    assert issue.near_misses, "what says nearly the same, and is something else?"
     for log in issue.near_misses:
         assert match_log(issue, log) is None, log.source
 

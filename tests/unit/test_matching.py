@@ -15,9 +15,8 @@ from matrix.diagnose.catalogue import (
     Versions,
     read_issue,
 )
-from matrix.diagnose.fixtures import literals
 from matrix.diagnose.grouping import signature_of
-from matrix.diagnose.matching import Failure, Fit, Side, explains, match_issues
+from matrix.diagnose.matching import Failure, Fit, Side, explains, literals, match_issues
 from matrix.diagnose.passages import excerpt_of_text
 from matrix.pipeline.outcomes import Finding, Judgement
 from matrix.pipeline.steps import Stage, Step
@@ -117,6 +116,48 @@ def test_another_model_makes_it_look_alike(wanted: Traits, have: Traits, fit: Fi
 def test_a_frame_of_the_package_must_be_in_the_traceback(raised_in: str, fits: bool) -> None:
     signature = Signature(texts=[WORDS], raised_in=raised_in)
     assert bool(match_issues([issue(signatures=[signature])], failure())) is fits
+
+
+FRAMES = {
+    "windows": r'  File "C:\env\Lib\site-packages\awq\quantize\quantizer.py", line 2, in f',
+    "ipython": "File ~/env/lib/python3.11/site-packages/awq/quantize/quantizer.py:2, in f(self)",
+    "old ipython": "/usr/lib/python3/dist-packages/awq/quantize/quantizer.py in f(self)",
+    "rich": "│ /env/lib/site-packages/awq/quantize/quantizer.py:2 in f       │",
+    "rich, broken": "[rank1]: │ /env/lib/site-packages/awq/qua │\n[rank1]: │ ntize/x.py:2 in f │",
+    "pytest": "/env/lib/python3.11/site-packages/awq/quantize/quantizer.py:2: in f",
+    "checkout": '  File "/home/user/AutoAWQ-0.2.7/awq/quantize/quantizer.py", line 2, in f',
+    "json": r'"message": "Traceback\n  File \"/x/site-packages/awq/quantize/x.py\", line 2, in f',
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
+def test_a_frame_is_told_however_it_is_written(frame: str) -> None:
+    signature = Signature(texts=[WORDS], raised_in="awq/quantize/")
+    text = f"{frame}\nTypeError: Qwen2Attention.{WORDS}"
+    assert match_issues([issue(signatures=[signature])], failure(text))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '  File "/env/site-packages/llmcompressor/modifiers/awq/quantize/base.py", line 2, in f',
+        '  File "/home/user/llm-awq/awq/quantize/pre_quant.py", line 2, in f',
+        '  File "/home/user/awq/quantize/mine.py", line 2, in f',
+        "/env/site-packages/awq/quantize/x.py:2: DeprecationWarning: AutoAWQ is deprecated",
+        "Requirement already satisfied: autoawq in /env/site-packages/awq/quantize/",
+    ],
+)
+def test_what_only_looks_like_a_frame_of_the_package_does_not_count(line: str) -> None:
+    signature = Signature(texts=[WORDS], raised_in="awq/quantize/")
+    text = f"{line}\nTypeError: Qwen2Attention.{WORDS}"
+    assert not match_issues([issue(signatures=[signature])], failure(text))
+
+
+def test_a_traceback_in_the_line_of_its_error_counts() -> None:
+    signature = Signature(texts=[WORDS], raised_in="awq/quantize/")
+    text = f'{FRAMES["json"]}\\nTypeError: Qwen2Attention.{WORDS}"}}'
+    (match,) = match_issues([issue(signatures=[signature])], failure(text))
+    assert match.in_exception
 
 
 def test_a_frame_of_an_earlier_traceback_does_not_count() -> None:

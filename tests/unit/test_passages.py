@@ -87,6 +87,12 @@ def test_of_a_line_that_comes_a_million_times_a_few_are_kept() -> None:
     assert len(excerpt(LITERAL.encode() * 100_000).passages) <= passages.FIRST + passages.LAST
 
 
+def test_a_line_that_holds_a_text_often_takes_one_place() -> None:
+    lines = [LITERAL * 10, *(f"{number} {LINE}" for number in range(5))]
+    kept = excerpt("\n".join(lines).encode()).passages
+    assert [passage.line for passage in kept] == lines
+
+
 def test_a_line_without_an_end_is_cut() -> None:
     (passage,) = excerpt(b"y" * 50_000 + LINE.encode() + b"z" * 50_000).passages
     assert LINE in passage.line
@@ -100,12 +106,46 @@ def test_a_line_without_an_end_is_cut() -> None:
         ("torch.OutOfMemoryError: no memory.\nbye", "torch.OutOfMemoryError: no memory."),
         ("(EngineCore pid=3) ERROR 11-30 [core.py:7] KeyError: 'x'\n", "KeyError: 'x'"),
         ("    assert torch.isnan(w).sum() == 0\nAssertionError\n", "AssertionError"),
+        ("    raise Exception\nException\n", "Exception"),
+        ("subprocess.TimeoutExpired: timed out", "subprocess.TimeoutExpired: timed out"),
+        ('{"log":"KeyError: 1\\n","stream":"stderr"}', '"KeyError: 1\\n","stream":"stderr"}'),
+        ('{"message": "Traceback\\nKeyError: 1"}', '\\nKeyError: 1"}'),
+        ("Segmentation fault (core dumped)\n", "Segmentation fault"),
         ("    except ValueError:\n        pass\n", ""),
         ("ERROR: 3 errors were found\n", ""),
     ],
 )  # fmt: skip
 def test_the_last_exception_is_told_from_other_lines(text: str, last: str) -> None:
     assert excerpt_of_text(text, [LITERAL]).last_exception == last
+
+
+def test_the_last_exception_may_stand_before_much_that_was_logged_after_it() -> None:
+    text = "ValueError: a\n" + "INFO the server stops\n" * 3_000
+    assert excerpt_of_text(text, [LITERAL]).last_exception == "ValueError: a"
+
+
+@pytest.mark.parametrize(
+    ("before", "line"),
+    [
+        ('  File "/awq/quantizer.py", line 79, in scale\n', f"    assert {LITERAL}"),
+        (
+            "File ~/awq/quantizer.py:79, in scale(self)\n     78 x\n",
+            f"---> 79     assert {LITERAL}",
+        ),
+        ("│ /awq/quantizer.py:79 in scale │\n", f"│ ❱   79 │   assert {LITERAL} │"),
+        ("", f"ERROR {LITERAL}: Traceback (most recent call last):"),
+    ],
+)
+def test_the_source_that_a_traceback_shows_belongs_to_the_exception(before: str, line: str) -> None:
+    (passage,) = excerpt_of_text(f"{before}{line}\nAssertionError\n", [LITERAL]).passages
+    assert passage.in_exception
+
+
+def test_quotes_of_web_pages_and_chats_are_those_of_the_log() -> None:
+    for quotes in ("‘’", ["&#39;", "&#39;"], ["&#x27;", "&#x27;"]):
+        text = f"AttributeError: object has no attribute {quotes[0]}rotary_emb{quotes[1]}"
+        (passage,) = excerpt_of_text(text, [LITERAL]).passages
+        assert passage.line == f"AttributeError: {LITERAL}"
 
 
 def test_a_line_after_a_warning_is_in_no_exception() -> None:

@@ -19,7 +19,7 @@ from matrix.pipeline.outcomes import (
     Symptom,
     Verdict,
 )
-from matrix.pipeline.steps import Blame, Stage
+from matrix.pipeline.steps import ALWAYS, Blame, Stage
 
 GOOD = [
     Finding("greedy-text", Stage.GENERATE, Judgement.PASSED),
@@ -262,7 +262,7 @@ def test_wrong_weights_do_not_keep_an_engine_from_being_tried() -> None:
 def test_unreadable_checkpoint_is_broken_and_blocks() -> None:
     unreadable = Finding("checkpoint-readable", Stage.INSPECT, Judgement.FAILED, message="pickle")
     results = stage_results({**passed_until()}, [unreadable, *GOOD])
-    inspect = results[list(Stage).index(Stage.INSPECT)]
+    inspect = results[ALWAYS.index(Stage.INSPECT)]
     assert (inspect.outcome, inspect.reason) == (Outcome.FAILED, Reason.UNREADABLE)
     assert blocks(inspect)
     cell = fold(results, [unreadable, *GOOD], float_works=True)

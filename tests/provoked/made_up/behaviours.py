@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
+RENAMED = (b'"model.embed_tokens.weight"', b'"lm_head.weight"           ')
+"""A name of the header, and another one in as many bytes."""
 
 
 def import_package(_options: Json) -> None:
@@ -54,6 +56,8 @@ def quantize(job: Json) -> Json:
     behaviour = job["options"]["behaviour"]
     if behaviour == "truncated":
         weights.write_bytes(weights.read_bytes()[:-100])
+    if behaviour == "dropped":
+        weights.write_bytes(weights.read_bytes().replace(*RENAMED))
     if behaviour == "pickle":
         weights.unlink()
         (output / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n(S'exit 1'\ntR.")

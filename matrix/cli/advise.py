@@ -1,0 +1,247 @@
+"""``matrix advise``: what to install to quantize a model and load it, as evidence proves it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, get_args
+
+import msgspec
+import typer
+from packaging.requirements import InvalidRequirement, Requirement
+
+from matrix.checkpoint.files import MAX_CONFIG_BYTES, CheckpointFiles, Config
+from matrix.checkpoint.inspection import CheckpointError
+from matrix.cli.advice_text import Answer, InstallFiles, in_words
+from matrix.cli.evidence import fetch, read_evidence
+from matrix.cli.options import Format, FormatOption, Profile, Spec, StoreFolder, fail
+from matrix.index.hub import HUB
+from matrix.judge.advising import advice_to, newness
+from matrix.judge.declarations import PackageMetadata
+from matrix.judge.likeness import ANSWERS, Wish, is_on
+from matrix.judge.results import CanaryState, MatrixResult, ModelFacts, SchemeFacts
+from matrix.judge.unproven import WANTED, facts_in_spec, rows_to_add, runs_for
+from matrix.machine.invocation import invocation
+from matrix.run.context import Settings
+from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load
+from matrix.spec.tables import Method
+from matrix.store.store import write_atomically
+from matrix.untrusted.reading import UnreadableError, decode
+
+COMMANDS = 3
+"""How many commands are named that would prove something."""
+_REPOSITORY = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}")
+_CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
+
+
+class Cpu(StrEnum):
+    """Of a CPU what decides most: which instructions its kernels may use."""
+
+    AVX2 = "avx2"
+    AVX512 = "avx512"
+
+
+_LEVELS = {Cpu.AVX2: "cpu x86-64-v3", Cpu.AVX512: "cpu x86-64-v4"}
+
+
+def advise(
+    model: Annotated[
+        str, typer.Option(help="A folder with config.json, a model of the spec, or of the Hub.")
+    ],
+    method: Annotated[str, typer.Option(help="awq or gptq.")],
+    bits: Annotated[int | None, typer.Option(help="Only schemes of so many bits.")] = None,
+    group: Annotated[int | None, typer.Option(help="Only groups of this size.")] = None,
+    engine: Annotated[str | None, typer.Option(help="As in vllm or vllm==0.32.0.")] = None,
+    quantizer: Annotated[str | None, typer.Option(help="As in autoawq or autoawq==0.2.9.")] = None,
+    versions: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="What is beside them, as in transformers==4.51.3."),
+    ] = None,
+    cpu: Annotated[Cpu | None, typer.Option(help="Only evidence of such CPUs.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="Only evidence of GPUs of this compute capability: 8.9.")
+    ] = None,
+    evidence: Annotated[
+        str | None, typer.Option(help="A matrix.json: a file or an address (https://...).")
+    ] = None,
+    days: Annotated[int, typer.Option(min=0, help="Older evidence fades.")] = 90,
+    show: FormatOption = Format.TABLE,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write requirements files that install it.")
+    ] = None,
+    spec: Spec = None,
+    profile: Profile = None,
+    store: StoreFolder = None,
+) -> None:
+    """Say which packages quantize a model, and load it and answer right, by what was run.
+
+    Evidence is the store's, or else that of reports/matrix.json, where none is named. Status 0
+    where something is proven, 1 where nothing is, 2 where the question cannot be understood.
+    """
+    settings = Settings.of(spec=spec, profile=profile, store=store)
+    loaded = load(settings.spec)
+    device = _device(cpu, gpu)
+    scheme = SchemeFacts(method=_method(method), bits=bits, group_size=group)
+    result = read_evidence(evidence, settings)
+    facts, recipe = _model(model, result, loaded)
+    wish = Wish(
+        model=facts,
+        scheme=scheme,
+        engine=_requirement("--engine", engine) if engine else None,
+        quantizer=_requirement("--quantizer", quantizer) if quantizer else None,
+        beside=[_requirement("--with", text) for text in versions or []],
+        device=device,
+    )
+    if why := _no_advice(result):
+        typer.echo(f"no advice: {why}", err=True)
+        raise typer.Exit(1)
+    answer = _answer(result, wish, loaded, days)
+    if not answer.advice.proven and not answer.advice.faded:
+        answer = _with_commands(answer, result, wish, loaded, settings.profile, recipe)
+    if out is not None:
+        for install in answer.installs.values():
+            for name, text in install.files.items():
+                write_atomically(out / name, text.encode())
+    if show is Format.JSON:
+        typer.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
+    else:
+        typer.echo("\n".join(in_words(answer, out)))
+    raise typer.Exit(not (answer.advice.proven or answer.advice.faded))
+
+
+def _no_advice(result: MatrixResult) -> str:
+    """Return why nothing can be said by a result; empty where something can."""
+    if result.canaries is CanaryState.VOID:
+        return "the canaries are void, so what was observed holds nowhere"
+    if result.cells and not result.models:
+        return (
+            "the evidence is of an earlier version, which did not write what its models and "
+            "schemes are. `matrix report` writes it anew"
+        )
+    return ""
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+def _device(cpu: Cpu | None, gpu: str | None) -> str:
+    """Return how a device that is asked for is written in evidence; empty where none is."""
+    if cpu is not None and gpu is not None:
+        fail("--cpu and --gpu: evidence is of one device. Give one of them")
+    if gpu is not None and not _CAPABILITY.fullmatch(gpu):
+        fail(f"--gpu: {gpu!r} is no compute capability. Write it as 8.9")
+    return _LEVELS[cpu] if cpu is not None else f"cuda {gpu}" if gpu is not None else ""
+
+
+def _method(text: str) -> Method:
+    methods: dict[str, Method] = {name: name for name in get_args(Method)}
+    method = methods.get(text.lower())
+    return method or fail(f"--method: {text!r} is none of {', '.join(methods)}")
+
+
+def _requirement(option: str, text: str) -> Requirement:
+    try:
+        return Requirement(text)
+    except InvalidRequirement:
+        fail(f"{option}: {text!r} is no release. Write it as vllm, vllm==0.32.0 or 'vllm>=0.19'")
+
+
+def _model(
+    text: str, result: MatrixResult, loaded: LoadedSpec
+) -> tuple[ModelFacts, dict[str, str]]:
+    """Return what counts of a model, and the recipe by which a spec names it."""
+    if text in result.models:
+        return result.models[text], {}
+    for name, table in loaded.spec.models.items():
+        if text in (name, table.recipe.get("repository")):
+            return facts_in_spec(loaded, name), {}
+    if (folder := Path(text)).is_dir():
+        try:
+            config = CheckpointFiles(folder).config()
+        except CheckpointError as error:
+            fail(f"--model: {text}: {error}")
+        return _facts(text, config), {"directory": str(folder.resolve())}
+    if not _REPOSITORY.fullmatch(text):
+        names = ", ".join(loaded.spec.models)
+        fail(f"--model: {text!r} is no folder, no owner/name of the Hub, and none of: {names}")
+    endpoint = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
+    address = f"{endpoint}/{text}/resolve/main/config.json"
+    try:
+        config = decode(fetch(address, MAX_CONFIG_BYTES / 1e6), Config)
+    except UnreadableError as error:
+        fail(f"--model: {text}: its config.json cannot be read ({error})")
+    return _facts(text, config), {"repository": text, "revision": "first seen"}
+
+
+def _facts(text: str, config: Config) -> ModelFacts:
+    if not config.model_type:
+        fail(f"--model: {text}: its config.json has no model_type. Give a language model's")
+    return ModelFacts(
+        # Qwen2, Qwen3 and Llama have two tensors where config.json does not say.
+        tied=bool(config.tie_word_embeddings),
+        model_type=config.model_type,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+    )
+
+
+def _answer(result: MatrixResult, wish: Wish, loaded: LoadedSpec, days: int) -> Answer:
+    from matrix.report.locks import install_lines  # pandas takes half a second to import
+
+    metadata = PackageMetadata(loaded.snapshot, loaded.spec.metadata)
+    advice = advice_to(wish, result, metadata, _today(), days)
+    proofs = [*advice.proven, *advice.faded]
+    lines = install_lines(result)
+    environments = dict.fromkeys(name for proof in proofs for name in proof.environments)
+    departures = {name for proof in proofs for name in proof.departures}
+    issues = {
+        name: result.issues.get(name) for name in dict.fromkeys(f.issue for f in advice.failed)
+    }
+    return Answer(
+        finished=result.finished,
+        model=wish.model,
+        method=wish.scheme.method,
+        device=wish.device,
+        advice=advice,
+        installs={
+            name: InstallFiles(lines[name].line, lines[name].files)
+            for name in environments
+            if name in lines
+        },
+        departures={n: result.departures.get(n, "not explained") for n in sorted(departures)},
+        fixes={name: f"{issue.title}. Fix: {issue.fix}" for name, issue in issues.items() if issue},
+    )
+
+
+def _with_commands(
+    answer: Answer,
+    result: MatrixResult,
+    wish: Wish,
+    loaded: LoadedSpec,
+    profile: str,
+    recipe: dict[str, str],
+) -> Answer:
+    """Return an answer with the commands that would prove something, the newest releases first."""
+    metadata = PackageMetadata(loaded.snapshot, loaded.spec.metadata)
+    settled = {
+        cell.id
+        for cell in result.cells
+        if cell.verdict in ANSWERS and is_on(wish.device, cell.device)
+    }
+    profiles = dict.fromkeys([profile, *loaded.spec.profiles])
+    runs = sorted(
+        runs_for(loaded, profiles, wish, settled),
+        key=lambda run: newness(run.trial, metadata),
+        reverse=True,
+    )
+    commands = [run.command for run in runs[:COMMANDS]]
+    rows = [] if commands else rows_to_add(loaded, wish, recipe)
+    own_spec = [] if loaded.file == DEFAULT_SPEC else ["--spec", str(loaded.file)]
+    words = [*invocation(), "run", *own_spec, "--profile", WANTED]
+    then = shlex.join(words) if rows else ""
+    return msgspec.structs.replace(answer, commands=commands, rows=rows, then=then)

@@ -1,0 +1,142 @@
+"""``matrix culprit``: the smallest change that turns a good cell into a bad one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+from packaging.utils import canonicalize_name
+
+from matrix.cli.ends import Named, ends_of, opened_for
+from matrix.cli.options import Profile, Spec, StoreFolder, fail
+from matrix.cli.searching import PinSets, Releases, Status, echo
+from matrix.pipeline.outcomes import Verdict
+from matrix.run.context import Context, Settings
+from matrix.run.sources import check_sources
+from matrix.run.trying import Tries, TroubleError, observe, tell, unfinished
+from matrix.search.answers import Answer, WrongEnd
+from matrix.search.made_up import SIDES, Ends, Pin, Side, differing, following, releases_between
+from matrix.search.question import Question, in_words, question_of
+from matrix.spec.requirements import named_releases
+
+
+def culprit(
+    good: Annotated[str, typer.Argument(help="A cell, model/scheme/quantizer/engine; or a lock.")],
+    bad: Annotated[str, typer.Argument(help="Another of the same model and scheme.")],
+    cell: Annotated[
+        str | None, typer.Option(help="Where GOOD and BAD are locks: the cell to try them in.")
+    ] = None,
+    package: Annotated[
+        str | None, typer.Option(help="Look for the first bad release of this package.")
+    ] = None,
+    verdicts: Annotated[
+        list[Verdict], typer.Option("--verdict", help="What counts as bad; once for each.")
+    ] = [],  # noqa: B006 - typer copies it
+    repeat: Annotated[int, typer.Option(min=1, help="Ask each try so often.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="How many tries to run at once.")] = 1,
+    spec: Spec = None,
+    profile: Profile = None,
+    store: StoreFolder = None,
+) -> None:
+    """Name the first bad release of a package, or the smallest set of pins, between two cells.
+
+    Each try is a cell in an environment made up between the two; what was observed is not run
+    again. The status is 0 where a culprit is named, 1 where none can be, 3 where answers waver.
+    """
+    context = Context(Settings.of(spec=spec, profile=profile, store=store))
+    check_sources(context)
+    ends = ends_of(context, good, bad, cell)
+    opened = opened_for(context, ends)
+    try:
+        question = _confirmed(opened, ends, frozenset(verdicts))
+        tries = Tries(opened, Ends(ends.good, ends.sides), question, repeat, jobs)
+        status = _search(opened, tries, ends, package, jobs)
+    except TroubleError as trouble:
+        tell(f"error: a try got no answer: {trouble}. The same command goes on")
+        raise SystemExit(Status.NOT_NAMED) from None
+    if status is not Status.NAMED:
+        raise SystemExit(status)
+
+
+def _confirmed(context: Context, ends: Named, chosen: frozenset[Verdict]) -> Question:
+    """Run the ends where they were not; return what is asked. End where they do not differ."""
+    if missing := unfinished(context, ends[:2]):
+        typer.echo(f"{len(missing)} of the two ends have no evidence yet and are run first")
+        observe(context, missing)
+    judge = context.fresh_judge()
+    good, bad = (judge.cell(end.id) for end in ends[:2])
+    question = question_of(good.verdict, bad.verdict, chosen)
+    for name, result, wanted in (("GOOD", good, Answer.GOOD), ("BAD", bad, Answer.BAD)):
+        echo(f"{name:4} {result.id}")
+        echo(f"     {in_words(result)}")
+        answer = question.answer(result)
+        if answer is None:
+            raise TroubleError(f"{result.id}: {result.message}")
+        if answer is not wanted:
+            typer.echo(f"None can be named: {name} is {answer}, as bad is {_listed(question.bad)}")
+            raise SystemExit(Status.NOT_NAMED)
+    return question
+
+
+def _search(context: Context, tries: Tries, ends: Named, package: str | None, jobs: int) -> Status:
+    """Look along the releases of the package that differs, else among all pins that do."""
+    differ = _differing(context, ends)
+    if axis := _axis(context, ends, differ, package):
+        releases = context.loaded.snapshot.packages[axis.package]
+        python = ends.sides[axis.side][0].python
+        versions = releases_between(releases, axis, python)
+        search = Releases(axis, versions, lambda pin: _followers(context, ends, pin))
+        end = search.search(tries, jobs)
+        if package is not None or not isinstance(end, WrongEnd):
+            return search.tell(end)
+        echo(f"{axis.package} alone does not turn it bad, so all pins that differ are searched")
+    among = PinSets(differ)
+    return among.tell(among.search(tries, jobs))
+
+
+def _differing(context: Context, ends: Named) -> list[Pin]:
+    """Return the pins that differ on both sides of the ends; there are some."""
+    differ: list[Pin] = []
+    for side in SIDES:
+        locked = [(e, lock.pins if (lock := context.lock(e)) else {}) for e in ends.sides[side]]
+        differ += differing(side, *locked)
+    if not differ:
+        fail("the environments of GOOD and BAD pin the same versions. Name two that differ")
+    return differ
+
+
+def _axis(context: Context, ends: Named, differ: list[Pin], package: str | None) -> Pin | None:
+    """Return the pin whose releases are searched; ``None`` where more than one may be to blame."""
+    listed = context.loaded.snapshot.packages
+    if package is None:
+        top = [pin for pin in differ if pin.package in _top(ends, pin.side)]
+        alone = [pin for pin in top if not {*top} - {pin, *_followers(context, ends, pin)}]
+        return next((p for p in alone if p.before and p.version and p.package in listed), None)
+    name = canonicalize_name(package)
+    chosen = [pin for pin in differ if pin.package == name and pin.before and pin.version]
+    if len(chosen) != 1:
+        others = _listed(pin.package for pin in differ)
+        fail(f"{package} does not have two versions in GOOD and BAD. What differs: {others}")
+    if name not in listed:
+        fail(
+            f"the snapshot of the index has no {name}, so its releases are not known. "
+            "Leave --package out to search among the pins"
+        )
+    return chosen[0]
+
+
+def _followers(context: Context, ends: Named, axis: Pin) -> list[Pin]:
+    """Return the pins that a release brings along because it was built for them."""
+    metadata = context.loaded.spec.metadata
+    declares = context.loaded.snapshot.declares(axis.package, axis.version, metadata)
+    return following(axis, declares or [], ends.sides[axis.side][0])
+
+
+def _top(ends: Named, side: Side) -> set[str]:
+    """Return the packages that the environments of a side name."""
+    return {name for e in ends.sides[side] for name in named_releases(e, overrides=True)}
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

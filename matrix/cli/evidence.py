@@ -1,0 +1,53 @@
+"""What a command takes for evidence: a store, or a ``matrix.json`` in a file or at an address."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matrix.cli.options import fail
+from matrix.index.settings import index_settings, shown
+from matrix.judge.results import MatrixResult
+from matrix.run.context import Context, Settings
+from matrix.store.store import Store
+from matrix.untrusted.reading import UnreadableError, decode, read_file
+
+MEGABYTES = 100.0
+"""What a ``matrix.json`` may have: one of 683 cells has 8."""
+SECONDS = 60.0
+_REMEDY = "Give the matrix.json of a report"
+
+
+def read_evidence(evidence: str | None, settings: Settings) -> MatrixResult:
+    """Return what is named; else what the store proves, or else what the report beside it says.
+
+    Ends with status 2 where it cannot be read.
+    """
+    beside = settings.reports / "matrix.json"
+    if evidence is None and (Store(settings.store).segments() or not beside.exists()):
+        return Context(settings).table_judge().table()
+    place = evidence or str(beside)
+    is_address = "://" in place
+    try:
+        data = (
+            fetch(place, MEGABYTES) if is_address else read_file(Path(place), int(MEGABYTES * 1e6))
+        )
+        return decode(data, MatrixResult)
+    except UnreadableError as error:
+        name = shown(place) if is_address else place
+        fail(f"{name}: is no matrix.json of this version ({error}). {_REMEDY}")
+    except OSError as error:
+        fail(f"{place}: {error.strerror}. {_REMEDY}, or its address (https://...)")
+
+
+def fetch(address: str, megabytes: float) -> bytes:
+    """Return what is at an address; end with status 2 where nothing comes of it."""
+    from matrix.index.fetching import Fetcher, FetchError, Limits, in_parallel
+
+    if not address.lower().startswith(("https://", "http://")):
+        fail(f"{shown(address)}: is no address that begins with https:// or http://")
+    fetcher = Fetcher(index_settings().certificates, Limits(SECONDS, megabytes))
+    # On a thread of its own: a server may be slow with its name or its headers, too.
+    answer = in_parallel(fetcher.get, [address], SECONDS)[address]
+    if isinstance(answer, FetchError):
+        fail(f"{shown(address)}: {answer}")
+    return answer.body

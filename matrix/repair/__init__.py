@@ -1,0 +1,1 @@
+"""The known repairs of a checkpoint, made in a copy of it."""

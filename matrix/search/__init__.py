@@ -1,0 +1,1 @@
+"""What is to blame: which side of a cell, which release, which pins. Pure."""

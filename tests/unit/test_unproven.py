@@ -1,0 +1,95 @@
+"""What would prove a combination: cells of our spec, or rows that make one."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import pytest
+from packaging.requirements import Requirement
+
+from matrix.judge.likeness import Wish
+from matrix.judge.results import ModelFacts, SchemeFacts
+from matrix.judge.unproven import WANTED, rows_to_add, runs_for
+from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load
+
+QWEN = ModelFacts(tied=True, model_type="qwen2")
+AWQ = Wish(model=QWEN, scheme=SchemeFacts(method="awq"))
+
+
+@cache
+def ours() -> LoadedSpec:
+    return load()
+
+
+def cells(wish: Wish, *profiles: str, settled: frozenset[str] = frozenset()) -> list[str]:
+    return [run.cell for run in runs_for(ours(), profiles, wish, settled)]
+
+
+def test_cells_of_the_wish_alone_would_prove_it() -> None:
+    wish = msgspec.structs.replace(
+        AWQ, quantizer=Requirement("autoawq==0.2.7"), engine=Requirement("vllm==0.32.0"),
+        beside=[Requirement("transformers==4.47.1")],
+    )  # fmt: skip
+    cell = "twin-tied/awq-4bit-g64/autoawq-0.2.7+transformers-4.47.1/vllm-0.32.0"
+    repaired = "twin-tied/awq-4bit-g64/autoawq-0.2.7+transformers-4.47.1+repaired/vllm-0.32.0"
+    assert sorted(cells(wish, "cpu")) == sorted([cell, repaired])
+    assert cells(wish, "cpu", "cpu", settled=frozenset({cell})) == [repaired]
+
+
+def test_a_run_is_a_command_of_its_profile() -> None:
+    run = next(runs_for(ours(), ["smoke"], AWQ, frozenset()))
+    assert run.command.endswith(f"run --profile smoke --cell {run.cell}")
+
+
+def test_a_wish_for_gpus_is_proven_on_gpus_alone() -> None:
+    on_gpu = msgspec.structs.replace(AWQ, device="cuda 8.9")
+    assert cells(on_gpu, "cpu") == []
+    assert cells(on_gpu, "gpu")
+    assert cells(AWQ, "gpu") == []
+
+
+def test_published_checkpoints_prove_no_quantizer() -> None:
+    untied = msgspec.structs.replace(AWQ, model=ModelFacts(tied=False, model_type="qwen2"))
+    assert cells(AWQ, "published") == cells(untied, "published") == []
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        AWQ,
+        msgspec.structs.replace(AWQ, model=ModelFacts(tied=False, model_type='a"\\b')),
+        msgspec.structs.replace(AWQ, scheme=SchemeFacts(method="gptq", bits=3, group_size=32)),
+        msgspec.structs.replace(AWQ, scheme=SchemeFacts(method="awq", group_size=32)),
+        msgspec.structs.replace(AWQ, engine=Requirement("vllm")),
+        msgspec.structs.replace(AWQ, device="cuda 8.9", quantizer=Requirement("autoawq>=0.2.7")),
+    ],
+)
+def test_rows_that_are_added_make_a_cell_that_proves_it(wish: Wish, tmp_path: Path) -> None:
+    folder = tmp_path / "spec"
+    shutil.copytree(DEFAULT_SPEC, folder)
+    rows = rows_to_add(ours(), wish, {"repository": "some/model", "revision": "first seen"})
+    (folder / "wanted.toml").write_text("\n".join(rows) + "\n")
+    assert list(runs_for(load(folder), [WANTED], wish, frozenset()))
+
+
+def test_a_release_that_no_environment_has_is_a_row_of_the_nearest_table(tmp_path: Path) -> None:
+    wish = msgspec.structs.replace(
+        AWQ, quantizer=Requirement("autoawq==0.2.8"), engine=Requirement("vllm==0.32.0"),
+        beside=[Requirement("transformers==4.47.1")],
+    )  # fmt: skip
+    assert cells(wish, *ours().spec.profiles) == []
+    rows = rows_to_add(ours(), wish, {})
+    where, row = rows[0], rows[1].removeprefix("#   ")
+    assert "the table that gives autoawq-0.2.7.post3+transformers-" in where
+    assert row == '{ autoawq = "0.2.8", transformers = "4.47.1" }'
+    folder = tmp_path / "spec"
+    shutil.copytree(DEFAULT_SPEC, folder)
+    table = folder / "environments" / "cpu.toml"
+    axis = 'axes.autoawq = ["0.2.7.post3", "0.2.9"]\n'
+    assert axis in table.read_text()
+    table.write_text(table.read_text().replace(axis, f"{axis}rows = [{row}]\n"))
+    (folder / "wanted.toml").write_text("\n".join(rows) + "\n")
+    assert list(runs_for(load(folder), [WANTED], wish, frozenset()))

@@ -15,7 +15,7 @@ from matrix.checks import run_checks
 from matrix.checks.drift import MERGES
 from matrix.checks.evidence import Evidence
 from matrix.cli.evidence import read_evidence
-from matrix.cli.issues import DATA, wrapped
+from matrix.cli.issues import DATA, describe, wrapped
 from matrix.cli.options import ERROR_CHARS, LINE_CHARS, Format, FormatOption, fail, releases_of
 from matrix.description.locating import NotHereError, locate
 from matrix.diagnose.catalogue import Effect, Issue, Traits, load_issues
@@ -42,6 +42,7 @@ class IssueAnswer(msgspec.Struct, frozen=True):
     title: str
     fit: Fit
     effect: Effect
+    cause: str
     fix: str
     repair: str
     sources: list[str]
@@ -200,7 +201,14 @@ def _known_issues(findings: list[Finding], evidence: Evidence) -> list[Match]:
 
 def _issue_answer(issue: Issue, fit: Fit) -> IssueAnswer:
     return IssueAnswer(
-        issue.id, issue.title, fit, issue.effect, issue.fix, issue.repair, issue.sources
+        issue.id,
+        issue.title,
+        fit,
+        issue.effect,
+        issue.cause,
+        issue.fix,
+        issue.repair,
+        issue.sources,
     )
 
 
@@ -210,13 +218,10 @@ def _show(answer: Answer) -> None:
         typer.echo(visible(line, LINE_CHARS))
     for finding in answer.findings:
         show_finding(finding)
-    for issue in answer.issues:
+    for answered in answer.issues:
+        issue = load_issues()[answered.id]
         typer.echo(f"\nknown issue: {issue.title} ({issue.id})")
-        for label, text in (("fix", issue.fix), ("repair", issue.repair)):
-            for line in wrapped(label, text) if text else []:
-                typer.echo(line)
-        for address in issue.sources:
-            typer.echo(f"  source  {address}")
+        typer.echo("\n".join(describe(issue)))
     for number, reading in enumerate(answer.readings):
         typer.echo("\n".join([*([] if number else [SEEN]), *wrapped("", reading)]))
 

@@ -140,7 +140,8 @@ def test_a_known_issue_is_shown_with_fix_repair_and_sources() -> None:
     done = look(real.FOLDER / real.DROPPED)
     words = " ".join(done.stdout.partition("known issue: ")[2].split())
     assert words.startswith("AutoAWQ 0.2.7 to 0.2.7.post2 drop the embedding of tied models")
-    assert "(awq-tied-embedding-dropped) fix autoawq<=0.2.6, or 0.2.7.post3 and later" in words
+    assert "(awq-tied-embedding-dropped) cause AutoAWQ 0.2.7 saves by" in words
+    assert " fix autoawq<=0.2.6, or 0.2.7.post3 and later" in words
     assert "repair Rename lm_head.weight to model.embed_tokens.weight" in words
     assert "source https://github.com/casper-hansen/AutoAWQ/issues/665" in words
     assert "known issue" not in look(real.FOLDER / real.AWQ).stdout
@@ -169,7 +170,7 @@ def test_json_says_what_the_lines_say() -> None:
     assert {finding["check"] for finding in answer["findings"]} >= {"own-config", "tied-embedding"}
     (issue,) = answer["issues"]
     assert issue["id"] == "awq-tied-embedding-dropped"
-    assert all(issue[part] for part in ("title", "fix", "repair", "sources"))
+    assert all(issue[part] for part in ("title", "cause", "fix", "repair", "sources"))
     sound = json.loads(look(real.FOLDER / real.AWQ, "--format", "json").stdout)
     assert (sound["is_sound"], sound["wrong"], sound["issues"]) == (True, [], [])
 

@@ -10,8 +10,10 @@
 ``checkpoint``     files of a quantized model, read independently
 ``repair``         known defects mended, in a copy of a checkpoint
 ``checks``         what observations and files say: findings
+``description``    what a user's files say of themselves, for ``inspect``
 ``diagnose``       which known issue a failure is, by its log and findings
 ``judge``          all of them folded into cells, and cells into a table of verdicts
+``search``         what is to blame: which side, release or pins
 ``report``         the table as pages and data
 ``cli``            the command ``matrix``; what comes from outside is read through ``untrusted``
 =================  ==============================================================================

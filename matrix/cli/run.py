@@ -125,7 +125,7 @@ def _show_cell(context: Context, cell: str) -> None:
     if result.message:
         typer.echo(f"  cause: {visible(result.message, LINE_CHARS)}")
     if result.issue:
-        issue = judge.issues[result.issue]
+        issue = judge.diagnoser.issues[result.issue]
         typer.echo(f"  known issue: {issue.title} ({issue.id})\n  fix: {issue.fix}")
         typer.echo(f"  source: {issue.sources[0]}")
     elif result.group:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
-from functools import cache, cached_property
+from collections.abc import Callable
+from functools import cache
 from typing import assert_never
 
 import msgspec
 
 from matrix.checks import run_checks
 from matrix.checks.evidence import Evidence, Reference, Thresholds
-from matrix.diagnose.catalogue import Issue
 from matrix.judge.cell_evidence import read_evidence
-from matrix.judge.diagnosing import DIAGNOSED, NOTHING, Diagnoser, Installed
+from matrix.judge.diagnosing import Diagnoser, ReadIssues
 from matrix.judge.refusals import classify_refusal
 from matrix.judge.results import CellResult
 from matrix.judge.sides import Sides
@@ -31,8 +30,6 @@ from matrix.store.observations import Observation
 
 ReadReference = Callable[[str], Reference | None]
 """From a model's key to the float model's own answers, where they can be read."""
-ReadIssues = Callable[[], Mapping[str, Issue]]
-"""Gives the known issues by id, when first there is something to explain."""
 
 
 def thresholds(loaded: LoadedSpec) -> Thresholds:
@@ -66,21 +63,12 @@ class CellJudge:
         self.keys = keys.fixed()
         self.sides = Sides(loaded, plan, self.keys)
         self._refusals = refusals(loaded)
-        self._read_issues = read_issues
+        self.diagnoser = Diagnoser(read_issues)
         self._cells = {cell.id: cell for cell in plan.cells}
         self._thresholds = thresholds(loaded)
         self._reference = cache(read_reference)
         self.observations = cache(self._observations)
         self.cell = cache(self._cell)
-
-    @cached_property
-    def issues(self) -> Mapping[str, Issue]:
-        """The known issues, by id."""
-        return self._read_issues()
-
-    @cached_property
-    def _diagnoser(self) -> Diagnoser:
-        return Diagnoser(self.issues)
 
     def keys_of(self, cell: Cell) -> dict[Stage, Key | None]:
         """Return the key of each stage of a cell, as far as they exist."""
@@ -101,15 +89,11 @@ class CellJudge:
         results |= {result.stage: result for result in unreadable}
         findings = run_checks(evidence) if evidence else []
         stages = stage_results(results, findings, by_stage(steps_of(cell)))
-        if cell.exclusion is not None:
-            judged_cell = _excluded(cell.exclusion)
-        else:
-            judged_cell = untested or fold(stages, findings, float_works=self._float_works(cell))
-        diagnosis = NOTHING
-        if judged_cell.verdict in DIAGNOSED:
-            diagnosis = self._diagnoser.diagnose(
-                cell, judged_cell, stages, findings, observations, self.installed(cell)
-            )
+        judged_cell = _excluded(cell.exclusion) if cell.exclusion else untested
+        judged_cell = judged_cell or fold(stages, findings, float_works=self._float_works(cell))
+        diagnosis = self.diagnoser.diagnose(
+            cell, judged_cell, stages, findings, observations, self.sides.of_cell(cell)
+        )
         generation = evidence.generation if evidence else None
         reference = evidence.reference if evidence else None
         load, made = observations.get(Stage.LOAD), observations.get(Stage.QUANTIZE)
@@ -151,11 +135,6 @@ class CellJudge:
         role = cell.engine if is_engine else cell.checkpoint.quantizer
         installed = self.sides.installed(role.environment)
         return classify_refusal(stage, observation, installed, self._refusals)
-
-    def installed(self, cell: Cell) -> Installed:
-        """Return what is installed in both environments of a cell."""
-        roles = (cell.checkpoint.quantizer, cell.engine)
-        return Installed(*(self.sides.installed(role.environment) for role in roles))
 
     def _unbuilt(self, cell: Cell, results: dict[Stage, StageResult]) -> None:
         """Say in ``results`` that the model could not be built, which is no package's fault."""

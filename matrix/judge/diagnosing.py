@@ -6,7 +6,8 @@ cell; the log only where there is no exception, or where that says that the log 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
@@ -16,6 +17,7 @@ from matrix.diagnose.grouping import signature_of
 from matrix.diagnose.matching import Failure, Fit, Side, explains, literals, match_issues
 from matrix.diagnose.passages import Excerpt, excerpt_of_text
 from matrix.judge.missing import points_to_log
+from matrix.judge.sides import Installed
 from matrix.judge.verdict import JudgedCell, blocks
 from matrix.pipeline.outcomes import Finding, Judgement, Outcome, StageResult, Verdict
 from matrix.pipeline.steps import STAGES, RoleKind, Stage
@@ -24,6 +26,8 @@ from matrix.store.observations import Observation
 
 DIAGNOSED = (Verdict.DEGRADED, Verdict.GARBAGE, Verdict.BROKEN, Verdict.UNSUPPORTED)
 """Verdicts that a known issue may be the reason of."""
+ReadIssues = Callable[[], Mapping[str, Issue]]
+"""Gives the known issues by id, when first there is something to explain."""
 _WRONG = (Judgement.FAILED, Judgement.DEGRADED)
 
 
@@ -38,22 +42,20 @@ class Diagnosis(NamedTuple):
     """What it has in common with others that no known issue explains."""
 
 
-NOTHING = Diagnosis()
-
-
-class Installed(NamedTuple):
-    """What is installed for a cell: distribution -> version, empty where nothing is."""
-
-    quantizer: Mapping[str, str]
-    engine: Mapping[str, str]
-
-
 class Diagnoser:
     """Looks the failures of cells up in the catalogue."""
 
-    def __init__(self, issues: Mapping[str, Issue]) -> None:
-        self._issues = list(issues.values())
-        self._literals = literals(self._issues)
+    def __init__(self, read_issues: ReadIssues) -> None:
+        self._read_issues = read_issues
+
+    @cached_property
+    def issues(self) -> Mapping[str, Issue]:
+        """The known issues, by id."""
+        return self._read_issues()
+
+    @cached_property
+    def _literals(self) -> list[str]:
+        return literals(self.issues.values())
 
     def diagnose(
         self,
@@ -64,7 +66,9 @@ class Diagnoser:
         observations: Mapping[Stage, Observation],
         installed: Installed,
     ) -> Diagnosis:
-        """Return what is known of why a cell of one of the verdicts ``DIAGNOSED`` came to it."""
+        """Return what is known of why a cell does not work; nothing of one that does."""
+        if judged.verdict not in DIAGNOSED:
+            return Diagnosis()
         ended = next((result.stage for result in stages if blocks(result)), Stage.GENERATE)
         failure = failure_at(ended, cell, installed, observations.get(ended))
         explained = [finding for finding in findings if finding.check == judged.explained_by]
@@ -77,7 +81,7 @@ class Diagnoser:
         ]
         similar: list[str] = []
         for attempt in attempts:
-            matches = match_issues(self._issues, attempt)
+            matches = match_issues(self.issues.values(), attempt)
             if matches and explains(matches[0], attempt):
                 return Diagnosis(issue=matches[0].issue.id)
             similar += [match.issue.id for match in matches if match.fit is Fit.LOOKS_LIKE]

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from matrix.diagnose.catalogue import Effect, Issue
 from matrix.diagnose.matching import Failure, Fit, fit_of, match_issue
-from matrix.judge.diagnosing import Installed, failure_at
+from matrix.judge.diagnosing import failure_at
 from matrix.judge.results import CellResult, KnownIssue
+from matrix.judge.sides import Installed
 from matrix.pipeline.outcomes import Outcome
 from matrix.pipeline.steps import STAGES
 from matrix.plan.cells import Cell

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -14,6 +15,13 @@ from matrix.plan.keys import Keys
 from matrix.spec.loading import LoadedSpec
 from matrix.store.facts import InstallFacts, departures_used, read_facts
 from matrix.store.observations import Observation
+
+
+class Installed(NamedTuple):
+    """What is installed for a cell: distribution -> version, empty where nothing is."""
+
+    quantizer: Mapping[str, str]
+    engine: Mapping[str, str]
 
 
 class Sides:
@@ -43,6 +51,11 @@ class Sides:
     def installed(self, environment: str) -> dict[str, str]:
         """Return all that is installed in an environment, with versions; empty where nothing is."""
         return self._facts(environment).versions
+
+    def of_cell(self, cell: Cell) -> Installed:
+        """Return what is installed in both environments of a cell."""
+        roles = (cell.checkpoint.quantizer, cell.engine)
+        return Installed(*(self.installed(role.environment) for role in roles))
 
     def packages(self, environment: str) -> dict[str, str]:
         """Return the environment's top packages, as installed or else as asked for."""

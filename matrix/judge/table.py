@@ -81,11 +81,11 @@ class TableJudge:
                 for checkpoint in self._plan.checkpoints
                 if checkpoint.scheme is not None
             },
-            issues=issues_of(cells, self._judge.issues),
+            issues=issues_of(cells, self._judge.diagnoser.issues),
             issue_troubles=contradictions(
                 zip(self._plan.cells, cells, strict=True),
-                self._judge.issues.values(),
-                self._judge.installed,
+                self._judge.diagnoser.issues.values(),
+                self._judge.sides.of_cell,
             ),
             new_releases=new_releases(self._loaded.snapshot, self._plan.environments.values()),
         )

@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from matrix.diagnose.catalogue import Confidence, Effect, Issue, Signature, Traits, Versions
-from matrix.judge.diagnosing import Diagnoser, Diagnosis, Installed
+from matrix.judge.diagnosing import Diagnoser, Diagnosis
 from matrix.judge.issue_evidence import contradictions, issues_of
 from matrix.judge.results import CellResult, Side
+from matrix.judge.sides import Installed
 from matrix.judge.verdict import JudgedCell, fold, stage_results
 from matrix.pipeline.outcomes import (
     PASSED,
@@ -90,7 +91,7 @@ def diagnose(
     }
     stages = stage_results(results, findings)
     cell_verdict: JudgedCell = fold(stages, findings, float_works=True)
-    diagnoser = Diagnoser({issue.id: issue for issue in issues})
+    diagnoser = Diagnoser(lambda: {issue.id: issue for issue in issues})
     return diagnoser.diagnose(cell, cell_verdict, stages, findings, observations, INSTALLED)
 
 

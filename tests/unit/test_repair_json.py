@@ -31,12 +31,12 @@ STYLES = st.sampled_from(
 
 
 def paths(content: dict[str, Any], before: FieldPath = ()) -> list[FieldPath]:
-    found = []
+    all_paths = []
     for name, value in content.items():
-        found.append((*before, name))
+        all_paths.append((*before, name))
         if isinstance(value, dict):
-            found += paths(value, (*before, name))
-    return found
+            all_paths += paths(value, (*before, name))
+    return all_paths
 
 
 def change(content: dict[str, Any], path: FieldPath, new: bytes | None) -> None:

@@ -65,6 +65,8 @@ def value_of(config: Settings, name: str) -> Any:
     if value is not None:
         return value
     defaults = defaults_of(config)
+    if not defaults:
+        return None
     if name == "num_key_value_heads" and name not in defaults:
         return value_of(config, "num_attention_heads")
     if name == "head_dim" and name not in defaults:
@@ -88,6 +90,8 @@ def rope_of(config: Settings) -> tuple[Any, dict[str, Any]]:
     parts: dict[str, Any] = {}
     for name in ("rope_scaling", "rope_parameters"):
         value = config.get(name)
+        if isinstance(value, dict):  # of models with two kinds of attention, one for each
+            value = value.get("full_attention", value)
         parts |= value if isinstance(value, dict) else {}
     base = config.get("rope_theta")
     inner = parts.pop("rope_theta", None)

@@ -66,6 +66,14 @@ class TokenizerModel(msgspec.Struct, frozen=True):
         """The merges in their order, as ``a b``, however they are written."""
         return [merge if isinstance(merge, str) else " ".join(merge) for merge in self.merges]
 
+    @property
+    def made(self) -> list[str]:
+        """The tokens that the merges make, in their order."""
+        return [
+            merge.replace(" ", "", 1) if isinstance(merge, str) else "".join(merge)
+            for merge in self.merges
+        ]
+
 
 class TokenizerFile(msgspec.Struct, frozen=True):
     """What a tokenizer.json holds."""

@@ -94,7 +94,7 @@ def _is_declared(own: Description, token: str) -> bool:
 
 def _merge_faults(model: TokenizerModel) -> Iterator[str]:
     """Yield where the merges and the vocabulary of BPE are not of one tokenizer."""
-    ids, texts = model.ids, [pair.replace(" ", "", 1) for pair in model.pairs]
+    ids, texts = model.ids, model.made
     made = [ids[text] for text in texts if text in ids]
     if len(made) < len(texts):
         yield f"{len(texts) - len(made)} of its merges make no token that it has"

@@ -230,21 +230,24 @@ def test_scales_off_by_5_percent_in_a_real_checkpoint_are_found(
 
 
 def test_the_user_command_says_of_real_checkpoints_what_the_table_says(smoke: Smoke) -> None:
-    judgements, status, first = {}, {}, {}
+    judgements, status, wrong = {}, {}, {}
     for folder in (smoke.store / "checkpoints").iterdir():
         name = json.loads((folder / "provenance.json").read_text())["id"]
         ended = subprocess.run(
-            [sys.executable, "-m", "matrix", "inspect", str(folder / "checkpoint")],
+            [sys.executable, "-m", "matrix", "inspect", str(folder / "checkpoint"),
+             "--format", "json"],
             cwd=REPOSITORY, timeout=600, text=True, capture_output=True, check=False,
         )  # fmt: skip
         status[name] = ended.returncode
-        first[name], *checks = ended.stdout.splitlines()
-        lines = [line.split(maxsplit=2) for line in checks]
-        judgements[name] = {check: judgement for check, judgement, *_ in lines}
+        answer = json.loads(ended.stdout)
+        wrong[name] = answer["wrong"]
+        judgements[name] = {
+            finding["check"]: finding["judgement"] for finding in answer["findings"]
+        }
     dropped = DROPPED.removesuffix("/vllm-0.32.0")
     lost = {name for name in judgements if judgements[name]["tied-embedding"] == "notice"}
     assert {name for name in status if status[name]} == lost, "0.2.7, and .post2 of the test before"
-    assert first[dropped].startswith("not sound: vLLM will answer garbage")
+    assert wrong[dropped][0].startswith("wrong: vLLM will answer garbage")
     assert dropped in lost
     assert len(judgements) >= 3
     assert not [

@@ -63,6 +63,14 @@ def without(config: dict[str, Any], *names: str) -> dict[str, Any]:
             OLD | {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
         ),
         ({"text_config": NEW}, {"text_config": OLD}),
+        (
+            {"model_type": "new", "rope_parameters": {"full_attention": {"rope_theta": 1e6}}},
+            {"model_type": "new", "rope_theta": 1_000_000},
+        ),
+        (
+            {"model_type": "new", "hidden_size": 64, "num_attention_heads": 4, "head_dim": 32},
+            {"model_type": "new", "hidden_size": 64, "num_attention_heads": 4},
+        ),
         ({"model_type": "new", "its_own": 1, "num_experts": 8}, {"model_type": "new"}),
     ],
 )
@@ -165,6 +173,13 @@ def test_a_tokenizer_of_another_kind_of_model_is_compared_too() -> None:
 def test_what_no_tokenizer_has(own: Description, words: str) -> None:
     (line,) = tokenizer_faults(own)
     assert line.startswith(words)
+
+
+def test_a_token_may_hold_a_space() -> None:
+    model = TokenizerModel("BPE", {"a": 0, " ": 1, "a ": 2, "a  ": 3}, [["a", " "], ["a ", " "]])
+    assert tokenizer_faults(described(model, added_tokens=[AddedToken(4, "<end>")])) == [
+        "it has the id 4 where the model has 4 tokens"
+    ]
 
 
 @pytest.mark.parametrize("name", ["qwen.tiktoken", "tokenization_x.py", "tokenizer.model"])

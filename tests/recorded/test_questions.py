@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +37,8 @@ QUESTIONS = 15
 
 
 class Command(NamedTuple):
+    """A command of the document, with the log that it is given."""
+
     arguments: list[str]
     log: str
     real: bool
@@ -44,6 +46,8 @@ class Command(NamedTuple):
 
 
 class Example(NamedTuple):
+    """Commands of the document, and the lines below them."""
+
     commands: list[Command]
     shown: list[str]
 
@@ -87,7 +91,7 @@ def _is(shown: str, printed: str) -> bool:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stand in a folder with what the document names: checkpoints and the recorded run."""
     (tmp_path / "tests").symlink_to(REPOSITORY / "tests")
     for name in ("ordered", "other-head"):
@@ -102,13 +106,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     tensors["lm_head.weight"] = np.roll(tensors["lm_head.weight"], 1, axis=0)
     save_file(tensors, weights, metadata={"format": "pt"})
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
+    return tmp_path
+
+
+@cache
+def recorded_table() -> MatrixResult:
+    """Return the recorded run of the profile cpu, judged once for all questions."""
+    return table_of("cpu", observations("cpu"))
 
 
 @pytest.fixture
 def recorded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> MatrixResult:
     """Have the recorded run be the store's and the published one."""
-    table = table_of("cpu", observations("cpu"))
+    table = recorded_table()
 
     class RecordedContext:
         def __init__(self, _settings: object) -> None:
@@ -123,7 +133,8 @@ def recorded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> MatrixResult:
     return table
 
 
-def print_of(commands: list[Command]) -> list[str]:
+def lines_printed(commands: list[Command]) -> list[str]:
+    """Return the lines that commands print; fail where one ends by a traceback or a mistake."""
     results = [
         CliRunner().invoke(app, command.arguments, input=command.log) for command in commands
     ]
@@ -146,7 +157,7 @@ def test_fifteen_questions_have_a_thread_and_a_command() -> None:
 def test_commands_print_what_the_document_shows(question: int) -> None:
     for example in examples(question):
         if not any(command.real for command in example.commands):
-            printed = print_of(example.commands)
+            printed = lines_printed(example.commands)
             assert not (line := first_missing(example.shown, printed)), (line, printed)
 
 
@@ -166,13 +177,18 @@ def test_cells_of_real_packages_are_planned_and_came_out_so(recorded: MatrixResu
     assert compared
 
 
+@cache
+def planned_cells(profile: str) -> set[str]:
+    """Return the cells of a profile."""
+    return {cell.id for cell in make_plan(load(DEFAULT_SPEC), profile).cells}
+
+
 def assert_planned(command: Command) -> None:
     words = command.arguments
     profile = words[words.index("--profile") + 1] if "--profile" in words else "cpu"
     cells = [word for word in words if CELL.fullmatch(word)]
-    planned = {cell.id for cell in make_plan(load(DEFAULT_SPEC), profile).cells}
     assert cells, "real packages are run by cells"
-    assert set(cells) <= planned
+    assert set(cells) <= planned_cells(profile)
 
 
 @pytest.mark.parametrize(

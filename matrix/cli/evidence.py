@@ -11,6 +11,8 @@ from matrix.run.context import Context, Settings
 from matrix.store.store import Store
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 
+DATA = "matrix.json"
+"""The file of a report that is data."""
 MEGABYTES = 100.0
 """What a ``matrix.json`` may have: one of 683 cells has 8."""
 SECONDS = 60.0
@@ -22,7 +24,7 @@ def read_evidence(evidence: str | None, settings: Settings) -> MatrixResult:
 
     Ends with status 2 where it cannot be read.
     """
-    beside = settings.reports / "matrix.json"
+    beside = settings.reports / DATA
     if evidence is None and (Store(settings.store).segments() or not beside.exists()):
         return Context(settings).table_judge().table()
     place = evidence or str(beside)

@@ -14,8 +14,8 @@ from matrix.checkpoint.inspection import CheckpointError, Inspection
 from matrix.checks import run_checks
 from matrix.checks.drift import MERGES
 from matrix.checks.evidence import Evidence
-from matrix.cli.evidence import read_evidence
-from matrix.cli.issues import DATA, describe, wrapped
+from matrix.cli.evidence import DATA, read_evidence
+from matrix.cli.issues import describe, wrapped
 from matrix.cli.options import ERROR_CHARS, LINE_CHARS, Format, FormatOption, fail, releases_of
 from matrix.description.locating import NotHereError, locate
 from matrix.diagnose.catalogue import Effect, Issue, Traits, load_issues
@@ -107,11 +107,18 @@ def inspect(
 
 
 def _result(evidence: str | None) -> MatrixResult | None:
-    """Return the result that is named, or the last report's where there is one."""
+    """Return the result that is named, or the last report's where there is one to be read."""
     settings = Settings.of()
-    if evidence is None and not (settings.reports / DATA).is_file():
+    if evidence is not None:
+        return read_evidence(evidence, settings)
+    last = settings.reports / DATA
+    if not last.is_file():
         return None
-    return read_evidence(evidence or str(settings.reports / DATA), settings)
+    try:
+        return read_evidence(str(last), settings)
+    except SystemExit:
+        typer.echo("the files are judged without that report", err=True)
+        return None
 
 
 def _located(name: str) -> Path:

@@ -10,23 +10,20 @@ from typing import Annotated
 import msgspec
 import typer
 
+from matrix.cli.evidence import DATA, read_evidence
 from matrix.cli.options import Format, FormatOption, StoreFolder, fail
-from matrix.diagnose.catalogue import FOLDER, Issue, Log, load_issues, read_issue
+from matrix.diagnose.catalogue import FOLDER, Issue, Log, decode_issue, load_issues
 from matrix.diagnose.fixtures import fixture
 from matrix.judge.explaining import SUSPICIOUS
-from matrix.judge.results import MatrixResult
 from matrix.pipeline.steps import Step
 from matrix.run.context import Settings
 from matrix.store.facts import InstallFacts, read_facts
 from matrix.store.observations import Observation
-from matrix.store.store import Store
-from matrix.untrusted.reading import UnreadableError, decode, read_file
+from matrix.store.store import Store, write_atomically
 
 WIDTH = 96
 CELL_SLASHES = 3
 """In the id of a cell: model/scheme/quantizer/engine."""
-DATA = "matrix.json"
-REPORT_BYTES = 1 << 30
 LOG_BYTES = 1 << 20
 """Of a log that is added; give the part that matters of a longer one."""
 
@@ -65,14 +62,14 @@ def issues(
         return
     settings = Settings.of(store=store, reports=reports)
     log = _log(add, source, catalogue[name], settings)
+    file = FOLDER / f"{name}.toml"
     try:
-        text = fixture(catalogue[name], log, is_near_miss=near_miss)
+        text = file.read_text(encoding="utf-8")
+        text += fixture(catalogue[name], log, is_near_miss=near_miss)
+        decode_issue(text.encode(), file.name)
     except ValueError as error:
         fail(f"{add}: {error}")
-    file = FOLDER / f"{name}.toml"
-    with file.open("a", encoding="utf-8") as opened:
-        opened.write(text)
-    read_issue(file)
+    write_atomically(file, text.encode())
     typer.echo(f"added to {file}")
 
 
@@ -136,23 +133,21 @@ def _log(add: str, source: str, issue: Issue, settings: Settings) -> Log:
     if add == "-" or Path(add).is_file():
         if not source:
             fail("--source: say where the log is from, as an address")
-        data = (
-            sys.stdin.buffer.read(LOG_BYTES) if add == "-" else Path(add).read_bytes()[:LOG_BYTES]
-        )
-        return Log(source=source, text=data.decode("utf-8", "replace"))
+        with sys.stdin.buffer if add == "-" else Path(add).open("rb") as opened:
+            return Log(source=source, text=opened.read(LOG_BYTES).decode("utf-8", "replace"))
     if add.count("/") == CELL_SLASHES:
         return _finding(add, issue, settings.reports / DATA)
-    opened = Store(settings.store)
-    observation = next((o for step in Step if (o := opened.observation(step, add))), None)
+    store = Store(settings.store)
+    observation = next((o for step in Step if (o := store.observation(step, add))), None)
     if observation is None:
         fail(f"{add}: is no file, no cell, and no key of an observation in {settings.store}")
-    return log_of(observation, _installed(opened, observation, issue))
+    return log_of(observation, _installed(store, observation, issue))
 
 
 def _finding(cell_id: str, issue: Issue, report: Path) -> Log:
     """Return what a check of the issue's says of a cell in a report, as a log."""
     checks = {signature.check for signature in issue.signatures}
-    result = read_report(report)
+    result = read_evidence(str(report), Settings.of())
     pairs = [
         (cell, finding)
         for cell in result.cells
@@ -169,14 +164,6 @@ def _finding(cell_id: str, issue: Issue, report: Path) -> Log:
         observed=cell_id,
         installed=cell.quantizer.packages,
     )
-
-
-def read_report(file: Path) -> MatrixResult:
-    """Return what a report holds; end with status 2 where it cannot be read."""
-    try:
-        return decode(read_file(file, REPORT_BYTES), MatrixResult)
-    except (OSError, UnreadableError) as error:
-        fail(f"{file}: {error}. `matrix report` writes one")
 
 
 def log_of(observation: Observation, installed: dict[str, str]) -> Log:

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import msgspec
 
+from matrix.cli.evidence import read_evidence
 from matrix.cli.options import fail
 from matrix.judge.results import MatrixResult
 from matrix.pipeline.outcomes import Verdict
 from matrix.repair.names import RepairName
 from matrix.repair.proofs import FILE, Proof
+from matrix.run.context import Settings
 from matrix.spec.loading import Roles, load, repaired_role, role_names
 from matrix.store.store import write_atomically
-from matrix.untrusted.reading import UnreadableError, decode, read_file
 
-MAX_REPORT_BYTES = 500_000_000
 FAILED = (Verdict.GARBAGE, Verdict.BROKEN, Verdict.UNSUPPORTED)
 
 
@@ -57,10 +56,7 @@ def main() -> None:
     """Write the proofs of the report that is named."""
     if len(sys.argv) != 2:
         fail("name a report: python -m matrix.cli.proofs reports/matrix.json")
-    try:
-        result = decode(read_file(Path(sys.argv[1]), MAX_REPORT_BYTES), MatrixResult)
-    except (OSError, UnreadableError) as error:
-        fail(f"{sys.argv[1]}: {error}. Name the matrix.json of a report")
+    result = read_evidence(sys.argv[1], Settings.of())
     loaded = load()
     proofs = proofs_of(result, role_names(loaded, loaded.spec.quantizers))
     write_atomically(FILE, msgspec.json.format(msgspec.json.encode(proofs), indent=1) + b"\n")

@@ -52,12 +52,13 @@ def tokenizer_faults(own: Description) -> list[str]:
     if own.tokenizer is None:
         return []
     faults = list(_id_faults(own, own.tokenizer))
+    added, ids = own.tokenizer.added, own.tokenizer.model.ids
     for role, token in own.roles.items():
-        if token in own.tokenizer.added or _is_declared(own, token):
+        if token in added or _is_declared(own, token):
             continue
-        if token not in own.tokenizer.model.ids:
+        if token not in ids:
             faults.append(f"it has no token {token[:_SHOWN]!r}, which is its {role}")
-        elif role == "eos_token" and own.tokenizer.added:
+        elif role == "eos_token" and added:
             faults.append(f"its eos_token {token[:_SHOWN]!r} is no special token")
     if own.tokenizer.model.type == "BPE":
         faults += [*_merge_faults(own.tokenizer.model), *_part_faults(own.tokenizer)]
@@ -142,13 +143,14 @@ def _file_differences(have: TokenizerFile, want: TokenizerFile) -> Iterator[str]
         yield f"{len(ids) - len(wanted)} tokens are not the original's"
     if have.model.pairs != want.model.pairs:
         yield f"its {len(have.model.pairs)} merges are not the original's"
+    added = have.added
     for token, number in want.added.items():
-        if have.added.get(token, ids.get(token)) != number:
-            yield difference(f"the id of {token[:_SHOWN]!r}", have.added.get(token), number)
+        if added.get(token, ids.get(token)) != number:
+            yield difference(f"the id of {token[:_SHOWN]!r}", added.get(token), number)
     special, wanted_special = (
         {added.content for added in file.added_tokens if added.special} for file in (have, want)
     )
-    for token in sorted((wanted_special & have.added.keys()) - special):
+    for token in sorted((wanted_special & added.keys()) - special):
         yield f"{token[:_SHOWN]!r} is not special, so that answers show it"
     frame, wanted_frame = added_around(have.post_processor), added_around(want.post_processor)
     if frame != wanted_frame:

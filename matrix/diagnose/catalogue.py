@@ -146,13 +146,18 @@ def load_issues(folder: Path = FOLDER) -> dict[str, Issue]:
 
 def read_issue(file: Path) -> Issue:
     """Return the issue of a file; raise :class:`CatalogueError`."""
+    return msgspec.structs.replace(decode_issue(file.read_bytes(), file.name), id=file.stem)
+
+
+def decode_issue(data: bytes, name: str) -> Issue:
+    """Return the issue that TOML of a file of that name holds; raise :class:`CatalogueError`."""
     try:
-        issue = msgspec.toml.decode(file.read_bytes(), type=Issue)
+        issue = msgspec.toml.decode(data, type=Issue)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CatalogueError(f"{file.name}: {error}") from None
+        raise CatalogueError(f"{name}: {error}") from None
     for trouble in _troubles(issue):
-        raise CatalogueError(f"{file.name}: {trouble}")
-    return msgspec.structs.replace(issue, id=file.stem)
+        raise CatalogueError(f"{name}: {trouble}")
+    return issue
 
 
 def _troubles(issue: Issue) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 
@@ -9,7 +10,7 @@ import msgspec
 
 from matrix.diagnose.catalogue import CLOSING, OPENING, Issue, Log, unmarked
 from matrix.diagnose.matching import Failure, Match, literals, match_issue
-from matrix.diagnose.passages import excerpt_of_text
+from matrix.diagnose.passages import excerpt_of_text, plain_text
 from matrix.pipeline.outcomes import Finding, Judgement
 from matrix.pipeline.steps import Stage
 
@@ -44,7 +45,8 @@ def fixture(issue: Issue, log: Log, *, is_near_miss: bool = False) -> str:
 
     Raises ``ValueError`` where the issue does not fit the log, or fits a near miss.
     """
-    text = _OURS.sub("", log.text)
+    # A check's message is one text, and stands in one line.
+    text = " ".join(log.text.split()) if log.check else plain_text(_OURS.sub("", log.text))
     match = match_log(issue, msgspec.structs.replace(log, text=text))
     if is_near_miss and match is not None:
         raise ValueError(f"it is no near miss: {issue.id} fits {match.quote!r}")
@@ -53,7 +55,8 @@ def fixture(issue: Issue, log: Log, *, is_near_miss: bool = False) -> str:
     lines = text.splitlines()
     at = len(lines) - 1
     if match is not None:
-        at = max(number for number, line in enumerate(lines) if line.strip() == match.quote.strip())
+        quote = match.quote.strip()
+        at = max(number for number, line in enumerate(lines) if quote in line)
         lines[at] = _marked(issue, lines[at])
     kept = lines[max(at - LINES_BEFORE, 0) : at + LINES_AFTER + 1]
     return _toml(msgspec.structs.replace(log, text="\n".join(kept)), is_near_miss=is_near_miss)
@@ -75,9 +78,17 @@ def _toml(log: Log, *, is_near_miss: bool) -> str:
         **({"check": log.check} if log.check else {}),
     }
     lines = ["", "[[near_misses]]" if is_near_miss else "[[logs]]"]
-    lines += [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in head.items()]
+    lines += [f"{key} = {_quoted(value)}" for key, value in head.items()]
     if log.installed:
-        pairs = ", ".join(f'"{key}" = "{value}"' for key, value in sorted(log.installed.items()))
+        pairs = ", ".join(
+            f"{_quoted(key)} = {_quoted(log.installed[key])}" for key in sorted(log.installed)
+        )
         lines.append(f"installed = {{ {pairs} }}")
-    text = "".join(c for c in log.text.replace("'''", "' ' '") if c.isprintable() or c in "\n\t")
+    printed = "".join(c for c in log.text if c.isprintable() or c in "\n\t")
+    text = printed.replace("''", "' '")  # three of them would end the text
     return "\n".join([*lines, f"text = '''\n{text.rstrip()}\n'''", ""])
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a string of TOML, which those of JSON are where they are ASCII."""
+    return json.dumps("".join(c for c in text if c.isprintable()), ensure_ascii=False)

@@ -82,6 +82,11 @@ def excerpt_of_text(text: str, literals: Iterable[str]) -> Excerpt:
     return read_excerpt(BytesIO(text.encode("utf-8", "replace")), literals)
 
 
+def plain_text(text: str) -> str:
+    """Return a text as its lines are compared: no colours, plain quotes."""
+    return _text(_plain(text.encode("utf-8", "replace")))
+
+
 def read_excerpt(stream: BinaryIO, literals: Iterable[str]) -> Excerpt:
     """Return what is kept of a log, which is read to its end: lines that hold one of the literals.
 

@@ -278,3 +278,7 @@ def test_what_engines_made_of_such_files_is_told_by_the_evidence(
     monkeypatch.setenv("MATRIX_REPORTS", str(tmp_path / "reports"))
     assert seen in look(folder).stdout
     assert look(folder, "--evidence", tmp_path / "gone.json").exit_code == 2
+    (tmp_path / "reports" / "matrix.json").write_text("{}")
+    done = look(folder)
+    assert (done.exit_code, seen in done.stdout) == (0, False)
+    assert "the files are judged without that report" in done.stderr

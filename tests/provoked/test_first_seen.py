@@ -53,9 +53,10 @@ class World:
         model = 'adapter = "./hub_builder.py"\nrecipe = { ' + FIRST_SEEN + " }\n"
         good = 'adapter = "./behaviours.py"\noptions = { behaviour = "good", at = "quantize" }'
         hub = good.replace("behaviours.py", "hub_quantizer.py").replace(" }", f", {FIRST_SEEN} }}")
-        for old, new in (('adapter = "./builder.py"\n', model), (good, hub)):
+        # One of the models; and its good quantizer in all rows, a repaired one repeats it.
+        for old, new, times in (('adapter = "./builder.py"\n', model, 1), (good, hub, -1)):
             assert old in text
-            text = text.replace(old, new, 1)
+            text = text.replace(old, new, times)
         self.spec.write_text(text)
 
     def run(self, endpoint: str) -> tuple[Context, list[str]]:

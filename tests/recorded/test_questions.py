@@ -74,7 +74,7 @@ def first_missing(shown: list[str], printed: list[str]) -> str:
     A line "..." stands for any lines, even none, and " ..." at the end of one for any text.
     """
     lines = iter(printed)
-    gap = True
+    gap = False
     for line in shown:
         if line == "...":
             gap = True
@@ -198,6 +198,7 @@ def assert_planned(command: Command) -> None:
         (["...", "b", "..."], ""),
         (["a", "...", "c d"], ""),
         (["...", "c ..."], ""),
+        (["b"], "b"),
         (["a", "c d"], "c d"),
         (["...", "b", "...", "a"], "a"),
         (["...", "c"], "c"),

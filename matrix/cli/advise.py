@@ -155,17 +155,17 @@ def _model(
     text: str, result: MatrixResult, loaded: LoadedSpec
 ) -> tuple[ModelFacts, dict[str, str]]:
     """Return what counts of a model, and the recipe by which a spec names it."""
-    if text in result.models:
-        return result.models[text], {}
-    for name, table in loaded.spec.models.items():
-        if text in (name, table.recipe.get("repository")):
-            return facts_in_spec(loaded, name), {}
     if (folder := Path(text)).is_dir():
         try:
             config = CheckpointFiles(folder).config()
         except CheckpointError as error:
             fail(f"--model: {text}: {error}")
         return _facts(text, config), {"directory": str(folder.resolve())}
+    for name, table in loaded.spec.models.items():
+        if text in (name, table.recipe.get("repository")):
+            return facts_in_spec(loaded, name), {}
+    if text in result.models:  # last, since others wrote it
+        return result.models[text], {}
     if not _REPOSITORY.fullmatch(text):
         names = ", ".join(loaded.spec.models)
         fail(f"--model: {text!r} is no folder, no owner/name of the Hub, and none of: {names}")

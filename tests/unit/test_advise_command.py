@@ -148,6 +148,30 @@ def test_a_folder_is_matched_by_its_config(tmp_path: Path) -> None:
     assert about(tmp_path, model=str(model)).exit_code == 2
 
 
+def test_a_folder_comes_before_the_spec_and_the_spec_before_the_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    llama = MODELS["llama"]
+    of = msgspec.structs.replace(RESULT, models={**MODELS, "twin-tied": llama, "own": llama})
+    assert "awq of qwen2 (tied)" in about(tmp_path, of=of, model="twin-tied").stdout
+    assert "awq of llama (tied)" in about(tmp_path, of=of, model="own").stdout
+    for name in ("own", "twin-tied"):
+        (tmp_path / name).mkdir()
+        config = '{"model_type": "mistral", "tie_word_embeddings": true}'
+        (tmp_path / name / "config.json").write_text(config)
+        assert "awq of mistral (tied)" in about(tmp_path, of=of, model=name).stdout
+
+
+def test_a_model_that_only_the_evidence_names_is_added_to_no_spec(tmp_path: Path) -> None:
+    done = about(tmp_path, of=msgspec.structs.replace(
+        RESULT, models={**MODELS, "own": msgspec.structs.replace(MODELS["tied"], model_type="x")}
+    ), model="own")  # fmt: skip
+    assert done.exit_code == 1
+    assert "[models.wanted]" not in done.stdout
+    assert "then:" not in done.stdout
+
+
 def test_a_model_of_the_hub_that_the_spec_names_is_not_asked_for(tmp_path: Path) -> None:
     done = about(tmp_path, model="Qwen/Qwen2.5-0.5B-Instruct")
     assert done.exit_code == 0

@@ -18,7 +18,7 @@ from matrix.checkpoint.files import MAX_CONFIG_BYTES, CheckpointFiles, Config
 from matrix.checkpoint.inspection import CheckpointError
 from matrix.cli.advice_text import Answer, InstallFiles, in_words
 from matrix.cli.evidence import fetch, read_evidence
-from matrix.cli.options import Format, FormatOption, Profile, Spec, StoreFolder, fail
+from matrix.cli.options import Format, FormatOption, Profile, Spec, StoreFolder, as_json, fail
 from matrix.index.hub import HUB
 from matrix.judge.advising import advice_to, newness
 from matrix.judge.declarations import PackageMetadata
@@ -107,7 +107,7 @@ def advise(
             for name, text in install.files.items():
                 write_atomically(out / name, text.encode())
     if show is Format.JSON:
-        typer.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
+        typer.echo(as_json(answer, indent=2))
     else:
         typer.echo("\n".join(in_words(answer, out)))
     raise typer.Exit(not (answer.advice.proven or answer.advice.faded))

@@ -109,6 +109,15 @@ def test_json_has_all_for_programs(tmp_path: Path) -> None:
     assert (document["schema"], document["commands"]) == (1, [])
 
 
+def test_json_for_a_terminal_holds_nothing_that_acts_on_it(tmp_path: Path) -> None:
+    hostile = "\x9b31m\u202e\x7f\U0001f600"
+    of = result(cell(GOOD, vllm("0.32.0"), Verdict.BROKEN, message=hostile))
+    shown = about(tmp_path, "--format", "json", of=of).stdout
+    assert shown.isascii()
+    assert "\x7f" not in shown
+    assert json.loads(shown)["advice"]["failed"][0]["message"] == hostile
+
+
 def test_old_evidence_stands_below_with_its_age(tmp_path: Path) -> None:
     done = about(tmp_path, "--days", "5")
     assert done.exit_code == 0

@@ -113,7 +113,10 @@ def _installs(answer: Answer, proofs: list[Proof], out: Path | None) -> Iterator
         if answer.installs:
             yield "--out FOLDER writes a requirements file for each of these environments"
         return
-    yield f"requirements files are in {out}. Install one there, with uv:"
+    if answer.installs:
+        yield f"requirements files are in {out}. Install one there, with uv:"
+    elif proofs:
+        yield "no requirements file is written:"
     environments = [name for proof in proofs[:SHOWN] for name in proof.environments]
     for name in dict.fromkeys(environments):
         if name in answer.installs:

@@ -18,7 +18,7 @@ from matrix.checkpoint.files import MAX_CONFIG_BYTES, CheckpointFiles, Config
 from matrix.checkpoint.inspection import CheckpointError
 from matrix.cli.advice_text import Answer, InstallFiles, in_words
 from matrix.cli.evidence import fetch, read_evidence
-from matrix.cli.options import Format, FormatOption, Profile, Spec, StoreFolder, fail
+from matrix.cli.options import Format, FormatOption, Profile, Spec, StoreFolder, as_json, fail
 from matrix.index.hub import HUB
 from matrix.judge.advising import advice_to, newness
 from matrix.judge.declarations import PackageMetadata
@@ -107,7 +107,7 @@ def advise(
             for name, text in install.files.items():
                 write_atomically(out / name, text.encode())
     if show is Format.JSON:
-        typer.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
+        typer.echo(as_json(answer, indent=2))
     else:
         typer.echo("\n".join(in_words(answer, out)))
     raise typer.Exit(not (answer.advice.proven or answer.advice.faded))
@@ -155,17 +155,17 @@ def _model(
     text: str, result: MatrixResult, loaded: LoadedSpec
 ) -> tuple[ModelFacts, dict[str, str]]:
     """Return what counts of a model, and the recipe by which a spec names it."""
-    if text in result.models:
-        return result.models[text], {}
-    for name, table in loaded.spec.models.items():
-        if text in (name, table.recipe.get("repository")):
-            return facts_in_spec(loaded, name), {}
     if (folder := Path(text)).is_dir():
         try:
             config = CheckpointFiles(folder).config()
         except CheckpointError as error:
             fail(f"--model: {text}: {error}")
         return _facts(text, config), {"directory": str(folder.resolve())}
+    for name, table in loaded.spec.models.items():
+        if text in (name, table.recipe.get("repository")):
+            return facts_in_spec(loaded, name), {}
+    if text in result.models:  # last, since others wrote it
+        return result.models[text], {}
     if not _REPOSITORY.fullmatch(text):
         names = ", ".join(loaded.spec.models)
         fail(f"--model: {text!r} is no folder, no owner/name of the Hub, and none of: {names}")

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from matrix.cli.issues import describe, proof, versions_in_words, wrapped
-from matrix.cli.options import LINE_CHARS, Format, FormatOption, fail
+from matrix.cli.options import LINE_CHARS, Format, FormatOption, as_json, fail
 from matrix.diagnose.catalogue import Effect, load_issues
 from matrix.diagnose.matching import (
     Failure,
@@ -67,7 +67,7 @@ def explain(
     is_explained = bool(matches) and explains(matches[0], failure)
     if show is Format.JSON:
         answers = [_answer(match, failure) for match in matches]
-        typer.echo(msgspec.json.encode(answers).decode())
+        typer.echo(as_json(answers))
     else:
         typer.echo(_in_words(matches, excerpt, is_explained=is_explained))
     raise typer.Exit(not is_explained)

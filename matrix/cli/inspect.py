@@ -16,7 +16,15 @@ from matrix.checks.drift import MERGES
 from matrix.checks.evidence import Evidence
 from matrix.cli.evidence import DATA, read_evidence
 from matrix.cli.issues import describe, wrapped
-from matrix.cli.options import ERROR_CHARS, LINE_CHARS, Format, FormatOption, fail, releases_of
+from matrix.cli.options import (
+    ERROR_CHARS,
+    LINE_CHARS,
+    Format,
+    FormatOption,
+    as_json,
+    fail,
+    releases_of,
+)
 from matrix.description.locating import NotHereError, locate
 from matrix.diagnose.catalogue import Effect, Issue, Traits, load_issues
 from matrix.diagnose.matching import Failure, Fit, Match, Side, fit_of, match_issues
@@ -105,7 +113,7 @@ def inspect(
     source = _located(original) if original is not None else None
     answer = examine(folder, source, loaded, readers, tensor_parallel, _result(evidence))
     if show is Format.JSON:
-        typer.echo(msgspec.json.encode(answer).decode())
+        typer.echo(as_json(answer))
     else:
         _show(answer)
     raise typer.Exit(not answer.is_sound)

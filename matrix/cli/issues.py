@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from matrix.cli.evidence import DATA, read_evidence
-from matrix.cli.options import Format, FormatOption, StoreFolder, fail
+from matrix.cli.options import Format, FormatOption, StoreFolder, as_json, fail
 from matrix.diagnose.catalogue import FOLDER, Issue, Log, decode_issue, load_issues
 from matrix.diagnose.fixtures import fixture
 from matrix.judge.explaining import SUSPICIOUS
@@ -87,7 +87,7 @@ def issues(
 def _list(issue: Issue, show: Format) -> None:
     """Print an issue on a line."""
     if show is Format.JSON:
-        typer.echo(msgspec.json.encode(_plain(issue)))
+        typer.echo(as_json(_plain(issue)))
         return
     typer.echo(f"{issue.id:36} {issue.steps[0]:9} {proof(issue):11} {issue.title}")
 
@@ -95,7 +95,7 @@ def _list(issue: Issue, show: Format) -> None:
 def _whole(issue: Issue, show: Format) -> str:
     """Return all of an issue but its logs."""
     if show is Format.JSON:
-        return msgspec.json.format(msgspec.json.encode(_plain(issue))).decode()
+        return as_json(_plain(issue), indent=2)
     lines = [f"{issue.title} ({issue.id})", "", *describe(issue)]
     lines += wrapped("note", issue.note) if issue.note else []
     at = ", ".join(issue.steps)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import msgspec
 import typer
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -32,6 +34,11 @@ class Format(StrEnum):
 
 
 FormatOption = Annotated[Format, typer.Option("--format", help="How to show it.")]
+
+
+def as_json(answer: object, *, indent: int | None = None) -> str:
+    """Return an answer as JSON in ASCII: what is quoted in it cannot act on a terminal."""
+    return json.dumps(msgspec.json.decode(msgspec.json.encode(answer)), indent=indent)
 
 
 def releases_of(option: str, texts: list[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ divide the other's. Pure over a result.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date
+from datetime import date, timedelta
 
 import msgspec
 
@@ -44,7 +44,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     models: list[str]
     cells: list[str]
     date: str
-    """Of its newest observation; of an earlier report's, that of the whole."""
+    """Of the oldest of its cells; of an earlier report's, that of the whole."""
     days: int
     """How old that is."""
     runs: int
@@ -167,7 +167,8 @@ def newness(trial: Trial, metadata: PackageMetadata) -> tuple[object, ...]:
 
 
 def _proof(trial: Trial, result: MatrixResult, today: date) -> Proof:
-    newest = max((cell.at for cell in trial.cells), default="") or result.finished
+    dates = (cell.at or result.finished for cell in trial.cells)
+    oldest = max(dates, key=lambda at: _age(at, today))
     return Proof(
         quantizer=trial.quantizer.name,
         engine=trial.engine.name,
@@ -175,8 +176,8 @@ def _proof(trial: Trial, result: MatrixResult, today: date) -> Proof:
         environments=[trial.quantizer.environment, trial.engine.environment],
         models=[cell.model for cell in trial.cells],
         cells=[cell.id for cell in trial.cells],
-        date=newest[:10],
-        days=_age(newest, today),
+        date=oldest[:10],
+        days=_age(oldest, today),
         runs=len({run for cell in trial.cells for run in cell.runs}),
         devices=sorted({d for cell in trial.cells for d in (cell.made_on, cell.device) if d}),
         repairs=trial.quantizer.repairs,
@@ -185,10 +186,15 @@ def _proof(trial: Trial, result: MatrixResult, today: date) -> Proof:
 
 
 def _age(at: str, today: date) -> int:
-    """Return how many days ago it was; since the first day of all where nobody can read it."""
+    """Return how many days ago it was; since the first day of all for a date that is none.
+
+    So is one to come, which would stay new for ever. A day is for clocks that differ.
+    """
     try:
         then = date.fromisoformat(at[:10])
     except ValueError:
+        then = date.min
+    if then - today > timedelta(days=1):
         then = date.min
     return max((today - then).days, 0)
 

@@ -100,11 +100,14 @@ def _trial(cell: Cell, environments: dict[str, Environment]) -> Trial:
 def rows_to_add(loaded: LoadedSpec, wish: Wish, recipe: dict[str, str]) -> list[str]:
     """Return lines of TOML that add a cell that would prove what is wanted.
 
-    ``recipe`` says where the model is, which is added where the spec has none like it. A release
-    that no environment has is a comment: its row goes into a table that is there.
+    ``recipe`` says where the model is, which is added where the spec has none like it; there are
+    no lines where it is empty then. A release that no environment has is a comment: its row goes
+    into a table that is there.
     """
     spec, scheme = loaded.spec, wish.scheme
     like = [name for name in spec.models if _is_like(loaded, name, wish)]
+    if not like and not recipe:
+        return []
     schemes = [name for name, table in spec.schemes.items() if fits(scheme, scheme_facts(table))]
     lines = []
     model = like[0] if like else WANTED
@@ -113,8 +116,8 @@ def rows_to_add(loaded: LoadedSpec, wish: Wish, recipe: dict[str, str]) -> list[
             f"[models.{model}]",
             'base = "hub"',
             f"tied = {str(wish.model.tied).lower()}",
-            f"recipe = {{ {', '.join(f'{k} = {json.dumps(v)}' for k, v in recipe.items())} }}",
-            f"config.model_type = {json.dumps(wish.model.model_type)}",
+            f"recipe = {{ {', '.join(f'{k} = {_toml(v)}' for k, v in recipe.items())} }}",
+            f"config.model_type = {_toml(wish.model.model_type)}",
             "",
         ]
     bits, group_size = scheme.bits or BITS, scheme.group_size or GROUP_SIZE
@@ -139,6 +142,15 @@ def rows_to_add(loaded: LoadedSpec, wish: Wish, recipe: dict[str, str]) -> list[
         f'quantizers = ["none", {", ".join(makers)}]',
         f"engines = [{', '.join(readers)}]",
     ]
+
+
+def _toml(text: str) -> str:
+    """Return a text as a string of TOML, which knows no pairs of surrogates as JSON does.
+
+    What cannot be seen is escaped, so that it is still the same text after it was shown.
+    """
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in quoted)
 
 
 def _missing_releases(loaded: LoadedSpec, wish: Wish) -> Iterator[str]:

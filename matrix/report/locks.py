@@ -24,7 +24,8 @@ FIRST = "# All packages of the environment "
 _NAME = re.compile(r"[a-z0-9][a-z0-9._+-]{0,150}")
 """As the spec has them: fit for a file and for a shell."""
 _PYTHON = re.compile(r"3\.[0-9.]{1,10}")
-_PIN = re.compile(r"[A-Za-z0-9._-]{1,200}==[A-Za-z0-9.+!_-]{1,200}")
+_PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}==[A-Za-z0-9][A-Za-z0-9.+!_-]{0,199}")
+"""What begins with a dash is an option in a requirements file."""
 _COMMENT_CHARS = 1000
 
 

@@ -91,6 +91,14 @@ def test_requirements_files_are_the_locks_of_what_passed_and_of_nothing_else(
     assert f"  cd '{out}' && uv venv --python 3.11 vllm-0.32.0 && uv pip install" in done.stdout
 
 
+def test_no_folder_of_requirements_is_named_where_nothing_is_written(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = about(tmp_path, "--quantizer", "autoawq==0.2.7", "--out", str(out))
+    assert (done.exit_code, out.exists()) == (1, False)
+    assert str(out) not in done.stdout
+    assert "requirements files" not in done.stdout
+
+
 def test_json_has_all_for_programs(tmp_path: Path) -> None:
     document = json.loads(about(tmp_path, "--format", "json").stdout)
     (proof,) = document["advice"]["proven"]
@@ -99,6 +107,15 @@ def test_json_has_all_for_programs(tmp_path: Path) -> None:
     install = document["installs"]["vllm-0.32.0"]
     assert "torch==2.13.0" in install["files"]["locks/vllm-0.32.0.txt"]
     assert (document["schema"], document["commands"]) == (1, [])
+
+
+def test_json_for_a_terminal_holds_nothing_that_acts_on_it(tmp_path: Path) -> None:
+    hostile = "\x9b31m\u202e\x7f\U0001f600"
+    of = result(cell(GOOD, vllm("0.32.0"), Verdict.BROKEN, message=hostile))
+    shown = about(tmp_path, "--format", "json", of=of).stdout
+    assert shown.isascii()
+    assert "\x7f" not in shown
+    assert json.loads(shown)["advice"]["failed"][0]["message"] == hostile
 
 
 def test_old_evidence_stands_below_with_its_age(tmp_path: Path) -> None:
@@ -138,6 +155,30 @@ def test_a_folder_is_matched_by_its_config(tmp_path: Path) -> None:
     assert (done.exit_code, "has no model_type" in done.stderr) == (2, True)
     (model / "config.json").write_text("[")
     assert about(tmp_path, model=str(model)).exit_code == 2
+
+
+def test_a_folder_comes_before_the_spec_and_the_spec_before_the_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    llama = MODELS["llama"]
+    of = msgspec.structs.replace(RESULT, models={**MODELS, "twin-tied": llama, "own": llama})
+    assert "awq of qwen2 (tied)" in about(tmp_path, of=of, model="twin-tied").stdout
+    assert "awq of llama (tied)" in about(tmp_path, of=of, model="own").stdout
+    for name in ("own", "twin-tied"):
+        (tmp_path / name).mkdir()
+        config = '{"model_type": "mistral", "tie_word_embeddings": true}'
+        (tmp_path / name / "config.json").write_text(config)
+        assert "awq of mistral (tied)" in about(tmp_path, of=of, model=name).stdout
+
+
+def test_a_model_that_only_the_evidence_names_is_added_to_no_spec(tmp_path: Path) -> None:
+    done = about(tmp_path, of=msgspec.structs.replace(
+        RESULT, models={**MODELS, "own": msgspec.structs.replace(MODELS["tied"], model_type="x")}
+    ), model="own")  # fmt: skip
+    assert done.exit_code == 1
+    assert "[models.wanted]" not in done.stdout
+    assert "then:" not in done.stdout
 
 
 def test_a_model_of_the_hub_that_the_spec_names_is_not_asked_for(tmp_path: Path) -> None:
@@ -214,6 +255,7 @@ def test_a_lock_that_names_anything_but_packages_is_not_written(tmp_path: Path) 
     assert done.exit_code == 0
     assert not out.exists()
     assert "vllm-0.32.0: the evidence has no lock of it" in done.stdout
+    assert str(out) not in done.stdout
 
 
 def test_the_report_beside_an_empty_store_is_the_evidence(

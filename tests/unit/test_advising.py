@@ -156,6 +156,21 @@ def test_evidence_of_no_date_that_can_be_read_has_faded() -> None:
     assert [proof.date for proof in advised(result(by_report)).proven] == ["2026-11-29"]
 
 
+@pytest.mark.parametrize("at", ["2026-01-01T00:00:00", "yesterday", "9999-01-01T00:00:00"])
+def test_a_proof_is_as_old_as_the_oldest_of_its_cells(at: str) -> None:
+    good, engine = maker("autoawq 0.2.9"), vllm("0.32.0")
+    old = cell(good, engine, at=at, id="older")
+    advice = advised(result(cell(good, engine), old))
+    assert (advice.proven, [proof.date for proof in advice.faded]) == ([], [at[:10]])
+
+
+def test_a_date_to_come_is_no_date_but_for_a_day_between_clocks() -> None:
+    good, engine = maker("autoawq 0.2.9"), vllm("0.32.0")
+    (ahead,) = advised(result(cell(good, engine, at="2026-12-01T09:00:00"))).proven
+    assert ahead.days == 0
+    assert advised(result(cell(good, engine, at="2026-12-02T09:00:00"))).proven == []
+
+
 @pytest.mark.parametrize(
     ("wanted", "device", "fits"),
     [

@@ -88,6 +88,14 @@ def test_json_has_all_that_fit(tmp_path: Path) -> None:
     assert json.loads(ask(tmp_path, UNKNOWN, "--format", "json").stdout) == []
 
 
+def test_json_of_a_log_that_holds_other_letters_is_ascii(tmp_path: Path) -> None:
+    log = LOG.replace("(/opt", "\u00e4\u202e(/opt")
+    done = ask(tmp_path, log, "--format", "json", "--with", "autoawq=0.2.6")
+    (answer,) = json.loads(done.stdout)
+    assert done.stdout.isascii()
+    assert "\u00e4" in answer["line"]
+
+
 def test_what_a_log_holds_is_shown_as_text(tmp_path: Path) -> None:
     done = ask(tmp_path, LOG.replace("(/opt", "\x07\u202e<b>(/opt"))
     assert "\x07" not in done.stdout

@@ -162,6 +162,9 @@ def test_packages_are_told_in_words_and_never_as_something_to_install(
     [
         {"pins": {"torch": "2 --index-url https://example.org"}},
         {"pins": {"torch\n--index-url https://example.org\nx": "1"}},
+        {"pins": {"-r": "etc"}},
+        {"pins": {"--pre": "1"}},
+        {"pins": {"torch": "-1"}},
         {"pins": {"-r other.txt #": "1"}},
         {"python": "3.11; rm -rf ."},
         {"build_requirements": {"autoawq": ["torch'"]}},

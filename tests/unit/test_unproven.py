@@ -61,6 +61,9 @@ def test_published_checkpoints_prove_no_quantizer() -> None:
     [
         AWQ,
         msgspec.structs.replace(AWQ, model=ModelFacts(tied=False, model_type='a"\\b')),
+        msgspec.structs.replace(
+            AWQ, model=ModelFacts(tied=False, model_type="\U0001f600\x7f\u202e")
+        ),
         msgspec.structs.replace(AWQ, scheme=SchemeFacts(method="gptq", bits=3, group_size=32)),
         msgspec.structs.replace(AWQ, scheme=SchemeFacts(method="awq", group_size=32)),
         msgspec.structs.replace(AWQ, engine=Requirement("vllm")),
@@ -73,6 +76,11 @@ def test_rows_that_are_added_make_a_cell_that_proves_it(wish: Wish, tmp_path: Pa
     rows = rows_to_add(ours(), wish, {"repository": "some/model", "revision": "first seen"})
     (folder / "wanted.toml").write_text("\n".join(rows) + "\n")
     assert list(runs_for(load(folder), [WANTED], wish, frozenset()))
+
+
+def test_a_model_of_which_nobody_says_where_it_is_is_added_to_no_spec() -> None:
+    nowhere = msgspec.structs.replace(AWQ, model=ModelFacts(tied=True, model_type="nowhere"))
+    assert rows_to_add(ours(), nowhere, {}) == []
 
 
 def test_a_release_that_no_environment_has_is_a_row_of_the_nearest_table(tmp_path: Path) -> None:

@@ -98,6 +98,8 @@ def test_what_the_system_refuses_is_not_the_checkpoints_fault(
     [
         (("--for", "vlm==1"), "--for: no repair depends on vlm. Name one of auto-gptq, "),
         (("--for", "transformers"), "'transformers' is no release. Write it as transformers==4"),
+        (("--for", "transformers==4.51.*"), "'transformers==4.51.*' is no release. Write it as "),
+        (("--for", "transformers===4.51.3"), "'transformers===4.51.3' is no release."),
         (("--repair", "magic"), "'magic' is not one of 'tied-embedding'"),
     ],
 )

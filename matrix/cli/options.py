@@ -13,6 +13,7 @@ import typer
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from matrix.spec.requirements import exact_version
 from matrix.untrusted.text import visible
 
 ERROR_CHARS = 4000
@@ -47,8 +48,9 @@ def releases_of(option: str, texts: list[str]) -> dict[str, str]:
     for text in texts:
         try:
             requirement = Requirement(text)
-            (version,) = [pin.version for pin in requirement.specifier if pin.operator == "=="]
-        except (InvalidRequirement, ValueError):
+        except InvalidRequirement:
+            requirement = None
+        if requirement is None or not (version := exact_version(requirement)):
             fail(f"{option}: {text!r} is no release. Write it as transformers==4.51.3")
         releases[canonicalize_name(requirement.name)] = version
     return releases

@@ -14,13 +14,16 @@ from matrix.cli.inspect import wrongs
 from matrix.cli.options import LINE_CHARS, fail, releases_of
 from matrix.judge.cells import thresholds
 from matrix.pipeline.steps import Stage
-from matrix.repair.names import RepairName
+from matrix.repair.names import NOTHING_TO_REPAIR, NOTHING_WRITTEN, RepairName
 from matrix.repair.proofs import Proof, describe_proof, load_proofs
 from matrix.spec.loading import load
 from matrix.untrusted.text import visible
 
 if TYPE_CHECKING:
     from matrix.repair.repairing import Repaired
+
+SYSTEM_REFUSED = "The system refused it, and nothing was written."
+"""In place of NOTHING_WRITTEN, where the checkpoint is not to blame."""
 
 
 def repair(
@@ -39,7 +42,7 @@ def repair(
 
     Without --repair it makes the repairs that every reader needs, and those that a reader named by
     --for needs. Status 0 where it is repaired, 1 where there is nothing to repair, 2 where it is
-    not sure, and then there is no copy.
+    not sure or the system refuses, and then there is no copy.
     """
     from matrix.repair.repairing import repair as make  # numpy takes a while to import
     from matrix.repair.table import READERS
@@ -50,7 +53,11 @@ def repair(
     try:
         repaired = make(checkpoint, out, names or [], releases)
     except CheckpointError as error:
-        fail(f"{error} Nothing was written.")
+        if isinstance(error.__cause__, OSError):
+            fail(f"{error} {SYSTEM_REFUSED}")
+        fail(f"{error} {NOTHING_WRITTEN}")
+    except OSError as error:
+        fail(f"{checkpoint}: {error.strerror or error}. Try again. {SYSTEM_REFUSED}")
     for line in _lines(repaired, releases, out):
         typer.echo(visible(line, LINE_CHARS))
     raise typer.Exit(not repaired.changes)
@@ -79,5 +86,5 @@ def _lines(repaired: Repaired, readers: dict[str, str], out: Path) -> list[str]:
         )
     )
     if not repaired.changes:
-        return [*lines, "nothing to repair" + (", but not sound:" if wrong else ""), *wrong]
+        return [*lines, NOTHING_TO_REPAIR + (", but not sound:" if wrong else ""), *wrong]
     return [*lines, f"{out}: " + ("not sound yet:" if wrong else "sound by its files"), *wrong]

@@ -13,6 +13,7 @@ from packaging.version import Version
 from matrix.judge.declarations import PackageMetadata
 from matrix.judge.likeness import Trial, Wish, allows, fits, is_wanted, program
 from matrix.judge.results import MatrixResult, ModelFacts, Side
+from matrix.spec.requirements import exact_version
 from matrix.spec.versions import parsed
 
 MANY = 4
@@ -107,9 +108,8 @@ def _gaps(
 ) -> Iterator[tuple[str, str]]:
     """Yield the releases in each gap, and between which two it is."""
     wanted = wish.quantizer if row.is_quantizer else wish.engine
-    released = filter(None, map(parsed, metadata.versions(row.package)))
-    named = filter(None, map(parsed, _pins(wanted)))
-    releases = sorted({*released, *named})
+    named = [exact_version(wanted)] if wanted else []
+    releases = sorted(set(filter(None, map(parsed, [*metadata.versions(row.package), *named]))))
     own = "quantizer" if row.is_quantizer else "engine"
     rest = msgspec.structs.replace(wish, **{own: wanted and Requirement(wanted.name)})
     for older, newer in pairwise(sorted(tried)):
@@ -124,10 +124,6 @@ def _gaps(
                 f"{row.package} {_in_short(inside)}",
                 f"between {older} and {newer}, which both work",
             )
-
-
-def _pins(wanted: Requirement | None) -> list[str]:
-    return [pin.version for pin in wanted.specifier if pin.operator == "=="] if wanted else []
 
 
 def _in_short(releases: list[Version]) -> str:

@@ -16,7 +16,7 @@ from matrix.judge.table import model_facts, scheme_facts
 from matrix.pipeline.steps import Device
 from matrix.plan.cells import Cell, Model, Role, make_plan
 from matrix.spec.loading import LoadedSpec, role_names
-from matrix.spec.requirements import named_releases
+from matrix.spec.requirements import exact_version, named_releases
 from matrix.spec.tables import Environment, RoleTable
 from matrix.untrusted.text import natural
 
@@ -156,14 +156,13 @@ def _toml(text: str) -> str:
 def _missing_releases(loaded: LoadedSpec, wish: Wish) -> Iterator[str]:
     """Yield comments on the rows of releases that are asked for and that no environment has."""
     pins = {
-        canonicalize_name(requirement.name): pin.version
+        canonicalize_name(requirement.name): version
         for requirement in wish.beside
-        for pin in requirement.specifier
-        if pin.operator == "=="
+        if (version := exact_version(requirement))
     }
     for wanted in filter(None, (wish.quantizer, wish.engine)):
         package = _package(wanted, wish)
-        version = next((pin.version for pin in wanted.specifier if pin.operator == "=="), "")
+        version = exact_version(wanted)
         rows = {
             environment.name: named_releases(environment)[package]
             for environment in loaded.environments.values()

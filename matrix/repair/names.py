@@ -1,8 +1,13 @@
-"""The names of the repairs, for those that need not load what makes them."""
+"""The names of the repairs and words of the command, for those that need not load the rest."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+
+NOTHING_TO_REPAIR = "nothing to repair"
+"""How the line of the command begins that says so."""
+NOTHING_WRITTEN = "Nothing was written."
+"""How the command's refusal of a checkpoint ends."""
 
 
 class RepairName(StrEnum):

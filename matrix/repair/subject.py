@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from matrix.checkpoint.files import MAX_TOKENIZER_BYTES, CheckpointFiles
+from matrix.checkpoint.files import CONFIG, MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES, CheckpointFiles
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import CheckpointError, Inspection, Quantization
 from matrix.checkpoint.tensors import Tensors
@@ -18,6 +18,9 @@ from matrix.untrusted.reading import UnreadableError, decode
 
 QUANTIZE_CONFIG = "quantize_config.json"
 """What AutoGPTQ and GPTQModel read in place of ``quantization_config``."""
+
+LIMITS = {CONFIG: MAX_CONFIG_BYTES, QUANTIZE_CONFIG: MAX_CONFIG_BYTES}
+"""JSON file -> the bytes it may have, where that is less than for a tokenizer's."""
 
 Document = Mapping[str, Any]
 
@@ -37,6 +40,7 @@ class Subject:
             raise CheckpointError(problem.problem, problem.where, problem.remedy)
         self.files = CheckpointFiles(directory)
         self.tensors = Tensors(self.files)
+        self._documents: dict[str, Document] = {}
 
     @property
     def quantization(self) -> Quantization:
@@ -50,25 +54,28 @@ class Subject:
 
     def read(self, file: str) -> bytes:
         """Return the bytes of one of its JSON files; raise :class:`CheckpointError`."""
+        limit = LIMITS.get(file, MAX_TOKENIZER_BYTES)
         with self.files.open(file) as handle:
-            data = handle.read(MAX_TOKENIZER_BYTES + 1)
-        if len(data) > MAX_TOKENIZER_BYTES:
-            problem = f"is larger than {MAX_TOKENIZER_BYTES} bytes"
+            data = handle.read(limit + 1)
+        if len(data) > limit:
+            problem = f"is larger than {limit} bytes"
             raise CheckpointError(problem, file, "Save the model again.")
         return data
 
     def document(self, file: str) -> Document:
-        """Return what a JSON file holds, nothing where it is not there.
+        """Return what a JSON file holds, nothing where it is not there; it is read once.
 
         Raises:
             CheckpointError: It is too large, or no JSON object.
         """
         if file not in self.files.sizes:
             return {}
-        try:
-            return decode(self.read(file), dict[str, Any])
-        except UnreadableError as error:
-            raise CheckpointError(str(error), file, "Save the model again.") from None
+        if file not in self._documents:
+            try:
+                self._documents[file] = decode(self.read(file), dict[str, Any])
+            except UnreadableError as error:
+                raise CheckpointError(str(error), file, "Save the model again.") from None
+        return self._documents[file]
 
     def set_field(self, file: str, path: FieldPath, new: object) -> list[SetField]:
         """Return the edit that gives a field a value; none where it has it, or cannot have it."""

@@ -100,7 +100,7 @@ def changes_of(
             except CheckpointError as error:
                 unsure = error.problem
                 problem = f"{unsure.problem}, so the repair {repair.name} is not sure"
-                raise CheckpointError(problem, unsure.where, unsure.remedy) from None
+                raise CheckpointError(problem, unsure.where, unsure.remedy) from error.__cause__
     check_changes(changes)
     return list({change.edit: change for change in changes}.values())
 

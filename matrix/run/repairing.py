@@ -6,19 +6,17 @@ import sys
 from typing import Any
 
 from matrix.machine.processes import child_environ, run
-from matrix.pipeline.ends import End, classify_end
+from matrix.pipeline.ends import ChildException, End, classify_end, classify_exception
 from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.plan.cell_steps import PlannedStep
 from matrix.plan.cells import Checkpoint
 from matrix.plan.keys import Key
 from matrix.plan.needs import with_room
+from matrix.repair.names import NOTHING_TO_REPAIR, NOTHING_WRITTEN
 from matrix.run.products import checkpoint_folder, publish_checkpoint
 from matrix.run.workspace import Workspace
 from matrix.spec.loading import PACKAGE
 from matrix.store.observations import Observation
-
-NOTHING_TO_REPAIR, NOT_SURE = 1, 2
-"""Statuses of the command."""
 
 
 def repair(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
@@ -34,7 +32,7 @@ def repair(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
         ]  # fmt: skip
         limits = with_room(workspace.limits.of(step.step), checkpoint.model)
         end, log = run(argv, child_environ(work / "home", {}), PACKAGE.parent, limits)
-        conclusion = _conclusion(end, log)
+        conclusion = conclude(end, log)
         facts: dict[str, Any] = {}
         if conclusion == PASSED:
             facts = {"changes": [line for line in log.splitlines() if " -> " in line]}
@@ -42,15 +40,29 @@ def repair(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     return workspace.keep(key, conclusion, end, facts=facts, log=log)
 
 
-def _conclusion(end: End, log: str) -> Conclusion:
-    """Return what the end of the command means; its last line says why there is no copy."""
-    last_line = "".join(log.strip().splitlines()[-1:])
+def conclude(end: End, log: str) -> Conclusion:
+    """Return what the end of the command means, by its status and by the line that says why.
+
+    Python ends with status 1 as well where an exception is not caught, so a status alone says
+    nothing of the checkpoint.
+    """
+    lines = log.strip().splitlines()
+    last_line = "".join(lines[-1:])
+    nothing = next((line for line in lines if line.startswith(NOTHING_TO_REPAIR)), "")
+    if end.limit:
+        return classify_end(end, None, [], log)
     match end.status:
-        case 0 if not end.limit:
+        case 0:
             return PASSED
-        case status if status == NOTHING_TO_REPAIR:
-            return Conclusion(Outcome.UNSUPPORTED, Reason.REFUSED, last_line)
-        case status if status == NOT_SURE and "No space left on device" not in last_line:
+        case 1 if nothing:
+            return Conclusion(Outcome.UNSUPPORTED, Reason.REFUSED, nothing.rstrip(":"))
+        case 1:
+            name, _, message = last_line.partition(": ")
+            return classify_exception(ChildException(name, message), [])
+        case 2 if last_line.endswith(NOTHING_WRITTEN):
             return Conclusion(Outcome.FAILED, Reason.UNREADABLE, last_line)
+        case 2:
+            refused = classify_exception(ChildException("OSError", last_line), [])
+            return Conclusion(Outcome.INFRA, refused.reason, last_line)
         case _:
             return classify_end(end, None, [], log)

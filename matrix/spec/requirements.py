@@ -23,10 +23,19 @@ def named_releases(environment: Environment, *, overrides: bool = False) -> dict
     texts = [*environment.requirements, *(environment.overrides if overrides else [])]
     releases: dict[str, str] = {}
     for requirement in applying(texts, environment.python):
-        exact = [bound.version for bound in requirement.specifier if bound.operator == "=="]
-        if exact and parsed(exact[0]):
-            releases[canonicalize_name(requirement.name)] = exact[0]
+        if version := exact_version(requirement):
+            releases[canonicalize_name(requirement.name)] = version
     return releases
+
+
+def exact_version(requirement: Requirement) -> str:
+    """Return the one version that a requirement names by ``==``; empty where it names none.
+
+    ``==4.51.*`` names many, and ``===`` a text that need be no version.
+    """
+    bounds = [bound for bound in requirement.specifier if bound.operator in ("==", "===")]
+    exact = [bound.version for bound in bounds if bound.operator == "==" and parsed(bound.version)]
+    return exact[0] if len(exact) == len(bounds) == 1 else ""
 
 
 def applying(requires: Iterable[str], python: str = "3.11") -> list[Requirement]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,13 @@ import typer
 from typer.testing import CliRunner, Result
 
 from matrix.cli import repair as command
-from matrix.repair.names import RepairName
+from matrix.pipeline.ends import End
+from matrix.pipeline.outcomes import Outcome
+from matrix.repair import repairing
+from matrix.repair.names import NOTHING_WRITTEN, RepairName
 from matrix.repair.proofs import load_proofs
 from matrix.repair.table import READERS, REPAIRS
+from matrix.run.repairing import conclude
 from tests.unit import real_checkpoints as real
 
 
@@ -70,11 +76,30 @@ def test_what_is_not_sure_ends_with_2_and_its_reason(tmp_path: Path) -> None:
     assert done.stderr.endswith("Nothing was written.\n")
 
 
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize("function", ["write_copy", "changes_of", "Subject"])
+def test_what_the_system_refuses_is_not_the_checkpoints_fault(
+    function: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(repairing, function, refuse)
+    done = mend(real.FOLDER / real.DROPPED, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert f": {os.strerror(number)}. " in done.stderr
+    assert not done.stderr.endswith(f"{NOTHING_WRITTEN}\n")
+    assert conclude(End(status=2), done.stderr).outcome is Outcome.INFRA
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("--for", "vlm==1"), "--for: no repair depends on vlm. Name one of auto-gptq, "),
         (("--for", "transformers"), "'transformers' is no release. Write it as transformers==4"),
+        (("--for", "transformers==4.51.*"), "'transformers==4.51.*' is no release. Write it as "),
+        (("--for", "transformers===4.51.3"), "'transformers===4.51.3' is no release."),
         (("--repair", "magic"), "'magic' is not one of 'tied-embedding'"),
     ],
 )

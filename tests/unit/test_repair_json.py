@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from matrix.checkpoint.files import MAX_CONFIG_BYTES
 from matrix.checkpoint.inspection import CheckpointError
 from matrix.repair.json_text import FieldPath, with_fields
+from matrix.repair.names import RepairName
+from matrix.repair.subject import Subject
+from matrix.repair.table import changes_of
+from tests.unit import real_checkpoints as real
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just(1e-06)
 VALUES = st.recursive(
@@ -97,3 +103,38 @@ def test_a_field_of_an_object_that_is_not_there_is_refused() -> None:
         with_fields(b'{"a": 1}', {("b", "c"): b"1"}, "config.json")
     with pytest.raises(CheckpointError, match="is no object where one is meant"):
         with_fields(b'{"a": 1}', {("a", "c"): b"1"}, "config.json")
+
+
+# What is read of a checkpoint.
+
+
+def test_each_json_file_is_read_once_however_many_fields_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = {f"group_{number}": {"weights": {"scale_dtype": None}} for number in range(50)}
+    checkpoint = real.configured(
+        real.GPTQ,
+        tmp_path,
+        lambda config: config["quantization_config"].update(config_groups=groups),
+    )
+    reads: list[str] = []
+    read = Subject.read
+
+    def count(subject: Subject, file: str) -> bytes:
+        reads.append(file)
+        return read(subject, file)
+
+    monkeypatch.setattr(Subject, "read", count)
+    changes = changes_of(Subject(checkpoint), [RepairName.CONFIG_FIELDS], {})
+    assert len(changes) == len(groups)
+    assert len(reads) == len(set(reads))
+
+
+@pytest.mark.parametrize("file", ["config.json", "quantize_config.json"])
+def test_a_config_is_not_read_that_is_too_large_for_one(file: str, tmp_path: Path) -> None:
+    checkpoint = real.copied(real.AUTO_GPTQ, tmp_path)
+    subject = Subject(checkpoint)
+    with (checkpoint / file).open("a") as handle:
+        handle.write(" " * MAX_CONFIG_BYTES)
+    with pytest.raises(CheckpointError, match=f"{file}: is larger than {MAX_CONFIG_BYTES} bytes"):
+        subject.document(file)

@@ -9,12 +9,14 @@ import pytest
 
 from matrix.cli.proofs import proofs_of
 from matrix.judge.cells import CellJudge
-from matrix.pipeline.outcomes import Conclusion, Outcome, Reason, Verdict
+from matrix.pipeline.ends import End
+from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason, Verdict
 from matrix.pipeline.steps import ALWAYS, Blame, Stage, Step
 from matrix.plan.cell_steps import steps_of
 from matrix.plan.cells import Cell, Plan, make_plan
 from matrix.repair.names import RepairName
 from matrix.repair.proofs import Proof, describe_proof
+from matrix.run.repairing import conclude
 from matrix.spec.loading import load, role_names
 from matrix.spec.tables import SpecError
 from tests.unit import small_spec
@@ -127,6 +129,46 @@ def test_a_role_with_a_suffix_is_repaired_under_its_own(tmp_path: Path) -> None:
     cells = make_plan(load(write(tmp_path, table=table)), "all").cells
     (cell,) = [c for c in cells if c.id == "tied/awq/maker-1.0+stock+repaired/runner-3.0"]
     assert cell.checkpoint.unrepaired.id == "tied/awq/maker-1.0+stock"
+
+
+# What the end of the command means.
+
+TRACEBACK = 'Traceback (most recent call last):\n  File "x.py", line 1, in f\n'
+
+
+@pytest.mark.parametrize(
+    ("end", "log", "expected"),
+    [
+        (End(), "tie: config.json: a -> b", PASSED),
+        (End(status=1), "nothing to repair\n",
+         Conclusion(Outcome.UNSUPPORTED, Reason.REFUSED, "nothing to repair")),
+        (End(status=1), "nothing to repair, but not sound:\nwrong: tied-embedding: lost",
+         Conclusion(Outcome.UNSUPPORTED, Reason.REFUSED, "nothing to repair, but not sound")),
+        (End(status=1), f"{TRACEBACK}MemoryError\n",
+         Conclusion(Outcome.INFRA, Reason.OOM, "MemoryError: ")),
+        (End(status=1), f"{TRACEBACK}KeyError: 'a: b'\n",
+         Conclusion(Outcome.FAILED, Reason.EXCEPTION, "KeyError: 'a: b'")),
+        (End("timeout", 1, 60.0), "nothing to repair",
+         Conclusion(Outcome.FAILED, Reason.TIMEOUT, "ended after 60 s, its time limit")),
+        (End("timeout", 2, 60.0), "error: x Nothing was written.",
+         Conclusion(Outcome.FAILED, Reason.TIMEOUT, "ended after 60 s, its time limit")),
+        (End(status=2), "error: x: is packed. Nothing was written.",
+         Conclusion(Outcome.FAILED, Reason.UNREADABLE,
+                    "error: x: is packed. Nothing was written.")),
+        (End(status=2), "error: x: Disk quota exceeded. The system refused it.",
+         Conclusion(Outcome.INFRA, Reason.NO_SPACE,
+                    "error: x: Disk quota exceeded. The system refused it.")),
+        (End(status=2), "error: x: Input/output error. The system refused it.",
+         Conclusion(Outcome.INFRA, Reason.EXCEPTION,
+                    "error: x: Input/output error. The system refused it.")),
+        (End(status=-11), "",
+         Conclusion(Outcome.FAILED, Reason.CRASH, "died of signal 11")),
+    ],
+)  # fmt: skip
+def test_only_the_commands_own_words_say_something_of_the_checkpoint(
+    end: End, log: str, expected: Conclusion
+) -> None:
+    assert conclude(end, log) == expected
 
 
 # Verdicts and proofs.

@@ -14,6 +14,7 @@ from matrix.judge.likeness import Wish
 from matrix.judge.results import ModelFacts, SchemeFacts
 from matrix.judge.unproven import WANTED, rows_to_add, runs_for
 from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load
+from matrix.spec.requirements import exact_version
 
 QWEN = ModelFacts(tied=True, model_type="qwen2")
 AWQ = Wish(model=QWEN, scheme=SchemeFacts(method="awq"))
@@ -101,3 +102,22 @@ def test_a_release_that_no_environment_has_is_a_row_of_the_nearest_table(tmp_pat
     table.write_text(table.read_text().replace(axis, f"{axis}rows = [{row}]\n"))
     (folder / "wanted.toml").write_text("\n".join(rows) + "\n")
     assert list(runs_for(load(folder), [WANTED], wish, frozenset()))
+
+
+@pytest.mark.parametrize("quantizer", ["autoawq==0.2.*", "autoawq===0.2.8", "autoawq>=0.2.8"])
+def test_a_range_is_no_release_of_which_a_row_could_be_added(quantizer: str) -> None:
+    wish = msgspec.structs.replace(
+        AWQ, quantizer=Requirement(quantizer), beside=[Requirement("transformers==4.*")]
+    )
+    assert not [row for row in rows_to_add(ours(), wish, {}) if row.startswith("#")]
+
+
+@pytest.mark.parametrize(
+    ("requirement", "version"),
+    [
+        ("a==1.2", "1.2"), ("a==1.2+cu128,<2", "1.2+cu128"), ("a", ""), ("a>=1.2", ""),
+        ("a==1.2.*", ""), ("a===1.2", ""), ("a==1.2,==1.3", ""), ("a==1.2,===1.2", ""),
+    ],
+)  # fmt: skip
+def test_only_one_whole_version_is_exact(requirement: str, version: str) -> None:
+    assert exact_version(Requirement(requirement)) == version

@@ -8,11 +8,9 @@ from typing import Annotated
 
 import msgspec
 import typer
-from packaging.utils import canonicalize_name
-from packaging.version import Version
 
 from matrix.cli.issues import describe, proof, versions_in_words, wrapped
-from matrix.cli.options import LINE_CHARS, Format, FormatOption, as_json, fail
+from matrix.cli.options import LINE_CHARS, Format, FormatOption, as_json, fail, releases_of
 from matrix.diagnose.catalogue import Effect, load_issues
 from matrix.diagnose.matching import (
     Failure,
@@ -51,7 +49,7 @@ def explain(
     log: Annotated[str, typer.Argument(help="A log, or - for standard input.")] = "-",
     versions: Annotated[
         list[str] | None,
-        typer.Option("--with", help="What was installed, as in autoawq=0.2.7; may be repeated."),
+        typer.Option("--with", help="What was installed, as in autoawq==0.2.7; may be repeated."),
     ] = None,
     show: FormatOption = Format.TABLE,
 ) -> None:
@@ -59,7 +57,7 @@ def explain(
 
     Status 0 where the log is explained, 1 where it is not known, 2 where it cannot be read.
     """
-    side = Side(_versions(versions or []))
+    side = Side(releases_of("--with", versions or []))
     issues = list(load_issues().values())
     excerpt = _read(log, literals(issues))
     failure = Failure(excerpt, here=side, maker=side)
@@ -71,18 +69,6 @@ def explain(
     else:
         typer.echo(_in_words(matches, excerpt, is_explained=is_explained))
     raise typer.Exit(not is_explained)
-
-
-def _versions(texts: list[str]) -> dict[str, str]:
-    """Return distribution -> version of what ``--with`` names."""
-    versions: dict[str, str] = {}
-    for text in texts:
-        name, _, version = text.replace("==", "=").partition("=")
-        try:
-            versions[canonicalize_name(name, validate=True)] = str(Version(version))
-        except ValueError:  # also of a number that is too long for int
-            fail(f"--with: {text[:80]!r} is no release. Write it as autoawq=0.2.7")
-    return versions
 
 
 def _read(log: str, texts: list[str]) -> Excerpt:

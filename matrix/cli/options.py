@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import msgspec
 import typer
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from matrix.spec.requirements import exact_version
@@ -37,21 +38,28 @@ class Format(StrEnum):
 FormatOption = Annotated[Format, typer.Option("--format", help="How to show it.")]
 
 
+_SINGLE = re.compile(r"(?<![=<>!~])=(?!=)")
+
+
 def as_json(answer: object, *, indent: int | None = None) -> str:
     """Return an answer as JSON in ASCII: what is quoted in it cannot act on a terminal."""
     return json.dumps(msgspec.json.decode(msgspec.json.encode(answer)), indent=indent)
 
 
 def releases_of(option: str, texts: list[str]) -> dict[str, str]:
-    """Return distribution -> version of the releases that an option names, or end."""
+    """Return distribution -> version of the releases that an option names, or end.
+
+    ``transformers=4.51.3`` is one as well as ``transformers==4.51.3``.
+    """
     releases: dict[str, str] = {}
     for text in texts:
         try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
-            requirement = None
-        if requirement is None or not (version := exact_version(requirement)):
-            fail(f"{option}: {text!r} is no release. Write it as transformers==4.51.3")
+            requirement = Requirement(_SINGLE.sub("==", text))
+            version = exact_version(requirement)
+        except ValueError:  # also of a number that is too long for int
+            version = ""
+        if not version or requirement.url:
+            fail(f"{option}: {text[:80]!r} is no release. Write it as transformers==4.51.3")
         releases[canonicalize_name(requirement.name)] = version
     return releases
 

@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from matrix.checkpoint.inspection import CheckpointError
-from matrix.checks import run_checks
-from matrix.checks.evidence import Evidence
-from matrix.cli.inspect import wrongs
+from matrix.cli.inspect import examine
 from matrix.cli.options import LINE_CHARS, fail, releases_of
-from matrix.judge.cells import thresholds
-from matrix.pipeline.steps import Stage
 from matrix.repair.names import NOTHING_TO_REPAIR, NOTHING_WRITTEN, RepairName
 from matrix.repair.proofs import Proof, describe_proof, load_proofs
 from matrix.spec.loading import load
@@ -58,33 +54,22 @@ def repair(
         fail(f"{error} {NOTHING_WRITTEN}")
     except OSError as error:
         fail(f"{checkpoint}: {error.strerror or error}. Try again. {SYSTEM_REFUSED}")
-    for line in _lines(repaired, releases, out):
+    for line in _lines(repaired, releases, out if repaired.changes else checkpoint):
         typer.echo(visible(line, LINE_CHARS))
     raise typer.Exit(not repaired.changes)
 
 
-def _lines(repaired: Repaired, readers: dict[str, str], out: Path) -> list[str]:
+def _lines(repaired: Repaired, readers: dict[str, str], folder: Path) -> list[str]:
     """Return what was done, which proof there is that it helps, and whether the copy is sound."""
     lines = [str(change) for change in repaired.changes]
-    lines += [f"{folder}/: not copied, it is a folder" for folder in repaired.folders]
+    lines += [f"{name}/: not copied, it is a folder" for name in repaired.folders]
     proofs = load_proofs()
     for name in dict.fromkeys(change.repair for change in repaired.changes):
         lines.append(describe_proof(RepairName(name), proofs.get(RepairName(name), Proof())))
     for name, needed_by in repaired.left.items():
         readers_text = " or ".join(needed_by)
         lines.append(f"{name}: not made; only {readers_text} needs it. Name your readers by --for")
-    wrong = wrongs(
-        run_checks(
-            Evidence(
-                tied=repaired.inspection.tie_word_embeddings,
-                quantized=repaired.inspection.quantization is not None,
-                thresholds=thresholds(load()),
-                engine=readers,
-                inspection=repaired.inspection,
-            ),
-            Stage.INSPECT,
-        )
-    )
+    wrong = examine(folder, None, load(), readers).wrong
     if not repaired.changes:
         return [*lines, NOTHING_TO_REPAIR + (", but not sound:" if wrong else ""), *wrong]
-    return [*lines, f"{out}: " + ("not sound yet:" if wrong else "sound by its files"), *wrong]
+    return [*lines, f"{folder}: " + ("not sound yet:" if wrong else "sound by its files"), *wrong]

@@ -107,11 +107,11 @@ def test_what_a_log_holds_is_shown_as_text(tmp_path: Path) -> None:
     [
         (["/no/such/log"], "/no/such/log"),
         (["/"], "Is a directory"),
-        (["/dev/null", "--with", "autoawq"], "autoawq=0.2.7"),
-        (["/dev/null", "--with", "=1.0"], "autoawq=0.2.7"),
-        (["/dev/null", "--with", "autoawq=new"], "autoawq=0.2.7"),
-        (["/dev/null", "--with", f"autoawq={'1' * 5000}"], "autoawq=0.2.7"),
-        (["/dev/null", "--with", "autoawq @ https://example.org=1"], "autoawq=0.2.7"),
+        (["/dev/null", "--with", "autoawq"], "transformers==4.51.3"),
+        (["/dev/null", "--with", "=1.0"], "transformers==4.51.3"),
+        (["/dev/null", "--with", "autoawq=new"], "transformers==4.51.3"),
+        (["/dev/null", "--with", f"autoawq={'1' * 5000}"], "transformers==4.51.3"),
+        (["/dev/null", "--with", "autoawq @ https://example.org=1"], "transformers==4.51.3"),
     ],
 )
 def test_a_mistake_is_a_line_and_status_2(arguments: list[str], words: str) -> None:

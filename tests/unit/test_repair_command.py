@@ -51,6 +51,17 @@ def test_where_nothing_is_to_be_repaired_the_status_is_1(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
+def test_what_the_files_say_of_themselves_is_judged_as_by_inspect(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    checkpoint = real.copied(real.DROPPED, tmp_path / "made")
+    (checkpoint / "tokenizer.json").unlink()
+    lines = mend(checkpoint, "--out", tmp_path / "out").stdout.splitlines()
+    verdict = lines.index(f"{tmp_path / 'out'}: not sound yet:")
+    assert any(line.startswith("wrong: own-tokenizer: ") for line in lines[verdict:])
+    again = mend(tmp_path / "out", "--out", tmp_path / "further").stdout.splitlines()
+    assert "nothing to repair, but not sound:" in again
+
+
 def test_a_copy_that_is_not_sound_yet_is_said_to_be_so(tmp_path: Path) -> None:
     def lose(tensors: real.Tensors) -> None:
         del tensors["model.norm.weight"]

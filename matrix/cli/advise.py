@@ -19,6 +19,7 @@ from matrix.checkpoint.inspection import CheckpointError
 from matrix.cli.advice_text import Answer, InstallFiles, in_words
 from matrix.cli.evidence import fetch, read_evidence
 from matrix.cli.options import Format, FormatOption, Profile, Spec, StoreFolder, as_json, fail
+from matrix.description.families import is_tied
 from matrix.index.hub import HUB
 from matrix.judge.advising import advice_to, newness
 from matrix.judge.declarations import PackageMetadata
@@ -179,11 +180,17 @@ def _model(
 
 
 def _facts(text: str, config: Config) -> ModelFacts:
+    """Return what counts of a model by its config.json."""
     if not config.model_type:
         fail(f"--model: {text}: its config.json has no model_type. Give a language model's")
+    tied = is_tied(msgspec.structs.asdict(config))
+    if tied is None:
+        fail(
+            f"--model: {text}: its config.json does not say whether embedding and head are one "
+            "tensor. Give a folder in whose config.json tie_word_embeddings is true or false"
+        )
     return ModelFacts(
-        # Qwen2, Qwen3 and Llama have two tensors where config.json does not say.
-        tied=bool(config.tie_word_embeddings),
+        tied=tied,
         model_type=config.model_type,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,

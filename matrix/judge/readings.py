@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from matrix.checkpoint.inspection import Inspection
+from matrix.description.families import is_tied
 from matrix.judge.likeness import ANSWERS, PUBLISHED, cause_of, fits, program, same_model
 from matrix.judge.results import (
     CanaryState,
@@ -39,10 +40,15 @@ def traits_of(inspection: Inspection) -> tuple[ModelFacts, SchemeFacts] | None:
     ``None`` where it says too little, or was made by a method that no cell is of.
     """
     file, config = inspection.quantization, inspection.config
-    if file is None or not config.model_type:
+    settings = {
+        "model_type": config.model_type,
+        "tie_word_embeddings": inspection.tie_word_embeddings,
+    }
+    tied = is_tied(settings)
+    if file is None or not config.model_type or tied is None:
         return None
     model = ModelFacts(
-        tied=bool(inspection.tie_word_embeddings),
+        tied=tied,
         model_type=config.model_type,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,

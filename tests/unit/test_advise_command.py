@@ -150,6 +150,10 @@ def test_a_folder_is_matched_by_its_config(tmp_path: Path) -> None:
     (model / "config.json").write_text('{"model_type": "qwen2"}')  # whose default is two tensors
     done = about(tmp_path, model=str(model))
     assert "(not tied): proven" in done.stdout
+    (model / "config.json").write_text('{"model_type": "gemma3_text"}')  # whose default is one
+    done = about(tmp_path, model=str(model))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "does not say whether embedding and head are one tensor" in done.stderr
     (model / "config.json").write_text("{}")
     done = about(tmp_path, model=str(model))
     assert (done.exit_code, "has no model_type" in done.stderr) == (2, True)

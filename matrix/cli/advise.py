@@ -20,7 +20,7 @@ from matrix.cli.advice_text import Answer, InstallFiles, in_words
 from matrix.cli.evidence import fetch, read_evidence
 from matrix.cli.options import Format, FormatOption, Profile, Spec, StoreFolder, as_json, fail
 from matrix.description.families import is_tied
-from matrix.index.hub import HUB
+from matrix.index.hub import FIRST_SEEN, HUB, REPOSITORY
 from matrix.judge.advising import advice_to, newness
 from matrix.judge.declarations import PackageMetadata
 from matrix.judge.likeness import ANSWERS, Wish, is_on
@@ -35,7 +35,6 @@ from matrix.untrusted.reading import UnreadableError, decode
 
 COMMANDS = 3
 """How many commands are named that would prove something."""
-_REPOSITORY = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}")
 _CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
 
 
@@ -167,7 +166,7 @@ def _model(
             return facts_in_spec(loaded, name), {}
     if text in result.models:  # last, since others wrote it
         return result.models[text], {}
-    if not _REPOSITORY.fullmatch(text):
+    if not REPOSITORY.fullmatch(text):
         names = ", ".join(loaded.spec.models)
         fail(f"--model: {text!r} is no folder, no owner/name of the Hub, and none of: {names}")
     endpoint = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
@@ -176,7 +175,7 @@ def _model(
         config = decode(fetch(address, MAX_CONFIG_BYTES / 1e6), Config)
     except UnreadableError as error:
         fail(f"--model: {text}: its config.json cannot be read ({error})")
-    return _facts(text, config), {"repository": text, "revision": "first seen"}
+    return _facts(text, config), {"repository": text, "revision": FIRST_SEEN}
 
 
 def _facts(text: str, config: Config) -> ModelFacts:

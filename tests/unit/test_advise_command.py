@@ -220,6 +220,7 @@ def test_evidence_of_before_is_read_and_says_that_it_tells_too_little(tmp_path: 
         (["--gpu", "8"], "--gpu: '8' is no compute capability"),
         (["--gpu", "8.9", "--cpu", "avx2"], "Give one of them"),
         (["--model", "none\x1b"], "--model: 'none\\x1b' is no folder"),
+        (["--model", "nobody/.."], "--model: 'nobody/..' is no folder"),
         (["--evidence", "ftp://user:secret@host/x"], "ftp://host/x: is no address that begins"),
         (["--evidence", "/nowhere/matrix.json"], "No such file or directory"),
         (["--evidence", "/dev/zero"], "is no regular file"),

@@ -130,7 +130,10 @@ def _today() -> date:
 
 
 def _device(cpu: Cpu | None, gpu: str | None) -> str:
-    """Return how a device that is asked for is written in evidence; empty where none is."""
+    """Return the device that options name, as evidence writes it; empty where they name none.
+
+    Ends with status 2 where they name two, or a GPU by anything but a compute capability.
+    """
     if cpu is not None and gpu is not None:
         fail("--cpu and --gpu: evidence is of one device. Give one of them")
     if gpu is not None and not _CAPABILITY.fullmatch(gpu):
@@ -139,12 +142,14 @@ def _device(cpu: Cpu | None, gpu: str | None) -> str:
 
 
 def _method(text: str) -> Method:
+    """Return the method that ``--method`` names in any case; ends with status 2 for another."""
     methods: dict[str, Method] = {name: name for name in get_args(Method)}
     method = methods.get(text.lower())
     return method or fail(f"--method: {text!r} is none of {', '.join(methods)}")
 
 
 def _requirement(option: str, text: str) -> Requirement:
+    """Return the package, with its versions, that an option names; ends with status 2 for none."""
     try:
         return Requirement(text)
     except InvalidRequirement:
@@ -179,7 +184,7 @@ def _model(
 
 
 def _facts(text: str, config: Config) -> ModelFacts:
-    """Return what counts of a model by its config.json."""
+    """Return what its config.json says of a model; ends with status 2 where that is too little."""
     if not config.model_type:
         fail(f"--model: {text}: its config.json has no model_type. Give a language model's")
     tied = is_tied(msgspec.structs.asdict(config))
@@ -197,6 +202,10 @@ def _facts(text: str, config: Config) -> ModelFacts:
 
 
 def _answer(result: MatrixResult, wish: Wish, loaded: LoadedSpec, days: int) -> Answer:
+    """Return what a result says to a wish, with how to install what is proven.
+
+    Evidence of more than ``days`` ago fades.
+    """
     from matrix.report.locks import install_lines  # pandas takes half a second to import
 
     metadata = PackageMetadata(loaded.snapshot, loaded.spec.metadata)

@@ -96,7 +96,7 @@ def readings(result: MatrixResult, model: ModelFacts, scheme: SchemeFacts) -> li
 def _is_like(
     cell: CellResult, result: MatrixResult, model: ModelFacts, scheme: SchemeFacts
 ) -> bool:
-    """Whether an engine was given a file like that, and it is known what became of it."""
+    """Return whether an engine was given a file like that, and it is known what became of it."""
     facts, own = result.schemes.get(cell.scheme), result.models.get(cell.model)
     return (
         cell.verdict in ANSWERS
@@ -135,12 +135,14 @@ def _end(cells: Iterable[CellResult], result: MatrixResult) -> str:
 
 
 def _maker(quantizer: Side) -> str:
+    """Return who made a file: a package with its version, or the repository it was published in."""
     if quantizer.adapter == PUBLISHED:
         return str(quantizer.options.get("repository", quantizer.name))
     return " ".join(program(quantizer)).strip()
 
 
 def _why(cell: CellResult, result: MatrixResult) -> str:
+    """Return why a cell does not work: its known issue's title, or else the message's beginning."""
     if cell.issue in result.issues:
         return visible(result.issues[cell.issue].title, WHY_CHARS)
     return visible(cell.message.partition("; ")[0] or cell.reason, WHY_CHARS)

@@ -19,7 +19,8 @@ from matrix.checkpoint.inspection import CheckpointError
 from matrix.cli.advice_text import Answer, InstallFiles, in_words
 from matrix.cli.evidence import fetch, read_evidence
 from matrix.cli.options import Format, FormatOption, Profile, Spec, StoreFolder, as_json, fail
-from matrix.index.hub import HUB
+from matrix.description.families import is_tied
+from matrix.index.hub import FIRST_SEEN, HUB, REPOSITORY
 from matrix.judge.advising import advice_to, newness
 from matrix.judge.declarations import PackageMetadata
 from matrix.judge.likeness import ANSWERS, Wish, is_on
@@ -34,7 +35,6 @@ from matrix.untrusted.reading import UnreadableError, decode
 
 COMMANDS = 3
 """How many commands are named that would prove something."""
-_REPOSITORY = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}")
 _CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
 
 
@@ -130,7 +130,10 @@ def _today() -> date:
 
 
 def _device(cpu: Cpu | None, gpu: str | None) -> str:
-    """Return how a device that is asked for is written in evidence; empty where none is."""
+    """Return the device that options name, as evidence writes it; empty where they name none.
+
+    Ends with status 2 where they name two, or a GPU by anything but a compute capability.
+    """
     if cpu is not None and gpu is not None:
         fail("--cpu and --gpu: evidence is of one device. Give one of them")
     if gpu is not None and not _CAPABILITY.fullmatch(gpu):
@@ -139,12 +142,14 @@ def _device(cpu: Cpu | None, gpu: str | None) -> str:
 
 
 def _method(text: str) -> Method:
+    """Return the method that ``--method`` names in any case; ends with status 2 for another."""
     methods: dict[str, Method] = {name: name for name in get_args(Method)}
     method = methods.get(text.lower())
     return method or fail(f"--method: {text!r} is none of {', '.join(methods)}")
 
 
 def _requirement(option: str, text: str) -> Requirement:
+    """Return the package, with its versions, that an option names; ends with status 2 for none."""
     try:
         return Requirement(text)
     except InvalidRequirement:
@@ -166,7 +171,7 @@ def _model(
             return facts_in_spec(loaded, name), {}
     if text in result.models:  # last, since others wrote it
         return result.models[text], {}
-    if not _REPOSITORY.fullmatch(text):
+    if not REPOSITORY.fullmatch(text):
         names = ", ".join(loaded.spec.models)
         fail(f"--model: {text!r} is no folder, no owner/name of the Hub, and none of: {names}")
     endpoint = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
@@ -175,15 +180,21 @@ def _model(
         config = decode(fetch(address, MAX_CONFIG_BYTES / 1e6), Config)
     except UnreadableError as error:
         fail(f"--model: {text}: its config.json cannot be read ({error})")
-    return _facts(text, config), {"repository": text, "revision": "first seen"}
+    return _facts(text, config), {"repository": text, "revision": FIRST_SEEN}
 
 
 def _facts(text: str, config: Config) -> ModelFacts:
+    """Return what its config.json says of a model; ends with status 2 where that is too little."""
     if not config.model_type:
         fail(f"--model: {text}: its config.json has no model_type. Give a language model's")
+    tied = is_tied(msgspec.structs.asdict(config))
+    if tied is None:
+        fail(
+            f"--model: {text}: its config.json does not say whether embedding and head are one "
+            "tensor. Give a folder in whose config.json tie_word_embeddings is true or false"
+        )
     return ModelFacts(
-        # Qwen2, Qwen3 and Llama have two tensors where config.json does not say.
-        tied=bool(config.tie_word_embeddings),
+        tied=tied,
         model_type=config.model_type,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
@@ -191,6 +202,10 @@ def _facts(text: str, config: Config) -> ModelFacts:
 
 
 def _answer(result: MatrixResult, wish: Wish, loaded: LoadedSpec, days: int) -> Answer:
+    """Return what a result says to a wish, with how to install what is proven.
+
+    Evidence of more than ``days`` ago fades.
+    """
     from matrix.report.locks import install_lines  # pandas takes half a second to import
 
     metadata = PackageMetadata(loaded.snapshot, loaded.spec.metadata)

@@ -29,7 +29,9 @@ SECONDS, MEGABYTES = 30.0, 8.0
 
 Commit = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40}$")]
 COMMIT = re.compile(r"[0-9a-f]{40}")
-REPOSITORY = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}")
+_PART = "[A-Za-z0-9][A-Za-z0-9_.-]{0,95}"
+REPOSITORY = re.compile(f"{_PART}/{_PART}")
+"""Each part begins with a letter or digit: ``..`` in an address would lead elsewhere."""
 
 
 class RevisionError(Exception):

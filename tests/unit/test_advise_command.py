@@ -150,6 +150,10 @@ def test_a_folder_is_matched_by_its_config(tmp_path: Path) -> None:
     (model / "config.json").write_text('{"model_type": "qwen2"}')  # whose default is two tensors
     done = about(tmp_path, model=str(model))
     assert "(not tied): proven" in done.stdout
+    (model / "config.json").write_text('{"model_type": "gemma3_text"}')  # whose default is one
+    done = about(tmp_path, model=str(model))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "does not say whether embedding and head are one tensor" in done.stderr
     (model / "config.json").write_text("{}")
     done = about(tmp_path, model=str(model))
     assert (done.exit_code, "has no model_type" in done.stderr) == (2, True)
@@ -216,6 +220,7 @@ def test_evidence_of_before_is_read_and_says_that_it_tells_too_little(tmp_path: 
         (["--gpu", "8"], "--gpu: '8' is no compute capability"),
         (["--gpu", "8.9", "--cpu", "avx2"], "Give one of them"),
         (["--model", "none\x1b"], "--model: 'none\\x1b' is no folder"),
+        (["--model", "nobody/.."], "--model: 'nobody/..' is no folder"),
         (["--evidence", "ftp://user:secret@host/x"], "ftp://host/x: is no address that begins"),
         (["--evidence", "/nowhere/matrix.json"], "No such file or directory"),
         (["--evidence", "/dev/zero"], "is no regular file"),

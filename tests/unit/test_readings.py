@@ -100,10 +100,15 @@ def test_a_void_run_and_hostile_words_say_nothing_that_acts() -> None:
     assert len(line) < 300
 
 
-def inspected(quantization: Quantization | None, model_type: str | None = "qwen2") -> Inspection:
+def inspected(
+    quantization: Quantization | None,
+    model_type: str | None = "qwen2",
+    *,
+    tied: bool | None = True,
+) -> Inspection:
     return Inspection(
         config=ConfigFacts(model_type=model_type, hidden_size=256, intermediate_size=512),
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         quantization=quantization,
     )
 
@@ -122,6 +127,13 @@ def test_a_file_of_another_method_or_of_no_architecture_has_none() -> None:
     assert traits_of(inspected(Quantization("fp8"))) is None
     assert traits_of(inspected(None)) is None
     assert traits_of(inspected(Quantization("awq"), model_type=None)) is None
+
+
+def test_a_file_that_does_not_say_whether_it_is_tied_is_what_its_architecture_takes() -> None:
+    awq = Quantization("awq", bits=4, group_size=64, zero_point=True, version="GEMM")
+    assert traits_of(inspected(awq, tied=None)) == (MODELS["untied"], AWQ)
+    assert traits_of(inspected(awq, "gemma3_text", tied=None)) is None
+    assert traits_of(inspected(awq, "gemma3_text", tied=False)) is not None
 
 
 def test_a_file_that_does_not_say_all_is_like_more() -> None:

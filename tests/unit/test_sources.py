@@ -80,6 +80,10 @@ def test_what_can_be_taken_is_not_refused(tmp_path: Path, source: str) -> None:
             f'repository = "https://x/Qwen", revision = "{COMMIT}"', ".repository",
             "'https://x/Qwen' is no repository. Write it as owner/name",
         ),
+        (
+            f'repository = "../..", revision = "{COMMIT}"', ".repository",
+            "'../..' is no repository. Write it as owner/name",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_no_source_is_refused_with_its_key_and_what_to_do(

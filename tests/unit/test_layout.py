@@ -56,3 +56,9 @@ def test_what_runs_inside_environments_imports_nothing_of_the_harness() -> None:
     assert not [
         file.name for file in files if "matrix" in {m.partition(".")[0] for m in imported(file)}
     ]
+
+
+def test_what_repairs_imports_only_what_its_keys_hold_and_the_reading_of_json() -> None:
+    for folder, modules in harness():
+        if folder == "repair":
+            assert set(map(package_of, modules)) <= {"", "repair", "checkpoint", "untrusted"}

@@ -87,6 +87,17 @@ def test_what_is_not_sure_ends_with_2_and_its_reason(tmp_path: Path) -> None:
     assert done.stderr.endswith("Nothing was written.\n")
 
 
+def test_a_repair_that_harms_a_reader_is_refused_where_both_are_named(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    checkpoint = real.copied(real.AUTO_GPTQ, tmp_path / "made")
+    arguments = (checkpoint, "--out", tmp_path / "out", "--for", "auto-gptq==0.7.1", "--repair")
+    done = mend(*arguments, "duplicate-head")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: duplicate-head: takes away what auto-gptq needs. Leave ")
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert mend(*arguments, "zero-biases").exit_code == 0
+
+
 @pytest.mark.parametrize("number", [errno.EDQUOT, errno.EIO])
 @pytest.mark.parametrize("function", ["write_copy", "changes_of", "Subject"])
 def test_what_the_system_refuses_is_not_the_checkpoints_fault(

@@ -48,14 +48,14 @@ def conclude(end: End, log: str) -> Conclusion:
     """
     lines = log.strip().splitlines()
     last_line = "".join(lines[-1:])
-    nothing = next((line for line in lines if line.startswith(NOTHING_TO_REPAIR)), "")
+    is_nothing = any(line.startswith(NOTHING_TO_REPAIR) for line in lines)
     if end.limit:
         return classify_end(end, None, [], log)
     match end.status:
         case 0:
             return PASSED
-        case 1 if nothing:
-            return Conclusion(Outcome.UNSUPPORTED, Reason.REFUSED, nothing.rstrip(":"))
+        case 1 if is_nothing:
+            return Conclusion(Outcome.UNSUPPORTED, Reason.REFUSED, NOTHING_TO_REPAIR)
         case 1:
             name, _, message = last_line.partition(": ")
             return classify_exception(ChildException(name, message), [])

@@ -143,7 +143,7 @@ TRACEBACK = 'Traceback (most recent call last):\n  File "x.py", line 1, in f\n'
         (End(status=1), "nothing to repair\n",
          Conclusion(Outcome.UNSUPPORTED, Reason.REFUSED, "nothing to repair")),
         (End(status=1), "nothing to repair, but not sound:\nwrong: tied-embedding: lost",
-         Conclusion(Outcome.UNSUPPORTED, Reason.REFUSED, "nothing to repair, but not sound")),
+         Conclusion(Outcome.UNSUPPORTED, Reason.REFUSED, "nothing to repair")),
         (End(status=1), f"{TRACEBACK}MemoryError\n",
          Conclusion(Outcome.INFRA, Reason.OOM, "MemoryError: ")),
         (End(status=1), f"{TRACEBACK}KeyError: 'a: b'\n",

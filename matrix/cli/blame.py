@@ -35,11 +35,13 @@ def blame(
     typer.echo(f"of four cells, {len(missing)} have no evidence yet and are run now")
     observe(context, missing)
     judge = context.fresh_judge()
-    named = culprit(*(judge.cell(part.id).verdict for part in square))
+    culprit_of_square = culprit(*(judge.cell(part.id).verdict for part in square))
     typer.echo(
-        "\n".join([*table(square, judge), "", f"To blame: {sentence(square, named, judge)}"])
+        "\n".join(
+            [*table(square, judge), "", f"To blame: {sentence(square, culprit_of_square, judge)}"]
+        )
     )
-    if named in (Culprit.NOTHING, Culprit.UNTOLD):
+    if culprit_of_square in (Culprit.NOTHING, Culprit.UNCLEAR):
         raise SystemExit(1)
 
 
@@ -88,20 +90,20 @@ def table(square: Square, judge: CellJudge) -> Iterator[str]:
         yield f"  {'   '.join(text.ljust(width) for text, width in cells)}".rstrip()
 
 
-def sentence(square: Square, named: Culprit, judge: CellJudge) -> str:
+def sentence(square: Square, culprit_of_square: Culprit, judge: CellJudge) -> str:
     """Return what is to blame, by its name, or why that cannot be told."""
-    match named:
+    match culprit_of_square:
         case Culprit.QUANTIZER:
-            return f"{named}, {square.this.checkpoint.quantizer.environment}"
+            return f"{culprit_of_square}, {square.this.checkpoint.quantizer.environment}"
         case Culprit.ENGINE:
-            return f"{named}, {square.this.engine.environment}"
-        case Culprit.UNTOLD:
-            untold = [
+            return f"{culprit_of_square}, {square.this.engine.environment}"
+        case Culprit.UNCLEAR:
+            untested = [
                 cell for cell in square
                 if answer_of(judge.cell(cell.id).verdict) is Answer.UNTESTABLE
             ]  # fmt: skip
-            if not untold:
-                return f"{named}: what is good with others does not work together"
-            return f"{named}: {untold[0].id} is {judge.cell(untold[0].id).verdict}"
+            if not untested:
+                return f"{culprit_of_square}: what is good with others does not work together"
+            return f"{culprit_of_square}: {untested[0].id} is {judge.cell(untested[0].id).verdict}"
         case _:
-            return named
+            return culprit_of_square

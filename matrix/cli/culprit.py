@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from packaging.utils import canonicalize_name
 
-from matrix.cli.ends import Named, ends_of, opened_for
+from matrix.cli.ends import SearchEnds, ends_of, opened_for
 from matrix.cli.options import Profile, Spec, StoreFolder, fail
 from matrix.cli.searching import PinSets, Releases, Status, echo
 from matrix.pipeline.outcomes import Verdict
@@ -59,7 +59,7 @@ def culprit(
         raise SystemExit(status)
 
 
-def _confirmed(context: Context, ends: Named, chosen: frozenset[Verdict]) -> Question:
+def _confirmed(context: Context, ends: SearchEnds, chosen: frozenset[Verdict]) -> Question:
     """Run the ends where they were not; return what is asked. End where they do not differ."""
     if missing := unfinished(context, ends[:2]):
         typer.echo(f"{len(missing)} of the two ends have no evidence yet and are run first")
@@ -79,7 +79,9 @@ def _confirmed(context: Context, ends: Named, chosen: frozenset[Verdict]) -> Que
     return question
 
 
-def _search(context: Context, tries: Tries, ends: Named, package: str | None, jobs: int) -> Status:
+def _search(
+    context: Context, tries: Tries, ends: SearchEnds, package: str | None, jobs: int
+) -> Status:
     """Look along the releases of the package that differs, else among all pins that do."""
     differ = _differing(context, ends)
     if axis := _axis(context, ends, differ, package):
@@ -89,13 +91,13 @@ def _search(context: Context, tries: Tries, ends: Named, package: str | None, jo
         search = Releases(axis, versions, lambda pin: _followers(context, ends, pin))
         end = search.search(tries, jobs)
         if package is not None or not isinstance(end, WrongEnd):
-            return search.tell(end)
+            return search.print_end(end)
         echo(f"{axis.package} alone does not turn it bad, so all pins that differ are searched")
     among = PinSets(differ)
-    return among.tell(among.search(tries, jobs))
+    return among.print_end(among.search(tries, jobs))
 
 
-def _differing(context: Context, ends: Named) -> list[Pin]:
+def _differing(context: Context, ends: SearchEnds) -> list[Pin]:
     """Return the pins that differ on both sides of the ends; there are some."""
     differ: list[Pin] = []
     for side in SIDES:
@@ -106,7 +108,7 @@ def _differing(context: Context, ends: Named) -> list[Pin]:
     return differ
 
 
-def _axis(context: Context, ends: Named, differ: list[Pin], package: str | None) -> Pin | None:
+def _axis(context: Context, ends: SearchEnds, differ: list[Pin], package: str | None) -> Pin | None:
     """Return the pin whose releases are searched; ``None`` where more than one may be to blame."""
     listed = context.loaded.snapshot.packages
     if package is None:
@@ -126,14 +128,14 @@ def _axis(context: Context, ends: Named, differ: list[Pin], package: str | None)
     return chosen[0]
 
 
-def _followers(context: Context, ends: Named, axis: Pin) -> list[Pin]:
+def _followers(context: Context, ends: SearchEnds, axis: Pin) -> list[Pin]:
     """Return the pins that a release brings along because it was built for them."""
     metadata = context.loaded.spec.metadata
     declares = context.loaded.snapshot.declares(axis.package, axis.version, metadata)
     return following(axis, declares or [], ends.sides[axis.side][0])
 
 
-def _top(ends: Named, side: Side) -> set[str]:
+def _top(ends: SearchEnds, side: Side) -> set[str]:
     """Return the packages that the environments of a side name."""
     return {name for e in ends.sides[side] for name in named_releases(e, overrides=True)}
 

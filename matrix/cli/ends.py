@@ -21,7 +21,7 @@ _OF_ROLES = ("adapter", "options", "environ", "departures")
 _OF_ENVIRONMENTS = ("python", "device", "environ")
 
 
-class Named(NamedTuple):
+class SearchEnds(NamedTuple):
     """Two cells of one model and scheme, with the environments of their sides."""
 
     good: Cell
@@ -29,7 +29,7 @@ class Named(NamedTuple):
     sides: dict[Side, tuple[Environment, Environment]]
 
 
-def ends_of(context: Context, good: str, bad: str, cell: str | None) -> Named:
+def ends_of(context: Context, good: str, bad: str, cell: str | None) -> SearchEnds:
     """Return what a user names as good and bad; end where that cannot be compared."""
     if cell is not None:
         return _of_locks(context, Path(good), Path(bad), cell_of(context, cell))
@@ -55,10 +55,10 @@ def ends_of(context: Context, good: str, bad: str, cell: str | None) -> Named:
         sides[side] = ours, theirs
     if all(ours.name == theirs.name for ours, theirs in sides.values()):
         fail("GOOD and BAD stand on the same environments. Name two cells that differ in these")
-    return Named(*cells, sides)
+    return SearchEnds(*cells, sides)
 
 
-def _of_locks(context: Context, good: Path, bad: Path, cell: Cell) -> Named:
+def _of_locks(context: Context, good: Path, bad: Path, cell: Cell) -> SearchEnds:
     """Return a cell with the environment of one of its sides as two lock files have it."""
     pins = [_read(file) for file in (good, bad)]
     environments = {
@@ -68,7 +68,7 @@ def _of_locks(context: Context, good: Path, bad: Path, cell: Cell) -> Named:
     ours, theirs = (locked_to(environments[side], lock) for lock in pins)
     good_cell, bad_cell = (with_environments(cell, {side: e.name})[0] for e in (ours, theirs))
     sides = {other: (environment, environment) for other, environment in environments.items()}
-    return Named(good_cell, bad_cell, {**sides, side: (ours, theirs)})
+    return SearchEnds(good_cell, bad_cell, {**sides, side: (ours, theirs)})
 
 
 def _side_of(environments: Mapping[Side, Environment], pins: list[dict[str, str]]) -> Side:
@@ -96,7 +96,7 @@ def _read(file: Path) -> dict[str, str]:
     return pins
 
 
-def opened_for(context: Context, ends: Named) -> Context:
+def opened_for(context: Context, ends: SearchEnds) -> Context:
     """Return a profile opened for both cells of the ends and their float models."""
     cells = {cell.id: cell for end in ends[:2] for cell in with_environments(end, {})}
     made = {e.name: e for pair in ends.sides.values() for e in pair}

@@ -39,7 +39,7 @@ from matrix.spec.requirements import named_releases
 from matrix.untrusted.text import visible
 
 WRONG = "wrong: "
-SEEN = "\nfiles of this method, format, bits, group and architecture were seen in:"
+EVIDENCE_HEAD = "\nfiles of this method, format, bits, group and architecture were seen in:"
 VERDICT_CHARS = 1000
 """Of a line that says what is wrong: what to do stands at its end."""
 LFS = b"version https://git-lfs"
@@ -184,8 +184,8 @@ def examine(
     ]
     if not wrong:
         wrong = [f"{WRONG}known defect: {m.issue.title}: {m.quote}" for m in defects]
-    unseen = inspection.quantization is not None and original is None
-    summary = f"sound: {_nothing_wrong(findings, unseen=unseen)}"
+    not_compared = inspection.quantization is not None and original is None
+    summary = f"sound: {_nothing_wrong(findings, not_compared=not_compared)}"
     if wrong:
         summary = f"not sound: {wrong[0].removeprefix(WRONG)}"
     findings = [
@@ -282,7 +282,7 @@ def _show(answer: Answer) -> None:
     if any(issue.repair for issue in answer.issues):
         typer.echo("\n`matrix repair FOLDER --out NEW` makes the repairs that it knows, in a copy")
     for number, reading in enumerate(answer.readings):
-        typer.echo("\n".join([*([] if number else [SEEN]), *wrapped("", reading)]))
+        typer.echo("\n".join([*([] if number else [EVIDENCE_HEAD]), *wrapped("", reading)]))
 
 
 def _engines(loaded: LoadedSpec) -> set[str]:
@@ -357,8 +357,8 @@ def _foretold(finding: Finding) -> str:
     return ""
 
 
-def _nothing_wrong(findings: list[Finding], *, unseen: bool) -> str:
-    """Return the line on a checkpoint in which no check failed; its weights may be ``unseen``."""
+def _nothing_wrong(findings: list[Finding], *, not_compared: bool) -> str:
+    """Return the line on a checkpoint in which no check failed."""
     remarks = [
         f"{finding.check}: {finding.message}"
         for finding in findings
@@ -366,8 +366,10 @@ def _nothing_wrong(findings: list[Finding], *, unseen: bool) -> str:
     ]
     compare = "its weights were not compared (give --original)"
     if remarks:
-        return f"no check fails, but look at {'; '.join([*remarks, *[compare] * unseen])}"
-    return f"no fault in what was looked at; {compare}" if unseen else "nothing is wrong with it"
+        return f"no check fails, but look at {'; '.join([*remarks, *[compare] * not_compared])}"
+    return (
+        f"no fault in what was looked at; {compare}" if not_compared else "nothing is wrong with it"
+    )
 
 
 def show_finding(finding: Finding) -> None:

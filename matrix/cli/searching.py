@@ -52,11 +52,11 @@ class Releases:
             perform(step, self._pins, self._name, tries, self._trials)
         return step
 
-    def tell(self, end: bisection.End) -> Status:
+    def print_end(self, end: bisection.End) -> Status:
         """Say what the search ended with."""
         match end:
             case FirstBad(bad):
-                self._tell_first_bad(bad)
+                self._print_first_bad(bad)
                 return Status.NAMED
             case Between(good, bad):
                 echo(f"Between {self._name(good)} and {self._versions[bad]}: the releases between")
@@ -74,7 +74,7 @@ class Releases:
                 assert_never(end)
         return Status.NOT_NAMED
 
-    def _tell_first_bad(self, bad: int) -> None:
+    def _print_first_bad(self, bad: int) -> None:
         before, after = self._trials[bad - 1], self._trials[bad]
         last = self._trials[len(self._versions) - 1]
         good_version, bad_version = self._versions[bad - 1], self._versions[bad]
@@ -83,7 +83,7 @@ class Releases:
         echo(f"  {after.message}")
         if last.message != after.message:
             echo(f"  {self._versions[-1]} fails in another way: {last.message}")
-        tell_moved(before, after, [self._axis])
+        print_moved(before, after, [self._axis])
 
     def _pins(self, place: int) -> list[Pin]:
         pin = self._axis._replace(version=self._versions[place])
@@ -109,7 +109,7 @@ class PinSets:
             perform(step, self._pins, self._name, tries, self._trials)
         return step
 
-    def tell(self, end: pins.End) -> Status:
+    def print_end(self, end: pins.End) -> Status:
         """Say what the search ended with."""
         match end:
             case Smallest(culprits, untested):
@@ -119,7 +119,7 @@ class PinSets:
                 for fewer in (culprits - {name} for name in sorted(untested)):
                     why = self._trials[fewer].message
                     echo(f"  {self._listed(fewer)} alone cannot be tested: {why}")
-                tell_moved(self._trials[Pins()], self._trials[culprits], self._pins(culprits))
+                print_moved(self._trials[Pins()], self._trials[culprits], self._pins(culprits))
                 return Status.NAMED
             case WrongEnd(is_good_end, answer):
                 what = "nothing" if is_good_end else "all that differs"
@@ -166,7 +166,7 @@ def perform(
         echo(f"  {trial.answer}: {trial.message}")
 
 
-def tell_moved(before: Trial, after: Trial, culprits: list[Pin]) -> None:
+def print_moved(before: Trial, after: Trial, culprits: list[Pin]) -> None:
     """Say which packages had to move with those that were changed."""
     for side in after.pins:
         without = [pin.package for pin in culprits if pin.side == side]

@@ -104,9 +104,7 @@ def _is_like(
         and own is not None
         and fits(scheme, facts)
         and same_model(model, own, facts, cell.engine)
-        and any(
-            result.stage is Stage.LOAD and result.outcome not in _NO_TRY for result in cell.stages
-        )
+        and any(end.stage is Stage.LOAD and end.outcome not in _NO_TRY for end in cell.stages)
     )
 
 

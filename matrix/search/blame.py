@@ -33,7 +33,7 @@ class Culprit(StrEnum):
     PAIR = "the pair: each works with another, and not together"
     BOTH = "both environments: neither works with a good one"
     MODEL = "the model or the machine: all four fail"
-    UNTOLD = "cannot be told"
+    UNCLEAR = "cannot be told"
 
 
 def answer_of(verdict: Verdict) -> Answer:
@@ -56,11 +56,11 @@ def culprit(
     answers = [answer_of(verdict) for verdict in (this, other_engine, other_quantizer, good)]
     works, works_elsewhere, others_work, good_works = (a is Answer.GOOD for a in answers)
     if Answer.UNTESTABLE in answers:
-        return Culprit.UNTOLD
+        return Culprit.UNCLEAR
     if works:
         return Culprit.NOTHING
     if not good_works:
-        return Culprit.UNTOLD if works_elsewhere or others_work else Culprit.MODEL
+        return Culprit.UNCLEAR if works_elsewhere or others_work else Culprit.MODEL
     match works_elsewhere, others_work:
         case True, True:
             return Culprit.PAIR

@@ -29,8 +29,8 @@ WORKS, DEGRADED, GARBAGE, BROKEN, UNSUPPORTED, UNTESTED, INFRA = Verdict
         ((BROKEN, GARBAGE, BROKEN, WORKS), Culprit.BOTH),
         ((BROKEN, BROKEN, BROKEN, BROKEN), Culprit.MODEL),
         ((DEGRADED, BROKEN, BROKEN, BROKEN), Culprit.NOTHING),
-        ((BROKEN, WORKS, BROKEN, BROKEN), Culprit.UNTOLD),
-        ((BROKEN, WORKS, WORKS, GARBAGE), Culprit.UNTOLD),
+        ((BROKEN, WORKS, BROKEN, BROKEN), Culprit.UNCLEAR),
+        ((BROKEN, WORKS, WORKS, GARBAGE), Culprit.UNCLEAR),
     ],
 )
 def test_the_guilty_side_follows_from_four_verdicts(
@@ -42,7 +42,7 @@ def test_the_guilty_side_follows_from_four_verdicts(
 def test_nothing_is_blamed_where_a_cell_has_no_verdict() -> None:
     for this, other, another, good in product(Verdict, repeat=4):
         if {UNTESTED, INFRA} & {this, other, another, good}:
-            assert culprit(this, other, another, good) is Culprit.UNTOLD
+            assert culprit(this, other, another, good) is Culprit.UNCLEAR
 
 
 MODEL = Model("m", "twins", Path("model.py"), tied=True, recipe={})

@@ -100,6 +100,11 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     installed: dict[str, str] = {}
     """Versions of the packages that the issue names, where that was observed."""
 
+    @property
+    def subject(self) -> str:
+        """The environment, checkpoint or cell that it was observed of; empty of other logs."""
+        return self.source.partition(" of ")[2].rpartition(", ")[0] if self.observed else ""
+
 
 class Issue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A known issue."""

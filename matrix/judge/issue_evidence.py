@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
+import msgspec
+
 from matrix.diagnose.catalogue import Effect, Issue
 from matrix.diagnose.matching import Failure, Fit, fit_of, match_issue
 from matrix.judge.diagnosing import failure_at
 from matrix.judge.results import CellResult, KnownIssue
 from matrix.judge.sides import Installed
-from matrix.pipeline.outcomes import Outcome
+from matrix.pipeline.outcomes import Judgement, Outcome
 from matrix.pipeline.steps import STAGES
 from matrix.plan.cells import Cell
 from matrix.untrusted.text import natural
@@ -47,34 +49,44 @@ def contradictions(
     issues: Iterable[Issue],
     installed: Callable[[Cell], Installed],
 ) -> list[str]:
-    """Return a line for each known issue of which there are cells, and all of them pass.
+    """Return a line for each known issue that was observed of cells, and all of them pass now.
 
-    Only issues that this project reproduced are held to it, that name versions and nothing that
-    only a person can check: of others nobody knows whether cells like these would show them.
+    Only what this project observed is looked at, by the environment, checkpoint or cell that it
+    was observed of: whether other cells would show an issue, nobody knows.
     """
     judged = [(cell, result, installed(cell)) for cell, result in pairs]
     lines = []
     for issue in issues:
-        if issue.effect is Effect.HARMLESS or issue.hardware:
-            continue
-        if not issue.is_reproduced or not issue.versions:
+        subjects = {log.subject for log in issue.logs if log.observed}
+        if issue.effect is Effect.HARMLESS or issue.hardware or not subjects:
             continue
         outcomes = {
             result.id: passed
             for cell, result, packages in judged
-            if (passed := _passes(issue, cell, result, packages)) is not None
+            if subjects & _subjects(cell)
+            and (passed := _passes(issue, cell, result, packages)) is not None
         }
         if outcomes and all(outcomes.values()):
             names = sorted(outcomes, key=natural)
             more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            lines.append(f"{issue.id}: it is about {', '.join(names[:SHOWN])}{more}, which pass")
+            lines.append(f"{issue.id}: observed of {', '.join(names[:SHOWN])}{more}, which pass")
     return lines
+
+
+def _subjects(cell: Cell) -> set[str]:
+    """Return the names of a cell, its checkpoint and its environments."""
+    roles = (cell.checkpoint.quantizer, cell.engine)
+    return {cell.id, cell.checkpoint.id, *(role.environment for role in roles)}
 
 
 def _passes(issue: Issue, cell: Cell, result: CellResult, packages: Installed) -> bool | None:
     """Return whether a cell that an issue is about passes the steps at which it shows; ``None``
     where it is about another one, or the step was not reached."""
-    shown = match_issue(issue, Failure(findings=result.findings))
+    # What a check only remarks in passing shows the issue as well.
+    remarks = [
+        msgspec.structs.replace(finding, judgement=Judgement.NOTICE) for finding in result.findings
+    ]
+    shown = match_issue(issue, Failure(findings=remarks))
     if shown is not None or issue.id in (result.issue, result.looks_like):
         return False
     reached = [
@@ -82,6 +94,6 @@ def _passes(issue: Issue, cell: Cell, result: CellResult, packages: Installed) -
         for stage in result.stages
         if STAGES[stage.stage].step in issue.steps
         and stage.outcome in (Outcome.PASSED, Outcome.DEGRADED, Outcome.FAILED)
-        and fit_of(issue, failure_at(stage.stage, cell, packages, None)) is Fit.MATCHES
+        and fit_of(issue, failure_at(stage.stage, cell, packages, None)) is not Fit.LOOKS_LIKE
     ]
     return all(stage.outcome is Outcome.PASSED for stage in reached) if reached else None

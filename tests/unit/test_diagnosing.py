@@ -37,6 +37,7 @@ TRACEBACK = f"""Traceback (most recent call last):
     raise ValueError
 ValueError: {WORDS}
 """
+CELL = "tied/awq/maker-1.0/runner-3.0"
 INSTALLED = Installed({"maker": "1.0", "torch": "2.0"}, {"runner": "3.0", "torch": "2.1"})
 DROPPED = Finding(
     "tied-embedding", Stage.INSPECT, Judgement.NOTICE, message="only lm_head.weight is stored",
@@ -47,7 +48,7 @@ DROPPED = Finding(
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory: pytest.TempPathFactory) -> Cell:
     plan = make_plan(load(small_spec.write(tmp_path_factory.mktemp("spec"))), "all")
-    return next(cell for cell in plan.cells if cell.id == "tied/awq/maker-1.0/runner-3.0")
+    return next(cell for cell in plan.cells if cell.id == CELL)
 
 
 def issue(name: str, **changes: object) -> Issue:
@@ -148,7 +149,7 @@ def passed(last: Stage) -> list[StageResult]:
 
 ABOUT_IT = issue(
     "layout", versions=[Versions(packages={"runner": "<4"})],
-    logs=[Log(source="load of a cell", text=WORDS, observed="a key")],
+    logs=[Log(source=f"load of {CELL}, 2026-11-30", text=WORDS, observed="a key")],
 )  # fmt: skip
 
 
@@ -160,20 +161,28 @@ def lines(
 
 
 def test_an_issue_whose_cells_all_pass_is_reported(cell: Cell) -> None:
-    assert lines(cell, ABOUT_IT) == [
-        "layout: it is about tied/awq/maker-1.0/runner-3.0, which pass"
-    ]
+    assert lines(cell, ABOUT_IT) == [f"layout: observed of {CELL}, which pass"]
+    for subject in ("tied/awq/maker-1.0", "maker-1.0", "runner-3.0"):
+        log = Log(source=f"quantize of {subject}, 2026-11-30", text=WORDS, observed="a key")
+        assert lines(cell, msgspec.structs.replace(ABOUT_IT, logs=[log]))
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"versions": [Versions(packages={"runner": ">=4"})]},
-        {"versions": []},
         {"traits": Traits(tied=False)},
-        {"traits": Traits(condition="several GPUs")},
         {"hardware": "an old GPU"},
         {"logs": [Log(source="https://example.org", text=WORDS)]},
+        {
+            "logs": [
+                Log(
+                    source="load of untied/awq/maker-1.0/runner-3.0, 2026-11-30",
+                    text=WORDS,
+                    observed="a key",
+                )
+            ]
+        },
         {"effect": Effect.HARMLESS},
     ],
 )

@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from matrix.description.families import defaults_of, is_tied, rope_of, value_of, window_of
-from matrix.description.reading import Description, Settings
+from matrix.description.families import Settings, defaults_of, is_tied, rope_of, value_of, window_of
+from matrix.description.reading import Description
 
 SIZES = (
     "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",

@@ -6,9 +6,11 @@ transformers 4.51.3 (``models/*/configuration_*.py``). Of other models nothing i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from matrix.description.reading import Settings
+Settings = Mapping[str, Any]
+"""What a JSON file of a checkpoint says."""
 
 _COMMON: dict[str, Any] = {
     "hidden_act": "silu",

@@ -17,6 +17,7 @@ from matrix.checkpoint.files import (
 )
 from matrix.checkpoint.inspection import CheckpointError
 from matrix.checkpoint.tensors import MAX_HEADER_BYTES
+from matrix.description.families import Settings
 from matrix.untrusted.reading import UnreadableError, decode, is_deep
 
 GENERATION = "generation_config.json"
@@ -35,7 +36,6 @@ TOKENIZERS = (
 """Files of which one at least holds the vocabulary."""
 ROLES = ("eos_token", "bos_token", "pad_token", "unk_token")
 
-Settings = Mapping[str, Any]
 _T = TypeVar("_T")
 
 

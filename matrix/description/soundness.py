@@ -10,8 +10,15 @@ import msgspec
 
 from matrix.checkpoint.inspection import ConfigFacts, Inspection
 from matrix.checkpoint.shapes import EMBEDDING, HEAD, float_shapes
-from matrix.description.families import DEFAULTS, defaults_of, rope_of, value_of, window_of
-from matrix.description.reading import QUANTIZE, Description, Settings
+from matrix.description.families import (
+    DEFAULTS,
+    Settings,
+    defaults_of,
+    rope_of,
+    value_of,
+    window_of,
+)
+from matrix.description.reading import QUANTIZE, Description
 
 LAYER = re.compile(r"model\.layers\.(\d{1,6})\.")
 EPSILONS = (1e-9, 1e-3)

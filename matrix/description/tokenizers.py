@@ -8,10 +8,10 @@ from itertools import pairwise
 import msgspec
 
 from matrix.description.comparing import ENDS, difference, ids_of
+from matrix.description.families import Settings
 from matrix.description.reading import (
     TOKENIZERS,
     Description,
-    Settings,
     TokenizerFile,
     TokenizerModel,
 )

@@ -19,6 +19,10 @@ SECONDS = 60.0
 _REMEDY = "Give the matrix.json of a report"
 
 
+class NoEvidenceError(ValueError):
+    """What is named is no evidence. The text says why, and what to name."""
+
+
 def read_evidence(evidence: str | None, settings: Settings) -> MatrixResult:
     """Return what is named; else what the store proves, or else what the report beside it says.
 
@@ -27,7 +31,17 @@ def read_evidence(evidence: str | None, settings: Settings) -> MatrixResult:
     beside = settings.reports / DATA
     if evidence is None and (Store(settings.store).segments() or not beside.exists()):
         return Context(settings).table_judge().table()
-    place = evidence or str(beside)
+    try:
+        return result_at(evidence or str(beside))
+    except NoEvidenceError as error:
+        fail(str(error))
+
+
+def result_at(place: str) -> MatrixResult:
+    """Return what a ``matrix.json`` in a file or at an address holds.
+
+    Raises :class:`NoEvidenceError` where it cannot be read; ends where an address gives nothing.
+    """
     is_address = "://" in place
     try:
         data = (
@@ -36,9 +50,12 @@ def read_evidence(evidence: str | None, settings: Settings) -> MatrixResult:
         return decode(data, MatrixResult)
     except UnreadableError as error:
         name = shown(place) if is_address else place
-        fail(f"{name}: is no matrix.json of this version ({error}). {_REMEDY}")
+        raise NoEvidenceError(
+            f"{name}: is no matrix.json of this version ({error}). {_REMEDY}"
+        ) from None
     except OSError as error:
-        fail(f"{place}: {error.strerror}. {_REMEDY}, or its address (https://...)")
+        remedy = f"{_REMEDY}, or its address (https://...)"
+        raise NoEvidenceError(f"{place}: {error.strerror}. {remedy}") from None
 
 
 def fetch(address: str, megabytes: float) -> bytes:

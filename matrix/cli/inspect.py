@@ -14,7 +14,7 @@ from matrix.checkpoint.inspection import CheckpointError, Inspection
 from matrix.checks import run_checks
 from matrix.checks.drift import MERGES
 from matrix.checks.evidence import Evidence
-from matrix.cli.evidence import DATA, read_evidence
+from matrix.cli.evidence import DATA, NoEvidenceError, read_evidence, result_at
 from matrix.cli.issues import describe, wrapped
 from matrix.cli.options import (
     ERROR_CHARS,
@@ -128,9 +128,9 @@ def _result(evidence: str | None) -> MatrixResult | None:
     if not last.is_file():
         return None
     try:
-        return read_evidence(str(last), settings)
-    except SystemExit:
-        typer.echo("the files are judged without that report", err=True)
+        return result_at(str(last))
+    except NoEvidenceError as error:
+        typer.echo(f"the files are judged without that report: {visible(str(error))}", err=True)
         return None
 
 

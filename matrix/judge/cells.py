@@ -185,7 +185,7 @@ class CellJudge:
         match self.cell(twin.id).verdict:
             case Verdict.WORKS | Verdict.DEGRADED:
                 return True
-            case Verdict.INFRA | Verdict.UNTESTED | Verdict.UNSUPPORTED:
+            case Verdict.INFRA | Verdict.NOT_RUN | Verdict.UNTESTED | Verdict.UNSUPPORTED:
                 return None
             case Verdict.GARBAGE | Verdict.BROKEN:
                 return False

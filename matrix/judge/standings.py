@@ -15,7 +15,7 @@ import msgspec
 
 from matrix.judge.declarations import PackageMetadata, declared
 from matrix.judge.results import NOT_RUN, CellResult, RunVerdict, Standing
-from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.outcomes import NO_ANSWER, Verdict
 from matrix.pipeline.steps import Blame, Stage
 from matrix.spec.loading import LoadedSpec
 from matrix.spec.requirements import named_releases
@@ -66,7 +66,7 @@ def works(cells: Sequence[CellResult], role: StandsAs) -> tuple[str, str, str]:
     order = list(Verdict)
     own = own_cells(cells, role)
     best = min(own, key=lambda cell: order.index(cell.verdict), default=None)
-    if best is None or best.verdict in (Verdict.UNTESTED, Verdict.INFRA):
+    if best is None or best.verdict in NO_ANSWER:
         return NOT_RUN, "", ""
     return best.verdict.value, best.stage.value if best.stage else "", best.message
 

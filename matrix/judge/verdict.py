@@ -13,7 +13,15 @@ import msgspec
 
 from matrix.judge.explaining import explanation
 from matrix.judge.results import CanaryState, CellResult
-from matrix.pipeline.outcomes import Finding, Judgement, Outcome, Reason, StageResult, Verdict
+from matrix.pipeline.outcomes import (
+    NO_ANSWER,
+    Finding,
+    Judgement,
+    Outcome,
+    Reason,
+    StageResult,
+    Verdict,
+)
 from matrix.pipeline.steps import ALWAYS, STAGES, Blame, Stage
 
 COMPARISONS = ("greedy-text", "logprobs-reference")
@@ -204,9 +212,10 @@ def _verdict(decisive: StageResult) -> Verdict:
             return Verdict.UNSUPPORTED
         case Outcome.NEEDS_HARDWARE:
             return Verdict.UNTESTED
-        case Outcome.INFRA | Outcome.BLOCKED:
-            # Blocked by nothing that failed: the run did not get there.
-            return Verdict.INFRA
+        case Outcome.BLOCKED:
+            return Verdict.NOT_RUN  # by nothing that failed: the run did not get there
+        case Outcome.INFRA:
+            return Verdict.NOT_RUN if decisive.reason is Reason.NOT_RUN else Verdict.INFRA
         case Outcome.PASSED | Outcome.DEGRADED:
             raise ValueError(f"{decisive.stage.value} {decisive.outcome.value} ends nothing")
         case _:
@@ -223,6 +232,6 @@ def canary_state(cells: Iterable[CellResult]) -> CanaryState:
 def _state_of(verdict: Verdict, expected: Verdict) -> CanaryState:
     if verdict is expected:
         return CanaryState.ESTABLISHED
-    if verdict in (Verdict.INFRA, Verdict.UNTESTED):
+    if verdict in NO_ANSWER:
         return CanaryState.NOT_ESTABLISHED
     return CanaryState.VOID

@@ -118,6 +118,11 @@ class Verdict(StrEnum):
     UNSUPPORTED = "unsupported"
     UNTESTED = "untested here"
     INFRA = "infra"
+    NOT_RUN = "not run"
+
+
+NO_ANSWER = frozenset({Verdict.UNTESTED, Verdict.INFRA, Verdict.NOT_RUN})
+"""Verdicts that say nothing about the packages."""
 
 
 class Judgement(StrEnum):

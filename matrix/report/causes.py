@@ -42,7 +42,7 @@ class _Words(NamedTuple):
     message: str
 
 
-_FINE = {Verdict.WORKS, Verdict.UNTESTED, Verdict.UNSUPPORTED}
+_FINE = {Verdict.WORKS, Verdict.UNTESTED, Verdict.UNSUPPORTED, Verdict.NOT_RUN}
 
 
 def causes(result: MatrixResult) -> list[Cause]:
@@ -56,7 +56,7 @@ def causes(result: MatrixResult) -> list[Cause]:
     failures = {environment.name: _failure(environment) for environment in result.environments}
     members: dict[tuple[str, str, object], list[tuple[str, str, _Words]]] = {}
     for cell in result.cells:
-        if cell.verdict in _FINE or cell.reason is Reason.NOT_RUN:
+        if cell.verdict in _FINE:
             continue
         roles = (cell.quantizer.environment, cell.engine.environment)
         broken = next((name for name in roles if failures.get(name)), "")

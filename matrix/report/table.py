@@ -16,7 +16,7 @@ import msgspec
 import pandas as pd
 
 from matrix.judge.results import CellResult, KnownIssue, MatrixResult, Side
-from matrix.pipeline.outcomes import Outcome, Reason, Verdict
+from matrix.pipeline.outcomes import NO_ANSWER, Outcome, Reason, Verdict
 from matrix.pipeline.steps import Blame, Stage
 from matrix.untrusted.text import natural
 
@@ -28,6 +28,7 @@ SYMBOLS = {
     Verdict.UNSUPPORTED: "⊘",
     Verdict.UNTESTED: "○",
     Verdict.INFRA: "↻",
+    Verdict.NOT_RUN: "·",
 }
 MEANINGS = {
     Verdict.WORKS: "loads, and its text and log-probabilities agree with the float model's",
@@ -36,7 +37,8 @@ MEANINGS = {
     Verdict.BROKEN: "cannot be installed or imported, or raises, crashes or hangs",
     Verdict.UNSUPPORTED: "refused on purpose: the package says so, or the model's shapes forbid it",
     Verdict.UNTESTED: "needs hardware or a library not here; says nothing about the packages",
-    Verdict.INFRA: "not run yet, or stopped by network, disk or memory; is tried again",
+    Verdict.INFRA: "stopped by network, disk or memory of this machine; is tried again",
+    Verdict.NOT_RUN: "not run yet; says nothing about the packages",
 }
 BLAMED = {
     Blame.QUANTIZER: "the quantizer",
@@ -237,7 +239,7 @@ def devices(cells: Iterable[CellResult]) -> list[str]:
 
 def ran(cell: CellResult) -> bool:
     """Return whether the engine was given the cell's model, and something came of it."""
-    nothing = {Verdict.UNTESTED, Verdict.INFRA, Verdict.UNSUPPORTED}
+    nothing = {*NO_ANSWER, Verdict.UNSUPPORTED}
     ends = {Outcome.PASSED, Outcome.DEGRADED, Outcome.FAILED}
     loaded = any(end.stage is Stage.LOAD and end.outcome in ends for end in cell.stages)
     return loaded and cell.verdict not in nothing
@@ -321,7 +323,7 @@ def together(cells: list[CellResult]) -> list[Together]:
     The float model stands first, then those that work in most engines, the newest first.
     """
     models = {cell.model for cell in cells}
-    harmless = {Verdict.WORKS, Verdict.UNTESTED, Verdict.INFRA}
+    harmless = {Verdict.WORKS, *NO_ANSWER}
     rows = []
     by_row = grouped(cells, lambda cell: (cell.quantizer.name, cell.scheme))
     for (_, scheme), own in by_row.items():

@@ -185,7 +185,10 @@ class Context:
             judge = self._judge_by(self._keys_on({**self._devices, "cpu": device}))
             for cell in self.plan.cells:
                 result = judge.cell(cell.id)
-                if result.device == device and result.verdict is not Verdict.INFRA:
+                if result.device == device and result.verdict not in (
+                    Verdict.INFRA,
+                    Verdict.NOT_RUN,
+                ):
                     verdicts.setdefault(cell.id, {})[device] = result.verdict.value
         return [
             msgspec.structs.replace(cell, elsewhere=verdicts.get(cell.id, {})) for cell in cells

@@ -43,7 +43,7 @@ def answer_of(verdict: Verdict) -> Answer:
             return Answer.GOOD
         case Verdict.GARBAGE | Verdict.BROKEN | Verdict.UNSUPPORTED:
             return Answer.BAD
-        case Verdict.UNTESTED | Verdict.INFRA:
+        case Verdict.UNTESTED | Verdict.INFRA | Verdict.NOT_RUN:
             return Answer.UNTESTABLE
         case _:
             assert_never(verdict)

@@ -26,7 +26,7 @@ class Question(NamedTuple):
 
     def answer(self, result: CellResult) -> Answer | None:
         """Return what a cell says; ``None`` where the machine kept it from saying anything."""
-        if result.verdict is Verdict.INFRA:
+        if result.verdict in (Verdict.INFRA, Verdict.NOT_RUN):
             return None
         if result.stage in _NOT_BUILT or result.reason is Reason.NOT_BUILT:
             return Answer.UNTESTABLE

@@ -237,7 +237,7 @@ def test_a_rerun_does_nothing_but_what_the_machine_had_no_memory_for(
 def test_evidence_of_other_cards_is_other_evidence(two: Finished, store: Path) -> None:
     older = Finished("engines", store, machine(gpu(0, capability="8.6")))
     assert two.cell("plain+good").verdict is Verdict.WORKS
-    assert older.cell("plain+good").verdict is Verdict.INFRA
+    assert older.cell("plain+good").verdict is Verdict.NOT_RUN
     assert older.cell("plain+good").device == "cuda 8.6"
 
 

@@ -151,7 +151,7 @@ def test_a_file_that_cannot_be_read_keeps_no_report_back(
     if kind not in ("locks", "records", "suites"):
         context = opened(folder, store)
         cell = context.judge.cell(GOOD)
-        assert cell.verdict is Verdict.INFRA, "it counts as not observed"
+        assert cell.verdict is Verdict.NOT_RUN, "it counts as not observed"
         assert context.unfinished("runner-3.0"), "and is made again"
 
 
@@ -249,7 +249,7 @@ def test_an_end_for_a_reason_that_is_not_its_own_counts_as_not_observed(
 
     store = damaged(folder, tmp_path, kind, change)
     report_of(folder, store)
-    assert opened(folder, store).judge.cell(GOOD).verdict is Verdict.INFRA
+    assert opened(folder, store).judge.cell(GOOD).verdict is Verdict.NOT_RUN
     assert opened(folder, store).unfinished("runner-3.0"), "and is made again"
 
 

@@ -33,7 +33,7 @@ from tests.unit.made_world import (
 def test_a_table_of_nothing_is_all_infra(world: World) -> None:
     history = History(make_plan(world.loaded, "all"))
     table = world.table(history)
-    assert {cell.verdict for cell in table.cells} == {Verdict.INFRA}
+    assert {cell.verdict for cell in table.cells} == {Verdict.NOT_RUN}
     assert (table.runs, table.finished, table.canaries) == ([], "", "not established")
     assert [environment.name for environment in table.environments] == list(
         history.plan.environments
@@ -117,7 +117,7 @@ def test_any_history_gives_one_table_whatever_order_it_is_read_in(
         if cell.verdict is Verdict.WORKS:
             assert all(stage.outcome is Outcome.PASSED for stage in cell.stages)
             assert cell.output == cell.expected
-        if cell.verdict in (Verdict.INFRA, Verdict.UNTESTED, Verdict.UNSUPPORTED, Verdict.WORKS):
+        if cell.verdict in (Verdict.INFRA, Verdict.NOT_RUN, Verdict.UNTESTED, Verdict.UNSUPPORTED, Verdict.WORKS):
             assert cell.blame is Blame.NOBODY
 
 

@@ -288,7 +288,7 @@ def test_infrastructure_before_a_failure_hides_it_and_after_it_does_not() -> Non
     observed[Stage.ENGINE_IMPORT] = StageResult(
         Outcome.FAILED, Reason.EXCEPTION, stage=Stage.ENGINE_IMPORT
     )
-    assert judge(observed, []).verdict is Verdict.INFRA
+    assert judge(observed, []).verdict is Verdict.NOT_RUN
     observed[Stage.QUANTIZER_INSTALL] = StageResult(
         Outcome.FAILED, Reason.BUILD_FAILED, stage=Stage.QUANTIZER_INSTALL
     )
@@ -303,7 +303,7 @@ def test_stages_never_reached_are_blocked_or_not_run() -> None:
     assert {r.outcome for r in after[4:]} == {Outcome.BLOCKED}
     stopped = stage_results({}, [])
     assert (stopped[0].outcome, stopped[0].reason) == (Outcome.INFRA, Reason.NOT_RUN)
-    assert fold(stopped, []).verdict is Verdict.INFRA
+    assert fold(stopped, []).verdict is Verdict.NOT_RUN
 
 
 def test_answer_without_comparison_is_no_result() -> None:

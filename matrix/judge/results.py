@@ -96,6 +96,20 @@ class Side(msgspec.Struct, frozen=True):
     """Of a quantizer: what ``matrix repair`` mends in its checkpoints before they are loaded."""
 
 
+class Measures(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured of a cell that loaded; ``None`` and empty where it was not."""
+
+    kernel: str = ""
+    """What really multiplies, in the adapter's words (untrusted text)."""
+    tokens_per_second: float | None = None
+    peak_bytes: int | None = None
+    """Most memory that loading took."""
+    perplexity: float | None = None
+    """On the held-out text."""
+    nats: float | None = None
+    """Mean absolute difference of log-probabilities from the float model's."""
+
+
 class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the table."""
 
@@ -143,6 +157,9 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     group: str = ""
     """What it has in common with other cells that no known issue explains: the exception's type,
     and where it was raised."""
+    measures: Measures = Measures()
+    flaky: bool = False
+    """Whether good and bad answers were observed under one key."""
     canary: Verdict | None = None
     """The verdict this cell must have for the run to count, where it is a canary."""
     command: str = ""

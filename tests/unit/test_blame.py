@@ -16,7 +16,7 @@ from matrix.search.blame import Culprit, Square, culprit, square_of
 from matrix.spec.tables import SchemeTable
 from tests.unit.small_spec import write
 
-WORKS, DEGRADED, GARBAGE, BROKEN, UNSUPPORTED, UNTESTED, INFRA = Verdict
+WORKS, DEGRADED, GARBAGE, BROKEN, UNSUPPORTED, UNTESTED, INFRA, NOT_RUN = Verdict
 
 
 @pytest.mark.parametrize(

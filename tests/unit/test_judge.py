@@ -89,12 +89,12 @@ def test_an_engine_in_which_the_float_model_fails_as_well_is_at_fault(world: Wor
 
 def test_without_the_float_models_answer_nobody_else_is_accused(world: World) -> None:
     cells = world.cells({("load", GOOD): RAISED, ("load", FLOAT): STOPPED})
-    assert (cells[GOOD].blame, cells[FLOAT].verdict) == (Blame.PAIR, Verdict.NOT_RUN)
+    assert (cells[GOOD].blame, cells[FLOAT].verdict) == (Blame.PAIR, Verdict.INFRA)
 
 
 def test_a_model_that_cannot_be_built_is_no_verdict_about_its_quantizers(world: World) -> None:
     cells = world.cells({("build", "tied"): RAISED})
-    assert cells[GOOD].verdict is Verdict.NOT_RUN
+    assert cells[GOOD].verdict is Verdict.INFRA
     assert cells["untied/awq/maker-2.0/runner-3.0"].verdict is Verdict.WORKS
 
 

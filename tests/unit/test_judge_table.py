@@ -117,7 +117,13 @@ def test_any_history_gives_one_table_whatever_order_it_is_read_in(
         if cell.verdict is Verdict.WORKS:
             assert all(stage.outcome is Outcome.PASSED for stage in cell.stages)
             assert cell.output == cell.expected
-        if cell.verdict in (Verdict.INFRA, Verdict.NOT_RUN, Verdict.UNTESTED, Verdict.UNSUPPORTED, Verdict.WORKS):
+        if cell.verdict in (
+            Verdict.INFRA,
+            Verdict.NOT_RUN,
+            Verdict.UNTESTED,
+            Verdict.UNSUPPORTED,
+            Verdict.WORKS,
+        ):
             assert cell.blame is Blame.NOBODY
 
 

@@ -10,7 +10,7 @@ from matrix.pipeline.steps import Blame, Stage
 from matrix.search.answers import Answer
 from matrix.search.question import MESSAGE_CHARS, Question, in_words, question_of
 
-WORKS, DEGRADED, GARBAGE, BROKEN, UNSUPPORTED, UNTESTED, INFRA = Verdict
+WORKS, DEGRADED, GARBAGE, BROKEN, UNSUPPORTED, UNTESTED, INFRA, NOT_RUN = Verdict
 
 
 def result(

@@ -288,7 +288,7 @@ def test_infrastructure_before_a_failure_hides_it_and_after_it_does_not() -> Non
     observed[Stage.ENGINE_IMPORT] = StageResult(
         Outcome.FAILED, Reason.EXCEPTION, stage=Stage.ENGINE_IMPORT
     )
-    assert judge(observed, []).verdict is Verdict.NOT_RUN
+    assert judge(observed, []).verdict is Verdict.INFRA
     observed[Stage.QUANTIZER_INSTALL] = StageResult(
         Outcome.FAILED, Reason.BUILD_FAILED, stage=Stage.QUANTIZER_INSTALL
     )

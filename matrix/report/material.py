@@ -1,0 +1,29 @@
+"""What a report is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from matrix.history.changes import Changes, Night, PastVerdict
+from matrix.judge.results import MatrixResult
+from matrix.judge.stories import CellStory
+
+
+def _no_story(_: str) -> CellStory:
+    return CellStory()
+
+
+class Material(NamedTuple):
+    """A judged table, and what stands beside it: evidence of its cells, and earlier runs."""
+
+    result: MatrixResult
+    story: Callable[[str], CellStory] = _no_story
+    """From a cell's id; read when its page is written, and let go of after it."""
+    changes: Changes | None = None
+    """From the last run to this one; ``None`` where there was none."""
+    nights: Sequence[Night] = ()
+    """Earlier runs of this profile, oldest first, this one last."""
+    past: Mapping[str, list[PastVerdict]] = MappingProxyType({})
+    """Cell -> what it was in earlier runs, oldest first, only where it changed."""

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import msgspec
 
 from matrix.judge.results import CellResult, MatrixResult
-from matrix.report import PAGE, render
+from matrix.report import PAGE, Material, files
 
 TIMED = """const began = performance.now();
 SCRIPT
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     result = msgspec.json.decode(given.report.read_bytes(), type=MatrixResult)
-    page = render(repeated(result, given.cells))[PAGE]
+    page = dict(files(Material(repeated(result, given.cells))))[PAGE].decode()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / PAGE
         file.write_text(timed_page(page), encoding="utf-8")

@@ -1,9 +1,10 @@
-"""From judged cells to the report: ``index.html``, ``matrix.md``, ``matrix.csv``, ``matrix.json``
-with its schema, and ``locks/``, by which what works can be installed again.
+"""From judged cells to the report: ``index.html``, a page for each cell, ``matrix.md``,
+``matrix.csv``, ``matrix.json`` with its schema, and ``locks/``, by which environments can be
+installed again.
 
-Pure rendering: the same ``MatrixResult`` gives the same bytes, whatever the
-order of its cells, the clock or the machine. Whatever came out of a package, a model or a log is
-shown as text and nothing else (:mod:`matrix.untrusted.text`).
+Pure rendering: the same material gives the same bytes, whatever the order of its cells, the clock
+or the machine. Whatever came out of a package, a model or a log is shown as text and nothing else
+(:mod:`matrix.untrusted.text`).
 """
 
 from __future__ import annotations
@@ -12,53 +13,51 @@ import csv
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from matrix.judge.results import PAGE, SCHEMA_FILE, CanaryState, MatrixResult
-from matrix.pipeline.outcomes import Verdict
-from matrix.report.causes import Cause, causes
+from matrix.judge.results import PAGE, SCHEMA_FILE, MatrixResult
 from matrix.report.locks import FIRST, FOLDER, lock_files
+from matrix.report.material import Material
 from matrix.report.rendering import documents
-from matrix.report.table import SYMBOLS, counts, frame, new_releases, normalise
+from matrix.report.summary import summary
+from matrix.report.table import frame, normalise
 from matrix.store.store import write_atomically
-from matrix.untrusted.text import csv_text, visible
+from matrix.untrusted.text import csv_text
 
-SUMMARY_CAUSES = 5
-LINE_CHARS = 300
-CAUSE_CHARS = 200
-
-__all__ = ["PAGE", "render", "summary", "write"]
+__all__ = ["PAGE", "Material", "files", "summary", "write"]
 
 
-def render(result: MatrixResult) -> dict[str, str]:
-    """Return the report's texts by file name; the page, which links to the others, is last."""
-    ordered = normalise(result)
-    text, page = documents(ordered)
-    return {
-        "matrix.json": _json(ordered),
-        SCHEMA_FILE: Path(__file__).with_name(SCHEMA_FILE).read_text(encoding="utf-8"),
-        "matrix.csv": _csv(ordered),
-        "matrix.md": text,
-        **lock_files(ordered),
-        PAGE: page,
-    }
+def files(material: Material) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the bytes of each file of a report; the page, which links to the others,
+    is last."""
+    material = material._replace(result=normalise(material.result))
+    result = material.result
+    text, page = documents(material)
+    yield "matrix.json", _json(result).encode()
+    yield SCHEMA_FILE, Path(__file__).with_name(SCHEMA_FILE).read_bytes()
+    yield "matrix.csv", _csv(result).encode()
+    yield "matrix.md", text.encode()
+    for name, lock in lock_files(result).items():
+        yield name, lock.encode()
+    yield PAGE, page.encode()
 
 
-def write(result: MatrixResult, directory: str | os.PathLike[str]) -> list[str]:
+def write(material: Material, directory: str | os.PathLike[str]) -> list[str]:
     """Write the report into ``directory``, each file whole or not at all, the page last.
 
     Returns the names of the files.
     """
-    folder = Path(directory)
-    texts = render(result)
-    for name, text in texts.items():
-        write_atomically(folder / name, text.encode())
+    folder, names = Path(directory), []
+    for name, data in files(material):
+        write_atomically(folder / name, data)
+        names.append(name)
     for file in (folder / FOLDER).glob("*"):
-        if f"{FOLDER}/{file.name}" not in texts and _is_ours(file):
+        if f"{FOLDER}/{file.name}" not in names and _is_ours(file):
             file.unlink()
-    return list(texts)
+    return names
 
 
 def _is_ours(file: Path) -> bool:
@@ -67,49 +66,6 @@ def _is_ours(file: Path) -> bool:
         return False
     with file.open("rb") as handle:
         return handle.read(len(FIRST)) == FIRST.encode()
-
-
-def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports") -> list[str]:
-    """Return the last lines that a run prints, each safe for a terminal."""
-    ordered = normalise(result)
-    number = counts(ordered.cells)
-    listed = causes(ordered)
-    is_void = ordered.canaries is CanaryState.VOID
-    new = new_releases(ordered)
-    lines = [
-        *([visible(ordered.going_on, LINE_CHARS)] if ordered.going_on else []),
-        *(visible(line, LINE_CHARS) for line in ordered.budget),
-        f"{len(ordered.cells)} cells in profile {visible(ordered.profile, 60)}: "
-        + ", ".join(f"{SYMBOLS[verdict]} {number[verdict]} {verdict}" for verdict in Verdict),
-        f"canaries: {visible(ordered.canaries, 60) or 'none in this profile'}"
-        + ("; trust no verdict before this is explained" if is_void else ""),
-        *(f"  {visible(line, LINE_CHARS)}" for line in ordered.canary_troubles),
-    ]
-    if new:
-        lines.append(f"new releases: {visible(', '.join(new), LINE_CHARS)}")
-    if listed:
-        lines.append(f"main causes ({min(len(listed), SUMMARY_CAUSES)} of {len(listed)}):")
-        for cause in listed[:SUMMARY_CAUSES]:
-            lines += _cause_lines(cause, ordered)
-    lines += [
-        f"known issue that this run contradicts: {visible(line, LINE_CHARS)}"
-        for line in ordered.issue_troubles
-    ]
-    return [*lines, f"report: {Path(directory) / PAGE}"]
-
-
-def _cause_lines(cause: Cause, result: MatrixResult) -> list[str]:
-    """Return a line for a cause, and one for its fix where it is a known issue."""
-    first, more = visible(cause.subjects[0], 100), len(cause.subjects) - 1
-    where = f"{first} and {more} more" if more else first
-    number = len(cause.cells)
-    cells = "cell" if number == 1 else "cells"
-    known = result.issues.get(cause.issue)
-    what = known.title if known else visible(cause.message, CAUSE_CHARS) or cause.reason
-    lines = [f"  {number:4} {cells:5}  {what} ({cause.stage or 'no stage'}: {where})"]
-    if known:
-        lines.append(f"{'':14}fix: {visible(' '.join(known.fix.split()), LINE_CHARS)}")
-    return lines
 
 
 def _json(result: MatrixResult) -> str:

@@ -16,11 +16,12 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from matrix.judge.results import CanaryState, MatrixResult
+from matrix.judge.results import CanaryState
 from matrix.pipeline.outcomes import Verdict
 from matrix.report import constraints, standings, table
 from matrix.report.causes import causes
 from matrix.report.locks import install_lines
+from matrix.report.material import Material
 from matrix.spec.loading import FLOAT_MODEL
 from matrix.untrusted.text import markdown, markdown_code, visible
 
@@ -28,8 +29,9 @@ _CODE = re.compile(r"`([^`]{1,200})`")
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def documents(result: MatrixResult) -> tuple[str, str]:
-    """Return the Markdown text and the HTML page of a normalised result."""
+def documents(material: Material) -> tuple[str, str]:
+    """Return the Markdown text and the HTML page of material whose result is normalised."""
+    result = material.result
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "filter.js").read_text(encoding="utf-8")
     stands = standings.rows(result)

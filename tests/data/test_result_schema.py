@@ -8,10 +8,10 @@ import jsonschema  # type: ignore[import-untyped]
 import msgspec
 import pytest
 
-from matrix import report
 from matrix.judge.results import SCHEMA_FILE, MatrixResult
 from matrix.report.schema import COMMITTED, schema_of_types
 from tests.recorded.recording import observations, table_of
+from tests.unit.report_results import render
 
 MAKE_IT = "make it anew: python -m matrix.report.schema"
 
@@ -23,7 +23,7 @@ def test_the_committed_schema_is_that_of_the_types() -> None:
 
 @pytest.mark.parametrize("profile", ["bounds", "times"])
 def test_what_a_recorded_run_wrote_holds_to_the_schema_that_lies_beside_it(profile: str) -> None:
-    texts = report.render(table_of(profile, observations(profile)))
+    texts = render(table_of(profile, observations(profile)))
     document = json.loads(texts["matrix.json"])
     assert document["$schema"] == SCHEMA_FILE
     validator = jsonschema.Draft202012Validator(json.loads(texts[SCHEMA_FILE]))
@@ -39,7 +39,7 @@ def test_what_a_recorded_run_wrote_holds_to_the_schema_that_lies_beside_it(profi
 
 
 def test_a_result_from_before_schemas_were_named_is_still_read() -> None:
-    document = json.loads(report.render(table_of("bounds", observations("bounds")))["matrix.json"])
+    document = json.loads(render(table_of("bounds", observations("bounds")))["matrix.json"])
     now = msgspec.convert(document, MatrixResult)
     del document["$schema"]
     assert msgspec.convert(document, MatrixResult) == now

@@ -10,12 +10,12 @@ from fnmatch import fnmatchcase
 import msgspec
 import pytest
 
-from matrix import report
 from matrix.judge.results import CellResult, MatrixResult
 from matrix.pipeline.outcomes import Verdict
 from matrix.pipeline.steps import Blame, Stage
 from matrix.store.observations import Observation
 from tests.recorded.recording import judge, observations, records, table_of
+from tests.unit.report_results import render
 
 VLLM = ("vllm-0.19.1", "vllm-0.32.0")
 TF5 = "transformers-5.23.0+gptqmodel-7.6.0"
@@ -277,11 +277,11 @@ def test_the_report_is_the_same_from_observations_in_any_order(
     recorded: list[Observation], table: MatrixResult
 ) -> None:
     shuffled = random.Random(7).sample(recorded, len(recorded))
-    assert report.render(table_of("cpu", shuffled)) == report.render(table)
+    assert render(table_of("cpu", shuffled)) == render(table)
 
 
 def test_the_json_spells_out_every_cell(table: MatrixResult) -> None:
-    document = json.loads(report.render(table)["matrix.json"])
+    document = json.loads(render(table)["matrix.json"])
     assert document["schema"] == 1
     cell = next(
         c

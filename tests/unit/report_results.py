@@ -15,6 +15,7 @@ from matrix.judge.results import (
 )
 from matrix.pipeline.outcomes import Finding, Judgement, Outcome, Reason, StageResult, Verdict
 from matrix.pipeline.steps import Blame, Stage
+from matrix.report import Material, files
 
 AUTOAWQ = ["0.2.6", "0.2.7", "0.2.7.post3", "0.2.9"]
 TRANSFORMERS = ["4.42.4", "4.46.3", "4.47.1", "4.51.3", "4.57.6", "5.23.0"]
@@ -31,6 +32,11 @@ EXPECTED = " France is Paris, and the capital of Italy is Rome."
 SCALE_SEARCH = "awq-scale-search-clones"
 NO_IPEX = "without-ipex"
 Failure = tuple[Stage, Reason, str]
+
+
+def render(result: MatrixResult) -> dict[str, str]:
+    """Return the texts of a report of a result alone, by file name."""
+    return {name: data.decode() for name, data in files(Material(result))}
 
 
 def quantizer_failure(autoawq: str, transformers: str) -> Failure | None:

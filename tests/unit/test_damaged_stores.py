@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matrix import report
 from matrix.environments.locks import own_name
 from matrix.environments.virtualenvs import installed, is_built
 from matrix.judge.canaries import Established, keep_established, read_established
@@ -31,6 +30,7 @@ from matrix.untrusted.reading import DEEPEST, is_deep
 from tests.unit.made_evidence import REFERENCE
 from tests.unit.made_history import Ends, Facts, History
 from tests.unit.made_world import GOOD, World
+from tests.unit.report_results import render
 
 MACHINE = Machine(processor="made up", cores=4, memory=2**34, system="Linux", note="no driver")
 DEEP = b"[" * 100_000
@@ -91,7 +91,7 @@ def report_of(folder: Path, store: Path) -> dict[str, str]:
         is_built(store / "environments" / name, "key")
     if not files_of(store / "records")[0].samefile(files_of(folder / "store" / "records")[0]):
         choice_of(context, estimate(context, {"HOME": str(folder)}), minutes=1e6, disk_gb=None)
-    return report.render(context.table_judge().table())
+    return render(context.table_judge().table())
 
 
 def kinds(folder: Path) -> dict[str, Path]:
@@ -179,7 +179,7 @@ def test_what_is_no_file_keeps_no_report_back(
     suites.is_current(context, "runner-3.0")
     context.unfinished("runner-3.0")
     digest_of_report(context)
-    assert "matrix.json" in report.render(context.table())
+    assert "matrix.json" in render(context.table())
 
 
 @pytest.mark.parametrize("content", [DEEP, b'{"digest": "\xff"}', b"[]", b""])

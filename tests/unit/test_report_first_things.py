@@ -9,9 +9,9 @@ import msgspec
 from matrix.judge.results import CellResult, Side
 from matrix.pipeline.outcomes import Verdict
 from matrix.pipeline.steps import Blame, Stage
-from matrix.report import PAGE, render, summary
+from matrix.report import PAGE, summary
 from matrix.report.table import NO_SPECIFIERS
-from tests.unit.report_results import cell_result, realistic
+from tests.unit.report_results import cell_result, realistic, render
 from tests.unit.report_standings import hostile_specifier
 from tests.unit.test_report_render import empty
 

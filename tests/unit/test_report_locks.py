@@ -11,9 +11,9 @@ import pytest
 from matrix.environments.locks import Lock
 from matrix.judge.results import EnvironmentResult, Install, MatrixResult
 from matrix.pipeline.outcomes import Verdict
-from matrix.report import PAGE, render, write
+from matrix.report import PAGE, Material, write
 from matrix.report.locks import FIRST, InstallLine, install_lines
-from tests.unit.report_results import realistic
+from tests.unit.report_results import realistic, render
 
 BUILT = "autoawq-0.2.9+transformers-4.51.3"
 BROKEN = "autoawq-0.2.6+transformers-4.47.1"
@@ -215,13 +215,13 @@ def test_comments_stay_comments(result: MatrixResult) -> None:
 def test_a_lock_of_an_earlier_report_goes_and_somebody_elses_file_stays(
     result: MatrixResult, tmp_path: Path
 ) -> None:
-    write(result, tmp_path)
+    write(Material(result), tmp_path)
     mine = tmp_path / "locks" / "mine.txt"
     mine.write_text("torch==2.13.0\n")
     assert (tmp_path / "locks" / f"{VLLM}.txt").exists()
     assert (tmp_path / "locks" / f"{BUILT}.toml").exists()
     later = with_install(with_install(result, VLLM, None), BUILT, None)
-    write(later, tmp_path)
+    write(Material(later), tmp_path)
     assert not (tmp_path / "locks" / f"{VLLM}.txt").exists()
     assert not (tmp_path / "locks" / f"{BUILT}.toml").exists()
     assert mine.exists()

@@ -20,12 +20,12 @@ from matrix.diagnose.catalogue import Confidence, Effect
 from matrix.judge.results import CanaryState, CellResult, KnownIssue, MatrixResult, Side
 from matrix.pipeline.outcomes import Finding, Judgement, Verdict
 from matrix.pipeline.steps import Stage
-from matrix.report import PAGE, render, summary, write
+from matrix.report import PAGE, Material, summary, write
 from matrix.report.causes import causes
 from matrix.report.rendering import anchor
 from matrix.report.table import parts
 from tests.unit.hostile_results import results
-from tests.unit.report_results import cell_result, realistic
+from tests.unit.report_results import cell_result, realistic, render
 
 INVISIBLE = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
@@ -355,12 +355,12 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
 
 def test_write_replaces_whole_files_and_the_page_last(tmp_path: Path) -> None:
     reports = tmp_path / "reports"
-    write(empty(), reports)
+    write(Material(empty()), reports)
     before = reports.joinpath(PAGE).read_text(encoding="utf-8")
     reports.joinpath("matrix.md").unlink()
     reports.joinpath("matrix.md").mkdir()
     with pytest.raises(OSError, match=r"matrix\.md"):
-        write(realistic(), reports)
+        write(Material(realistic()), reports)
     assert reports.joinpath(PAGE).read_text(encoding="utf-8") == before
     assert sorted(path.name for path in reports.iterdir()) == sorted(render(empty()))
 

@@ -11,10 +11,10 @@ import pytest
 from matrix.judge.results import MatrixResult, Side
 from matrix.pipeline.outcomes import Reason, Verdict
 from matrix.pipeline.steps import Stage
-from matrix.report import PAGE, render, summary
+from matrix.report import PAGE, summary
 from matrix.report.standings import overview, rows
 from matrix.report.table import group_and_label
-from tests.unit.report_results import cell_result, realistic
+from tests.unit.report_results import cell_result, realistic, render
 from tests.unit.report_standings import a_thousand, standing_result
 from tests.unit.test_report_render import Page, empty
 

@@ -1,0 +1,59 @@
+"""The last lines that a run prints."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from matrix.judge.results import PAGE, CanaryState, MatrixResult
+from matrix.pipeline.outcomes import Verdict
+from matrix.report.causes import Cause, causes
+from matrix.report.table import SYMBOLS, counts, new_releases, normalise
+from matrix.untrusted.text import visible
+
+SUMMARY_CAUSES = 5
+LINE_CHARS = 300
+CAUSE_CHARS = 200
+
+
+def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports") -> list[str]:
+    """Return the last lines that a run prints, each safe for a terminal."""
+    ordered = normalise(result)
+    number = counts(ordered.cells)
+    listed = causes(ordered)
+    is_void = ordered.canaries is CanaryState.VOID
+    new = new_releases(ordered)
+    lines = [
+        *([visible(ordered.going_on, LINE_CHARS)] if ordered.going_on else []),
+        *(visible(line, LINE_CHARS) for line in ordered.budget),
+        f"{len(ordered.cells)} cells in profile {visible(ordered.profile, 60)}: "
+        + ", ".join(f"{SYMBOLS[verdict]} {number[verdict]} {verdict}" for verdict in Verdict),
+        f"canaries: {visible(ordered.canaries, 60) or 'none in this profile'}"
+        + ("; trust no verdict before this is explained" if is_void else ""),
+        *(f"  {visible(line, LINE_CHARS)}" for line in ordered.canary_troubles),
+    ]
+    if new:
+        lines.append(f"new releases: {visible(', '.join(new), LINE_CHARS)}")
+    if listed:
+        lines.append(f"main causes ({min(len(listed), SUMMARY_CAUSES)} of {len(listed)}):")
+        for cause in listed[:SUMMARY_CAUSES]:
+            lines += _cause_lines(cause, ordered)
+    lines += [
+        f"known issue that this run contradicts: {visible(line, LINE_CHARS)}"
+        for line in ordered.issue_troubles
+    ]
+    return [*lines, f"report: {Path(directory) / PAGE}"]
+
+
+def _cause_lines(cause: Cause, result: MatrixResult) -> list[str]:
+    """Return a line for a cause, and one for its fix where it is a known issue."""
+    first, more = visible(cause.subjects[0], 100), len(cause.subjects) - 1
+    where = f"{first} and {more} more" if more else first
+    number = len(cause.cells)
+    cells = "cell" if number == 1 else "cells"
+    known = result.issues.get(cause.issue)
+    what = known.title if known else visible(cause.message, CAUSE_CHARS) or cause.reason
+    lines = [f"  {number:4} {cells:5}  {what} ({cause.stage or 'no stage'}: {where})"]
+    if known:
+        lines.append(f"{'':14}fix: {visible(' '.join(known.fix.split()), LINE_CHARS)}")
+    return lines

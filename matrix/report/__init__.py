@@ -21,7 +21,7 @@ import msgspec
 from matrix.judge.results import PAGE, SCHEMA_FILE, MatrixResult
 from matrix.report.locks import FIRST, FOLDER, lock_files
 from matrix.report.material import Material
-from matrix.report.rendering import documents
+from matrix.report.rendering import page, text
 from matrix.report.summary import summary
 from matrix.report.table import frame, normalise
 from matrix.store.store import write_atomically
@@ -34,15 +34,21 @@ def files(material: Material) -> Iterator[tuple[str, bytes]]:
     """Yield the name and the bytes of each file of a report; the page, which links to the others,
     is last."""
     material = material._replace(result=normalise(material.result))
+    names = []
+    for name, data in _beside(material):
+        names.append(name)
+        yield name, data
+    yield PAGE, page(material, names).encode()
+
+
+def _beside(material: Material) -> Iterator[tuple[str, bytes]]:
     result = material.result
-    text, page = documents(material)
     yield "matrix.json", _json(result).encode()
     yield SCHEMA_FILE, Path(__file__).with_name(SCHEMA_FILE).read_bytes()
     yield "matrix.csv", _csv(result).encode()
-    yield "matrix.md", text.encode()
+    yield "matrix.md", text(material).encode()
     for name, lock in lock_files(result).items():
         yield name, lock.encode()
-    yield PAGE, page.encode()
 
 
 def write(material: Material, directory: str | os.PathLike[str]) -> list[str]:

@@ -10,14 +10,11 @@ or the machine. Whatever came out of a package, a model or a log is shown as tex
 from __future__ import annotations
 
 import csv
-import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
+from matrix.judge.document import encode
 from matrix.judge.results import PAGE, SCHEMA_FILE, MatrixResult
 from matrix.report.locks import FIRST, FOLDER, lock_files
 from matrix.report.material import Material
@@ -36,7 +33,7 @@ def files(material: Material) -> Iterator[tuple[str, bytes]]:
     material = material._replace(result=normalise(material.result))
     result = material.result
     text, page = documents(material)
-    yield "matrix.json", _json(result).encode()
+    yield "matrix.json", encode(result)
     yield SCHEMA_FILE, Path(__file__).with_name(SCHEMA_FILE).read_bytes()
     yield "matrix.csv", _csv(result).encode()
     yield "matrix.md", text.encode()
@@ -66,13 +63,6 @@ def _is_ours(file: Path) -> bool:
         return False
     with file.open("rb") as handle:
         return handle.read(len(FIRST)) == FIRST.encode()
-
-
-def _json(result: MatrixResult) -> str:
-    encoded = msgspec.json.format(msgspec.json.encode(result, order="sorted"), indent=2)
-    # ASCII only: a direction mark in a message must not reorder what a pager or a diff shows.
-    escaped = re.sub(r"[^\x00-\x7e]", lambda match: json.dumps(match[0])[1:-1], encoded.decode())
-    return escaped + "\n"
 
 
 def _csv(result: MatrixResult) -> str:

@@ -52,7 +52,7 @@ def result_at(place: str) -> MatrixResult:
     except UnreadableError as error:
         name = shown(place) if is_address else place
         raise NoEvidenceError(
-            f"{name}: is no matrix.json that can be read ({error}). {_REMEDY}"
+            f"{name}: is no matrix.json of this version ({error}). {_REMEDY}"
         ) from None
     except OSError as error:
         remedy = f"{_REMEDY}, or its address (https://...)"

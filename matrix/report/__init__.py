@@ -18,6 +18,7 @@ from matrix.judge.results import PAGE, SCHEMA_FILE
 from matrix.report.exports import exports
 from matrix.report.locks import FIRST, FOLDER, lock_files
 from matrix.report.material import Material
+from matrix.report.neighbours import neighbours
 from matrix.report.rendering import page
 from matrix.report.summary import summary
 from matrix.report.table import normalise
@@ -45,6 +46,7 @@ def write(material: Material, directory: str | os.PathLike[str]) -> list[str]:
     Returns the names of the files.
     """
     folder, names = Path(directory), []
+    material = material._replace(neighbours=neighbours(folder, material.result.profile))
     for name, data in files(material):
         write_atomically(folder / name, data)
         names.append(name)

@@ -11,11 +11,14 @@ from typing import Literal, NamedTuple, assert_never
 
 from matrix.judge.results import CanaryState, CellResult, KnownIssue, MatrixResult
 from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.steps import Stage
 from matrix.untrusted.text import visible
 
 State = Literal["passed", "failed", "skipped"]
 NAME_CHARS = 300
 LINE_CHARS = 1000
+OWN = (Stage.LOAD, Stage.GENERATE)
+"""Stages that no other cell shares."""
 MOST_SECONDS = 1e9
 """What no sum of measured times exceeds, and what a format's number can still hold."""
 
@@ -33,6 +36,7 @@ class Case(NamedTuple):
     details: list[str]
     """What else a reader wants who sees it, a line each."""
     seconds: float
+    """Of its own stages."""
     flaky: bool
 
 
@@ -47,7 +51,7 @@ def cases(result: MatrixResult) -> Iterator[Case]:
             verdict=cell.verdict,
             message=visible(cell.message, LINE_CHARS),
             details=_details(cell, result.issues.get(cell.issue)),
-            seconds=min(sum(cell.timings.values()), MOST_SECONDS),
+            seconds=min(sum(cell.timings.get(stage, 0.0) for stage in OWN), MOST_SECONDS),
             flaky=cell.flaky,
         )
 

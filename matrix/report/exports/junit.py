@@ -50,6 +50,7 @@ def _add_case(suite: ET.Element, case: Case) -> None:
             failure = ET.SubElement(element, "failure", type=case.verdict, message=case.message)
             failure.text = text
         case "skipped":
-            ET.SubElement(element, "skipped", message=f"{case.verdict}: {case.message}")
+            why = ": ".join(filter(None, [case.verdict, case.message]))
+            ET.SubElement(element, "skipped", message=why)
         case "passed" if text:
             ET.SubElement(element, "system-out").text = text

@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from matrix.untrusted.text import markdown
 
-CELLS = 3
+CELLS = 2
 """Of a change or a cause, so many cells are named."""
-NAME_CHARS = 100
+NAME_CHARS = 150
 
 
 class Section(NamedTuple):

@@ -1,6 +1,6 @@
-"""From judged cells to the report: ``index.html``, a page for each cell, ``matrix.md``,
-``matrix.csv``, ``matrix.json`` with its schema, and ``locks/``, by which environments can be
-installed again.
+"""From judged cells to the report: ``index.html``, a page for each cell, ``matrix.json`` with its
+schema, the formats of other programs (:mod:`matrix.report.exports`), and ``locks/``, by which
+environments can be installed again.
 
 Pure rendering: the same material gives the same bytes, whatever the order of its cells, the clock
 or the machine. Whatever came out of a package, a model or a log is shown as text and nothing else
@@ -9,23 +9,20 @@ or the machine. Whatever came out of a package, a model or a log is shown as tex
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
-from matrix.judge.results import PAGE, SCHEMA_FILE, MatrixResult
+from matrix.judge.document import encode
+from matrix.judge.results import PAGE, SCHEMA_FILE
+from matrix.report.exports import exports
 from matrix.report.locks import FIRST, FOLDER, lock_files
 from matrix.report.material import Material
-from matrix.report.rendering import documents
+from matrix.report.neighbours import neighbours
+from matrix.report.rendering import page
 from matrix.report.summary import summary
-from matrix.report.table import frame, normalise
+from matrix.report.table import normalise
 from matrix.store.store import write_atomically
-from matrix.untrusted.text import csv_text
 
 __all__ = ["PAGE", "Material", "files", "summary", "write"]
 
@@ -35,14 +32,12 @@ def files(material: Material) -> Iterator[tuple[str, bytes]]:
     is last."""
     material = material._replace(result=normalise(material.result))
     result = material.result
-    text, page = documents(material)
-    yield "matrix.json", _json(result).encode()
+    yield "matrix.json", encode(result)
     yield SCHEMA_FILE, Path(__file__).with_name(SCHEMA_FILE).read_bytes()
-    yield "matrix.csv", _csv(result).encode()
-    yield "matrix.md", text.encode()
+    yield from exports(material)
     for name, lock in lock_files(result).items():
         yield name, lock.encode()
-    yield PAGE, page.encode()
+    yield PAGE, page(material).encode()
 
 
 def write(material: Material, directory: str | os.PathLike[str]) -> list[str]:
@@ -51,6 +46,7 @@ def write(material: Material, directory: str | os.PathLike[str]) -> list[str]:
     Returns the names of the files.
     """
     folder, names = Path(directory), []
+    material = material._replace(neighbours=neighbours(folder, material.result.profile))
     for name, data in files(material):
         write_atomically(folder / name, data)
         names.append(name)
@@ -66,19 +62,3 @@ def _is_ours(file: Path) -> bool:
         return False
     with file.open("rb") as handle:
         return handle.read(len(FIRST)) == FIRST.encode()
-
-
-def _json(result: MatrixResult) -> str:
-    encoded = msgspec.json.format(msgspec.json.encode(result, order="sorted"), indent=2)
-    # ASCII only: a direction mark in a message must not reorder what a pager or a diff shows.
-    escaped = re.sub(r"[^\x00-\x7e]", lambda match: json.dumps(match[0])[1:-1], encoded.decode())
-    return escaped + "\n"
-
-
-def _csv(result: MatrixResult) -> str:
-    cells = frame(result.cells, result.issues)
-    for name in cells.columns:
-        if cells[name].dtype.kind != "f":
-            cells[name] = [csv_text(value) for value in cells[name]]
-    text: str = cells.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    return text

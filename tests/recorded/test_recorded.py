@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from matrix.cli.proofs import proofs_of
-from matrix.judge.results import CellResult, MatrixResult
+from matrix.judge.results import CellResult, MatrixResult, Measures
 from matrix.pipeline.outcomes import Verdict
 from matrix.pipeline.steps import Blame, Stage
 from matrix.plan.cells import make_plan
@@ -241,6 +241,28 @@ def test_the_kernel_that_ran_and_its_speed_are_told(table: MatrixResult) -> None
             findings = {finding.check: finding for finding in cell.findings}
             assert findings["kernel"].message, cell.id
             assert (findings["speed"].value or 0) > 0, cell.id
+            assert findings["kernel"].message.startswith(cell.measures.kernel or "nothing")
+            speed = f"{cell.measures.tokens_per_second:.3g} tokens/s in {cell.measures.kernel}"
+            assert findings["speed"].message.startswith(speed), cell.id
+
+
+def test_what_was_measured_of_a_cell_that_loaded_is_that_of_its_checks(table: MatrixResult) -> None:
+    for cell in table.cells:
+        measured = cell.measures
+        findings = {finding.check: finding for finding in cell.findings}
+        if Stage.LOAD not in cell.timings or not findings:
+            assert measured == Measures(), cell.id
+            continue
+        assert measured.nats == findings["logprobs-float"].value, cell.id
+        shown, message = measured.perplexity, findings["perplexity"].message
+        assert shown is None or message.startswith(f"{shown:.4g}; "), cell.id
+        assert (measured == Measures()) == (Stage.GENERATE not in cell.timings), cell.id
+    name = "twin-untied/awq-*/autoawq-0.2.9+transformers-4.51.3"
+    damaged = cells(table, f"{name}+stock/vllm-0.32.0")[0].measures
+    sound = cells(table, f"{name}/vllm-0.32.0")[0].measures
+    assert (damaged.nats or 0) > 4 * (sound.nats or 1)
+    assert 10**8 < (sound.peak_bytes or 0) < 10**10
+    assert (sound.perplexity or 0) > 1
 
 
 def test_the_untied_model_works_everywhere_it_loads(table: MatrixResult) -> None:
@@ -306,14 +328,17 @@ def test_the_report_is_the_same_from_observations_in_any_order(
 
 
 def test_the_json_spells_out_every_cell(table: MatrixResult) -> None:
-    document = json.loads(render(table)["matrix.json"])
-    assert document["schema"] == 1
+    text = render(table)["matrix.json"]
+    document = json.loads(text)
+    assert document["schema"] == 2
+    assert len(text) < 2_000 * len(table.cells)
     cell = next(
         c
         for c in document["cells"]
         if c["id"].endswith("autoawq-0.2.9+transformers-4.51.3/vllm-0.32.0")
     )
-    assert cell["quantizer"]["packages"].keys() == {"autoawq", "transformers", "torch"}
+    quantizer = document["quantizers"][cell["quantizer"]]
+    assert quantizer["packages"].keys() == {"autoawq", "transformers", "torch"}
     assert {
         "verdict",
         "blame",
@@ -323,7 +348,7 @@ def test_the_json_spells_out_every_cell(table: MatrixResult) -> None:
         "findings",
         "timings",
     } <= cell.keys()
-    assert {"check", "value", "threshold"} <= cell["findings"][0].keys()
+    assert {"check", "value", "threshold"} <= document["findings"][cell["findings"][0]].keys()
 
 
 def test_every_step_has_one_record(recorded: list[Observation]) -> None:

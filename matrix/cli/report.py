@@ -51,7 +51,8 @@ def report(
     left = [cell for cell in left if whole.keys.unfinished(cell)]
     to_do = f"{len(left):,} of {len(whole.plan.cells):,} cells are still to be done"
     table = msgspec.structs.replace(whole.table(), budget=bought, going_on=to_do if left else "")
-    files = rendering.write(rendering.Material(table), settings.reports)
+    material = rendering.Material(table, whole.stories())
+    files = rendering.write(material, settings.reports)
     lines = "\n".join(rendering.summary(table, settings.reports)) + "\n"
     if later := os.environ.get("MATRIX_SUMMARY"):
         Path(later).write_text(lines, encoding="utf-8")  # nox's last word would come after it

@@ -57,6 +57,12 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     tied: bool
     """Whether input and output embeddings are one tensor."""
+    about: str = ""
+    """What it is, in one sentence; empty where the spec does not say."""
+    repository: str = ""
+    """Its name on the Hub; empty where it is not from there."""
+    revision: str = ""
+    """Which commit there, as the spec has it: ``first seen`` too."""
     model_type: str = ""
     """As config.json has it, such as ``qwen2``; empty where it is not known."""
     hidden_size: int | None = None
@@ -87,6 +93,8 @@ class Side(msgspec.Struct, frozen=True, omit_defaults=True):
     """Torch as installed, local tag and all (``2.13.0+cpu``); empty where nothing was installed."""
     python: str = ""
     options: dict[str, str | int | float | bool] = {}
+    environ: dict[str, str] = {}
+    """Variables of this role's processes, beside those of its environment."""
     axes: dict[str, str] = {}
     """The values of the environment's axes, as the spec has them."""
     adapter: str = ""
@@ -220,8 +228,10 @@ class Specifier(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Install(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How to install an environment again that was seen to work, and how it was installed here."""
+    """How to install an environment again, and how it was installed here."""
 
+    works: bool = True
+    """Whether a cell that stands on it works; else it is here to repeat a failure."""
     python: str
     """The Python that it needs, such as ``3.11``."""
     pins: dict[str, str]
@@ -274,7 +284,7 @@ class EnvironmentResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     axes: dict[str, str] = {}
     """The values of its axes, as the spec has them."""
     install: Install | None = None
-    """``None`` where no cell that stands on it works."""
+    """``None`` where it has no lock, or nothing says what it does."""
 
 
 class TableFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from matrix.judge.results import CanaryState
 from matrix.pipeline.outcomes import Verdict
 from matrix.report import constraints, standings, table
+from matrix.report.addresses import anchor, page_of
 from matrix.report.causes import causes
 from matrix.report.locks import install_lines
 from matrix.report.material import Material
@@ -41,7 +42,6 @@ def page(material: Material) -> str:
         "marks": table.markers(result),
         "causes": causes(result),
         "parts": table.parts(result),
-        "details": table.grouped(result.cells, lambda cell: cell.quantizer.name),
         "installs": install_lines(result),
         "devices": table.devices(result.cells),
         "new_releases": table.new_releases(result),
@@ -80,6 +80,7 @@ def _environment() -> jinja2.Environment:
         v=visible,
         prose=prose,
         anchor=anchor,
+        page=page_of,
         css=lambda word: word.replace(" ", "-"),
         number=lambda value: "" if value is None else format(value, ".4g"),
         short=lambda device: device.partition(",")[0],
@@ -92,12 +93,6 @@ def _environment() -> jinja2.Environment:
 def prose(text: str) -> Markup:
     """Return a text of ours for the page: what stands between backquotes is code."""
     return Markup(_CODE.sub(r"<code>\1</code>", str(escape(visible(" ".join(text.split()), 2000)))))
-
-
-def anchor(name: str, kind: str = "cell") -> str:
-    """Return an id for the place of a cell or an environment on the page: stable and distinct."""
-    readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[:80].strip("-")
-    return f"{kind}-{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _source(text: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import copy
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from matrix.judge import canaries
 from matrix.judge.cells import CellJudge
 from matrix.judge.results import CanaryState, CellResult, MatrixResult
 from matrix.judge.standings import Solution
+from matrix.judge.stories import CellStory, story_of
 from matrix.judge.table import TableJudge
 from matrix.machine.hardware import Machine, detect, device_of
 from matrix.pipeline.outcomes import Verdict
@@ -193,6 +194,11 @@ class Context:
         return [
             msgspec.structs.replace(cell, elsewhere=verdicts.get(cell.id, {})) for cell in cells
         ]
+
+    def stories(self) -> Callable[[str], CellStory]:
+        """Return what gives the story of a cell by its id, of what the store holds now."""
+        judge = self.fresh_judge()
+        return lambda cell: story_of(judge.observations(cell))
 
     def lock(self, environment: Environment) -> Lock | None:
         """Return an environment's lock, in the resolution it is spelled out in."""

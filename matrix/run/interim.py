@@ -63,7 +63,7 @@ class Interim:
                 budget=in_words(choice) if choice else [],
                 going_on="" if is_over else self._in_words(),
             )
-            report.write(report.Material(table), self._folder)
+            report.write(report.Material(table, self._whole.stories()), self._folder)
 
     def _in_words(self) -> str:
         """Say how far the run has come, in words that stay true where it is stopped."""

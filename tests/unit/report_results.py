@@ -202,7 +202,9 @@ def environments(
             cells=sum(cell.quantizer.environment == side.environment for cell in cells),
             departures=[SCALE_SEARCH],
             axes=side.axes,
-            install=install(side) if side.environment in good else None,
+            install=None
+            if side.name == "none"
+            else msgspec.structs.replace(install(side), works=side.environment in good),
         )
     return list(results.values())
 

@@ -66,7 +66,7 @@ def _state(cell: CellResult, inputs: Mapping[str, str]) -> CellState:
         blame=cell.blame,
         stage=cell.stage or "",
         reason=cell.reason,
-        message=cell.message[:MESSAGE_CHARS],
+        message=cell.message[:MESSAGE_CHARS].encode(errors="replace").decode(),
         explained_by=cell.explained_by,
         issue=cell.issue,
         group=cell.group,
@@ -85,8 +85,7 @@ def _published_inputs(cell: CellResult) -> dict[str, str]:
     sides = {"quantizer": cell.quantizer, "engine": cell.engine}
     inputs: dict[str, str] = {}
     for name, side in sides.items():
-        packages = side.packages | ({"torch": side.torch} if side.torch else {})
-        inputs |= _of_side(name, side, packages)
+        inputs |= _of_side(name, side, side.packages)
     return inputs
 
 
@@ -107,8 +106,8 @@ def _inputs(judge: CellJudge, cells: Mapping[str, Cell], result: CellResult) -> 
     for name, (role, side, stage) in sides.items():
         all_packages = judge.sides.installed(role.environment)
         named = {package: all_packages.get(package, "") for package in side.packages}
-        packages = {**(named if all_packages else side.packages), **all_packages}
-        inputs |= _of_side(name, side, {**packages, **({"torch": side.torch} if side.torch else {})})
+        packages = {**named, **all_packages} if all_packages else dict(side.packages)
+        inputs |= _of_side(name, side, packages)
         inputs |= {
             f"{name}_lock": judge.keys.lock_of(role.environment),
             f"{name}_adapter": _adapter(observed, name),
@@ -119,9 +118,10 @@ def _inputs(judge: CellJudge, cells: Mapping[str, Cell], result: CellResult) -> 
 
 
 def _of_side(name: str, side: Side, packages: Mapping[str, str]) -> dict[str, str]:
+    versions = {**packages, "torch": side.torch or packages.get("torch", "")}
     return {
         f"{name}_environment": side.environment,
-        f"{name}_packages": json.dumps({n: v for n, v in packages.items() if v}),
+        f"{name}_packages": json.dumps({n: v for n, v in versions.items() if v}),
         f"{name}_python": side.python,
     }
 

@@ -78,13 +78,13 @@ class History:
         self.entries = sorted(entries, key=lambda e: (e.day, e.head.finished, e.run))
 
     def add(self, snapshot: Snapshot) -> Path | None:
-        """Keep a snapshot, and return its file; ``None`` where the last one has the same content.
+        """Keep a snapshot, and return its file; ``None`` where the last one says the same.
 
         One that was kept under the same run gives way.
         """
         if self.entries:
             last = self.read(self.entries[-1])
-            if last and (last.head, last.cells) == (snapshot.head, snapshot.cells):
+            if last and last.says_the_same(snapshot):
                 return None
         file = self._folder / snapshot.day / f"{snapshot.run}{SUFFIX}"
         write(file, snapshot.head, snapshot.cells)

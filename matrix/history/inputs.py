@@ -76,7 +76,7 @@ def _of_side(side: Side, old: CellState, new: CellState) -> Iterator[str]:
         yield f"{side}: resolution {_arrow(*both('resolution'))}"
     if _differ(*both("python")):
         yield f"{side}: python {_arrow(*both('python'))}"
-    packages = list(_packages(*both("packages")))
+    packages = list(_packages(*both("packages"), all_known=bool(old.evidence and new.evidence)))
     for line in packages[:PACKAGES]:
         yield f"{side}: {line}"
     if len(packages) > PACKAGES:
@@ -88,13 +88,16 @@ def _of_side(side: Side, old: CellState, new: CellState) -> Iterator[str]:
         yield f"{side}: lock changed"
 
 
-def _packages(old: str, new: str) -> Iterator[str]:
-    """Yield the packages that differ, those that the spec names first."""
+def _packages(old: str, new: str, *, all_known: bool) -> Iterator[str]:
+    """Yield the packages that differ, those that the spec names first.
+
+    A published table has only some: then those that both have are compared.
+    """
     then, now = versions_of(old), versions_of(new)
     if not then or not now:
         return
     for name in dict.fromkeys([*now, *then]):
-        if then.get(name) != now.get(name):
+        if then.get(name) != now.get(name) and (all_known or (name in then and name in now)):
             yield visible(f"{name} {then.get(name, 'none')} -> {now.get(name, 'none')}", TEXT_CHARS)
 
 

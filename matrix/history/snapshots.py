@@ -12,6 +12,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from matrix.history.states import SCHEMA_VERSION, CellState, Head, Snapshot
@@ -74,8 +75,11 @@ def read_verdicts(file: Path) -> tuple[Head, Verdicts]:
     opened, head = _opened(file)
     table = _table(file, opened, ["id", "verdict"])
     try:
-        codes = pa.compute.index_in(table["verdict"].cast(pa.string()), pa.array(VERDICTS))
-        verdicts = Verdicts(table["id"].cast(pa.string()).combine_chunks(), codes.to_numpy())
+        codes = pc.index_in(table["verdict"].cast(pa.string()), pa.array(VERDICTS))
+        if codes.null_count or table["id"].null_count:
+            raise ValueError("a verdict is none")
+        ids = pa.concat_arrays(table["id"].cast(pa.string()).chunks)
+        verdicts = Verdicts(ids, codes.to_numpy().astype(np.int8))
     except (pa.ArrowException, ValueError) as error:
         raise _refused(file, error) from None
     return head, verdicts

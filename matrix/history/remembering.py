@@ -27,7 +27,7 @@ def remember(store: Path, snapshot: Snapshot, titles: Mapping[str, str]) -> Reme
     """Keep the snapshot of a run that is over, and return what a report tells of it and of those
     before it."""
     history = History(store, snapshot.head.profile)
-    earlier = _before(history, snapshot)
+    earlier = before(history, snapshot)
     changes = changes_since(history, earlier, snapshot, titles)
     past = history.past(earlier)
     troubles = []
@@ -58,7 +58,7 @@ def changes_since(
     return compare(old, snapshot, titles, history.last_answers(believed, silent))
 
 
-def _before(history: History, snapshot: Snapshot) -> list[Entry]:
+def before(history: History, snapshot: Snapshot) -> list[Entry]:
     """Return the runs before one: those that it takes the place of are none of them, and neither
     is a last one that came to the very same."""
     earlier = [entry for entry in history.entries if entry.run != snapshot.run]

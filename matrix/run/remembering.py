@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from matrix.diagnose.catalogue import load_issues
+from matrix.history.changes import Changes
 from matrix.history.states import Snapshot
 from matrix.history.taking import Project, take
 from matrix.judge.results import MatrixResult
@@ -37,6 +38,17 @@ def remembered(context: Context, table: MatrixResult) -> tuple[Material, list[st
     past = remember(context.store.root, snapshot_of(context, table), titles())
     material = Material(table, changes=past.changes, nights=past.nights, past=past.past)
     return material, past.troubles
+
+
+def changes_of(context: Context, table: MatrixResult) -> Changes | None:
+    """Return what changed since the last run that is believed, and keep nothing; ``None`` where
+    there is none to compare with."""
+    from matrix.history.folder import History
+    from matrix.history.remembering import before, changes_since
+
+    snapshot = snapshot_of(context, table)
+    history = History(context.store.root, snapshot.head.profile)
+    return changes_since(history, before(history, snapshot), snapshot, titles())
 
 
 def snapshot_of(context: Context, table: MatrixResult) -> Snapshot:

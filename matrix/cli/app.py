@@ -14,6 +14,7 @@ from matrix.cli.advise import advise
 from matrix.cli.blame import blame
 from matrix.cli.clean import clean
 from matrix.cli.culprit import culprit
+from matrix.cli.diff import diff
 from matrix.cli.explain import explain
 from matrix.cli.inspect import inspect
 from matrix.cli.issues import issues
@@ -42,6 +43,7 @@ for command in (
     plan,
     run,
     report,
+    diff,
     advise,
     blame,
     culprit,

@@ -22,6 +22,7 @@ from matrix.run.context import Context, Settings
 from matrix.run.estimates import choice_of, estimate
 from matrix.run.interim import Interim
 from matrix.run.progress import Progress
+from matrix.run.regressions import run_again
 from matrix.run.run import Run
 from matrix.run.sources import check_sources
 from matrix.run.workspace import Workspace
@@ -40,6 +41,10 @@ def run(
     install_only: Annotated[
         bool, typer.Option("--install-only", help="Only install; not what others work on.")
     ] = False,
+    regressions: Annotated[
+        bool,
+        typer.Option("--regressions", help="Only run again what this run found worse than before."),
+    ] = False,
     minutes: Minutes = None,
     disk: Disk = None,
     reports: Annotated[
@@ -53,6 +58,10 @@ def run(
     """
     settings = Settings.of(spec=spec, profile=profile, store=store)
     context = Context(settings)
+    if regressions:
+        with context.store.use():
+            run_again(context, typer.echo)
+        return
     check_sources(context)
     budgeted = minutes is not None or disk is not None
     if budgeted and (environment is not None or cell is not None or canaries):
@@ -70,6 +79,8 @@ def run(
             for line in beforehand(context, selection.cells, estimate(context), disk_gb=disk):
                 typer.echo(line)
         _perform(context, [*first, selection], reports, install_only=install_only)
+        if is_whole:
+            run_again(context, typer.echo)
     if reports is not None and environment is None and cell is None:
         Interim(context, reports).write(is_over=is_whole)
     if cell is not None:

@@ -23,6 +23,7 @@ from matrix.environments.uv import install_source
 from matrix.index.hub import revisions_of
 from matrix.judge import canaries
 from matrix.judge.cells import CellJudge
+from matrix.judge.flaky import flaky_keys
 from matrix.judge.results import CanaryState, CellResult, MatrixResult
 from matrix.judge.standings import Solution
 from matrix.judge.stories import CellStory, story_of
@@ -36,7 +37,7 @@ from matrix.plan.keys import Keys, Lookup
 from matrix.plan.needs import cuda_of, unmet_by
 from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, load
 from matrix.spec.tables import Environment, SpecError
-from matrix.store.store import Store
+from matrix.store.store import Record, Store
 
 
 def unreachable(error: OSError) -> str:
@@ -162,7 +163,8 @@ class Context:
 
         Where its canaries are established, what went into them is kept for a run that is void.
         """
-        judge, profile = self.table_judge(), self.plan.profile
+        cell_judge, profile = self.fresh_judge(), self.plan.profile
+        judge, records = TableJudge(cell_judge, self._solution), self.store.records()
         table, inputs = judge.table(), judge.inputs_of_canaries()
         lines: list[str] = []
         if table.canaries is CanaryState.ESTABLISHED and self.choice is None:
@@ -173,14 +175,21 @@ class Context:
         elif table.canaries:
             last = canaries.read_established(self.store, profile)
             lines = list(canaries.troubles(table.cells, inputs, last))
-        return msgspec.structs.replace(
-            table, canary_troubles=lines, cells=self._with_elsewhere(table.cells)
-        )
+        cells, flaky = self._with_elsewhere(table.cells, records), flaky_keys(records)
 
-    def _with_elsewhere(self, cells: list[CellResult]) -> list[CellResult]:
+        def stands_on(cell: Cell) -> bool:
+            return any(key and key.value in flaky for key in cell_judge.keys_of(cell).values())
+
+        cells = [
+            msgspec.structs.replace(cell, flaky=stands_on(planned))
+            for cell, planned in zip(cells, self.plan.cells, strict=True)
+        ]
+        return msgspec.structs.replace(table, canary_troubles=lines, cells=cells)
+
+    def _with_elsewhere(self, cells: list[CellResult], records: list[Record]) -> list[CellResult]:
         """Add to each cell what it is by the evidence of other CPUs that the store holds."""
         own = self._devices["cpu"]
-        others = {record.device for record in self.store.records()} - {own}
+        others = {record.device for record in records} - {own}
         verdicts: dict[str, dict[str, str]] = {}
         for device in sorted(other for other in others if other.startswith("cpu")):
             judge = self._judge_by(self._keys_on({**self._devices, "cpu": device}))

@@ -15,7 +15,7 @@ from matrix.checks import run_checks
 from matrix.checks.drift import MERGES
 from matrix.checks.evidence import Evidence
 from matrix.cli.evidence import DATA, NoEvidenceError, read_evidence, result_at
-from matrix.cli.issues import describe, wrapped
+from matrix.cli.issue_text import describe, wrapped
 from matrix.cli.options import (
     ERROR_CHARS,
     LINE_CHARS,

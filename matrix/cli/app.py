@@ -38,7 +38,8 @@ COMMANDS: Final = {
     "the spec.",
     "resolve": "Ask uv whether each environment resolves, as released and as of today.",
     "lock": "Make the locks beside the spec that are missing or whose inputs have changed.",
-    "clean": "Say what of the store can be removed and what that frees; remove what the options name.",
+    "clean": "Say what of the store can be removed and what that frees; remove what the options "
+    "name.",
 }
 """Name of a command -> its line in the help, which its own help begins with.
 

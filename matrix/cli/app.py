@@ -31,7 +31,8 @@ COMMANDS: Final = {
     "explain": "Say why something failed, and what to do, by the known issues that its log fits.",
     "inspect": "Say what is wrong with a checkpoint of yours by reading its files; load and write "
     "nothing.",
-    "repair": "Make a copy of a checkpoint with its known defects repaired; change nothing in place.",
+    "repair": "Make a copy of a checkpoint with its known defects repaired; change nothing in "
+    "place.",
     "issues": "List the known issues, or show one, or add a real log to it.",
     "specifiers": "Show which versions worked together, and where packages declare otherwise.",
     "releases": "Show what is new on the package index; --take writes it to the snapshot beside "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -16,7 +16,7 @@ from matrix.pipeline.outcomes import Judgement, Outcome, Verdict
 from matrix.untrusted.text import visible
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
     from rich.text import Text
 
 CHARS = 4000
@@ -49,6 +49,7 @@ class Row(str):
     is_head: bool
 
     def __new__(cls, line: str, *cells: str, is_head: bool = False) -> Row:
+        """Take the line, and the same as cells."""
         row = super().__new__(cls, line)
         row.cells, row.is_head = cells, is_head
         return row

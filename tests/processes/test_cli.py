@@ -9,12 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from matrix.cli import app as cli
-from matrix.run.progress import Progress
+from matrix.run.progress import Clock, Progress
 from tests import REPOSITORY
 from tests.unit import small_spec
 
@@ -247,8 +248,9 @@ def test_a_checkpoint_is_divided_among_one_at_least() -> None:
 
 def test_what_a_package_says_steers_no_terminal() -> None:
     stream = io.StringIO()
-    Progress([], lambda _: False, stream, {}).tell("load: \x1b[2J\nfailed")
-    assert stream.getvalue() == "[0 of 0 cells done, 0 left] load: ␛[2J ↵ failed\n"
+    clock = Clock(lambda: 0.0, lambda: datetime(2026, 11, 30, 9, 5, 3))
+    Progress([], lambda _: False, stream, {}, clock=clock).tell("load: \x1b[2J\nfailed")
+    assert stream.getvalue() == "09:05:03  load: ␛[2J ↵ failed\n"
 
 
 def imported(code: str) -> list[str]:

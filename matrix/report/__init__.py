@@ -1,6 +1,6 @@
 """From judged cells to the report: ``index.html``, a page for each cell, ``matrix.md``,
-``matrix.csv``, ``matrix.json`` with its schema, and ``locks/``, by which environments can be
-installed again.
+``matrix.csv``, ``matrix.json`` with its schema, ``plots/``, and ``locks/``, by which environments
+can be installed again.
 
 Pure rendering: the same material gives the same bytes, whatever the order of its cells, the clock
 or the machine. Whatever came out of a package, a model or a log is shown as text and nothing else
@@ -21,6 +21,7 @@ import msgspec
 from matrix.judge.results import PAGE, SCHEMA_FILE, MatrixResult
 from matrix.report.locks import FIRST, FOLDER, lock_files
 from matrix.report.material import Material
+from matrix.report.plots import plots
 from matrix.report.rendering import documents
 from matrix.report.summary import summary
 from matrix.report.table import frame, normalise
@@ -42,6 +43,7 @@ def files(material: Material) -> Iterator[tuple[str, bytes]]:
     yield "matrix.md", text.encode()
     for name, lock in lock_files(result).items():
         yield name, lock.encode()
+    yield from plots(material)
     yield PAGE, page.encode()
 
 

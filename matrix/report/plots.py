@@ -240,14 +240,17 @@ def _verdicts(nights: Sequence[Night]) -> Iterator[Plot]:
         return
     first, last = (visible(night.day, 20) for night in (nights[0], nights[-1]))
     counts = nights[-1].counts
-    latest = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts.get(verdict))
+    latest = ", ".join(
+        f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts.get(verdict)
+    )
     title = f"Verdicts of {len(nights)} runs, from {first} to {last}"
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot(title=title, ylabel="cells")
         below = [0] * len(nights)
         for verdict, (colour, hatch) in VERDICTS.items():
-            above = [low + night.counts.get(verdict, 0) for low, night in zip(below, nights)]
+            here = [night.counts.get(verdict, 0) for night in nights]
+            above = [low + count for low, count in zip(below, here, strict=True)]
             if above != below:
                 axes.stairs(
                     above, baseline=below, fill=True, label=verdict.value, facecolor=colour,
@@ -268,37 +271,39 @@ def _verdicts(nights: Sequence[Night]) -> Iterator[Plot]:
 
 def _time(cells: Sequence[CellResult]) -> Iterator[Plot]:
     """Yield a picture of the seconds that steps took in each environment."""
-    spent = _seconds(cells)
+    spent = _milliseconds(cells)
     if not spent:
         return
     longest = sorted(spent, key=lambda name: (-spent[name].total(), name))
-    bars = {visible(name, 60): spent[name] for name in longest[:BARS]}
+    names, bars = longest[:BARS], [spent[name] for name in longest[:BARS]]
     if rest := longest[BARS:]:
-        bars[f"{len(rest)} others"] = sum((spent[name] for name in rest), Counter[Step]())
-    steps = sum(bars.values(), Counter[Step]())
-    title = f"Where {steps.total() / 60:.0f} minutes of work went, by environment and step"
-    shares = ", ".join(f"{step} {steps[step] / 60:.1f}" for step in STEPS if steps[step])
+        names.append(f"{len(rest)} others")
+        bars.append(sum((spent[name] for name in rest), Counter[Step]()))
+    steps = sum(bars, Counter[Step]())
+    title = f"Where {steps.total() / 60_000:.0f} minutes of work went, by environment and step"
+    shares = ", ".join(f"{step} {steps[step] / 60_000:.1f}" for step in STEPS if steps[step])
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot(title=title, xlabel="seconds, as if no two ran side by side")
         left = [0.0] * len(bars)
         for step, (colour, hatch) in STEPS.items():
-            widths = [seconds[step] for seconds in bars.values()]
-            if any(widths):
+            took = {place: bar[step] / 1000 for place, bar in enumerate(bars) if bar[step]}
+            if took:
                 axes.barh(
-                    range(len(bars)), widths, left=left, label=step.value, color=colour,
-                    edgecolor=INK, hatch=hatch, linewidth=0.4,
+                    list(took), list(took.values()), left=[left[place] for place in took],
+                    label=step.value, color=colour, edgecolor=INK, hatch=hatch, linewidth=0.4,
                 )  # fmt: skip
-            left = [start + width for start, width in zip(left, widths, strict=True)]
-        axes.set_yticks(range(len(bars)), list(bars))
+            for place, seconds in took.items():
+                left[place] += seconds
+        axes.set_yticks(range(len(bars)), [visible(name, 60) for name in names])
         axes.invert_yaxis()
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
     yield Plot(f"{FOLDER}/time.svg", f"{title}. Minutes by step: {shares}.", draw)
 
 
-def _seconds(cells: Sequence[CellResult]) -> dict[str, Counter[Step]]:
-    """Return environment -> step -> seconds; what cells share counts once."""
+def _milliseconds(cells: Sequence[CellResult]) -> dict[str, Counter[Step]]:
+    """Return environment -> step -> milliseconds; what cells share counts once."""
     spent: dict[str, Counter[Step]] = {}
     counted = set()
     for cell in cells:
@@ -317,6 +322,6 @@ def _seconds(cells: Sequence[CellResult]) -> dict[str, Counter[Step]]:
             # The seconds are part of it: a row of repairs shares the checkpoint of another row.
             step = (side.environment, line.step, seconds, *subject)
             if step not in counted and 0 < seconds < LONGEST:
-                spent.setdefault(side.environment, Counter())[line.step] += seconds
+                spent.setdefault(side.environment, Counter())[line.step] += round(seconds * 1000)
             counted.add(step)
     return spent

@@ -257,3 +257,8 @@ def test_starting_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_what_draws_pictures_is_imported_only_where_a_report_is_written() -> None:
+    code = "import sys, matrix.report; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0

@@ -165,4 +165,3 @@ class _Cells:
             self._ids = pa.concat_arrays([self._ids, new])
             self.last = np.append(self.last, np.full(len(new), -1, np.int8))
         return pc.index_in(ids, self._ids).to_numpy()
-

@@ -1,6 +1,6 @@
 """From judged cells to the report: ``index.html``, a page for each cell, ``matrix.json`` with its
-schema, the formats of other programs (:mod:`matrix.report.exports`), and ``locks/``, by which
-environments can be installed again.
+schema, the formats of other programs (:mod:`matrix.report.exports`), ``plots/``, and
+``locks/``, by which environments can be installed again.
 
 Pure rendering: the same material gives the same bytes, whatever the order of its cells, the clock
 or the machine. Whatever came out of a package, a model or a log is shown as text and nothing else
@@ -22,6 +22,7 @@ from matrix.report.exports import exports
 from matrix.report.locks import FOLDER as LOCKS
 from matrix.report.material import Material
 from matrix.report.neighbours import neighbours
+from matrix.report.plots import plots
 from matrix.report.rendering import page
 from matrix.report.summary import summary
 from matrix.report.table import normalise
@@ -43,6 +44,7 @@ def files(material: Material) -> Iterator[tuple[str, bytes]]:
     for name, lock in locks.lock_files(result).items():
         yield name, lock.encode()
     yield from cell_pages.cell_files(material)
+    yield from plots(material)
     yield PAGE, page(material).encode()
 
 

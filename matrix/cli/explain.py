@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from matrix.cli.issues import describe, proof, versions_in_words, wrapped
+from matrix.cli.issue_text import describe, proof, versions_in_words, wrapped
 from matrix.cli.options import LINE_CHARS, Format, FormatOption, as_json, fail, releases_of
 from matrix.diagnose.catalogue import Effect, load_issues
 from matrix.diagnose.matching import (

@@ -14,11 +14,11 @@ from matrix.checkpoint.inspection import CheckpointError, Inspection
 from matrix.checks import run_checks
 from matrix.checks.drift import MERGES
 from matrix.checks.evidence import Evidence
+from matrix.cli.cell_text import finding_line
 from matrix.cli.evidence import DATA, NoEvidenceError, read_evidence, result_at
-from matrix.cli.issues import describe, wrapped
+from matrix.cli.issue_text import describe, wrapped
 from matrix.cli.options import (
     ERROR_CHARS,
-    LINE_CHARS,
     Format,
     FormatOption,
     as_json,
@@ -274,7 +274,7 @@ def _show(answer: Answer) -> None:
     for line in [answer.summary, *answer.wrong[1:]]:
         typer.echo(visible(line, VERDICT_CHARS))
     for finding in answer.findings:
-        show_finding(finding)
+        typer.echo(finding_line(finding))
     for answered in answer.issues:
         issue = load_issues()[answered.id]
         typer.echo(f"\nknown issue: {issue.title} ({issue.id})")
@@ -370,9 +370,3 @@ def _nothing_wrong(findings: list[Finding], *, not_compared: bool) -> str:
     return (
         f"no fault in what was looked at; {compare}" if not_compared else "nothing is wrong with it"
     )
-
-
-def show_finding(finding: Finding) -> None:
-    """Print what a check says, on a line."""
-    message = visible(finding.message.strip(), LINE_CHARS)
-    typer.echo(f"  {finding.check:19} {finding.judgement:14} {message}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import msgspec
 import typer
 
 from matrix.cli.evidence import DATA, read_evidence
+from matrix.cli.issue_text import describe, proof, versions_in_words, wrapped
 from matrix.cli.options import Format, FormatOption, StoreFolder, as_json, fail
 from matrix.diagnose.catalogue import FOLDER, Issue, Log, decode_issue, load_issues
 from matrix.diagnose.fixtures import fixture
@@ -21,7 +21,6 @@ from matrix.store.facts import InstallFacts, read_facts
 from matrix.store.observations import Observation
 from matrix.store.store import Store, write_atomically
 
-WIDTH = 96
 CELL_SLASHES = 3
 """In the id of a cell: model/scheme/quantizer/engine."""
 LOG_BYTES = 1 << 20
@@ -102,37 +101,6 @@ def _whole(issue: Issue, show: Format) -> str:
     return "\n".join(
         [*lines, *wrapped("known", f"{proof(issue)}; {at}; {versions_in_words(issue)}")]
     )
-
-
-def describe(issue: Issue) -> list[str]:
-    """Return lines on why an issue is, what to do, and who says so."""
-    lines = [*wrapped("cause", issue.cause), *wrapped("fix", issue.fix)]
-    lines += wrapped("repair", issue.repair) if issue.repair else []
-    return lines + [f"  {'source':8}{source}" for source in issue.sources]
-
-
-def proof(issue: Issue) -> str:
-    """Return what the account of an issue rests on."""
-    return "reproduced" if issue.is_reproduced else issue.confidence.value
-
-
-def versions_in_words(issue: Issue) -> str:
-    """Return in which versions an issue is."""
-    rows = [
-        " with ".join(
-            [f"{name} {text}" for name, text in versions.packages.items()]
-            + [f"{name} {text} as its maker" for name, text in versions.maker.items()]
-        )
-        for versions in issue.versions
-    ]
-    return "; or ".join(rows) or "any version"
-
-
-def wrapped(label: str, text: str) -> list[str]:
-    """Return a labelled text in lines of a terminal's width; addresses and names stay whole."""
-    wrapper = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
-    wrapper.initial_indent, wrapper.subsequent_indent = f"  {label:8}", " " * 10
-    return wrapper.wrap(" ".join(text.split()))
 
 
 def _plain(issue: Issue) -> Issue:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -45,6 +45,7 @@ class Model(msgspec.Struct, frozen=True):
     tied: bool
     recipe: dict[str, object]
     config: dict[str, object] = {}
+    about: str = ""
 
 
 class Role(msgspec.Struct, frozen=True):
@@ -212,7 +213,9 @@ def _check_order(loaded: LoadedSpec, plan: Plan) -> None:
 
 def _model(loaded: LoadedSpec, name: str, table: ModelTable) -> Model:
     adapter = loaded.adapter("models", table.adapter)
-    return Model(name, table.environment, adapter, table.tied, table.recipe, table.config)
+    return Model(
+        name, table.environment, adapter, table.tied, table.recipe, table.config, table.about
+    )
 
 
 def _roles(loaded: LoadedSpec, kind: Literal["quantizers", "engines"], tables: Roles) -> list[Role]:
@@ -277,26 +280,25 @@ class Selection(NamedTuple):
         return list(dict.fromkeys([*models, *quantizers, *engines]))
 
 
-def select(plan: Plan, environment: str | None = None, cell: str | None = None) -> Selection:
-    """Return the whole plan, what one environment does, or what one cell needs.
+def select(
+    plan: Plan, environments: Collection[str] | None = None, cells: Collection[str] | None = None
+) -> Selection:
+    """Return the whole plan, what some environments do, or what some cells need, by their ids.
 
     A cell brings its float twin in the same engine along: without it nothing can be compared.
-    What only cells need that do not run is left out. Raises ``KeyError`` with the unknown id.
+    What only cells need that do not run is left out. Raises ``KeyError`` with an unknown id.
     """
-    running = [other for other in plan.cells if other.runs]
-    if cell is not None:
-        wanted = next((other for other in plan.cells if other.id == cell), None)
-        if wanted is None:
-            raise KeyError(cell)
-        cells = [other for other in running if other.id in (cell, float_id(wanted))]
-        return Selection([other.checkpoint for other in cells], cells)
-    if environment is not None:
-        if environment not in plan.environments:
-            raise KeyError(environment)
-        return Selection(
-            [c for c in _checkpoints(running) if c.quantizer.environment == environment],
-            [c for c in running if c.engine.environment == environment],
-        )
+    running = [cell for cell in plan.cells if cell.runs]
+    if cells is not None:
+        by_id = {cell.id: cell for cell in plan.cells}
+        wanted = {name: float_id(by_id[name]) for name in cells}
+        needed = {*wanted, *wanted.values()}
+        running = [cell for cell in running if cell.id in needed]
+    elif environments is not None:
+        if unknown := set(environments) - plan.environments.keys():
+            raise KeyError(min(unknown))
+        made = [c for c in _checkpoints(running) if c.quantizer.environment in environments]
+        return Selection(made, [c for c in running if c.engine.environment in environments])
     return Selection(_checkpoints(running), running)
 
 

@@ -1,27 +1,24 @@
-"""Where things stand: names of files and places of cells, causes and environments. Pure."""
+"""Where things of a report are: stable and distinct, whatever they are named."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 
-_UNFIT = re.compile(r"[^A-Za-z0-9.]+")
 CELLS = "cells"
-"""The folder of the cells' pages."""
+"""The folder with a page for each cell."""
 
 
 def anchor(name: str, kind: str = "cell") -> str:
-    """Return an id for the place of a cell or an environment on the page: stable and distinct."""
-    readable = _UNFIT.sub("-", name)[:60].strip("-")
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{kind}-{readable}-{digest}"
+    """Return an id for the place of a cell or an environment on a page."""
+    return f"{kind}-{_distinct(name)}"
 
 
-def cell_page(cell: str) -> str:
-    """Return the address of a cell's page, from that of the whole matrix."""
-    return f"{CELLS}/{anchor(cell)}.html"
+def page_of(cell: str) -> str:
+    """Return the page of a cell by the cell's id, relative to the report."""
+    return f"{CELLS}/{_distinct(cell)}.html"
 
 
-def css_class(word: str) -> str:
-    """Return a verdict or a state as a class of the style sheet."""
-    return word.replace(" ", "-")
+def _distinct(name: str) -> str:
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[:60].strip("-.")
+    return f"{readable or CELLS}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -15,8 +15,15 @@ from markupsafe import Markup, escape
 from matrix.history.changes import ChangeKind
 from matrix.judge.results import CellResult
 from matrix.pipeline.steps import Stage
-from matrix.report.addresses import cell_page, css_class
-from matrix.report.table import SYMBOLS, Part, Row, group_and_label, otherwise_elsewhere
+from matrix.report.addresses import page_of
+from matrix.report.table import (
+    SYMBOLS,
+    Part,
+    Row,
+    css_class,
+    group_and_label,
+    otherwise_elsewhere,
+)
 from matrix.spec.loading import FLOAT_MODEL
 from matrix.untrusted.text import visible
 
@@ -227,7 +234,7 @@ def square(cell: CellResult, notes: Notes, column: int | None = None) -> str:
         label += f", {kind}"
     corner = f"<sup>{marks[:1]}</sup>" if marks else ""
     return (
-        f'<a class="{css_class(cell.verdict)}" href="{cell_page(cell.id)}"{attributes}'
+        f'<a class="{css_class(cell.verdict)}" href="{page_of(cell.id)}"{attributes}'
         f' aria-label="{label}">{SYMBOLS[cell.verdict]}{corner}</a>'
     )
 

@@ -1,6 +1,6 @@
-"""``index.html`` and ``matrix.md``: one report, for a browser and for an issue or a terminal.
+"""``index.html``: the report for a browser.
 
-Both need no network and no JavaScript. What a template shows is escaped unless it says otherwise.
+It needs no network and no JavaScript. What a template shows is escaped unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ import base64
 import functools
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from operator import attrgetter
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
@@ -22,15 +20,15 @@ from matrix.history.changes import ChangeKind
 from matrix.judge.results import CanaryState
 from matrix.pipeline.outcomes import Verdict
 from matrix.report import constraints, picture, standings, table
-from matrix.report.addresses import anchor as anchor
-from matrix.report.addresses import cell_page, css_class
+from matrix.report.addresses import anchor, page_of
 from matrix.report.causes import Cause, causes
 from matrix.report.chooser import choices
 from matrix.report.locks import install_lines
 from matrix.report.material import Material
+from matrix.report.plots import captions
 from matrix.report.table import Part
 from matrix.spec.loading import FLOAT_MODEL
-from matrix.untrusted.text import markdown, markdown_code, visible
+from matrix.untrusted.text import visible
 
 _CODE = re.compile(r"`([^`]{1,200})`")
 TEMPLATES = Path(__file__).parent / "templates"
@@ -52,29 +50,35 @@ FILES = {
 """Data beside the page, and what it is for."""
 
 
-def page(
-    material: Material,
-    names: Collection[str] = (),
-    plots: Mapping[str, str] = MappingProxyType({}),
-) -> str:
-    """Return the HTML page of material whose result is normalised.
-
-    ``names`` are those of the files beside it, ``plots`` what is seen on pictures among them.
-    """
+def page(material: Material, names: Collection[str]) -> str:
+    """Return the HTML page of material whose result is normalised, with links to the files beside
+    it of these names."""
     result = material.result
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    shown = _shown(material)
-    shown |= {
-        "pictures": _pictures(material, shown["parts"], shown["causes"], shown["installs"]),
+    parts, listed, stands = table.parts(result), causes(result), standings.rows(result)
+    installs = install_lines(result)
+    shown = {
+        "result": result,
+        "number": table.counts(result.cells),
+        "marks": table.markers(result),
+        "causes": listed,
+        "parts": parts,
+        "installs": installs,
+        "devices": table.devices(result.cells),
+        "new_releases": table.new_releases(result),
+        "stands": stands,
+        "overview": standings.overview(stands),
+        "resolutions": standings.resolutions(stands),
+        "void": result.canaries is CanaryState.VOID,
+        "pictures": _pictures(material, parts, listed, installs),
         "choices": choices(result),
         "changes": material.changes,
         "inputs": {change.cell: change.inputs for change in material.changes.cells}
         if material.changes
         else {},
-        "names": names,
         "files": {name: what for name, what in FILES.items() if name in names},
-        "plots": plots,
+        "plots": {name: seen for name, seen in captions(material).items() if name in names},
         "neighbours": material.neighbours,
         # Only these two files of ours stand unescaped, and the policy admits just their bytes.
         "style": Markup(style),
@@ -83,32 +87,6 @@ def page(
         "img-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'",
     }
     return _environment().get_template("index.html.j2").render(shown)
-
-
-def text(material: Material) -> str:
-    """Return the Markdown text of material whose result is normalised."""
-    texts = _environment().overlay(finalize=_in_markdown)
-    return texts.get_template("matrix.md.j2").render(_shown(material))
-
-
-def _shown(material: Material) -> dict[str, Any]:
-    """Return what page and text both show."""
-    result = material.result
-    stands = standings.rows(result)
-    return {
-        "result": result,
-        "number": table.counts(result.cells),
-        "marks": table.markers(result),
-        "causes": causes(result),
-        "parts": table.parts(result),
-        "installs": install_lines(result),
-        "devices": table.devices(result.cells),
-        "new_releases": table.new_releases(result),
-        "stands": stands,
-        "overview": standings.overview(stands),
-        "resolutions": standings.resolutions(stands),
-        "void": result.canaries is CanaryState.VOID,
-    }
 
 
 def _pictures(
@@ -155,22 +133,13 @@ def _environment() -> jinja2.Environment:
     environment.filters.update(
         v=visible,
         prose=prose,
-        md=lambda text, limit=200: Markup(markdown(text, limit)),
-        code=lambda text, limit=300: Markup(markdown_code(text, limit)),
         anchor=anchor,
-        cell_page=cell_page,
-        css=css_class,
-        number=lambda value: "" if value is None else format(value, ".4g"),
-        short=lambda device: device.partition(",")[0],
+        page=page_of,
+        css=table.css_class,
         by_group=lambda rows: table.grouped(rows, attrgetter("group")).items(),
     )
     environment.tests.update(cpu=table.is_cpu, long=lambda value: len(value) >= LONG)
     return environment
-
-
-def _in_markdown(value: object) -> Markup:
-    """Return what stands in a Markdown table for a value: its text, unless that is fit already."""
-    return value if isinstance(value, Markup) else Markup(markdown(str(value)))
 
 
 def prose(text: str, limit: int = 2000) -> Markup:

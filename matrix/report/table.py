@@ -225,6 +225,11 @@ def serves_most(engine: str) -> bool:
     return engine.startswith("vllm-")
 
 
+def css_class(word: str) -> str:
+    """Return a verdict, a state or a kind of change as a class of the style sheet."""
+    return word.replace(" ", "-")
+
+
 def counts(cells: Iterable[CellResult]) -> dict[Verdict, int]:
     """Return how many cells have each verdict, all of them, best first."""
     number = Counter(cell.verdict for cell in cells)

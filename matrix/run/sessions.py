@@ -9,6 +9,7 @@ import atexit
 import fcntl
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from matrix.run.beforehand import beforehand, is_asked_for
 from matrix.run.context import Context, Settings, unreachable
 from matrix.run.estimates import choose_for_nox, estimate, longest_first
 from matrix.run.sources import check_sources
+from matrix.run.time_left import BEGAN
 from matrix.run.unchanged import unchanged_summary
 from matrix.spec.tables import SpecError
 
@@ -116,6 +118,8 @@ class Sessions:
             except SpecError as error:
                 sys.exit(f"error: {error}")
             print(*(f"{line}\n" for line in lines), sep="", flush=True)
+            work = expected.prediction.of_cells(expected.unfinished, expected.paid).seconds
+            os.environ[BEGAN] = f"{time.monotonic()} {work / at_once} {len(expected.unfinished)}"
             atexit.register(self.context.store.use().close)
             self.pending = longest_first(self.context, self.pending, expected)
         return at_once

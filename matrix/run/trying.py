@@ -150,7 +150,7 @@ def observe(context: Context, cells: Iterable[Cell]) -> None:
     run = Run(Workspace(context), tell, verdict, fork=True)
     with context.store.use():
         for cell in unfinished(context, cells):
-            run.perform(select(context.plan, cell=cell.id))
+            run.perform(select(context.plan, cells=[cell.id]))
 
 
 def tell(line: str) -> None:

@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 
-from matrix.cli.app import app
+from matrix.cli.app import COMMANDS, command
 from tests import REPOSITORY
 
 DOCUMENTS = sorted(
@@ -37,13 +36,12 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_commands_and_their_options_exist(document: Path) -> None:
-    commands = get_command(app).commands  # type: ignore[attr-defined]
     lines = re.findall(
         r"(?<![\w/])(?:\.venv/bin/)?matrix ([a-z]+)((?: [^`\n|#]*)?)", sources(document)
     )
     for name, arguments in lines:
-        assert name in commands, name
-        options = {option for parameter in commands[name].params for option in parameter.opts}
+        assert name in COMMANDS, name
+        options = {option for parameter in command(name).params for option in parameter.opts}
         assert set(re.findall(r"(?<= )--[a-z-]+", arguments)) <= options, (name, arguments)
 
 

@@ -9,12 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from matrix.cli import app as cli
-from matrix.run.progress import Progress
+from matrix.run.progress import Clock, Progress
 from tests import REPOSITORY
 from tests.unit import small_spec
 
@@ -247,13 +248,38 @@ def test_a_checkpoint_is_divided_among_one_at_least() -> None:
 
 def test_what_a_package_says_steers_no_terminal() -> None:
     stream = io.StringIO()
-    Progress([], lambda _: False, stream, {}).tell("load: \x1b[2J\nfailed")
-    assert stream.getvalue() == "[0 of 0 cells done, 0 left] load: ␛[2J ↵ failed\n"
+    clock = Clock(lambda: 0.0, lambda: datetime(2026, 11, 30, 9, 5, 3))
+    Progress([], lambda _: False, stream, {}, clock=clock).tell("load: \x1b[2J\nfailed")
+    assert stream.getvalue() == "09:05:03  load: ␛[2J ↵ failed\n"
+
+
+def imported(code: str) -> list[str]:
+    """Return the modules that are imported after code has run."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    return done.stdout.splitlines()[-1].split()
 
 
 def test_starting_imports_nothing_heavy() -> None:
-    code = f"import sys, matrix.cli.app; print(sorted({set(HEAVY)} & sys.modules.keys()))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
+    modules = imported("from matrix.cli.app import COMMANDS, command; [*map(command, COMMANDS)]")
+    assert not set(HEAVY) & set(modules)
+    assert "matrix.cli.advise" in modules, "they all were"
+
+
+@pytest.mark.parametrize("arguments", [["explain", "-"], ["--help"], ["--version"]])
+def test_a_command_imports_nothing_of_the_others(arguments: list[str]) -> None:
+    call = f"cli.app({arguments}, standalone_mode=False)"
+    modules = imported(f"import contextlib\nfrom matrix.cli import app as cli\ntry: {call}\n"
+                       "except SystemExit: pass")  # fmt: skip
+    own = {"matrix.cli", *(f"matrix.cli.{name}" for name in ("app", "options", "examples"))}
+    if "explain" in arguments:
+        own |= {"matrix.cli.explain", "matrix.cli.issue_text"}
+    assert {module for module in modules if module.startswith("matrix.cli")} == own
+    assert not {*HEAVY, "matrix.run", "matrix.store", "matrix.judge", "psutil"} & set(modules)
+
+
+def test_what_draws_pictures_is_imported_only_where_a_report_is_written() -> None:
+    code = "import sys, matrix.report; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0

@@ -55,6 +55,6 @@ def perform(
     context = Context(settings, machine=machine)
     lines: list[str] = []
     run = Run(Workspace(context), lines.append, str, fork=True)
-    run.perform(select(context.plan, cell=cell))
+    run.perform(select(context.plan, cells=None if cell is None else [cell]))
     whole = Context(settings, machine=machine).table()
     return Finished(lines, {result.id: result for result in whole.cells})

@@ -64,7 +64,7 @@ class World:
         context, lines = Context(settings), list[str]()
         host = {**os.environ, "HF_ENDPOINT": endpoint}
         run = Run(Workspace(context, host), lines.append, str, fork=True)
-        run.perform(select(context.plan, cell=CELL))
+        run.perform(select(context.plan, cells=[CELL]))
         return context, lines
 
 

@@ -78,7 +78,7 @@ class Finished:
         run = Run(
             Workspace(context), self._tell, str, fork=True, processes_on=on, leases=self.leases
         )
-        run.perform(select(context.plan, cell=cell))
+        run.perform(select(context.plan, cells=None if cell is None else [cell]))
         return self
 
     def _tell(self, line: str) -> None:

@@ -119,7 +119,7 @@ def test_nothing_is_begun_that_only_such_cells_need(gpus: Gpus) -> None:
     chosen = select(plan)
     assert GOOD not in [cell.id for cell in chosen.cells]
     assert "tied/awq/maker-2.0" not in [checkpoint.id for checkpoint in chosen.checkpoints]
-    assert select(plan, cell=GOOD).environments == ["twins", "runner-3.0"], "its float twin's"
+    assert select(plan, cells=[GOOD]).environments == ["twins", "runner-3.0"], "its float twin's"
     assert "maker-2.0" in chosen.environments, "the untied model's"
     assert GOOD not in [cell.id for cell in History(plan).unfinished()]
 

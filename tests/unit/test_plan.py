@@ -92,7 +92,7 @@ def test_a_cell_alone_brings_its_float_twin_and_all_they_stand_on(
 ) -> None:
     plan = make_plan(loaded, "all")
     cell = data.draw(st.sampled_from(plan.cells))
-    selection = select(plan, cell=cell.id)
+    selection = select(plan, cells=[cell.id])
     twin = next(other for other in selection.cells if other.id == float_id(cell))
     assert (twin.checkpoint.scheme, twin.engine) == (None, cell.engine)
     assert {other.id for other in selection.cells} == {cell.id, twin.id}
@@ -105,7 +105,7 @@ def test_a_cell_alone_brings_its_float_twin_and_all_they_stand_on(
 @given(loaded_specs())
 def test_the_parts_of_all_environments_are_the_whole(loaded: LoadedSpec) -> None:
     plan = make_plan(loaded, "all")
-    parts = [select(plan, environment=name) for name in plan.environments]
+    parts = [select(plan, environments=[name]) for name in plan.environments]
     assert sorted(c.id for part in parts for c in part.cells) == sorted(c.id for c in plan.cells)
     made = sorted(c.id for part in parts for c in part.checkpoints)
     assert made == sorted(c.id for c in plan.checkpoints)
@@ -121,8 +121,8 @@ def test_environments_come_after_those_they_wait_for(loaded: LoadedSpec) -> None
         assert all(order.index(other) < order.index(name) for other in needed)
 
 
-@pytest.mark.parametrize("part", [{"environment": "vllm-9"}, {"cell": "a/b/c/d"}])
-def test_what_is_not_in_the_plan_is_named(tmp_path: Path, part: dict[str, str]) -> None:
+@pytest.mark.parametrize("part", [{"environments": ["vllm-9"]}, {"cells": ["a/b/c/d"]}])
+def test_what_is_not_in_the_plan_is_named(tmp_path: Path, part: dict[str, list[str]]) -> None:
     with pytest.raises(KeyError, match=r"vllm-9|a/b/c/d"):
         select(small(small_spec.write(tmp_path)), **part)
 

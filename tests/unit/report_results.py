@@ -36,7 +36,8 @@ Failure = tuple[Stage, Reason, str]
 
 def render(result: MatrixResult) -> dict[str, str]:
     """Return the texts of a report of a result alone, by file name."""
-    return {name: data.decode() for name, data in files(Material(result))}
+    made = files(Material(result))
+    return {name: data.decode() for name, data in made if not name.endswith(".parquet")}
 
 
 def quantizer_failure(autoawq: str, transformers: str) -> Failure | None:

@@ -22,6 +22,7 @@ from matrix.report.table import (
     Row,
     css_class,
     group_and_label,
+    need,
     otherwise_elsewhere,
 )
 from matrix.spec.loading import FLOAT_MODEL
@@ -88,8 +89,9 @@ def _lines(part: Part, columns: range) -> list[str | Row | _Fold]:
         own = list(of_group)
         if len(own) > 1 or own[0].label != group:
             lines.append(group)
-        for end, alike in groupby(own, _early_end):
-            lines += list(alike) if end is None else [_Fold(list(alike))]
+        for end, run in groupby(own, _early_end):
+            alike = list(run)
+            lines += alike if end is None else [_Fold(alike)]
     return lines
 
 
@@ -160,9 +162,8 @@ def _heads(part: Part, columns: range, notes: Notes) -> str:
     if one_model:
         model = _shown(shown[0][1]) if shown else ""
         return f'<tr class="engines" data-model="{model}"><td>{"".join(engines)}'
-    return (
-        f'<tr class="engines"><td rowspan="2">{"".join(engines)}<tr class="models">'
-        + "".join(models)
+    return f'<tr class="engines"><td rowspan="2">{"".join(engines)}<tr class="models">' + "".join(
+        models
     )
 
 
@@ -177,9 +178,7 @@ def _product_and_label(part: Part, name: str) -> tuple[str, str]:
 
 
 def _row(row: Row, notes: Notes) -> str:
-    squares = "".join(
-        f"<td>{''.join(square(cell, notes) for cell in slot)}" for slot in row.slots
-    )
+    squares = "".join(f"<td>{''.join(square(cell, notes) for cell in slot)}" for slot in row.slots)
     return f'<tr {_names(row)}><th scope="row">{_label(row)}{squares}'
 
 
@@ -195,9 +194,7 @@ def _fold(fold: _Fold, notes: Notes, width: int) -> str:
     rows = "".join(
         f"<div {_names(row)}><span>{_label(row)}</span>"
         + "".join(
-            square(cell, notes, column)
-            for column, slot in enumerate(row.slots)
-            for cell in slot
+            square(cell, notes, column) for column, slot in enumerate(row.slots) for cell in slot
         )
         + "</div>"
         for row in fold.rows
@@ -205,8 +202,9 @@ def _fold(fold: _Fold, notes: Notes, width: int) -> str:
     plural = "cell" if len(cells) == 1 else "cells"
     return (
         f'<tr class="fold"><td colspan="{width}"><details><summary>'
-        f'<i class="{css_class(first.verdict)}">{SYMBOLS[first.verdict]}</i> <b>{", ".join(labels)}</b>'
-        f" {first.verdict}: {_shown(why)} <small>({len(cells)} {plural})</small></summary>"
+        f'<i class="{css_class(first.verdict)}">{SYMBOLS[first.verdict]}</i>'
+        f" <b>{', '.join(labels)}</b> {first.verdict}: {_shown(why)}"
+        f" <small>({len(cells)} {plural})</small></summary>"
         f"{rows}</details>"
     )
 
@@ -214,6 +212,8 @@ def _fold(fold: _Fold, notes: Notes, width: int) -> str:
 def square(cell: CellResult, notes: Notes, column: int | None = None) -> str:
     """Return the square of a cell, a link to its page; ``column`` where it stands in none."""
     marks, label = "", f"{cell.verdict}: {_shown(cell.model)} in {_shown(cell.engine.name)}"
+    if needs := need(cell):
+        label += f", {_shown(needs)}"
     if cell.canary:
         marks, label = "★", f"{label}, canary: must be {cell.canary}"
     if elsewhere := otherwise_elsewhere(cell):
@@ -256,5 +256,3 @@ def _row_label(row: Row) -> str:
 def _shown(text: str) -> str:
     """Return untrusted text as HTML shows it, between tags and in attributes."""
     return str(escape(visible(text, _NAME_CHARS)))
-
-

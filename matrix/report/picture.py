@@ -188,9 +188,9 @@ def _fold(fold: _Fold, notes: Notes, width: int) -> str:
     first = cells[0]
     number = notes.causes.get(first.id)
     why = notes.titles[number] if number is not None else first.message or first.reason.value
-    labels = [_shown(_row_label(row)) for row in fold.rows]
+    labels = list(dict.fromkeys(_shown(_row_label(row)) for row in fold.rows))
     if len(labels) > _LABELS:
-        labels = [f"{len(labels)} rows, {labels[0]} to {labels[-1]}"]
+        labels = [f"{len(fold.rows)} rows, {labels[0]} to {labels[-1]}"]
     rows = "".join(
         f"<div {_names(row)}><span>{_label(row)}</span>"
         + "".join(
@@ -213,7 +213,7 @@ def square(cell: CellResult, notes: Notes, column: int | None = None) -> str:
     """Return the square of a cell, a link to its page; ``column`` where it stands in none."""
     marks, label = "", f"{cell.verdict}: {_shown(cell.model)} in {_shown(cell.engine.name)}"
     if needs := need(cell):
-        label += f", {_shown(needs)}"
+        label += f", {_shown(needs.partition(' (')[0])}"  # what is here says the page
     if cell.canary:
         marks, label = "★", f"{label}, canary: must be {cell.canary}"
     if elsewhere := otherwise_elsewhere(cell):

@@ -195,7 +195,7 @@ def test_nothing_is_said_of_a_cpu_that_gave_no_evidence(devices: tuple[str, ...]
 
 def test_a_cell_that_did_not_run_shows_what_it_needs() -> None:
     texts = render(on("cpu", ""))
-    needs = "untested here: m in e1, needs 2 GPUs with 18 GiB (here: no GPU)"
+    needs = "untested here: m in e1, needs 2 GPUs with 18 GiB"
     assert needs in Page(texts[PAGE]).labels
     assert "○ untested here †a (needs 2 GPUs with 18 GiB (here: no GPU))" in texts["matrix.md"]
 

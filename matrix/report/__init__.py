@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from matrix.judge.results import PAGE, SCHEMA_FILE, MatrixResult
-from matrix.report import cell_pages, locks
+from matrix.report import cell_pages, locks, reproducers
 from matrix.report.addresses import CELLS
 from matrix.report.locks import FOLDER as LOCKS
 from matrix.report.material import Material
@@ -30,7 +30,7 @@ from matrix.report.table import frame, normalise
 from matrix.store.store import write_atomically
 from matrix.untrusted.text import csv_text
 
-FIRSTS = (locks.FIRST.encode(), cell_pages.FIRST.encode())
+FIRSTS = tuple(of.FIRST.encode() for of in (locks, cell_pages, reproducers))
 
 __all__ = ["PAGE", "Material", "files", "summary", "write"]
 

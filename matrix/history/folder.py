@@ -63,6 +63,7 @@ class History:
 
     def __init__(self, store: Path, profile: str) -> None:
         self._folder = store / FOLDER
+        self._read: dict[Path, Verdicts] = {}
         self.troubles: list[str] = []
         entries = []
         for file in sorted(self._folder.glob(f"*/*{SUFFIX}")):
@@ -75,7 +76,7 @@ class History:
                 continue
             if head.profile == profile:
                 entries.append(Entry(file, head))
-        self.entries = sorted(entries, key=lambda e: (e.day, e.head.finished, e.run))
+        self.entries = sorted(entries, key=_age)
 
     def add(self, snapshot: Snapshot) -> Path | None:
         """Keep a snapshot, and return its file; ``None`` where the last one says the same.
@@ -88,6 +89,9 @@ class History:
                 return None
         file = self._folder / snapshot.day / f"{snapshot.run}{SUFFIX}"
         write(file, snapshot.head, snapshot.cells)
+        self._read.pop(file, None)
+        others = [entry for entry in self.entries if entry.file != file]
+        self.entries = sorted([*others, Entry(file, snapshot.head)], key=_age)
         return file
 
     def read(self, entry: Entry) -> Snapshot | None:
@@ -144,11 +148,19 @@ class History:
         return by_cell
 
     def _columns(self, entries: Iterable[Entry]) -> Iterable[tuple[Entry, Verdicts]]:
+        """Yield what can be read of entries; read once, as bytes and not as objects."""
         for entry in entries:
-            try:
-                yield entry, read_verdicts(entry.file)[1]
-            except SnapshotError as error:
-                self.troubles.append(str(error))
+            if entry.file not in self._read:
+                try:
+                    self._read[entry.file] = read_verdicts(entry.file)
+                except SnapshotError as error:
+                    self.troubles.append(str(error))
+                    continue
+            yield entry, self._read[entry.file]
+
+
+def _age(entry: Entry) -> tuple[str, str, str]:
+    return entry.day, entry.head.finished, entry.run
 
 
 class _Cells:

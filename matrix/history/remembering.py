@@ -35,7 +35,6 @@ def remember(store: Path, snapshot: Snapshot, titles: Mapping[str, str]) -> Reme
         history.add(snapshot)
     except OSError as error:  # the report is what the run is for
         troubles.append(f"no snapshot of this run is kept: {error.strerror}")
-    history = History(store, snapshot.head.profile)
     nights = history.nights()
     return Remembered(changes, nights, past, [*troubles, *dict.fromkeys(history.troubles)])
 

@@ -20,7 +20,6 @@ import time
 from datetime import date, timedelta
 from pathlib import Path
 
-
 from matrix.history.remembering import remember
 from matrix.history.snapshots import write
 from matrix.history.states import CellState, Head, Snapshot
@@ -67,8 +66,8 @@ def _measure(store: Path, nights: int, cells: int) -> None:
     assert not remembered.troubles
     turns = sum(map(len, remembered.past.values()))
     print(
-        f"{seconds:.1f} s ({cpu:.1f} of a core), {peak:.0f} MB: {len(remembered.nights)} nights, {turns:,} turns of "
-        f"{len(remembered.past):,} cells, {len(remembered.changes.groups)} groups of changes"
+        f"{seconds:.1f} s ({cpu:.1f} of a core), {peak:.0f} MB: "
+        f"{len(remembered.nights)} nights, {turns:,} turns of {len(remembered.past):,} cells, {len(remembered.changes.groups)} groups of changes"
     )
 
 

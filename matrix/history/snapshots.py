@@ -77,10 +77,13 @@ def read_verdicts(file: Path) -> Verdicts:
     """Return the ids and verdicts of a snapshot, without making an object of each."""
     table = _table(file, _opened(file)[0], ["id", "verdict"])
     try:
-        codes = pc.index_in(table["verdict"].cast(pa.string()), pa.array(VERDICTS))
-        if codes.null_count or table["id"].null_count:
+        ids, words = (
+            pa.concat_arrays([_NO_TEXTS, *table[name].cast(pa.string()).chunks])
+            for name in ("id", "verdict")
+        )
+        codes = pc.index_in(words, pa.array(VERDICTS))
+        if codes.null_count or ids.null_count:
             raise ValueError("a verdict is none")
-        ids = pa.concat_arrays(table["id"].cast(pa.string()).chunks)
         return Verdicts(ids, codes.to_numpy().astype(np.int8))
     except _UNREADABLE as error:
         raise _refused(file, error) from None

@@ -1,4 +1,4 @@
-"""What came out worse is run again before it is told: by made-up packages that count their loads."""
+"""What came out worse is run again before it is told: by packages that count their loads."""
 
 from __future__ import annotations
 

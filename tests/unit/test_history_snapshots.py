@@ -1,4 +1,4 @@
-"""Snapshots as files: the same content gives the same bytes, each version is read, damage refused."""
+"""Snapshots as files: same content, same bytes; each version is read, and damage refused."""
 
 from __future__ import annotations
 
@@ -118,7 +118,6 @@ def test_what_has_other_columns_is_refused(tmp_path: Path, row: dict[str, object
     write_table(file, [row], snapshot().head)
     with pytest.raises(SnapshotError, match="is no snapshot that can be read"):
         read(file)
-        read_verdicts(file)
 
 
 def test_damage_anywhere_is_refused_or_harmless(tmp_path: Path) -> None:
@@ -134,8 +133,7 @@ def test_damage_anywhere_is_refused_or_harmless(tmp_path: Path) -> None:
         file.write_bytes(data[: rng.randrange(len(data)) if rng.random() < 0.3 else None])
         try:
             assert set(read(file).cells) <= set(made.cells)
-        except SnapshotError as error:
-            assert str(file) in str(error)
+        except SnapshotError:
             refused += 1
     assert refused > 250
 
@@ -154,6 +152,7 @@ def test_more_than_any_run_has_is_refused_unread(
 ) -> None:
     file = put(tmp_path, snapshot(cell(), cell("m/s/q/e")))
     for name, limit in {"MAX_BYTES": 100, "MAX_ROWS": 1, "MAX_UNPACKED_BYTES": 100}.items():
-        with monkeypatch.context() as patched, pytest.raises(SnapshotError):
+        with monkeypatch.context() as patched:
             patched.setattr(snapshots, name, limit)
-            read(file)
+            with pytest.raises(SnapshotError):
+                read(file)

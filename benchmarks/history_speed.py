@@ -65,9 +65,10 @@ def _measure(store: Path, nights: int, cells: int) -> None:
     assert remembered.changes is not None
     assert not remembered.troubles
     turns = sum(map(len, remembered.past.values()))
+    groups = len(remembered.changes.groups)
     print(
-        f"{seconds:.1f} s ({cpu:.1f} of a core), {peak:.0f} MB: "
-        f"{len(remembered.nights)} nights, {turns:,} turns of {len(remembered.past):,} cells, {len(remembered.changes.groups)} groups of changes"
+        f"{seconds:.1f} s ({cpu:.1f} of a core), {peak:.0f} MB: {len(remembered.nights)} nights, "
+        f"{turns:,} turns of {len(remembered.past):,} cells, {groups} groups of changes"
     )
 
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -35,6 +36,7 @@ from matrix.pipeline.outcomes import NO_ANSWER
 
 FOLDER = "history"
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+Codes = npt.NDArray[np.integer[Any]]
 _ANSWERS = np.array([verdict not in NO_ANSWER for verdict in VERDICTS])
 
 
@@ -168,12 +170,13 @@ class _Cells:
 
     def __init__(self) -> None:
         self._ids = pa.array([], pa.string())
-        self.last = np.empty(0, np.int8)
+        self.last: Codes = np.empty(0, np.int8)
 
-    def places_of(self, ids: pa.Array) -> np.ndarray:
+    def places_of(self, ids: pa.Array) -> Codes:
         """Return the numbers of cells; new ones get the next."""
         new = ids.filter(pc.invert(pc.is_in(ids, self._ids)))
         if len(new):
             self._ids = pa.concat_arrays([self._ids, new])
             self.last = np.append(self.last, np.full(len(new), -1, np.int8))
-        return pc.index_in(ids, self._ids).to_numpy()
+        places: Codes = pc.index_in(ids, self._ids).to_numpy()
+        return places

@@ -33,11 +33,12 @@ def remember(store: Path, snapshot: Snapshot, titles: Mapping[str, str]) -> Reme
     past = history.past(earlier)
     troubles = []
     try:
-        history.add(snapshot)
+        if snapshot.head.runs:  # of a store in which nothing is observed, nothing is kept
+            history.add(snapshot)
     except OSError as error:  # the report is what the run is for
         troubles.append(f"no snapshot of this run is kept: {error.strerror}")
     nights = history.nights()
-    if troubles:
+    if troubles or not snapshot.head.runs:
         nights.append(night_of(snapshot))
     return Remembered(changes, nights, past, [*troubles, *dict.fromkeys(history.troubles)])
 

@@ -66,7 +66,11 @@ def test_without_a_run_around_it_a_session_tells_of_its_own(value: str) -> None:
 def test_what_finished_cells_stand_on_is_no_work_any_more() -> None:
     seconds = {"cell a": 1.0, "cell b": 2.0, "model m": 10.0, "wheels of w": 100.0}
     costs = {name: Cost(seconds=taken) for name, taken in seconds.items()}
-    needs = {"cell a": ("model m",), "cell b": ("model m",), "model m": ("wheels of w",)}
+    needs: dict[str, tuple[str, ...]] = {
+        "cell a": ("model m",),
+        "cell b": ("model m",),
+        "model m": ("wheels of w",),
+    }
     work = predicted_work(Prediction(costs, needs), frozenset({"wheels of w"}), ["a", "b"])
     assert work(["a", "b"]) == 13
     assert work(["b"]) == 2

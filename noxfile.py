@@ -48,6 +48,7 @@ def matrix(session: nox.Session) -> None:
         session.log("nothing has changed since the report was written")
         Path(os.environ["MATRIX_SUMMARY"]).write_text(kept, encoding="utf-8")
         return
+    run(session, "matrix", "run", "--regressions")
     run(session, "matrix", "report", *session.posargs)
 
 

@@ -22,6 +22,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
+from matrix.judge.document import decode
 from matrix.machine.hardware import machine
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -67,7 +70,8 @@ def measure(folder: Path, *, cold: bool) -> Iterator[Row]:
     store = folder / "warm"
     yield Row("warm", duration(run_matrix(environ, store)), "packages cached, nothing observed")
     yield Row("unchanged", duration(run_matrix(environ, store)), "the same command again")
-    cells = json.loads((folder / "reports" / "matrix.json").read_text(encoding="utf-8"))["cells"]
+    table = decode((folder / "reports" / "matrix.json").read_bytes())
+    cells = msgspec.to_builtins(table)["cells"]
     yield Row("cells", str(len(cells)), ", ".join(verdicts(cells)))
     yield from quantizing(cells)
     for engine, answered in by_engine(cells).items():

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from matrix.judge.document import decode
 from matrix.judge.results import CellResult, MatrixResult
 from matrix.report import PAGE, Material, files
 
@@ -97,7 +98,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1500)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    result = msgspec.json.decode(given.report.read_bytes(), type=MatrixResult)
+    result = decode(given.report.read_bytes())
     page = dict(files(Material(repeated(result, given.cells))))[PAGE].decode()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / PAGE

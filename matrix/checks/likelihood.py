@@ -27,7 +27,7 @@ def logprobs_float(evidence: Evidence) -> Opinion:
     if evidence.float_generation is None:
         raise NotApplicableError("the float model generated nothing in this engine")
     expected = evidence.float_generation.held_out
-    if _perplexity(expected) is None:
+    if perplexity_of(expected) is None:
         raise NotApplicableError(
             "the float model's log-probabilities in this engine are not finite"
         )
@@ -91,15 +91,15 @@ def perplexity(evidence: Evidence) -> Opinion:
     Value: perplexity over the float model's in the same engine, or else over the reference's.
     """
     limits, (generation, reference) = evidence.thresholds, answered(evidence)
-    own = _perplexity(generation.held_out)
+    own = perplexity_of(generation.held_out)
     if own is None:
         return _not_finite("a log-probability is not finite", limits.perplexity_failed)
     whose, expected = "the float model in this engine", None
     if evidence.float_generation is not None:
-        expected = _perplexity(evidence.float_generation.held_out)
+        expected = perplexity_of(evidence.float_generation.held_out)
     if expected is None:
         whose = "the reference"
-        expected = _perplexity([text.logprobs for text in reference.held_out])
+        expected = perplexity_of([text.logprobs for text in reference.held_out])
     if expected is None:
         raise NotApplicableError("no perplexity to compare with")
     ratio, low = own / expected, limits.low_perplexity_degraded
@@ -117,7 +117,7 @@ _MOST_NATS = 300.0
 """Keeps exp() within what a float holds, twice over; no model is that sure or that lost."""
 
 
-def _perplexity(texts: Texts) -> float | None:
+def perplexity_of(texts: Texts) -> float | None:
     """Return exp of the mean negative log-probability; ``None`` where one is not finite."""
     values = [value for text in texts for value in text if value is not None]
     if not values or len(values) < sum(map(len, texts)):

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "plan": "Show what a profile holds, needs and is predicted to cost; build and run nothing.",
     "run": "Do what has not been observed yet, the canaries first; stop and start it as you like.",
     "report": "Judge what was observed, write the report, print its summary.",
+    "diff": "Say what became of every cell between two runs, grouped by what changed.",
     "advise": "Say which packages quantize a model, and load it and answer right, by what was run.",
     "blame": "Set a cell beside a good quantizer's and a good engine's, and say which side is to "
     "blame.",

@@ -6,15 +6,16 @@ from pathlib import Path
 
 from matrix.cli.options import fail
 from matrix.index.settings import index_settings, shown
+from matrix.judge.document import decode
 from matrix.judge.results import MatrixResult
 from matrix.run.context import Context, Settings
 from matrix.store.store import Store
-from matrix.untrusted.reading import UnreadableError, decode, read_file
+from matrix.untrusted.reading import UnreadableError, read_file
 
 DATA = "matrix.json"
 """The file of a report that is data."""
 MEGABYTES = 100.0
-"""What a ``matrix.json`` may have: one of 683 cells has 8."""
+"""What a ``matrix.json`` may have: one of 20,000 cells has 20."""
 SECONDS = 60.0
 _REMEDY = "Give the matrix.json of a report"
 
@@ -47,7 +48,7 @@ def result_at(place: str) -> MatrixResult:
         data = (
             fetch(place, MEGABYTES) if is_address else read_file(Path(place), int(MEGABYTES * 1e6))
         )
-        return decode(data, MatrixResult)
+        return decode(data)
     except UnreadableError as error:
         name = shown(place) if is_address else place
         raise NoEvidenceError(

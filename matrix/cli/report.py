@@ -15,6 +15,7 @@ from matrix.judge.results import CanaryState
 from matrix.pipeline.outcomes import Verdict
 from matrix.plan.budget import Choice, differences, in_words, read_choice
 from matrix.run.context import Context, Settings
+from matrix.run.remembering import remembered
 from matrix.run.unchanged import digest_of_report, note_report
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 from matrix.untrusted.text import visible
@@ -52,7 +53,10 @@ def report(
     left = [cell for cell in left if whole.keys.unfinished(cell)]
     to_do = f"{len(left):,} of {len(whole.plan.cells):,} cells are still to be done"
     table = msgspec.structs.replace(whole.table(), budget=bought, going_on=to_do if left else "")
-    files = rendering.write(rendering.Material(table), settings.reports)
+    material, troubles = remembered(whole, table)
+    for line in troubles:
+        typer.echo(f"history: {visible(line, LINE_CHARS)}", err=True)
+    files = rendering.write(material._replace(story=whole.stories()), settings.reports)
     lines = "\n".join(rendering.summary(table, settings.reports)) + "\n"
     if later := os.environ.get("MATRIX_SUMMARY"):
         Path(later).write_text(lines, encoding="utf-8")  # nox's last word would come after it

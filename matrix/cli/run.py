@@ -32,6 +32,7 @@ from matrix.run.context import Context, Settings
 from matrix.run.estimates import Estimate, choice_of, estimate
 from matrix.run.interim import Interim
 from matrix.run.progress import CLOCK, Progress
+from matrix.run.regressions import run_again
 from matrix.run.run import Run
 from matrix.run.sources import check_sources
 from matrix.run.time_left import TimeLeft, predicted_work
@@ -99,6 +100,10 @@ def run(
     install_only: Annotated[
         bool, typer.Option("--install-only", help="Only install; not what others work on.")
     ] = False,
+    regressions: Annotated[
+        bool,
+        typer.Option("--regressions", help="Only run again what this run found worse than before."),
+    ] = False,
     minutes: Minutes = None,
     disk: Disk = None,
     reports: Annotated[
@@ -117,6 +122,10 @@ def run(
     """
     settings = Settings.of(spec=spec, profile=profile, store=store)
     context = Context(settings)
+    if regressions:
+        with context.store.use():
+            run_again(context, typer.echo)
+        return
     check_sources(context)
     named = [*(cells or []), *(cell or [])]
     if named and environment:
@@ -164,6 +173,8 @@ def _perform(context: Context, part: Part, reports: Path | None, disk: float | N
             run = Run(Workspace(context), tell, verdict, fork=True)
             for chosen in (*first, selection):
                 (run.install if part.install_only else run.perform)(chosen)
+        if part.is_whole:
+            run_again(context, typer.echo)
     if interim and part.environments is None and part.cells is None:
         interim.write(is_over=part.is_whole)
 

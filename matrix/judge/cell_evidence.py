@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import TypeVar
 
@@ -18,7 +18,9 @@ from matrix.checks.evidence import (
     read_generation,
     read_load,
 )
-from matrix.pipeline.outcomes import Outcome, Reason, StageResult
+from matrix.checks.likelihood import perplexity_of
+from matrix.judge.results import Measures
+from matrix.pipeline.outcomes import Finding, Outcome, Reason, StageResult
 from matrix.pipeline.steps import Stage
 from matrix.plan.cells import Cell
 from matrix.plan.needs import tensor_parallel
@@ -75,3 +77,20 @@ def read_evidence(
             answers = read_answers(float_generate)
             evidence = msgspec.structs.replace(evidence, float_generation=answers)
     return evidence, unreadable
+
+
+def measures_of(
+    evidence: Evidence | None, findings: Iterable[Finding], load: Observation | None
+) -> Measures:
+    """Return what was measured of a cell; nothing where it did not load."""
+    if evidence is None or evidence.load is None or load is None:
+        return Measures()
+    answers = evidence.generation
+    differences = (finding.value for finding in findings if finding.check == "logprobs-float")
+    return Measures(
+        kernel=evidence.load.kernel or "",
+        tokens_per_second=(answers.tokens_per_second or None) if answers else None,
+        peak_bytes=load.peak_bytes or None,
+        perplexity=perplexity_of(answers.held_out) if answers else None,
+        nats=next(differences, None),
+    )

@@ -11,7 +11,7 @@ import msgspec
 
 from matrix.checks import run_checks
 from matrix.checks.evidence import Evidence, Reference, Thresholds
-from matrix.judge.cell_evidence import read_evidence
+from matrix.judge.cell_evidence import measures_of, read_evidence
 from matrix.judge.diagnosing import Diagnoser, ReadIssues
 from matrix.judge.refusals import classify_refusal
 from matrix.judge.results import CellResult
@@ -125,6 +125,7 @@ class CellJudge:
             issue=diagnosis.issue,
             looks_like=diagnosis.looks_like,
             group=diagnosis.group,
+            measures=measures_of(evidence, findings, load),
             canary=cell.canary,
             command=command_of(self.loaded, self.plan, "run", "--cell", cell.id),
         )

@@ -1,4 +1,5 @@
-"""How to install again what works: the environments of cells that work, and their locks. Pure."""
+"""How to install environments again: those of cells that work, and those that repeat a failure.
+Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import msgspec
 
 from matrix.judge.results import CellResult, EnvironmentResult, Install, MatrixResult
 from matrix.judge.standings import ReadSolution
-from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.outcomes import Outcome, Verdict
 from matrix.spec.loading import FLOAT_MODEL
 from matrix.spec.source_builds import locked_builds
 from matrix.spec.tables import Environment
@@ -20,7 +21,8 @@ def with_installs(
     read_solution: ReadSolution,
     installed: Callable[[str], Mapping[str, str]],
 ) -> MatrixResult:
-    """Return ``result`` in which environments that work say how they are installed again.
+    """Return ``result`` in which environments say how they are installed again: those that work,
+    and those that do not for a reason that is the packages' own.
 
     ``environments`` are what was asked for, ``read_solution`` gives what a lock says, ``installed``
     canonical name -> version of what was installed in an environment.
@@ -29,14 +31,21 @@ def with_installs(
 
     def with_install(shown: EnvironmentResult) -> EnvironmentResult:
         environment, versions = environments[shown.name], installed(shown.name)
-        solution = read_solution(environment) if shown.name in good else None
-        if solution is None or not solution.packages or not versions:
+        works = shown.name in good
+        solution = read_solution(environment) if works or _failed(shown, versions) else None
+        if solution is None or not solution.packages or (works and not versions):
             return shown
-        install = install_of(environment, solution.packages, versions)
+        install = install_of(environment, solution.packages, versions or solution.packages)
+        install = msgspec.structs.replace(install, works=works)
         return msgspec.structs.replace(shown, install=install)
 
     complete = [with_install(shown) for shown in result.environments]
     return msgspec.structs.replace(result, environments=complete)
+
+
+def _failed(shown: EnvironmentResult, versions: Mapping[str, str]) -> bool:
+    """Return whether an environment of which no cell works was installed, or failed to be."""
+    return bool(versions) or any(stage.outcome is Outcome.FAILED for stage in shown.stages)
 
 
 def environments_that_work(cells: Iterable[CellResult]) -> set[str]:

@@ -133,10 +133,11 @@ def _end(cells: Iterable[CellResult], result: MatrixResult) -> str:
 
 
 def _maker(quantizer: Side) -> str:
-    """Return who made a file: a package with its version, or the repository it was published in."""
+    """Return who made a file: a package with its version, or the repository it was published in;
+    of a repaired file, that too."""
     if quantizer.adapter == PUBLISHED:
         return str(quantizer.options.get("repository", quantizer.name))
-    return " ".join(program(quantizer)).strip()
+    return " ".join(program(quantizer)).strip() + (" and repaired" if quantizer.repairs else "")
 
 
 def _why(cell: CellResult, result: MatrixResult) -> str:

@@ -1,7 +1,7 @@
-"""Judged cells as plain data: what the table shows and what ``reports/matrix.json`` holds.
+"""Judged cells as plain data: what the table shows and what a report holds.
 
 Nothing here is measured or decided; :mod:`matrix.judge.verdict` fills these from observations and
-findings, :mod:`matrix.report` shows them.
+findings, :mod:`matrix.report` shows them, :mod:`matrix.judge.document` writes and reads them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from matrix.pipeline.outcomes import Finding, Reason, StageResult, Verdict
 from matrix.pipeline.steps import Blame, Stage
 from matrix.spec.tables import Method, Resolution
 
-SCHEMA_VERSION = 1
 PAGE = "index.html"
 """The file of a report to look at."""
 SCHEMA_FILE = "matrix.schema.json"
@@ -58,6 +57,12 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     tied: bool
     """Whether input and output embeddings are one tensor."""
+    about: str = ""
+    """What it is, in one sentence; empty where the spec does not say."""
+    repository: str = ""
+    """Its name on the Hub; empty where it is not from there."""
+    revision: str = ""
+    """Which commit there, as the spec has it: ``first seen`` too."""
     model_type: str = ""
     """As config.json has it, such as ``qwen2``; empty where it is not known."""
     hidden_size: int | None = None
@@ -77,7 +82,7 @@ class SchemeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """AWQ: the layout, such as ``gemm``. GPTQ: ``gptq`` or ``gptq_v2``."""
 
 
-class Side(msgspec.Struct, frozen=True):
+class Side(msgspec.Struct, frozen=True, omit_defaults=True):
     """One of the two environments of a cell, spelled out."""
 
     name: str
@@ -88,6 +93,8 @@ class Side(msgspec.Struct, frozen=True):
     """Torch as installed, local tag and all (``2.13.0+cpu``); empty where nothing was installed."""
     python: str = ""
     options: dict[str, str | int | float | bool] = {}
+    environ: dict[str, str] = {}
+    """Variables of this role's processes, beside those of its environment."""
     axes: dict[str, str] = {}
     """The values of the environment's axes, as the spec has them."""
     adapter: str = ""
@@ -96,7 +103,7 @@ class Side(msgspec.Struct, frozen=True):
     """Of a quantizer: what ``matrix repair`` mends in its checkpoints before they are loaded."""
 
 
-class Measures(msgspec.Struct, frozen=True, kw_only=True):
+class Measures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was measured of a cell that loaded; ``None`` and empty where it was not."""
 
     kernel: str = ""
@@ -110,16 +117,12 @@ class Measures(msgspec.Struct, frozen=True, kw_only=True):
     """Mean absolute difference of log-probabilities from the float model's."""
 
 
-class CellResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the table."""
+class CellFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What of one row of the table is its own: no other row says it."""
 
     id: str
     model: str
     scheme: str
-    quantizer: Side
-    engine: Side
-    parts: list[str] = []
-    """Titles of the tables in which it stands."""
     verdict: Verdict
     blame: Blame
     stage: Stage | None
@@ -128,28 +131,6 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason
     message: str
     """The cause first, then what came of it, then what else is wrong."""
-    stages: list[StageResult]
-    findings: list[Finding]
-    departures: list[str] = []
-    timings: dict[str, float] = {}
-    """Stage -> seconds."""
-    device: str = "cpu"
-    """Such as ``cpu x86-64-v4, avx512_bf16``, ``cpu`` where no more was recorded, ``cuda 8.9``."""
-    made_on: str = ""
-    """The same of its quantizer; empty where it made no checkpoint."""
-    at: str = ""
-    """ISO time, UTC, of the newest observation of it; empty where there is none."""
-    runs: list[str] = []
-    """Ids of the runs that its observations are from, oldest first."""
-    attempts: int = 0
-    """How often the step of it was tried that was tried most often; 0 where none was."""
-    elsewhere: dict[str, str] = {}
-    """Device of another machine -> the verdict of what was observed there."""
-    output: str = ""
-    """What the engine answered to the first prompt (untrusted text)."""
-    expected: str = ""
-    explained_by: str = ""
-    """Id of the check whose finding explains it; empty where there is but the stage's own end."""
     issue: str = ""
     """Id of the known issue that explains it, in ``MatrixResult.issues``."""
     looks_like: str = ""
@@ -157,16 +138,48 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     group: str = ""
     """What it has in common with other cells that no known issue explains: the exception's type,
     and where it was raised."""
+    explained_by: str = ""
+    """Id of the check whose finding explains it; empty where there is but the stage's own end."""
+    departures: list[str] = []
+    timings: dict[str, float] = {}
+    """Stage -> seconds."""
+    at: str = ""
+    """ISO time, UTC, of the newest observation of it; empty where there is none."""
+    attempts: int = 0
+    """How often the step of it was tried that was tried most often; 0 where none was."""
+    elsewhere: dict[str, str] = {}
+    """Device of another machine -> the verdict of what was observed there."""
+    output: str = ""
+    """What the engine answered to the first prompt (untrusted text)."""
     measures: Measures = Measures()
     flaky: bool = False
     """Whether good and bad answers were observed under one key."""
     canary: Verdict | None = None
     """The verdict this cell must have for the run to count, where it is a canary."""
+
+
+class CellResult(CellFacts, frozen=True, kw_only=True):
+    """One row of the table."""
+
+    quantizer: Side
+    engine: Side
+    stages: list[StageResult]
+    findings: list[Finding]
+    parts: list[str] = []
+    """Titles of the tables in which it stands."""
+    device: str = "cpu"
+    """Such as ``cpu x86-64-v4, avx512_bf16``, ``cpu`` where no more was recorded, ``cuda 8.9``."""
+    made_on: str = ""
+    """The same of its quantizer; empty where it made no checkpoint."""
+    runs: list[str] = []
+    """Ids of the runs that its observations are from, oldest first."""
+    expected: str = ""
+    """What the float model answered to the first prompt."""
     command: str = ""
     """The command that runs this cell alone."""
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How an environment stands in one resolution: declared, resolves, works."""
 
     resolution: Resolution
@@ -214,9 +227,11 @@ class Specifier(msgspec.Struct, frozen=True, kw_only=True):
     devices: list[str] = []
 
 
-class Install(msgspec.Struct, frozen=True, kw_only=True):
-    """How to install an environment again that was seen to work, and how it was installed here."""
+class Install(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How to install an environment again, and how it was installed here."""
 
+    works: bool = True
+    """Whether a cell that stands on it works; else it is here to repeat a failure."""
     python: str
     """The Python that it needs, such as ``3.11``."""
     pins: dict[str, str]
@@ -251,7 +266,7 @@ class KnownIssue(msgspec.Struct, frozen=True, kw_only=True):
     """How many cells it explains."""
 
 
-class EnvironmentResult(msgspec.Struct, frozen=True, kw_only=True):
+class EnvironmentResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One environment, and the one cause counted where it is broken by itself."""
 
     name: str
@@ -269,15 +284,12 @@ class EnvironmentResult(msgspec.Struct, frozen=True, kw_only=True):
     axes: dict[str, str] = {}
     """The values of its axes, as the spec has them."""
     install: Install | None = None
-    """``None`` where no cell that stands on it works."""
+    """``None`` where it has no lock, or nothing says what it does."""
 
 
-class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole table. The same records give the same value, hence the same bytes in a report."""
+class TableFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """All of a table but its cells."""
 
-    json_schema: str = msgspec.field(name="$schema", default=SCHEMA_FILE)
-    """Where editors find what this file may hold."""
-    schema: int = SCHEMA_VERSION
     profile: str
     parts: list[str] = []
     """Titles of the tables, in order."""
@@ -293,7 +305,6 @@ class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
     canary_troubles: list[str] = []
     """A line for each canary that came out otherwise: what came, and what differs from before."""
     environments: list[EnvironmentResult]
-    cells: list[CellResult]
     models: dict[str, ModelFacts] = {}
     """The models that cells name; so are the schemes."""
     schemes: dict[str, SchemeFacts] = {}
@@ -310,3 +321,9 @@ class MatrixResult(msgspec.Struct, frozen=True, kw_only=True):
     """Lines on what a budget bought and left out this time; empty where there was none."""
     going_on: str = ""
     """How much was done when this was written, where the run was not over; empty where it was."""
+
+
+class MatrixResult(TableFacts, frozen=True, kw_only=True):
+    """The whole table. The same records give the same value, hence the same bytes in a report."""
+
+    cells: list[CellResult]

@@ -43,6 +43,7 @@ class Sides:
             torch=facts.torch,
             python=facts.python or self._plan.environments[role.environment].python,
             options=role.options,
+            environ=role.environ,
             axes=self._plan.environments[role.environment].axes,
             adapter=role.adapter.stem,
             repairs=[str(name) for name in role.repairs],

@@ -3,6 +3,7 @@ what it is given to read."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 
@@ -172,9 +173,10 @@ class TableJudge:
 
 def model_facts(model: Model, config: ConfigFacts | None = None) -> ModelFacts:
     """Return the facts of a model by its ``config.json``, or else by what the spec says of it."""
+    named = ModelFacts(tied=model.tied, about=model.about, **_on_the_hub(model.recipe))
     if config is not None and config.model_type:
-        return ModelFacts(
-            tied=model.tied,
+        return msgspec.structs.replace(
+            named,
             model_type=config.model_type,
             hidden_size=config.hidden_size,
             intermediate_size=config.intermediate_size,
@@ -188,7 +190,13 @@ def model_facts(model: Model, config: ConfigFacts | None = None) -> ModelFacts:
         if isinstance(size := recipe.get(name), int)
     }
     text = model_type if isinstance(model_type, str) else ""
-    return ModelFacts(tied=model.tied, model_type=text, **sizes)
+    return msgspec.structs.replace(named, model_type=text, **sizes)
+
+
+def _on_the_hub(recipe: Mapping[str, object]) -> dict[str, str]:
+    """Return repository and revision of a model from the Hub, as far as the recipe names them."""
+    named = {name: recipe.get(name) for name in ("repository", "revision")}
+    return {name: value for name, value in named.items() if isinstance(value, str)}
 
 
 def scheme_facts(scheme: SchemeTable) -> SchemeFacts:

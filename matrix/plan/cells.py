@@ -45,6 +45,7 @@ class Model(msgspec.Struct, frozen=True):
     tied: bool
     recipe: dict[str, object]
     config: dict[str, object] = {}
+    about: str = ""
 
 
 class Role(msgspec.Struct, frozen=True):
@@ -212,7 +213,9 @@ def _check_order(loaded: LoadedSpec, plan: Plan) -> None:
 
 def _model(loaded: LoadedSpec, name: str, table: ModelTable) -> Model:
     adapter = loaded.adapter("models", table.adapter)
-    return Model(name, table.environment, adapter, table.tied, table.recipe, table.config)
+    return Model(
+        name, table.environment, adapter, table.tied, table.recipe, table.config, table.about
+    )
 
 
 def _roles(loaded: LoadedSpec, kind: Literal["quantizers", "engines"], tables: Roles) -> list[Role]:

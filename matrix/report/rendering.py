@@ -1,6 +1,6 @@
-"""``index.html`` and ``matrix.md``: one report, for a browser and for an issue or a terminal.
+"""``index.html``: the report for a browser.
 
-Both need no network and no JavaScript. What a template shows is escaped unless it says otherwise.
+It needs no network and no JavaScript. What a template shows is escaped unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from markupsafe import Markup, escape
 from matrix.judge.results import CanaryState
 from matrix.pipeline.outcomes import Verdict
 from matrix.report import constraints, standings, table
+from matrix.report.addresses import anchor, page_of
 from matrix.report.causes import causes
 from matrix.report.locks import install_lines
 from matrix.report.material import Material
 from matrix.spec.loading import FLOAT_MODEL
-from matrix.untrusted.text import markdown, markdown_code, visible
+from matrix.untrusted.text import visible
 
 _CODE = re.compile(r"`([^`]{1,200})`")
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def documents(material: Material) -> tuple[str, str]:
-    """Return the Markdown text and the HTML page of material whose result is normalised."""
+def page(material: Material) -> str:
+    """Return the HTML page of material whose result is normalised."""
     result = material.result
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "filter.js").read_text(encoding="utf-8")
@@ -41,7 +42,6 @@ def documents(material: Material) -> tuple[str, str]:
         "marks": table.markers(result),
         "causes": causes(result),
         "parts": table.parts(result),
-        "details": table.grouped(result.cells, lambda cell: cell.quantizer.name),
         "installs": install_lines(result),
         "devices": table.devices(result.cells),
         "new_releases": table.new_releases(result),
@@ -56,12 +56,7 @@ def documents(material: Material) -> tuple[str, str]:
         "policy": f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
         "base-uri 'none'; form-action 'none'",
     }
-    pages = _environment()
-    texts = pages.overlay(finalize=_in_markdown)
-    return (
-        texts.get_template("matrix.md.j2").render(shown),
-        pages.get_template("index.html.j2").render(shown),
-    )
+    return _environment().get_template("index.html.j2").render(shown)
 
 
 @functools.cache
@@ -84,9 +79,8 @@ def _environment() -> jinja2.Environment:
     environment.filters.update(
         v=visible,
         prose=prose,
-        md=lambda text, limit=200: Markup(markdown(text, limit)),
-        code=lambda text, limit=300: Markup(markdown_code(text, limit)),
         anchor=anchor,
+        page=page_of,
         css=lambda word: word.replace(" ", "-"),
         number=lambda value: "" if value is None else format(value, ".4g"),
         short=lambda device: device.partition(",")[0],
@@ -96,20 +90,9 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _in_markdown(value: object) -> Markup:
-    """Return what stands in a Markdown table for a value: its text, unless that is fit already."""
-    return value if isinstance(value, Markup) else Markup(markdown(str(value)))
-
-
 def prose(text: str) -> Markup:
     """Return a text of ours for the page: what stands between backquotes is code."""
     return Markup(_CODE.sub(r"<code>\1</code>", str(escape(visible(" ".join(text.split()), 2000)))))
-
-
-def anchor(name: str, kind: str = "cell") -> str:
-    """Return an id for the place of a cell or an environment on the page: stable and distinct."""
-    readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[:80].strip("-")
-    return f"{kind}-{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _source(text: str) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from matrix.judge.results import SCHEMA_FILE, MatrixResult
+from matrix.judge.document import Document
+from matrix.judge.results import SCHEMA_FILE
 
 COMMITTED = Path(__file__).with_name(SCHEMA_FILE)
 
@@ -22,7 +23,7 @@ def schema_of_types() -> str:
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A quantization compatibility matrix",
-        **msgspec.json.schema(MatrixResult),
+        **msgspec.json.schema(Document),
     }
     return (
         msgspec.json.format(msgspec.json.encode(schema, order="sorted"), indent=2).decode() + "\n"

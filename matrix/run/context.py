@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import copy
 from datetime import UTC, datetime
@@ -23,8 +23,10 @@ from matrix.environments.uv import install_source
 from matrix.index.hub import revisions_of
 from matrix.judge import canaries
 from matrix.judge.cells import CellJudge
+from matrix.judge.flaky import flaky_keys
 from matrix.judge.results import CanaryState, CellResult, MatrixResult
 from matrix.judge.standings import Solution
+from matrix.judge.stories import CellStory, story_of
 from matrix.judge.table import TableJudge
 from matrix.machine.hardware import Machine, detect, device_of
 from matrix.pipeline.outcomes import Verdict
@@ -35,7 +37,7 @@ from matrix.plan.keys import Keys, Lookup
 from matrix.plan.needs import cuda_of, unmet_by
 from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, load
 from matrix.spec.tables import Environment, SpecError
-from matrix.store.store import Store
+from matrix.store.store import Record, Store
 
 
 def unreachable(error: OSError) -> str:
@@ -161,7 +163,8 @@ class Context:
 
         Where its canaries are established, what went into them is kept for a run that is void.
         """
-        judge, profile = self.table_judge(), self.plan.profile
+        cell_judge, profile = self.fresh_judge(), self.plan.profile
+        judge, records = TableJudge(cell_judge, self._solution), self.store.records()
         table, inputs = judge.table(), judge.inputs_of_canaries()
         lines: list[str] = []
         if table.canaries is CanaryState.ESTABLISHED and self.choice is None:
@@ -172,14 +175,21 @@ class Context:
         elif table.canaries:
             last = canaries.read_established(self.store, profile)
             lines = list(canaries.troubles(table.cells, inputs, last))
-        return msgspec.structs.replace(
-            table, canary_troubles=lines, cells=self._with_elsewhere(table.cells)
-        )
+        cells, flaky = self._with_elsewhere(table.cells, records), flaky_keys(records)
 
-    def _with_elsewhere(self, cells: list[CellResult]) -> list[CellResult]:
+        def stands_on(cell: Cell) -> bool:
+            return any(key and key.value in flaky for key in cell_judge.keys_of(cell).values())
+
+        cells = [
+            msgspec.structs.replace(cell, flaky=stands_on(planned))
+            for cell, planned in zip(cells, self.plan.cells, strict=True)
+        ]
+        return msgspec.structs.replace(table, canary_troubles=lines, cells=cells)
+
+    def _with_elsewhere(self, cells: list[CellResult], records: list[Record]) -> list[CellResult]:
         """Add to each cell what it is by the evidence of other CPUs that the store holds."""
         own = self._devices["cpu"]
-        others = {record.device for record in self.store.records()} - {own}
+        others = {record.device for record in records} - {own}
         verdicts: dict[str, dict[str, str]] = {}
         for device in sorted(other for other in others if other.startswith("cpu")):
             judge = self._judge_by(self._keys_on({**self._devices, "cpu": device}))
@@ -193,6 +203,11 @@ class Context:
         return [
             msgspec.structs.replace(cell, elsewhere=verdicts.get(cell.id, {})) for cell in cells
         ]
+
+    def stories(self) -> Callable[[str], CellStory]:
+        """Return what gives the story of a cell by its id, of what the store holds now."""
+        judge = self.fresh_judge()
+        return lambda cell: story_of(judge.observations(cell))
 
     def lock(self, environment: Environment) -> Lock | None:
         """Return an environment's lock, in the resolution it is spelled out in."""

@@ -14,6 +14,7 @@ from matrix.judge.results import PAGE
 from matrix.plan.budget import in_words
 from matrix.plan.cells import Cell
 from matrix.run.context import Context
+from matrix.run.remembering import remembered
 from matrix.untrusted.text import visible
 
 EVERY_SECONDS = 60.0
@@ -63,7 +64,8 @@ class Interim:
                 budget=in_words(choice) if choice else [],
                 going_on="" if is_over else self._in_words(),
             )
-            report.write(report.Material(table), self._folder)
+            material = remembered(self._whole, table)[0] if is_over else report.Material(table)
+            report.write(material._replace(story=self._whole.stories()), self._folder)
 
     def _in_words(self) -> str:
         """Say how far the run has come, in words that stay true where it is stopped."""

@@ -158,6 +158,8 @@ class ModelTable(Table, frozen=True, kw_only=True):
     environment: str
     adapter: str
     tied: bool
+    about: str = ""
+    """What it is, in one sentence for a person; in no key."""
     recipe: dict[str, object] = {}
     config: dict[str, object] = {}
     """Facts of its ``config.json``, from which sizes are predicted before there is a file."""

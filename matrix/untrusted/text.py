@@ -26,17 +26,19 @@ def visible(text: str, limit: int = 400, *, lines: bool = False) -> str:
     and unassigned code points become ``⟨U+202E⟩``. Line feeds are kept only where ``lines``.
     """
     kept = text[:limit]
-    shown = kept
-    if not (kept.isascii() and kept.isprintable()):
-        shown = "".join(_visible_character(character, lines=lines) for character in kept)
+    shown = ("\n" if lines else " ↵ ").join(map(_visible_line, kept.split("\n")))
     left = len(text) - len(kept)
     return f"{shown} … ({left} more characters)" if left else shown
 
 
-def _visible_character(character: str, *, lines: bool) -> str:
+def _visible_line(line: str) -> str:
+    if line.isascii() and line.isprintable():
+        return line
+    return "".join(map(_visible_character, line))
+
+
+def _visible_character(character: str) -> str:
     code = ord(character)
-    if character == "\n":
-        return "\n" if lines else " ↵ "
     if code < 0x20:
         return chr(CONTROL_PICTURES + code)
     if code == 0x7F:

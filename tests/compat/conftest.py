@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from matrix.judge.flaky import finding_records
 from matrix.judge.results import CellResult
 from matrix.judge.suite_subjects import Subject, subjects
 from matrix.pipeline.outcomes import Finding, StageResult
 from matrix.run import suites
 from matrix.run.context import Context, Settings
-from matrix.store.store import Record
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -56,21 +56,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     context = Context(Settings.of())
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
     for subject, finding in session.config.stash.get(FINDINGS, []):
         key = context.judge.keys_of(subject.cell)[finding.stage]
-        context.store.append(
-            Record(
-                run=context.settings.run,
-                at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-                subject=subject.name,
-                step="check",
-                key=key.value if key else "",
-                outcome=finding.judgement,
-                check=finding.check,
-                value=finding.value,
-                threshold=finding.threshold,
-            )
-        )
+        judged = [(finding, key.value if key else "")]
+        for record in finding_records(judged, subject.name, context.settings.run, at):
+            context.store.append(record)
     environment = session.config.getoption("--environment")
     if environment is not None:
         suites.note_run(context, environment)

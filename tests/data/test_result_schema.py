@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import jsonschema  # type: ignore[import-untyped]
-import msgspec
 import pytest
 
-from matrix.judge.results import SCHEMA_FILE, MatrixResult
+from matrix.judge.document import decode
+from matrix.judge.results import SCHEMA_FILE
 from matrix.report.schema import COMMITTED, schema_of_types
 from tests.recorded.recording import observations, table_of
 from tests.unit.report_results import render
@@ -30,16 +30,17 @@ def test_what_a_recorded_run_wrote_holds_to_the_schema_that_lies_beside_it(profi
     assert list(validator.iter_errors(document)) == []
 
     document["cells"][0]["verdict"] = "fine"
-    document["cells"][1]["stages"][0]["reason"] = "no reason of ours"
+    name, stages = next(iter(document["stages"].items()))
+    stages[0]["reason"] = "no reason of ours"
     del document["cells"][2]["message"]
     places = [list(error.absolute_path) for error in validator.iter_errors(document)]
     assert sorted(places, key=str) == [
-        ["cells", 0, "verdict"], ["cells", 1, "stages", 0, "reason"], ["cells", 2],
+        ["cells", 0, "verdict"], ["cells", 2], ["stages", name, 0, "reason"],
     ]  # fmt: skip
 
 
 def test_a_result_from_before_schemas_were_named_is_still_read() -> None:
-    document = json.loads(render(table_of("bounds", observations("bounds")))["matrix.json"])
-    now = msgspec.convert(document, MatrixResult)
+    text = render(table_of("bounds", observations("bounds")))["matrix.json"]
+    document = json.loads(text)
     del document["$schema"]
-    assert msgspec.convert(document, MatrixResult) == now
+    assert decode(json.dumps(document).encode()) == decode(text.encode())

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
 from matrix.cli import evidence
 from matrix.cli.advise import advise
+from matrix.judge.document import encode
+from matrix.report.table import normalise
 from tests.processes.index_server import Server, running
 from tests.unit.advice_results import cell, maker, result, vllm
 
 TRIED = cell(maker("autoawq 0.2.9"), vllm("0.32.0"))
-REPORT = msgspec.json.encode(result(TRIED))
+REPORT = encode(normalise(result(TRIED)))
 
 
 @pytest.fixture

@@ -279,3 +279,8 @@ def test_a_command_imports_nothing_of_the_others(arguments: list[str]) -> None:
         own |= {"matrix.cli.explain", "matrix.cli.issue_text"}
     assert {module for module in modules if module.startswith("matrix.cli")} == own
     assert not {*HEAVY, "matrix.run", "matrix.store", "matrix.judge", "psutil"} & set(modules)
+
+
+def test_what_draws_pictures_is_imported_only_where_a_report_is_written() -> None:
+    code = "import sys, matrix.report; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0

@@ -5,7 +5,6 @@ Done as somebody would: three edits in a copy of the package, and a run of made-
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -13,8 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from matrix.judge.document import decode
 from matrix.spec.loading import PACKAGE
 from tests.provoked.runs import SPEC
 
@@ -92,7 +93,7 @@ def run(folder: Path, command: str, *options: str, ending: str, status: int = 0)
 
 def reported(folder: Path, ending: str) -> dict[str, Any]:
     run(folder, "report", "--reports", str(folder / "reports"), ending=ending)
-    table = json.loads((folder / "reports" / "matrix.json").read_text(encoding="utf-8"))
+    table = msgspec.to_builtins(decode((folder / "reports" / "matrix.json").read_bytes()))
     cell: dict[str, Any] = next(cell for cell in table["cells"] if cell["id"] == CELL)
     return cell
 

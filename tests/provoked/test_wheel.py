@@ -14,6 +14,7 @@ import pytest
 from uv import find_uv_bin
 
 from matrix.environments.uv import uv_settings
+from matrix.judge.document import decode
 from tests import REPOSITORY
 from tests.provoked.runs import SPEC
 
@@ -124,8 +125,8 @@ def test_a_run_and_its_report_leave_all_they_make_in_the_working_directory(
     assert "report: reports/index.html" in matrix(command, tmp_path, "report", *options)
     assert {path.name for path in tmp_path.iterdir()} == {".matrix", "reports"}
     assert files_below(installed) == before
-    table = json.loads((tmp_path / "reports" / "matrix.json").read_text())
-    (cell,) = [cell for cell in table["cells"] if cell["id"] == CELL]
-    assert cell["verdict"] == "works"
-    assert cell["command"] == f"matrix run --spec {SPEC} --profile engines --cell {CELL}"
+    table = decode((tmp_path / "reports" / "matrix.json").read_bytes())
+    (cell,) = [cell for cell in table.cells if cell.id == CELL]
+    assert cell.verdict == "works"
+    assert cell.command == f"matrix run --spec {SPEC} --profile engines --cell {CELL}"
     assert str(installed) not in (tmp_path / "reports" / "index.html").read_text()

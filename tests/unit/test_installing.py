@@ -17,7 +17,8 @@ from matrix.judge.results import (
     Side,
 )
 from matrix.judge.standings import Solution
-from matrix.pipeline.outcomes import Verdict
+from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
+from matrix.pipeline.steps import Stage
 from matrix.spec.tables import Environment
 from tests.unit.report_results import cell_result
 
@@ -95,11 +96,28 @@ def test_what_was_installed_as_locked_is_not_told_twice() -> None:
     assert (install.instead, install.left_out) == ({}, [])
 
 
-def test_only_environments_that_work_say_how_they_are_installed() -> None:
+def test_of_environments_that_fail_it_is_said_that_they_do_not_work() -> None:
     cells = [cell("q", "e", Verdict.WORKS), cell("q", "f", Verdict.GARBAGE)]
     by_name = installs(cells, Solution(LOCKED), INSTALLED)
-    assert by_name["of-f"] is None
+    failed = by_name["of-f"]
+    assert failed is not None
+    assert not failed.works
     assert by_name["of-q"] == by_name["of-e"] == install_of(environment(), LOCKED, INSTALLED)
+
+
+def test_what_could_not_be_installed_has_its_lock_and_what_was_never_tried_has_none() -> None:
+    failed = StageResult(Outcome.FAILED, Reason.BUILD_FAILED, stage=Stage.ENGINE_INSTALL)
+    waits = StageResult(Outcome.INFRA, Reason.NOT_RUN, stage=Stage.ENGINE_INSTALL)
+    for stage, expected in ((failed, install_of(environment(), LOCKED, LOCKED)), (waits, None)):
+        (shown, *_) = table([cell("q", "q", Verdict.BROKEN)]).environments
+        shown = msgspec.structs.replace(shown, stages=[stage])
+        result = msgspec.structs.replace(table([]), environments=[shown])
+        made = with_installs(
+            result, {"of-q": environment()}, lambda _: Solution(LOCKED), lambda _: {}
+        )
+        if expected is not None:
+            expected = msgspec.structs.replace(expected, works=False)
+        assert made.environments[0].install == expected
 
 
 @pytest.mark.parametrize(

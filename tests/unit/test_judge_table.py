@@ -220,7 +220,8 @@ def test_an_environment_that_works_says_how_it_is_installed_again(world: World) 
         for name in (cell.quantizer.environment, cell.engine.environment)
         if (cell.quantizer.name, name) != ("none", cell.quantizer.environment)
     }
-    assert {name for name, install in installs.items() if install is not None} == works != set()
+    shown = {name for name, install in installs.items() if install is not None and install.works}
+    assert shown == works != set()
     runner = installs["runner-3.0"]
     assert runner is not None
     assert runner.pins == {"runner": "3.0", "torch": "2.1"}

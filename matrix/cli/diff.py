@@ -1,0 +1,165 @@
+"""``matrix diff``: what changed between two runs, and since what."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from matrix.cli.evidence import NoEvidenceError, result_at
+from matrix.cli.options import (
+    LINE_CHARS,
+    Format,
+    FormatOption,
+    Profile,
+    StoreFolder,
+    as_json,
+    fail,
+)
+from matrix.history.changes import Change, ChangeKind, Changes
+from matrix.history.classify import compare
+from matrix.history.states import Snapshot
+from matrix.history.taking import take
+from matrix.run.context import Settings
+from matrix.run.remembering import titles
+from matrix.untrusted.text import visible
+
+if TYPE_CHECKING:
+    from matrix.history.folder import History
+
+LAST, PREVIOUS = "last", "previous"
+RUNS_SHOWN = 8
+CELLS_SHOWN = 3
+"""Of a group, where not each cell is asked for."""
+
+Run = "A day (2026-11-30), a run's id, last, previous, a snapshot, or a matrix.json or its address."
+
+
+def diff(
+    old: Annotated[str, typer.Argument(help=Run)] = PREVIOUS,
+    new: Annotated[str, typer.Argument(help=Run)] = LAST,
+    profile: Profile = None,
+    store: StoreFolder = None,
+    cells: Annotated[
+        bool, typer.Option("--cells", help="Every cell that is not unchanged, with its inputs.")
+    ] = False,
+    fail_on: Annotated[
+        list[ChangeKind] | None, typer.Option(help="End with status 1 where a cell is this.")
+    ] = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Say what became of every cell between two runs, grouped by what changed.
+
+    Each run of a profile leaves a snapshot in its store. A published matrix.json can be compared,
+    too; of what went into its cells less is known.
+    """
+    settings = Settings.of(profile=profile, store=store)
+    then, now = (_snapshot(name, settings) for name in (old, new))
+    changes = compare(then, now, titles())
+    match format:
+        case Format.JSON:
+            typer.echo(as_json(changes, indent=1))
+        case Format.TABLE:
+            for line in [*_head(then, now), *(_cells(changes) if cells else _groups(changes))]:
+                typer.echo(line)
+    if fail_on and any(change.kind in fail_on for change in changes.cells):
+        raise typer.Exit(1)
+
+
+def _snapshot(name: str, settings: Settings) -> Snapshot:
+    """Return the snapshot that is meant; end where there is none."""
+    from matrix.history.folder import History  # pyarrow takes a while to import
+    from matrix.history.snapshots import SUFFIX, SnapshotError, read
+
+    try:
+        if "://" in name or name.endswith(".json"):
+            return take("", name, result_at(name))
+        if name.endswith(SUFFIX):
+            return read(Path(name))
+    except (NoEvidenceError, SnapshotError) as error:
+        fail(str(error))
+    history = History(settings.store, settings.profile)
+    entries = history.entries
+    match name:
+        case "last":
+            fitting = entries[-1:]
+        case "previous":
+            fitting = entries[-2:-1]
+        case _:
+            fitting = [e for e in entries if name in (e.day, e.run)]
+            fitting = fitting or [e for e in entries if name in e.head.runs[-1:]]
+    snapshot = history.read(fitting[-1]) if fitting else None
+    for line in history.troubles:
+        typer.echo(f"passed over: {visible(line, LINE_CHARS)}", err=True)
+    if snapshot is None:
+        fail(f"no snapshot is {name!r}. {_there_is(history, settings)}")
+    return snapshot
+
+
+def _there_is(history: History, settings: Settings) -> str:
+    if not history.entries:
+        return (
+            f"{settings.store} has none of profile {settings.profile}: `matrix report` leaves one. "
+            "Name another store by --store, another profile by --profile, or a matrix.json"
+        )
+    runs = [f"{entry.day} {entry.run}" for entry in history.entries[-RUNS_SHOWN:]]
+    return f"There are {len(history.entries)} of profile {settings.profile}: {', '.join(runs)}"
+
+
+def _head(old: Snapshot, new: Snapshot) -> list[str]:
+    """Return what is compared, and what speaks against it."""
+    lines = [f"{_named(old)} -> {_named(new)}"]
+    for snapshot in (old, new):
+        if not snapshot.head.believed:
+            lines.append(f"{_named(snapshot)} is void: its canaries came out otherwise")
+    if old.head.profile != new.head.profile:
+        lines.append(f"of two profiles: {old.head.profile}, {new.head.profile}")
+    lines += [
+        f"alarm: known issue {alarm}" for alarm in new.head.alarms if alarm not in old.head.alarms
+    ]
+    return [visible(line, LINE_CHARS) for line in lines]
+
+
+def _named(snapshot: Snapshot) -> str:
+    project = " ".join(filter(None, (snapshot.head.version, snapshot.head.commit[:10])))
+    return snapshot.label + (f" (by {project})" if project else "")
+
+
+def _groups(changes: Changes) -> list[str]:
+    lines = [_counted(changes)]
+    flaky = [change.cell for change in changes.cells if change.flaky]
+    for group in changes.groups:
+        lines += ["", f"{group.kind}: {visible(group.title, 2 * LINE_CHARS)}"]
+        lines += [f"  {visible(cell, LINE_CHARS)}" for cell in group.cells[:CELLS_SHOWN]]
+        if len(group.cells) > CELLS_SHOWN:
+            lines.append(f"  and {len(group.cells) - CELLS_SHOWN:,} more; --cells names them")
+    if flaky:
+        lines += ["", f"flaky: {len(flaky):,} came to good and to bad ends by the same inputs"]
+        lines += [f"  {visible(cell, LINE_CHARS)}" for cell in flaky[:CELLS_SHOWN]]
+    return lines
+
+
+def _cells(changes: Changes) -> list[str]:
+    lines = [_counted(changes)]
+    order = {kind: place for place, kind in enumerate(ChangeKind)}
+    for change in sorted(changes.cells, key=lambda change: order[change.kind]):
+        if change.kind is not ChangeKind.UNCHANGED or change.flaky:
+            lines.append(visible(_line(change), 2 * LINE_CHARS))
+            lines += [f"    {visible(line, LINE_CHARS)}" for line in change.inputs]
+            if change.cause:
+                lines.append(f"    cause: {visible(change.cause, LINE_CHARS)}")
+    return lines
+
+
+def _line(change: Change) -> str:
+    was, now = change.old or "not there", change.new or "not there"
+    flaky = ", flaky" if change.flaky else ""
+    before = f", {change.before} with the release before" if change.before else ""
+    return f"{change.kind}: {change.cell}: {was} -> {now}{flaky}{before}"
+
+
+def _counted(changes: Changes) -> str:
+    counts = Counter(change.kind for change in changes.cells)
+    return ", ".join(f"{counts[kind]:,} {kind}" for kind in ChangeKind if counts[kind]) or "no cell"

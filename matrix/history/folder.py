@@ -1,0 +1,167 @@
+"""The history of a store: a snapshot of each run, in a folder for each day.
+
+::
+
+    .matrix/history/<YYYY-MM-DD>/<run>.parquet
+
+What is asked of hundreds of nights is read by columns: ids and verdicts, and no object for a cell
+whose verdict did not change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from matrix.history.changes import Night, PastVerdict
+from matrix.history.snapshots import (
+    SUFFIX,
+    VERDICTS,
+    SnapshotError,
+    Verdicts,
+    read,
+    read_head,
+    read_verdicts,
+    write,
+)
+from matrix.history.states import Head, Snapshot
+from matrix.pipeline.outcomes import NO_ANSWER
+
+FOLDER = "history"
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_ANSWERS = np.array([verdict not in NO_ANSWER for verdict in VERDICTS])
+
+
+class Entry(NamedTuple):
+    """A snapshot of a profile."""
+
+    file: Path
+    head: Head
+
+    @property
+    def day(self) -> str:
+        """ISO date."""
+        return self.file.parent.name
+
+    @property
+    def run(self) -> str:
+        """The run that took it."""
+        return self.file.stem
+
+
+class History:
+    """The snapshots of one profile in a store, oldest first.
+
+    ``troubles`` has a line for each file that cannot be read, which is passed over.
+    """
+
+    def __init__(self, store: Path, profile: str) -> None:
+        self._folder = store / FOLDER
+        self.troubles: list[str] = []
+        entries = []
+        for file in sorted(self._folder.glob(f"*/*{SUFFIX}")):
+            if not _DAY.fullmatch(file.parent.name):
+                continue
+            try:
+                head = read_head(file)
+            except SnapshotError as error:
+                self.troubles.append(str(error))
+                continue
+            if head.profile == profile:
+                entries.append(Entry(file, head))
+        self.entries = sorted(entries, key=lambda e: (e.day, e.head.finished, e.run))
+
+    def add(self, snapshot: Snapshot) -> Path | None:
+        """Keep a snapshot, and return its file; ``None`` where the last one says the same.
+
+        One that was kept under the same run gives way.
+        """
+        if self.entries:
+            last = self.read(self.entries[-1])
+            if last and last.says_the_same(snapshot):
+                return None
+        file = self._folder / snapshot.day / f"{snapshot.run}{SUFFIX}"
+        write(file, snapshot.head, snapshot.cells)
+        return file
+
+    def read(self, entry: Entry) -> Snapshot | None:
+        """Return the snapshot of an entry; ``None``, and a trouble, where it cannot be read."""
+        try:
+            return read(entry.file)
+        except SnapshotError as error:
+            self.troubles.append(str(error))
+            return None
+
+    def nights(self) -> list[Night]:
+        """Return how many cells had each verdict in each run."""
+        return [
+            Night(
+                day=entry.day,
+                run=entry.run,
+                counts={
+                    VERDICTS[code]: int(number)
+                    for code, number in enumerate(np.bincount(verdicts.codes))
+                    if number
+                },
+                believed=entry.head.believed,
+            )
+            for entry, verdicts in self._columns(self.entries)
+        ]
+
+    def past(self, entries: Iterable[Entry]) -> dict[str, list[PastVerdict]]:
+        """Return what each cell was in runs that are believed, oldest first, only where it came to
+        another answer."""
+        past: dict[str, list[PastVerdict]] = {}
+        cells = _Cells()
+        for entry, verdicts in self._columns(e for e in entries if e.head.believed):
+            places = cells.places_of(verdicts.ids)
+            differ = _ANSWERS[verdicts.codes] & (cells.last[places] != verdicts.codes)
+            cells.last[places[differ]] = verdicts.codes[differ]
+            changed = verdicts.ids.filter(pa.array(differ)).to_pylist()
+            for name, code in zip(changed, verdicts.codes[differ], strict=True):
+                was = PastVerdict(entry.day, entry.run, VERDICTS[code])
+                past.setdefault(name, []).append(was)
+        return past
+
+    def last_answers(self, entries: list[Entry], names: set[str]) -> Mapping[str, Snapshot]:
+        """Return the newest snapshot of believed runs in which each of some cells has an answer."""
+        wanted, by_cell = set(names), {}
+        for entry, verdicts in self._columns(e for e in reversed(entries) if e.head.believed):
+            if not wanted:
+                break
+            answering = verdicts.ids.filter(pa.array(_ANSWERS[verdicts.codes]))
+            hits = answering.filter(pc.is_in(answering, pa.array(sorted(wanted)))).to_pylist()
+            snapshot = self.read(entry) if hits else None
+            if snapshot is not None:
+                by_cell.update(dict.fromkeys(hits, snapshot))
+                wanted.difference_update(hits)
+        return by_cell
+
+    def _columns(self, entries: Iterable[Entry]) -> Iterable[tuple[Entry, Verdicts]]:
+        for entry in entries:
+            try:
+                yield entry, read_verdicts(entry.file)[1]
+            except SnapshotError as error:
+                self.troubles.append(str(error))
+
+
+class _Cells:
+    """The cells of many nights by number, and the last answer of each as a code."""
+
+    def __init__(self) -> None:
+        self._ids = pa.array([], pa.string())
+        self.last = np.empty(0, np.int8)
+
+    def places_of(self, ids: pa.Array) -> np.ndarray:
+        """Return the numbers of cells; new ones get the next."""
+        new = ids.filter(pc.invert(pc.is_in(ids, self._ids)))
+        if len(new):
+            self._ids = pa.concat_arrays([self._ids, new])
+            self.last = np.append(self.last, np.full(len(new), -1, np.int8))
+        return pc.index_in(ids, self._ids).to_numpy()

@@ -1,0 +1,71 @@
+"""A run beside those before it: kept as a snapshot, and compared with the last to be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from matrix.history.changes import Changes, Night, PastVerdict
+from matrix.history.classify import compare
+from matrix.history.folder import Entry, History
+from matrix.history.states import Snapshot
+from matrix.pipeline.outcomes import NO_ANSWER
+
+
+class Remembered(NamedTuple):
+    """What a report tells of earlier runs."""
+
+    changes: Changes | None
+    nights: list[Night]
+    past: Mapping[str, list[PastVerdict]]
+    troubles: list[str]
+    """A line for each file of the history that was passed over, and where none could be kept."""
+
+
+def remember(store: Path, snapshot: Snapshot, titles: Mapping[str, str]) -> Remembered:
+    """Keep the snapshot of a run that is over, and return what a report tells of it and of those
+    before it."""
+    history = History(store, snapshot.head.profile)
+    earlier = before(history, snapshot)
+    changes = changes_since(history, earlier, snapshot, titles)
+    past = history.past(earlier)
+    troubles = []
+    try:
+        history.add(snapshot)
+    except OSError as error:  # the report is what the run is for
+        troubles.append(f"no snapshot of this run is kept: {error.strerror}")
+    history = History(store, snapshot.head.profile)
+    nights = history.nights()
+    return Remembered(changes, nights, past, [*troubles, *dict.fromkeys(history.troubles)])
+
+
+def changes_since(
+    history: History, earlier: list[Entry], snapshot: Snapshot, titles: Mapping[str, str]
+) -> Changes | None:
+    """Return what changed since the last run that is believed; ``None`` where there is none, or
+    where this one is not believed itself.
+
+    A cell that had no answer in that run is compared with its last answer before.
+    """
+    if not snapshot.head.believed:
+        return None
+    believed = [entry for entry in earlier if entry.head.believed]
+    old = next(filter(None, (history.read(entry) for entry in reversed(believed))), None)
+    if old is None:
+        return None
+    silent = {name for name in snapshot.cells if not _answers(old, name)}
+    return compare(old, snapshot, titles, history.last_answers(believed, silent))
+
+
+def before(history: History, snapshot: Snapshot) -> list[Entry]:
+    """Return the runs before one: those that it takes the place of are none of them, and neither
+    is a last one that came to the very same."""
+    earlier = [entry for entry in history.entries if entry.run != snapshot.run]
+    last = history.read(earlier[-1]) if earlier else None
+    return earlier[:-1] if last and last.says_the_same(snapshot) else earlier
+
+
+def _answers(snapshot: Snapshot, name: str) -> bool:
+    cell = snapshot.cells.get(name)
+    return cell is not None and cell.verdict not in NO_ANSWER

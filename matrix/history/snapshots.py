@@ -1,0 +1,170 @@
+"""Snapshots as Parquet files: written whole, read within bounds, a damaged one refused.
+
+A column of texts is kept as a dictionary, so that what cells share, such as all packages of an
+environment, stands in a file once. The head stands in the file's metadata, as JSON.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from matrix.history.states import SCHEMA_VERSION, CellState, Head, Snapshot
+from matrix.pipeline.outcomes import Verdict
+from matrix.store.store import write_atomically
+from matrix.untrusted.reading import UnreadableError, decode, read_file
+
+SUFFIX = ".parquet"
+MAX_BYTES = 50_000_000
+MAX_UNPACKED_BYTES = 500_000_000
+MAX_ROWS = 200_000
+"""A profile of 2,000 cells has 90 kB and 2,000 rows."""
+MAX_HEAD_BYTES = 5_000_000
+_HEAD = b"matrix"
+_KINDS: dict[object, Any] = {
+    str: pa.string(), Verdict: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_(),
+}  # fmt: skip
+VERDICTS = tuple(Verdict)
+
+
+class SnapshotError(ValueError):
+    """A file is no snapshot that can be read. The text names it, and says what to do."""
+
+
+class Verdicts(msgspec.Struct, frozen=True):
+    """The ids and verdicts of a snapshot, as columns."""
+
+    ids: Any
+    """An array of texts."""
+    codes: np.ndarray[Any, np.dtype[np.int8]]
+    """Of each id, the place of its verdict in ``VERDICTS``."""
+
+
+def pack(head: Head, cells: dict[str, CellState]) -> bytes:
+    """Return the bytes of a snapshot's file: the same content gives the same bytes."""
+    rows = msgspec.to_builtins(list(cells.values()))
+    table = pa.Table.from_pylist(rows, schema=_schema())
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        sink, table.schema, compression="zstd", write_page_checksum=True, store_schema=False,
+        dictionary_pagesize_limit=MAX_BYTES, write_statistics=False,
+    ) as writer:  # fmt: skip
+        writer.write_table(table, row_group_size=MAX_ROWS)
+        writer.add_key_value_metadata({_HEAD: msgspec.json.encode(head, order="sorted")})
+    return bytes(sink.getvalue())
+
+
+def write(file: Path, head: Head, cells: dict[str, CellState]) -> None:
+    """Write a snapshot, whole or not at all."""
+    write_atomically(file, pack(head, cells))
+
+
+def read_head(file: Path) -> Head:
+    """Return what a snapshot says of its run; raise :class:`SnapshotError` where it is none."""
+    return _opened(file)[1]
+
+
+def read_verdicts(file: Path) -> tuple[Head, Verdicts]:
+    """Return the head of a snapshot, and its ids and verdicts without making objects of them."""
+    opened, head = _opened(file)
+    table = _table(file, opened, ["id", "verdict"])
+    try:
+        codes = pc.index_in(table["verdict"].cast(pa.string()), pa.array(VERDICTS))
+        if codes.null_count or table["id"].null_count:
+            raise ValueError("a verdict is none")
+        ids = pa.concat_arrays(table["id"].cast(pa.string()).chunks)
+        verdicts = Verdicts(ids, codes.to_numpy().astype(np.int8))
+    except (pa.ArrowException, ValueError) as error:
+        raise _refused(file, error) from None
+    return head, verdicts
+
+
+def read(file: Path) -> Snapshot:
+    """Return all of a snapshot; its day and run are the names of its folder and of the file."""
+    opened, head = _opened(file)
+    names = [name for name in CellState.__struct_fields__ if name in opened.schema_arrow.names]
+    table = _table(file, opened, names)
+    try:
+        columns = [_values(table[name]) for name in names]
+        rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+        cells = msgspec.convert(rows, list[CellState])
+    except (pa.ArrowException, ValueError, IndexError) as error:
+        raise _refused(file, error) from None
+    return Snapshot(file.parent.name, file.stem, head, {cell.id: cell for cell in cells})
+
+
+def _schema() -> Any:
+    hints = get_type_hints(CellState)
+    fields = []
+    for name in CellState.__struct_fields__:
+        kind = next((a for a in get_args(hints[name]) if a is not type(None)), hints[name])
+        fields.append(pa.field(name, _KINDS[kind]))
+    return pa.schema(fields)
+
+
+def _opened(file: Path) -> tuple[Any, Head]:
+    """Open a file whose size, rows and version are such as can be read."""
+    try:
+        data = pa.BufferReader(read_file(file, MAX_BYTES))
+        opened = pq.ParquetFile(
+            data, page_checksum_verification=True, read_dictionary=list(_text_columns()),
+            thrift_string_size_limit=MAX_HEAD_BYTES, thrift_container_size_limit=MAX_ROWS,
+        )  # fmt: skip
+        metadata = opened.metadata
+        raw = (metadata.metadata or {}).get(_HEAD, b"")
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    except (OSError, UnreadableError, pa.ArrowException, ValueError) as error:
+        raise _refused(file, error) from None
+    if metadata.num_rows > MAX_ROWS or sum(g.total_byte_size for g in groups) > MAX_UNPACKED_BYTES:
+        raise _refused(file, "it is larger than any that is written")
+    return opened, _head(file, raw)
+
+
+def _head(file: Path, raw: bytes) -> Head:
+    try:
+        version = decode(raw, _Version).schema
+        if version <= SCHEMA_VERSION:
+            return decode(raw, Head)
+    except UnreadableError as error:
+        raise _refused(file, error) from None
+    raise SnapshotError(
+        f"{file}: was written by a newer version of this project (schema {version}, and "
+        f"{SCHEMA_VERSION} is the newest that this one reads). Install that version"
+    )
+
+
+class _Version(msgspec.Struct):
+    schema: int
+
+
+def _table(file: Path, opened: Any, names: list[str]) -> Any:
+    try:
+        return opened.read(columns=names, use_threads=False)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise _refused(file, error) from None
+
+
+def _values(column: Any) -> list[Any]:
+    """Return a column's values; texts that are the same are one object."""
+    values: list[Any] = []
+    for chunk in column.chunks:
+        if not pa.types.is_dictionary(chunk.type):
+            values += chunk.to_pylist()
+            continue
+        words = chunk.dictionary.to_pylist()
+        values += [None if place is None else words[place] for place in chunk.indices.to_pylist()]
+    return values
+
+
+def _text_columns() -> list[str]:
+    return [field.name for field in _schema() if field.type == pa.string()]
+
+
+def _refused(file: Path, why: object) -> SnapshotError:
+    return SnapshotError(f"{file}: is no snapshot that can be read ({why}). It may be removed")

@@ -1,0 +1,67 @@
+"""Keys under which good and bad ends were both observed: the same inputs, two answers. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
+
+from matrix.pipeline.outcomes import Finding, Judgement, Outcome
+from matrix.store.store import Record
+
+CHECK = "check"
+"""The step of a record that tells what a check said."""
+_GOOD = frozenset({Outcome.PASSED.value, Judgement.NOTICE.value})
+_BAD = frozenset({Outcome.FAILED.value, Judgement.DEGRADED.value})
+"""``passed`` and ``failed`` are words of steps and of checks alike; other ends say nothing."""
+
+
+class _End(NamedTuple):
+    """How a step ended, or what a check said of its answer."""
+
+    good: bool
+    value: float | None
+
+
+def flaky_keys(records: Iterable[Record]) -> frozenset[str]:
+    """Return the keys whose step passed at one time and failed at another, or of whose answers
+    one check passed and the same check failed.
+
+    Args:
+        records: The store's history, oldest first. What a check comes to say otherwise of one and
+            the same answer, or by the same value, is our own doing: it counts for nothing.
+    """
+    answers: Counter[str] = Counter()
+    ends: dict[tuple[str, str], dict[int, _End]] = {}
+    for record in records:
+        if record.step != CHECK:
+            answers[record.key] += 1
+        if record.outcome in _GOOD or record.outcome in _BAD:
+            of_answers = ends.setdefault((record.key, record.check), {})
+            end = _End(record.outcome in _GOOD, record.value)
+            of_answers[answers[record.key]] = end  # the last that was said of an answer
+    return frozenset(key for (key, _), of_one in ends.items() if _turned(of_one.values()))
+
+
+def _turned(ends: Collection[_End]) -> bool:
+    good = {end.value for end in ends if end.good}
+    bad = {end.value for end in ends if not end.good}
+    return bool(good and bad) and (None in good | bad or good != bad)
+
+
+def finding_records(
+    findings: Iterable[tuple[Finding, str]], subject: str, run: str, at: str
+) -> Iterator[Record]:
+    """Yield a record of each finding, given with the key of what it judges."""
+    for finding, key in findings:
+        yield Record(
+            run=run,
+            at=at,
+            subject=subject,
+            step=CHECK,
+            key=key,
+            outcome=finding.judgement,
+            check=finding.check,
+            value=finding.value,
+            threshold=finding.threshold,
+        )

@@ -1,0 +1,223 @@
+"""A page for each cell: its verdict and cause, what to do, and all that was observed of it.
+
+Each stands alone, needs no script, and is the same whatever the other cells' order. There may be
+20,000 of them: what cells share, such as a side or a known issue, is rendered once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jinja2
+import msgspec
+from markupsafe import Markup
+
+from matrix.history.changes import PastVerdict
+from matrix.judge.results import CellResult, Measures, ModelFacts, Side
+from matrix.judge.stories import CellStory, StageStory
+from matrix.pipeline.outcomes import Judgement, Outcome, Verdict
+from matrix.pipeline.steps import STAGES, Stage, SubjectKind
+from matrix.report import table
+from matrix.report.addresses import CELLS, anchor, page_of
+from matrix.report.locks import all_lines, install_lines
+from matrix.report.material import Material
+from matrix.report.rendering import TEMPLATES, prose
+from matrix.spec.loading import FLOAT_MODEL
+from matrix.untrusted.text import natural, visible
+
+STYLE = f"{CELLS}/cell.css"
+FIRST = "<!doctype html><!-- a cell of the quantization compatibility matrix -->"
+"""How each page begins, by which one of an earlier report is recognised."""
+ALTERNATIVES = 3
+"""How many quantizers, and how many engines, are named that work instead."""
+
+Shown = tuple[str, str, str]
+
+
+def cell_files(material: Material) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the bytes of each cell's page, and of the style that they share.
+
+    The material's result is normalised.
+    """
+    pages = _Pages(material)
+    if material.result.cells:
+        yield STYLE, (TEMPLATES / "cell.css").read_bytes()
+    for cell in material.result.cells:
+        page = pages.page(cell, material.story(cell.id), material.past.get(cell.id, ()))
+        yield page_of(cell.id), page.encode()
+
+
+class _Pages:
+    """Renders the pages of one result."""
+
+    def __init__(self, material: Material) -> None:
+        result = material.result
+        self._result = result
+        self._template = _templates().get_template("cell.html.j2")
+        self._parts: Any = _templates().get_template("cell_parts.html.j2").module
+        self._side, self._checks = _kept(self._parts.side), _kept(self._parts.checks)
+        self._stage = functools.cache(self._parts.stage)
+        self._left_by = _kept(self._parts.left)
+        self._departed, self._installed = _kept(self._parts.departed), _kept(self._parts.installs)
+        self._badges = {verdict: self._parts.badge(verdict) for verdict in Verdict}
+        self._issues = {name: self._parts.issue(entry) for name, entry in result.issues.items()}
+        self._locks, self._installs = all_lines(result), install_lines(result)
+        good = [cell for cell in result.cells if cell.verdict is Verdict.WORKS]
+        self._by_engine = table.grouped(good, lambda cell: _of(cell, cell.engine))
+        self._by_quantizer = table.grouped(good, lambda cell: _of(cell, cell.quantizer))
+        self._alike = Counter(cell.group for cell in result.cells)
+        self._others_in = functools.cache(self._quantizers_that_work)
+        self._others_by = functools.cache(self._engines_that_work)
+
+    def page(self, cell: CellResult, story: CellStory, past: Sequence[PastVerdict]) -> str:
+        """Return the page of one cell."""
+        result, stories = self._result, {stage.stage: stage for stage in story.stages}
+        named = (finding for finding in cell.findings if finding.check == cell.explained_by)
+        works = cell.verdict is Verdict.WORKS
+        whys = {name: result.departures.get(name, "not explained") for name in cell.departures}
+        return self._template.render(
+            first=Markup(FIRST),
+            cell=cell,
+            past=past,
+            badges=self._badges,
+            issues=self._issues,
+            explained=next(named, None) if cell.explained_by else None,
+            alike=self._alike[cell.group],
+            instead="" if works else self._what_works_instead(cell),
+            installs=self._install(cell) if works else "",
+            staged=self._staged(cell, stories),
+            checked=self._checked(cell),
+            left=self._left(cell, stories),
+            quantizer=self._shown_side("Quantizer", cell.quantizer, works=works),
+            engine=self._shown_side("Engine", cell.engine, works=works),
+            about=_about(cell.model, result.models.get(cell.model)),
+            machine=_machine(story),
+            departures=self._departed(whys),
+            script="",
+        )
+
+    def _shown_side(self, title: str, side: Side, *, works: bool) -> Markup:
+        return self._side(title, side, self._locks.get(side.environment), works)
+
+    def _staged(self, cell: CellResult, stories: dict[Stage, StageStory]) -> Markup:
+        """Return the rows of the stages."""
+        rows = []
+        for result in cell.stages:
+            story = stories.get(result.stage, StageStory(stage=result.stage))
+            seconds = cell.timings.get(result.stage)
+            rows.append(self._stage(result, seconds, story.peak_bytes, story.at))
+        return Markup("".join(rows))
+
+    def _checked(self, cell: CellResult) -> Markup:
+        """Return the rows of the checks that apply; of a checkpoint, many cells have the same."""
+        applied = [f for f in cell.findings if f.judgement is not Judgement.NOT_APPLICABLE]
+        by_stage = table.grouped(applied, lambda finding: finding.stage)
+        return Markup("".join(map(self._checks, by_stage.values())))
+
+    def _left(self, cell: CellResult, stories: dict[Stage, StageStory]) -> Markup:
+        """Return what was left by the stages that did not pass, and by those of files and cells."""
+        blocks = []
+        for result in cell.stages:
+            story, subject = stories.get(result.stage), STAGES[result.stage].subject
+            passed = result.outcome is Outcome.PASSED
+            if story is None or (passed and subject is SubjectKind.ENVIRONMENT):
+                continue
+            if story.exception or story.traceback or story.warnings or story.log:
+                render = self._parts.left if subject is SubjectKind.CELL else self._left_by
+                blocks.append(render(story, not passed))
+        return Markup("".join(blocks))
+
+    def _install(self, cell: CellResult) -> Markup:
+        """Return how to install both sides of a cell that works."""
+        sides = {"To quantize": cell.quantizer, "To load": cell.engine}
+        if cell.quantizer.name == FLOAT_MODEL:
+            del sides["To quantize"]
+        lines = {title: self._installs.get(side.environment) for title, side in sides.items()}
+        return self._installed({title: line.line for title, line in lines.items() if line})
+
+    def _what_works_instead(self, cell: CellResult) -> Markup:
+        """Return what does in place of a cell that does not work: a repair, another side."""
+        if cell.quantizer.name == FLOAT_MODEL:
+            return Markup()
+        in_engine = _of(cell, cell.engine)
+        repairs = [
+            self._parts.repaired(other)
+            for other in self._by_engine.get(in_engine, [])
+            if other.quantizer.repairs and not cell.quantizer.repairs
+            if other.quantizer.environment == cell.quantizer.environment
+        ]
+        others = [self._others_in(in_engine), self._others_by(_of(cell, cell.quantizer))]
+        return Markup("".join([*repairs, *others]))
+
+    def _quantizers_that_work(self, key: Shown) -> Markup:
+        cells = [cell for cell in self._by_engine.get(key, []) if not cell.quantizer.repairs]
+        return self._newest("Quantize by, for this engine", cells, "quantizer")
+
+    def _engines_that_work(self, key: Shown) -> Markup:
+        cells = self._by_quantizer.get(key, [])
+        return self._newest("Load such a checkpoint in", cells, "engine")
+
+    def _newest(self, title: str, cells: list[CellResult], role: str) -> Markup:
+        """Return cells that work with how to install a side of them, an environment once."""
+        in_order = sorted(cells, key=lambda cell: natural(getattr(cell, role).name), reverse=True)
+        distinct = {getattr(cell, role).environment: cell for cell in reversed(in_order)}
+        newest = sorted(distinct.values(), key=in_order.index)[:ALTERNATIVES]
+        links: Markup = self._parts.links(title, newest, role, self._installs)
+        return links
+
+
+def _of(cell: CellResult, side: Side) -> Shown:
+    return cell.model, cell.scheme, side.name
+
+
+def _kept(render: Callable[..., str]) -> Callable[..., Markup]:
+    """Return a function that renders each distinct content once."""
+    rendered: dict[bytes, Markup] = {}
+    encode = msgspec.json.Encoder().encode
+
+    def kept(*values: object) -> Markup:
+        key = encode(values)
+        if key not in rendered:
+            rendered[key] = Markup(render(*values))
+        return rendered[key]
+
+    return kept
+
+
+def _about(name: str, facts: ModelFacts | None) -> str:
+    """Return in words what a model is, as far as that is said."""
+    where = f"{facts.repository}, from the Hugging Face Hub" if facts and facts.repository else ""
+    about = facts.about if facts and facts.about else where
+    return f"{name}: {about}" if about else name
+
+
+def _machine(story: CellStory) -> str:
+    """Return in words the machine on which the last stage of a cell was observed."""
+    machine = story.stages[-1].machine if story.stages else {}
+    return "; ".join(f"{name}: {value}" for name, value in sorted(machine.items()))
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.globals.update(float=FLOAT_MODEL, table=table, unmeasured=Measures())
+    templates.filters.update(
+        v=visible,
+        prose=prose,
+        anchor=anchor,
+        page=page_of,
+        css=lambda word: word.replace(" ", "-"),
+        number=lambda value: "" if value is None else format(value, ".4g"),
+        megabytes=lambda value: f"{value / 1e6:,.0f} MB",
+    )
+    return templates

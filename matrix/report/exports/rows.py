@@ -1,0 +1,86 @@
+"""The cells as rows of plain values, as spreadsheets and data frames take them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from matrix.judge.results import CellResult, KnownIssue, MatrixResult
+from matrix.report.table import packages_in_words
+
+Value = str | float | int | bool | None
+"""Text is untrusted still; ``None`` is what was not measured."""
+_TEXTS = (
+    "id", "model", "scheme", "quantizer", "quantizer_packages", "quantizer_python", "engine",
+    "engine_packages", "engine_python", "device", "elsewhere", "verdict", "blame", "stage",
+    "reason", "message", "issue", "issue_cause", "fix", "source", "looks_like", "group",
+    "departures", "canary",
+)  # fmt: skip
+COLUMNS: dict[str, type[str | float | int | bool]] = {
+    **dict.fromkeys(_TEXTS, str),
+    "flaky": bool,
+    "seconds": float,
+    "perplexity": float,
+    "nats": float,
+    "kernel": str,
+    "tokens_per_second": float,
+    "peak_bytes": int,
+    "at": str,
+    "runs": str,
+    "command": str,
+}
+"""The columns in their order, each with its type."""
+
+
+def rows(result: MatrixResult) -> Iterator[dict[str, Value]]:
+    """Yield a row for each cell, in the order of the table: column -> value."""
+    for cell in result.cells:
+        yield {**_identity(cell), **_cause(cell, result.issues.get(cell.issue)), **_measured(cell)}
+
+
+def _identity(cell: CellResult) -> dict[str, Value]:
+    return {
+        "id": cell.id,
+        "model": cell.model,
+        "scheme": cell.scheme,
+        "quantizer": cell.quantizer.name,
+        "quantizer_packages": packages_in_words(cell.quantizer),
+        "quantizer_python": cell.quantizer.python,
+        "engine": cell.engine.name,
+        "engine_packages": packages_in_words(cell.engine),
+        "engine_python": cell.engine.python,
+        "device": cell.device,
+        "elsewhere": "; ".join(f"{where}: {verdict}" for where, verdict in cell.elsewhere.items()),
+        "verdict": cell.verdict.value,
+    }
+
+
+def _cause(cell: CellResult, issue: KnownIssue | None) -> dict[str, Value]:
+    return {
+        "blame": cell.blame.value,
+        "stage": cell.stage.value if cell.stage else "",
+        "reason": cell.reason.value,
+        "message": cell.message,
+        "issue": cell.issue,
+        "issue_cause": issue.cause if issue else "",
+        "fix": issue.fix if issue else "",
+        "source": issue.sources[0] if issue and issue.sources else "",
+        "looks_like": cell.looks_like,
+        "group": cell.group,
+        "departures": " ".join(cell.departures),
+        "canary": cell.canary.value if cell.canary else "",
+        "flaky": cell.flaky,
+    }
+
+
+def _measured(cell: CellResult) -> dict[str, Value]:
+    return {
+        "seconds": round(sum(cell.timings.values()), 3),
+        "perplexity": cell.measures.perplexity,
+        "nats": cell.measures.nats,
+        "kernel": cell.measures.kernel,
+        "tokens_per_second": cell.measures.tokens_per_second,
+        "peak_bytes": cell.measures.peak_bytes,
+        "at": cell.at,
+        "runs": " ".join(cell.runs),
+        "command": cell.command,
+    }

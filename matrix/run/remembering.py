@@ -1,0 +1,102 @@
+"""What a report is made of: the judged table, and earlier runs as the store remembers them."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import msgspec
+
+from matrix.diagnose.catalogue import load_issues
+from matrix.history.changes import Changes
+from matrix.history.states import Snapshot
+from matrix.history.taking import Project, take
+from matrix.judge.results import MatrixResult
+from matrix.report.material import Material
+from matrix.run.context import Context
+from matrix.spec.loading import PACKAGE
+from matrix.untrusted.reading import UnreadableError, decode
+
+DISTRIBUTION = "quantization-compatibility-matrix"
+GIT_SECONDS = 10.0
+
+
+def remembered(context: Context, table: MatrixResult) -> tuple[Material, list[str]]:
+    """Keep a snapshot of a run that is over, and return what its report is made of, with a line
+    for each file of the history that was passed over.
+
+    Args:
+        context: The profile, with all its cells.
+        table: What it came to.
+    """
+    from matrix.history.remembering import remember  # pyarrow takes a while to import
+
+    past = remember(context.store.root, snapshot_of(context, table), titles())
+    material = Material(table, changes=past.changes, nights=past.nights, past=past.past)
+    return material, past.troubles
+
+
+def changes_of(context: Context, table: MatrixResult) -> Changes | None:
+    """Return what changed since the last run that is believed, and keep nothing; ``None`` where
+    there is none to compare with."""
+    from matrix.history.folder import History
+    from matrix.history.remembering import before, changes_since
+
+    snapshot = snapshot_of(context, table)
+    history = History(context.store.root, snapshot.head.profile)
+    return changes_since(history, before(history, snapshot), snapshot, titles())
+
+
+def snapshot_of(context: Context, table: MatrixResult) -> Snapshot:
+    """Return today's snapshot of a table."""
+    day = f"{datetime.now(UTC):%Y-%m-%d}"
+    return take(day, context.settings.run, table, context.fresh_judge(), project())
+
+
+def titles() -> dict[str, str]:
+    """Return the titles of the known issues, by id."""
+    return {name: issue.title for name, issue in load_issues().items()}
+
+
+@cache
+def project() -> Project:
+    """Return this project's version and commit, as far as they are known."""
+    version, installed = "", ""
+    with suppress(PackageNotFoundError):
+        version = distribution(DISTRIBUTION).version
+        installed = distribution(DISTRIBUTION).read_text("direct_url.json") or ""
+    return Project(version, _commit_installed(installed) or _commit_of(PACKAGE.parent))
+
+
+class _Vcs(msgspec.Struct, frozen=True):
+    commit_id: str = ""
+
+
+class _DirectUrl(msgspec.Struct, frozen=True):
+    vcs_info: _Vcs = _Vcs()
+
+
+def _commit_installed(direct_url: str) -> str:
+    """Return the commit that pip installed from; empty where that was no repository."""
+    try:
+        return decode(direct_url.encode(), _DirectUrl).vcs_info.commit_id
+    except UnreadableError:
+        return ""
+
+
+def _commit_of(folder: Path) -> str:
+    """Return the commit of a checkout; empty where it is none, or there is no git."""
+    if not (folder / ".git").exists():
+        return ""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],
+            capture_output=True, text=True, timeout=GIT_SECONDS, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()[:64]

@@ -1,0 +1,198 @@
+"""The report as it is looked at: it fits, all can see and reach it, nothing goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page
+from pypdf import PdfReader
+
+from matrix.judge.results import MatrixResult
+from matrix.pipeline.outcomes import Verdict
+from matrix.report.table import SYMBOLS, counts
+from tests.browser.conftest import Open
+from tests.browser.reports import TROUBLE, made
+
+Reports = Callable[[str], Path]
+
+
+def a_cell(folder: Path) -> str:
+    """Return the page of a cell of a report."""
+    return next(f"cells/{file.name}" for file in sorted((folder / "cells").glob("*.html")))
+
+
+def unfold(page: Page) -> None:
+    """Open all that is folded."""
+    page.evaluate("document.querySelectorAll('details').forEach(it => it.open = true)")
+
+
+@pytest.mark.parametrize("name", ["real", "made", "void", "empty"])
+def test_nothing_goes_wrong_when_it_is_opened(open_page: Open, name: str) -> None:
+    page = open_page(name)
+    assert "Quantization compatibility matrix" in page.title()
+    unfold(page)
+
+
+def test_nothing_goes_wrong_when_a_cell_is_opened(open_page: Open, report: Reports) -> None:
+    page = open_page("made", a_cell(report("made")))
+    assert page.locator("h1").inner_text()
+
+
+def test_a_report_that_reaches_out_is_caught(open_page: Open, troubles: list[str]) -> None:
+    page = open_page("made")
+    page.evaluate("new Image().src = 'http://127.0.0.1:9/x'; eval.call(window, '1')")
+    page.wait_for_timeout(0)
+    assert troubles
+    troubles.clear()
+
+
+@pytest.mark.parametrize("width", [1500, 900, 390])
+@pytest.mark.parametrize("name", ["real", "made", "empty", "hostile"])
+def test_nothing_is_wider_than_the_window(
+    open_page: Open, report: Reports, name: str, width: int
+) -> None:
+    pages = ["index.html", *([] if name == "empty" else [a_cell(report(name))])]
+    for file in pages:
+        page = open_page(name, file, width=width)
+        for state in ("as opened", "unfolded"):
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            assert wide == page.evaluate("document.documentElement.clientWidth"), (file, state)
+            unfold(page)
+
+
+@pytest.mark.parametrize("file", ["index.html", "a cell"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("made", {}),
+        ("made", {"color_scheme": "dark"}),
+        ("made", {"width": 390}),
+        ("void", {}),
+        ("empty", {}),
+    ],
+)
+def test_axe_finds_nothing(
+    open_page: Open, report: Reports, name: str, options: dict[str, Any], file: str
+) -> None:
+    if file == "a cell" and name == "empty":
+        assert not (report(name) / "cells").exists()
+        return
+    page = open_page(name, a_cell(report(name)) if file == "a cell" else file, **options)
+    unfold(page)
+    results = Axe().run(page)
+    assert not results.violations_count, results.generate_report()
+
+
+def test_the_first_screen_has_what_is_looked_for(open_page: Open) -> None:
+    page = open_page("real")
+    for part in ("#belief", "#changes", "#main-causes", "#chooser"):
+        box = page.locator(part).bounding_box()
+        assert box is not None
+        assert box["y"] < 1000, part
+
+
+def test_a_void_run_says_first_which_canary(open_page: Open) -> None:
+    page = open_page("void")
+    box = page.get_by_text(TROUBLE).first.bounding_box()
+    assert box is not None
+    assert box["y"] < 500
+
+
+def test_every_link_leads_somewhere(open_page: Open, report: Reports) -> None:
+    folder = report("made").resolve()
+    for file in ("index.html", a_cell(folder)):
+        page = open_page("made", file)
+        links = page.evaluate("[...document.querySelectorAll('[href],[src]')].map("
+                              "it => it.href || it.src)")  # fmt: skip
+        missing = {link for link in links if not leads(link, page, folder)}
+        assert links
+        assert not missing
+
+
+def leads(link: str, page: Page, folder: Path) -> bool:
+    """Return whether a link is to a file of the report, and to a place in it where it says one."""
+    address = urlsplit(link)
+    if address.scheme == "https":
+        return True
+    target = Path(unquote(address.path))
+    if folder not in target.parents or not target.is_file():
+        return False
+    here = target == Path(unquote(urlsplit(page.url).path))
+    place = unquote(address.fragment)
+    return not here or not place or page.evaluate("id => !!document.getElementById(id)", place)
+
+
+def test_pictures_are_shown(open_page: Open) -> None:
+    page = open_page("made")
+    pictures = page.locator("img")
+    assert pictures.count() == 4
+    for picture in pictures.all():
+        picture.scroll_into_view_if_needed()
+        assert picture.get_attribute("alt")
+        page.wait_for_function("it => it.complete", arg=picture.element_handle())
+        assert picture.evaluate("it => it.naturalWidth") > 0
+
+
+def test_all_is_reached_without_scripts(open_page: Open) -> None:
+    page = open_page("made", java_script_enabled=False)
+    cells = made().result.cells
+    links = page.locator("table a[href^='cells/']")
+    addresses = {link.get_attribute("href") for link in links.all()}
+    assert len(addresses) == len(cells)
+    assert not page.locator("form:visible").count()  # they would do nothing
+    first = page.locator("table.grid td > a").first
+    first.click()
+    assert page.url.endswith(".html")
+    assert "/cells/" in page.url
+    page.get_by_role("link", name="The matrix").click()
+    assert "/index.html" in page.url
+
+
+def test_it_prints_with_all_its_words(open_page: Open) -> None:
+    page = open_page("real")
+    printed = PdfReader(BytesIO(page.pdf(prefer_css_page_size=True)))
+    words = " ".join(" ".join(sheet.extract_text() for sheet in printed.pages).split())
+    numbers = counts(table_of_page(page))
+    for verdict in Verdict:
+        if numbers[verdict]:
+            assert f"{numbers[verdict]} {SYMBOLS[verdict]} {verdict}" in words
+            assert words.count(SYMBOLS[verdict]) > numbers[verdict] / 4  # rows fold into one
+
+
+def table_of_page(page: Page) -> list[Any]:
+    """Return the cells of the report that a page is of."""
+    import msgspec
+
+    file = Path(unquote(urlsplit(page.url).path)).with_name("matrix.json")
+    return msgspec.json.decode(file.read_bytes(), type=MatrixResult).cells
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_verdicts_are_told_apart_without_colour_and_without_symbols(
+    open_page: Open, browser: Browser, scheme: str
+) -> None:
+    page = open_page("real", color_scheme=scheme)
+    session = page.context.new_cdp_session(page)
+    session.send("Emulation.setEmulatedVisionDeficiency", {"type": "achromatopsia"})
+    grey = {}
+    for verdict in (Verdict.WORKS, Verdict.GARBAGE, Verdict.BROKEN):
+        square = page.locator(f"table.grid td > a.{verdict}:visible").first
+        square.evaluate("it => it.style.color = 'transparent'")
+        grey[verdict] = shot(square)
+    for one, other in [("works", "broken"), ("works", "garbage"), ("broken", "garbage")]:
+        first, second = grey[Verdict(one)], grey[Verdict(other)]
+        assert np.abs(first - second).mean() > 12, (one, other)
+
+
+def shot(square: Locator) -> Any:
+    """Return what a square looks like, as 16 by 16 numbers from black to white."""
+    with Image.open(BytesIO(square.screenshot())) as picture:
+        return np.asarray(picture.convert("L").resize((16, 16)), dtype=float)

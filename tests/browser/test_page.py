@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Locator, Page
 from pypdf import PdfReader
 
 from matrix.pipeline.outcomes import Verdict
@@ -168,7 +168,7 @@ def test_it_prints_with_all_its_words(open_page: Open) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_verdicts_are_told_apart_without_colour_and_without_symbols(
-    open_page: Open, browser: Browser, scheme: str
+    open_page: Open, scheme: str
 ) -> None:
     page = open_page("real", color_scheme=scheme)
     session = page.context.new_cdp_session(page)

@@ -20,5 +20,5 @@ def page_of(cell: str) -> str:
 
 
 def _distinct(name: str) -> str:
-    readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[:80].strip("-.")
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[:60].strip("-.")
     return f"{readable or CELLS}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -101,7 +101,7 @@ def _in_words(matches: list[Match], excerpt: Excerpt, *, is_explained: bool) -> 
         later = visible(later_exception(match, excerpt), LINE_CHARS)
         lines += wrapped("later", f"the log ends with {later}") if later else []
     else:
-        last = visible(excerpt.last_exception, LINE_CHARS)
+        last = visible(excerpt.ending.exception, LINE_CHARS)
         lines.append("not known: no known issue explains this log" + (":" if last else ""))
         lines += [f"  {last}"] if last else []
     for match in matches[:OTHERS]:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 SHORTEST = 8
 """Characters of the longest plain part: a shorter one would be in every log."""
+MARK = "`"
+"""Web pages and chats take it for the mark of code and leave it out, so it is not compared."""
 _WORD = r"\S{0,200}?"
 
 
@@ -31,7 +33,7 @@ class Pattern(NamedTuple):
 
 @cache
 def _pattern(text: str) -> Pattern:
-    parts = text.split("*")
+    parts = text.replace(MARK, "").split("*")
     literal = max(parts, key=len)
     if len(literal) < SHORTEST:
         wanted = f"want {SHORTEST} characters without a *"

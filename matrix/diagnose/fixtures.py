@@ -29,15 +29,16 @@ def failure_of_log(issue: Issue, log: Log) -> Failure:
 
 
 def match_log(issue: Issue, log: Log) -> Match | None:
-    """Return how an issue fits a log; ``None`` where it does not."""
-    return match_issue(issue, failure_of_log(issue, log))
+    """Return how an issue fits a log; ``None`` where it does not, or not by what is shown."""
+    match = match_issue(issue, failure_of_log(issue, log))
+    return None if match is None or match.raised_in else match
 
 
 def fits_where_marked(issue: Issue, log: Log) -> bool:
     """Return whether an issue fits a log in the very line that holds the marks."""
     match = match_log(issue, log)
     _, parts = unmarked(log.text)
-    return match is not None and len(parts) == 1 and plain_text(parts[0]) in plain_text(match.quote)
+    return match is not None and len(parts) == 1 and parts[0] in match.quote
 
 
 def fixture(issue: Issue, log: Log, *, is_near_miss: bool = False) -> str:
@@ -46,7 +47,7 @@ def fixture(issue: Issue, log: Log, *, is_near_miss: bool = False) -> str:
     Raises ``ValueError`` where the issue does not fit the log, or fits a near miss.
     """
     # A check's message is one text, and stands in one line.
-    text = plain_text(" ".join(log.text.split()) if log.check else _OURS.sub("", log.text))
+    text = " ".join(log.text.split()) if log.check else plain_text(_OURS.sub("", log.text))
     match = match_log(issue, msgspec.structs.replace(log, text=text))
     if is_near_miss and match is not None:
         raise ValueError(f"it is no near miss: {issue.id} fits {match.quote!r}")

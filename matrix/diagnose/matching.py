@@ -13,7 +13,6 @@ from packaging.version import InvalidVersion, Version
 
 from matrix.diagnose.catalogue import Effect, Issue, Signature, Traits, Versions, specifier
 from matrix.diagnose.passages import Excerpt, Passage
-from matrix.diagnose.patterns import MARK
 from matrix.pipeline.outcomes import Finding, Judgement
 from matrix.pipeline.steps import Step
 
@@ -168,9 +167,9 @@ def _places(signature: Signature, failure: Failure) -> Iterator[_Place]:
 def _is_of(signature: Signature, finding: Finding) -> bool:
     if finding.check != signature.check or finding.judgement is Judgement.PASSED:
         return False
-    message, place = finding.message.replace(MARK, ""), 0
+    place = 0
     for pattern in signature.patterns:
-        if (match := pattern.expression.search(message, place)) is None:
+        if (match := pattern.expression.search(finding.message, place)) is None:
             return False
         place = match.end()
     return True

@@ -16,7 +16,6 @@ import ahocorasick_rs
 import msgspec
 
 from matrix.diagnose.endings import EXCEPTION, Ending, ending_of
-from matrix.diagnose.patterns import MARK
 
 BLOCK = 1 << 20
 BEFORE = 16_000
@@ -37,7 +36,6 @@ _QUOTES = {
 }  # fmt: skip
 """What web pages and chats make of plain characters."""
 _PLAIN = [(odd.encode(), plain.encode()) for odd, plain in _QUOTES.items()]
-_MARK = MARK.encode()
 _ODD = re.compile(rb"\xe2\x80[\x98-\x9d]|&(?:#|quot|[lg]t);?")
 _IN_TRACEBACK = re.compile(
     r"""File\ "[^"\n]{1,1000}",\ line\ \d{1,9},\ in\ .*\n.*\Z   # after the line of a frame
@@ -79,7 +77,7 @@ def excerpt_of_text(text: str, literals: Iterable[str]) -> Excerpt:
 
 
 def plain_text(text: str) -> str:
-    """Return a text as its lines are compared: no colours, plain quotes, no backticks."""
+    """Return a text as its lines are compared: no colours, plain quotes."""
     return _text(_plain(text.encode("utf-8", "replace")))
 
 
@@ -157,9 +155,8 @@ def _blocks(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _plain(block: bytes) -> bytes:
-    """Return a block without colours and the marks of code, with plain quotes."""
+    """Return a block without colours, with plain quotes."""
     # A single byte is found many times faster than a text, and mostly is not there.
-    block = block.replace(_MARK, b"") if _MARK in block else block
     block = _ESCAPE.sub(b"", block) if b"\x1b" in block else block
     may_differ = b"\xe2" in block or b"&" in block
     if may_differ and b"\0" not in block and _ODD.search(block):

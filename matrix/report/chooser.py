@@ -12,6 +12,7 @@ from matrix.pipeline.outcomes import Verdict
 from matrix.report.table import group_and_label, grouped, serves_most
 from matrix.spec.loading import FLOAT_MODEL
 
+
 class Choices(NamedTuple):
     """The two lists of the chooser, and which pair stands there at first."""
 

@@ -160,9 +160,8 @@ def _heads(part: Part, columns: range, notes: Notes) -> str:
     if one_model:
         model = _shown(shown[0][1]) if shown else ""
         return f'<tr class="engines" data-model="{model}"><td>{"".join(engines)}'
-    return (
-        f'<tr class="engines"><td rowspan="2">{"".join(engines)}<tr class="models">'
-        + "".join(models)
+    return f'<tr class="engines"><td rowspan="2">{"".join(engines)}<tr class="models">' + "".join(
+        models
     )
 
 
@@ -177,9 +176,7 @@ def _product_and_label(part: Part, name: str) -> tuple[str, str]:
 
 
 def _row(row: Row, notes: Notes) -> str:
-    squares = "".join(
-        f"<td>{''.join(square(cell, notes) for cell in slot)}" for slot in row.slots
-    )
+    squares = "".join(f"<td>{''.join(square(cell, notes) for cell in slot)}" for slot in row.slots)
     return f'<tr {_names(row)}><th scope="row">{_label(row)}{squares}'
 
 
@@ -195,9 +192,7 @@ def _fold(fold: _Fold, notes: Notes, width: int) -> str:
     rows = "".join(
         f"<div {_names(row)}><span>{_label(row)}</span>"
         + "".join(
-            square(cell, notes, column)
-            for column, slot in enumerate(row.slots)
-            for cell in slot
+            square(cell, notes, column) for column, slot in enumerate(row.slots) for cell in slot
         )
         + "</div>"
         for row in fold.rows
@@ -256,5 +251,3 @@ def _row_label(row: Row) -> str:
 def _shown(text: str) -> str:
     """Return untrusted text as HTML shows it, between tags and in attributes."""
     return str(escape(visible(text, _NAME_CHARS)))
-
-

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from matrix.cli.options import ERROR_CHARS, LINE_CHARS
+from matrix.cli.showing import Copied
 from matrix.judge.advising import Advice, Failure, Proof
 from matrix.judge.likely import Likelihood
 from matrix.judge.results import ModelFacts
@@ -18,6 +21,8 @@ from matrix.untrusted.text import visible
 
 SHOWN = 8
 """How many of a list are shown; --format json has all."""
+NEWEST = 3
+"""How many proofs are shown of each engine, where none is named."""
 
 _Item = TypeVar("_Item")
 
@@ -52,24 +57,33 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """The command that runs it."""
 
 
-def in_words(answer: Answer, out: Path | None) -> list[str]:
-    """Return the lines of an answer; ``out`` is the folder of the files that install it."""
-    return [visible(line, ERROR_CHARS) for line in _lines(answer, out)]
+def in_words(answer: Answer, out: Path | None, *, of_all_engines: bool) -> Iterator[str]:
+    """Yield the lines of an answer, of all engines the newest of each alone.
+
+    ``out`` is the folder of the files that install it.
+    """
+    for line in _lines(answer, out, of_all_engines):
+        shown = visible(line, ERROR_CHARS)
+        yield Copied(shown) if isinstance(line, Copied) else shown
 
 
-def _lines(answer: Answer, out: Path | None) -> Iterator[str]:
+def _lines(answer: Answer, out: Path | None, of_all_engines: bool) -> Iterator[str]:
     advice, model = answer.advice, answer.model
+    proven, faded = (
+        _newest(proofs) if of_all_engines else proofs[:SHOWN]
+        for proofs in (advice.proven, advice.faded)
+    )
     tied = "tied" if model.tied else "not tied"
     subject = f"{answer.method} of {model.model_type or 'an unknown architecture'} ({tied})"
     if advice.proven:
         yield f"{subject}: proven, the newest releases first:"
-        yield from _some(advice.proven, _of_proof)
+        yield from _proofs(proven, advice.proven)
     if advice.faded:
         yield f"{subject}: proven by old evidence alone, the newest releases first:"
-        yield from _some(advice.faded, _of_proof)
+        yield from _proofs(faded, advice.faded)
     if not advice.proven and not advice.faded:
         yield f"no evidence: nothing is proven to work for {subject}"
-    yield from _installs(answer, [*advice.proven, *advice.faded], out)
+    yield from _installs(answer, [*proven, *faded], out)
     if answer.departures:
         yield "no stock packages: these were run with a difference, and may fail without it:"
         for name, text in answer.departures.items():
@@ -83,11 +97,30 @@ def _lines(answer: Answer, out: Path | None) -> Iterator[str]:
     if answer.commands:
         where = f" (on {answer.device})" if answer.device else ""
         yield f"what would prove it, one cell each{where}:"
-        yield from (f"  {command}" for command in answer.commands)
+        yield from (Copied(f"  {command}") for command in answer.commands)
     if answer.rows:
         yield "no profile has such a cell. This adds it, in a file of its own in the spec's folder:"
-        yield from ("", *answer.rows, "")
-        yield f"then: {answer.then}"
+        yield from ("", *map(Copied, answer.rows), "")
+        yield Copied(f"then: {answer.then}")
+
+
+def _newest(proofs: Sequence[Proof]) -> list[Proof]:
+    """Return of the proofs, the newest first, a few of each engine, of whatever release."""
+    counts: Counter[str] = Counter()
+    newest = []
+    for proof in proofs:
+        engine = re.split(r"-(?=[0-9])", proof.engine)[0]
+        counts[engine] += 1
+        if counts[engine] <= NEWEST:
+            newest.append(proof)
+    return newest
+
+
+def _proofs(shown: Sequence[Proof], proofs: Sequence[Proof]) -> Iterator[str]:
+    for proof in shown:
+        yield from _of_proof(proof)
+    if left := len(proofs) - len(shown):
+        yield f"  and {left} more (--engine NAME has more of one engine, --format json all)"
 
 
 def _some(items: Sequence[_Item], words: Callable[[_Item], Iterator[str]]) -> Iterator[str]:
@@ -117,10 +150,10 @@ def _installs(answer: Answer, proofs: list[Proof], out: Path | None) -> Iterator
         yield f"requirements files are in {out}. Install one there, with uv:"
     elif proofs:
         yield "no requirements file is written:"
-    environments = [name for proof in proofs[:SHOWN] for name in proof.environments]
+    environments = [name for proof in proofs for name in proof.environments]
     for name in dict.fromkeys(environments):
         if name in answer.installs:
-            yield f"  cd {shlex.quote(str(out))} && {answer.installs[name].line}"
+            yield Copied(f"  cd {shlex.quote(str(out))} && {answer.installs[name].line}")
         else:
             yield f"  {name}: the evidence has no lock of it"
 

@@ -19,6 +19,7 @@ from matrix.checkpoint.inspection import CheckpointError
 from matrix.cli.advice_text import Answer, InstallFiles, in_words
 from matrix.cli.evidence import fetch, read_evidence
 from matrix.cli.options import Format, FormatOption, Profile, Spec, StoreFolder, as_json, fail
+from matrix.cli.showing import show
 from matrix.description.families import is_tied
 from matrix.index.hub import FIRST_SEEN, HUB, REPOSITORY
 from matrix.judge.advising import advice_to, newness
@@ -69,7 +70,7 @@ def advise(
         str | None, typer.Option(help="A matrix.json: a file or an address (https://...).")
     ] = None,
     days: Annotated[int, typer.Option(min=0, help="Older evidence fades.")] = 90,
-    show: FormatOption = Format.TABLE,
+    output: FormatOption = Format.TABLE,
     out: Annotated[
         Path | None, typer.Option(help="Where to write requirements files that install it.")
     ] = None,
@@ -106,10 +107,10 @@ def advise(
         for install in answer.installs.values():
             for name, text in install.files.items():
                 write_atomically(out / name, text.encode())
-    if show is Format.JSON:
+    if output is Format.JSON:
         typer.echo(as_json(answer, indent=2))
     else:
-        typer.echo("\n".join(in_words(answer, out)))
+        show(in_words(answer, out, of_all_engines=engine is None))
     raise typer.Exit(not (answer.advice.proven or answer.advice.faded))
 
 

@@ -61,7 +61,7 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the name of the command that arguments ask for, itself, and its arguments."""
         name, line, rest = super().resolve_command(ctx, args)
-        return name, line and command(name), rest
+        return name, line and command(args[0]), rest
 
 
 def command(name: str) -> Any:

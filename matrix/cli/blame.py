@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from matrix.cli.options import Profile, Spec, StoreFolder, fail
+from matrix.cli.choosing import complete_cell, fail_unknown
+from matrix.cli.options import Format, FormatOption, Profile, Spec, StoreFolder, as_json, fail
 from matrix.judge.cells import CellJudge
 from matrix.plan.cells import FLOAT_SCHEME, Cell
 from matrix.run.context import Context, Settings
@@ -19,10 +20,13 @@ from matrix.spec.requirements import named_releases
 
 
 def blame(
-    cell: Annotated[str, typer.Argument(help="model/scheme/quantizer/engine.")],
+    cell: Annotated[
+        str, typer.Argument(help="model/scheme/quantizer/engine.", autocompletion=complete_cell)
+    ],
     spec: Spec = None,
     profile: Profile = None,
     store: StoreFolder = None,
+    output: FormatOption = Format.TABLE,
 ) -> None:
     """Set a cell beside a good quantizer's and a good engine's, and say which side is to blame.
 
@@ -32,15 +36,18 @@ def blame(
     check_sources(context)
     square = _square(context, cell_of(context, cell))
     missing = unfinished(context, square)
-    typer.echo(f"of four cells, {len(missing)} have no evidence yet and are run now")
+    of_missing = f"of four cells, {len(missing)} have no evidence yet and are run now"
+    typer.echo(of_missing, err=output is Format.JSON)
     observe(context, missing)
     judge = context.fresh_judge()
     culprit_of_square = culprit(*(judge.cell(part.id).verdict for part in square))
-    typer.echo(
-        "\n".join(
-            [*table(square, judge), "", f"To blame: {sentence(square, culprit_of_square, judge)}"]
-        )
-    )
+    blamed = sentence(square, culprit_of_square, judge)
+    if output is Format.JSON:
+        cells = [{"cell": part.id, "verdict": judge.cell(part.id).verdict} for part in square]
+        answer = {"schema": 1, "culprit": culprit_of_square, "to_blame": blamed, "cells": cells}
+        typer.echo(as_json(answer, indent=2))
+    else:
+        typer.echo("\n".join([*table(square, judge), "", f"To blame: {blamed}"]))
     if culprit_of_square in (Culprit.NOTHING, Culprit.UNCLEAR):
         raise SystemExit(1)
 
@@ -48,10 +55,8 @@ def blame(
 def cell_of(context: Context, name: str) -> Cell:
     """Return the cell of a quantizer that a user names; end where the profile has no such one."""
     cell = next((cell for cell in context.plan.cells if cell.id == name), None)
-    profile = context.plan.profile
     if cell is None:
-        hint = f"`matrix plan --profile {profile} --cells` lists the ids"
-        fail(f"profile {profile!r} has no cell {name!r}. {hint}")
+        fail_unknown(context.plan.profile, "cell", [cell.id for cell in context.plan.cells], name)
     if cell.checkpoint.scheme_name == FLOAT_SCHEME:
         fail(f"{name} is the float model's, which no quantizer made. Name one of a quantizer's")
     if not cell.runs:

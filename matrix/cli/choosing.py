@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -34,12 +34,17 @@ def _chosen(profile: str, kind: str, names: list[str], patterns: Iterable[str]) 
     for pattern in patterns:
         matching = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
         if not matching:
-            near = get_close_matches(pattern, names, NEAR)
-            meant = f"Did you mean {' or '.join(near)}? " if near else ""
-            hint = f"`matrix plan --profile {profile} --cells` lists the ids"
-            fail(f"profile {profile!r} has no {kind} {pattern!r}. {meant}{hint}")
+            fail_unknown(profile, kind, names, pattern)
         wanted.update(matching)
     return [name for name in names if name in wanted]
+
+
+def fail_unknown(profile: str, kind: str, names: Iterable[str], name: str) -> NoReturn:
+    """End with one line: a profile has no such cell or environment, and which are near."""
+    near = get_close_matches(name, names, NEAR)
+    meant = f"Did you mean {' or '.join(near)}? " if near else ""
+    hint = f"`matrix plan --profile {profile} --cells` lists the ids"
+    fail(f"profile {profile!r} has no {kind} {name!r}. {meant}{hint}")
 
 
 def complete_cell(ctx: typer.Context, incomplete: str) -> Iterator[str]:

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from packaging.utils import canonicalize_name
 
+from matrix.cli.choosing import complete_cell
 from matrix.cli.ends import SearchEnds, ends_of, opened_for
-from matrix.cli.options import Profile, Spec, StoreFolder, fail
-from matrix.cli.searching import PinSets, Releases, Status, echo
+from matrix.cli.options import Format, FormatOption, Profile, Spec, StoreFolder, as_json, fail
+from matrix.cli.searching import PinSets, Releases, Say, Status, echo
 from matrix.pipeline.outcomes import Verdict
 from matrix.run.context import Context, Settings
 from matrix.run.sources import check_sources
@@ -22,8 +23,16 @@ from matrix.spec.requirements import named_releases
 
 
 def culprit(
-    good: Annotated[str, typer.Argument(help="A cell, model/scheme/quantizer/engine; or a lock.")],
-    bad: Annotated[str, typer.Argument(help="Another of the same model and scheme.")],
+    good: Annotated[
+        str,
+        typer.Argument(
+            help="A cell, model/scheme/quantizer/engine; or a lock.", autocompletion=complete_cell
+        ),
+    ],
+    bad: Annotated[
+        str,
+        typer.Argument(help="Another of the same model and scheme.", autocompletion=complete_cell),
+    ],
     cell: Annotated[
         str | None, typer.Option(help="Where GOOD and BAD are locks: the cell to try them in.")
     ] = None,
@@ -38,6 +47,7 @@ def culprit(
     spec: Spec = None,
     profile: Profile = None,
     store: StoreFolder = None,
+    output: FormatOption = Format.TABLE,
 ) -> None:
     """Name the first bad release of a package, or the smallest set of pins, between two cells.
 
@@ -48,53 +58,82 @@ def culprit(
     check_sources(context)
     ends = ends_of(context, good, bad, cell)
     opened = opened_for(context, ends)
+    say = echo if output is Format.TABLE else tell
     try:
-        question = _confirmed(opened, ends, frozenset(verdicts))
-        tries = Tries(opened, Ends(ends.good, ends.sides), question, repeat, jobs)
-        status = _search(opened, tries, ends, package, jobs)
+        question = _confirmed(opened, ends, frozenset(verdicts), say)
+        status, culprits = Status.NOT_NAMED, list[Pin]()
+        if question is not None:
+            tries = Tries(opened, Ends(ends.good, ends.sides), question, repeat, jobs)
+            status, culprits = _search(opened, tries, ends, package, jobs, say)
     except TroubleError as trouble:
         tell(f"error: a try got no answer: {trouble}. The same command goes on")
         raise SystemExit(Status.NOT_NAMED) from None
+    if output is Format.JSON:
+        typer.echo(as_json(_document(opened, ends, status, culprits), indent=2))
     if status is not Status.NAMED:
         raise SystemExit(status)
 
 
-def _confirmed(context: Context, ends: SearchEnds, chosen: frozenset[Verdict]) -> Question:
-    """Run the ends where they were not; return what is asked. End where they do not differ."""
+def _document(
+    context: Context, ends: SearchEnds, status: Status, culprits: list[Pin]
+) -> dict[str, object]:
+    """Return what a search ended with, as data."""
+    judge = context.fresh_judge()
+    results = {name: judge.cell(end.id) for name, end in (("good", ends.good), ("bad", ends.bad))}
+    return {
+        "schema": 1,
+        "status": status.name.lower().replace("_", " "),
+        **{name: {"cell": result.id, "verdict": result.verdict, "message": result.message}
+           for name, result in results.items()},
+        "culprits": [
+            {"side": pin.side, "package": pin.package, "good": pin.before, "bad": pin.version}
+            for pin in culprits
+        ],
+    }  # fmt: skip
+
+
+def _confirmed(
+    context: Context, ends: SearchEnds, chosen: frozenset[Verdict], say: Say
+) -> Question | None:
+    """Run the ends where they were not; return what is asked; ``None`` where they do not differ."""
     if missing := unfinished(context, ends[:2]):
-        typer.echo(f"{len(missing)} of the two ends have no evidence yet and are run first")
+        say(f"{len(missing)} of the two ends have no evidence yet and are run first")
         observe(context, missing)
     judge = context.fresh_judge()
     good, bad = (judge.cell(end.id) for end in ends[:2])
     question = question_of(good.verdict, bad.verdict, chosen)
     for name, result, wanted in (("GOOD", good, Answer.GOOD), ("BAD", bad, Answer.BAD)):
-        echo(f"{name:4} {result.id}")
-        echo(f"     {in_words(result)}")
+        say(f"{name:4} {result.id}")
+        say(f"     {in_words(result)}")
         answer = question.answer(result)
         if answer is None:
             raise TroubleError(f"{result.id}: {result.message}")
         if answer is not wanted:
-            typer.echo(f"None can be named: {name} is {answer}, as bad is {_listed(question.bad)}")
-            raise SystemExit(Status.NOT_NAMED)
+            say(f"None can be named: {name} is {answer}, as bad is {_listed(question.bad)}")
+            return None
     return question
 
 
 def _search(
-    context: Context, tries: Tries, ends: SearchEnds, package: str | None, jobs: int
-) -> Status:
-    """Look along the releases of the package that differs, else among all pins that do."""
+    context: Context, tries: Tries, ends: SearchEnds, package: str | None, jobs: int, say: Say
+) -> tuple[Status, list[Pin]]:
+    """Look along the releases of the package that differs, else among all pins that do.
+
+    Returns how it ended, and the pins to blame.
+    """
     differ = _differing(context, ends)
     if axis := _axis(context, ends, differ, package):
         releases = context.loaded.snapshot.packages[axis.package]
         python = ends.sides[axis.side][0].python
         versions = releases_between(releases, axis, python)
-        search = Releases(axis, versions, lambda pin: _followers(context, ends, pin))
+        search = Releases(axis, versions, lambda pin: _followers(context, ends, pin), say)
         end = search.search(tries, jobs)
         if package is not None or not isinstance(end, WrongEnd):
-            return search.print_end(end)
-        echo(f"{axis.package} alone does not turn it bad, so all pins that differ are searched")
-    among = PinSets(differ)
-    return among.print_end(among.search(tries, jobs))
+            return search.print_end(end), search.culprits(end)
+        say(f"{axis.package} alone does not turn it bad, so all pins that differ are searched")
+    among = PinSets(differ, say)
+    ended = among.search(tries, jobs)
+    return among.print_end(ended), among.culprits(ended)
 
 
 def _differing(context: Context, ends: SearchEnds) -> list[Pin]:

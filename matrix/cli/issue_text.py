@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import textwrap
 
 from matrix.diagnose.catalogue import Issue
@@ -35,6 +37,7 @@ def versions_in_words(issue: Issue) -> str:
 
 def wrapped(label: str, text: str) -> list[str]:
     """Return a labelled text in lines of a terminal's width; addresses and names stay whole."""
-    wrapper = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
+    width = min(WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else WIDTH
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
     wrapper.initial_indent, wrapper.subsequent_indent = f"  {label:8}", " " * 10
     return wrapper.wrap(" ".join(text.split()))

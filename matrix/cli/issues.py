@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ import typer
 from matrix.cli.evidence import DATA, read_evidence
 from matrix.cli.issue_text import describe, proof, versions_in_words, wrapped
 from matrix.cli.options import Format, FormatOption, StoreFolder, as_json, fail
+from matrix.cli.showing import Row, show
 from matrix.diagnose.catalogue import FOLDER, Issue, Log, decode_issue, load_issues
 from matrix.diagnose.fixtures import fixture
 from matrix.judge.explaining import SUSPICIOUS
@@ -44,7 +46,7 @@ def issues(
     ] = False,
     store: StoreFolder = None,
     reports: Annotated[Path | None, typer.Option(help="Where the last report is.")] = None,
-    show: FormatOption = Format.TABLE,
+    output: FormatOption = Format.TABLE,
 ) -> None:
     """List the known issues, or show one, or add a real log to it."""  # fmt: skip
     if name is None and add is not None:
@@ -53,8 +55,7 @@ def issues(
         fail("--source and --near-miss: are of a log that is added; give it by --add")
     catalogue = load_issues()
     if name is None:
-        for issue in catalogue.values():
-            _list(issue, show)
+        _list(catalogue.values(), output)
         return
     if name not in catalogue:
         like = [
@@ -64,11 +65,10 @@ def issues(
         ]
         if add is not None or not like:
             fail(f"{name}: there is no such issue. `matrix issues` lists them")
-        for issue in like:
-            _list(issue, show)
+        _list(like, output)
         return
     if add is None:
-        typer.echo(_whole(catalogue[name], show))
+        show(_whole(catalogue[name], output))
         return
     settings = Settings.of(store=store, reports=reports)
     log = _log(add, source, catalogue[name], settings)
@@ -83,24 +83,29 @@ def issues(
     typer.echo(f"added to {file}")
 
 
-def _list(issue: Issue, show: Format) -> None:
-    """Print an issue on a line."""
-    if show is Format.JSON:
-        typer.echo(as_json(_plain(issue)))
+def _list(issues: Iterable[Issue], output: Format) -> None:
+    """Print issues, each on a line."""
+    if output is Format.JSON:
+        for issue in issues:
+            typer.echo(as_json(_plain(issue)))
         return
-    typer.echo(f"{issue.id:36} {issue.steps[0]:9} {proof(issue):11} {issue.title}")
+    show(_line(issue) for issue in issues)
 
 
-def _whole(issue: Issue, show: Format) -> str:
-    """Return all of an issue but its logs."""
-    if show is Format.JSON:
-        return as_json(_plain(issue), indent=2)
+def _line(issue: Issue) -> Row:
+    step, rests_on = issue.steps[0], proof(issue)
+    line = f"{issue.id:36} {step:9} {rests_on:11} {issue.title}"
+    return Row(line, issue.id, step, rests_on, issue.title)
+
+
+def _whole(issue: Issue, output: Format) -> list[str]:
+    """Return all of an issue but its logs, in lines."""
+    if output is Format.JSON:
+        return [as_json(_plain(issue), indent=2)]
     lines = [f"{issue.title} ({issue.id})", "", *describe(issue)]
     lines += wrapped("note", issue.note) if issue.note else []
     at = ", ".join(issue.steps)
-    return "\n".join(
-        [*lines, *wrapped("known", f"{proof(issue)}; {at}; {versions_in_words(issue)}")]
-    )
+    return [*lines, *wrapped("known", f"{proof(issue)}; {at}; {versions_in_words(issue)}")]
 
 
 def _plain(issue: Issue) -> Issue:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from matrix.cli.options import Format, FormatOption, Profile, Spec, StoreFolder
+from matrix.cli.options import Format, FormatOption, Profile, Spec, StoreFolder, as_json
+from matrix.cli.showing import Row, show
 from matrix.machine.hardware import Machine, gpus_in_words
 from matrix.plan.budget import Choice, in_words
 from matrix.plan.cell_steps import steps_of
@@ -49,11 +50,9 @@ def plan(
     check_sources(context)
     work = PlannedWork(context, estimate(context), minutes, disk)
     if output is Format.JSON:
-        encoded = msgspec.json.encode(document(work))
-        typer.echo(msgspec.json.format(encoded, indent=2).decode())
+        typer.echo(as_json(document(work), indent=2))
         return
-    for line in lines(work, everything=cells):
-        typer.echo(line)
+    show(lines(work, everything=cells))
 
 
 class PlannedWork:
@@ -122,16 +121,16 @@ def lines(work: PlannedWork, *, everything: bool) -> Iterator[str]:
 
 def _parts(work: PlannedWork) -> Iterator[str]:
     yield ""
-    heads = f"{'cells':>6} {'done':>6} {'to do':>6} {'untested':>8} {'not run':>7}"
-    yield f"{'part':{TITLE_CHARS}} {heads}"
+    heads = ("cells", "done", "to do", "untested", "not run")
+    line = f"{'part':{TITLE_CHARS}} {'cells':>6} {'done':>6} {'to do':>6} untested not run"
+    yield Row(line, "part", *heads, is_head=True)
     for part in work.plan.parts:
         states = Counter(work.state(cell) for cell in work.plan.cells if part in cell.parts)
         numbers = (states["done"], states["to do"], states["untested here"], states["not run"])
         done, to_do, untested, not_run = numbers
-        yield (
-            f"{_cut(part):{TITLE_CHARS}} {sum(numbers):6,} {done:6,} "
-            f"{to_do:6,} {untested:8,} {not_run:7,}"
-        )
+        line = f"{_cut(part):{TITLE_CHARS}} {sum(numbers):6,} {done:6,} {to_do:6,}"
+        counted = [f"{number:,}" for number in (sum(numbers), *numbers)]
+        yield Row(f"{line} {untested:8,} {not_run:7,}", visible(part), *counted)
 
 
 def _unmet(work: PlannedWork) -> Iterator[str]:
@@ -163,10 +162,14 @@ def _models(work: PlannedWork) -> Iterator[str]:
         memory = max(before.memory, *(step.memory for step in of_steps))
         most[name] = msgspec.structs.replace(needs, memory=memory)
     width = max(len(name) for name in sizes)
-    yield from ("", f"{'model':{width}} parameters 16-bit GB  predicted to need at most")
+    heads = ("model", "parameters", "16-bit GB", "predicted to need at most")
+    yield ""
+    yield Row(f"{heads[0]:{width}} {heads[1]} {heads[2]}  {heads[3]}", *heads, is_head=True)
     for name, size in sizes.items():
         needs_text = describe(most[name]) or "nothing of a GPU"
-        yield f"{name:{width}} {size / GB:9.2f}B {2 * size / GB:9.1f}  {needs_text}"
+        sizes_text = f"{size / GB:9.2f}B", f"{2 * size / GB:9.1f}"
+        line = f"{name:{width}} {' '.join(sizes_text)}  {needs_text}"
+        yield Row(line, name, *sizes_text, needs_text)
 
 
 def _costs(work: PlannedWork, title: str, cells: list[str], paid: frozenset[str]) -> Iterator[str]:
@@ -179,7 +182,9 @@ def _costs(work: PlannedWork, title: str, cells: list[str], paid: frozenset[str]
         counted[kind] += 1
     yield ""
     yield f"{title}, predicted:"
-    yield f"  {'':14} {'number':>7} {'download':>11} {'disk':>11} {'work':>11}"
+    heads = ("number", "download", "disk", "work")
+    line = f"  {'':14} {'number':>7} {'download':>11} {'disk':>11} {'work':>11}"
+    yield Row(line, "", *heads, is_head=True)
     for kind in KINDS:
         if counted[kind]:
             yield _row(f"{kind}s" if kind != "wheels" else kind, counted[kind], rows[kind])
@@ -253,12 +258,12 @@ def _cut(title: str) -> str:
     return shown if len(shown) <= TITLE_CHARS else f"{shown[: TITLE_CHARS - 1]}…"
 
 
-def _row(name: str, number: int | None, cost: Cost) -> str:
+def _row(name: str, number: int | None, cost: Cost) -> Row:
     counted = "" if number is None else f"{number:,}"
-    return (
-        f"  {name:14} {counted:>7} {cost.download / GB:8,.1f} GB {cost.disk / GB:8,.1f} GB "
-        f"{cost.seconds / 60:7,.1f} min"
-    )
+    download, disk = f"{cost.download / GB:8,.1f} GB", f"{cost.disk / GB:8,.1f} GB"
+    work = f"{cost.seconds / 60:7,.1f} min"
+    line = f"  {name:14} {counted:>7} {download} {disk} {work}"
+    return Row(line, name, counted, download, disk, work)
 
 
 def _sources(total: Cost) -> str:

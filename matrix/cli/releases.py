@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from matrix.cli.options import Format, FormatOption, Spec, StoreFolder, fail
+from matrix.cli.options import Format, FormatOption, Spec, StoreFolder, as_json, fail
+from matrix.cli.showing import Row, show
 from matrix.index.news import Change, merge, news
 from matrix.index.settings import index_settings
 from matrix.run.context import Settings
@@ -247,17 +248,17 @@ def _trouble(answer: IndexAnswer, old: Snapshot) -> str:
 
 def _show(overview: Overview, output: Format, take: bool, rules: bool) -> None:
     if output is Format.JSON:
-        typer.echo(msgspec.json.format(msgspec.json.encode(overview), indent=2).decode())
+        typer.echo(as_json(overview, indent=2))
     else:
-        for line in _lines(overview, take, rules):
-            typer.echo(visible(line, LINE_CHARS))
+        show(_lines(overview, take, rules))
     for trouble in overview.troubles:
         typer.echo(f"warning: {visible(trouble, LINE_CHARS)}", err=True)
 
 
 def _lines(overview: Overview, take: bool, rules: bool) -> Iterable[str]:
     source = f"asked on {overview.asked}" if overview.indexes else "not asked"
-    yield f"The index ({', '.join(overview.indexes) or 'none answered'}), {source}"
+    indexes = ", ".join(overview.indexes) or "none answered"
+    yield visible(f"The index ({indexes}), {source}", LINE_CHARS)
     yield f"against the snapshot of {overview.snapshot or '(there is none)'}"
     yield ""
     if overview.news:
@@ -267,13 +268,15 @@ def _lines(overview: Overview, take: bool, rules: bool) -> Iterable[str]:
     for item in overview.news:
         change = item.change
         adds = f"  adds {', '.join(item.environments)}" if item.environments else ""
-        yield f"  {change.package} {change.version:14} {change.kind:9} {change.detail}{adds}"
+        line = f"  {change.package} {change.version:14} {change.kind:9} {change.detail}{adds}"
+        cells = (change.package, change.version, change.kind, f"{change.detail}{adds}")
+        yield Row(visible(line, LINE_CHARS), *cells)
     for shown in overview.ranges if rules else []:
         yield from _lines_of_range(shown)
     if take:
         yield ""
         if overview.taken:
-            yield f"Taken into {overview.taken}."
+            yield visible(f"Taken into {overview.taken}.", LINE_CHARS)
         elif overview.indexes:
             yield "Nothing is taken: the spec cannot be loaded with it."
         else:
@@ -284,9 +287,9 @@ def _lines_of_range(shown: Range) -> Iterable[str]:
     until = f" until {shown.until}" if shown.until else ""
     takes = ", ".join(shown.takes) or "none"
     yield ""
-    yield f"{shown.package} since {shown.since}{until}, {shown.pick}: {takes}"
+    yield visible(f"{shown.package} since {shown.since}{until}, {shown.pick}: {takes}", LINE_CHARS)
     by_reason: dict[str, list[str]] = {}
     for version, reason in shown.passed_over.items():
         by_reason.setdefault(reason, []).append(version)
     for reason, versions in by_reason.items():
-        yield f"  {', '.join(versions)}: {reason}"
+        yield visible(f"  {', '.join(versions)}: {reason}", LINE_CHARS)

@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from matrix.cli.options import LINE_CHARS, Profile, Spec, StoreFolder, fail
+from matrix.cli.showing import show
 from matrix.judge.results import CanaryState
 from matrix.pipeline.outcomes import Verdict
 from matrix.plan.budget import Choice, differences, in_words, read_choice
@@ -60,7 +61,7 @@ def report(
     if later := os.environ.get("MATRIX_SUMMARY"):
         Path(later).write_text(lines, encoding="utf-8")  # nox's last word would come after it
     else:
-        typer.echo(lines, nl=False)
+        show(lines.splitlines())
     unwanted: set[Any] = set(fail_on or ())
     is_void = table.canaries is CanaryState.VOID
     if is_void or any(result.verdict in unwanted for result in table.cells):

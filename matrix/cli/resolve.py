@@ -12,7 +12,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 import typer
 
-from matrix.cli.options import Format, FormatOption, Spec, StoreFolder
+from matrix.cli.options import Format, FormatOption, Spec, StoreFolder, as_json
 from matrix.environments.resolving import Resolved, resolve_all
 from matrix.judge.declarations import PackageMetadata
 from matrix.judge.results import Standing
@@ -100,7 +100,7 @@ def resolve(
     )  # fmt: skip
     survey = surveyed(loaded, list(resolved), pairs, str(kept.root / "locks"))
     if output is Format.JSON:
-        typer.echo(msgspec.json.format(msgspec.json.encode(survey), indent=2).decode())
+        typer.echo(as_json(survey, indent=2))
     else:
         typer.echo("\n".join(visible(line, LINE_CHARS) for line in _lines(survey)))
     if survey.troubles:

@@ -214,8 +214,9 @@ def _shown_status(context: Context, part: Part) -> Status:
     verdicts = [judge.cell(cell.id).verdict for cell in context.plan.cells if cell.runs]
     left = [verdict for verdict in verdicts if verdict in (Verdict.INFRA, Verdict.NOT_RUN)]
     if left:
-        counted = f"{len(left):,} of {len(verdicts):,} cells have no answer ({', '.join(sorted({*left}))})"
-        typer.echo(f"{counted}; the same command tries them again", err=True)
+        counted, why = f"{len(left):,} of {len(verdicts):,} cells", ", ".join(sorted({*left}))
+        again = "the same command tries them again"
+        typer.echo(f"{counted} have no answer ({why}); {again}", err=True)
     return status_of(set(left), state)
 
 

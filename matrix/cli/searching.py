@@ -19,6 +19,8 @@ from matrix.search.pins import Pins, Smallest, shrink
 from matrix.untrusted.text import visible
 
 T = TypeVar("T")
+Say = Callable[[str], None]
+"""Is given each line that is shown while a search goes on, and at its end."""
 SHOWN = 12
 """So many packages are shown that moved with others."""
 
@@ -35,10 +37,11 @@ class Releases:
     """The search along the releases of one package, from the good end's to the bad end's."""
 
     def __init__(
-        self, axis: Pin, versions: list[str], followers: Callable[[Pin], list[Pin]]
+        self, axis: Pin, versions: list[str], followers: Callable[[Pin], list[Pin]], say: Say
     ) -> None:
         """Take what gives the pins that must follow the axis's."""
         self._axis = axis
+        self._say = say
         self._followers = followers
         self._versions = versions
         self._trials: dict[int, Trial] = {}
@@ -47,9 +50,9 @@ class Releases:
         """Return how the search ended, after running its tries."""
         count = len(self._versions)
         ends = f"{self._versions[0]} to {self._versions[-1]}"
-        echo(f"{self._axis.package} of the {self._axis.side}: {count} releases, {ends}")
+        self._say(f"{self._axis.package} of the {self._axis.side}: {count} releases, {ends}")
         while isinstance(step := bisect(count, answers(self._trials), jobs), Ask):
-            perform(step, self._pins, self._name, tries, self._trials)
+            perform(step, self._pins, self._name, tries, self._trials, self._say)
         return step
 
     def print_end(self, end: bisection.End) -> Status:
@@ -59,16 +62,20 @@ class Releases:
                 self._print_first_bad(bad)
                 return Status.NAMED
             case Between(good, bad):
-                echo(f"Between {self._name(good)} and {self._versions[bad]}: the releases between")
-                echo("them cannot be tested, so none can be named")
+                self._say(
+                    f"Between {self._name(good)} and {self._versions[bad]}: the releases between"
+                )
+                self._say("them cannot be tested, so none can be named")
             case Wavering(bad, good):
-                echo(f"None can be named: {self._name(bad)} is bad, {self._versions[good]} is good")
-                echo("again. Take that one for GOOD, or the first for BAD")
+                self._say(
+                    f"None can be named: {self._name(bad)} is bad, {self._versions[good]} is good"
+                )
+                self._say("again. Take that one for GOOD, or the first for BAD")
             case WrongEnd(is_good_end, answer):
                 place = 0 if is_good_end else len(self._versions) - 1
-                echo(f"None can be named: {self._name(place)} alone is {answer}")
+                self._say(f"None can be named: {self._name(place)} alone is {answer}")
             case bisection.TooFlaky(place):
-                echo(f"Too flaky: {self._name(place)} comes out in different ways")
+                self._say(f"Too flaky: {self._name(place)} comes out in different ways")
                 return Status.TOO_FLAKY
             case _:
                 assert_never(end)
@@ -79,11 +86,18 @@ class Releases:
         last = self._trials[len(self._versions) - 1]
         good_version, bad_version = self._versions[bad - 1], self._versions[bad]
         which = "First" if Version(good_version) < Version(bad_version) else "Last"
-        echo(f"{which} bad release: {self._name(bad)}; {good_version} is good")
-        echo(f"  {after.message}")
+        self._say(f"{which} bad release: {self._name(bad)}; {good_version} is good")
+        self._say(f"  {after.message}")
         if last.message != after.message:
-            echo(f"  {self._versions[-1]} fails in another way: {last.message}")
-        print_moved(before, after, [self._axis])
+            self._say(f"  {self._versions[-1]} fails in another way: {last.message}")
+        print_moved(before, after, [self._axis], self._say)
+
+    def culprits(self, end: bisection.End) -> list[Pin]:
+        """Return the first bad release as a pin, with that which is good before it."""
+        if not isinstance(end, FirstBad):
+            return []
+        before, version = self._versions[end.position - 1], self._versions[end.position]
+        return [self._axis._replace(before=before, version=version)]
 
     def _pins(self, place: int) -> list[Pin]:
         pin = self._axis._replace(version=self._versions[place])
@@ -96,17 +110,18 @@ class Releases:
 class PinSets:
     """The search among all pins that differ."""
 
-    def __init__(self, differ: list[Pin]) -> None:
+    def __init__(self, differ: list[Pin], say: Say) -> None:
         both = len({pin.side for pin in differ}) > 1
         self._differ = {f"{p.package} ({p.side})" if both else p.package: p for p in differ}
         self._trials: dict[Pins, Trial] = {}
+        self._say = say
 
     def search(self, tries: Tries, jobs: int) -> pins.End:
         """Return how the search ended, after running its tries."""
         names = list(self._differ)
-        echo(f"{len(names)} pins differ: {', '.join(names)}")
+        self._say(f"{len(names)} pins differ: {', '.join(names)}")
         while isinstance(step := shrink(names, answers(self._trials), jobs), Ask):
-            perform(step, self._pins, self._name, tries, self._trials)
+            perform(step, self._pins, self._name, tries, self._trials, self._say)
         return step
 
     def print_end(self, end: pins.End) -> Status:
@@ -114,24 +129,30 @@ class PinSets:
         match end:
             case Smallest(culprits, untested):
                 count = "one pin" if len(culprits) == 1 else f"{len(culprits)} pins together"
-                echo(f"To blame: {count}: {self._listed(culprits)}")
-                echo(f"  {self._trials[culprits].message}")
+                self._say(f"To blame: {count}: {self._listed(culprits)}")
+                self._say(f"  {self._trials[culprits].message}")
                 for fewer in (culprits - {name} for name in sorted(untested)):
                     why = self._trials[fewer].message
-                    echo(f"  {self._listed(fewer)} alone cannot be tested: {why}")
-                print_moved(self._trials[Pins()], self._trials[culprits], self._pins(culprits))
+                    self._say(f"  {self._listed(fewer)} alone cannot be tested: {why}")
+                print_moved(
+                    self._trials[Pins()], self._trials[culprits], self._pins(culprits), self._say
+                )
                 return Status.NAMED
             case WrongEnd(is_good_end, answer):
                 what = "nothing" if is_good_end else "all that differs"
-                echo(
+                self._say(
                     f"None can be named: with {what} changed in the good environment it is {answer}"
                 )
                 return Status.NOT_NAMED
             case pins.TooFlaky(culprits):
-                echo(f"Too flaky: {self._listed(culprits)} comes out in different ways")
+                self._say(f"Too flaky: {self._listed(culprits)} comes out in different ways")
                 return Status.TOO_FLAKY
             case _:
                 assert_never(end)
+
+    def culprits(self, end: pins.End) -> list[Pin]:
+        """Return the pins that are to blame together."""
+        return self._pins(end.pins) if isinstance(end, Smallest) else []
 
     def _pins(self, names: Pins) -> list[Pin]:
         return [pin for name, pin in self._differ.items() if name in names]
@@ -156,17 +177,18 @@ def perform(
     name_of: Callable[[T], str],
     tries: Tries,
     trials: dict[T, Trial],
+    say: Say,
 ) -> None:
     """Run the tries of one round into ``trials``; say how many are left, and what they came to."""
     left = "1 try is left" if ask.at_most == 1 else f"at most {ask.at_most} tries are left"
-    echo(f"{left}: {'; '.join(map(name_of, ask.tries))}")
+    say(f"{left}: {'; '.join(map(name_of, ask.tries))}")
     done = tries.of_all([pins_of(tried) for tried in ask.tries])
     for tried, trial in zip(ask.tries, done, strict=True):
         trials[tried] = trial
-        echo(f"  {trial.answer}: {trial.message}")
+        say(f"  {trial.answer}: {trial.message}")
 
 
-def print_moved(before: Trial, after: Trial, culprits: list[Pin]) -> None:
+def print_moved(before: Trial, after: Trial, culprits: list[Pin], say: Say) -> None:
     """Say which packages had to move with those that were changed."""
     for side in after.pins:
         without = [pin.package for pin in culprits if pin.side == side]
@@ -176,7 +198,7 @@ def print_moved(before: Trial, after: Trial, culprits: list[Pin]) -> None:
         ]
         if texts:
             more = f", and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-            echo(f"  moved with it in the {side}: {', '.join(texts[:SHOWN])}{more}")
+            say(f"  moved with it in the {side}: {', '.join(texts[:SHOWN])}{more}")
 
 
 def echo(line: str) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-import msgspec
 import typer
 from packaging.utils import canonicalize_name
 
-from matrix.cli.options import Profile, Spec, StoreFolder, fail
+from matrix.cli.options import Profile, Spec, StoreFolder, as_json, fail
+from matrix.cli.showing import Row, show
 from matrix.judge.results import CanaryState, Specifier
 from matrix.run.context import Context, Settings
 from matrix.untrusted.text import visible
@@ -39,11 +39,18 @@ def specifiers(
 ) -> None:
     """Show which versions worked together, and where packages declare otherwise.
 
-    Status 1, and none of them, where the canaries are void: such a run says nothing.
+    Status 1, and none of them, where the canaries are void: such a run says nothing. Status 2
+    where there is no store.
     """
     from matrix.report.constraints import constraints  # pandas takes half a second to import
 
-    context = Context(Settings.of(spec=spec, profile=profile, store=store))
+    settings = Settings.of(spec=spec, profile=profile, store=store)
+    context = Context(settings)
+    if not settings.store.is_dir():
+        fail(
+            f"{settings.store}: there is no store here, so nothing was observed. `matrix run` "
+            "makes one; name one that lies elsewhere by --store or MATRIX_STORE"
+        )
     table = context.table_judge().table()
     if table.canaries is CanaryState.VOID:
         typer.echo(
@@ -61,13 +68,12 @@ def specifiers(
                 "finished": table.finished,
                 "specifiers": shown,
             }
-            typer.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+            typer.echo(as_json(document, indent=2))
         case SpecifierFormat.CONSTRAINTS:
             releases = {(specifier.package, specifier.release) for specifier in shown}
             typer.echo(constraints(shown, table.finished, active=len(releases) == 1), nl=False)
         case SpecifierFormat.TABLE:
-            for line in _lines(shown):
-                typer.echo(line)
+            show(_lines(shown))
 
 
 def _of(wanted: str, specifiers: list[Specifier]) -> list[Specifier]:
@@ -88,7 +94,7 @@ def _lines(specifiers: list[Specifier]) -> list[str]:
 
     if not specifiers:
         return ["Nothing was observed that says which versions go together."]
-    lines = []
+    lines: list[str] = []
     for specifier in specifiers:
         release, partner = f"{specifier.package} {specifier.release}", specifier.partner
         holds = f"{partner}{in_short(specifier.holds)}" if specifier.holds else f"no {partner}"
@@ -96,8 +102,16 @@ def _lines(specifiers: list[Specifier]) -> list[str]:
         counts = f"{len(specifier.worked)} worked, {len(specifier.failed)} did not"
         if specifier.unknown:
             counts += f", {len(specifier.unknown)} without an answer"
-        lines.append(f"{release:28} {holds:42} declared: {declared:24} {counts}")
+        line = f"{release:28} {holds:42} declared: {declared:24} {counts}"
+        lines.append(
+            Row(visible(line, SHOWN_CHARS), release, holds, f"declared: {declared}", counts)
+        )
         if untried := not_tried(specifier):
-            lines.append(f"{'':28} not tried: {', '.join(untried)}")
-        lines += [f"{'':28} {difference}" for difference in specifier.differs]
-    return [visible(line, SHOWN_CHARS) for line in lines]
+            lines.append(_below(f"not tried: {', '.join(untried)}"))
+        lines += map(_below, specifier.differs)
+    return lines
+
+
+def _below(text: str) -> Row:
+    shown = visible(text, SHOWN_CHARS)
+    return Row(f"{'':28} {shown}", "", shown, "", "")

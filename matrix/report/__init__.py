@@ -16,7 +16,7 @@ from pathlib import Path
 
 from matrix.judge.document import encode
 from matrix.judge.results import PAGE, SCHEMA_FILE
-from matrix.report import cell_pages, locks
+from matrix.report import cell_pages, locks, reproducers
 from matrix.report.addresses import CELLS
 from matrix.report.exports import exports
 from matrix.report.locks import FOLDER as LOCKS
@@ -28,7 +28,7 @@ from matrix.report.summary import summary
 from matrix.report.table import normalise
 from matrix.store.store import write_atomically
 
-FIRSTS = (locks.FIRST.encode(), cell_pages.FIRST.encode())
+FIRSTS = tuple(of.FIRST.encode() for of in (locks, cell_pages, reproducers))
 
 __all__ = ["PAGE", "Material", "files", "summary", "write"]
 

@@ -19,6 +19,7 @@ FLAGS = [
     "--disable-component-update", "--disable-sync", "--hide-scrollbars",
 ]  # fmt: skip
 Open = Callable[..., Page]
+Reports = Callable[[str], Path]
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +37,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def report(tmp_path_factory: pytest.TempPathFactory) -> Reports:
     """Return a function from the name of a report to the folder into which it is written once."""
 
     @cache
@@ -55,9 +56,7 @@ def troubles() -> list[str]:
 
 
 @pytest.fixture
-def open_page(
-    browser: Browser, report: Callable[[str], Path], troubles: list[str]
-) -> Iterator[Open]:
+def open_page(browser: Browser, report: Reports, troubles: list[str]) -> Iterator[Open]:
     """Yield a function that opens a page of a report.
 
     The test fails where a page says an error on the console, such as one of its policy, raises

@@ -80,14 +80,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, command: str, *options: str, ending: str) -> str:
+def run(folder: Path, command: str, *options: str, ending: str, status: int = 0) -> str:
     environ = {**os.environ, "PYTHONPATH": str(folder), "WEIGH": ending}
     ended = subprocess.run(
         [sys.executable, "-m", "matrix", command, "--spec", SPEC, "--profile", "engines",
          "--store", folder / ending, *options],
         env=environ, cwd=folder, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.returncode == status, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr
 
 
@@ -112,7 +112,7 @@ def test_it_is_planned_keyed_performed_checked_and_reported(folder: Path) -> Non
 
 
 def test_what_it_refuses_is_given_to_no_engine(folder: Path) -> None:
-    output = run(folder, "run", "--cell", CELL, ending="fails")
+    output = run(folder, "run", "--cell", CELL, ending="fails", status=1)
     assert "  what to do: use versions that worked together; `" in output
     assert " specifiers --spec " in output
     cell = reported(folder, "fails")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -133,6 +134,14 @@ def test_the_first_bad_release_is_named_and_the_same_question_runs_nothing(
     assert "quantize" not in again.stderr
     first = done.stdout[done.stdout.index("GOOD") :]
     assert again.stdout == first
+    data = ask(spec, store, OLD, NEW, "--format", "json")
+    assert data.exit_code == 0
+    document = json.loads(data.stdout)
+    assert (document["status"], document["good"]["verdict"]) == ("named", "works")
+    assert document["bad"]["cell"] == NEW
+    assert document["culprits"] == [
+        {"side": "quantizer", "package": "iniconfig", "good": "1.1.0", "bad": "1.1.1"}
+    ]
 
 
 def test_what_the_bad_end_fails_by_is_told_where_the_first_bad_release_fails_otherwise(

@@ -160,7 +160,7 @@ def test_a_run_does_the_canaries_before_all_others(folder: Path) -> None:
     assert set(loaded[:2]) == {TWIN, CANARY}
     assert sorted(loaded[2:]) == sorted(OTHERS)
     assert report(folder)["going_on"] == ""
-    assert "infra" not in verdicts(folder).values()
+    assert not {"infra", "not run"} & set(verdicts(folder).values())
 
 
 def test_nox_reports_the_canaries_first_and_says_that_the_run_goes_on_until_it_is_over(
@@ -178,9 +178,9 @@ def test_nox_reports_the_canaries_first_and_says_that_the_run_goes_on_until_it_i
     assert document["canaries"] == "established"
     by_name = {cell["id"]: cell["verdict"] for cell in document["cells"]}
     assert by_name[CANARY] == "degraded"
-    assert {by_name[cell] for cell in OTHERS} == {"infra"}
+    assert {by_name[cell] for cell in OTHERS} == {"not run"}
     assert report(folder)["going_on"] == ""
-    assert "infra" not in verdicts(folder).values()
+    assert not {"infra", "not run"} & set(verdicts(folder).values())
 
 
 def test_side_by_side_the_canaries_come_first_as_well(folder: Path) -> None:
@@ -286,13 +286,14 @@ def test_a_model_that_cannot_be_made_again_costs_no_verdict(folder: Path) -> Non
     command(folder, "matrix", "clean", "--checkpoints")
     (folder / "no-more").touch()
     change(folder, 'axes.engine = ["1", "2"]', 'axes.engine = ["1", "2", "3"]')
-    output = command(folder, "matrix", "run")
+    output = command(folder, "matrix", "run", status=2)
     assert "build made-up: not made again: " in output
+    assert "3 of 9 cells have no answer (not run); the same command tries them again" in output
     assert "it cannot be built any more" in output
     command(folder, "matrix", "report")
     after = verdicts(folder)
     assert {cell: after[cell] for cell in before} == before
-    assert {after[cell] for cell in after.keys() - before.keys()} == {"infra"}
+    assert {after[cell] for cell in after.keys() - before.keys()} == {"not run"}
     (folder / "no-more").unlink()
     command(folder, "matrix", "run")
     command(folder, "matrix", "report")

@@ -303,6 +303,6 @@ def test_whatever_evidence_holds_is_shown_as_text_and_nothing_else(hostile: Matr
         schemes={cell.scheme: AWQ for cell in hostile.cells},
     )
     wish = Wish(model=MODELS["tied"], scheme=SchemeFacts(method="awq"))
-    lines = in_words(command._answer(of, wish, ours(), 90), None)
+    lines = in_words(command._answer(of, wish, ours(), 90), None, of_all_engines=False)
     for line in [*lines, *readings(of, wish.model, wish.scheme)]:
         assert visible(line, len(line)) == line

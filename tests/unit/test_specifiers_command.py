@@ -50,7 +50,7 @@ def observed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
             )  # fmt: skip
 
     monkeypatch.setattr(command, "Context", MadeUpContext)
-    return ["--spec", str(small_spec.write(tmp_path))]
+    return ["--spec", str(small_spec.write(tmp_path)), "--store", str(tmp_path)]
 
 
 def test_a_line_for_each_release_and_what_differs(observed: list[str]) -> None:
@@ -119,6 +119,14 @@ def test_an_unknown_package_names_the_known_ones(observed: list[str]) -> None:
 
 def test_where_nothing_was_observed_the_command_says_so(tmp_path: Path) -> None:
     file = small_spec.write(tmp_path)
-    done = ask("--spec", str(file), "--profile", "all", "--store", str(tmp_path / "store"))
+    options = ("--spec", str(file), "--profile", "all", "--store", str(tmp_path / "store"))
+    (tmp_path / "store").mkdir()
+    done = ask(*options)
     assert done.exit_code == 0
     assert done.stdout.startswith("Nothing was observed")
+    (tmp_path / "store").rmdir()
+    done = ask(*options)
+    assert (done.exit_code, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'store'}: there is no store here")
+    assert "--store or MATRIX_STORE" in line

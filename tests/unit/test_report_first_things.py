@@ -6,8 +6,8 @@ import re
 
 import msgspec
 
-from matrix.judge.results import CellResult, Side
-from matrix.pipeline.outcomes import Verdict
+from matrix.judge.results import CanaryState, CellResult, Side
+from matrix.pipeline.outcomes import Reason, Verdict
 from matrix.pipeline.steps import Blame, Stage
 from matrix.report import PAGE, summary
 from matrix.report.table import NO_SPECIFIERS
@@ -32,7 +32,9 @@ def test_how_far_a_run_is_stands_first_wherever_the_report_is_read() -> None:
 
 
 def test_a_void_run_says_why_before_anything_else_is_believed() -> None:
-    result = msgspec.structs.replace(realistic(), canaries="void", canary_troubles=[TROUBLE])
+    result = msgspec.structs.replace(
+        realistic(), canaries=CanaryState.VOID, canary_troubles=[TROUBLE]
+    )
     texts = render(result)
     note = texts[PAGE].partition("This run is void")[2].partition("</div>")[0]
     assert f"<li><bdi>{TROUBLE}</bdi></li>" in note
@@ -46,7 +48,7 @@ def test_a_void_run_says_why_before_anything_else_is_believed() -> None:
 
 def test_canaries_that_could_not_be_judged_say_why() -> None:
     result = msgspec.structs.replace(
-        realistic(), canaries="not established", canary_troubles=[TROUBLE]
+        realistic(), canaries=CanaryState.NOT_ESTABLISHED, canary_troubles=[TROUBLE]
     )
     texts = render(result)
     assert TROUBLE in texts[PAGE].partition("<main>")[0]
@@ -56,8 +58,8 @@ def test_canaries_that_could_not_be_judged_say_why() -> None:
 def test_a_void_run_says_why_it_has_no_specifiers() -> None:
     nothing = "Nothing was observed that says which versions go together."
     for canaries, words, other in (
-        ("void", NO_SPECIFIERS, nothing),
-        ("established", nothing, NO_SPECIFIERS),
+        (CanaryState.VOID, NO_SPECIFIERS, nothing),
+        (CanaryState.ESTABLISHED, nothing, NO_SPECIFIERS),
     ):
         texts = render(msgspec.structs.replace(realistic(), canaries=canaries))
         for text in (texts[PAGE], texts["matrix.md"]):
@@ -67,7 +69,7 @@ def test_a_void_run_says_why_it_has_no_specifiers() -> None:
 
 def test_a_void_run_shows_no_specifier_even_where_there_is_one() -> None:
     result = msgspec.structs.replace(
-        realistic(), canaries="void", specifiers=[hostile_specifier("transformers")]
+        realistic(), canaries=CanaryState.VOID, specifiers=[hostile_specifier("transformers")]
     )
     texts = render(result)
     for text in (texts[PAGE], texts["matrix.md"]):
@@ -81,7 +83,7 @@ def of_a_cause() -> CellResult:
     cell = cell_result(Side("q", "q"), Side("e", "e"), "m", None)
     return msgspec.structs.replace(
         cell, verdict=Verdict.GARBAGE, blame=Blame.CHECKPOINT, stage=Stage.INSPECT,
-        reason="unsuited-file", message=CAUSE,
+        reason=Reason.UNSUITED_FILE, message=CAUSE,
     )  # fmt: skip
 
 

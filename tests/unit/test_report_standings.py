@@ -204,7 +204,9 @@ def test_a_cell_that_did_not_run_shows_what_it_needs() -> None:
 )
 def test_a_need_that_a_package_told_in_its_own_words(reason: str, shown: str) -> None:
     result = on("")
-    cell = msgspec.structs.replace(result.cells[0], reason=reason, message="ImportError: GLIBCXX")
+    cell = msgspec.structs.replace(
+        result.cells[0], reason=Reason(reason), message="ImportError: GLIBCXX"
+    )
     texts = render(msgspec.structs.replace(result, cells=[cell]))
     assert f"<small>{shown}</small>" in texts[PAGE]
 

@@ -62,6 +62,7 @@ for (const key of ["quantizer", "engine", "model"]) {
   form.elements[key].append(...[...values].map((value) => option(value, value)));
 }
 form.elements.cause.append(...causes.map(({ id, title }) => option(id, title.slice(0, 90))));
+for (const key of ["flaky", "changed"]) hide(form.elements[key].parentElement, !squares.some((square) => square[key]));
 
 function wishes() {
   const wanted = {};
@@ -293,10 +294,10 @@ function working(group) {
   const block = text("div", "", "case");
   block.append(engines(group));
   // Engines stand by product and by release, so the last of a family is its newest.
-  for (const of of grouped(group, ({ engine }) => family(engine)).values()) {
-    const newest = of.at(-1);
-    const place = newest.column.install && document.getElementById(newest.column.install);
-    const line = text("p", since(newest), "since");
+  const newest = [...grouped(group, ({ engine }) => family(engine)).values()].map((of) => of.at(-1));
+  for (const [install, of] of grouped(newest, ({ column }) => column.install)) {
+    const place = install && document.getElementById(install);
+    const line = text("p", `${of.map(since).join("; ")}${place ? ": " : ""}`, "since");
     if (place) line.append(find("code", place).cloneNode(true), " ", find("a", place).cloneNode(true));
     block.append(line);
   }
@@ -314,14 +315,14 @@ function since(newest) {
   while (first > 0 && own[first - 1].verdict === "works") first -= 1;
   const from = first < last ? `each that was tried since ${own[first].engine}` : "";
   const newer = last < own.length - 1 ? `, but not ${own.at(-1).engine}` : "";
-  return `${newest.engine}${from && `, as ${from}`}${newer}: `;
+  return `${newest.engine}${from && `, as ${from}`}${newer}`;
 }
 
 // ---------------------------------------------------------------------------------------- keys
 // One tab stop for each table of squares, as of any grid; arrows go on from there.
 const items = (line) => [...line.cells].map((cell) => find("summary, a:not([hidden])", cell));
 const nearest = (list, place) => {
-  for (let away = 0; away < list.length; away++) {
+  for (let away = 0; away <= Math.max(place, list.length); away++) {
     const item = list[place - away] || list[place + away];
     if (item) return item;
   }
@@ -350,8 +351,8 @@ function step(item, key, far) {
     case "ArrowLeft": return own.slice(0, cell.cellIndex).reverse().find(Boolean);
     case "ArrowDown": return down(lines.slice(here + 1));
     case "ArrowUp": return down(lines.slice(0, here).reverse());
-    case "Home": return far ? down(lines) : own.find(Boolean);
-    case "End": return far ? down(lines.reverse()) : own.reverse().find(Boolean);
+    case "Home": return (far ? lines.flatMap(items) : own).find(Boolean);
+    case "End": return (far ? lines.flatMap(items) : own).findLast(Boolean);
     default: return undefined;
   }
 }

@@ -125,7 +125,11 @@ def leads(link: str, folder: Path) -> bool:
     if folder not in target.parents or not target.is_file():
         return False
     place = unquote(address.fragment)
-    return not place or "=" in place or f'id="{place}"' in target.read_text(encoding="utf-8")
+    return (
+        not place
+        or "=" in place  # a filter, which the script reads
+        or f'id="{place}"' in target.read_text(encoding="utf-8")
+    )
 
 
 def test_pictures_are_shown(open_page: Open) -> None:

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Dialog,
+    Page,
+    Request,
+    sync_playwright,
+)
 
 from tests.browser.reports import write_report
 
@@ -86,16 +93,20 @@ def open_page(browser: Browser, report: Reports, troubles: list[str]) -> Iterato
 def watch(page: Page, troubles: list[str]) -> None:
     """Write down what must not happen in a page."""
 
-    def requested(request: Request) -> None:
-        if not request.url.startswith("file:"):
-            troubles.append(f"request: {request.url}")
+    def console(line: ConsoleMessage) -> None:
+        if line.type == "error":  # such as what the page's policy refuses
+            troubles.append(line.text)
 
-    def dialog(opened: Any) -> None:
+    def request(wanted: Request) -> None:
+        if not wanted.url.startswith("file:"):
+            troubles.append(f"request: {wanted.url}")
+
+    def dialog(opened: Dialog) -> None:
         troubles.append(f"dialog: {opened.message}")
         opened.dismiss()
 
-    page.on("console", lambda line: line.type == "error" and troubles.append(line.text))
-    page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
-    page.on("requestfailed", lambda request: troubles.append(f"failed: {request.url}"))
+    page.on("console", console)
     page.on("dialog", dialog)
-    page.on("request", requested)
+    page.on("request", request)
+    page.on("requestfailed", lambda wanted: troubles.append(f"failed: {wanted.url}"))
+    page.on("pageerror", lambda error: troubles.append(f"error: {error}"))

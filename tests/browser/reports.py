@@ -46,8 +46,10 @@ def write_report(name: str, folder: Path) -> None:
             )
             material = Material(result)
         case "empty":
-            empty = {"environments": [], "cells": [], "specifiers": [], "new_releases": {}}
-            material = Material(msgspec.structs.replace(standing_result(), **empty))
+            empty = msgspec.structs.replace(
+                standing_result(), environments=[], cells=[], specifiers=[], new_releases={}
+            )
+            material = Material(empty)
         case "hostile":
             material = hostile()
         case _:

@@ -23,7 +23,7 @@ def shown(page: Page) -> set[str]:
 def labels(page: Page) -> list[str]:
     """Return what is said of the squares that are shown."""
     squares = page.locator(f"{SQUARES}:visible")
-    return squares.evaluate_all("all => all.map(it => it.getAttribute('aria-label'))")
+    return list(squares.evaluate_all("all => all.map(it => it.getAttribute('aria-label'))"))
 
 
 def test_each_table_is_one_tab_stop(open_page: Open) -> None:

@@ -146,16 +146,6 @@ def test_a_lock_of_what_does_not_work_says_so_in_its_first_lines(texts: dict[str
     assert "DOES NOT WORK" not in texts[f"locks/{VLLM}.txt"]
 
 
-def test_of_an_environment_that_works_only_cells_that_work_show_the_line(
-    result: MatrixResult, texts: dict[str, str]
-) -> None:
-    in_vllm = [cell for cell in result.cells if cell.engine.name == VLLM]
-    assert {cell.verdict for cell in in_vllm} >= {Verdict.WORKS, Verdict.GARBAGE, Verdict.BROKEN}
-    for cell in in_vllm:
-        shown = VLLM_LINE.replace("&&", "&amp;&amp;") in details_of(texts[PAGE], cell.id)
-        assert shown == (cell.verdict is Verdict.WORKS), cell.id
-
-
 def test_packages_are_told_in_words_and_never_as_something_to_install(
     texts: dict[str, str],
 ) -> None:

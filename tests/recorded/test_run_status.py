@@ -1,14 +1,19 @@
-"""With which status ``matrix run`` ends, in a store in which nothing is left to be done."""
+"""How ``matrix run`` and ``blame`` end in a store in which nothing is left to be done."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from matrix.cli import blame
 from matrix.cli.app import app
+from matrix.plan.cells import Cell
+from matrix.run.context import Context
+from matrix.search.blame import Square
 from matrix.spec.loading import DEFAULT_SPEC
 from tests.recorded import full_store
 
@@ -28,9 +33,9 @@ class Place:
         shutil.copytree(DEFAULT_SPEC, self.spec)
         full_store.fill(self.store, "times", self.spec)
 
-    def run(self, *arguments: str) -> Result:
+    def run(self, *arguments: str, command: str = "run") -> Result:
         options = ["--spec", str(self.spec), "--profile", "times", "--store", str(self.store)]
-        return CliRunner().invoke(app, ["run", *arguments, *options])
+        return CliRunner().invoke(app, [command, *arguments, *options])
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +88,25 @@ def test_nothing_is_believed_where_the_canaries_are_void(place: Place) -> None:
         assert place.run("--environment", "vllm-*").exit_code == 0, "a part of a run by nox"
     finally:
         file.write_text(before)
+
+
+def test_blame_answers_programs_in_json_and_persons_beside_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = [name.replace("+released", "+today") for name in (GARBAGE, WORKS)]
+    four = (GARBAGE, later[0], WORKS, later[1])
+
+    def square(context: Context, _cell: Cell) -> Square:
+        cells = {cell.id: cell for cell in context.plan.cells}
+        return Square(*(cells[name] for name in four))
+
+    monkeypatch.setattr(blame, "_square", square)
+    done = place.run(GARBAGE, "--format", "json", command="blame")
+    assert done.exit_code == 0
+    assert done.stderr == "of four cells, 0 have no evidence yet and are run now\n"
+    document = json.loads(done.stdout)
+    assert document["culprit"] == "the quantizer environment"
+    assert document["to_blame"] == "the quantizer environment, autoawq-0.2.7+released"
+    assert [cell["verdict"] for cell in document["cells"]] == ["garbage"] * 2 + ["works"] * 2
+    words = place.run(GARBAGE, command="blame").stdout
+    assert words.endswith("To blame: the quantizer environment, autoawq-0.2.7+released\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from fnmatch import fnmatchcase
@@ -12,9 +13,10 @@ from typer.testing import CliRunner
 
 from matrix.cli.app import COMMANDS, app, command
 from matrix.cli.examples import EXAMPLES
+from matrix.cli.options import as_json
 from matrix.diagnose.catalogue import load_issues
 from matrix.plan.cells import make_plan
-from matrix.spec.loading import DEFAULT_PROFILE, load
+from matrix.spec.loading import DEFAULT_PROFILE, PACKAGE, load
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -79,3 +81,14 @@ def test_the_shell_completes_commands_and_options_without_importing_others() -> 
 
     assert completed("matrix is", 1) == ["issues"]
     assert completed("matrix issues --near", 2) == ["--near-miss"]
+
+
+def test_json_of_commands_is_ascii_whatever_packages_say() -> None:
+    shown = as_json({"title": "\x1b[2J \u202e é"}, indent=2)
+    assert shown.isascii()
+    assert "\x1b" not in shown
+    assert json.loads(shown) == {"title": "\x1b[2J \u202e é"}
+    for file in (PACKAGE / "cli").glob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        other_ways = ("json.dumps", "msgspec.json.format")
+        assert file.stem in ("options", "proofs") or not any(way in text for way in other_ways)

@@ -1,51 +1,58 @@
-"""Measure how long the page's script takes in a browser, and how wide the page is.
+"""Measure what a report costs: to write it, on disk, and to open its page in Chromium.
 
-    .venv/bin/python benchmarks/page_speed.py reports/matrix.json [--cells 2664]
+    .venv/bin/python benchmarks/page_speed.py reports/matrix.json [--cells 20000]
 
-The report's cells are repeated under other names until there are as many as wanted. The browser
-(``--browser chromium``) is any of Chromium's kin that knows ``--dump-dom``; it is started
-``--rounds 3`` times. Prints a table in Markdown.
+The report's cells are repeated under other names until there are as many as wanted. The report is
+written by a process of its own, whose peak of memory counts the cells too. The page is opened
+``--rounds 3`` times from the disk. With ``--lighthouse`` it is also audited as on a phone, served
+on this machine; that needs ``npx``, which downloads Lighthouse. Prints a table in Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import re
+import os
+import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
+import threading
+import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import NamedTuple
 
 import msgspec
+from playwright.sync_api import Browser, sync_playwright
 
 from matrix.judge.document import decode
-from matrix.judge.results import CellResult, MatrixResult
-from matrix.report import PAGE, Material, files
+from matrix.judge.results import PAGE, CellResult, MatrixResult
+from matrix.report import Material, write
 
-TIMED = """const began = performance.now();
-SCRIPT
-const loaded = performance.now();
-form.querySelector("input[type=search]").value = "vllm";
-filter();
-const filtered = performance.now();
-const width = document.documentElement.scrollWidth;
-document.documentElement.innerHTML = JSON.stringify({parsing: began, script: loaded - began,
-  filter: filtered - loaded, layout: performance.now() - filtered, width});
-"""
-"""The page's own script with clocks around it; what it measured takes the place of the page."""
+FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"]
+FILTER = """() => {
+  const field = document.querySelector("form.filter input[type=search]");
+  const began = performance.now();
+  field.value = "vllm";
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+  document.body.getBoundingClientRect();
+  return performance.now() - began;
+}"""
+"""Type a word, let the page filter and lay itself out again; milliseconds."""
 
 
-class Measured(NamedTuple):
+class Opened(NamedTuple):
     """One opening of the page: milliseconds, and pixels."""
 
-    parsing: float
-    script: float
-    filter: float
-    """To show only what holds a word."""
-    layout: float
-    """To lay all of it out."""
+    interactive: float
+    """Until all is parsed and the page's script has run."""
+    loaded: float
+    filtered: float
+    """From a word in the filter to the page that shows what holds it."""
     width: int
 
 
@@ -63,54 +70,86 @@ def repeated(result: MatrixResult, cells: int) -> MatrixResult:
     return msgspec.structs.replace(result, cells=made[:cells])
 
 
-def timed_page(page: str) -> str:
-    """Return the page with clocks; its policy would refuse a script of other bytes."""
-    page = re.sub(r"<meta http-equiv=[^>]*>", "", page)
-    head, _, rest = page.rpartition("<script>")
-    script, _, tail = rest.partition("</script>")
-    return f"{head}<script>{TIMED.replace('SCRIPT', script)}</script>{tail}"
+def write_report(report: Path, cells: int, folder: Path) -> None:
+    """Write the report of so many cells; print the seconds and the peak of memory that took."""
+    result = repeated(decode(report.read_bytes()), cells)
+    began = time.perf_counter()
+    write(Material(result), folder)
+    seconds = time.perf_counter() - began
+    peak = getrusage(RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"seconds": seconds, "peak": peak, "cells": len(result.cells)}))
 
 
-def measure(browser: str, file: Path, width: int) -> Measured:
-    """Open a page in a window of a width, with a profile of its own."""
-    with tempfile.TemporaryDirectory() as profile:
+def open_page(browser: Browser, file: Path, width: int) -> Opened:
+    """Open a page in a window of a width, with nothing kept from before."""
+    page = browser.new_page(viewport={"width": width, "height": 1000})
+    page.set_default_timeout(600_000)
+    page.goto(file.resolve().as_uri())
+    timing = page.evaluate("performance.getEntriesByType('navigation')[0].toJSON()")
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    opened = Opened(timing["domInteractive"], timing["loadEventEnd"], page.evaluate(FILTER), wide)
+    page.close()
+    return opened
+
+
+def audit(folder: Path, browser: str) -> dict[str, int]:
+    """Return category -> score of 100 of the page, as on a phone, by Lighthouse."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         ended = subprocess.run(
-            [
-                browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-                "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                f"--user-data-dir={profile}", f"--window-size={width},1000", "--dump-dom",
-                file.resolve().as_uri(),
-            ],
-            text=True, capture_output=True, check=True, timeout=600,
+            ["npx", "--yes", "lighthouse", f"http://127.0.0.1:{server.server_port}/{PAGE}",
+             "--quiet", "--output=json", "--chrome-flags=--headless --no-sandbox --disable-quic"],
+            text=True, stdout=subprocess.PIPE, check=True, timeout=600,
+            env={**os.environ, "CHROME_PATH": browser},
         )  # fmt: skip
-    answer = re.search(r"\{.*\}", ended.stdout)
-    if answer is None:
-        raise SystemExit(f"{browser} gave no answer: {ended.stderr[-1000:]}")
-    return Measured(**json.loads(answer[0]))
+        server.shutdown()
+    categories = json.loads(ended.stdout)["categories"]
+    return {name: round(100 * category["score"]) for name, category in categories.items()}
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description="Measure what a report costs.")
     parser.add_argument("report", type=Path)
-    parser.add_argument("--cells", type=int, default=2664)
+    parser.add_argument("--cells", type=int, default=20_000)
     parser.add_argument("--browser", default="chromium")
     parser.add_argument("--width", type=int, default=1500)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--lighthouse", action="store_true")
+    parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    result = decode(given.report.read_bytes())
-    page = dict(files(Material(repeated(result, given.cells))))[PAGE].decode()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / PAGE
-        file.write_text(timed_page(page), encoding="utf-8")
-        runs = [measure(given.browser, file, given.width) for _ in range(given.rounds)]
-    print(f"| {given.cells} cells, {len(page) / 1e6:.1f} MB | median of {given.rounds} |")
-    print("|---|---|")
-    for name in ("parsing", "script", "filter", "layout"):
-        median = statistics.median(getattr(run, name) for run in runs)
-        print(f"| {name} | {median / 1000:.2f} s |")
-    wide = max(run.width for run in runs)
-    print(f"| width in a window of {given.width} pixels | {wide} pixels |")
+    if given.write:
+        write_report(given.report, given.cells, given.write)
+        return
+    browser = shutil.which(given.browser)
+    if browser is None:
+        raise SystemExit(f"{given.browser} is not on the PATH")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        command = [sys.executable, __file__, str(given.report), "--cells", str(given.cells)]
+        ended = subprocess.run(
+            [*command, "--write", name], stdout=subprocess.PIPE, check=True, timeout=3600
+        )
+        cost = json.loads(ended.stdout)
+        with sync_playwright() as playwright:
+            opened = playwright.chromium.launch(
+                executable_path=browser, args=FLAGS, chromium_sandbox=False
+            )
+            runs = [open_page(opened, folder / PAGE, given.width) for _ in range(given.rounds)]
+        print(f"| {cost['cells']:,} cells | |\n|---|---|")
+        print(f"| written in | {cost['seconds']:.1f} s |")
+        print(f"| peak of memory | {cost['peak'] / 1e9:.2f} GB |")
+        for file in (PAGE, "matrix.json"):
+            print(f"| {file} | {(folder / file).stat().st_size / 1e6:.2f} MB |")
+        for what in ("interactive", "loaded", "filtered"):
+            median = statistics.median(getattr(run, what) for run in runs)
+            print(f"| {what} after, median of {given.rounds} | {median / 1000:.2f} s |")
+        wide = max(run.width for run in runs)
+        print(f"| width in a window of {given.width} pixels | {wide} pixels |")
+        if given.lighthouse:
+            for category, score in audit(folder, browser).items():
+                print(f"| Lighthouse, mobile, {category} | {score} |")
 
 
 if __name__ == "__main__":

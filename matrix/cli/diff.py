@@ -18,6 +18,7 @@ from matrix.cli.options import (
     as_json,
     fail,
 )
+from matrix.cli.showing import show
 from matrix.history.changes import Change, ChangeKind, Changes
 from matrix.history.classify import compare
 from matrix.history.states import Snapshot
@@ -62,8 +63,7 @@ def diff(
         case Format.JSON:
             typer.echo(as_json(changes, indent=1))
         case Format.TABLE:
-            for line in [*_head(then, now), *(_cells(changes) if cells else _groups(changes))]:
-                typer.echo(line)
+            show([*_head(then, now), *(_cells(changes) if cells else _groups(changes))])
     if fail_on and any(change.kind in fail_on for change in changes.cells):
         raise typer.Exit(1)
 

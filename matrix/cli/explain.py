@@ -12,6 +12,7 @@ import typer
 from matrix.cli.issue_text import describe, proof, versions_in_words, wrapped
 from matrix.cli.options import LINE_CHARS, Format, FormatOption, as_json, fail, releases_of
 from matrix.diagnose.catalogue import Effect, load_issues
+from matrix.diagnose.explanation import Explanation, explain_log
 from matrix.diagnose.matching import (
     Failure,
     Fit,
@@ -20,7 +21,6 @@ from matrix.diagnose.matching import (
     explains,
     later_exception,
     literals,
-    match_issues,
 )
 from matrix.diagnose.passages import Excerpt, read_excerpt
 from matrix.untrusted.text import visible
@@ -55,20 +55,20 @@ def explain(
 ) -> None:
     """Say why something failed, and what to do, by the known issues that its log fits.
 
-    Status 0 where the log is explained, 1 where it is not known, 2 where it cannot be read.
+    Status 0 where the log is explained, or is an answer of garbage; 1 where it is not known; 2
+    where it cannot be read.
     """
     side = Side(releases_of("--with", versions or []))
     issues = list(load_issues().values())
-    excerpt = _read(log, literals(issues))
-    failure = Failure(excerpt, here=side, maker=side)
-    matches = match_issues(issues, failure)
-    is_explained = bool(matches) and explains(matches[0], failure)
+    explanation = explain_log(issues, _read(log, literals(issues)), side)
     if show is Format.JSON:
-        answers = [_answer(match, failure) for match in matches]
+        answers = [_answer(match, explanation.failure) for match in explanation.matches]
         typer.echo(as_json(answers))
+    elif explanation.repeated:
+        typer.echo(_of_garbage(explanation))
     else:
-        typer.echo(_in_words(matches, excerpt, is_explained=is_explained))
-    raise typer.Exit(not is_explained)
+        typer.echo(_in_words(explanation))
+    raise typer.Exit(not explanation.is_explained and not explanation.repeated)
 
 
 def _read(log: str, texts: list[str]) -> Excerpt:
@@ -92,19 +92,23 @@ def _answer(match: Match, failure: Failure) -> Answer:
     )  # fmt: skip
 
 
-def _in_words(matches: list[Match], excerpt: Excerpt, *, is_explained: bool) -> str:
+def _in_words(explanation: Explanation) -> str:
     """Return the answer for a person: the issue that explains it, then what else is there."""
     lines: list[str] = []
-    if is_explained:
-        match = matches.pop(0)
+    others = list(explanation.matches)
+    excerpt = explanation.failure.excerpt
+    if explanation.is_explained:
+        match = others.pop(0)
         lines += _issue_lines(match)
         later = visible(later_exception(match, excerpt), LINE_CHARS)
         lines += wrapped("later", f"the log ends with {later}") if later else []
+    elif not excerpt.ending.text.strip():
+        lines.append("not known: the log is empty")
     else:
-        last = visible(excerpt.last_exception, LINE_CHARS)
+        last = visible(excerpt.ending.exception, LINE_CHARS)
         lines.append("not known: no known issue explains this log" + (":" if last else ""))
         lines += [f"  {last}"] if last else []
-    for match in matches[:OTHERS]:
+    for match in others[:OTHERS]:
         lines.append("")
         lines.append(f"{_relation(match)}: {match.issue.title} ({match.issue.id})")
         lines += [
@@ -114,8 +118,23 @@ def _in_words(matches: list[Match], excerpt: Excerpt, *, is_explained: bool) -> 
     return "\n".join(lines)
 
 
+def _of_garbage(explanation: Explanation) -> str:
+    """Return the answer for a person who shows what an engine answered, and no log."""
+    repeated = visible(explanation.repeated, LINE_CHARS)
+    lines = [
+        f"garbage: an engine answered {repeated!r} again and again, and no log says why",
+        *wrapped("check", "`matrix inspect DIR --original MODEL` says what a checkpoint has"),
+    ]
+    for match in explanation.matches:
+        lines += ["", f"it may be: {match.issue.title} ({match.issue.id})"]
+        lines += wrapped("fix", match.issue.fix)
+    return "\n".join(lines)
+
+
 def _relation(match: Match) -> str:
     """Return how a match that is not the cause has to do with a log."""
+    if match.raised_in:
+        return f"looks like, where it was raised in {match.raised_in}"
     if match.fit is Fit.LOOKS_LIKE:
         return f"looks like an issue of other versions ({versions_in_words(match.issue)})"
     if match.issue.effect is Effect.HARMLESS:

@@ -122,6 +122,8 @@ class Issue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     versions: list[Versions] = []
     """One of them must hold; empty where it is in any version."""
     traits: Traits = Traits()
+    garbage: bool = False
+    """It shows as garbage that an engine answers, such as ``!!!!``, and in no log."""
     hardware: str = ""
     """What it needs of a machine to show, for a person."""
     repair: str = ""

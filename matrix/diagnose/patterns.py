@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 SHORTEST = 8
 """Characters of the longest plain part: a shorter one would be in every log."""
-_WORD = r"\S{0,200}?"
+_LOOSE = {"*": r"\S{0,200}?", "`": "`?"}
+"""Characters that stand for others: chats take a backtick for the mark of code and leave it out."""
 
 
 class PatternError(ValueError):
@@ -21,7 +22,7 @@ class Pattern(NamedTuple):
     text: str
     expression: re.Pattern[str]
     literal: str
-    """Its longest part without a ``*``: where this is not, the text is not."""
+    """Its longest part that stands for itself: where this is not, the text is not."""
 
     @classmethod
     def of(cls, text: str) -> Pattern:
@@ -31,11 +32,12 @@ class Pattern(NamedTuple):
 
 @cache
 def _pattern(text: str) -> Pattern:
-    parts = text.split("*")
+    parts = re.split("([*`])", text)
     literal = max(parts, key=len)
     if len(literal) < SHORTEST:
-        wanted = f"want {SHORTEST} characters without a *"
+        wanted = f"want {SHORTEST} characters without a * or a backtick"
         raise PatternError(f"{text!r} is in too many logs: {wanted}")
     if "\n" in text:
         raise PatternError(f"{text!r} goes over several lines: write a text for each")
-    return Pattern(text, re.compile(_WORD.join(map(re.escape, parts))), literal)
+    expression = "".join(_LOOSE.get(part) or re.escape(part) for part in parts)
+    return Pattern(text, re.compile(expression), literal)

@@ -13,9 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -35,6 +36,7 @@ from matrix.pipeline.outcomes import NO_ANSWER
 
 FOLDER = "history"
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+Codes = npt.NDArray[np.integer[Any]]
 _ANSWERS = np.array([verdict not in NO_ANSWER for verdict in VERDICTS])
 
 
@@ -63,6 +65,7 @@ class History:
 
     def __init__(self, store: Path, profile: str) -> None:
         self._folder = store / FOLDER
+        self._read: dict[Path, Verdicts] = {}
         self.troubles: list[str] = []
         entries = []
         for file in sorted(self._folder.glob(f"*/*{SUFFIX}")):
@@ -75,7 +78,7 @@ class History:
                 continue
             if head.profile == profile:
                 entries.append(Entry(file, head))
-        self.entries = sorted(entries, key=lambda e: (e.day, e.head.finished, e.run))
+        self.entries = sorted(entries, key=_age)
 
     def add(self, snapshot: Snapshot) -> Path | None:
         """Keep a snapshot, and return its file; ``None`` where the last one says the same.
@@ -88,6 +91,9 @@ class History:
                 return None
         file = self._folder / snapshot.day / f"{snapshot.run}{SUFFIX}"
         write(file, snapshot.head, snapshot.cells)
+        self._read.pop(file, None)
+        others = [entry for entry in self.entries if entry.file != file]
+        self.entries = sorted([*others, Entry(file, snapshot.head)], key=_age)
         return file
 
     def read(self, entry: Entry) -> Snapshot | None:
@@ -144,11 +150,19 @@ class History:
         return by_cell
 
     def _columns(self, entries: Iterable[Entry]) -> Iterable[tuple[Entry, Verdicts]]:
+        """Yield what can be read of entries; read once, as bytes and not as objects."""
         for entry in entries:
-            try:
-                yield entry, read_verdicts(entry.file)[1]
-            except SnapshotError as error:
-                self.troubles.append(str(error))
+            if entry.file not in self._read:
+                try:
+                    self._read[entry.file] = read_verdicts(entry.file)
+                except SnapshotError as error:
+                    self.troubles.append(str(error))
+                    continue
+            yield entry, self._read[entry.file]
+
+
+def _age(entry: Entry) -> tuple[str, str, str]:
+    return entry.day, entry.head.finished, entry.run
 
 
 class _Cells:
@@ -156,12 +170,13 @@ class _Cells:
 
     def __init__(self) -> None:
         self._ids = pa.array([], pa.string())
-        self.last = np.empty(0, np.int8)
+        self.last: Codes = np.empty(0, np.int8)
 
-    def places_of(self, ids: pa.Array) -> np.ndarray:
+    def places_of(self, ids: pa.Array) -> Codes:
         """Return the numbers of cells; new ones get the next."""
         new = ids.filter(pc.invert(pc.is_in(ids, self._ids)))
         if len(new):
             self._ids = pa.concat_arrays([self._ids, new])
             self.last = np.append(self.last, np.full(len(new), -1, np.int8))
-        return pc.index_in(ids, self._ids).to_numpy()
+        places: Codes = pc.index_in(ids, self._ids).to_numpy()
+        return places

@@ -74,9 +74,8 @@ def _by_difference(changes: list[Change]) -> Iterator[tuple[str, list[Change]]]:
     left = list(changes)
     while left:
         counts = Counter(line for change in left for line in dict.fromkeys(_reasons(change)))
-        since, number = max(counts.items(), key=lambda item: (item[1], item[0]))
+        since = max(counts, key=lambda line: counts[line])  # of as many the first, as inputs stand
         cells = [change for change in left if since in _reasons(change)]
-        assert len(cells) == number
         left = [change for change in left if since not in _reasons(change)]
         if since in _UNEXPLAINED and cells[0].kind is not ChangeKind.GONE:
             by_cause: dict[str, list[Change]] = {}

@@ -70,8 +70,10 @@ def _places(cell: CellState) -> list[tuple[_Place, str]]:
     checkpoint, _, engine = cell.id.rpartition("/")
     model_and_scheme, _, quantizer = checkpoint.rpartition("/")
     places = []
-    for side, rest in (("quantizer", (model_and_scheme, engine)), ("engine", (checkpoint,))):
-        name = quantizer if side == "quantizer" else engine
+    sides: list[tuple[Side, str, tuple[str, ...]]] = [
+        ("quantizer", quantizer, (model_and_scheme, engine)), ("engine", engine, (checkpoint,)),
+    ]  # fmt: skip
+    for side, name, rest in sides:
         package, version = next(
             iter(versions_of(getattr(cell, f"{side}_packages")).items()), ("", "")
         )

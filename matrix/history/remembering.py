@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -32,11 +33,13 @@ def remember(store: Path, snapshot: Snapshot, titles: Mapping[str, str]) -> Reme
     past = history.past(earlier)
     troubles = []
     try:
-        history.add(snapshot)
+        if snapshot.head.runs:  # of a store in which nothing is observed, nothing is kept
+            history.add(snapshot)
     except OSError as error:  # the report is what the run is for
         troubles.append(f"no snapshot of this run is kept: {error.strerror}")
-    history = History(store, snapshot.head.profile)
     nights = history.nights()
+    if troubles or not snapshot.head.runs:
+        nights.append(night_of(snapshot))
     return Remembered(changes, nights, past, [*troubles, *dict.fromkeys(history.troubles)])
 
 
@@ -69,3 +72,11 @@ def before(history: History, snapshot: Snapshot) -> list[Entry]:
 def _answers(snapshot: Snapshot, name: str) -> bool:
     cell = snapshot.cells.get(name)
     return cell is not None and cell.verdict not in NO_ANSWER
+
+
+def night_of(snapshot: Snapshot) -> Night:
+    """Return how many cells had each verdict in a run."""
+    counts = Counter(cell.verdict for cell in snapshot.cells.values())
+    return Night(
+        day=snapshot.day, run=snapshot.run, counts=dict(counts), believed=snapshot.head.believed
+    )

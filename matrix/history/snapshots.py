@@ -30,7 +30,10 @@ _HEAD = b"matrix"
 _KINDS: dict[object, Any] = {
     str: pa.string(), Verdict: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_(),
 }  # fmt: skip
+_UNREADABLE = (OSError, ValueError, LookupError, ArithmeticError, TypeError, pa.ArrowException)
+"""What reading a damaged file raises."""
 VERDICTS = tuple(Verdict)
+_NO_TEXTS = pa.array([], pa.string())
 
 
 class SnapshotError(ValueError):
@@ -70,19 +73,20 @@ def read_head(file: Path) -> Head:
     return _opened(file)[1]
 
 
-def read_verdicts(file: Path) -> tuple[Head, Verdicts]:
-    """Return the head of a snapshot, and its ids and verdicts without making objects of them."""
-    opened, head = _opened(file)
-    table = _table(file, opened, ["id", "verdict"])
+def read_verdicts(file: Path) -> Verdicts:
+    """Return the ids and verdicts of a snapshot, without making an object of each."""
+    table = _table(file, _opened(file)[0], ["id", "verdict"])
     try:
-        codes = pc.index_in(table["verdict"].cast(pa.string()), pa.array(VERDICTS))
-        if codes.null_count or table["id"].null_count:
+        ids, words = (
+            pa.concat_arrays([_NO_TEXTS, *table[name].cast(pa.string()).chunks])
+            for name in ("id", "verdict")
+        )
+        codes = pc.index_in(words, pa.array(VERDICTS))
+        if codes.null_count or ids.null_count:
             raise ValueError("a verdict is none")
-        ids = pa.concat_arrays(table["id"].cast(pa.string()).chunks)
-        verdicts = Verdicts(ids, codes.to_numpy().astype(np.int8))
-    except (pa.ArrowException, ValueError) as error:
+        return Verdicts(ids, codes.to_numpy().astype(np.int8))
+    except _UNREADABLE as error:
         raise _refused(file, error) from None
-    return head, verdicts
 
 
 def read(file: Path) -> Snapshot:
@@ -94,7 +98,7 @@ def read(file: Path) -> Snapshot:
         columns = [_values(table[name]) for name in names]
         rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
         cells = msgspec.convert(rows, list[CellState])
-    except (pa.ArrowException, ValueError, IndexError) as error:
+    except _UNREADABLE as error:
         raise _refused(file, error) from None
     return Snapshot(file.parent.name, file.stem, head, {cell.id: cell for cell in cells})
 
@@ -112,14 +116,15 @@ def _opened(file: Path) -> tuple[Any, Head]:
     """Open a file whose size, rows and version are such as can be read."""
     try:
         data = pa.BufferReader(read_file(file, MAX_BYTES))
+        limits = {"thrift_string_size_limit": MAX_HEAD_BYTES, "thrift_container_size_limit": 10_000}
+        metadata = pq.ParquetFile(data, **limits).metadata
+        texts = [name for name in _text_columns() if name in metadata.schema.names]
         opened = pq.ParquetFile(
-            data, page_checksum_verification=True, read_dictionary=list(_text_columns()),
-            thrift_string_size_limit=MAX_HEAD_BYTES, thrift_container_size_limit=MAX_ROWS,
-        )  # fmt: skip
-        metadata = opened.metadata
+            data, metadata=metadata, page_checksum_verification=True, read_dictionary=texts
+        )
         raw = (metadata.metadata or {}).get(_HEAD, b"")
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    except (OSError, UnreadableError, pa.ArrowException, ValueError) as error:
+    except _UNREADABLE as error:
         raise _refused(file, error) from None
     if metadata.num_rows > MAX_ROWS or sum(g.total_byte_size for g in groups) > MAX_UNPACKED_BYTES:
         raise _refused(file, "it is larger than any that is written")
@@ -146,7 +151,7 @@ class _Version(msgspec.Struct):
 def _table(file: Path, opened: Any, names: list[str]) -> Any:
     try:
         return opened.read(columns=names, use_threads=False)
-    except (OSError, pa.ArrowException, ValueError) as error:
+    except _UNREADABLE as error:
         raise _refused(file, error) from None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -59,7 +59,7 @@ def take(
     return Snapshot(day, run, head, states)
 
 
-def _state(cell: CellResult, inputs: Mapping[str, str]) -> CellState:
+def _state(cell: CellResult, inputs: Mapping[str, Any]) -> CellState:
     return CellState(
         id=cell.id,
         verdict=cell.verdict,

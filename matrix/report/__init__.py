@@ -16,7 +16,7 @@ from pathlib import Path
 
 from matrix.judge.document import encode
 from matrix.judge.results import PAGE, SCHEMA_FILE
-from matrix.report import cell_pages, locks
+from matrix.report import cell_pages, locks, reproducers
 from matrix.report.addresses import CELLS
 from matrix.report.exports import exports
 from matrix.report.locks import FOLDER as LOCKS
@@ -28,7 +28,7 @@ from matrix.report.summary import summary
 from matrix.report.table import normalise
 from matrix.store.store import write_atomically
 
-FIRSTS = (locks.FIRST.encode(), cell_pages.FIRST.encode())
+FIRSTS = tuple(of.FIRST.encode() for of in (locks, cell_pages, reproducers))
 
 __all__ = ["PAGE", "Material", "files", "summary", "write"]
 
@@ -37,6 +37,14 @@ def files(material: Material) -> Iterator[tuple[str, bytes]]:
     """Yield the name and the bytes of each file of a report; the page, which links to the others,
     is last."""
     material = material._replace(result=normalise(material.result))
+    names = []
+    for name, data in _beside(material):
+        names.append(name)
+        yield name, data
+    yield PAGE, page(material, names).encode()
+
+
+def _beside(material: Material) -> Iterator[tuple[str, bytes]]:
     result = material.result
     yield "matrix.json", encode(result)
     yield SCHEMA_FILE, Path(__file__).with_name(SCHEMA_FILE).read_bytes()
@@ -45,7 +53,6 @@ def files(material: Material) -> Iterator[tuple[str, bytes]]:
         yield name, lock.encode()
     yield from cell_pages.cell_files(material)
     yield from plots(material)
-    yield PAGE, page(material).encode()
 
 
 def write(material: Material, directory: str | os.PathLike[str]) -> list[str]:

@@ -19,6 +19,11 @@ def page_of(cell: str) -> str:
     return f"{CELLS}/{_distinct(cell)}.html"
 
 
+def script_of(cell: str) -> str:
+    """Return the script beside that page, which repeats the cell."""
+    return f"{CELLS}/{_distinct(cell)}.sh"
+
+
 def _distinct(name: str) -> str:
-    readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[:80].strip("-.")
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[:40].strip("-.")
     return f"{readable or CELLS}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

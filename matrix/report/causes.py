@@ -6,10 +6,12 @@ the order in which its cells stand.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from typing import NamedTuple, assert_never
 
-from matrix.judge.results import CellResult, EnvironmentResult, MatrixResult
+from matrix.judge.results import CellResult, EnvironmentResult, KnownIssue, MatrixResult
 from matrix.pipeline.outcomes import Outcome, Reason, StageResult, Verdict
 from matrix.pipeline.steps import Blame
 from matrix.untrusted.text import natural
@@ -31,6 +33,19 @@ class Cause(NamedTuple):
     """Id of the known issue that it is, in ``MatrixResult.issues``."""
     group: str = ""
     """What its cells have in common where no known issue explains them."""
+
+    @property
+    def id(self) -> str:
+        """Return what addresses call it: that of its known issue, else what all it says gives."""
+        if self.issue:
+            return self.issue
+        said = self.group or "\n".join((*self[1:5], *self.subjects))
+        return f"cause-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
+
+    def title(self, issues: Mapping[str, KnownIssue]) -> str:
+        """Return what it is in one line."""
+        known = issues.get(self.issue)
+        return known.title if known else self.message or self.reason or self.stage
 
 
 class _Words(NamedTuple):

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jinja2
-import msgspec
 from markupsafe import Markup
 
 from matrix.history.changes import PastVerdict
-from matrix.judge.results import CellResult, Measures, ModelFacts, Side
+from matrix.judge.results import CellResult, ModelFacts, Side
 from matrix.judge.stories import CellStory, StageStory
 from matrix.pipeline.outcomes import Judgement, Outcome, Verdict
 from matrix.pipeline.steps import STAGES, Stage, SubjectKind
 from matrix.report import table
-from matrix.report.addresses import CELLS, anchor, page_of
+from matrix.report.addresses import CELLS, page_of, script_of
+from matrix.report.fragments import PAGES, kept
 from matrix.report.locks import all_lines, install_lines
 from matrix.report.material import Material
-from matrix.report.rendering import TEMPLATES, prose
+from matrix.report.rendering import TEMPLATES
+from matrix.report.reproducers import Reproducers
 from matrix.spec.loading import FLOAT_MODEL
-from matrix.untrusted.text import natural, visible
+from matrix.untrusted.text import natural
 
 STYLE = f"{CELLS}/cell.css"
 FIRST = "<!doctype html><!-- a cell of the quantization compatibility matrix -->"
@@ -38,16 +38,22 @@ Shown = tuple[str, str, str]
 
 
 def cell_files(material: Material) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and the bytes of each cell's page, and of the style that they share.
+    """Yield the name and the bytes of each cell's page and script, and of the pages' style.
 
     The material's result is normalised.
     """
-    pages = _Pages(material)
+    pages, reproducers = _Pages(material), Reproducers(material.result)
     if material.result.cells:
         yield STYLE, (TEMPLATES / "cell.css").read_bytes()
     for cell in material.result.cells:
-        page = pages.page(cell, material.story(cell.id), material.past.get(cell.id, ()))
-        yield page_of(cell.id), page.encode()
+        script = reproducers.script(cell)
+        if script is not None:
+            yield script_of(cell.id), script.encode()
+        story, past = material.story(cell.id), material.past.get(cell.id, ())
+        yield (
+            page_of(cell.id),
+            pages.page(cell, story, past, has_script=script is not None).encode(),
+        )
 
 
 class _Pages:
@@ -56,12 +62,12 @@ class _Pages:
     def __init__(self, material: Material) -> None:
         result = material.result
         self._result = result
-        self._template = _templates().get_template("cell.html.j2")
-        self._parts: Any = _templates().get_template("cell_parts.html.j2").module
-        self._side, self._checks = _kept(self._parts.side), _kept(self._parts.checks)
+        self._template = PAGES.get_template("cell.html.j2")
+        self._parts: Any = PAGES.get_template("cell_parts.html.j2").module
+        self._side, self._checks = kept(self._parts.side), kept(self._parts.checks)
         self._stage = functools.cache(self._parts.stage)
-        self._left_by = _kept(self._parts.left)
-        self._departed, self._installed = _kept(self._parts.departed), _kept(self._parts.installs)
+        self._left_by = kept(self._parts.left)
+        self._departed, self._installed = kept(self._parts.departed), kept(self._parts.installs)
         self._badges = {verdict: self._parts.badge(verdict) for verdict in Verdict}
         self._issues = {name: self._parts.issue(entry) for name, entry in result.issues.items()}
         self._locks, self._installs = all_lines(result), install_lines(result)
@@ -72,7 +78,9 @@ class _Pages:
         self._others_in = functools.cache(self._quantizers_that_work)
         self._others_by = functools.cache(self._engines_that_work)
 
-    def page(self, cell: CellResult, story: CellStory, past: Sequence[PastVerdict]) -> str:
+    def page(
+        self, cell: CellResult, story: CellStory, past: Sequence[PastVerdict], *, has_script: bool
+    ) -> str:
         """Return the page of one cell."""
         result, stories = self._result, {stage.stage: stage for stage in story.stages}
         named = (finding for finding in cell.findings if finding.check == cell.explained_by)
@@ -96,7 +104,7 @@ class _Pages:
             about=_about(cell.model, result.models.get(cell.model)),
             machine=_machine(story),
             departures=self._departed(whys),
-            script="",
+            script=script_of(cell.id).rpartition("/")[2] if has_script else "",
         )
 
     def _shown_side(self, title: str, side: Side, *, works: bool) -> Markup:
@@ -173,20 +181,6 @@ def _of(cell: CellResult, side: Side) -> Shown:
     return cell.model, cell.scheme, side.name
 
 
-def _kept(render: Callable[..., str]) -> Callable[..., Markup]:
-    """Return a function that renders each distinct content once."""
-    rendered: dict[bytes, Markup] = {}
-    encode = msgspec.json.Encoder().encode
-
-    def kept(*values: object) -> Markup:
-        key = encode(values)
-        if key not in rendered:
-            rendered[key] = Markup(render(*values))
-        return rendered[key]
-
-    return kept
-
-
 def _about(name: str, facts: ModelFacts | None) -> str:
     """Return in words what a model is, as far as that is said."""
     where = f"{facts.repository}, from the Hugging Face Hub" if facts and facts.repository else ""
@@ -198,26 +192,3 @@ def _machine(story: CellStory) -> str:
     """Return in words the machine on which the last stage of a cell was observed."""
     machine = story.stages[-1].machine if story.stages else {}
     return "; ".join(f"{name}: {value}" for name, value in sorted(machine.items()))
-
-
-@functools.cache
-def _templates() -> jinja2.Environment:
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    templates.globals.update(float=FLOAT_MODEL, table=table, unmeasured=Measures())
-    templates.filters.update(
-        v=visible,
-        prose=prose,
-        anchor=anchor,
-        page=page_of,
-        css=lambda word: word.replace(" ", "-"),
-        number=lambda value: "" if value is None else format(value, ".4g"),
-        megabytes=lambda value: f"{value / 1e6:,.0f} MB",
-    )
-    return templates

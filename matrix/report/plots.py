@@ -177,7 +177,7 @@ def _scatter(cells: Sequence[CellResult], measure: Measure) -> Iterator[Plot]:
         "farthest from it": max(points, key=lambda point: point.nats),
     }
     notes = [
-        f"{letter}  {word}, {point.x:.3g} {measure.unit}, {point.nats:.2g} nats: "
+        f"{letter}  {word}, {_number(point.x)} {measure.unit}, {_number(point.nats)} nats: "
         f"{visible(point.cell.id, 120)}"
         for letter, (word, point) in zip("ABC", extremes.items(), strict=True)
     ]
@@ -195,6 +195,11 @@ def _scatter(cells: Sequence[CellResult], measure: Measure) -> Iterator[Plot]:
     yield Plot(f"{FOLDER}/{measure.name}.svg", ". ".join([title, *notes]), draw)
 
 
+def _number(value: float) -> str:
+    """Return a measure as a person reads it."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
+
 def _drawable(value: float) -> float:
     """Return what stands for a measure on a logarithmic axis, which has no zero."""
     return min(max(value, 1e-5), 1e7) if math.isfinite(value) else 1e7
@@ -202,6 +207,8 @@ def _drawable(value: float) -> float:
 
 def _draw_points(axes: Axes, points: Sequence[Point]) -> None:
     """Draw a shape for each family, filled where the cells work and hollow where they degrade."""
+    from matplotlib.ticker import LogLocator
+
     columns, rows = _grid([point.x for point in points]), _grid([point.nats for point in points])
     places: dict[tuple[str, bool], dict[tuple[int, int], Point]] = {}
     for point in points:
@@ -217,6 +224,7 @@ def _draw_points(axes: Axes, points: Sequence[Point]) -> None:
             markersize=6, alpha=0.8,
         )  # fmt: skip
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))

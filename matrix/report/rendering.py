@@ -9,54 +9,105 @@ import base64
 import functools
 import hashlib
 import re
-from collections import Counter
+from collections.abc import Collection, Iterable
 from operator import attrgetter
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup, escape
 
+from matrix.history.changes import ChangeKind
 from matrix.judge.results import CanaryState
 from matrix.pipeline.outcomes import Verdict
-from matrix.report import constraints, standings, table
+from matrix.report import constraints, picture, standings, table
 from matrix.report.addresses import anchor, page_of
-from matrix.report.causes import causes
+from matrix.report.causes import Cause, causes
+from matrix.report.chooser import choices
 from matrix.report.locks import install_lines
 from matrix.report.material import Material
+from matrix.report.plots import captions
+from matrix.report.table import Part
 from matrix.spec.loading import FLOAT_MODEL
 from matrix.untrusted.text import visible
 
 _CODE = re.compile(r"`([^`]{1,200})`")
 TEMPLATES = Path(__file__).parent / "templates"
+LONG = 40
+"""What is told of a machine in more characters is folded."""
+UNMARKED = {ChangeKind.UNCHANGED, ChangeKind.STILL_BROKEN, ChangeKind.GONE}
+"""What became of cells that no square is marked for."""
+FILES = {
+    "matrix.csv": "a row for each cell, for a spreadsheet",
+    "matrix.parquet": "the same, with types",
+    "matrix.json": "all of it",
+    "matrix.schema.json": "what matrix.json may hold, as JSON Schema",
+    "matrix.md": "causes and changes, for an issue or a terminal",
+    "matrix.junit.xml": "as test cases, for continuous integration (JUnit)",
+    "matrix.ctrf.json": "as test cases (CTRF)",
+    "badge.json": "a badge, as shields.io reads it",
+    "feed.xml": "what changed from run to run, as an Atom feed",
+}
+"""Data beside the page, and what it is for."""
 
 
-def page(material: Material) -> str:
-    """Return the HTML page of material whose result is normalised."""
+def page(material: Material, names: Collection[str]) -> str:
+    """Return the HTML page of material whose result is normalised, with links to the files beside
+    it of these names."""
     result = material.result
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    script = (TEMPLATES / "filter.js").read_text(encoding="utf-8")
-    stands = standings.rows(result)
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    parts, listed, stands = table.parts(result), causes(result), standings.rows(result)
+    installs = install_lines(result)
     shown = {
         "result": result,
         "number": table.counts(result.cells),
         "marks": table.markers(result),
-        "causes": causes(result),
-        "parts": table.parts(result),
-        "installs": install_lines(result),
+        "causes": listed,
+        "parts": parts,
+        "installs": installs,
         "devices": table.devices(result.cells),
         "new_releases": table.new_releases(result),
         "stands": stands,
         "overview": standings.overview(stands),
         "resolutions": standings.resolutions(stands),
-        "groups": Counter(cell.group for cell in result.cells),
         "void": result.canaries is CanaryState.VOID,
+        "pictures": _pictures(material, parts, listed, installs),
+        "choices": choices(result),
+        "changes": material.changes,
+        "inputs": {change.cell: change.inputs for change in material.changes.cells}
+        if material.changes
+        else {},
+        "files": {name: what for name, what in FILES.items() if name in names},
+        "plots": {name: seen for name, seen in captions(material).items() if name in names},
+        "neighbours": material.neighbours,
         # Only these two files of ours stand unescaped, and the policy admits just their bytes.
         "style": Markup(style),
         "script": Markup(script),
         "policy": f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
-        "base-uri 'none'; form-action 'none'",
+        "img-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'",
     }
     return _environment().get_template("index.html.j2").render(shown)
+
+
+def _pictures(
+    material: Material, parts: list[Part], listed: list[Cause], installs: Iterable[str]
+) -> list[tuple[str, list[str], list[Markup]]]:
+    """Return the title, the devices and the tables of squares of each part."""
+    notes = picture.Notes(
+        causes={cell: number for number, cause in enumerate(listed) for cell in cause.cells},
+        titles=[cause.title(material.result.issues) for cause in listed],
+        changes={
+            change.cell: change.kind
+            for change in (material.changes.cells if material.changes else [])
+            if change.kind not in UNMARKED
+        },
+        installs={name: anchor(name, "install") for name in installs},
+    )
+    return [
+        (part.title, part.devices, list(picture.tables(part, notes, f"table-{number}")))
+        for number, part in enumerate(parts, start=1)
+        if part.rows
+    ]
 
 
 @functools.cache
@@ -70,6 +121,9 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.globals.update(
+        TOP_CAUSES=5,
+        CHANGES=6,
+        BIG=5000,
         Verdict=Verdict,
         float=FLOAT_MODEL,
         table=table,
@@ -81,18 +135,17 @@ def _environment() -> jinja2.Environment:
         prose=prose,
         anchor=anchor,
         page=page_of,
-        css=lambda word: word.replace(" ", "-"),
-        number=lambda value: "" if value is None else format(value, ".4g"),
-        short=lambda device: device.partition(",")[0],
+        css=table.css_class,
         by_group=lambda rows: table.grouped(rows, attrgetter("group")).items(),
     )
-    environment.tests["cpu"] = table.is_cpu
+    environment.tests.update(cpu=table.is_cpu, long=lambda value: len(value) >= LONG)
     return environment
 
 
-def prose(text: str) -> Markup:
+def prose(text: str, limit: int = 2000) -> Markup:
     """Return a text of ours for the page: what stands between backquotes is code."""
-    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(visible(" ".join(text.split()), 2000)))))
+    shown = visible(" ".join(text.split()), limit)
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(shown))))
 
 
 def _source(text: str) -> str:

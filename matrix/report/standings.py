@@ -39,8 +39,6 @@ FORBIDDEN = "−"
 """The mark of an environment that metadata forbids."""
 BY_ITSELF = ""
 """The column of environments that name no transformers."""
-OPEN_ROWS = 60
-"""Up to so many environments, their groups stand open on the page."""
 PARTNER = "transformers"
 """The axis whose values are the columns of the overview."""
 

@@ -1,4 +1,4 @@
-"""The cells as a pandas table, and what works together.
+"""The cells in their order, as tables of rows and columns, and what works together.
 
 Everything here is a pure function of a ``MatrixResult``, and none depends on
 the order in which its cells stand.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
@@ -48,13 +49,12 @@ BLAMED = {
     Blame.NOBODY: "nobody",
 }
 NO_SPECIFIERS = "This run is void, so nothing is computed from it: explain its canaries first."
-ROW = ["quantizer", "scheme"]
-COLUMN = ["engine", "model"]
 MARKERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 _T = TypeVar("_T")
 _Key = TypeVar("_Key")
+_S = TypeVar("_S", bound=msgspec.Struct)
 
 
 class Row(NamedTuple):
@@ -91,6 +91,8 @@ class Part(NamedTuple):
     together: list[Together]
     devices: list[str]
     """What its evidence was made on."""
+    sides: dict[str, Side]
+    """Engine -> what it consists of."""
 
     @property
     def engines(self) -> Counter[str]:
@@ -109,7 +111,8 @@ def grouped(items: Iterable[_T], key: Callable[[_T], _Key]) -> dict[_Key, list[_
 def normalise(result: MatrixResult) -> MatrixResult:
     """Return ``result`` in its one order, with only numbers and text that JSON can hold."""
     # Replaced before it is sorted: what is read back must sort the same.
-    result = msgspec.convert(_storable(msgspec.to_builtins(result)), MatrixResult)
+    table = _stored(msgspec.structs.replace(result, cells=[]))
+    result = msgspec.structs.replace(table, cells=[_stored(cell) for cell in result.cells])
     order = list(Stage)
     cells = sorted(
         (
@@ -148,6 +151,17 @@ def _cell_order(cell: CellResult) -> tuple[object, ...]:
     # A float model is what the others are compared with, so it stands first.
     quantizer = (cell.quantizer.name != "none", natural(cell.quantizer.name))
     return (*quantizer, cell.scheme, natural(cell.engine.name), natural(cell.model), cell.id)
+
+
+def _stored(value: _S) -> _S:
+    """Return a value with only numbers and text that JSON can hold: itself, where it has no other.
+
+    To write and read it is a hundred times as fast as to look at all that it holds.
+    """
+    with suppress(ValueError):  # a lone surrogate; a number that is not finite is written as null
+        if msgspec.json.decode(msgspec.json.encode(value), type=type(value)) == value:
+            return value
+    return msgspec.convert(_storable(msgspec.to_builtins(value)), type(value))
 
 
 def _storable(value: object) -> object:
@@ -205,31 +219,28 @@ def frame(
         }
         for cell in cells
     ]
-    return pd.DataFrame(rows, columns=list(rows[0]) if rows else [*ROW, *COLUMN, "id", "verdict"])
-
-
-def pivot(cells: list[CellResult]) -> pd.DataFrame:
-    """Return the table: rows (quantizer, scheme), columns (engine, model).
-
-    Each value is the list of the cells that stand there, which may be empty.
-    """
-    listed = frame(cells).assign(cell=pd.Series(cells, dtype=object))
-    slots = listed.groupby([*ROW, *COLUMN], sort=False)["cell"].agg(list)
-    table = slots.unstack(COLUMN, sort=False)  # rows stand as their cells do
-    columns = sorted(table.columns, key=_column_order)
-    return table[columns].map(lambda slot: slot if isinstance(slot, list) else [])
+    return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["id", "verdict"])
 
 
 def _column_order(column: Sequence[str]) -> tuple[object, ...]:
-    # Most people serve with vLLM, so it stands where the table begins.
     engine, model = column
-    return (not engine.startswith("vllm-"), natural(engine), natural(model))
+    return (not serves_most(engine), natural(engine), natural(model))
+
+
+def serves_most(engine: str) -> bool:
+    """Return whether an engine is a vLLM, by which most people serve: it stands first."""
+    return engine.startswith("vllm-")
+
+
+def css_class(word: str) -> str:
+    """Return a verdict, a state or a kind of change as a class of the style sheet."""
+    return word.replace(" ", "-")
 
 
 def counts(cells: Iterable[CellResult]) -> dict[Verdict, int]:
-    """Return how many cells have each verdict, all seven of them, best first."""
-    verdicts = [cell.verdict for cell in cells]
-    return {verdict: verdicts.count(verdict) for verdict in Verdict}
+    """Return how many cells have each verdict, all of them, best first."""
+    number = Counter(cell.verdict for cell in cells)
+    return {verdict: number[verdict] for verdict in Verdict}
 
 
 def devices(cells: Iterable[CellResult]) -> list[str]:
@@ -296,12 +307,18 @@ def parts(result: MatrixResult) -> list[Part]:
 
 
 def _part(title: str, cells: list[CellResult]) -> Part:
-    table, rows = pivot(cells), []
-    for (name, scheme), slots in zip(table.index, table.to_numpy(), strict=True):
-        quantizer = next(cell.quantizer for slot in slots for cell in slot)
-        rows.append(Row(*group_and_label(name, quantizer.axes), scheme, quantizer, list(slots)))
-    columns = [(str(pair[0]), str(pair[1])) for pair in table.columns]
-    return Part(title, columns, rows, together(cells), devices(cells))
+    slots: dict[tuple[str, str], dict[tuple[str, str], list[CellResult]]] = {}
+    for cell in cells:
+        row = slots.setdefault((cell.quantizer.name, cell.scheme), {})
+        row.setdefault((cell.engine.name, cell.model), []).append(cell)
+    columns = sorted({column for row in slots.values() for column in row}, key=_column_order)
+    rows = []
+    for (name, scheme), by_column in slots.items():  # rows stand as their cells do
+        quantizer = next(iter(by_column.values()))[0].quantizer
+        label = group_and_label(name, quantizer.axes)
+        rows.append(Row(*label, scheme, quantizer, [by_column.get(key, []) for key in columns]))
+    sides = {cell.engine.name: cell.engine for cell in cells}
+    return Part(title, columns, rows, together(cells), devices(cells), sides)
 
 
 def group_and_label(name: str, axes: Mapping[str, str]) -> tuple[str, str]:

@@ -34,7 +34,8 @@ Tell = Callable[[str], None]
 def run_again(context: Context, tell: Tell) -> None:
     """Run again, up to three times each and in fresh processes, the cells that came out worse in
     this run than in the last one that is believed; tell which do not come out the same."""
-    whole = _whole(context)
+    settings = msgspec.structs.replace(context.settings, cells=None)
+    whole = Context(settings, machine=context.machine)
     loaded = set(_loaded_now(whole))
     changes = changes_of(whole, whole.table()) if loaded else None
     suspects = _suspects(changes, loaded) if changes else {}
@@ -45,24 +46,21 @@ def run_again(context: Context, tell: Tell) -> None:
         f"told, they are run again, up to {TIMES} times each"
     )
     for number in range(1, TIMES + 1):
-        _note_findings(whole, suspects)
+        _note_findings(whole, list(suspects))
         _perform(whole, suspects, f"{context.settings.run}-again-{number}", tell)
-        whole = _whole(context)
-        for name, verdict in list(suspects.items()):
-            now = whole.judge.cell(name).verdict
-            if now is not verdict:
-                _note_findings(whole, [name])
-                tell(f"{name} is flaky: {now} when it was run again, {verdict} before")
-                del suspects[name]
+        whole.store.forget()
+        judge = whole.fresh_judge()
+        now = {name: judge.cell(name).verdict for name in suspects}
+        turned = [name for name, verdict in suspects.items() if now[name] is not verdict]
+        _note_findings(whole, turned)
+        for name in turned:
+            before = suspects.pop(name)
+            tell(f"{name} is flaky: {now[name]} when it was run again, {before} before")
         if not suspects:
-            return
-    tell(f"{_cells(len(suspects))} came out the same {TIMES} times more")
-
-
-def _whole(context: Context) -> Context:
-    """Open the profile anew, with all its cells: what was read before may have been replaced."""
-    settings = msgspec.structs.replace(context.settings, cells=None)
-    return Context(settings, machine=context.machine)
+            break
+    context.store.forget()
+    if suspects:
+        tell(f"{_cells(len(suspects))} came out the same {TIMES} times more")
 
 
 def _loaded_now(context: Context) -> list[str]:
@@ -108,9 +106,9 @@ def _perform(context: Context, cells: dict[str, Verdict], run: str, tell: Tell) 
     Run(Workspace(again), tell, verdict, fork=False).perform(select(again.plan))
 
 
-def _note_findings(context: Context, cells: dict[str, Verdict] | list[str]) -> None:
+def _note_findings(context: Context, cells: list[str]) -> None:
     """Add to the records what the checks say of cells as they are now."""
-    at, judge = datetime.now(UTC).isoformat(timespec="milliseconds"), context.judge
+    at, judge = datetime.now(UTC).isoformat(timespec="milliseconds"), context.fresh_judge()
     by_id = {cell.id: cell for cell in context.plan.cells}
     for name in cells:
         keys = judge.keys_of(by_id[name])

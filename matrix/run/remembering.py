@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -19,10 +18,10 @@ from matrix.judge.results import MatrixResult
 from matrix.report.material import Material
 from matrix.run.context import Context
 from matrix.spec.loading import PACKAGE
-from matrix.untrusted.reading import UnreadableError, decode
+from matrix.untrusted.reading import UnreadableError, decode, read_file
 
 DISTRIBUTION = "quantization-compatibility-matrix"
-GIT_SECONDS = 10.0
+MAX_REFERENCE_BYTES = 50_000_000
 
 
 def remembered(context: Context, table: MatrixResult) -> tuple[Material, list[str]]:
@@ -88,15 +87,25 @@ def _commit_installed(direct_url: str) -> str:
         return ""
 
 
-def _commit_of(folder: Path) -> str:
-    """Return the commit of a checkout; empty where it is none, or there is no git."""
-    if not (folder / ".git").exists():
-        return ""
+def _commit_of(checkout: Path) -> str:
+    """Return the commit that a checkout stands at; empty where it is none, or cannot be read."""
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"],
-            capture_output=True, text=True, timeout=GIT_SECONDS, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
+        git = checkout / ".git"
+        if git.is_file():  # a worktree, whose branches are those of its repository
+            git = checkout / _text(git).removeprefix("gitdir: ")
+        head = _text(git / "HEAD")
+        if not head.startswith("ref: "):
+            return head
+        branch, common = head.removeprefix("ref: "), git
+        if (git / "commondir").is_file():
+            common = git / _text(git / "commondir")
+        if (common / branch).is_file():
+            return _text(common / branch)
+        packed = (line.partition(" ") for line in _text(common / "packed-refs").splitlines())
+        return next((commit for commit, _, name in packed if name == branch), "")
+    except (OSError, UnreadableError, UnicodeDecodeError):
         return ""
-    return done.stdout.strip()[:64]
+
+
+def _text(file: Path) -> str:
+    return read_file(file, MAX_REFERENCE_BYTES).decode().strip()

@@ -119,6 +119,10 @@ class Store:
             self._finals[step, key] = observation
         return observation
 
+    def forget(self) -> None:
+        """Read observations anew: somebody else may have checked some of them again."""
+        self._finals.clear()
+
     def has_product(self, step: Step, key: str) -> bool:
         """Whether the files that a step made are there; they may have been taken back since."""
         product = STEPS[step].product

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Dialog,
+    Page,
+    Request,
+    sync_playwright,
+)
 
 from tests.browser.reports import write_report
 
@@ -19,6 +26,7 @@ FLAGS = [
     "--disable-component-update", "--disable-sync", "--hide-scrollbars",
 ]  # fmt: skip
 Open = Callable[..., Page]
+Reports = Callable[[str], Path]
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +44,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def report(tmp_path_factory: pytest.TempPathFactory) -> Reports:
     """Return a function from the name of a report to the folder into which it is written once."""
 
     @cache
@@ -55,9 +63,7 @@ def troubles() -> list[str]:
 
 
 @pytest.fixture
-def open_page(
-    browser: Browser, report: Callable[[str], Path], troubles: list[str]
-) -> Iterator[Open]:
+def open_page(browser: Browser, report: Reports, troubles: list[str]) -> Iterator[Open]:
     """Yield a function that opens a page of a report.
 
     The test fails where a page says an error on the console, such as one of its policy, raises
@@ -87,16 +93,20 @@ def open_page(
 def watch(page: Page, troubles: list[str]) -> None:
     """Write down what must not happen in a page."""
 
-    def requested(request: Request) -> None:
-        if not request.url.startswith("file:"):
-            troubles.append(f"request: {request.url}")
+    def console(line: ConsoleMessage) -> None:
+        if line.type == "error":  # such as what the page's policy refuses
+            troubles.append(line.text)
 
-    def dialog(opened: Any) -> None:
+    def request(wanted: Request) -> None:
+        if not wanted.url.startswith("file:"):
+            troubles.append(f"request: {wanted.url}")
+
+    def dialog(opened: Dialog) -> None:
         troubles.append(f"dialog: {opened.message}")
         opened.dismiss()
 
-    page.on("console", lambda line: line.type == "error" and troubles.append(line.text))
-    page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
-    page.on("requestfailed", lambda request: troubles.append(f"failed: {request.url}"))
+    page.on("console", console)
     page.on("dialog", dialog)
-    page.on("request", requested)
+    page.on("request", request)
+    page.on("requestfailed", lambda wanted: troubles.append(f"failed: {wanted.url}"))
+    page.on("pageerror", lambda error: troubles.append(f"error: {error}"))

@@ -46,8 +46,10 @@ def write_report(name: str, folder: Path) -> None:
             )
             material = Material(result)
         case "empty":
-            empty = {"environments": [], "cells": [], "specifiers": [], "new_releases": {}}
-            material = Material(msgspec.structs.replace(standing_result(), **empty))
+            empty = msgspec.structs.replace(
+                standing_result(), environments=[], cells=[], specifiers=[], new_releases={}
+            )
+            material = Material(empty)
         case "hostile":
             material = hostile()
         case _:
@@ -84,13 +86,17 @@ def made() -> Material:
 
 
 def _measured(number: int, cell: CellResult) -> CellResult:
+    observed = msgspec.structs.replace(
+        cell, at="2026-11-30T01:02:03Z", runs=["run-29"], attempts=2, flaky=number % 50 == 0,
+        elsewhere={"cuda 8.9": "works"}, made_on="cuda 8.9",
+    )  # fmt: skip
     if cell.verdict not in {Verdict.WORKS, Verdict.DEGRADED}:
-        return cell
+        return observed
     measures = Measures(
         kernel="a kernel", tokens_per_second=10.0 + number, peak_bytes=4_000_000 + number,
         perplexity=160.0, nats=0.001 * (number + 1),
     )  # fmt: skip
-    return msgspec.structs.replace(cell, measures=measures, flaky=number % 50 == 0)
+    return msgspec.structs.replace(observed, measures=measures)
 
 
 def _story() -> CellStory:
@@ -105,10 +111,16 @@ def _story() -> CellStory:
 
 def hostile() -> Material:
     """Return a report in which each text that is not one of ours is hostile."""
-    texts = (f"{text}{number}" for number in itertools.count() for text in SCRIPTS + HOSTILE)
+    # Files in UTF-8 have no lone surrogates; a result is rid of them before it is shown.
+    inert = [text.encode("utf-8", "replace").decode() for text in SCRIPTS + HOSTILE]
+    texts = (f"{text}{number}" for number in itertools.count() for text in inert)
     planted = made()
-    cells = [_planted(cell, texts, timings=cell.timings) for cell in planted.result.cells[::5]]
-    result: MatrixResult = _planted(planted.result, texts, cells=cells)
+    part = next(texts)
+    cells = [
+        _planted(cell, texts, timings=cell.timings, parts=[part])
+        for cell in planted.result.cells[::5]
+    ]
+    result: MatrixResult = _planted(planted.result, texts, cells=cells, parts=[part])
     assert planted.changes is not None
     changed = [
         _planted(change, texts, cell=cell.id)

@@ -7,6 +7,7 @@ from typing import get_args
 from hypothesis import strategies as st
 
 from matrix.diagnose.catalogue import Confidence, Effect
+from matrix.history.changes import Change, ChangeGroup, ChangeKind, Changes, Night, PastVerdict
 from matrix.judge.results import (
     CanaryState,
     CellResult,
@@ -14,12 +15,14 @@ from matrix.judge.results import (
     Install,
     KnownIssue,
     MatrixResult,
+    Measures,
     RunVerdict,
     Side,
     Standing,
 )
 from matrix.pipeline.outcomes import Finding, Judgement, Reason, Verdict
 from matrix.pipeline.steps import Blame, Stage
+from matrix.report.material import Material
 from matrix.spec.tables import Resolution
 from tests.unit.report_results import stages_until
 from tests.unit.report_standings import hostile_specifier
@@ -65,6 +68,18 @@ def sides(draw: st.DrawFn) -> Side:
 
 
 @st.composite
+def measures(draw: st.DrawFn) -> Measures:
+    number = st.one_of(st.none(), st.floats(min_value=0))
+    return Measures(
+        kernel=draw(hostile),
+        tokens_per_second=draw(number),
+        peak_bytes=draw(st.one_of(st.none(), st.integers(0, 2**50))),
+        perplexity=draw(number),
+        nats=draw(number),
+    )
+
+
+@st.composite
 def cells(draw: st.DrawFn) -> CellResult:
     stage = draw(st.one_of(st.none(), st.sampled_from(Stage)))
     finding = st.builds(
@@ -92,6 +107,12 @@ def cells(draw: st.DrawFn) -> CellResult:
         departures=draw(st.lists(hostile, max_size=2)),
         timings={"load": draw(st.floats(min_value=0))},
         device=draw(st.one_of(hostile, st.sampled_from(["cpu", "cpu x86-64-v4, avx512_bf16"]))),
+        parts=draw(st.lists(hostile, max_size=1)),
+        made_on=draw(hostile),
+        at=draw(st.one_of(hostile, st.just("2026-11-30T03:52:35.533+00:00"))),
+        runs=draw(st.lists(hostile, max_size=2)),
+        measures=draw(measures()),
+        flaky=draw(st.booleans()),
         elsewhere=draw(st.dictionaries(hostile, st.one_of(hostile, st.just("works")), max_size=2)),
         output=draw(hostile),
         expected=draw(hostile),
@@ -178,4 +199,36 @@ def results(draw: st.DrawFn) -> MatrixResult:
         specifiers=[hostile_specifier(text) for text in draw(st.lists(hostile, max_size=2))],
         new_releases=draw(st.dictionaries(hostile, hostile, max_size=2)),
         budget=draw(st.lists(hostile, max_size=2)),
+    )
+
+
+@st.composite
+def changes(draw: st.DrawFn) -> Changes:
+    kind, verdict = st.sampled_from(ChangeKind), st.one_of(st.none(), st.sampled_from(Verdict))
+    change = st.builds(
+        Change, cell=hostile, kind=kind, old=verdict, new=verdict, cause=hostile,
+        inputs=st.lists(hostile, max_size=2), flaky=st.booleans(),
+    )  # fmt: skip
+    named = st.lists(hostile, min_size=1, max_size=5)
+    group = st.builds(ChangeGroup, kind=kind, title=hostile, cells=named)
+    return Changes(
+        old=draw(hostile), new=draw(hostile), cells=draw(st.lists(change, max_size=3)),
+        groups=draw(st.lists(group, max_size=3)),
+    )  # fmt: skip
+
+
+@st.composite
+def materials(draw: st.DrawFn) -> Material:
+    """Return a hostile result with a hostile history."""
+    runs = draw(st.lists(hostile, min_size=2, max_size=3))
+    past = st.builds(PastVerdict, hostile, st.sampled_from(runs), st.sampled_from(Verdict))
+    night = st.builds(
+        Night, st.one_of(hostile, st.just("2026-11-30")), st.sampled_from(runs),
+        st.dictionaries(st.sampled_from(Verdict), st.integers(0, 9)), st.booleans(),
+    )  # fmt: skip
+    return Material(
+        result=draw(results()),
+        changes=draw(st.one_of(st.none(), changes())),
+        nights=draw(st.lists(night, max_size=3)),
+        past=draw(st.dictionaries(hostile, st.lists(past, min_size=2, max_size=3), max_size=2)),
     )

@@ -40,7 +40,8 @@ def render(result: MatrixResult) -> dict[str, str]:
     """Return the texts of a report of a result alone, by file name; all but its pictures, which
     take longer than all else."""
     with mock.patch("matrix.report.plots", return_value=()):
-        return {name: data.decode() for name, data in files(Material(result))}
+        made = files(Material(result))
+        return {name: data.decode() for name, data in made if not name.endswith(".parquet")}
 
 
 def quantizer_failure(autoawq: str, transformers: str) -> Failure | None:

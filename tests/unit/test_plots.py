@@ -85,7 +85,7 @@ def test_the_extremes_are_named() -> None:
     speed, memory = (captions(whole)[name] for name in ALL[:2])
     assert f"A  fastest, 208 tokens/s, 0.21 nats: {worst}" in speed
     assert f"B  nearest to the float model, 1 tokens/s, 0.001 nats: {best}" in speed
-    assert f"A  smallest, 1e+03 MB, 0.21 nats: {worst}" in memory
+    assert f"A  smallest, 1,000 MB, 0.21 nats: {worst}" in memory
     assert "C" in texts(dict(plots(whole))[ALL[0]])
 
 

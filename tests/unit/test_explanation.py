@@ -88,6 +88,13 @@ def test_of_two_failures_the_one_that_ended_the_log_comes_first() -> None:
         assert first("\nINFO going on\n".join(lines).encode()).startswith(name)
 
 
+def test_joining_lines_hides_no_later_failure() -> None:
+    caught = "ImportError: cannot import name 'shard_checkpoint' from 'transformers.modeling_utils'"
+    longest = f"INFO serving {'x' * len(caught)}"
+    for later in ("Exception: the moon is full", "asyncio.TimeoutExpired: the moon is late"):
+        assert not explain(f"{caught}\n{longest}\n{later}\n".encode()).is_explained
+
+
 BARE = "torch._C._LinAlgError: linalg.cholesky: The factorization could not be completed because "
 BARE += "the input is not positive-definite (the leading minor of order 16383)."
 

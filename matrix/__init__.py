@@ -14,6 +14,7 @@
 ``diagnose``       which known issue a failure is, by its log and findings
 ``judge``          all of them folded into cells, and cells into a table of verdicts
 ``search``         what is to blame: which side, release or pins
+``history``        what earlier runs came to, and what changed since
 ``report``         the table as pages and data
 ``cli``            the command ``matrix``; what comes from outside is read through ``untrusted``
 =================  ==============================================================================

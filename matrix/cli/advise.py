@@ -21,6 +21,7 @@ from matrix.cli.evidence import fetch, read_evidence
 from matrix.cli.options import Format, FormatOption, Profile, Spec, StoreFolder, as_json, fail
 from matrix.cli.showing import show
 from matrix.description.families import is_tied
+from matrix.description.locating import NotHereError, locate
 from matrix.index.hub import FIRST_SEEN, HUB, REPOSITORY
 from matrix.judge.advising import advice_to, newness
 from matrix.judge.declarations import PackageMetadata
@@ -175,13 +176,21 @@ def _model(
     if not REPOSITORY.fullmatch(text):
         names = ", ".join(loaded.spec.models)
         fail(f"--model: {text!r} is no folder, no owner/name of the Hub, and none of: {names}")
-    endpoint = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
-    address = f"{endpoint}/{text}/resolve/main/config.json"
+    return _facts(text, _config_of(text)), {"repository": text, "revision": FIRST_SEEN}
+
+
+def _config_of(repository: str) -> Config:
+    """Return the config.json of a repository, from the Hub's cache or the Hub."""
     try:
-        config = decode(fetch(address, MAX_CONFIG_BYTES / 1e6), Config)
+        return CheckpointFiles(locate(repository, os.environ, Path.home())).config()
+    except (NotHereError, CheckpointError):
+        endpoint = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
+        address = f"{endpoint}/{repository}/resolve/main/config.json"
+        remedy = f"Where the Hub can be reached, run hf download {repository} config.json"
+    try:
+        return decode(fetch(address, MAX_CONFIG_BYTES / 1e6, remedy), Config)
     except UnreadableError as error:
-        fail(f"--model: {text}: its config.json cannot be read ({error})")
-    return _facts(text, config), {"repository": text, "revision": FIRST_SEEN}
+        fail(f"--model: {repository}: its config.json cannot be read ({error})")
 
 
 def _facts(text: str, config: Config) -> ModelFacts:

@@ -37,8 +37,8 @@ def cell_lines(judge: CellJudge, result: CellResult) -> Iterator[str]:
 def short_line(result: CellResult) -> Row:
     """Return a cell in one line, as one of several."""
     message = visible(result.message, LINE_CHARS)
-    line = f"  {result.verdict:13}  {result.id}"
-    return Row(f"{line}  {message}".rstrip(), result.verdict, result.id, message)
+    line = f"{result.id}  {message}".rstrip()
+    return Row(f"  {result.verdict:13}  {line}", result.verdict, line)
 
 
 def finding_line(finding: Finding) -> Row:

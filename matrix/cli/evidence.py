@@ -14,8 +14,8 @@ from matrix.untrusted.reading import UnreadableError, read_file
 
 DATA = "matrix.json"
 """The file of a report that is data."""
-MEGABYTES = 100.0
-"""What a ``matrix.json`` may have: one of 20,000 cells has 20."""
+MEGABYTES = 64.0
+"""What a ``matrix.json`` may have: one of 20,000 cells has 26."""
 SECONDS = 60.0
 _REMEDY = "Give the matrix.json of a report"
 
@@ -59,8 +59,8 @@ def result_at(place: str) -> MatrixResult:
         raise NoEvidenceError(f"{place}: {error.strerror}. {remedy}") from None
 
 
-def fetch(address: str, megabytes: float) -> bytes:
-    """Return what is at an address; end with status 2 where nothing comes of it."""
+def fetch(address: str, megabytes: float, remedy: str = "") -> bytes:
+    """Return what is at an address; end with status 2, and a remedy, where nothing comes of it."""
     from matrix.index.fetching import Fetcher, FetchError, Limits, in_parallel
 
     if not address.lower().startswith(("https://", "http://")):
@@ -69,5 +69,5 @@ def fetch(address: str, megabytes: float) -> bytes:
     # On a thread of its own: a server may be slow with its name or its headers, too.
     answer = in_parallel(fetcher.get, [address], SECONDS)[address]
     if isinstance(answer, FetchError):
-        fail(f"{shown(address)}: {answer}")
+        fail(f"{shown(address)}: {answer}" + (f". {remedy}" if remedy else ""))
     return answer.body

@@ -14,11 +14,9 @@ from matrix.cli.options import LINE_CHARS, Format, FormatOption, as_json, fail, 
 from matrix.diagnose.catalogue import Effect, load_issues
 from matrix.diagnose.explanation import Explanation, explain_log
 from matrix.diagnose.matching import (
-    Failure,
     Fit,
     Match,
     Side,
-    explains,
     later_exception,
     literals,
 )
@@ -62,7 +60,7 @@ def explain(
     issues = list(load_issues().values())
     explanation = explain_log(issues, _read(log, literals(issues)), side)
     if show is Format.JSON:
-        answers = [_answer(match, explanation.failure) for match in explanation.matches]
+        answers = [_answer(match, explanation) for match in explanation.matches]
         typer.echo(as_json(answers))
     elif explanation.repeated:
         typer.echo(_of_garbage(explanation))
@@ -84,10 +82,10 @@ def _read(log: str, texts: list[str]) -> Excerpt:
         fail(f"{log}: {error.strerror}. Name the file of a log, or - for standard input")
 
 
-def _answer(match: Match, failure: Failure) -> Answer:
+def _answer(match: Match, explanation: Explanation) -> Answer:
     issue = match.issue
     return Answer(
-        issue.id, issue.title, match.fit, explains(match, failure), issue.effect, issue.cause,
+        issue.id, issue.title, match.fit, explanation.is_cause(match), issue.effect, issue.cause,
         issue.fix, issue.repair, issue.sources, visible(match.quote, LINE_CHARS),
     )  # fmt: skip
 

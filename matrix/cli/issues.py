@@ -68,7 +68,7 @@ def issues(
         _list(like, output)
         return
     if add is None:
-        show(_whole(catalogue[name], output))
+        _show(catalogue[name], output)
         return
     settings = Settings.of(store=store, reports=reports)
     log = _log(add, source, catalogue[name], settings)
@@ -98,14 +98,15 @@ def _line(issue: Issue) -> Row:
     return Row(line, issue.id, step, rests_on, issue.title)
 
 
-def _whole(issue: Issue, output: Format) -> list[str]:
-    """Return all of an issue but its logs, in lines."""
+def _show(issue: Issue, output: Format) -> None:
+    """Print all of an issue but its logs."""
     if output is Format.JSON:
-        return [as_json(_plain(issue), indent=2)]
+        typer.echo(as_json(_plain(issue), indent=2))
+        return
     lines = [f"{issue.title} ({issue.id})", "", *describe(issue)]
     lines += wrapped("note", issue.note) if issue.note else []
     at = ", ".join(issue.steps)
-    return [*lines, *wrapped("known", f"{proof(issue)}; {at}; {versions_in_words(issue)}")]
+    show([*lines, *wrapped("known", f"{proof(issue)}; {at}; {versions_in_words(issue)}")])
 
 
 def _plain(issue: Issue) -> Issue:

@@ -77,7 +77,9 @@ def resolve(
     spec: Spec = None,
     profile: Annotated[str | None, typer.Option(help="Only the environments of this one.")] = None,
     store: StoreFolder = None,
-    jobs: Annotated[int, typer.Option(min=1, help="How many to resolve at once.")] = CORES,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="How many to resolve at once.", show_default="one a core")
+    ] = CORES,
     resolutions: Annotated[
         list[ResolutionChoice],
         typer.Option("--resolution", help="In which; once for each."),

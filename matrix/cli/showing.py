@@ -38,8 +38,8 @@ STYLES: Final[dict[str, str]] = {
     Judgement.NOTICE: POOR,
     Judgement.NOT_APPLICABLE: DULL,
 }
-_LABEL = r"^\s*(?:[a-z-]+ ){0,3}[a-z-]+:(?=\s|$)"
-"""What stands before what a line says, such as ``known issue:``."""
+_LABEL = r"^(cause|fix|repair|source|known issue|what to do|canaries|new releases|report):"
+"""What stands before what a line says."""
 
 
 class Row(str):
@@ -94,7 +94,8 @@ def _table(rows: list[Row]) -> RenderableType:
         is_number = all(cell.strip()[:1].isdigit() or not cell.strip() for cell in column)
         table.add_column(justify="right" if is_number else "left", no_wrap=is_number)
     for row in rows:
-        cells = [_text(cell.strip(), STYLES.get(cell.strip(), "")) for cell in row.cells]
+        styles = {} if row.is_head else STYLES
+        cells = [_text(cell.strip(), styles.get(cell.strip(), "")) for cell in row.cells]
         table.add_row(*cells, style="bold" if row.is_head else "")
     return Padding(table, (0, 0, 0, _indent(rows[0])))
 

@@ -43,7 +43,11 @@ class Explanation(msgspec.Struct, frozen=True):
     @property
     def is_explained(self) -> bool:
         """Whether the first match says why it failed."""
-        return bool(self.matches) and explains(self.matches[0], self.failure)
+        return bool(self.matches) and self.is_cause(self.matches[0])
+
+    def is_cause(self, match: Match) -> bool:
+        """Return whether a match says why it failed; of garbage, that is not to be told."""
+        return not self.repeated and explains(match, self.failure)
 
 
 def explain_log(issues: Sequence[Issue], excerpt: Excerpt, side: Side) -> Explanation:

@@ -212,7 +212,7 @@ def _is_raised_in(path: str, passage: Passage, place: int) -> bool | None:
     if _ANY_FRAME.search(text):
         return False
     package = re.escape(path.partition("/")[0])
-    return True if re.search(rf"\b(?:from|import) {package}\b", text) else None
+    return True if re.search(rf"(?:\bfrom|\bimport|-m) {package}\b", text) else None
 
 
 @cache

@@ -93,6 +93,8 @@ def read(file: Path) -> Snapshot:
     """Return all of a snapshot; its day and run are the names of its folder and of the file."""
     opened, head = _opened(file)
     names = [name for name in CellState.__struct_fields__ if name in opened.schema_arrow.names]
+    if not {"id", "verdict"} <= {*names}:
+        raise _refused(file, "it has no ids and verdicts")
     table = _table(file, opened, names)
     try:
         columns = [_values(table[name]) for name in names]

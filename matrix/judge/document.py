@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -31,6 +31,8 @@ from matrix.untrusted.reading import UnreadableError
 from matrix.untrusted.reading import decode as read_json
 
 SCHEMA_VERSION = 2
+MOST_FINDINGS = 1_000
+"""Of a cell; the project has 24 checks."""
 DIGITS = 5
 """Of a digest in the name of what cells share; more where two would have one name."""
 _OFTEN_THE_SAME = ("parts", "device", "made_on", "runs", "expected")
@@ -66,7 +68,7 @@ class CellEntry(CellFacts, frozen=True, kw_only=True, omit_defaults=True):
     """Its name in ``quantizers``; so are the next three in the tables of their name."""
     engine: str
     stages: str
-    findings: list[str]
+    findings: Annotated[list[str], msgspec.Meta(max_length=MOST_FINDINGS)]
     parts: list[str] | UnsetType = UNSET
     device: str | UnsetType = UNSET
     made_on: str | UnsetType = UNSET

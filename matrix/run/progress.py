@@ -69,7 +69,7 @@ class Progress:
         self._bar: Bar | None = None
 
     def __enter__(self) -> Self:
-        if self._total and self._shared is None and self._stream.isatty():
+        if self._left and self._shared is None and self._stream.isatty():
             self._bar = _bar(self._stream, self._total, self.counted)
             self._bar.start()
         return self

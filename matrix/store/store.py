@@ -14,6 +14,7 @@
       locks/near/<key>.txt        locks that keep to another's pins wherever they can
       index/<package>.json        what an index last answered; ``requires/``: what wheels require
       records/<run>-<pid>.jsonl   one segment per writing process
+      history/<day>/<run>.parquet      what each run came to
       suites/<environment>        digest of what the suite last judged there
       report.json                 what the last report was made of, and its summary
       work/                       unfinished things; nothing in it is trusted

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from matrix.cli.app import COMMANDS, command
+from matrix.cli.commands_text import document as commands_text
 from tests import REPOSITORY
 
 DOCUMENTS = sorted(
@@ -43,6 +44,11 @@ def test_commands_and_their_options_exist(document: Path) -> None:
         assert name in COMMANDS, name
         options = {option for parameter in command(name).params for option in parameter.opts}
         assert set(re.findall(r"(?<= )--[a-z-]+", arguments)) <= options, (name, arguments)
+
+
+def test_the_commands_are_documented_by_their_help() -> None:
+    text = (REPOSITORY / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert text == commands_text(), "python -m matrix.cli.commands_text > docs/commands.md"
 
 
 def sources(document: Path) -> str:

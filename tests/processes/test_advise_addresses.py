@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
@@ -70,3 +71,21 @@ def test_a_model_of_the_hub_is_matched_by_its_config(server: Server) -> None:
     done = ask(server, "some/model")
     assert (done.exit_code, "its config.json cannot be read" in done.stderr) == (2, True)
     assert ask(server, "no/model").exit_code == 2
+
+
+def test_a_model_of_the_hub_that_is_cached_is_not_asked_for(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    done = ask(server, "some/model")
+    assert done.exit_code == 2
+    assert done.stderr.endswith("run hf download some/model config.json\n")
+    folder = tmp_path / "models--some--model"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("a" * 40)
+    snapshot = folder / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (folder / "blobs").mkdir()
+    (folder / "blobs" / "config").write_text('{"model_type": "qwen2", "tie_word_embeddings": true}')
+    (snapshot / "config.json").symlink_to("../../blobs/config")
+    assert ask(server, "some/model").exit_code == 0

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from typer.testing import CliRunner, Result
 
 from matrix.cli import advise as command
-from matrix.cli.advice_text import in_words
+from matrix.cli.advice_text import SHOWN, in_words
 from matrix.judge.document import decode, encode
 from matrix.judge.likeness import Wish
 from matrix.judge.readings import readings
-from matrix.judge.results import CanaryState, MatrixResult, SchemeFacts
+from matrix.judge.results import CanaryState, MatrixResult, SchemeFacts, Side
 from matrix.pipeline.outcomes import Verdict
 from matrix.report.locks import lock_files
 from matrix.report.table import normalise
@@ -306,3 +306,18 @@ def test_whatever_evidence_holds_is_shown_as_text_and_nothing_else(hostile: Matr
     lines = in_words(command._answer(of, wish, ours(), 90), None, of_all_engines=False)
     for line in [*lines, *readings(of, wish.model, wish.scheme)]:
         assert visible(line, len(line)) == line
+
+
+def test_of_all_engines_the_newest_few_of_each_are_shown(tmp_path: Path) -> None:
+    releases = [f"0.{minor}.0" for minor in range(10, 20)]
+    others = [Side(name=f"transformers-5.{n}.0", environment=f"hf-{n}") for n in range(2)]
+    engines = [*map(vllm, releases), *others]
+    of = result(*(cell(GOOD, engine) for engine in engines))
+    shown = about(tmp_path, of=of).stdout.splitlines()
+    proofs = [
+        line.split(" in ")[1].split(" ")[0] for line in shown if line.endswith("(awq-g64: tied)")
+    ]
+    assert sorted(name.split("-")[0] for name in proofs) == ["transformers"] * 2 + ["vllm"] * 3
+    assert "  and 7 more (--engine NAME has more of one engine, --format json all)" in shown
+    of_engine = about(tmp_path, "--engine", "vllm-cpu", of=of).stdout
+    assert sum(line.endswith("(awq-g64: tied)") for line in of_engine.splitlines()) == SHOWN

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 
 import pytest
 from typer.testing import CliRunner
 
 from matrix.cli.app import COMMANDS, app, command
+from matrix.cli.examples import EXAMPLES
+from matrix.cli.options import as_json
+from matrix.diagnose.catalogue import load_issues
+from matrix.plan.cells import make_plan
+from matrix.spec.loading import DEFAULT_PROFILE, PACKAGE, load
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -34,6 +42,34 @@ def test_the_version_is_that_of_the_package() -> None:
     assert done.exit_code == 0
 
 
+def test_each_command_has_examples() -> None:
+    assert [*EXAMPLES] == [*COMMANDS]
+    assert all(EXAMPLES.values())
+
+
+@pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
+def test_an_example_is_understood(line: str) -> None:
+    name, *arguments = shlex.split(line[line.index("matrix ") :].removeprefix("matrix "))
+    assert line in EXAMPLES[name]
+    command(name).make_context(name, arguments)  # which ends where an option is wrong
+
+
+def test_examples_name_cells_and_issues_that_there_are() -> None:
+    loaded = load()
+    cells = [cell.id for cell in make_plan(loaded, DEFAULT_PROFILE).cells]
+    words = [word for lines in EXAMPLES.values() for line in lines for word in shlex.split(line)]
+    patterns = [word for word in words if word.startswith("twin-") and "/" in word]
+    assert len(patterns) > 5
+    assert all(any(fnmatchcase(cell, pattern) for cell in cells) for pattern in patterns)
+    assert "awq-tied-embedding-dropped" in load_issues()
+    assert "matrix issues awq-tied-embedding-dropped" in EXAMPLES["issues"]
+
+
+def test_the_help_shows_the_examples() -> None:
+    shown = " ".join(CliRunner().invoke(app, ["clean", "--help"]).output.split())
+    assert "Examples: matrix clean # what could be removed; nothing is" in shown
+
+
 def test_the_shell_completes_commands_and_options_without_importing_others() -> None:
     def completed(words: str, number: int) -> list[str]:
         asked = {
@@ -45,3 +81,14 @@ def test_the_shell_completes_commands_and_options_without_importing_others() -> 
 
     assert completed("matrix is", 1) == ["issues"]
     assert completed("matrix issues --near", 2) == ["--near-miss"]
+
+
+def test_json_of_commands_is_ascii_whatever_packages_say() -> None:
+    shown = as_json({"title": "\x1b[2J \u202e é"}, indent=2)
+    assert shown.isascii()
+    assert "\x1b" not in shown
+    assert json.loads(shown) == {"title": "\x1b[2J \u202e é"}
+    for file in (PACKAGE / "cli").glob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        other_ways = ("json.dumps", "msgspec.json.format")
+        assert file.stem in ("options", "proofs") or not any(way in text for way in other_ways)

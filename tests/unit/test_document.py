@@ -113,6 +113,9 @@ LIES: dict[str, Callable[[dict[str, Any]], object]] = {
     "an engine": lambda it: it["engines"].clear(),
     "stages": lambda it: it["stages"].popitem(),
     "findings": lambda it: it["cells"][0]["findings"].append("x" * 10_000),
+    "more findings than there are checks": lambda it: it["cells"][0].update(
+        findings=[next(iter(it["findings"]))] * 1_001
+    ),
     "a number for a name": lambda it: it["cells"][0].update(stages=0),
     "a table that is a list": lambda it: it.update(findings=list(it["findings"].values())),
     "an outcome with a reason of another": lambda it: next(iter(it["stages"].values()))[0].update(

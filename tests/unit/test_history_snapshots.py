@@ -132,7 +132,9 @@ def test_damage_anywhere_is_refused_or_harmless(tmp_path: Path) -> None:
             data[rng.randrange(len(data))] = rng.randrange(256)
         file.write_bytes(data[: rng.randrange(len(data)) if rng.random() < 0.3 else None])
         try:
-            assert set(read(file).cells) <= set(made.cells)
+            for state in read(file).cells.values():  # a column of another name is none of ours
+                assert state.message in ("", made.cells[state.id].message)
+                assert state.verdict is Verdict.WORKS
         except SnapshotError:
             refused += 1
     assert refused > 250

@@ -18,13 +18,15 @@ def files(material: Material) -> Iterator[tuple[str, bytes]]:
     result = material.result
     listed = list(cases(result))
     profile = visible(result.profile, NAME_CHARS)
-    root = ET.Element("testsuites", name=f"quantization, {profile}", **_totals(listed))
+    root = ET.Element("testsuites", {"name": f"quantization, {profile}", **_totals(listed)})
     for name, own in grouped(listed, lambda case: case.suite).items():
-        skipped = sum(case.state == "skipped" for case in own)
-        suite = ET.SubElement(
-            root, "testsuite", name=name, **_totals(own), skipped=str(skipped),
-            timestamp=visible(result.finished, NAME_CHARS),
-        )  # fmt: skip
+        about = {
+            "name": name,
+            **_totals(own),
+            "skipped": str(sum(case.state == "skipped" for case in own)),
+            "timestamp": visible(result.finished, NAME_CHARS),
+        }
+        suite = ET.SubElement(root, "testsuite", about)
         for case in own:
             _add_case(suite, case)
     ET.indent(root, " ")

@@ -165,7 +165,7 @@ def test_a_script_ends_where_the_cell_did(
 
 
 def test_a_published_checkpoint_is_loaded_as_it_is() -> None:
-    options = {"repository": "Qwen/A-B", "revision": "f" * 40}
+    options: dict[str, Any] = {"repository": "Qwen/A-B", "revision": "f" * 40}
     cell = cell_of(Side("p", "hub", options=options, adapter="published"))
     text = script(cell)
     assert shell(text)[-1] == "A=1 B='a b' v-env/bin/python load.py Qwen/A-B"

@@ -10,6 +10,7 @@ import pytest
 
 from matrix.environments.locks import Lock
 from matrix.judge.results import EnvironmentResult, Install, MatrixResult
+from matrix.pipeline.outcomes import Verdict
 from matrix.report import PAGE, Material, write
 from matrix.report.addresses import page_of
 from matrix.report.locks import FIRST, InstallLine, all_lines, install_lines

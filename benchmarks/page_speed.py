@@ -92,9 +92,16 @@ def open_page(browser: Browser, file: Path, width: int) -> Opened:
     return opened
 
 
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves a folder and says nothing of it."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Leave it unsaid."""
+
+
 def audit(folder: Path, browser: str) -> dict[str, int]:
     """Return category -> score of 100 of the page, as on a phone, by Lighthouse."""
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+    handler = functools.partial(Quiet, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         ended = subprocess.run(

@@ -21,6 +21,8 @@ from tests.unit.hostile_results import HOSTILE
 from tests.unit.report_standings import standing_result
 
 TROUBLE = "twin-tied/float/none/vllm-0.32.0 is garbage, must be works"
+BEGIN = "\"'><img src=x onerror=window.planted=1>"
+"""With this each hostile text begins: it ends an attribute, in whatever quotes, and its element."""
 SCRIPTS = [
     "<script>window.planted = 1</script>",
     "<img src=x onerror='window.planted = 1; alert(1)'>",
@@ -113,14 +115,16 @@ def hostile() -> Material:
     """Return a report in which each text that is not one of ours is hostile."""
     # Files in UTF-8 have no lone surrogates; a result is rid of them before it is shown.
     inert = [text.encode("utf-8", "replace").decode() for text in SCRIPTS + HOSTILE]
-    texts = (f"{text}{number}" for number in itertools.count() for text in inert)
+    texts = (f"{BEGIN}{text}{number}" for number in itertools.count() for text in inert)
     planted = made()
     part = next(texts)
     cells = [
         _planted(cell, texts, timings=cell.timings, parts=[part])
         for cell in planted.result.cells[::5]
     ]
-    result: MatrixResult = _planted(planted.result, texts, cells=cells, parts=[part])
+    result: MatrixResult = _planted(
+        planted.result, texts, cells=cells, parts=[part], canaries=CanaryState.NOT_ESTABLISHED
+    )
     assert planted.changes is not None
     changed = [
         _planted(change, texts, cell=cell.id)

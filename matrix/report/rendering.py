@@ -32,6 +32,8 @@ from matrix.untrusted.text import visible
 
 _CODE = re.compile(r"`([^`]{1,200})`")
 TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("filter.js", "chooser.js", "page.js")
+"""In the order in which one stands on another."""
 LONG = 40
 """What is told of a machine in more characters is folded."""
 UNMARKED = {ChangeKind.UNCHANGED, ChangeKind.STILL_BROKEN, ChangeKind.GONE}
@@ -54,8 +56,8 @@ def page(material: Material, names: Collection[str]) -> str:
     """Return the HTML page of material whose result is normalised, with links to the files beside
     it of these names."""
     result = material.result
-    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    style = _text("style.css")
+    script = "\n".join(_text(name) for name in SCRIPTS)
     parts, listed, stands = table.parts(result), causes(result), standings.rows(result)
     installs = install_lines(result)
     shown = {
@@ -80,7 +82,7 @@ def page(material: Material, names: Collection[str]) -> str:
         "files": {name: what for name, what in FILES.items() if name in names},
         "plots": {name: seen for name, seen in captions(material).items() if name in names},
         "neighbours": material.neighbours,
-        # Only these two files of ours stand unescaped, and the policy admits just their bytes.
+        # Only these files of ours stand unescaped, and the policy admits just their bytes.
         "style": Markup(style),
         "script": Markup(script),
         "policy": f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
@@ -146,6 +148,10 @@ def prose(text: str, limit: int = 2000) -> Markup:
     """Return a text of ours for the page: what stands between backquotes is code."""
     shown = visible(" ".join(text.split()), limit)
     return Markup(_CODE.sub(r"<code>\1</code>", str(escape(shown))))
+
+
+def _text(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def _source(text: str) -> str:

@@ -10,8 +10,9 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
+from matrix.diagnose.catalogue import Confidence, Effect
 from matrix.history.changes import Change, ChangeGroup, ChangeKind, Changes, Night, PastVerdict
-from matrix.judge.results import CanaryState, CellResult, MatrixResult, Measures
+from matrix.judge.results import CanaryState, CellResult, KnownIssue, MatrixResult, Measures
 from matrix.judge.stories import CellStory, StageStory
 from matrix.pipeline.outcomes import Verdict
 from matrix.pipeline.steps import Stage
@@ -21,6 +22,13 @@ from tests.unit.hostile_results import HOSTILE
 from tests.unit.report_standings import standing_result
 
 TROUBLE = "twin-tied/float/none/vllm-0.32.0 is garbage, must be works"
+BEGIN = "\"'><img src=x onerror=window.planted=1>"
+"""With this each hostile text begins: it ends an attribute, in whatever quotes, and its element."""
+ISSUE = KnownIssue(
+    title="a made-up issue", effect=Effect.FAULT, cause="because", fix="`matrix repair`",
+    repair="write it", sources=["https://example.org/1", "https://example.org/2", "a note"],
+    confidence=Confidence.CONFIRMED, cells=9,
+)  # fmt: skip
 SCRIPTS = [
     "<script>window.planted = 1</script>",
     "<img src=x onerror='window.planted = 1; alert(1)'>",
@@ -59,7 +67,7 @@ def write_report(name: str, folder: Path) -> None:
 
 def made() -> Material:
     """Return a report with all that one can have: measures, stories, changes, nights."""
-    result = standing_result()
+    result = msgspec.structs.replace(standing_result(), issues={"made-up": ISSUE})
     cells = [_measured(number, cell) for number, cell in enumerate(result.cells)]
     changed = [cell.id for cell in cells[:3]]
     changes = Changes(
@@ -89,6 +97,7 @@ def _measured(number: int, cell: CellResult) -> CellResult:
     observed = msgspec.structs.replace(
         cell, at="2026-11-30T01:02:03Z", runs=["run-29"], attempts=2, flaky=number % 50 == 0,
         elsewhere={"cuda 8.9": "works"}, made_on="cuda 8.9",
+        issue="made-up" if cell.verdict is Verdict.GARBAGE else "",
     )  # fmt: skip
     if cell.verdict not in {Verdict.WORKS, Verdict.DEGRADED}:
         return observed
@@ -113,14 +122,16 @@ def hostile() -> Material:
     """Return a report in which each text that is not one of ours is hostile."""
     # Files in UTF-8 have no lone surrogates; a result is rid of them before it is shown.
     inert = [text.encode("utf-8", "replace").decode() for text in SCRIPTS + HOSTILE]
-    texts = (f"{text}{number}" for number in itertools.count() for text in inert)
+    texts = (f"{BEGIN}{text}{number}" for number in itertools.count() for text in inert)
     planted = made()
     part = next(texts)
     cells = [
         _planted(cell, texts, timings=cell.timings, parts=[part])
         for cell in planted.result.cells[::5]
     ]
-    result: MatrixResult = _planted(planted.result, texts, cells=cells, parts=[part])
+    result: MatrixResult = _planted(
+        planted.result, texts, cells=cells, parts=[part], canaries=CanaryState.NOT_ESTABLISHED
+    )
     assert planted.changes is not None
     changed = [
         _planted(change, texts, cell=cell.id)

@@ -20,8 +20,8 @@ from matrix.judge.results import CanaryState, CellResult, MatrixResult, Measures
 from matrix.pipeline.outcomes import Verdict
 from matrix.report import Material, files
 from matrix.report.exports import exports
+from matrix.report.exports.frame import COLUMNS
 from matrix.report.exports.markdown import LIMIT
-from matrix.report.exports.rows import COLUMNS
 from matrix.report.table import normalise
 from tests.unit.hostile_results import HOSTILE, materials, planted
 from tests.unit.report_results import realistic

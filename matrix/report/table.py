@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -111,15 +112,15 @@ def normalise(result: MatrixResult) -> MatrixResult:
     # Replaced before it is sorted: what is read back must sort the same.
     table = _stored(msgspec.structs.replace(result, cells=[]))
     result = msgspec.structs.replace(table, cells=[_stored(cell) for cell in result.cells])
-    order = list(Stage)
+    order = {stage: place for place, stage in enumerate(Stage)}
     cells = sorted(
         (
             msgspec.structs.replace(
                 cell,
                 departures=sorted(set(cell.departures)),
                 elsewhere=dict(sorted(cell.elsewhere.items())),
-                findings=sorted(cell.findings, key=lambda f: (order.index(f.stage), f.check)),
-                stages=sorted(cell.stages, key=lambda s: order.index(s.stage)),
+                findings=sorted(cell.findings, key=lambda f: (order[f.stage], f.check)),
+                stages=sorted(cell.stages, key=lambda s: order[s.stage]),
             )
             for cell in result.cells
         ),
@@ -147,8 +148,12 @@ def normalise(result: MatrixResult) -> MatrixResult:
 
 def _cell_order(cell: CellResult) -> tuple[object, ...]:
     # A float model is what the others are compared with, so it stands first.
-    quantizer = (cell.quantizer.name != "none", natural(cell.quantizer.name))
-    return (*quantizer, cell.scheme, natural(cell.engine.name), natural(cell.model), cell.id)
+    quantizer = (cell.quantizer.name != "none", _natural(cell.quantizer.name))
+    return (*quantizer, cell.scheme, _natural(cell.engine.name), _natural(cell.model), cell.id)
+
+
+_natural = lru_cache(maxsize=10_000)(natural)
+"""Thousands of cells have the same few names."""
 
 
 def _stored(value: _S) -> _S:

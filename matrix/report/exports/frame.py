@@ -45,7 +45,8 @@ def frame(result: MatrixResult, shown: Callable[[str], str]) -> pd.DataFrame:
     cells = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     for name, kind in COLUMNS.items():
         if kind == "str":
-            cells[name] = cells[name].map(shown)
+            # Most columns have the same few texts over and over.
+            cells[name] = cells[name].map({text: shown(text) for text in cells[name].unique()})
     return cells
 
 

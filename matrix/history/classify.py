@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from matrix.history.changes import Change, ChangeKind, Changes
 from matrix.history.grouping import groups
-from matrix.history.inputs import NOTHING, differences, other_machine, same_evidence
+from matrix.history.inputs import NOTHING, UNEXPLAINED, differences, other_machine, same_evidence
 from matrix.history.neighbours import Neighbours
 from matrix.history.states import CellState, Head, Snapshot
 from matrix.pipeline.outcomes import NO_ANSWER, Verdict
@@ -73,8 +73,9 @@ def _change(
         )  # fmt: skip
     kind = kind_of(old, new)
     inputs = [] if kind is ChangeKind.UNCHANGED else differences(old, new, heads)
-    if kind is ChangeKind.STILL_BROKEN and inputs == [NOTHING]:
-        inputs = []
+    if kind is ChangeKind.STILL_BROKEN:  # that nothing else is known of it says nothing
+        silent = same_evidence(old, new)
+        inputs = [] if silent else [line for line in inputs if line not in UNEXPLAINED]
     turned = kind in (ChangeKind.REGRESSED, ChangeKind.FIXED) and inputs == [NOTHING]
     return Change(
         cell=name, kind=kind, old=old.verdict, new=new.verdict, inputs=inputs,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from matrix.history.changes import Change, ChangeGroup, ChangeKind
-from matrix.history.inputs import MACHINE, NOT_KNOWN, NOTHING, OUR_CHECKS, OUR_SPEC
+from matrix.history.inputs import MACHINE, NOT_KNOWN, NOTHING, OUR_CHECKS, OUR_SPEC, UNEXPLAINED
 from matrix.history.states import CellState
 from matrix.pipeline.outcomes import Verdict
 from matrix.untrusted.text import visible
@@ -18,7 +18,6 @@ ORDER = (
 )  # fmt: skip
 """The gravest first; of what stayed as it was there are no groups."""
 CAUSE_CHARS = 160
-_UNEXPLAINED = (NOTHING, NOT_KNOWN)
 _Part = tuple[int, str, str]
 
 
@@ -77,7 +76,7 @@ def _by_difference(changes: list[Change]) -> Iterator[tuple[str, list[Change]]]:
         since = max(counts, key=lambda line: counts[line])  # of as many the first, as inputs stand
         cells = [change for change in left if since in _reasons(change)]
         left = [change for change in left if since not in _reasons(change)]
-        if since in _UNEXPLAINED and cells[0].kind is not ChangeKind.GONE:
+        if since in UNEXPLAINED and cells[0].kind is not ChangeKind.GONE:
             by_cause: dict[str, list[Change]] = {}
             for change in cells:
                 by_cause.setdefault(change.cause, []).append(change)
@@ -88,7 +87,7 @@ def _by_difference(changes: list[Change]) -> Iterator[tuple[str, list[Change]]]:
 
 def _reasons(change: Change) -> list[str]:
     """Return the differences that can explain a change; that nothing is known only if none can."""
-    explaining = [line for line in change.inputs if line not in _UNEXPLAINED]
+    explaining = [line for line in change.inputs if line not in UNEXPLAINED]
     return explaining or change.inputs or [NOTHING]
 
 

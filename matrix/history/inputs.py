@@ -14,6 +14,7 @@ OUR_CHECKS = "our checks"
 OUR_SPEC = "our spec"
 NOTHING = "nothing changed"
 NOT_KNOWN = "what else went in is not known"
+UNEXPLAINED = (NOTHING, NOT_KNOWN)
 MACHINE = "machine"
 PACKAGES = 3
 """How many packages of a side are named."""

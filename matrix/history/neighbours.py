@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from packaging.version import InvalidVersion, Version
@@ -12,6 +15,8 @@ from matrix.pipeline.outcomes import NO_ANSWER, Verdict
 from matrix.untrusted.text import visible
 
 _TEXT_CHARS = 200
+_NAMED = 5
+"""How many packages of an environment its name may tell: those that the spec names stand first."""
 
 
 class _Place(NamedTuple):
@@ -20,7 +25,7 @@ class _Place(NamedTuple):
     side: Side
     rest: tuple[str, ...]
     package: str
-    """What that environment is named for: the first package that the spec names."""
+    """Whose release is meant, of those that the side's name tells."""
 
 
 class Neighbours:
@@ -36,28 +41,30 @@ class Neighbours:
 
     def new(self, cell: CellState) -> tuple[list[str], Verdict | None]:
         """Return what is new of a cell, and what it is with the release before."""
-        lines, before = [], None
+        lines: dict[Side, list[str]] = {side: [] for side, _ in _missing(cell, self._old)}
+        before = None
         for place, version in _places(cell):
-            environment = getattr(cell, f"{place.side}_environment")
-            if environment in self._old:
-                continue
             earlier = _release_before(version, self._releases[place])
-            if earlier:
+            if place.side in lines and earlier:
                 answer = self._releases[place][earlier].verdict
                 before = before or (None if answer in NO_ANSWER else answer)
-                line = f"{place.side}: {place.package} {earlier} -> {version}"
-            else:
-                line = f"{place.side}: {environment} is new"
-            lines.append(visible(line, _TEXT_CHARS))
-        return lines, before
+                lines[place.side].append(f"{place.side}: {place.package} {earlier} -> {version}")
+        for side, name in _missing(cell, self._old):
+            lines[side] = lines[side] or [f"{side}: {name} is new"]
+        return [visible(line, _TEXT_CHARS) for own in lines.values() for line in own], before
 
     def gone(self, cell: CellState) -> list[str]:
         """Return which environments of a cell are in the newer run no more."""
-        return [
-            visible(f"{place.side}: {environment} is gone", _TEXT_CHARS)
-            for place, _ in _places(cell)
-            if (environment := getattr(cell, f"{place.side}_environment")) not in self._new
-        ]
+        lines = (f"{side}: {name} is gone" for side, name in _missing(cell, self._new))
+        return [visible(line, _TEXT_CHARS) for line in lines]
+
+
+def _missing(cell: CellState, environments: set[str]) -> Iterator[tuple[Side, str]]:
+    """Yield the sides of a cell whose environments are none of some, with their names."""
+    sides: tuple[tuple[Side, str], ...] = (
+        ("quantizer", cell.quantizer_environment), ("engine", cell.engine_environment),
+    )  # fmt: skip
+    yield from ((side, name) for side, name in sides if name and name not in environments)
 
 
 def _environments(snapshot: Snapshot) -> set[str]:
@@ -74,11 +81,15 @@ def _places(cell: CellState) -> list[tuple[_Place, str]]:
         ("quantizer", quantizer, (model_and_scheme, engine)), ("engine", engine, (checkpoint,)),
     ]  # fmt: skip
     for side, name, rest in sides:
-        package, version = next(
-            iter(versions_of(getattr(cell, f"{side}_packages")).items()), ("", "")
-        )
-        if package and version and name != "none":
-            places.append((_Place(side, (*rest, name.replace(version, "")), package), version))
+        packages = versions_of(cell.quantizer_packages if side == "quantizer" else
+                               cell.engine_packages)  # fmt: skip
+        for package, version in islice(packages.items(), _NAMED):
+            if version not in name:
+                continue
+            pattern = rf"(?<![0-9.]){re.escape(version)}(?![0-9.])"
+            masked, times = re.subn(pattern, "*", name, count=1)
+            if times:
+                places.append((_Place(side, (*rest, masked), package), version))
     return places
 
 

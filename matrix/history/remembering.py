@@ -49,7 +49,7 @@ def changes_since(
     """Return what changed since the last run that is believed; ``None`` where there is none, or
     where this one is not believed itself.
 
-    A cell that had no answer in that run is compared with its last answer before.
+    A cell that had no answer in that run, and has one now, is compared with its last one before.
     """
     if not snapshot.head.believed:
         return None
@@ -57,7 +57,8 @@ def changes_since(
     old = next(filter(None, (history.read(entry) for entry in reversed(believed))), None)
     if old is None:
         return None
-    silent = {name for name in snapshot.cells if not _answers(old, name)}
+    answered = (name for name in snapshot.cells if _answers(snapshot, name))
+    silent = {name for name in answered if not _answers(old, name)}
     return compare(old, snapshot, titles, history.last_answers(believed, silent))
 
 

@@ -3,7 +3,6 @@ what it is given to read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 
@@ -173,7 +172,13 @@ class TableJudge:
 
 def model_facts(model: Model, config: ConfigFacts | None = None) -> ModelFacts:
     """Return the facts of a model by its ``config.json``, or else by what the spec says of it."""
-    named = ModelFacts(tied=model.tied, about=model.about, **_on_the_hub(model.recipe))
+    repository, revision = (model.recipe.get(name) for name in ("repository", "revision"))
+    named = ModelFacts(
+        tied=model.tied,
+        about=model.about,
+        repository=repository if isinstance(repository, str) else "",
+        revision=revision if isinstance(revision, str) else "",
+    )
     if config is not None and config.model_type:
         return msgspec.structs.replace(
             named,
@@ -191,12 +196,6 @@ def model_facts(model: Model, config: ConfigFacts | None = None) -> ModelFacts:
     }
     text = model_type if isinstance(model_type, str) else ""
     return msgspec.structs.replace(named, model_type=text, **sizes)
-
-
-def _on_the_hub(recipe: Mapping[str, object]) -> dict[str, str]:
-    """Return repository and revision of a model from the Hub, as far as the recipe names them."""
-    named = {name: recipe.get(name) for name in ("repository", "revision")}
-    return {name: value for name, value in named.items() if isinstance(value, str)}
 
 
 def scheme_facts(scheme: SchemeTable) -> SchemeFacts:

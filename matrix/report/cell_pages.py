@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from markupsafe import Markup
 
@@ -63,7 +63,7 @@ class _Pages:
         result = material.result
         self._result = result
         self._template = PAGES.get_template("cell.html.j2")
-        self._parts: Any = PAGES.get_template("cell_parts.html.j2").module
+        self._parts = cast("Any", PAGES.get_template("cell_parts.html.j2").module)  # has macros
         self._side, self._checks = kept(self._parts.side), kept(self._parts.checks)
         self._stage = functools.cache(self._parts.stage)
         self._left_by = kept(self._parts.left)

@@ -120,9 +120,11 @@ class Reproducers:
             if loader not in LOADERS:
                 return None
             text = self._loading(engine, loader, departures, begins)
-            checkpoint = shlex.quote(str(quantizer.options.get("repository", "")))
+            checkpoint = str(quantizer.options.get("repository")) if published else "checkpoint"
+            if published and not is_float and not _REPOSITORY.fullmatch(checkpoint):
+                return None
             given = ['"$MODEL"'] if is_float or loader in WITH_FLOAT else []
-            given += [] if is_float else [checkpoint if published else "checkpoint"]
+            given += [] if is_float else [checkpoint]
             parts.append(_part(engine, "load.py", text, given, end.step))
         return parts
 
@@ -131,8 +133,9 @@ class Reproducers:
         line, install = self._lines.get(side.environment), self._installs.get(side.environment)
         if line is None or install is None:
             return None
-        names = {**install.environ, **side.environ}
-        return line.line if all(map(_VARIABLE.fullmatch, names)) else None
+        variables = {**install.environ, **side.environ}
+        sound = all(_VARIABLE.fullmatch(k) and v.isprintable() for k, v in variables.items())
+        return line.line if sound else None
 
     def _python(self, side: Side) -> str:
         """Return the Python of a side with its variables, for a shell."""

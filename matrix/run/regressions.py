@@ -13,6 +13,7 @@ import msgspec
 
 from matrix.history.changes import Change, Changes
 from matrix.history.classify import BADNESS
+from matrix.judge.cells import CellJudge
 from matrix.judge.flaky import finding_records
 from matrix.pipeline.outcomes import Verdict
 from matrix.pipeline.steps import Stage
@@ -34,9 +35,12 @@ Tell = Callable[[str], None]
 def run_again(context: Context, tell: Tell) -> None:
     """Run again, up to three times each and in fresh processes, the cells that came out worse in
     this run than in the last one that is believed; tell which do not come out the same."""
+    run = context.settings.run
+    if not any(name.startswith(f"{run}-") for name, _ in context.store.segments()):
+        return  # which takes no time, unlike reading what there is
     settings = msgspec.structs.replace(context.settings, cells=None)
     whole = Context(settings, machine=context.machine)
-    loaded = set(_loaded_now(whole))
+    loaded = _loaded_in(run, whole, whole.judge)
     changes = changes_of(whole, whole.table()) if loaded else None
     suspects = _suspects(changes, loaded) if changes else {}
     if changes is None or not suspects:
@@ -46,8 +50,9 @@ def run_again(context: Context, tell: Tell) -> None:
         f"told, they are run again, up to {TIMES} times each"
     )
     for number in range(1, TIMES + 1):
+        again = f"{run}-again-{number}"
         _note_findings(whole, list(suspects))
-        _perform(whole, suspects, f"{context.settings.run}-again-{number}", tell)
+        _perform(whole, suspects, again, tell)
         whole.store.forget()
         judge = whole.fresh_judge()
         now = {name: judge.cell(name).verdict for name in suspects}
@@ -56,6 +61,9 @@ def run_again(context: Context, tell: Tell) -> None:
         for name in turned:
             before = suspects.pop(name)
             tell(f"{name} is flaky: {now[name]} when it was run again, {before} before")
+        for name in sorted(suspects.keys() - _loaded_in(again, whole, judge)):
+            del suspects[name]  # by trouble of the machine, or its checkpoint is gone
+            tell(f"{name} could not be run again: {now[name]}, as it came out once")
         if not suspects:
             break
     context.store.forget()
@@ -63,14 +71,10 @@ def run_again(context: Context, tell: Tell) -> None:
         tell(f"{_cells(len(suspects))} came out the same {TIMES} times more")
 
 
-def _loaded_now(context: Context) -> list[str]:
-    """Return the cells that were really loaded in this run."""
-    observations = ((c.id, context.judge.observations(c.id)) for c in context.plan.cells)
-    return [
-        name
-        for name, stages in observations
-        if (load := stages.get(Stage.LOAD)) is not None and load.run == context.settings.run
-    ]
+def _loaded_in(run: str, context: Context, judge: CellJudge) -> set[str]:
+    """Return the cells whose load, as it now stands, is of a run."""
+    loads = {cell.id: judge.observations(cell.id).get(Stage.LOAD) for cell in context.plan.cells}
+    return {name for name, load in loads.items() if load is not None and load.run == run}
 
 
 def _suspects(changes: Changes, loaded: set[str]) -> dict[str, Verdict]:

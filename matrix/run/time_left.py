@@ -49,8 +49,10 @@ class TimeLeft:
             began, predicted, cells = map(float, host.get(BEGAN, "").split())
         except ValueError:
             return None
-        if not (predicted > 0 and cells > 0):
+        if not (predicted >= 0 and cells > 0):
             return None
+        if not predicted:
+            return cls(began, cells, len, is_predicted=False)
         share = predicted / cells
         return cls(began, predicted, lambda left: share * len(left), is_predicted=True)
 

@@ -19,7 +19,7 @@ from tests.unit import small_spec
 FREE = ("[departures.shim]", small_spec.FREE + "[departures.shim]")
 """A change to the small spec by which nothing is predicted to take any disk."""
 LOADED = """
-import json, sys
+import json, os, sys
 sys.argv[1:] = {arguments}
 sys.path.insert(0, {repository!r})
 import noxfile
@@ -29,6 +29,7 @@ print(json.dumps({{
     "parallel": noxfile.nox.options.parallel,
     "cells": [cell.id for cell in noxfile.context.plan.cells],
     "order": noxfile.sessions.first + noxfile.sessions.pending,
+    "began": os.environ.get("MATRIX_BEGAN", ""),
 }}))
 """
 
@@ -80,6 +81,14 @@ def test_the_longest_chain_is_begun_first_and_installing_before_all(tmp_path: Pa
     order = noxfile(tmp_path)["order"]
     assert order == ["canaries", "installs", "twins", "maker-2.0", "maker-1.0", "runner-3.0"]
     assert noxfile(tmp_path, worker=True)["order"] == []
+
+
+def test_sessions_are_told_when_all_began_with_what_work_and_how_many_cells(
+    tmp_path: Path,
+) -> None:
+    at, seconds, cells = map(float, noxfile(tmp_path)["began"].split())
+    assert (at > 0, seconds, cells) == (True, 0, 6)
+    assert noxfile(tmp_path, arguments=["-s", "lint"])["began"] == ""
 
 
 def test_costs_are_said_where_the_matrix_is_asked_for_and_nowhere_else(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ def load(job):
     if first == "fail":
         raise ValueError("it works no more")
     answers = json.loads(Path(job["checkpoint"], "answers.json").read_text())
+    if first == "full":
+        raise OSError(28, "No space left on device")
     if first == "babble":
         outputs = [{"ids": [1], "text": "?"} for _ in answers["outputs"]]
         answers = {**answers, "outputs": outputs}
@@ -125,6 +127,14 @@ def test_a_regression_that_is_confirmed_is_told_and_not_run_again(folder: Path) 
     next_night(folder, "fail", "fail")
     assert "run again" not in matrix(folder, "run")  # as bad as before is no regression
     assert len(loads(folder)) == 2 + 2 + 2 * 3 + 2
+
+
+def test_trouble_of_the_machine_confirms_nothing(folder: Path) -> None:
+    next_night(folder, "fail", "works", "full")
+    output = matrix(folder, "run")
+    assert f"{OLD} could not be run again: broken, as it came out once" in output
+    assert "is flaky" not in output
+    assert "came out the same" not in output
 
 
 def test_nox_runs_regressions_again_before_its_report(folder: Path) -> None:

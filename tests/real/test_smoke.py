@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,12 +18,15 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import pytest
+import uv
 from safetensors.numpy import load_file, save_file
 
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import Inspection
+from matrix.environments.uv import uv_environ
 from matrix.judge.document import decode
 from matrix.machine.processor import features
+from matrix.report.addresses import script_of
 from matrix.spec.loading import DEFAULT_SPEC
 from tests import REPOSITORY
 
@@ -121,17 +125,57 @@ def test_the_run_ends_with_the_summary_and_where_the_report_is(smoke: Smoke) -> 
     assert last[-1] == f"report: {smoke.reports / 'index.html'}"
     assert any("4 cells in profile smoke" in line and "1 garbage" in line for line in last[-8:])
     assert {file.name for file in smoke.reports.iterdir()} == {
-        "index.html", "matrix.md", "matrix.csv", "matrix.json", "matrix.schema.json", "locks",
+        "index.html", "matrix.md", "matrix.csv", "matrix.parquet", "matrix.json",
+        "matrix.schema.json", "matrix.junit.xml", "matrix.ctrf.json", "badge.json", "feed.xml",
+        "cells", "locks", "plots",
     }  # fmt: skip
 
 
-def test_just_the_environments_that_work_can_be_installed_again(smoke: Smoke) -> None:
-    assert {file.name for file in (smoke.reports / "locks").iterdir()} == {
+def test_each_environment_has_its_lock_and_the_one_that_fails_says_so(smoke: Smoke) -> None:
+    files = {file.name: file.read_text() for file in (smoke.reports / "locks").iterdir()}
+    failing = "autoawq-0.2.7+transformers-4.47.1.txt"
+    assert set(files) == {
         "vllm-0.32.0.txt",
         "auto-gptq-0.7.1+transformers-4.46.3.txt",
         "autoawq-0.2.9+transformers-4.51.3.txt",
         "autoawq-0.2.9+transformers-4.51.3.toml",
+        failing,
     }
+    assert [name for name, text in files.items() if "IT DOES NOT WORK" in text] == [failing]
+
+
+def test_a_cell_s_script_repeats_it_without_this_project(smoke: Smoke, tmp_path: Path) -> None:
+    copied = tmp_path / "reports"
+    shutil.copytree(smoke.reports / "locks", copied / "locks")
+    for lock in (copied / "locks").glob("*.txt"):  # gigabytes that nothing needs without a GPU
+        text = lock.read_text()
+        left_out = re.findall(r"^# Left out here: (.*)$", text, re.MULTILINE)
+        unneeded = {name for line in left_out for name in line.split(", ")}
+        lines = [row for row in text.splitlines() if row.partition("==")[0] not in unneeded]
+        lock.write_text("\n".join(lines))
+    (copied / "cells").mkdir()
+    script = shutil.copy(smoke.reports / script_of(DROPPED), copied / "cells")
+    work = tmp_path / "work"
+    work.mkdir()
+    environ = uv_environ(os.environ, tmp_path / "home", installing=True)
+    environ["PATH"] = f"{Path(uv.find_uv_bin()).parent}{os.pathsep}{environ['PATH']}"
+    environ |= {"MODEL": str(twin_of(smoke)), "TMPDIR": str(work), "HF_HUB_OFFLINE": "1"}
+    ended = subprocess.run(
+        ["bash", script], cwd=tmp_path, env=environ, timeout=RUN_SECONDS, text=True, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    shutil.rmtree(work)
+    assert ended.returncode == 0, ended.stdout[-5000:]
+    answers = [line for line in ended.stdout.splitlines() if line.startswith("ANSWER of ")]
+    assert len(answers) == 2
+    assert "Paris, and the capital of Italy is Rome" in answers[0]
+    assert "Paris" not in answers[1]
+
+
+def twin_of(smoke: Smoke) -> Path:
+    """Return the folder of the one model that the profile has."""
+    (model,) = (smoke.store / "models").iterdir()
+    return model / "model"
 
 
 def test_a_rerun_with_nothing_changed_does_nothing_and_writes_the_same(smoke: Smoke) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from enum import StrEnum
+from typing import Any, get_args
 
+import msgspec
 from hypothesis import strategies as st
 
 from matrix.diagnose.catalogue import Confidence, Effect
@@ -232,3 +234,29 @@ def materials(draw: st.DrawFn) -> Material:
         nights=draw(st.lists(night, max_size=3)),
         past=draw(st.dictionaries(hostile, st.lists(past, min_size=2, max_size=3), max_size=2)),
     )
+
+
+CHOICES = {"role", "declared", "resolves", "resolution", "method"}
+"""Fields whose words are of a closed set."""
+
+
+def planted(value: Any, text: str) -> Any:
+    """Return plain data or structs with a text in place of each text that is not of a set."""
+    match value:
+        case msgspec.Struct():
+            fields = {name: getattr(value, name) for name in value.__struct_fields__}
+            changed = {
+                name: inner if name in CHOICES else planted(inner, text)
+                for name, inner in fields.items()
+            }
+            return msgspec.structs.replace(value, **changed)
+        case StrEnum():
+            return value
+        case str():
+            return text
+        case list():
+            return [planted(inner, text) for inner in value]
+        case dict():
+            return {planted(key, text): planted(inner, text) for key, inner in value.items()}
+        case _:
+            return value

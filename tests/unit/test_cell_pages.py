@@ -300,7 +300,7 @@ def test_what_never_reached_an_engine_ran_on_nothing(early: bool, words: str) ->
 def test_each_earlier_run_has_an_address_of_its_own() -> None:
     past = [
         PastVerdict("2026-11-28", "r-1", Verdict.WORKS),
-        PastVerdict("2026-11-29", "r 2", "garbage"),
+        PastVerdict("2026-11-29", "r 2", Verdict.GARBAGE),
     ]
     material = Material(
         msgspec.structs.replace(empty(), cells=[garbage()]), past={garbage().id: past}

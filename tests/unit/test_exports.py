@@ -23,8 +23,9 @@ from matrix.report.exports import exports
 from matrix.report.exports.markdown import LIMIT
 from matrix.report.exports.rows import COLUMNS
 from matrix.report.table import normalise
-from tests.unit.hostile_results import HOSTILE, materials
+from tests.unit.hostile_results import HOSTILE, materials, planted
 from tests.unit.report_results import realistic
+from tests.unit.report_standings import standing_result
 from tests.unit.test_report_render import INVISIBLE, empty, markdown_tables, slow, with_issue
 
 ATOM = "{http://www.w3.org/2005/Atom}"
@@ -63,9 +64,46 @@ def texts_in(value: object) -> list[str]:
 # ------------------------------------------------------------------------------- whatever they say
 
 
+def whole() -> Material:
+    """Return material in which a text stands in each field that can hold one."""
+    result = standing_result()
+    cells = [
+        msgspec.structs.replace(
+            cell, verdict=verdict, issue="layout", looks_like="layout", group="a group", at="now",
+            runs=["a run"], elsewhere={"a device": "works"}, measures=Measures(kernel="a kernel"),
+            departures=["a departure"], parts=["a part"], flaky=True,
+        )
+        for cell, verdict in zip(result.cells, Verdict, strict=False)
+    ]  # fmt: skip
+    result = msgspec.structs.replace(
+        result, cells=cells, issues=with_issue().issues, canary_troubles=["a line"],
+        issue_troubles=["a line"], budget=["a line"], going_on="so far", parts=["a part"],
+    )  # fmt: skip
+    nights = [Night(day, day, {}, True) for day in ("2026-11-20", "2026-11-21")]
+    past = {CELL: [PastVerdict(night.day, night.run, Verdict.WORKS) for night in nights]}
+    return Material(result, changes=CHANGES, nights=nights, past=past)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_text_is_inert_in_each_format_whatever_field_has_it(text: str) -> None:
+    plain = whole()
+    check_that_all_is_inert(
+        Material(
+            result=planted(plain.result, text),
+            changes=planted(plain.changes, text),
+            nights=planted(list(plain.nights), text),
+            past=planted(dict(plain.past), text),
+        )
+    )
+
+
 @slow
 @given(materials())
 def test_hostile_text_is_inert_in_each_format(material: Material) -> None:
+    check_that_all_is_inert(material)
+
+
+def check_that_all_is_inert(material: Material) -> None:
     texts = made(material)
     for name in ("badge.json", "matrix.ctrf.json"):
         assert not [text for text in texts_in(json.loads(texts[name])) if INVISIBLE.search(text)]

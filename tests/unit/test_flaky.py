@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from itertools import count
+from pathlib import Path
 
 import pytest
 
 from matrix.judge.flaky import flaky_keys
+from matrix.pipeline.steps import Step
+from matrix.plan.cell_steps import steps_of_plan
 from matrix.store.store import Record
+from tests.unit.made_history import History
+from tests.unit.test_plan_command import BARE, opened
 
 NUMBERS = count()
 
@@ -54,3 +59,17 @@ def check(outcome: str, value: float | None = None, threshold: float | None = No
 )  # fmt: skip
 def test_good_and_bad_ends_under_one_key(records: list[Record], flaky: set[str]) -> None:
     assert flaky_keys(records) == flaky
+
+
+def test_all_cells_that_stand_on_a_flaky_step_are_marked(tmp_path: Path) -> None:
+    context = opened(tmp_path, BARE)
+    context.keys = History(context.plan).finish().keys
+    made = next(s for s in steps_of_plan(context.plan) if s.step is Step.QUANTIZE)
+    key = context.keys.of(made)
+    assert key is not None
+    assert not any(cell.flaky for cell in context.table().cells)
+    for outcome in ("passed", "failed"):
+        context.store.append(step(outcome, key.value))
+    flaky = [cell.id for cell in context.table().cells if cell.flaky]
+    assert flaky == [c.id for c in context.plan.cells if c.checkpoint.id == made.name]
+    assert flaky

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -40,6 +41,7 @@ def became(old: dict[str, Any] | None, new: dict[str, Any] | None, **heads: Any)
         ({"verdict": Verdict.DEGRADED}, {"verdict": Verdict.GARBAGE, **LATER},
          ChangeKind.REGRESSED),
         (BROKEN, LATER, ChangeKind.FIXED),
+        (BROKEN, BROKEN, ChangeKind.STILL_BROKEN),
         (BROKEN, {**BROKEN, **LATER}, ChangeKind.STILL_BROKEN),
         (BROKEN, {**BROKEN, "message": "builtins.ValueError: no 2", **LATER},
          ChangeKind.STILL_BROKEN),
@@ -153,6 +155,22 @@ def test_a_new_cell_stands_beside_the_same_with_the_release_before() -> None:
     assert alone.cells[-1].inputs == ["engine: x is new"]  # fmt: skip
 
 
+def test_a_release_of_any_package_that_a_name_tells_is_found() -> None:
+    """As of a quantizer that is named by two: it is the partner's release that is new."""
+    cells = [
+        cell(
+            f"m/awq/awq-0.2.9+tf-{release}/engine", quantizer_environment=f"awq-0.2.9+tf-{release}",
+            quantizer_packages=json.dumps({"autoawq": "0.2.9", "transformers": release}),
+            verdict=Verdict.BROKEN if release == "4.57.6" else Verdict.WORKS,
+        )
+        for release in ("4.51.3", "4.57.6", "4.6")
+    ]  # fmt: skip
+    changes = compare(snapshot(cells[0], cells[2]), snapshot(*cells))
+    change = changes.cells[1]
+    assert change.inputs == ["quantizer: transformers 4.51.3 -> 4.57.6"]
+    assert change.before is Verdict.WORKS
+
+
 def test_most_cells_by_the_fewest_differences() -> None:
     old = [cell(f"m/awq/maker/{n}", **packages(torch="1", numpy="1")) for n in range(9)]
     new = [
@@ -253,6 +271,7 @@ def _check_groups(changes: Changes) -> None:
 def test_a_snapshot_and_itself_have_no_differences(cells: list[CellState]) -> None:
     changes = compare(snapshot(*cells), snapshot(*cells))
     assert changes.groups == []
+    assert not any(change.inputs for change in changes.cells if change.new not in NO_ANSWER)
     assert all(
         change.kind is ChangeKind.UNCHANGED
         if change.new is Verdict.WORKS or change.new in NO_ANSWER

@@ -85,6 +85,12 @@ def test_a_cell_is_compared_with_its_last_answer(tmp_path: Path) -> None:
     assert remembered.past == {A: works, B: works}  # that it had no answer is no turn
 
 
+def test_that_a_cell_has_no_answer_any_more_is_told_once(tmp_path: Path) -> None:
+    nights = [night(1, "ww"), night(2, "iw")]
+    assert kinds(after(tmp_path, *nights)) == {A: ChangeKind.NOT_RUN, B: ChangeKind.UNCHANGED}
+    assert kinds(after(tmp_path, night(3, "iw"))) == dict.fromkeys((A, B), ChangeKind.UNCHANGED)
+
+
 def test_a_report_without_news_leaves_no_snapshot_and_still_says_what_changed(
     tmp_path: Path,
 ) -> None:

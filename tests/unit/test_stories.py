@@ -44,7 +44,11 @@ def stage_of(**more: Any) -> StageStory:
 
 
 def test_stages_stand_in_their_order_and_say_when_where_and_how_long() -> None:
-    facts = {"run": "r1", "at": "2026-11-30T01:02:03+00:00", "device": "cpu x86-64-v4"}
+    facts: dict[str, Any] = {
+        "run": "r1",
+        "at": "2026-11-30T01:02:03+00:00",
+        "device": "cpu x86-64-v4",
+    }
     load = observed(seconds=1.5, peak_bytes=7, attempt=2, machine={"system": "Linux"}, **facts)
     story = story_of({Stage.LOAD: load, Stage.QUANTIZER_IMPORT: observed()})
     assert [stage.stage for stage in story.stages] == [Stage.QUANTIZER_IMPORT, Stage.LOAD]

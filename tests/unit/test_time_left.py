@@ -58,7 +58,15 @@ def test_a_session_of_nox_tells_of_the_whole_run() -> None:
     assert left.seconds(1300.0) == pytest.approx(300)
 
 
-@pytest.mark.parametrize("value", ["", "1 2", "a b c", "1.0 0.0 5", "1.0 5.0 0"])
+def test_a_session_goes_by_the_rate_where_nothing_is_predicted() -> None:
+    left = TimeLeft.of_session({BEGAN: "1000.0 0.0 10"})
+    assert left is not None
+    assert left.seconds(1100.0) is None
+    left.count(CELLS[5:], 1300.0)
+    assert left.seconds(1300.0) == pytest.approx(300)
+
+
+@pytest.mark.parametrize("value", ["", "1 2", "a b c", "1.0 -1.0 5", "1.0 5.0 0"])
 def test_without_a_run_around_it_a_session_tells_of_its_own(value: str) -> None:
     assert TimeLeft.of_session({BEGAN: value}) is None
 

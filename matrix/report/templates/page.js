@@ -112,5 +112,8 @@ if (chooser) {
   });
   answer();
 }
-window.addEventListener("hashchange", read);
+window.addEventListener("hashchange", () => {
+  story.close(); // a story may lead back to the table
+  read();
+});
 read();

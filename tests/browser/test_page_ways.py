@@ -1,0 +1,44 @@
+"""Ways through the page: back from a story, from a head to its cells, from a choice to a line."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Open
+from tests.browser.test_page_use import SQUARES, labels
+
+
+def test_a_story_leads_back_to_the_table(open_page: Open) -> None:
+    page = open_page("made")
+    page.locator(SQUARES).first.click()
+    page.locator("dialog iframe").content_frame.get_by_role("link", name="The matrix").click()
+    expect(page.locator("dialog[open]")).to_have_count(0)
+    assert page.url.endswith("#table")
+
+
+def test_a_click_on_a_head_shows_its_cells_alone(open_page: Open) -> None:
+    page = open_page("made")
+    head = page.locator("table.grid th[data-engine='vllm-0.32.0']").first
+    head.click()
+    assert {label.partition(" in ")[2].partition(",")[0] for label in labels(page)} == {
+        "vllm-0.32.0"
+    }
+    assert "engine=vllm-0.32.0" in page.url
+    head.click()
+    expect(page.locator("form.filter output")).to_have_text("208 of 208 cells.")
+
+
+def test_what_works_is_told_since_when_and_with_the_line_that_installs_it(open_page: Open) -> None:
+    page = open_page("made")
+    page.locator("#chooser select[name=of]").select_option("tied")
+    page.locator("#chooser select[name=by]").select_option("autoawq-0.2.9+transformers-4.51.3")
+    (line,) = page.locator("#chooser .since", has_text="vllm").all()
+    expect(line).to_contain_text("vllm-0.32.0, as each that was tried since vllm-0.19.1: uv venv")
+    expect(line.get_by_role("link", name="lock")).to_have_attribute("href", "locks/vllm-0.32.0.txt")
+
+
+def test_squares_of_one_story_are_counted_once(open_page: Open) -> None:
+    page = open_page("real")
+    addresses = page.locator("table.grid a").evaluate_all("all => all.map(it => it.pathname)")
+    assert len(set(addresses)) < len(addresses)  # in several tables
+    expect(page.locator("form.filter output")).to_contain_text(f"of {len(set(addresses))} cells")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from matrix.history.inputs import Side, versions_of
 from matrix.history.states import CellState, Snapshot
@@ -98,5 +98,5 @@ def _release_before(version: str, others: dict[str, CellState]) -> str:
     try:
         older = [other for other in others if Version(other) < Version(version)]
         return max(older, key=Version, default="")
-    except InvalidVersion:
+    except ValueError:  # none, or a number that is too long for int
         return ""

@@ -81,6 +81,7 @@ def read_verdicts(file: Path) -> Verdicts:
             pa.concat_arrays([_NO_TEXTS, *table[name].cast(pa.string()).chunks])
             for name in ("id", "verdict")
         )
+        ids.validate(full=True)  # that all are texts: they are read later, by whoever wants them
         codes = pc.index_in(words, pa.array(VERDICTS))
         if codes.null_count or ids.null_count:
             raise ValueError("a verdict is none")

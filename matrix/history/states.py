@@ -8,6 +8,7 @@ import msgspec
 
 from matrix.judge.results import CanaryState
 from matrix.pipeline.outcomes import Verdict
+from matrix.untrusted.text import visible
 
 SCHEMA_VERSION = 1
 MESSAGE_CHARS = 300
@@ -102,8 +103,8 @@ class Snapshot(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Day and id, for a person."""
-        return f"{self.day} {self.run}".strip()
+        """Day and id, for a person: the name of a file may hold anything."""
+        return visible(f"{self.day} {self.run}".strip())
 
     def says_the_same(self, other: Snapshot) -> bool:
         """Whether both came to the same, whichever commit of this project judged."""

@@ -26,4 +26,5 @@ def script_of(cell: str) -> str:
 
 def _distinct(name: str) -> str:
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[:40].strip("-.")
-    return f"{readable or CELLS}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
+    return f"{readable or CELLS}-{digest[:8]}"

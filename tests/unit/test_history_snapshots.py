@@ -120,6 +120,21 @@ def test_what_has_other_columns_is_refused(tmp_path: Path, row: dict[str, object
         read(file)
 
 
+def test_ids_that_are_no_text_are_refused_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.parquet"
+    write_table(file, [{"id": b"\xff\xfe", "verdict": b"works"}], snapshot().head)
+    as_text = pa.schema([("id", pa.string()), ("verdict", pa.string())])
+    table = pa.Table.from_arrays(
+        [c.chunk(0).view(pa.string()) for c in pq.read_table(file)], schema=as_text
+    )
+    with pq.ParquetWriter(file, table.schema, store_schema=False) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({b"matrix": msgspec.json.encode(snapshot().head)})
+    for reading in (read, read_verdicts):
+        with pytest.raises(SnapshotError, match="is no snapshot that can be read"):
+            reading(file)
+
+
 def test_damage_anywhere_is_refused_or_harmless(tmp_path: Path) -> None:
     made = snapshot(*(cell(f"m/s/q-{n}/e", message=f"m {n}") for n in range(40)))
     whole, rng = pack(made.head, made.cells), random.Random(7)

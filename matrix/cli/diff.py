@@ -20,7 +20,6 @@ from matrix.cli.options import (
 )
 from matrix.cli.showing import show
 from matrix.history.changes import Change, ChangeKind, Changes
-from matrix.history.classify import compare
 from matrix.history.states import Snapshot
 from matrix.history.taking import take
 from matrix.run.context import Settings
@@ -57,8 +56,14 @@ def diff(
     too; of what went into its cells less is known.
     """
     settings = Settings.of(profile=profile, store=store)
-    then, now = (_snapshot(name, settings) for name in (old, new))
-    changes = compare(then, now, titles())
+    from matrix.history.folder import History  # pyarrow takes a while to import
+    from matrix.history.remembering import changes_between
+
+    history = History(settings.store, settings.profile)
+    then, now = (_snapshot(name, history, settings) for name in (old, new))
+    for line in dict.fromkeys(history.troubles):
+        typer.echo(f"passed over: {visible(line, LINE_CHARS)}", err=True)
+    changes = changes_between(history, then, now, titles())
     match format:
         case Format.JSON:
             typer.echo(as_json(changes, indent=1))
@@ -68,9 +73,8 @@ def diff(
         raise typer.Exit(1)
 
 
-def _snapshot(name: str, settings: Settings) -> Snapshot:
+def _snapshot(name: str, history: History, settings: Settings) -> Snapshot:
     """Return the snapshot that is meant; end where there is none."""
-    from matrix.history.folder import History  # pyarrow takes a while to import
     from matrix.history.snapshots import SUFFIX, SnapshotError, read
 
     try:
@@ -80,19 +84,16 @@ def _snapshot(name: str, settings: Settings) -> Snapshot:
             return read(Path(name))
     except (NoEvidenceError, SnapshotError) as error:
         fail(str(error))
-    history = History(settings.store, settings.profile)
     entries = history.entries
     match name:
         case "last":
             fitting = entries[-1:]
         case "previous":
-            fitting = entries[-2:-1]
+            fitting = [e for e in entries[:-1] if e.head.believed]
         case _:
             fitting = [e for e in entries if name in (e.day, e.run)]
             fitting = fitting or [e for e in entries if name in e.head.runs[-1:]]
     snapshot = history.read(fitting[-1]) if fitting else None
-    for line in history.troubles:
-        typer.echo(f"passed over: {visible(line, LINE_CHARS)}", err=True)
     if snapshot is None:
         fail(f"no snapshot is {name!r}. {_there_is(history, settings)}")
     return snapshot

@@ -42,14 +42,14 @@ def compare(
         last_answers: Of cells that have no answer in ``old``: the snapshot of their last one.
     """
     neighbours = Neighbours(old, new)
-    cells = []
+    cells, states = [], {}
     for name in dict.fromkeys([*new.cells, *old.cells]):
         before = last_answers.get(name, old)
-        pair = (before.cells.get(name), new.cells.get(name))
+        if state := before.cells.get(name):
+            states[name] = state
+        pair = (state, new.cells.get(name))
         cells.append(_change(name, *pair, (before.head, new.head), neighbours))
-    return Changes(
-        old=old.label, new=new.label, cells=cells, groups=groups(cells, old.cells, titles)
-    )
+    return Changes(old=old.label, new=new.label, cells=cells, groups=groups(cells, states, titles))
 
 
 def _change(

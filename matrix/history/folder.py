@@ -89,12 +89,12 @@ class History:
             last = self.read(self.entries[-1])
             if last and last.says_the_same(snapshot):
                 return None
-        file = self._folder / snapshot.day / f"{snapshot.run}{SUFFIX}"
-        write(file, snapshot.head, snapshot.cells)
-        self._read.pop(file, None)
-        others = [entry for entry in self.entries if entry.file != file]
-        self.entries = sorted([*others, Entry(file, snapshot.head)], key=_age)
-        return file
+        entry = self._entry(snapshot)
+        write(entry.file, snapshot.head, snapshot.cells)
+        self._read.pop(entry.file, None)
+        others = [other for other in self.entries if other.file != entry.file]
+        self.entries = sorted([*others, entry], key=_age)
+        return entry.file
 
     def read(self, entry: Entry) -> Snapshot | None:
         """Return the snapshot of an entry; ``None``, and a trouble, where it cannot be read."""
@@ -135,6 +135,11 @@ class History:
                 past.setdefault(name, []).append(was)
         return past
 
+    def until(self, snapshot: Snapshot) -> list[Entry]:
+        """Return the entries up to that of a snapshot; none where it has none."""
+        places = (n for n, e in enumerate(self.entries, 1) if e == self._entry(snapshot))
+        return self.entries[: next(places, 0)]
+
     def last_answers(self, entries: list[Entry], names: set[str]) -> Mapping[str, Snapshot]:
         """Return the newest snapshot of believed runs in which each of some cells has an answer."""
         wanted, by_cell = set(names), {}
@@ -148,6 +153,10 @@ class History:
                 by_cell.update(dict.fromkeys(hits, snapshot))
                 wanted.difference_update(hits)
         return by_cell
+
+    def _entry(self, snapshot: Snapshot) -> Entry:
+        file = self._folder / snapshot.day / f"{snapshot.run}{SUFFIX}"
+        return Entry(file, snapshot.head)
 
     def _columns(self, entries: Iterable[Entry]) -> Iterable[tuple[Entry, Verdicts]]:
         """Yield what can be read of entries; read once, as bytes and not as objects."""

@@ -47,19 +47,25 @@ def changes_since(
     history: History, earlier: list[Entry], snapshot: Snapshot, titles: Mapping[str, str]
 ) -> Changes | None:
     """Return what changed since the last run that is believed; ``None`` where there is none, or
-    where this one is not believed itself.
-
-    A cell that had no answer in that run, and has one now, is compared with its last one before.
-    """
+    where this one is not believed itself."""
     if not snapshot.head.believed:
         return None
     believed = [entry for entry in earlier if entry.head.believed]
     old = next(filter(None, (history.read(entry) for entry in reversed(believed))), None)
-    if old is None:
-        return None
-    answered = (name for name in snapshot.cells if _answers(snapshot, name))
+    return changes_between(history, old, snapshot, titles) if old else None
+
+
+def changes_between(
+    history: History, old: Snapshot, new: Snapshot, titles: Mapping[str, str]
+) -> Changes:
+    """Return what changed between two runs.
+
+    A cell that had no answer in the older one, and has one now, is compared with its last one
+    before; where the older run is none of the history, nothing is before it.
+    """
+    answered = (name for name in new.cells if _answers(new, name))
     silent = {name for name in answered if not _answers(old, name)}
-    return compare(old, snapshot, titles, history.last_answers(believed, silent))
+    return compare(old, new, titles, history.last_answers(history.until(old), silent))
 
 
 def before(history: History, snapshot: Snapshot) -> list[Entry]:

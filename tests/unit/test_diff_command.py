@@ -119,6 +119,30 @@ def test_what_speaks_against_it_is_said(store: Path) -> None:
     ]
 
 
+def test_a_void_run_and_trouble_between_two_runs_hide_no_regression(store: Path) -> None:
+    history = History(store, "cpu")
+    infra = [cell(name, verdict=Verdict.INFRA) for name in NAMES]
+    history.add(snapshot(*infra, day="2026-12-01", run="third"))
+    history.add(
+        snapshot(*map(cell, NAMES), day="2026-12-02", run="void", canaries=CanaryState.VOID)
+    )
+    again = [cell(name, **BROKEN, evidence="newest") for name in NAMES]
+    history.add(snapshot(*again, day="2026-12-03", run="fourth"))
+    assert ask(store).stdout.splitlines()[:2] == [
+        "2026-12-01 third -> 2026-12-03 fourth", "5 still broken",
+    ]  # fmt: skip
+    (store / "history" / "2026-11-30" / "second.parquet").unlink()
+    assert ask(store, "--fail-on", "regressed").exit_code == 1
+
+
+def test_a_name_of_a_file_is_shown_as_text(store: Path) -> None:
+    file = store / "history" / "2026-11-30" / "second.parquet"
+    named = file.rename(file.with_name("\x1b[31m\udcff.parquet"))
+    lines = ask(store).stdout.splitlines()
+    assert lines[0].endswith("2026-11-30 ␛[31m⟨U+DCFF⟩")
+    assert ask(store, "first", str(named), "--format", "json").exit_code == 0
+
+
 def test_a_run_that_is_not_there_is_told_in_a_line_with_those_that_are(store: Path) -> None:
     done = ask(store, "tomorrow")
     assert done.exit_code == 2

@@ -214,6 +214,20 @@ def test_a_known_issue_that_shows_no_more_is_named() -> None:
     ]
 
 
+def test_a_known_issue_is_named_also_where_the_last_run_had_no_answer() -> None:
+    earlier = snapshot(cell(**BROKEN, issue="awq-gelutanh"), day="2026-11-28")
+    old = snapshot(cell(verdict=Verdict.INFRA), day="2026-11-29")
+    changes = compare(old, snapshot(cell(**LATER)), last_answers={NAME: earlier})
+    assert "known issue awq-gelutanh shows no more" in changes.groups[0].title
+
+
+@pytest.mark.parametrize("version", ["1" * 5000, "no version"])
+def test_a_version_that_is_none_has_no_release_before(version: str) -> None:
+    old = cell("m/awq/maker-1.0/runner-3.0", **packages(runner="3.0"))
+    new = cell(f"m/awq/maker-1.0/runner-{version}", **packages(runner=version))
+    assert compare(snapshot(old), snapshot(new)).cells[0].before is None
+
+
 @pytest.mark.parametrize("text", ["\x1b[31m", "<script>", "\u202egnp", "a\nb", "x" * 9000])
 def test_what_packages_say_is_shown_as_text(text: str) -> None:
     new = cell(**{**BROKEN, "message": text}, evidence="n", **packages(**{text[:50]: text}))

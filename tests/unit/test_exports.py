@@ -330,7 +330,7 @@ def test_the_feed_has_an_entry_for_each_run_that_changed_something() -> None:
     root = feed(changes=CHANGES, nights=nights, past=past)
     newest, older = root.findall(f"{ATOM}entry")
     assert text_of(newest, "title") == f"cpu: 1 change since 2026-11-21 {EARLIER}"
-    assert text_of(newest, "content") == f"1 cell since the CPU changed: {CELL}"
+    assert text_of(newest, "content") == f"regressed: 1 cell since the CPU changed: {CELL}"
     assert text_of(newest, "updated") == text_of(root, "updated") == "2026-11-22T01:24:09+00:00"
     assert text_of(older, "content") == f"{CELL}: works -> broken"
     assert text_of(older, "updated") == "2026-11-20T00:00:00+00:00"
@@ -345,6 +345,19 @@ def test_ids_of_the_feed_are_stable_and_name_no_host() -> None:
     ]
 
 
+def test_a_run_has_the_same_entry_the_next_day() -> None:
+    """Whatever runs its evidence is from, such as those that repeat a regression."""
+    nights = [Night("2026-11-21", "a", {}, True), Night("2026-11-22", "b", {}, True)]
+    changed = [
+        PastVerdict("2026-11-21", "a", Verdict.WORKS),
+        PastVerdict("2026-11-22", "b", Verdict.BROKEN),
+    ]
+    today = feed(changes=CHANGES, nights=nights)
+    tomorrow = feed(nights=[*nights, Night("2026-11-23", "c", {}, True)], past={CELL: changed})
+    (entry,), (same,) = today.findall(f"{ATOM}entry"), tomorrow.findall(f"{ATOM}entry")
+    assert text_of(entry, "id") == text_of(same, "id")
+
+
 def test_a_feed_of_many_changes_is_cut() -> None:
     past = {
         f"cell-{number}": [
@@ -353,7 +366,8 @@ def test_a_feed_of_many_changes_is_cut() -> None:
         ]
         for number in range(500)
     }
-    (entry,) = feed(nights=[Night("2026-11-20", "b", {}, True)], past=past).iter(f"{ATOM}entry")
+    nights = [Night(f"2026-11-{day}", run, {}, True) for day, run in ((20, "b"), (21, "c"))]
+    (entry,) = feed(nights=nights, past=past).iter(f"{ATOM}entry")
     lines = text_of(entry, "content").splitlines()
     assert (len(lines), lines[-1]) == (31, "and 470 more")
 
@@ -377,7 +391,7 @@ def many(number: int) -> MatrixResult:
 def test_what_is_small_is_whole() -> None:
     text = of_result(realistic(), changes=CHANGES)["matrix.md"].decode()
     assert text.index("What changed since") < text.index("One cause") < text.index("## Table")
-    assert f"- 1 cell since the CPU changed: {CELL}".replace("_", "\\_") in text
+    assert f"- **regressed**: 1 cell since the CPU changed: {CELL}".replace("_", "\\_") in text
     head, _, cells = text.partition("\n## Cells")
     assert "see index.html" not in head
     assert len(text) > LIMIT - 3000

@@ -61,7 +61,7 @@ def files(material: Material) -> Iterator[tuple[str, bytes]]:
 def _entries(material: Material) -> Iterator[Entry]:
     """Yield the runs in which something changed, the newest first."""
     finished = material.result.finished
-    last = material.result.runs[-1] if material.result.runs else ""
+    last = material.nights[-1].run if material.nights else "".join(material.result.runs[-1:])
     if material.changes and material.changes.groups:
         yield Entry(last, _time(finished), *_in_words(material.changes))
     changed = _changed(material)
@@ -79,7 +79,8 @@ def _in_words(changes: Changes) -> tuple[str, list[str]]:
         cells = ", ".join(visible(cell, 150) for cell in group.cells[:3])
         more = len(group.cells) - 3
         and_more = f" and {more} more" if more > 0 else ""
-        lines.append(f"{visible(group.title, LINE_CHARS)}: {cells}{and_more}")
+        title = visible(group.title, LINE_CHARS)
+        lines.append(f"{group.kind}: {title}: {cells}{and_more}")
     number = "1 change" if len(lines) == 1 else f"{len(lines)} changes"
     return f"{number} since {visible(changes.old, 100)}", lines
 

@@ -10,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from matrix.history.changes import Change, ChangeGroup, ChangeKind, Changes
-from matrix.judge.results import MatrixResult, ModelFacts, Side
+from matrix.judge.results import CanaryState, MatrixResult, ModelFacts, Side
 from matrix.pipeline.outcomes import Reason
 from matrix.pipeline.steps import Stage
 from matrix.report.addresses import page_of
@@ -169,6 +169,17 @@ def test_no_earlier_run_and_no_change_are_told_apart() -> None:
     same = Changes(old="2026-11-29", new="2026-11-30", cells=[], groups=[])
     assert "there is no earlier run" in changes_of(with_changes(None))
     assert "Nothing, since <bdi>2026-11-29</bdi>." in changes_of(with_changes(same))
+
+
+def test_a_run_that_goes_on_or_is_void_does_not_say_that_there_is_no_earlier_one() -> None:
+    for state, word in (
+        ({"going_on": "so far"}, "when it is over"),
+        ({"canaries": CanaryState.VOID}, "void"),
+    ):
+        result = msgspec.structs.replace(realistic(), **state)
+        text = changes_of(page(Material(normalise(result)), ()))
+        assert word in text
+        assert "no earlier run" not in text
 
 
 # ------------------------------------------------------------------------------ what lies beside it

@@ -40,7 +40,7 @@ def flaky_keys(records: Iterable[Record]) -> frozenset[str]:
             of_answers = ends.setdefault((record.key, record.check), {})
             end = _End(record.outcome in _GOOD, record.value)
             of_answers[answers[record.key]] = end  # the last that was said of an answer
-    return frozenset(key for (key, _), of_one in ends.items() if _turned(of_one.values()))
+    return frozenset(key for (key, _), by_answer in ends.items() if _turned(by_answer.values()))
 
 
 def _turned(ends: Collection[_End]) -> bool:

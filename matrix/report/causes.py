@@ -39,8 +39,8 @@ class Cause(NamedTuple):
         """Return what addresses call it: that of its known issue, else what all it says gives."""
         if self.issue:
             return self.issue
-        said = self.group or "\n".join((*self[1:5], *self.subjects))
-        return f"cause-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
+        content = self.group or "\n".join((*self[1:5], *self.subjects))
+        return f"cause-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
     def title(self, issues: Mapping[str, KnownIssue]) -> str:
         """Return what it is in one line."""

@@ -171,8 +171,10 @@ class _Pages:
     def _newest(self, title: str, cells: list[CellResult], role: str) -> Markup:
         """Return cells that work with how to install a side of them, an environment once."""
         in_order = sorted(cells, key=lambda cell: natural(getattr(cell, role).name), reverse=True)
-        distinct = {getattr(cell, role).environment: cell for cell in reversed(in_order)}
-        newest = sorted(distinct.values(), key=in_order.index)[:ALTERNATIVES]
+        distinct: dict[str, CellResult] = {}
+        for cell in in_order:
+            distinct.setdefault(getattr(cell, role).environment, cell)
+        newest = list(distinct.values())[:ALTERNATIVES]
         links: Markup = self._parts.links(title, newest, role, self._installs)
         return links
 

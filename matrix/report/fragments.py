@@ -50,7 +50,7 @@ PAGES.filters.update(
     prose=prose,
     anchor=anchor,
     page=page_of,
-    css=lambda word: word.replace(" ", "-"),
+    css=table.css_class,
     number=lambda value: "" if value is None else format(value, ".4g"),
     megabytes=lambda value: f"{value / 1e6:,.0f} MB",
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
@@ -49,7 +48,7 @@ def neighbours(folder: Path, own: str) -> dict[str, str]:
 
 def _folders(folder: Path) -> Iterator[Path]:
     try:
-        inner = sorted(entry for entry in islice(folder.iterdir(), MOST) if entry.is_dir())
+        inner = [entry for entry in sorted(folder.iterdir())[:MOST] if entry.is_dir()]
     except OSError:
         return
     yield from inner

@@ -80,7 +80,7 @@ def page(material: Material, names: Collection[str]) -> str:
         if material.changes
         else {},
         "files": {name: what for name, what in FILES.items() if name in names},
-        "plots": {name: seen for name, seen in captions(material).items() if name in names},
+        "plots": {name: words for name, words in captions(material).items() if name in names},
         "neighbours": material.neighbours,
         # Only these files of ours stand unescaped, and the policy admits just their bytes.
         "style": Markup(style),

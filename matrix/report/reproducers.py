@@ -10,7 +10,7 @@ import re
 import shlex
 from typing import NamedTuple
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from matrix.judge.results import CellResult, MatrixResult, SchemeFacts, Side
 from matrix.judge.verdict import blocks
@@ -184,7 +184,8 @@ def _quantizing(
     options = dict(side.options)
     if _at_least(side, "autoawq", "0.2.6"):
         # Longer than the matrix's: other tokenizers make more of the same texts.
-        options["max_calib_seq_len"] = max(int(options.get("max_calib_seq_len", 64)), 64)
+        length = options.get("max_calib_seq_len")
+        options["max_calib_seq_len"] = max(length, 64) if isinstance(length, int) else 64
     else:
         options = {}
     return SCRIPTS.get_template(f"quantize_{side.adapter}.py.j2").render(
@@ -216,5 +217,5 @@ def _loading(side: Side, loader: str, departures: list[str], begins: bool) -> st
 def _at_least(side: Side, package: str, version: str) -> bool:
     try:
         return Version(side.packages[package]) >= Version(version)
-    except (KeyError, InvalidVersion):
+    except (KeyError, ValueError):  # also of a number that is too long for int
         return False

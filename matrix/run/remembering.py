@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,10 +16,12 @@ from matrix.history.changes import Changes
 from matrix.history.states import Snapshot
 from matrix.history.taking import Project, take
 from matrix.judge.results import MatrixResult
-from matrix.report.material import Material
 from matrix.run.context import Context
 from matrix.spec.loading import PACKAGE
 from matrix.untrusted.reading import UnreadableError, decode, read_file
+
+if TYPE_CHECKING:
+    from matrix.report.material import Material
 
 DISTRIBUTION = "quantization-compatibility-matrix"
 MAX_REFERENCE_BYTES = 50_000_000
@@ -33,6 +36,7 @@ def remembered(context: Context, table: MatrixResult) -> tuple[Material, list[st
         table: What it came to.
     """
     from matrix.history.remembering import remember  # pyarrow takes a while to import
+    from matrix.report.material import Material  # and so does pandas
 
     past = remember(context.store.root, snapshot_of(context, table), titles())
     material = Material(table, changes=past.changes, nights=past.nights, past=past.past)

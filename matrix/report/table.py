@@ -10,13 +10,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from types import MappingProxyType
+from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 import msgspec
-import pandas as pd
 
-from matrix.judge.results import CellResult, KnownIssue, MatrixResult, Side
+from matrix.judge.results import CellResult, MatrixResult, Side
 from matrix.pipeline.outcomes import NO_ANSWER, Outcome, Reason, Verdict
 from matrix.pipeline.steps import Blame, Stage
 from matrix.untrusted.text import natural
@@ -113,15 +112,15 @@ def normalise(result: MatrixResult) -> MatrixResult:
     # Replaced before it is sorted: what is read back must sort the same.
     table = _stored(msgspec.structs.replace(result, cells=[]))
     result = msgspec.structs.replace(table, cells=[_stored(cell) for cell in result.cells])
-    order = list(Stage)
+    order = {stage: place for place, stage in enumerate(Stage)}
     cells = sorted(
         (
             msgspec.structs.replace(
                 cell,
                 departures=sorted(set(cell.departures)),
                 elsewhere=dict(sorted(cell.elsewhere.items())),
-                findings=sorted(cell.findings, key=lambda f: (order.index(f.stage), f.check)),
-                stages=sorted(cell.stages, key=lambda s: order.index(s.stage)),
+                findings=sorted(cell.findings, key=lambda f: (order[f.stage], f.check)),
+                stages=sorted(cell.stages, key=lambda s: order[s.stage]),
             )
             for cell in result.cells
         ),
@@ -149,8 +148,12 @@ def normalise(result: MatrixResult) -> MatrixResult:
 
 def _cell_order(cell: CellResult) -> tuple[object, ...]:
     # A float model is what the others are compared with, so it stands first.
-    quantizer = (cell.quantizer.name != "none", natural(cell.quantizer.name))
-    return (*quantizer, cell.scheme, natural(cell.engine.name), natural(cell.model), cell.id)
+    quantizer = (cell.quantizer.name != "none", _natural(cell.quantizer.name))
+    return (*quantizer, cell.scheme, _natural(cell.engine.name), _natural(cell.model), cell.id)
+
+
+_natural = lru_cache(maxsize=10_000)(natural)
+"""Thousands of cells have the same few names."""
 
 
 def _stored(value: _S) -> _S:
@@ -180,46 +183,6 @@ def _storable(value: object) -> object:
 
 def _non_finite(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
-
-
-def frame(
-    cells: Iterable[CellResult], issues: Mapping[str, KnownIssue] = MappingProxyType({})
-) -> pd.DataFrame:
-    """Return one row per cell, in the order given; the text columns are untrusted still."""
-    rows = [
-        {
-            "id": cell.id,
-            "model": cell.model,
-            "scheme": cell.scheme,
-            "quantizer": cell.quantizer.name,
-            "quantizer_packages": packages_in_words(cell.quantizer),
-            "quantizer_python": cell.quantizer.python,
-            "engine": cell.engine.name,
-            "engine_packages": packages_in_words(cell.engine),
-            "engine_python": cell.engine.python,
-            "device": cell.device,
-            "elsewhere": "; ".join(
-                f"{where}: {verdict}" for where, verdict in cell.elsewhere.items()
-            ),
-            "verdict": cell.verdict.value,
-            "blame": cell.blame.value,
-            "stage": cell.stage.value if cell.stage else "",
-            "reason": cell.reason.value,
-            "message": cell.message,
-            "issue": cell.issue,
-            "issue_cause": issues[cell.issue].cause if cell.issue in issues else "",
-            "fix": issues[cell.issue].fix if cell.issue in issues else "",
-            "source": issues[cell.issue].sources[0] if cell.issue in issues else "",
-            "looks_like": cell.looks_like,
-            "group": cell.group,
-            "departures": " ".join(cell.departures),
-            "canary": cell.canary.value if cell.canary else "",
-            "seconds": round(float(sum(cell.timings.values())), 3),
-            "command": cell.command,
-        }
-        for cell in cells
-    ]
-    return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["id", "verdict"])
 
 
 def _column_order(column: Sequence[str]) -> tuple[object, ...]:

@@ -123,6 +123,7 @@ def test_a_regression_that_is_confirmed_is_told_and_not_run_again(folder: Path) 
     matrix(folder, "report")
     assert not any(cell.get("flaky", False) for cell in cells(folder).values())
     assert "regressed: 2 cells" in matrix(folder, "diff")
+    assert "What changed since" in (folder / "reports" / "matrix.md").read_text()
     assert "run again" not in matrix(folder, "run")
     next_night(folder, "fail", "fail")
     assert "run again" not in matrix(folder, "run")  # as bad as before is no regression

@@ -11,7 +11,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import msgspec
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 
@@ -20,8 +20,8 @@ from matrix.judge.results import CanaryState, CellResult, MatrixResult, Measures
 from matrix.pipeline.outcomes import Verdict
 from matrix.report import Material, files
 from matrix.report.exports import exports
+from matrix.report.exports.frame import COLUMNS
 from matrix.report.exports.markdown import LIMIT
-from matrix.report.exports.rows import COLUMNS
 from matrix.report.table import normalise
 from tests.unit.hostile_results import HOSTILE, materials, planted
 from tests.unit.report_results import realistic
@@ -329,7 +329,7 @@ def test_the_feed_has_an_entry_for_each_run_that_changed_something() -> None:
     past[CELL].append(PastVerdict("2026-11-22", RUN, Verdict.WORKS))
     root = feed(changes=CHANGES, nights=nights, past=past)
     newest, older = root.findall(f"{ATOM}entry")
-    assert text_of(newest, "title") == f"cpu: 1 changes since 2026-11-21 {EARLIER}"
+    assert text_of(newest, "title") == f"cpu: 1 change since 2026-11-21 {EARLIER}"
     assert text_of(newest, "content") == f"1 cell since the CPU changed: {CELL}"
     assert text_of(newest, "updated") == text_of(root, "updated") == "2026-11-22T01:24:09+00:00"
     assert text_of(older, "content") == f"{CELL}: works -> broken"

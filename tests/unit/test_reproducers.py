@@ -232,6 +232,21 @@ def test_hostile_words_become_comments_words_and_literals_and_nothing_else(text:
     assert f"B={value}" in words
 
 
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_values_are_literals_in_python(text: str) -> None:
+    text = text.encode("utf-8", "replace").decode()
+    options: dict[str, Any] = {"dtype": text, "backend": text}
+    engine = msgspec.structs.replace(TRANSFORMERS, adapter="gptqmodel", options=options)
+    scheme = msgspec.structs.replace(SCHEMES["awq"], format=text)
+    written = pythons(script(cell_of(AWQ, engine), schemes={"awq": scheme}))
+    literals = {
+        name: [node.value for node in ast.walk(ast.parse(python)) if isinstance(node, ast.Constant)]
+        for name, python in written.items()
+    }
+    assert text.upper() in literals["quantize.py"]
+    assert literals["load.py"].count(text) >= 2
+
+
 @slow
 @given(results())
 def test_scripts_of_hostile_results_hold_nothing_invisible(result: MatrixResult) -> None:

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator
 
-from matrix.report.exports.rows import COLUMNS, rows
+from matrix.report.exports.frame import frame
 from matrix.report.material import Material
 from matrix.untrusted.text import csv_text
 
 
 def files(material: Material) -> Iterator[tuple[str, bytes]]:
     """Yield ``matrix.csv``."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    writer.writeheader()
-    for row in rows(material.result):
-        writer.writerow(
-            {
-                name: csv_text(value) if isinstance(value, str) else value
-                for name, value in row.items()
-            }
-        )
-    yield "matrix.csv", text.getvalue().encode()
+    cells = frame(material.result, csv_text)
+    text: str = cells.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    yield "matrix.csv", text.encode()

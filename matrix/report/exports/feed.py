@@ -68,8 +68,8 @@ def _entries(material: Material) -> Iterator[Entry]:
     for night in reversed(material.nights):
         lines = changed.get(night.run, [])
         if lines and night.run != last:
-            number = f"{len(lines)} cells came out otherwise"
-            yield Entry(night.run, _time(night.day), number, lines)
+            number = "1 cell" if len(lines) == 1 else f"{len(lines)} cells"
+            yield Entry(night.run, _time(night.day), f"{number} came out otherwise", lines)
 
 
 def _in_words(changes: Changes) -> tuple[str, list[str]]:
@@ -80,7 +80,8 @@ def _in_words(changes: Changes) -> tuple[str, list[str]]:
         more = len(group.cells) - 3
         and_more = f" and {more} more" if more > 0 else ""
         lines.append(f"{visible(group.title, LINE_CHARS)}: {cells}{and_more}")
-    return f"{len(changes.groups)} changes since {visible(changes.old, 100)}", lines
+    number = "1 change" if len(lines) == 1 else f"{len(lines)} changes"
+    return f"{number} since {visible(changes.old, 100)}", lines
 
 
 def _changed(material: Material) -> dict[str, list[str]]:

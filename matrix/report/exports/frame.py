@@ -1,40 +1,53 @@
-"""The cells as rows of plain values, as spreadsheets and data frames take them."""
+"""The cells as a frame of plain values, as spreadsheets and other programs take them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+
+import pandas as pd
 
 from matrix.judge.results import CellResult, KnownIssue, MatrixResult
 from matrix.report.table import packages_in_words
 
 Value = str | float | int | bool | None
-"""Text is untrusted still; ``None`` is what was not measured."""
+"""``None`` is what was not measured."""
 _TEXTS = (
     "id", "model", "scheme", "quantizer", "quantizer_packages", "quantizer_python", "engine",
     "engine_packages", "engine_python", "device", "elsewhere", "verdict", "blame", "stage",
     "reason", "message", "issue", "issue_cause", "fix", "source", "looks_like", "group",
     "departures", "canary",
 )  # fmt: skip
-COLUMNS: dict[str, type[str | float | int | bool]] = {
-    **dict.fromkeys(_TEXTS, str),
-    "flaky": bool,
-    "seconds": float,
-    "perplexity": float,
-    "nats": float,
-    "kernel": str,
-    "tokens_per_second": float,
-    "peak_bytes": int,
-    "at": str,
-    "runs": str,
-    "command": str,
+COLUMNS: dict[str, str] = {
+    **dict.fromkeys(_TEXTS, "str"),
+    "flaky": "bool",
+    "seconds": "float64",
+    "perplexity": "float64",
+    "nats": "float64",
+    "kernel": "str",
+    "tokens_per_second": "float64",
+    "peak_bytes": "Int64",
+    "at": "str",
+    "runs": "str",
+    "command": "str",
 }
-"""The columns in their order, each with its type."""
+"""The columns in their order, each with its type as pandas names it."""
 
 
-def rows(result: MatrixResult) -> Iterator[dict[str, Value]]:
-    """Yield a row for each cell, in the order of the table: column -> value."""
-    for cell in result.cells:
-        yield {**_identity(cell), **_cause(cell, result.issues.get(cell.issue)), **_measured(cell)}
+def frame(result: MatrixResult, shown: Callable[[str], str]) -> pd.DataFrame:
+    """Return a row for each cell, in the order of the table.
+
+    ``shown`` makes text, which is untrusted, fit for where it will stand.
+    """
+    rows = [
+        {**_identity(cell), **_cause(cell, result.issues.get(cell.issue)), **_measured(cell)}
+        for cell in result.cells
+    ]
+    cells = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    for name, kind in COLUMNS.items():
+        if kind == "str":
+            # Most columns have the same few texts over and over.
+            cells[name] = cells[name].map({text: shown(text) for text in cells[name].unique()})
+    return cells
 
 
 def _identity(cell: CellResult) -> dict[str, Value]:

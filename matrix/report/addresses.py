@@ -25,5 +25,5 @@ def script_of(cell: str) -> str:
 
 
 def _distinct(name: str) -> str:
-    readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[:40].strip("-.")
-    return f"{readable or CELLS}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[:32].strip("-.")
+    return f"{readable or CELLS}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"

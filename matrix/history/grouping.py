@@ -70,12 +70,17 @@ def _by_difference(changes: list[Change]) -> Iterator[tuple[str, list[Change]]]:
 
     Cells whose inputs tell nothing are put together by their cause.
     """
-    left = list(changes)
-    while left:
-        counts = Counter(line for change in left for line in dict.fromkeys(_reasons(change)))
+    reasons = {change.cell: dict.fromkeys(_reasons(change)) for change in changes}
+    having: dict[str, list[Change]] = {}
+    for change in changes:
+        for line in reasons[change.cell]:
+            having.setdefault(line, []).append(change)
+    counts = Counter({line: len(cells) for line, cells in having.items()})
+    while reasons:
         since = max(counts, key=lambda line: counts[line])  # of as many the first, as inputs stand
-        cells = [change for change in left if since in _reasons(change)]
-        left = [change for change in left if since not in _reasons(change)]
+        cells = [change for change in having[since] if change.cell in reasons]
+        for change in cells:
+            counts.subtract(list(reasons.pop(change.cell)))
         if since in UNEXPLAINED and cells[0].kind is not ChangeKind.GONE:
             by_cause: dict[str, list[Change]] = {}
             for change in cells:

@@ -28,11 +28,7 @@ class StageStory(msgspec.Struct, frozen=True, kw_only=True):
     stage: Stage
     at: str = ""
     """ISO time of its end, UTC."""
-    run: str = ""
-    attempt: int = 1
-    device: str = ""
     machine: dict[str, str] = {}
-    seconds: float = 0.0
     peak_bytes: int = 0
     exception: str = ""
     traceback: str = ""
@@ -61,11 +57,7 @@ def _stage_story(stage: Stage, observation: Observation) -> StageStory:
     return StageStory(
         stage=stage,
         at=observation.at[:FIELD_CHARS],
-        run=observation.run[:FIELD_CHARS],
-        attempt=observation.attempt,
-        device=observation.device[:FIELD_CHARS],
         machine=observation.machine,
-        seconds=observation.seconds,
         peak_bytes=observation.peak_bytes,
         exception=observation.exception[:FIELD_CHARS],
         traceback=_traceback(observation.traceback),

@@ -25,6 +25,6 @@ def script_of(cell: str) -> str:
 
 
 def _distinct(name: str) -> str:
-    readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[:40].strip("-.")
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[:32].strip("-.")
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
-    return f"{readable or CELLS}-{digest[:8]}"
+    return f"{readable or CELLS}-{digest[:10]}"

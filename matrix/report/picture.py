@@ -240,8 +240,7 @@ def square(cell: CellResult, notes: Notes, column: int | None = None) -> str:
 
 
 def _names(row: Row) -> str:
-    name = _shown(row.quantizer.name)
-    return f'data-quantizer="{name}" data-scheme="{_shown(row.scheme)}"'
+    return f'data-quantizer="{_shown(row.quantizer.name)}"'
 
 
 def _label(row: Row) -> str:

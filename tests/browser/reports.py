@@ -110,8 +110,8 @@ def _measured(number: int, cell: CellResult) -> CellResult:
 
 def _story() -> CellStory:
     stage = StageStory(
-        stage=Stage.LOAD, at="2026-11-30T01:02:03Z", run="run-29", device="cpu",
-        machine={"processor": "2 cores"}, seconds=1.5, peak_bytes=4_000_000,
+        stage=Stage.LOAD, at="2026-11-30T01:02:03Z",
+        machine={"processor": "2 cores"}, peak_bytes=4_000_000,
         exception="builtins.ValueError: no", traceback="Traceback: line 1\n  line 2",
         warnings=["a warning"], log="first line\nlast line",
     )  # fmt: skip

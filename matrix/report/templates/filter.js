@@ -28,11 +28,12 @@ const tables = all("table.grid").map((element) => {
     const entry = { element: line, squares: [] };
     table.lines.push(entry);
     for (const row of line.dataset.quantizer === undefined ? all("[data-quantizer]", line) : [line]) {
+      const scheme = find("small", row).textContent;
       for (const link of row.getElementsByTagName("a")) {
         const column = columns[link.dataset.column ?? link.parentElement.cellIndex - 1];
         const label = link.getAttribute("aria-label");
         const square = {
-          link, column, row, quantizer: row.dataset.quantizer, scheme: row.dataset.scheme,
+          link, column, row, quantizer: row.dataset.quantizer, scheme,
           engine: column.engine, model: column.model, verdict: label.split(":")[0],
           cause: causes[link.dataset.cause], changed: link.dataset.changed || "", flaky: !!link.dataset.flaky,
         };

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from matrix.history.changes import Change, ChangeKind, Changes
 from matrix.history.grouping import groups
 from matrix.history.inputs import NOTHING, UNEXPLAINED, differences, other_machine, same_evidence
-from matrix.history.neighbours import Neighbours
+from matrix.history.releases import Releases
 from matrix.history.states import CellState, Head, Snapshot
 from matrix.pipeline.outcomes import NO_ANSWER, Verdict
 
@@ -41,14 +41,14 @@ def compare(
         titles: Of known issues, by id.
         last_answers: Of cells that have no answer in ``old``: the snapshot of their last one.
     """
-    neighbours = Neighbours(old, new)
+    releases = Releases(old, new)
     cells, states = [], {}
     for name in dict.fromkeys([*new.cells, *old.cells]):
         before = last_answers.get(name, old)
         if state := before.cells.get(name):
             states[name] = state
         pair = (state, new.cells.get(name))
-        cells.append(_change(name, *pair, (before.head, new.head), neighbours))
+        cells.append(_change(name, *pair, (before.head, new.head), releases))
     return Changes(old=old.label, new=new.label, cells=cells, groups=groups(cells, states, titles))
 
 
@@ -57,16 +57,16 @@ def _change(
     old: CellState | None,
     new: CellState | None,
     heads: tuple[Head, Head],
-    neighbours: Neighbours,
+    releases: Releases,
 ) -> Change:
     if new is None:
         assert old is not None
         return Change(
-            cell=name, kind=ChangeKind.GONE, old=old.verdict, inputs=neighbours.gone(old),
+            cell=name, kind=ChangeKind.GONE, old=old.verdict, inputs=releases.gone(old),
             cause=cause_of(old),
         )  # fmt: skip
     if old is None or (old.verdict in NO_ANSWER and new.verdict not in NO_ANSWER):
-        inputs, before = neighbours.new(new)
+        inputs, before = releases.new(new)
         return Change(
             cell=name, kind=ChangeKind.NEW, old=old.verdict if old else None, new=new.verdict,
             inputs=inputs, cause=cause_of(new), before=before, flaky=new.flaky,

@@ -28,7 +28,7 @@ class _Place(NamedTuple):
     """Whose release is meant, of those that the side's name tells."""
 
 
-class Neighbours:
+class Releases:
     """The cells of two snapshots, by what they have in common but for a release."""
 
     def __init__(self, old: Snapshot, new: Snapshot) -> None:

@@ -208,6 +208,13 @@ def test_the_model_is_a_public_one_of_the_same_traits(facts: ModelFacts, model: 
     assert f"MODEL={model}" in shell(script(cell_of(), models={"twin": facts}))
 
 
+@pytest.mark.parametrize(("length", "written"), [(128, 128), (8, 64), ("unset", 64), (0.5, 64)])
+def test_calibration_is_long_enough_whatever_the_options_hold(length: object, written: int) -> None:
+    side = msgspec.structs.replace(AWQ, options={"max_calib_seq_len": length})
+    text = pythons(script(cell_of(side)))["quantize.py"]
+    assert f"max_calib_seq_len={written}," in text
+
+
 def test_departures_that_a_script_does_not_hold_are_told_in_it() -> None:
     cell = cell_of(departures=["elsewhere", "autoawq-cpu-scale-search"])
     text = script(cell, departures={"elsewhere": "torch multiplies"})

@@ -143,14 +143,22 @@ def own_name(environment: Environment) -> str:
     return f"{digest(inputs)}.txt"
 
 
+_KEEP_PAGES = 'api = "max-age=3600", '
+"""Of uv's settings of an index: thousands of resolutions ask for the same pages."""
+
+
 def make_lock(
     environment: Environment, work: Path, host: Mapping[str, str], limits: Limits
 ) -> tuple[Lock | None, Conclusion, End]:
-    """Ask uv for a resolution. A refusal is an answer and gives a lock too; trouble gives none."""
+    """Ask uv for a resolution. A refusal is an answer and gives a lock too; trouble gives none.
+
+    What is refused is asked again with fresh pages of the packages that are named: a kept page may
+    be older than the release that is wanted.
+    """
     environ = uv_environ(host, work, installing=False)
     files = write_inputs(environment, work)
     if environment.resolution != "pinned":
-        environ = write_index(environ, work, host, 'api = "max-age=3600", ')
+        environ = write_index(environ, work, host, _KEEP_PAGES)
         write_dates(environment, work / "uv.toml")
     argv = [
         find_uv_bin(), "pip", "compile", "requirements.in", *files,
@@ -159,6 +167,12 @@ def make_lock(
     ]  # fmt: skip
     end, log = run(argv, environ, work, limits)
     conclusion = classify_uv_end(end, log, Reason.UNRESOLVABLE)
+    if conclusion.outcome is Outcome.FAILED:
+        settings = work / "uv.toml"
+        settings.write_text(settings.read_text().replace(_KEEP_PAGES, ""))
+        fresh = [f"--refresh-package={name}" for name in named_releases(environment)]
+        end, log = run([*argv, *fresh], environ, work, limits)
+        conclusion = classify_uv_end(end, log, Reason.UNRESOLVABLE)
     header = _header(environment)
     match conclusion.outcome:
         case Outcome.PASSED:

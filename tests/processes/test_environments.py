@@ -8,7 +8,9 @@ import socket
 import sys
 import tarfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -129,6 +131,32 @@ def test_a_plain_page_without_dates_is_no_verdict_about_packages(tmp_path: Path)
     assert made is None
     assert (conclusion.outcome, conclusion.reason) == (Outcome.INFRA, Reason.NETWORK)
     assert "this index tells no dates of aaa" in conclusion.message
+
+
+def test_a_release_that_is_newer_than_a_page_that_is_kept_resolves(tmp_path: Path) -> None:
+    def answer(version: str) -> Outcome:
+        wanted = msgspec.structs.replace(
+            environment(f"made-up=={version}"), resolution="today", cutoff="2026-01-01T00:00:00Z"
+        )
+        work = folder(tmp_path, version)
+        return make_lock(wanted, work, host, LIMITS)[1].outcome
+
+    names = [f"made_up-{version}-py3-none-any.whl" for version in ("1.0", "2.0")]
+    fields: dict[str, Any] = {"upload_time": "2025-01-01T00:00:00Z", "core_metadata": True}
+    listed = [index_server.file(name, **fields) for name in names]
+    with index_server.running() as server:
+        for version, name in zip(("1.0", "2.0"), names, strict=True):
+            metadata = f"Metadata-Version: 2.1\nName: made-up\nVersion: {version}\n".encode()
+            server.answers[f"/files/{name}.metadata"] = partial(
+                index_server.Handler.send, body=metadata
+            )
+        host = {**os.environ, "UV_DEFAULT_INDEX": server.address, "NO_PROXY": "127.0.0.1",
+                "UV_CACHE_DIR": str(tmp_path / "cache")}  # fmt: skip
+        server.serve("made-up", index_server.page("made-up", listed[0]))
+        assert answer("1.0") is Outcome.PASSED
+        server.serve("made-up", index_server.page("made-up", *listed))
+        assert answer("2.0") is Outcome.PASSED
+        assert answer("3.0") is Outcome.FAILED
 
 
 def test_a_lock_is_the_same_whoever_of_those_that_ask_the_same_asked_first() -> None:

@@ -97,7 +97,7 @@ def test_without_a_connection_nothing_is_begun(world: World) -> None:
     build = observed(context, context.keys.of(build_of(context.plan.models[0])))
     assert (build.outcome, build.reason) == (Outcome.INFRA, Reason.NETWORK)
     assert REPOSITORY in build.message
-    assert context.fresh_judge().cell(CELL).verdict is Verdict.NOT_RUN
+    assert context.fresh_judge().cell(CELL).verdict is Verdict.INFRA
     assert [line for line in lines if "build made-up: infra (network)" in line]
     assert not build.final, "the next run asks again"
 

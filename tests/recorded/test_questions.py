@@ -129,6 +129,7 @@ def recorded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> MatrixResult:
             return table
 
     monkeypatch.setattr(specifiers, "Context", RecordedContext)
+    (folder / ".matrix").mkdir()
     (folder / "reports").mkdir()
     (folder / "reports" / "matrix.json").write_bytes(encode(normalise(table)))
     return table

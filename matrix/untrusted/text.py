@@ -14,7 +14,15 @@ CONTROL_PICTURES = 0x2400
 """Unicode's block of pictures for the C0 control characters."""
 
 MARKDOWN_ACTIVE = re.compile(r"[\\`*_\[\]|~$]")
-MARKDOWN_AUTOLINK = re.compile(r"(?i)(https?|ftp|www|mailto|xmpp)([:.])")
+GITHUB_ACTIVE = re.compile(
+    r"(?ix)(?: @[a-z0-9-]+ | \#[0-9]+ | \bGH-[0-9]+ | \b(?=[0-9]*[a-f])[0-9a-f]{7,40}\b"
+    r" | (?:https?|ftp|mailto|xmpp)(?=:) | www(?=\.) )+"
+)
+"""What GitHub makes a link of, or tells somebody of: people, issues, commits, addresses.
+
+It looks for most of them after Markdown is made, so that neither a backslash nor ``&#64;`` helps,
+and never in code: https://github.com/github/cmark-gfm/issues/181.
+"""
 FORMULA_START = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 """What makes a spreadsheet compute a text: OWASP "CSV injection", with the full-width forms."""
 
@@ -52,7 +60,7 @@ def markdown(text: str, limit: int = 200) -> str:
     """Return ``text`` as plain words inside a cell of a Markdown table."""
     shown = visible(text, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     escaped = MARKDOWN_ACTIVE.sub(lambda match: "\\" + match.group(), shown)
-    return MARKDOWN_AUTOLINK.sub(r"\1\\\2", escaped).strip()
+    return GITHUB_ACTIVE.sub(r"`\g<0>`", escaped).strip()
 
 
 def markdown_code(text: str, limit: int = 300) -> str:

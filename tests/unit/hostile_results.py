@@ -51,6 +51,7 @@ HOSTILE = [
     "",
     "\\|\\`\\",
     "https://example.org www.example.org",
+    "@name owner/name#1 `@x` 0123456789abcdef0123456789abcdef01234567",
 ]
 hostile = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=40)).map(str)
 number = st.one_of(st.none(), st.floats())

@@ -23,6 +23,7 @@ from matrix.report.exports import exports
 from matrix.report.exports.frame import COLUMNS
 from matrix.report.exports.markdown import LIMIT
 from matrix.report.table import normalise
+from matrix.untrusted.text import markdown
 from tests.unit.hostile_results import HOSTILE, materials, planted
 from tests.unit.report_results import realistic
 from tests.unit.report_standings import standing_result
@@ -134,9 +135,29 @@ def test_markdown_is_inert_and_fits_into_an_issue(material: Material) -> None:
     for rows in markdown_tables(text):
         assert len(set(rows)) == 1
     unescaped = re.sub(r"\\.", "", text)
-    assert not re.search(r"<[a-zA-Z/!]", re.sub(r"`[^`\n]*`", "", unescaped))
+    no_code = re.sub(r"`[^`\n]*`", "", unescaped)
+    assert not re.search(r"<[a-zA-Z/!]|@[a-zA-Z0-9]|#[0-9]|[a-z]://|www[.]", no_code)
     links = re.findall(r"\]\(([^)]*)\)", unescaped)
     assert all(link.startswith("locks/") for link in links)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("thanks to @some-name_short", r"thanks to `@some-name`\_short"),
+        ("an\\@name&#64;other", r"an\\`@name`&amp;`#64`;other"),
+        ("mail who@example.org", "mail who`@example`.org"),
+        ("as #12 and owner/name#3 and GH-4 say", "as `#12` and owner/name`#3` and `GH-4` say"),
+        (f"at {'1a' * 20}, or abc1234", f"at `{'1a' * 20}`, or `abc1234`"),
+        (f"owner/name@{'1a' * 20}", f"owner/name`@{'1a' * 20}`"),
+        ("see https://github.com/o/n/issues/3", "see `https`://github.com/o/n/issues/3"),
+        ("WWW.example.org, mailto:x", "`WWW`.example.org, `mailto`:x"),
+        ("@first@second", "`@first@second`"),
+        ("took 1073741824 bytes # and more, torch 2.9.1+cu126: ok",) * 2,
+    ],
+)
+def test_what_github_makes_links_of_is_shown_as_code(text: str, shown: str) -> None:
+    assert markdown(text) == shown
 
 
 @slow
@@ -429,9 +450,9 @@ def test_long_hostile_names_everywhere_leave_an_issue_of_its_size(text: str) -> 
         machine={f"{number}{long}": long for number in range(60)}, issue_troubles=[long] * 60,
         parts=[f"{number}{long}" for number in range(5)],
     )  # fmt: skip
-    markdown = of_result(result)["matrix.md"].decode()
-    assert len(markdown) <= LIMIT
-    assert "60 cells: " in markdown
+    issue = of_result(result)["matrix.md"].decode()
+    assert len(issue) <= LIMIT
+    assert "60 cells: " in issue
 
 
 def test_all_formats_are_among_the_files_and_the_page_is_last() -> None:

@@ -20,10 +20,9 @@ from matrix.pipeline.outcomes import Judgement, Outcome, Verdict
 from matrix.pipeline.steps import STAGES, Stage, SubjectKind
 from matrix.report import table
 from matrix.report.addresses import CELLS, page_of, script_of
-from matrix.report.fragments import PAGES, kept
+from matrix.report.fragments import PAGES, TEMPLATES, kept
 from matrix.report.locks import all_lines, install_lines
 from matrix.report.material import Material
-from matrix.report.rendering import TEMPLATES
 from matrix.report.reproducers import Reproducers
 from matrix.spec.loading import FLOAT_MODEL
 from matrix.untrusted.text import natural

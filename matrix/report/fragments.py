@@ -1,20 +1,28 @@
-"""Templates of what stands in many files of a report, and how each distinct one is made once."""
+"""How the templates of a report are read, and how what stands in many files is made once."""
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable
+from operator import attrgetter
+from pathlib import Path
 
 import jinja2
 import msgspec
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from matrix.judge.results import Measures
-from matrix.report import table
+from matrix.pipeline.outcomes import Verdict
+from matrix.report import constraints, standings, table
 from matrix.report.addresses import anchor, page_of
-from matrix.report.rendering import TEMPLATES, prose
 from matrix.spec.loading import FLOAT_MODEL
 from matrix.untrusted.text import visible
+
+TEMPLATES = Path(__file__).parent / "templates"
+LONG = 40
+"""What is told of a machine in more characters is folded."""
+_CODE = re.compile(r"`([^`]{1,200})`")
 
 
 def kept(render: Callable[..., str]) -> Callable[..., Markup]:
@@ -31,6 +39,12 @@ def kept(render: Callable[..., str]) -> Callable[..., Markup]:
     return keeping
 
 
+def prose(text: str, limit: int = 2000) -> Markup:
+    """Return a text of ours for the page: what stands between backquotes is code."""
+    shown = visible(" ".join(text.split()), limit)
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(shown))))
+
+
 def _environment(*, escaped: bool) -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -44,16 +58,28 @@ def _environment(*, escaped: bool) -> jinja2.Environment:
 
 PAGES = _environment(escaped=True)
 """For pages: what is shown is escaped unless it says otherwise."""
-PAGES.globals.update(float=FLOAT_MODEL, table=table, unmeasured=Measures())
+PAGES.globals.update(
+    TOP_CAUSES=5,
+    CHANGES=6,
+    BIG=5000,
+    Verdict=Verdict,
+    float=FLOAT_MODEL,
+    table=table,
+    standings=standings,
+    constraints=constraints,
+    unmeasured=Measures(),
+)
 PAGES.filters.update(
     v=visible,
     prose=prose,
     anchor=anchor,
     page=page_of,
     css=table.css_class,
+    by_group=lambda rows: table.grouped(rows, attrgetter("group")).items(),
     number=lambda value: "" if value is None else format(value, ".4g"),
     megabytes=lambda value: f"{value / 1e6:,.0f} MB",
 )
+PAGES.tests.update(cpu=table.is_cpu, long=lambda value: len(value) >= LONG)
 SCRIPTS = _environment(escaped=False)
 """For scripts: a value is a comment by ``v``, a word of a shell by ``sh``, or Python by ``py``."""
 SCRIPTS.filters.update(v=visible, sh=shlex.quote, py=ascii)

@@ -6,36 +6,25 @@ It needs no network and no JavaScript. What a template shows is escaped unless i
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
-import re
 from collections.abc import Collection, Iterable
-from operator import attrgetter
-from pathlib import Path
 
-import jinja2
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from matrix.history.changes import ChangeKind
 from matrix.judge.results import CanaryState
-from matrix.pipeline.outcomes import Verdict
-from matrix.report import constraints, picture, standings, table
-from matrix.report.addresses import anchor, page_of
+from matrix.report import picture, standings, table
+from matrix.report.addresses import anchor
 from matrix.report.causes import Cause, causes
 from matrix.report.chooser import choices
+from matrix.report.fragments import PAGES, TEMPLATES
 from matrix.report.locks import install_lines
 from matrix.report.material import Material
 from matrix.report.plots import captions
 from matrix.report.table import Part
-from matrix.spec.loading import FLOAT_MODEL
-from matrix.untrusted.text import visible
 
-_CODE = re.compile(r"`([^`]{1,200})`")
-TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("filter.js", "chooser.js", "page.js")
 """In the order in which one stands on another."""
-LONG = 40
-"""What is told of a machine in more characters is folded."""
 UNMARKED = {ChangeKind.UNCHANGED, ChangeKind.STILL_BROKEN, ChangeKind.GONE}
 """What became of cells that no square is marked for."""
 FILES = {
@@ -88,7 +77,7 @@ def page(material: Material, names: Collection[str]) -> str:
         "policy": f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
         "img-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'",
     }
-    return _environment().get_template("index.html.j2").render(shown)
+    return PAGES.get_template("index.html.j2").render(shown)
 
 
 def _pictures(
@@ -110,44 +99,6 @@ def _pictures(
         for number, part in enumerate(parts, start=1)
         if part.rows
     ]
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.globals.update(
-        TOP_CAUSES=5,
-        CHANGES=6,
-        BIG=5000,
-        Verdict=Verdict,
-        float=FLOAT_MODEL,
-        table=table,
-        standings=standings,
-        constraints=constraints,
-    )
-    environment.filters.update(
-        v=visible,
-        prose=prose,
-        anchor=anchor,
-        page=page_of,
-        css=table.css_class,
-        by_group=lambda rows: table.grouped(rows, attrgetter("group")).items(),
-    )
-    environment.tests.update(cpu=table.is_cpu, long=lambda value: len(value) >= LONG)
-    return environment
-
-
-def prose(text: str, limit: int = 2000) -> Markup:
-    """Return a text of ours for the page: what stands between backquotes is code."""
-    shown = visible(" ".join(text.split()), limit)
-    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(shown))))
 
 
 def _text(name: str) -> str:

@@ -23,7 +23,7 @@ from matrix.history.changes import Change, ChangeKind, Changes
 from matrix.history.states import Snapshot
 from matrix.history.taking import take
 from matrix.run.context import Settings
-from matrix.run.remembering import titles
+from matrix.run.reporting import titles
 from matrix.untrusted.text import visible
 
 if TYPE_CHECKING:

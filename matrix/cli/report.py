@@ -15,7 +15,7 @@ from matrix.judge.results import CanaryState
 from matrix.pipeline.outcomes import Verdict
 from matrix.plan.budget import Choice, differences, in_words, read_choice
 from matrix.run.context import Context, Settings
-from matrix.run.remembering import remembered
+from matrix.run.reporting import remembered
 from matrix.run.unchanged import digest_of_report, note_report
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 from matrix.untrusted.text import visible

@@ -14,7 +14,7 @@ from matrix.judge.results import PAGE
 from matrix.plan.budget import in_words
 from matrix.plan.cells import Cell
 from matrix.run.context import Context
-from matrix.run.remembering import remembered
+from matrix.run.reporting import remembered
 from matrix.untrusted.text import visible
 
 EVERY_SECONDS = 60.0

@@ -21,7 +21,7 @@ from matrix.plan.budget import Choice, Worth
 from matrix.plan.cells import select
 from matrix.plan.predictions import Cost
 from matrix.run.context import Context
-from matrix.run.remembering import changes_of
+from matrix.run.reporting import changes_of
 from matrix.run.run import Run
 from matrix.run.workspace import Workspace
 

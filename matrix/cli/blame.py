@@ -13,7 +13,7 @@ from matrix.judge.cells import CellJudge
 from matrix.plan.cells import FLOAT_SCHEME, Cell
 from matrix.run.context import Context, Settings
 from matrix.run.sources import check_sources
-from matrix.run.trying import observe, unfinished
+from matrix.run.trying import observe
 from matrix.search.answers import Answer
 from matrix.search.blame import Culprit, Square, answer_of, culprit, square_of
 from matrix.spec.requirements import named_releases
@@ -35,7 +35,7 @@ def blame(
     context = Context(Settings.of(spec=spec, profile=profile, store=store))
     check_sources(context)
     square = _square(context, cell_of(context, cell))
-    missing = unfinished(context, square)
+    missing = context.keys.unfinished_of(square)
     of_missing = f"of four cells, {len(missing)} have no evidence yet and are run now"
     typer.echo(of_missing, err=output is Format.JSON)
     observe(context, missing)

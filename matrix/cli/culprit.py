@@ -15,7 +15,7 @@ from matrix.cli.searching import PinSets, Releases, Say, Status, echo
 from matrix.pipeline.outcomes import Verdict
 from matrix.run.context import Context, Settings
 from matrix.run.sources import check_sources
-from matrix.run.trying import Tries, TroubleError, observe, tell, unfinished
+from matrix.run.trying import Tries, TroubleError, observe, tell
 from matrix.search.answers import Answer, WrongEnd
 from matrix.search.made_up import SIDES, Ends, Pin, Side, differing, following, releases_between
 from matrix.search.question import Question, in_words, question_of
@@ -96,7 +96,7 @@ def _confirmed(
     context: Context, ends: SearchEnds, chosen: frozenset[Verdict], say: Say
 ) -> Question | None:
     """Run the ends where they were not; return what is asked; ``None`` where they do not differ."""
-    if missing := unfinished(context, ends[:2]):
+    if missing := context.keys.unfinished_of(ends[:2]):
         say(f"{len(missing)} of the two ends have no evidence yet and are run first")
         observe(context, missing)
     judge = context.fresh_judge()

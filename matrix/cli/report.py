@@ -49,8 +49,7 @@ def report(
     _check_store(whole)
     made_of = digest_of_report(whole)
     bought = budget_lines(read_choice(settings.cells), whole) if settings.cells else []
-    left = [] if bought else [cell for cell in whole.plan.cells if cell.runs]
-    left = [cell for cell in left if whole.keys.unfinished(cell)]
+    left = [] if bought else whole.keys.unfinished_of(whole.plan.cells)
     to_do = f"{len(left):,} of {len(whole.plan.cells):,} cells are still to be done"
     table = msgspec.structs.replace(whole.table(), budget=bought, going_on=to_do if left else "")
     material, troubles = remembered(whole, table)

@@ -66,7 +66,7 @@ class Part(NamedTuple):
         """Return what is to be done of a plan."""
         plan = canaries_alone(context.plan) if self.canaries else context.plan
         if self.install_only:
-            plan = narrowed(plan, {cell.id for cell in plan.cells if context.keys.unfinished(cell)})
+            plan = narrowed(plan, {cell.id for cell in context.keys.unfinished_of(plan.cells)})
         in_plan = self.environments and [e for e in self.environments if e in plan.environments]
         return select(plan, in_plan, self.cells)
 
@@ -151,7 +151,7 @@ def _perform(context: Context, part: Part, reports: Path | None, disk: float | N
     """Do a part of a profile; tell what happens, and report it where ``reports`` says."""
     selection = part.of(context)
     first = [select(canaries_alone(context.plan))] if part.is_whole else []
-    if part.cells and not any(map(context.keys.unfinished, selection.cells)):
+    if part.cells and not context.keys.unfinished_of(selection.cells):
         these = "this cell is" if len(part.cells) == 1 else "these cells are"
         typer.echo(f"{these} done; nothing is run again, and this is what was observed:")
     interim = Interim(context, reports) if reports else None
@@ -193,10 +193,10 @@ def _progress(
         cells = [cell for cell in cells if cell.id in part.cells]
     time_left = of_nox
     if expected is not None and of_nox is None:
-        left = [cell.id for cell in cells if context.keys.unfinished(cell)]
+        left = [cell.id for cell in context.keys.unfinished_of(cells)]
         work = predicted_work(expected.prediction, expected.paid, left)
         time_left = TimeLeft.of(left, CLOCK.seconds(), work)
-    return Progress(cells, context.keys.unfinished, sys.stderr, os.environ, time_left)
+    return Progress(cells, context.keys.unfinished_of, sys.stderr, os.environ, time_left)
 
 
 def _shown_status(context: Context, part: Part) -> Status:

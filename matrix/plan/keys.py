@@ -8,7 +8,7 @@ not been observed yet or did not pass. Pure but for reading the files that are p
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from typing import Any, Self
 
@@ -132,6 +132,11 @@ class Keys:
             if observation.outcome is not Outcome.PASSED:
                 return False
         return False
+
+    def unfinished_of(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Return those cells of which something is still to be done."""
+        keys = self.fixed()
+        return [cell for cell in cells if keys.unfinished(cell)]
 
 
 Inputs = tuple[dict[str, Any], list[str]]

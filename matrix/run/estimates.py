@@ -67,7 +67,7 @@ def estimate(context: Context, host: Mapping[str, str] = os.environ) -> Estimate
     at_hand = dict(_at_hand(prediction, settings, constants))
     prediction = msgspec.structs.replace(prediction, costs=prediction.costs | at_hand)
     cells = [cell for cell in context.plan.cells if cell.runs]
-    unfinished = frozenset(cell.id for cell in cells if context.keys.unfinished(cell))
+    unfinished = frozenset(cell.id for cell in context.keys.unfinished_of(cells))
     cached = _cached(prediction, Path(settings["UV_CACHE_DIR"]))
     paid = frozenset([*_paid(context, prediction), *cached])
     return Estimate(prediction, paid, unfinished, records, constants, linked)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 RECOUNT_SECONDS = 0.5
+RECOUNT_TIMES = 20
+"""So many times as long as the last recount took, none is made."""
 
 
 class Clock(NamedTuple):
@@ -41,7 +43,7 @@ class Progress:
 
     Args:
         cells: Those that the run is about.
-        unfinished: Whether something of a cell is still to be done.
+        unfinished: Returns those of cells of which something is still to be done.
         stream: Where lines go; on a terminal, a bar stands below them within ``with``.
         host: Environment variables.
         time_left: How long the rest takes; reckoned by the number of cells where it is not given.
@@ -51,7 +53,7 @@ class Progress:
     def __init__(
         self,
         cells: Iterable[Cell],
-        unfinished: Callable[[Cell], bool],
+        unfinished: Callable[[Iterable[Cell]], list[Cell]],
         stream: TextIO,
         host: Mapping[str, str],
         time_left: TimeLeft | None = None,
@@ -59,7 +61,7 @@ class Progress:
     ) -> None:
         everything = list(cells)
         self._total = len(everything)
-        self._left = [cell for cell in everything if unfinished(cell)]
+        self._left = unfinished(everything)
         self._unfinished = unfinished
         self._stream = stream
         self._shared = Path(host["MATRIX_PROGRESS"]) if host.get("MATRIX_PROGRESS") else None
@@ -115,10 +117,11 @@ class Progress:
         return f"{100 * done // self._total:2} % ({', '.join(words)})"
 
     def _recount(self) -> None:
-        self._left = [cell for cell in self._left if self._unfinished(cell)]
+        began = self._clock.seconds()
+        self._left = self._unfinished(self._left)
         at = self._clock.seconds()
         self._time_left.count(self._ids(), at)
-        self._count_at = at + RECOUNT_SECONDS
+        self._count_at = at + max(RECOUNT_SECONDS, RECOUNT_TIMES * (at - began))
 
     def _ids(self) -> list[str]:
         return [cell.id for cell in self._left]

@@ -18,8 +18,8 @@ MAX_DIGEST_BYTES = 1000
 
 def pending(context: Context) -> list[str]:
     """Return the environments that have something to do, or to be judged."""
-    judge, keys = context.fresh_judge(), context.keys.fixed()
-    unfinished = {cell.id for cell in context.plan.cells if keys.unfinished(cell)}
+    judge = context.fresh_judge()
+    unfinished = {cell.id for cell in context.keys.unfinished_of(context.plan.cells)}
     return [
         name
         for name, cells in context.cells_of.items()

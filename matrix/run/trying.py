@@ -136,11 +136,6 @@ def _first(text: str) -> str:
     return next(iter(text.strip().splitlines()), "")
 
 
-def unfinished(context: Context, cells: Iterable[Cell]) -> list[Cell]:
-    """Return those cells of which something is still to be observed."""
-    return [cell for cell in cells if context.keys.unfinished(cell)]
-
-
 def observe(context: Context, cells: Iterable[Cell]) -> None:
     """Do what cells still need, and their float models in the same engines; tell what happens."""
 
@@ -149,7 +144,7 @@ def observe(context: Context, cells: Iterable[Cell]) -> None:
 
     run = Run(Workspace(context), tell, verdict, fork=True)
     with context.store.use():
-        for cell in unfinished(context, cells):
+        for cell in context.keys.unfinished_of(cells):
             run.perform(select(context.plan, cells=[cell.id]))
 
 

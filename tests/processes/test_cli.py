@@ -250,7 +250,7 @@ def test_a_checkpoint_is_divided_among_one_at_least() -> None:
 def test_what_a_package_says_steers_no_terminal() -> None:
     stream = io.StringIO()
     clock = Clock(lambda: 0.0, lambda: datetime(2026, 11, 30, 9, 5, 3))
-    Progress([], lambda _: False, stream, {}, clock=clock).tell("load: \x1b[2J\nfailed")
+    Progress([], list, stream, {}, clock=clock).tell("load: \x1b[2J\nfailed")
     assert stream.getvalue() == "09:05:03  load: ␛[2J ↵ failed\n"
 
 

@@ -268,6 +268,7 @@ def test_fixed_keys_are_the_same_and_each_is_made_once(tmp_path: Path) -> None:
         for cell in plan.cells:
             assert _keys(fixed, cell) == _keys(history.keys, cell)
             assert fixed.unfinished(cell) == history.keys.unfinished(cell)
+    assert history.keys.unfinished_of(plan.cells) == history.unfinished()
     history.looked_up.clear()
     for cell in plan.cells:
         _keys(fixed, cell)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class MadeUpRun:
         self.cells = make_plan(load(small_spec.write(folder)), "all").cells[:4]
         self.finished: list[str] = []
         self.at = 0.0
+        self.count_takes = 0.0
         self.time_of_day = datetime(2026, 11, 30, 11, 32, 5)
         self.stream: io.StringIO = io.StringIO()
 
@@ -39,8 +41,9 @@ class MadeUpRun:
         time_left = TimeLeft.of(ids, self.at, lambda left: 300.0 * len(left))
         return Progress(self.cells, self._unfinished, self.stream, host, time_left, clock)
 
-    def _unfinished(self, cell: Cell) -> bool:
-        return cell.id not in self.finished
+    def _unfinished(self, cells: Iterable[Cell]) -> list[Cell]:
+        self.at += self.count_takes
+        return [cell for cell in cells if cell.id not in self.finished]
 
     def finish(self, number: int, at: float) -> None:
         self.finished, self.at = [cell.id for cell in self.cells[:number]], at
@@ -85,6 +88,20 @@ def test_the_cells_are_counted_again_after_half_a_second(made_up: MadeUpRun) -> 
     progress.tell("later")
     soon, later = made_up.stream.getvalue().splitlines()
     assert [soon[10:14], later[10:14]] == [" 0 %", "50 %"]
+
+
+def test_counting_takes_a_small_share_of_the_time(made_up: MadeUpRun) -> None:
+    progress = made_up.progress()
+    made_up.count_takes = 0.25
+    made_up.finish(1, 1.0)
+    progress.tell("counted until 1.25")
+    made_up.finish(2, 6.2)
+    progress.tell("too soon")
+    assert made_up.at == 6.2
+    made_up.at = 6.25
+    progress.tell("later")
+    shares = [line[10:14] for line in made_up.stream.getvalue().splitlines()]
+    assert shares == ["25 %", "25 %", "50 %"]
 
 
 def test_lines_go_to_the_log_of_the_whole_run_where_nox_holds_them_back(

@@ -81,9 +81,11 @@ def _in_paragraphs(function: Callable[..., object]) -> str:
 
 def _print_version(is_wanted: bool) -> None:
     if is_wanted:
-        from importlib.metadata import version
+        from matrix.run.reporting import project
 
-        typer.echo(f"matrix {version('quantization-compatibility-matrix')}")
+        version, commit = project()
+        checkout = f"of a checkout that is not installed, at commit {commit or 'unknown'}"
+        typer.echo(f"matrix {version or checkout}")
         raise typer.Exit
 
 

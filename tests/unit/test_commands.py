@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from fnmatch import fnmatchcase
-from importlib.metadata import version
+from importlib.metadata import Distribution, PackageNotFoundError, version
 
 import pytest
 from typer.testing import CliRunner
@@ -16,6 +16,7 @@ from matrix.cli.examples import EXAMPLES
 from matrix.cli.options import as_json
 from matrix.diagnose.catalogue import load_issues
 from matrix.plan.cells import make_plan
+from matrix.run import reporting
 from matrix.spec.loading import DEFAULT_PROFILE, PACKAGE, load
 
 
@@ -39,6 +40,22 @@ def test_a_mistyped_command_is_told_what_was_meant() -> None:
 def test_the_version_is_that_of_the_package() -> None:
     done = CliRunner().invoke(app, ["--version"])
     assert done.output == f"matrix {version('quantization-compatibility-matrix')}\n"
+    assert done.exit_code == 0
+
+
+def test_a_checkout_that_is_not_installed_has_a_commit_in_place_of_a_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none(name: str) -> Distribution:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(reporting, "distribution", none)
+    monkeypatch.setattr(reporting, "project", reporting.project.__wrapped__)
+    done = CliRunner().invoke(app, ["--version"])
+    assert re.fullmatch(
+        r"matrix of a checkout that is not installed, at commit ([0-9a-f]{40}|unknown)\n",
+        done.output,
+    )
     assert done.exit_code == 0
 
 

@@ -54,16 +54,22 @@ def story_of(observations: Mapping[Stage, Observation]) -> CellStory:
 
 
 def _stage_story(stage: Stage, observation: Observation) -> StageStory:
+    machine = observation.machine.items()
     return StageStory(
         stage=stage,
-        at=observation.at[:FIELD_CHARS],
-        machine=observation.machine,
+        at=_storable(observation.at[:FIELD_CHARS]),
+        machine={_storable(name): _storable(value) for name, value in machine},
         peak_bytes=observation.peak_bytes,
-        exception=observation.exception[:FIELD_CHARS],
-        traceback=_traceback(observation.traceback),
-        warnings=[warning[:WARNING_CHARS] for warning in observation.warnings[:WARNINGS]],
-        log=_end(_as_on_a_terminal(observation.log), LOG_CHARS),
+        exception=_storable(observation.exception[:FIELD_CHARS]),
+        traceback=_storable(_traceback(observation.traceback)),
+        warnings=[_storable(w[:WARNING_CHARS]) for w in observation.warnings[:WARNINGS]],
+        log=_storable(_end(_as_on_a_terminal(observation.log), LOG_CHARS)),
     )
+
+
+def _storable(text: str) -> str:
+    """Return a text that UTF-8 can hold: a question mark stands for each lone surrogate."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _traceback(text: str) -> str:

@@ -88,3 +88,14 @@ def test_texts_are_bounded_and_their_ends_are_kept() -> None:
 )
 def test_a_log_reads_as_it_did_on_a_terminal(log: str, shown: str) -> None:
     assert stage_of(log=log).log == shown
+
+
+def test_lone_surrogates_become_question_marks_in_all_texts() -> None:
+    bad = "a\ud800b"
+    stage = stage_of(
+        at=bad, machine={bad: bad}, exception=bad, traceback=bad, warnings=[bad], log=bad
+    )
+    assert stage == StageStory(
+        stage=Stage.LOAD, at="a?b", machine={"a?b": "a?b"}, exception="a?b", traceback="a?b",
+        warnings=["a?b"], log="a?b",
+    )  # fmt: skip

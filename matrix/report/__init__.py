@@ -22,7 +22,8 @@ from matrix.report.exports import exports
 from matrix.report.locks import FOLDER as LOCKS
 from matrix.report.material import Material
 from matrix.report.neighbours import neighbours
-from matrix.report.plots import plots
+from matrix.report.plots import FOLDER as PLOTS
+from matrix.report.plots import SHEET, plots
 from matrix.report.rendering import page
 from matrix.report.summary import summary
 from matrix.report.table import normalise
@@ -68,7 +69,7 @@ def write(material: Material, directory: str | os.PathLike[str]) -> list[str]:
         write(folder / name, data)
         names.append(name)
     kept = set(names)
-    for file in chain((folder / LOCKS).glob("*"), (folder / CELLS).glob("*")):
+    for file in chain.from_iterable((folder / of).glob("*") for of in (LOCKS, CELLS, PLOTS)):
         if f"{file.parent.name}/{file.name}" not in kept and _is_ours(file):
             file.unlink()
     return names
@@ -94,5 +95,5 @@ def _is_ours(file: Path) -> bool:
     if not file.is_file():
         return False
     with file.open("rb") as handle:
-        begin = handle.read(max(map(len, FIRSTS)))
-    return begin.startswith(FIRSTS)
+        begin = handle.read(2000)
+    return begin.startswith(FIRSTS) or SHEET in begin

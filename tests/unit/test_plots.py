@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from matrix.history.changes import Night
 from matrix.judge.results import CellResult, MatrixResult, Measures
 from matrix.pipeline.outcomes import Verdict
-from matrix.report import files
+from matrix.report import files, write
 from matrix.report.material import Material
 from matrix.report.plots import BARS, captions, plots
 from matrix.report.table import normalise
@@ -65,6 +66,15 @@ def test_a_picture_in_which_nothing_is_to_be_seen_is_left_out() -> None:
     none = Material(msgspec.structs.replace(realistic(), cells=[]), nights=NIGHTS[:1])
     assert not list(plots(none))
     assert not captions(none)
+
+
+def test_pictures_that_a_report_has_no_more_are_removed_and_only_ours(tmp_path: Path) -> None:
+    write(material(), tmp_path)
+    folder = tmp_path / "plots"
+    (folder / "mine.svg").write_text("<svg/>")
+    assert {f"plots/{file.name}" for file in folder.iterdir()} == {*ALL, "plots/mine.svg"}
+    write(Material(msgspec.structs.replace(realistic(), cells=[])), tmp_path)
+    assert [file.name for file in folder.iterdir()] == ["mine.svg"]
 
 
 def test_only_cells_that_answer_are_points() -> None:

@@ -330,7 +330,7 @@ def test_the_feed_has_an_entry_for_each_run_that_changed_something() -> None:
     root = feed(changes=CHANGES, nights=nights, past=past)
     newest, older = root.findall(f"{ATOM}entry")
     assert text_of(newest, "title") == f"cpu: 1 change since 2026-11-21 {EARLIER}"
-    assert text_of(newest, "content") == f"1 cell since the CPU changed: {CELL}"
+    assert text_of(newest, "content") == f"regressed: 1 cell since the CPU changed: {CELL}"
     assert text_of(newest, "updated") == text_of(root, "updated") == "2026-11-22T01:24:09+00:00"
     assert text_of(older, "content") == f"{CELL}: works -> broken"
     assert text_of(older, "updated") == "2026-11-20T00:00:00+00:00"
@@ -377,7 +377,7 @@ def many(number: int) -> MatrixResult:
 def test_what_is_small_is_whole() -> None:
     text = of_result(realistic(), changes=CHANGES)["matrix.md"].decode()
     assert text.index("What changed since") < text.index("One cause") < text.index("## Table")
-    assert f"- 1 cell since the CPU changed: {CELL}".replace("_", "\\_") in text
+    assert f"- regressed: 1 cell since the CPU changed: {CELL}".replace("_", "\\_") in text
     head, _, cells = text.partition("\n## Cells")
     assert "see index.html" not in head
     assert len(text) > LIMIT - 3000

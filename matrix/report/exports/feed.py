@@ -79,7 +79,7 @@ def _in_words(changes: Changes) -> tuple[str, list[str]]:
         cells = ", ".join(visible(cell, 150) for cell in group.cells[:3])
         more = len(group.cells) - 3
         and_more = f" and {more} more" if more > 0 else ""
-        lines.append(f"{visible(group.title, LINE_CHARS)}: {cells}{and_more}")
+        lines.append(f"{group.kind}: {visible(group.title, LINE_CHARS)}: {cells}{and_more}")
     number = "1 change" if len(lines) == 1 else f"{len(lines)} changes"
     return f"{number} since {visible(changes.old, 100)}", lines
 

@@ -54,7 +54,10 @@ def _where_from(result: MatrixResult) -> str:
 
 def changes_section(changes: Changes) -> Section:
     """Return what changed since the run before, a line for each group of cells."""
-    groups = [f"{markdown(g.title, 300)}: {first_cells(g.cells)}" for g in changes.groups]
+    groups = [
+        f"{group.kind}: {markdown(group.title, 300)}: {first_cells(group.cells)}"
+        for group in changes.groups
+    ]
     title = f"What changed since {markdown(changes.old, NAME_CHARS)}"
     return listed(title, groups or ["Nothing: all came out as before."])
 

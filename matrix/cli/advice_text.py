@@ -77,10 +77,10 @@ def _lines(answer: Answer, out: Path | None, of_all_engines: bool) -> Iterator[s
     subject = f"{answer.method} of {model.model_type or 'an unknown architecture'} ({tied})"
     if advice.proven:
         yield f"{subject}: proven, the newest releases first:"
-        yield from _proofs(proven, advice.proven)
+        yield from _proofs(proven, advice.proven, of_all_engines)
     if advice.faded:
         yield f"{subject}: proven by old evidence alone, the newest releases first:"
-        yield from _proofs(faded, advice.faded)
+        yield from _proofs(faded, advice.faded, of_all_engines)
     if not advice.proven and not advice.faded:
         yield f"no evidence: nothing is proven to work for {subject}"
     yield from _installs(answer, [*proven, *faded], out)
@@ -116,11 +116,12 @@ def _newest(proofs: Sequence[Proof]) -> list[Proof]:
     return newest
 
 
-def _proofs(shown: Sequence[Proof], proofs: Sequence[Proof]) -> Iterator[str]:
+def _proofs(shown: Sequence[Proof], proofs: Sequence[Proof], of_all_engines: bool) -> Iterator[str]:
     for proof in shown:
         yield from _of_proof(proof)
     if left := len(proofs) - len(shown):
-        yield f"  and {left} more (--engine NAME has more of one engine, --format json all)"
+        narrower = "--engine NAME has more of one engine, --format json all"
+        yield f"  and {left} more ({narrower if of_all_engines else '--format json has all'})"
 
 
 def _some(items: Sequence[_Item], words: Callable[[_Item], Iterator[str]]) -> Iterator[str]:

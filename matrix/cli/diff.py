@@ -106,6 +106,11 @@ def _there_is(history: History, settings: Settings) -> str:
             "Name another store by --store, another profile by --profile, or a matrix.json"
         )
     runs = [f"{entry.day} {entry.run}" for entry in history.entries[-RUNS_SHOWN:]]
+    if len(runs) == 1:
+        return (
+            f"There is only {runs[0]} of profile {settings.profile}: "
+            "the next run with news leaves another"
+        )
     return f"There are {len(history.entries)} of profile {settings.profile}: {', '.join(runs)}"
 
 

@@ -56,7 +56,7 @@ def report(
     for line in troubles:
         typer.echo(f"history: {visible(line, LINE_CHARS)}", err=True)
     files = rendering.write(material._replace(story=whole.stories()), settings.reports)
-    lines = "\n".join(rendering.summary(table, settings.reports)) + "\n"
+    lines = "\n".join(rendering.summary(table, settings.reports, material.changes)) + "\n"
     if later := os.environ.get("MATRIX_SUMMARY"):
         Path(later).write_text(lines, encoding="utf-8")  # nox's last word would come after it
     else:

@@ -92,6 +92,7 @@ class Reproducers:
             model=self._model(cell),
             reads_model=any('"$MODEL"' in part.arguments for part in parts),
             answers=any("PROMPT" in part.text for part in parts),
+            compares=any(len(part.arguments) > 1 for part in parts),
             lines=lines.values(),
             files=[part for part in parts if part.text],
             runs=[

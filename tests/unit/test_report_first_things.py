@@ -6,6 +6,7 @@ import re
 
 import msgspec
 
+from matrix.history.changes import ChangeGroup, ChangeKind, Changes
 from matrix.judge.results import CanaryState, CellResult, Side
 from matrix.pipeline.outcomes import Reason, Verdict
 from matrix.pipeline.steps import Blame, Stage
@@ -40,12 +41,29 @@ def test_a_void_run_says_why_before_anything_else_is_believed() -> None:
     texts = render(result)
     note = texts[PAGE].partition("This run is void")[2].partition("</div>")[0]
     assert f"<li><bdi>{TROUBLE}</bdi></li>" in note
+    assert "nothing is compared with a void run" in texts[PAGE]
+    assert "there is no earlier run" not in texts[PAGE]
     head = texts["matrix.md"].partition("## ")[0]
     assert "**This run is void" in head
     assert f"- {TROUBLE}" in head
     lines = summary(result)
     place = next(n for n, line in enumerate(lines) if line.startswith("canaries: void"))
     assert lines[place + 1] == f"  {TROUBLE}"
+
+
+def test_the_last_lines_count_what_changed() -> None:
+    new, regressed = (
+        ChangeGroup(kind=kind, title="t", cells=[f"{kind}-{number}" for number in range(2)])
+        for kind in (ChangeKind.NEW, ChangeKind.REGRESSED)
+    )
+    changes = Changes(
+        old="2026-11-29 a", new="2026-11-30 b", cells=[], groups=[regressed, new, new]
+    )
+    line = "since 2026-11-29 a: 2 regressed, 4 new (`matrix diff` says which)"
+    assert line in summary(realistic(), changes=changes)
+    same = msgspec.structs.replace(changes, groups=[])
+    assert "since 2026-11-29 a: nothing changed" in summary(realistic(), changes=same)
+    assert not [line for line in summary(realistic()) if line.startswith("since ")]
 
 
 def test_canaries_that_could_not_be_judged_say_why() -> None:

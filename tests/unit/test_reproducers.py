@@ -92,6 +92,7 @@ def test_a_cell_that_came_to_its_end_is_quantized_loaded_and_asked() -> None:
     text = script(cell)
     assert text.startswith(FIRST + cell.id + "\n")
     lines = shell(text)
+    own_loader = msgspec.structs.replace(TRANSFORMERS, adapter="gptqmodel")
     installs = all_lines(table(cell))
     assert [line for line in lines if line.startswith("uv venv")] == [
         f"{installs[name].line} || exit 1" for name in ("q-env", "v-env")
@@ -103,6 +104,9 @@ def test_a_cell_that_came_to_its_end_is_quantized_loaded_and_asked() -> None:
     ]
     assert "MODEL=${MODEL:-Qwen/Qwen2.5-0.5B-Instruct}" in lines
     assert "# The matrix had a model of its own, twin: Three layers" in text
+    compares = "# It prints how the float model goes on with the prompt, then how the checkpoint"
+    assert compares in text
+    assert compares not in script(cell_of(engine=own_loader))
     written = pythons(text)
     assert '"w_bit": 4, "q_group_size": 64' in written["quantize.py"]
     assert "max_calib_samples=8" in written["quantize.py"]

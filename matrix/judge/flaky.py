@@ -53,9 +53,17 @@ def _turned(ends: Collection[_End]) -> bool:
 
 
 def _differ(good: _End, bad: _End) -> bool:
-    """Whether two ends differ in what was observed, and not in our limit alone."""
-    observed_otherwise = good.value is None or bad.value is None or good.value != bad.value
-    return good.limit == bad.limit and observed_otherwise
+    """Whether two ends differ in what was observed, and not because a limit was changed.
+
+    A check has a limit for what is degraded and one for what failed, and tells the one by which it
+    decided. So each value is set against both: good by the bad end's limit, bad by the good one's.
+    """
+    if good.value is None or bad.value is None:
+        return True
+    if good.limit is None or bad.limit is None or good.limit == bad.limit:
+        return good.value != bad.value
+    side = bad.value - bad.limit or good.limit - good.value
+    return (good.value - bad.limit) * side <= 0 <= (bad.value - good.limit) * side
 
 
 def finding_records(

@@ -13,7 +13,7 @@ from filelock import FileLock
 from matrix import report
 from matrix.history import folder as snapshots
 from matrix.history.states import Snapshot
-from matrix.judge.results import MatrixResult
+from matrix.judge.results import CanaryState, MatrixResult
 from matrix.pipeline.outcomes import Verdict
 from matrix.run.context import Context
 from matrix.run.interim import EVERY_SECONDS, Interim
@@ -64,10 +64,12 @@ def test_what_is_done_is_reported_and_said_to_go_on(context: Context, tmp_path: 
 
 
 def test_earlier_runs_are_told_meanwhile_and_only_the_end_is_kept(
-    context: Context, tmp_path: Path
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish(context)
-    earlier = snapshot_of(context, context.table())
+    table = msgspec.structs.replace(context.table(), canaries=CanaryState.ESTABLISHED)
+    monkeypatch.setattr(context, "table", lambda: table)
+    earlier = snapshot_of(context, table)
     working = {
         name: msgspec.structs.replace(cell, verdict=Verdict.WORKS, evidence="other")
         for name, cell in earlier.cells.items()

@@ -48,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for night in range(arguments.nights):
             snapshot = _made_up(night, arguments.cells)
-            place = Path(folder, "history", snapshot.day, f"{snapshot.run}.parquet")
+            place = Path(folder, "history", "cpu", snapshot.day, f"{snapshot.run}.parquet")
             write(place, snapshot.head, snapshot.cells)
         size = sum(file.stat().st_size for file in Path(folder).rglob("*.parquet"))
         print(f"{arguments.nights} nights of {arguments.cells} cells: {size / 1e6:.1f} MB of files")

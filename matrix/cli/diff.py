@@ -27,7 +27,7 @@ from matrix.run.reporting import titles
 from matrix.untrusted.text import visible
 
 if TYPE_CHECKING:
-    from matrix.history.folder import History
+    from matrix.history.folder import Entry, History
 
 LAST, PREVIOUS = "last", "previous"
 RUNS_SHOWN = 8
@@ -69,7 +69,9 @@ def diff(
             typer.echo(as_json(changes, indent=1))
         case Format.TABLE:
             show([*_head(then, now), *(_cells(changes) if cells else _groups(changes))])
-    if fail_on and any(change.kind in fail_on for change in changes.cells):
+    wanted = set(fail_on or ())
+    regressed = ChangeKind.REGRESSED in wanted
+    if any(c.kind in wanted or (regressed and c.is_regression) for c in changes.cells):
         raise typer.Exit(1)
 
 
@@ -81,6 +83,8 @@ def _snapshot(name: str, history: History, settings: Settings) -> Snapshot:
         if "://" in name or name.endswith(".json"):
             return take("", name, result_at(name))
         if name.endswith(SUFFIX):
+            if not Path(name).exists():
+                fail(f"{visible(name, LINE_CHARS)}: is not there. {_there_is(history, settings)}")
             return read(Path(name))
     except (NoEvidenceError, SnapshotError) as error:
         fail(str(error))
@@ -89,14 +93,34 @@ def _snapshot(name: str, history: History, settings: Settings) -> Snapshot:
         case "last":
             fitting = entries[-1:]
         case "previous":
-            fitting = [e for e in entries[:-1] if e.head.believed]
+            fitting = _before_last(history)
         case _:
             fitting = [e for e in entries if name in (e.day, e.run)]
             fitting = fitting or [e for e in entries if name in e.head.runs[-1:]]
     snapshot = history.read(fitting[-1]) if fitting else None
+    if snapshot is None and name == PREVIOUS and entries:
+        fail(_no_previous(history, settings))
     if snapshot is None:
         fail(f"no snapshot is {name!r}. {_there_is(history, settings)}")
     return snapshot
+
+
+def _before_last(history: History) -> list[Entry]:
+    """Return the runs that can be believed and are before the last one."""
+    from matrix.history.remembering import before
+
+    last = history.read(history.entries[-1]) if history.entries else None
+    return [entry for entry in before(history, last) if entry.head.believed] if last else []
+
+
+def _no_previous(history: History, settings: Settings) -> str:
+    if len(history.entries) == 1:
+        return (
+            f"there is only one run of profile {settings.profile} yet, so nothing to compare it "
+            "with. The next `matrix run` that observes anything, and `matrix report` after it, "
+            "make the second"
+        )
+    return f"no run before the last one can be believed. {_there_is(history, settings)}"
 
 
 def _there_is(history: History, settings: Settings) -> str:

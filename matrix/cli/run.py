@@ -18,7 +18,7 @@ from matrix.cli.choosing import (
     complete_cell,
     complete_environment,
 )
-from matrix.cli.options import Profile, Spec, StoreFolder, fail
+from matrix.cli.options import LINE_CHARS, Profile, Spec, StoreFolder, fail
 from matrix.cli.plan import Disk, Minutes
 from matrix.cli.report import budget_lines, whole_profile
 from matrix.cli.showing import show
@@ -37,6 +37,7 @@ from matrix.run.run import Run
 from matrix.run.sources import check_sources
 from matrix.run.time_left import TimeLeft, predicted_work
 from matrix.run.workspace import Workspace
+from matrix.untrusted.text import visible
 
 
 class Status(IntEnum):
@@ -102,7 +103,9 @@ def run(
     ] = False,
     regressions: Annotated[
         bool,
-        typer.Option("--regressions", help="Only run again what this run found worse than before."),
+        typer.Option(
+            "--regressions", help="Only run again what came out worse than in the last run."
+        ),
     ] = False,
     minutes: Minutes = None,
     disk: Disk = None,
@@ -123,6 +126,9 @@ def run(
     settings = Settings.of(spec=spec, profile=profile, store=store)
     context = Context(settings)
     if regressions:
+        others = (cells, environment, cell, canaries, install_only, reports)
+        if any(others) or (minutes, disk) != (None, None):
+            fail("--regressions chooses cells by itself and writes no report. Leave out the rest")
         with context.store.use():
             run_again(context, typer.echo)
         return
@@ -176,7 +182,8 @@ def _perform(context: Context, part: Part, reports: Path | None, disk: float | N
         if part.is_whole:
             run_again(context, typer.echo)
     if interim and part.environments is None and part.cells is None:
-        interim.write(is_over=part.is_whole)
+        for line in interim.write(is_over=part.is_whole):
+            typer.echo(f"history: {visible(line, LINE_CHARS)}", err=True)
 
 
 def _progress(

@@ -8,6 +8,15 @@ import msgspec
 
 from matrix.pipeline.outcomes import Verdict
 
+BADNESS = {
+    Verdict.WORKS: 0,
+    Verdict.DEGRADED: 1,
+    Verdict.GARBAGE: 2,
+    Verdict.BROKEN: 3,
+    Verdict.UNSUPPORTED: 3,
+}
+"""How bad a verdict is; those that are not here are no answers and cannot be compared."""
+
 
 class ChangeKind(StrEnum):
     """What became of a cell between two runs."""
@@ -21,7 +30,7 @@ class ChangeKind(StrEnum):
     CHANGED_CAUSE = "changed cause"
     """As bad as before, of another cause."""
     CHANGED_MACHINE = "changed machine"
-    """It came out otherwise, and the CPU or the cards are others."""
+    """It came out otherwise, the CPU or the cards are others, and no package is."""
     CHANGED_CHECKS = "changed by our own checks"
     """It came out otherwise by the same observations: this project judges otherwise."""
     NEW = "new"
@@ -52,6 +61,19 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """Of a new cell: what the same is with the release before; ``None`` where there is none."""
     flaky: bool = False
     """Whether both verdicts were observed under one key."""
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether it is worse than before; of a new cell, than with the release before."""
+        was = self.old if self.old in BADNESS else self.before
+        if was not in BADNESS or self.new not in BADNESS:
+            return False
+        return BADNESS[self.new] > BADNESS[was]
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether it counts as regressed: a new release that breaks what worked does, too."""
+        return self.kind in (ChangeKind.REGRESSED, ChangeKind.NEW) and self.is_worse
 
 
 class ChangeGroup(msgspec.Struct, frozen=True, kw_only=True):

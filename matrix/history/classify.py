@@ -6,21 +6,20 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from matrix.history.changes import Change, ChangeKind, Changes
+from matrix.history.changes import BADNESS, Change, ChangeKind, Changes
 from matrix.history.grouping import groups
-from matrix.history.inputs import NOTHING, UNEXPLAINED, differences, other_machine, same_evidence
+from matrix.history.inputs import (
+    NOTHING,
+    UNEXPLAINED,
+    differences,
+    other_machine,
+    other_packages,
+    same_evidence,
+)
 from matrix.history.releases import Releases
 from matrix.history.states import CellState, Head, Snapshot
 from matrix.pipeline.outcomes import NO_ANSWER, Verdict
 
-BADNESS = {
-    Verdict.WORKS: 0,
-    Verdict.DEGRADED: 1,
-    Verdict.GARBAGE: 2,
-    Verdict.BROKEN: 3,
-    Verdict.UNSUPPORTED: 3,
-}
-"""How bad a verdict is; those that are not here are no answers and cannot be compared."""
 _NUMBER = re.compile(r"[0-9][0-9.]*")
 
 NO_TITLES: Mapping[str, str] = MappingProxyType({})
@@ -95,7 +94,7 @@ def kind_of(old: CellState, new: CellState) -> ChangeKind:
         return ChangeKind.STILL_BROKEN
     if same_evidence(old, new):
         return ChangeKind.CHANGED_CHECKS
-    if other_machine(old, new):
+    if other_machine(old, new) and not other_packages(old, new):
         return ChangeKind.CHANGED_MACHINE
     if worse == 0:
         return ChangeKind.CHANGED_CAUSE

@@ -1,8 +1,8 @@
-"""The history of a store: a snapshot of each run, in a folder for each day.
+"""The history of a store: a snapshot of each run, in a folder for each profile and day.
 
 ::
 
-    .matrix/history/<YYYY-MM-DD>/<run>.parquet
+    .matrix/history/<profile>/<YYYY-MM-DD>/<run>.parquet
 
 What is asked of hundreds of nights is read by columns: ids and verdicts, and no object for a cell
 whose verdict did not change.
@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +65,7 @@ class History:
     """
 
     def __init__(self, store: Path, profile: str) -> None:
-        self._folder = store / FOLDER
+        self._folder = store / FOLDER / quote(profile, safe="").replace(".", "%2E")
         self._read: dict[Path, Verdicts] = {}
         self.troubles: list[str] = []
         entries = []

@@ -100,7 +100,7 @@ def _title(
     kind: ChangeKind, issue: str, since: str, cells: list[Change], titles: Mapping[str, str]
 ) -> str:
     number = f"{len(cells):,} {'cell' if len(cells) == 1 else 'cells'}"
-    because = _because(kind, since)
+    because = _because(kind, since) + _beside_the_machine(kind, since, cells)
     match kind:
         case ChangeKind.FIXED if issue:
             title = titles.get(issue, "")
@@ -112,9 +112,10 @@ def _title(
             change = cells[0]
             worse = change.before is not None and change.before is not change.new
             than = f", and {change.before} with the release before" if worse else ""
+            regressed = f"{ChangeKind.REGRESSED}: " if change.is_regression else ""
             tells = change.new is not Verdict.WORKS and change.new is not Verdict.NOT_RUN
             causes = _causes(cells, titles) if tells else ""
-            return f"{number}: {change.new}{than}{causes}{because}"
+            return f"{number}: {regressed}{change.new}{than}{causes}{because}"
         case _:
             return f"{number}{_causes(cells, titles)}{because}"
 
@@ -127,6 +128,15 @@ def _causes(cells: list[Change], titles: Mapping[str, str]) -> str:
     if len(causes) == 1:
         return f", one cause: {visible(titles.get(first, first), CAUSE_CHARS)}"
     return f", {len(causes)} causes"
+
+
+def _beside_the_machine(kind: ChangeKind, since: str, cells: list[Change]) -> str:
+    """Return what else changed for all of some cells, where the machine alone is not the cause."""
+    if kind is ChangeKind.CHANGED_MACHINE or not since.startswith(f"{MACHINE}: "):
+        return ""
+    others = (line for line in cells[0].inputs if not line.startswith(MACHINE))
+    shared = (line for line in others if all(line in change.inputs for change in cells))
+    return f", and {next(shared, 'packages too')}"
 
 
 def _because(kind: ChangeKind, since: str) -> str:

@@ -56,6 +56,11 @@ def other_machine(old: CellState, new: CellState) -> bool:
     return _differ(old.device, new.device) or _differ(old.made_on, new.made_on)
 
 
+def other_packages(old: CellState, new: CellState) -> bool:
+    """Whether the packages of a side are others, as far as they are known."""
+    return any(line for side in _SIDES for line in _packages_of(side, old, new))
+
+
 def _machine(old: CellState, new: CellState, heads: tuple[Head, Head]) -> Iterator[str]:
     if _differ(old.device, new.device):
         yield f"{MACHINE}: {_arrow(old.device, new.device)}"
@@ -77,7 +82,7 @@ def _of_side(side: Side, old: CellState, new: CellState) -> Iterator[str]:
         yield f"{side}: resolution {_arrow(*both('resolution'))}"
     if _differ(*both("python")):
         yield f"{side}: python {_arrow(*both('python'))}"
-    packages = list(_packages(*both("packages"), all_known=bool(old.evidence and new.evidence)))
+    packages = list(_packages_of(side, old, new))
     for line in packages[:PACKAGES]:
         yield f"{side}: {line}"
     if len(packages) > PACKAGES:
@@ -87,6 +92,11 @@ def _of_side(side: Side, old: CellState, new: CellState) -> Iterator[str]:
             yield f"{side}: {word} changed"
     if not packages and _differ(*both("lock")):
         yield f"{side}: lock changed"
+
+
+def _packages_of(side: Side, old: CellState, new: CellState) -> Iterator[str]:
+    name, all_known = f"{side}_packages", bool(old.evidence and new.evidence)
+    return _packages(getattr(old, name), getattr(new, name), all_known=all_known)
 
 
 def _packages(old: str, new: str, *, all_known: bool) -> Iterator[str]:

@@ -24,35 +24,35 @@ class Remembered(NamedTuple):
     """A line for each file of the history that was passed over, and where none could be kept."""
 
 
-def remember(store: Path, snapshot: Snapshot, titles: Mapping[str, str]) -> Remembered:
-    """Keep the snapshot of a run that is over, and return what a report tells of it and of those
-    before it."""
+def remember(
+    store: Path, snapshot: Snapshot, titles: Mapping[str, str], *, keep: bool = True
+) -> Remembered:
+    """Keep the snapshot of a run, where it is to be kept, and return what a report tells of it and
+    of those before it."""
     history = History(store, snapshot.head.profile)
     earlier = before(history, snapshot)
-    changes = changes_since(history, earlier, snapshot, titles)
+    old = base_of(history, earlier, snapshot)
+    changes = changes_between(history, old, snapshot, titles) if old else None
     past = history.past(earlier)
-    troubles = []
+    keep, troubles = keep and bool(snapshot.head.runs), []  # where nothing is observed, nothing
     try:
-        if snapshot.head.runs:  # of a store in which nothing is observed, nothing is kept
+        if keep:
             history.add(snapshot)
     except OSError as error:  # the report is what the run is for
         troubles.append(f"no snapshot of this run is kept: {error.strerror}")
     nights = history.nights()
-    if troubles or not snapshot.head.runs:
+    if troubles or not keep:
         nights.append(night_of(snapshot))
     return Remembered(changes, nights, past, [*troubles, *dict.fromkeys(history.troubles)])
 
 
-def changes_since(
-    history: History, earlier: list[Entry], snapshot: Snapshot, titles: Mapping[str, str]
-) -> Changes | None:
-    """Return what changed since the last run that is believed; ``None`` where there is none, or
-    where this one is not believed itself."""
+def base_of(history: History, earlier: list[Entry], snapshot: Snapshot) -> Snapshot | None:
+    """Return the last run that is believed, with which one is compared; ``None`` where there is
+    none, or where this one is not believed itself."""
     if not snapshot.head.believed:
         return None
     believed = [entry for entry in earlier if entry.head.believed]
-    old = next(filter(None, (history.read(entry) for entry in reversed(believed))), None)
-    return changes_between(history, old, snapshot, titles) if old else None
+    return next(filter(None, (history.read(entry) for entry in reversed(believed))), None)
 
 
 def changes_between(
@@ -70,8 +70,12 @@ def changes_between(
 
 def before(history: History, snapshot: Snapshot) -> list[Entry]:
     """Return the runs before one: those that it takes the place of are none of them, and neither
-    is a last one that came to the very same."""
-    earlier = [entry for entry in history.entries if entry.run != snapshot.run]
+    is what was taken in the middle of it, or a last one that came to the very same."""
+    earlier = [
+        entry
+        for entry in history.entries
+        if entry.run != snapshot.run and not entry.head.is_middle_of(snapshot.head.last_run)
+    ]
     last = history.read(earlier[-1]) if earlier else None
     return earlier[:-1] if last and last.says_the_same(snapshot) else earlier
 

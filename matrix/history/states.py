@@ -11,6 +11,8 @@ from matrix.pipeline.outcomes import Verdict
 from matrix.untrusted.text import visible
 
 SCHEMA_VERSION = 1
+AGAIN = "-again-"
+"""In the id of a run that runs again what another one found: the other's id, this, a number."""
 MESSAGE_CHARS = 300
 """What a snapshot keeps of a message."""
 
@@ -82,6 +84,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """Of this project."""
     commit: str = ""
     """Of this project where it is known; what was changed since is not."""
+    unfinished: bool = False
+    """Whether cells were still to be done when it was taken."""
     alarms: list[str] = []
     """A line for each known issue whose cells pass."""
 
@@ -89,6 +93,15 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     def believed(self) -> bool:
         """Whether the run can be compared with: none of its canaries came out otherwise."""
         return self.canaries is not CanaryState.VOID
+
+    @property
+    def last_run(self) -> str:
+        """The run that the newest evidence is from, whichever part of it is run again."""
+        return self.runs[-1].partition(AGAIN)[0] if self.runs else ""
+
+    def is_middle_of(self, run: str) -> bool:
+        """Whether it was taken before a run was over, as of a report in the middle of it."""
+        return self.unfinished and self.last_run == run
 
 
 class Snapshot(NamedTuple):

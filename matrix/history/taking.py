@@ -54,6 +54,7 @@ def take(
         judging=_judging(judge) if judge else "",
         version=project.version,
         commit=project.commit,
+        unfinished=bool(result.going_on),
         alarms=result.issue_troubles,
     )
     return Snapshot(day, run, head, states)

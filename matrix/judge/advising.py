@@ -32,6 +32,8 @@ from matrix.pipeline.outcomes import Verdict
 from matrix.pipeline.steps import STAGES, RoleKind, Stage
 from matrix.untrusted.text import natural
 
+FLAKY = "flaky: it came to good and to bad ends by the same inputs"
+
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """A combination that works, and what proves it."""
@@ -57,7 +59,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """Combinations that were tried and do not work, for one cause."""
+    """Combinations that were tried and do not work, for one cause, or are flaky."""
 
     verdict: Verdict
     quantizers: list[str]
@@ -203,18 +205,20 @@ def _failures(cells: Iterable[CellResult]) -> list[Failure]:
     """Return what does not work, each cause once: wrong answers first, then that of most cells."""
     causes: dict[tuple[Verdict, str], list[CellResult]] = {}
     for cell in cells:
-        if cell.verdict is not Verdict.WORKS:
-            causes.setdefault((cell.verdict, cause_of(cell)), []).append(cell)
+        if cell.flaky or cell.verdict is not Verdict.WORKS:
+            causes.setdefault((cell.verdict, FLAKY if cell.flaky else cause_of(cell)), []).append(
+                cell
+            )
     failures = [
         Failure(
             verdict=verdict,
             quantizers=list(dict.fromkeys(cell.quantizer.name for cell in alike_cells)),
             engines=list(dict.fromkeys(cell.engine.name for cell in alike_cells)),
             cells=len(alike_cells),
-            message=alike_cells[0].message,
-            issue=alike_cells[0].issue,
+            message=cause if cause == FLAKY else alike_cells[0].message,
+            issue="" if cause == FLAKY else alike_cells[0].issue,
         )
-        for (verdict, _), alike_cells in causes.items()
+        for (verdict, cause), alike_cells in causes.items()
     ]
     return sorted(
         failures,

@@ -21,6 +21,8 @@ class _End(NamedTuple):
 
     good: bool
     value: float | None
+    limit: float | None
+    """What the value was compared with."""
 
 
 def flaky_keys(records: Iterable[Record]) -> frozenset[str]:
@@ -29,7 +31,8 @@ def flaky_keys(records: Iterable[Record]) -> frozenset[str]:
 
     Args:
         records: The store's history, oldest first. What a check comes to say otherwise of one and
-            the same answer, or by the same value, is our own doing: it counts for nothing.
+            the same answer, by the same value or by another limit, is our own doing: it counts for
+            nothing.
     """
     answers: Counter[str] = Counter()
     ends: dict[tuple[str, str], dict[int, _End]] = {}
@@ -38,15 +41,29 @@ def flaky_keys(records: Iterable[Record]) -> frozenset[str]:
             answers[record.key] += 1
         if record.outcome in _GOOD or record.outcome in _BAD:
             of_answers = ends.setdefault((record.key, record.check), {})
-            end = _End(record.outcome in _GOOD, record.value)
+            end = _End(record.outcome in _GOOD, record.value, record.threshold)
             of_answers[answers[record.key]] = end  # the last that was said of an answer
     return frozenset(key for (key, _), by_answer in ends.items() if _turned(by_answer.values()))
 
 
 def _turned(ends: Collection[_End]) -> bool:
-    good = {end.value for end in ends if end.good}
-    bad = {end.value for end in ends if not end.good}
-    return bool(good and bad) and (None in good | bad or good != bad)
+    good = {end for end in ends if end.good}
+    bad = {end for end in ends if not end.good}
+    return any(_differ(one_end, other) for one_end in good for other in bad)
+
+
+def _differ(good: _End, bad: _End) -> bool:
+    """Whether two ends differ in what was observed, and not because a limit was changed.
+
+    A check has a limit for what is degraded and one for what failed, and tells the one by which it
+    decided. So each value is set against both: good by the bad end's limit, bad by the good one's.
+    """
+    if good.value is None or bad.value is None:
+        return True
+    if good.limit is None or bad.limit is None or good.limit == bad.limit:
+        return good.value != bad.value
+    side = bad.value - bad.limit or good.limit - good.value
+    return (good.value - bad.limit) * side <= 0 <= (bad.value - good.limit) * side
 
 
 def finding_records(

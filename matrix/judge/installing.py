@@ -49,11 +49,11 @@ def _failed(shown: EnvironmentResult, versions: Mapping[str, str]) -> bool:
 
 
 def environments_that_work(cells: Iterable[CellResult]) -> set[str]:
-    """Return the names of the environments on which a cell that works stands.
+    """Return the names of the environments on which a cell stands that works and is not flaky.
 
     The one that only builds float models is none of them: nobody quantizes or loads with it.
     """
-    good = [cell for cell in cells if cell.verdict is Verdict.WORKS]
+    good = [cell for cell in cells if cell.verdict is Verdict.WORKS and not cell.flaky]
     quantizers = {cell.quantizer.environment for cell in good if cell.quantizer.name != FLOAT_MODEL}
     return quantizers | {cell.engine.environment for cell in good}
 

@@ -43,8 +43,8 @@ class Trial(msgspec.Struct, frozen=True):
 
     @property
     def works(self) -> bool:
-        """Whether all of its cells do."""
-        return all(cell.verdict is Verdict.WORKS for cell in self.cells)
+        """Whether all of its cells do, and none is flaky."""
+        return all(cell.verdict is Verdict.WORKS and not cell.flaky for cell in self.cells)
 
 
 def trials_of(cells: Iterable[CellResult]) -> list[Trial]:

@@ -220,7 +220,7 @@ class Specifier(msgspec.Struct, frozen=True, kw_only=True):
     """Versions of the partner, oldest first; so are the next two."""
     failed: list[str] = []
     unknown: list[str] = []
-    """Tried without an answer: needs other hardware, or was stopped by the machine."""
+    """Tried without an answer: needs other hardware, was stopped by the machine, or is flaky."""
     untried: list[str] = []
     """Minors beside one that worked of which nothing is known: inside of ``holds`` only where what
     was tried on both sides of them worked."""

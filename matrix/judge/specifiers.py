@@ -41,7 +41,7 @@ class Trial(msgspec.Struct, frozen=True):
     partner: str
     version: str
     worked: bool | None
-    """``None``: tried without an answer."""
+    """``None``: tried without an answer, or flaky."""
     device: str = "cpu"
     """What the evidence was made on; empty where there is none."""
 
@@ -147,10 +147,10 @@ def _trials_of(side: Side, cells: list[CellResult], device: str) -> Iterator[Tri
     }
     beside = versions.pop(PARTNER, None)
     if beside is not None:
-        verdicts = {cell.verdict for cell in cells}
-        # One cell that works is enough; nothing is known where none says.
+        # One cell that works is enough; nothing is known where none says, or is to be relied on.
+        verdicts = {cell.verdict for cell in cells if not cell.flaky}
         worked = True if verdicts & _WORKED else False if verdicts & _DID_NOT else None
-        telling = {cell.device for cell in cells if cell.verdict in _WORKED | _DID_NOT}
+        telling = {c.device for c in cells if c.verdict in _WORKED | _DID_NOT and not c.flaky}
         devices = device if device and telling else ", ".join(sorted(telling))
         for package, release in versions.items():
             yield Trial(package, release, PARTNER, beside, worked, devices)

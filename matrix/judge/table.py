@@ -42,10 +42,19 @@ from matrix.store.observations import Observation
 
 
 class TableJudge:
-    """Judges a whole plan: all its cells, and what they say together."""
+    """Judges a whole plan: all its cells, and what they say together.
 
-    def __init__(self, judge: CellJudge, read_solution: ReadSolution = lambda _: None) -> None:
+    ``flaky`` are the keys under which good and bad ends were both observed.
+    """
+
+    def __init__(
+        self,
+        judge: CellJudge,
+        read_solution: ReadSolution = lambda _: None,
+        flaky: frozenset[str] = frozenset(),
+    ) -> None:
         self._judge = judge
+        self._flaky = flaky
         self._loaded = judge.loaded
         self._plan = judge.plan
         self._standing_on: dict[str, list[Cell]] = {}
@@ -58,7 +67,10 @@ class TableJudge:
 
     def table(self) -> MatrixResult:
         """Return the whole table: all cells judged, and what they say together."""
-        cells = [self._judge.cell(cell.id) for cell in self._plan.cells]
+        cells = [
+            msgspec.structs.replace(self._judge.cell(cell.id), flaky=self._is_flaky(cell))
+            for cell in self._plan.cells
+        ]
         used = sorted(
             self._observations(), key=lambda observation: (observation.at, observation.key)
         )
@@ -97,6 +109,11 @@ class TableJudge:
         return with_installs(
             result, self._plan.environments, self._read_solution, self._judge.sides.installed
         )
+
+    def _is_flaky(self, cell: Cell) -> bool:
+        if not self._flaky:
+            return False
+        return any(key and key.value in self._flaky for key in self._judge.keys_of(cell).values())
 
     def inputs_of_canaries(self) -> dict[str, Inputs]:
         """Return what went into each canary, as far as its steps were observed."""

@@ -72,7 +72,7 @@ def tried(specifier: Specifier) -> list[tuple[str, str]]:
     versions_by_word = {
         "worked": specifier.worked,
         "did not work": specifier.failed,
-        "no answer here": specifier.unknown,
+        "no answer here, or flaky": specifier.unknown,
         "not tried": not_tried(specifier),
     }
     return [(word, ", ".join(versions)) for word, versions in versions_by_word.items() if versions]

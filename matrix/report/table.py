@@ -78,6 +78,8 @@ class Together(NamedTuple):
     """Engine in which its checkpoint of every model works -> departures of those cells."""
     fails: frozenset[str]
     """Engines in which one was seen not to; of those in neither, it is not known."""
+    flaky: frozenset[str]
+    """Engines of those in which one is flaky: it came to good and to bad ends."""
 
 
 class Part(NamedTuple):
@@ -310,12 +312,14 @@ def together(cells: list[CellResult]) -> list[Together]:
         good = {
             engine: sorted({name for cell in in_engine for name in cell.departures})
             for engine, in_engine in grouped(own, lambda cell: cell.engine.name).items()
-            if all(cell.verdict is Verdict.WORKS for cell in in_engine)
+            if all(cell.verdict is Verdict.WORKS and not cell.flaky for cell in in_engine)
             and {cell.model for cell in in_engine} == models
         }
-        fails = frozenset(cell.engine.name for cell in own if cell.verdict not in harmless)
+        bad = (cell for cell in own if cell.verdict not in harmless and not cell.flaky)
+        fails = frozenset(cell.engine.name for cell in bad)
+        flaky = frozenset(cell.engine.name for cell in own if cell.flaky) - fails
         if good:
-            rows.append(Together(own[0].quantizer, scheme, good, fails))
+            rows.append(Together(own[0].quantizer, scheme, good, fails, flaky))
     rows.reverse()
     return sorted(rows, key=lambda row: (row.quantizer.name != "none", -len(row.engines)))
 

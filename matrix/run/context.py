@@ -156,15 +156,18 @@ class Context:
 
     def table_judge(self) -> TableJudge:
         """Return a judge of the whole table, by the evidence of this machine alone."""
-        return TableJudge(self.fresh_judge(), self._solution)
+        return self._table_judge(self.store.records())
+
+    def _table_judge(self, records: list[Record]) -> TableJudge:
+        return TableJudge(self.fresh_judge(), self._solution, flaky_keys(records))
 
     def table(self) -> MatrixResult:
         """Return the judged table, with what other machines' evidence in the store says beside it.
 
         Where its canaries are established, what went into them is kept for a run that is void.
         """
-        cell_judge, profile = self.fresh_judge(), self.plan.profile
-        judge, records = TableJudge(cell_judge, self._solution), self.store.records()
+        profile, records = self.plan.profile, self.store.records()
+        judge = self._table_judge(records)
         table, inputs = judge.table(), judge.inputs_of_canaries()
         lines: list[str] = []
         if table.canaries is CanaryState.ESTABLISHED and self.choice is None:
@@ -175,15 +178,7 @@ class Context:
         elif table.canaries:
             last = canaries.read_established(self.store, profile)
             lines = list(canaries.troubles(table.cells, inputs, last))
-        cells, flaky = self._with_elsewhere(table.cells, records), flaky_keys(records)
-
-        def stands_on(cell: Cell) -> bool:
-            return any(key and key.value in flaky for key in cell_judge.keys_of(cell).values())
-
-        cells = [
-            msgspec.structs.replace(cell, flaky=stands_on(planned))
-            for cell, planned in zip(cells, self.plan.cells, strict=True)
-        ]
+        cells = self._with_elsewhere(table.cells, records)
         return msgspec.structs.replace(table, canary_troubles=lines, cells=cells)
 
     def _with_elsewhere(self, cells: list[CellResult], records: list[Record]) -> list[CellResult]:

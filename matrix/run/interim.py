@@ -52,10 +52,14 @@ class Interim:
             why = visible(f"{type(error).__name__}: {error}", ERROR_CHARS)
             tell(f"the report cannot be made while the run goes on: {why}")
 
-    def write(self, *, is_over: bool = False) -> None:
-        """Write the report, unless another process does; a full disk is no reason to stop."""
+    def write(self, *, is_over: bool = False) -> list[str]:
+        """Write the report, unless another process does; a full disk is no reason to stop.
+
+        Return a line for each file of the history that was passed over.
+        """
         from matrix import report  # pandas takes half a second to import
 
+        troubles: list[str] = []
         lock = FileLock(self._whole.store.path("report.lock"), timeout=0)
         with suppress(Timeout, OSError), lock:
             choice = self._context.choice
@@ -64,8 +68,9 @@ class Interim:
                 budget=in_words(choice) if choice else [],
                 going_on="" if is_over else self._in_words(),
             )
-            material = remembered(self._whole, table)[0] if is_over else report.Material(table)
+            material, troubles = remembered(self._whole, table, keep=is_over)
             report.write(material._replace(story=self._whole.stories()), self._folder)
+        return troubles
 
     def _in_words(self) -> str:
         """Say how far the run has come, in words that stay true where it is stopped."""

@@ -1,69 +1,80 @@
 """What came out worse than in the run before is run again, before that is told.
 
 The same inputs stand under the same key, so the records then hold all ends: where they differ, the
-cell is flaky (:mod:`matrix.judge.flaky`).
+cell is flaky (:mod:`matrix.judge.flaky`), and the worst end is the one that stands.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 
-from matrix.history.changes import Change, Changes
-from matrix.history.classify import BADNESS
+from matrix.history.changes import BADNESS, Changes
+from matrix.history.states import AGAIN
 from matrix.judge.cells import CellJudge
 from matrix.judge.flaky import finding_records
 from matrix.pipeline.outcomes import Verdict
 from matrix.pipeline.steps import Stage
-from matrix.plan.budget import Choice, Worth
+from matrix.plan.budget import EVALUATION, Choice, Worth
 from matrix.plan.cells import select
 from matrix.plan.predictions import Cost
 from matrix.run.context import Context
-from matrix.run.reporting import changes_of
+from matrix.run.reporting import changes_of, told_until
 from matrix.run.run import Run
 from matrix.run.workspace import Workspace
+from matrix.store.observations import Observation
 
 TIMES = 3
 OF_A_GROUP = 10
 """How many cells are run again of those that came out worse for one cause: a hundred need not."""
+MOST = 30
+"""How many are run again in all: three loads each of a minute and more take two hours of a core."""
 
 Tell = Callable[[str], None]
 
 
+class _Suspect(NamedTuple):
+    """A cell that came out worse, as it came out."""
+
+    verdict: Verdict
+    ends: list[Observation]
+    """What its load, and what came after, left behind."""
+
+
 def run_again(context: Context, tell: Tell) -> None:
-    """Run again, up to three times each and in fresh processes, the cells that came out worse in
-    this run than in the last one that is believed; tell which do not come out the same."""
-    run = context.settings.run
-    if not any(name.startswith(f"{run}-") for name, _ in context.store.segments()):
-        return  # which takes no time, unlike reading what there is
+    """Run again, up to three times each and in fresh processes, the cells that came out worse than
+    in the last run that is believed; tell which do not come out the same.
+
+    The worst end stays the one that stands.
+    """
     settings = msgspec.structs.replace(context.settings, cells=None)
     whole = Context(settings, machine=context.machine)
-    loaded = _loaded_in(run, whole, whole.judge)
-    changes = changes_of(whole, whole.table()) if loaded else None
-    suspects = _suspects(changes, loaded) if changes else {}
-    if changes is None or not suspects:
+    loaded = _loaded_untold(whole)
+    if not loaded:
+        return  # which takes less time than a table
+    table = whole.table()
+    changes = changes_of(whole, table)
+    if changes is None:
         return
+    worse = _worse(changes, loaded - {cell.id for cell in table.cells if cell.flaky})
+    suspects = _suspects(whole, chosen(worse))
+    if not suspects:
+        return
+    number = _cells(sum(map(len, worse)))
+    these = "they" if len(suspects) == sum(map(len, worse)) else f"{len(suspects)} of them"
     tell(
-        f"{_cells(len(suspects))} came out worse than in the run of {changes.old}: run again "
-        f"before that is told, up to {TIMES} times each"
+        f"{number} came out worse than in the run of {changes.old}: before that is told, "
+        f"{these} are run again, up to {TIMES} times each"
     )
-    for number in range(1, TIMES + 1):
-        again = f"{run}-again-{number}"
+    for attempt in range(1, TIMES + 1):
+        again = f"{context.settings.run}{AGAIN}{attempt}"
         _note_findings(whole, list(suspects))
-        _perform(whole, suspects, again, tell)
+        _perform(whole, list(suspects), again, tell)
         whole.store.forget()
-        judge = whole.fresh_judge()
-        now = {name: judge.cell(name).verdict for name in suspects}
-        turned = [name for name, verdict in suspects.items() if now[name] is not verdict]
-        _note_findings(whole, turned)
-        for name in turned:
-            before = suspects.pop(name)
-            tell(f"{name} is flaky: {now[name]} when it was run again, {before} before")
-        for name in sorted(suspects.keys() - _loaded_in(again, whole, judge)):
-            del suspects[name]  # by trouble of the machine, or its checkpoint is gone
-            tell(f"{name} could not be run again: {now[name]}, as it came out once")
+        _sort_out(whole, suspects, again, tell)
         if not suspects:
             break
     context.store.forget()
@@ -71,31 +82,77 @@ def run_again(context: Context, tell: Tell) -> None:
         tell(f"{_cells(len(suspects))} came out the same {TIMES} times more")
 
 
-def _loaded_in(run: str, context: Context, judge: CellJudge) -> set[str]:
-    """Return the cells whose load, as it now stands, is of a run."""
+def _loaded_untold(context: Context) -> set[str]:
+    """Return the cells that were loaded since the last snapshot, by this run or by one before it
+    that was ended, and whose load was not repeated yet."""
+    loads = _loads(context, context.judge)
+    newest = max(loads.values(), key=lambda load: load.at, default=None)
+    until = told_until(context, newest.run.partition(AGAIN)[0]) if newest else None
+    if until is None:
+        return set()
+    repeated = f"{AGAIN}{TIMES}"
+    return {n for n, load in loads.items() if load.at > until and not load.run.endswith(repeated)}
+
+
+def _loads(context: Context, judge: CellJudge) -> dict[str, Observation]:
+    """Return the loads of cells as they now stand."""
     loads = {cell.id: judge.observations(cell.id).get(Stage.LOAD) for cell in context.plan.cells}
-    return {name for name, load in loads.items() if load is not None and load.run == run}
+    return {name: load for name, load in loads.items() if load is not None}
 
 
-def _suspects(changes: Changes, loaded: set[str]) -> dict[str, Verdict]:
-    """Return the cells that came out worse and were loaded, a few of each group, with verdicts."""
-    by_id = {change.cell: change for change in changes.cells}
-    suspects: dict[str, Verdict] = {}
-    for group in changes.groups:
-        worse = [name for name in group.cells if name in loaded and _is_worse(by_id[name])]
-        for name in worse[:OF_A_GROUP]:
-            if (verdict := by_id[name].new) is not None:
-                suspects[name] = verdict
-    return suspects
+def _worse(changes: Changes, loaded: set[str]) -> list[list[str]]:
+    """Return the cells that came out worse and were loaded, by what they have in common."""
+    worse = {change.cell for change in changes.cells if change.is_worse} & loaded
+    groups = ([name for name in group.cells if name in worse] for group in changes.groups)
+    return [group for group in groups if group]
 
 
-def _is_worse(change: Change) -> bool:
-    if change.old not in BADNESS or change.new not in BADNESS:
-        return False
-    return BADNESS[change.new] > BADNESS[change.old]
+def chosen(groups: list[list[str]]) -> list[str]:
+    """Return the cells that are run again: a few of each group, the gravest groups first."""
+    return [name for group in groups for name in group[:OF_A_GROUP]][:MOST]
 
 
-def _perform(context: Context, cells: dict[str, Verdict], run: str, tell: Tell) -> None:
+def _suspects(context: Context, names: list[str]) -> dict[str, _Suspect]:
+    judge = context.judge
+    return {
+        name: _Suspect(
+            judge.cell(name).verdict,
+            [end for end in judge.observations(name).values() if end.step in EVALUATION],
+        )
+        for name in names
+    }
+
+
+def _sort_out(context: Context, suspects: dict[str, _Suspect], again: str, tell: Tell) -> None:
+    """Leave of some cells those that were run again and came out the same; tell of the others.
+
+    Where a cell came out better, or to no answer, what it first came to is put back.
+    """
+    judge = context.fresh_judge()
+    ran = {name for name, load in _loads(context, judge).items() if load.run == again}
+    now = {name: judge.cell(name).verdict for name in suspects}
+    turned = [name for name in sorted(ran & now.keys()) if now[name] is not suspects[name].verdict]
+    _note_findings(context, [name for name in turned if now[name] in BADNESS])
+    for name, (first, ends) in sorted(suspects.items()):
+        if name in ran and now[name] is first:
+            continue
+        del suspects[name]
+        if name not in ran or now[name] not in BADNESS:
+            # By trouble of the machine, or its checkpoint is gone.
+            tell(f"{name} could not be run again: {first}, as it came out once")
+        else:
+            worst = max(first, now[name], key=BADNESS.__getitem__)
+            tell(
+                f"{name} is flaky: {now[name]} when it was run again, {first} before; "
+                f"{worst} stands"
+            )
+            if worst is not first:
+                continue
+        for end in ends:
+            context.store.put_back(end)
+
+
+def _perform(context: Context, cells: list[str], run: str, tell: Tell) -> None:
     """Load and generate again, under the same keys and in the name of another run."""
     choice = Choice(
         minutes=None, disk_gb=None, cells=dict.fromkeys(cells, Worth.RECHECK), left_out={},

@@ -27,31 +27,45 @@ DISTRIBUTION = "quantization-compatibility-matrix"
 MAX_REFERENCE_BYTES = 50_000_000
 
 
-def remembered(context: Context, table: MatrixResult) -> tuple[Material, list[str]]:
-    """Keep a snapshot of a run that is over, and return what its report is made of, with a line
-    for each file of the history that was passed over.
+def remembered(
+    context: Context, table: MatrixResult, *, keep: bool = True
+) -> tuple[Material, list[str]]:
+    """Keep a snapshot of a run, and return what its report is made of, with a line for each file
+    of the history that was passed over.
 
     Args:
         context: The profile, with all its cells.
         table: What it came to.
+        keep: Whether a snapshot is kept: not of a run that goes on.
     """
     from matrix.history.remembering import remember  # pyarrow takes a while to import
     from matrix.report.material import Material  # and so does pandas
 
-    past = remember(context.store.root, snapshot_of(context, table), titles())
+    past = remember(context.store.root, snapshot_of(context, table), titles(), keep=keep)
     material = Material(table, changes=past.changes, nights=past.nights, past=past.past)
     return material, past.troubles
+
+
+def told_until(context: Context, run: str) -> str | None:
+    """Return the time of the newest observation in the last snapshot that is believed and not of
+    the middle of a run; ``None`` where there is no snapshot."""
+    from matrix.history.folder import History
+
+    heads = [e.head for e in History(context.store.root, context.plan.profile).entries]
+    told = (h.finished for h in heads if h.believed and not h.is_middle_of(run))
+    return max(told, default=None)
 
 
 def changes_of(context: Context, table: MatrixResult) -> Changes | None:
     """Return what changed since the last run that is believed, and keep nothing; ``None`` where
     there is none to compare with."""
     from matrix.history.folder import History
-    from matrix.history.remembering import before, changes_since
+    from matrix.history.remembering import base_of, before, changes_between
 
     snapshot = snapshot_of(context, table)
     history = History(context.store.root, snapshot.head.profile)
-    return changes_since(history, before(history, snapshot), snapshot, titles())
+    old = base_of(history, before(history, snapshot), snapshot)
+    return changes_between(history, old, snapshot, titles()) if old else None
 
 
 def snapshot_of(context: Context, table: MatrixResult) -> Snapshot:

@@ -14,7 +14,7 @@
       locks/near/<key>.txt        locks that keep to another's pins wherever they can
       index/<package>.json        what an index last answered; ``requires/``: what wheels require
       records/<run>-<pid>.jsonl   one segment per writing process
-      history/<day>/<run>.parquet      what each run came to
+      history/<profile>/<day>/<run>.parquet   what each run came to
       suites/<environment>        digest of what the suite last judged there
       report.json                 what the last report was made of, and its summary
       work/                       unfinished things; nothing in it is trusted
@@ -151,8 +151,11 @@ class Store:
         """
         self.append(msgspec.convert(observation, Record, from_attributes=True))
         kept = self.observation(observation.step, observation.key)
-        if kept is not None and kept.final and not observation.final:
-            return
+        if kept is None or observation.final or not kept.final:
+            self.put_back(observation)
+
+    def put_back(self, observation: Observation) -> None:
+        """Make an observation that has its record stand for its key, whatever stood there."""
         target = self.path("observations", observation.step, f"{observation.key}.json")
         write_json(target, observation)
         self._finals.pop((observation.step, observation.key), None)  # one that was checked again

@@ -176,3 +176,37 @@ def test_a_broken_choice_is_told_in_a_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(AssertionError, match="no choice can be read") as caught:
         noxfile(tmp_path, MATRIX_CELLS=str(file))
     assert "Traceback" not in str(caught.value)
+
+
+SESSION = """
+import sys
+sys.argv[1:] = ["-s", "report"]
+sys.path.insert(0, {repository!r})
+import noxfile
+class Session:
+    posargs = ()
+    def run(self, python, dash_m, *words, **options):
+        print("ran", *words)
+        if "--regressions" in words:
+            raise noxfile.CommandFailed("killed")
+    def warn(self, words):
+        print("warned", words)
+noxfile.matrix.func(Session())
+"""
+
+
+def test_a_report_is_written_though_regressions_could_not_be_run_again(tmp_path: Path) -> None:
+    environ = {
+        **os.environ, "MATRIX_SPEC": str(small_spec.write(tmp_path, FREE)),
+        "MATRIX_PROFILE": "all", "MATRIX_STORE": str(tmp_path / "store"),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", SESSION.format(repository=str(REPOSITORY))], env=environ,
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "ran matrix run --regressions",
+        "warned what came out worse could not be run again: it is reported as it came out",
+        "ran matrix report",
+    ]

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from matrix.cli.app import app
+from matrix.run.regressions import chosen
 from matrix.store.store import Store
 from tests import REPOSITORY
 from tests.provoked.runs import SPEC
@@ -100,6 +103,7 @@ def test_what_works_when_it_is_run_again_is_flaky_and_marked(folder: Path) -> No
     assert {name: cell.get("flaky", False) for name, cell in cells(folder).items()} == {
         OLD: True, NEW: False,
     }  # fmt: skip
+    assert cells(folder)[OLD]["verdict"] == "broken"
     assert f"flaky: 1 came to good and to bad ends by the same inputs\n  {OLD}" in matrix(
         folder, "diff"
     )
@@ -110,8 +114,50 @@ def test_answers_that_turn_are_flaky_too(folder: Path) -> None:
     next_night(folder, "babble")
     output = matrix(folder, "run", "--reports", str(folder / "reports"))
     assert f"{OLD} is flaky: works when it was run again, garbage before" in output
-    assert cells(folder)[OLD]["verdict"] == "works"
+    assert cells(folder)[OLD]["verdict"] == "garbage"
     assert cells(folder)[OLD]["flaky"]
+
+
+def test_what_fails_three_times_of_four_stands_as_broken(folder: Path) -> None:
+    next_night(folder, "fail", "works", "fail", "fail", "works")
+    output = matrix(folder, "run")
+    assert f"{OLD} is flaky: works when it was run again, broken before; broken stands" in output
+    assert [end for name, end in loads(folder)[2:] if name == OLD] == [
+        "failed", "failed", "failed", "passed",
+    ]  # fmt: skip
+    matrix(folder, "report")
+    assert (cells(folder)[OLD]["verdict"], cells(folder)[OLD]["flaky"]) == ("broken", True)
+
+
+def test_what_comes_out_worse_still_when_it_is_run_again_stands_as_that(folder: Path) -> None:
+    next_night(folder, "babble", "works", "fail")
+    output = matrix(folder, "run", "--reports", str(folder / "reports"))
+    assert f"{OLD} is flaky: broken when it was run again, garbage before; broken stands" in output
+    assert cells(folder)[OLD]["verdict"] == "broken"
+
+
+def test_what_a_run_left_that_was_ended_is_run_again_by_the_next(folder: Path) -> None:
+    next_night(folder, "fail")
+    assert "run again" not in matrix(folder, "run", OLD)  # a part, after which nothing is repeated
+    assert f"{OLD} is flaky" in matrix(folder, "run")
+    assert "run again" not in matrix(folder, "run")
+
+
+def test_a_new_release_that_breaks_what_the_one_before_did_is_run_again(folder: Path) -> None:
+    spec = folder / "spec.toml"
+    whole = spec.read_text()
+    only_old = whole.replace('axes.version = ["1.1.1", "2.0.0"]', 'axes.version = ["1.1.1"]')
+    spec.write_text(only_old)
+    matrix(folder, "run")
+    matrix(folder, "report")
+    spec.write_text(whole)
+    next_night(folder, "works", *["fail"] * 4)
+    assert "1 cell came out worse than in the run of " in (output := matrix(folder, "run"))
+    assert "1 cell came out the same 3 times more" in output
+    matrix(folder, "report")
+    assert "new: 1 cell: regressed: broken, and works with the release before" in matrix(
+        folder, "diff", "--fail-on", "regressed"
+    )
 
 
 def test_a_regression_that_is_confirmed_is_told_and_not_run_again(folder: Path) -> None:
@@ -143,3 +189,22 @@ def test_nox_runs_regressions_again_before_its_report(folder: Path) -> None:
     output = matrix(folder, "-s", "matrix", "-j", "2", module="nox")
     assert "is flaky: works when it was run again, broken before" in output
     assert sum(cell.get("flaky", False) for cell in cells(folder).values()) == 1
+
+
+def test_so_many_are_run_again_and_no_more() -> None:
+    groups = [[f"{group}-{number}" for number in range(12)] for group in range(5)]
+    assert chosen(groups[:2]) == [*groups[0][:10], *groups[1][:10]]
+    assert chosen(groups) == [*groups[0][:10], *groups[1][:10], *groups[2][:10]]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["*"], ["--environment", "builder"], ["--canaries"], ["--install-only"], ["--minutes", "0"],
+     ["--reports", "r"]],
+)  # fmt: skip
+def test_regressions_take_no_other_option(option: list[str], tmp_path: Path) -> None:
+    names = ["--spec", str(SPEC), "--profile", "all", "--store", str(tmp_path / "store")]
+    done = CliRunner().invoke(app, ["run", "--regressions", *names, *option])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: --regressions chooses cells by itself")
+    assert done.stderr.count("\n") == 1

@@ -362,3 +362,10 @@ def test_releases_that_were_not_asked_for_are_not_told(of: MatrixResult, wish: W
     bad = [tried for tried in of.cells if tried.verdict is not Verdict.WORKS]
     names = {name for failure in advice.failed for name in failure.quantizers}
     assert names <= {tried.quantizer.name for tried in bad}
+
+
+def test_what_is_flaky_proves_nothing_and_is_told() -> None:
+    turning = cell(maker("autoawq 0.2.9"), vllm("0.32.0"), flaky=True)
+    advice = advised(result(turning))
+    assert (advice.proven, advice.faded) == ([], [])
+    assert [failure.message.partition(":")[0] for failure in advice.failed] == ["flaky"]

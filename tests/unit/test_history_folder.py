@@ -121,15 +121,15 @@ def test_another_profile_is_another_history(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_told_and_passed_over(tmp_path: Path) -> None:
     after(tmp_path, night(1, "bb"))
-    folder = tmp_path / "history" / "2026-11-02"
+    folder = tmp_path / "history" / "cpu" / "2026-11-02"
     folder.mkdir()
     (folder / "torn.parquet").write_bytes(b"PAR1")
     (folder / "folder.parquet").mkdir()
     newer = night(2, "ww")
     newer = newer._replace(head=msgspec.structs.replace(newer.head, schema=SCHEMA_VERSION + 1))
     stores.write_atomically(folder / "newer.parquet", pack(newer.head, newer.cells))
-    (tmp_path / "history" / "notes").mkdir()
-    (tmp_path / "history" / "notes" / "x.parquet").write_text("mine")
+    (tmp_path / "history" / "cpu" / "notes").mkdir()
+    (tmp_path / "history" / "cpu" / "notes" / "x.parquet").write_text("mine")
     remembered = after(tmp_path, night(3, "ww"))
     assert kinds(remembered) == {A: ChangeKind.FIXED, B: ChangeKind.FIXED}
     assert [n.run for n in remembered.nights] == ["r1", "r3"]
@@ -165,3 +165,33 @@ def test_many_nights_make_objects_only_of_what_turned(
     assert len(history.nights()) == 28
     past = history.past(history.entries)
     assert {name: len(turns) for name, turns in past.items()} == {A: 2, B: 1}
+
+
+def test_two_profiles_of_one_run_do_not_take_each_others_place(tmp_path: Path) -> None:
+    made = night(1, "ww")
+    names = ["cpu", "a/b", "..", "cpu.today"]
+    for name in names:
+        head = msgspec.structs.replace(made.head, profile=name)
+        after(tmp_path, made._replace(head=head))
+    for name in names:
+        assert [entry.head.profile for entry in History(tmp_path, name).entries] == [name]
+    files = list(tmp_path.rglob("*.parquet"))
+    assert len(files) == len(list((tmp_path / "history").glob("*/*/*.parquet"))) == len(names)
+
+
+def part_of(run: str, made: Snapshot, *, unfinished: bool) -> Snapshot:
+    head = msgspec.structs.replace(made.head, runs=["r0", run], unfinished=unfinished)
+    return made._replace(head=head)
+
+
+def test_a_report_in_the_middle_of_a_night_is_no_base(tmp_path: Path) -> None:
+    middle = part_of("r3", night(2, "bi"), unfinished=True)
+    end = part_of("r3-again-3", night(3, "bb"), unfinished=False)
+    remembered = after(tmp_path, night(1, "ww"), middle, end)
+    assert kinds(remembered) == {A: ChangeKind.REGRESSED, B: ChangeKind.REGRESSED}
+    # The middle of another run is one like any other: some machines never finish.
+    remembered = after(tmp_path, part_of("r5", night(4, "wi"), unfinished=True))
+    remembered = after(tmp_path, part_of("r6", night(5, "bb"), unfinished=True))
+    assert kinds(remembered)[A] is ChangeKind.REGRESSED
+    assert remembered.changes is not None
+    assert remembered.changes.old == "2026-11-04 r4"

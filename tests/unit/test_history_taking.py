@@ -52,6 +52,14 @@ def test_what_went_into_a_cell_is_named(context: Context) -> None:
     assert snapshot.head.judging
 
 
+def test_whether_the_run_was_going_on_is_kept(context: Context) -> None:
+    context.keys = History(context.plan).finish().keys
+    for going_on in ("", "1 of 6 cells is still to be done"):
+        table = msgspec.structs.replace(context.table(), going_on=going_on)
+        head = take("2026-11-30", "r", table, context.fresh_judge()).head
+        assert head.unfinished is bool(going_on)
+
+
 def test_what_was_not_observed_is_not_known(context: Context) -> None:
     snapshot = taken(context, History(context.plan))
     state = snapshot.cells[CELL]

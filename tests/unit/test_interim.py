@@ -11,9 +11,13 @@ import pytest
 from filelock import FileLock
 
 from matrix import report
-from matrix.judge.results import MatrixResult
+from matrix.history import folder as snapshots
+from matrix.history.states import Snapshot
+from matrix.judge.results import CanaryState, MatrixResult
+from matrix.pipeline.outcomes import Verdict
 from matrix.run.context import Context
 from matrix.run.interim import EVERY_SECONDS, Interim
+from matrix.run.remembering import snapshot_of
 from tests.unit.made_history import History
 from tests.unit.test_plan_command import BARE, opened
 
@@ -57,6 +61,32 @@ def test_what_is_done_is_reported_and_said_to_go_on(context: Context, tmp_path: 
         progress(folder) == "5 of 6 cells were done when this was written, and the run was going on"
     )
     assert (folder / "index.html").exists()
+
+
+def test_earlier_runs_are_told_meanwhile_and_only_the_end_is_kept(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(context)
+    table = msgspec.structs.replace(context.table(), canaries=CanaryState.ESTABLISHED)
+    monkeypatch.setattr(context, "table", lambda: table)
+    earlier = snapshot_of(context, table)
+    working = {
+        name: msgspec.structs.replace(cell, verdict=Verdict.WORKS, evidence="other")
+        for name, cell in earlier.cells.items()
+    }
+    head = msgspec.structs.replace(earlier.head, runs=["before"])
+    snapshots.History(context.store.root, "all").add(
+        Snapshot("2026-01-01", "before", head, working)
+    )
+    torn = context.store.path("history", "all", "2026-01-02", "torn.parquet")
+    torn.write_bytes(b"PAR1")
+    interim, folder = Interim(context, tmp_path / "reports"), tmp_path / "reports"
+    for is_over, kept in ((False, 1), (True, 2)):
+        (trouble,) = interim.write(is_over=is_over)
+        assert "torn.parquet: is no snapshot" in trouble
+        assert "What changed since" in (folder / "matrix.md").read_text()
+        assert "<entry>" in (folder / "feed.xml").read_text()
+        assert len(snapshots.History(context.store.root, "all").entries) == kept
 
 
 def test_a_report_is_written_again_when_it_is_old(context: Context, tmp_path: Path) -> None:

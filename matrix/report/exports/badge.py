@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import msgspec
 
-from matrix.history.changes import ChangeKind
 from matrix.judge.results import CanaryState
 from matrix.pipeline.outcomes import NO_ANSWER, Verdict
 from matrix.report.material import Material
@@ -35,7 +34,7 @@ def _message(material: Material) -> tuple[str, str]:
     number = counts(material.result.cells)
     answered = sum(number[verdict] for verdict in Verdict if verdict not in NO_ANSWER)
     changes = material.changes.cells if material.changes else []
-    worse = sum(change.kind is ChangeKind.REGRESSED for change in changes)
+    worse = sum(change.is_regression for change in changes)
     if material.result.canaries is CanaryState.VOID:
         return "void", "red"
     if not answered:

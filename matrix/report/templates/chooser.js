@@ -20,10 +20,13 @@ function text(tag, words, className = "") {
 function ofScheme(scheme, own) {
   const section = document.createElement("section");
   section.append(text("h3", scheme));
-  const works = own.filter((square) => square.verdict === "works");
-  const byCause = grouped(own.filter((square) => !works.includes(square)), (square) => square.cause?.id || square.verdict);
+  const settled = own.filter((square) => !square.flaky);
+  const works = settled.filter((square) => square.verdict === "works");
+  const byCause = grouped(settled.filter((square) => !works.includes(square)), (square) => square.cause?.id || square.verdict);
   const grave = (group) => group.every((square) => square.verdict !== "garbage");
   section.append(...[...byCause.values()].sort((a, b) => grave(a) - grave(b)).map(failing));
+  const flaky = own.filter((square) => square.flaky);
+  if (flaky.length) section.append(turning(flaky));
   if (works.length) section.append(working(works));
   return section;
 }
@@ -50,6 +53,13 @@ function failing(group) {
   if (repaired.length) line.append(text("code", "matrix repair FOLDER --out COPY"), " mends it. The copy: ");
   for (const square of repaired) line.append(linkTo(square), ` in ${square.engine} `);
   block.append(line);
+  return block;
+}
+
+function turning(group) {
+  const block = text("div", "", "case");
+  block.append(...[...grouped(group, (square) => square.verdict).values()].map(engines));
+  block.append(labelled("Flaky: ", "it came to good and to bad ends by the same inputs, so rely on neither."));
   return block;
 }
 
@@ -98,7 +108,7 @@ function since(newest) {
   const own = squares.filter((square) => square.row === newest.row && square.model === newest.model && family(square.engine) === family(newest.engine));
   const last = own.indexOf(newest);
   let first = last;
-  while (first > 0 && own[first - 1].verdict === "works") first -= 1;
+  while (first > 0 && own[first - 1].verdict === "works" && !own[first - 1].flaky) first -= 1;
   const from = first < last ? `each that was tried since ${own[first].engine}` : "";
   const newer = last < own.length - 1 ? `, but not ${own.at(-1).engine}` : "";
   return `${newest.engine}${from && `, as ${from}`}${newer}`;

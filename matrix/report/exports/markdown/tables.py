@@ -35,6 +35,8 @@ def together_section(part: table.Part, marks: Mapping[str, str]) -> Section:
 def _way(together: table.Together, engine: str, marks: Mapping[str, str]) -> str:
     if engine in together.engines:
         return " ".join(["✓ works", *(marks[name] for name in together.engines[engine])])
+    if engine in together.flaky:
+        return "not known (flaky)"
     return "no" if engine in together.fails else "not known"
 
 

@@ -18,6 +18,7 @@ from matrix.judge.document import encode
 from matrix.judge.results import PAGE, SCHEMA_FILE
 from matrix.report import cell_pages, locks, reproducers
 from matrix.report.addresses import CELLS
+from matrix.report.at_once import at_once
 from matrix.report.exports import exports
 from matrix.report.locks import FOLDER as LOCKS
 from matrix.report.material import Material
@@ -30,6 +31,8 @@ from matrix.report.table import normalise
 from matrix.store.store import write_atomically
 
 FIRSTS = tuple(of.FIRST.encode() for of in (locks, cell_pages, reproducers))
+MANY = 2000
+"""So many cells are written by a process of their own, beside the rest."""
 
 __all__ = ["PAGE", "Material", "files", "summary", "write"]
 
@@ -39,20 +42,20 @@ def files(material: Material) -> Iterator[tuple[str, bytes]]:
     is last."""
     material = material._replace(result=normalise(material.result))
     names = []
-    for name, data in _beside(material):
+    for name, data in chain(cell_pages.cell_files(material), _beside(material)):
         names.append(name)
         yield name, data
     yield PAGE, page(material, names).encode()
 
 
 def _beside(material: Material) -> Iterator[tuple[str, bytes]]:
+    """Yield the files that are neither the page nor of one cell."""
     result = material.result
     yield "matrix.json", encode(result)
     yield SCHEMA_FILE, Path(__file__).with_name(SCHEMA_FILE).read_bytes()
     yield from exports(material)
     for name, lock in locks.lock_files(result).items():
         yield name, lock.encode()
-    yield from cell_pages.cell_files(material)
     yield from plots(material)
 
 
@@ -63,11 +66,17 @@ def write(material: Material, directory: str | os.PathLike[str]) -> list[str]:
     removed.
     """
     folder, names = Path(directory), []
-    material = material._replace(neighbours=neighbours(folder, material.result.profile))
-    for name, data in files(material):
-        write = _write_unless_there if name.startswith(f"{CELLS}/") else write_atomically
-        write(folder / name, data)
-        names.append(name)
+    beside = neighbours(folder, material.result.profile)
+    material = material._replace(result=normalise(material.result), neighbours=beside)
+    many = len(material.result.cells) >= MANY
+    with at_once(lambda: _write_cells(material, folder), forked=many) as cells:
+        for name, data in _beside(material):
+            write_atomically(folder / name, data)
+            names.append(name)
+        index = page(material, names).encode()
+        names += cells()
+    write_atomically(folder / PAGE, index)
+    names.append(PAGE)
     kept = set(names)
     for file in chain.from_iterable((folder / of).glob("*") for of in (LOCKS, CELLS, PLOTS)):
         if f"{file.parent.name}/{file.name}" not in kept and _is_ours(file):
@@ -75,19 +84,23 @@ def write(material: Material, directory: str | os.PathLike[str]) -> list[str]:
     return names
 
 
-def _write_unless_there(file: Path, data: bytes) -> None:
-    """Write one of many files whole or not at all, unless it is there with the same bytes.
+def _write_cells(material: Material, folder: Path) -> list[str]:
+    """Write the files of the cells, each whole or not at all, but those that are there with the
+    same bytes; return their names.
 
-    It is not synced: after a crash of the machine it is made again, as the page is.
+    They are not synced: after a crash of the machine they are made again, as the page is.
     """
-    try:
-        if file.stat().st_size == len(data) and file.read_bytes() == data:
-            return
-    except FileNotFoundError:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{os.getpid()}.unfinished")
-    unfinished.write_bytes(data)
-    unfinished.replace(file)
+    names: list[str] = []
+    there = {f"{CELLS}/{file.name}" for file in (folder / CELLS).glob("*")}
+    unfinished = folder / CELLS / f".{os.getpid()}.unfinished"
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    for name, data in cell_pages.cell_files(material):
+        names.append(name)
+        file = folder / name
+        if name not in there or file.read_bytes() != data:
+            unfinished.write_bytes(data)
+            unfinished.replace(file)
+    return names
 
 
 def _is_ours(file: Path) -> bool:

@@ -66,6 +66,8 @@ class _Pages:
         self._side, self._checks = kept(self._parts.side), kept(self._parts.checks)
         self._stage = functools.cache(self._parts.stage)
         self._left_by = kept(self._parts.left)
+        self._cause, self._answered = kept(self._caused), kept(self._parts.answered)
+        self._ran = kept(self._parts.ran)
         self._departed, self._installed = kept(self._parts.departed), kept(self._parts.installs)
         self._badges = {verdict: self._parts.badge(verdict) for verdict in Verdict}
         self._issues = {name: self._parts.issue(entry) for name, entry in result.issues.items()}
@@ -73,6 +75,8 @@ class _Pages:
         good = [cell for cell in result.cells if cell.verdict is Verdict.WORKS]
         self._by_engine = table.grouped(good, lambda cell: _of(cell, cell.engine))
         self._by_quantizer = table.grouped(good, lambda cell: _of(cell, cell.quantizer))
+        repaired = [cell for cell in good if cell.quantizer.repairs]
+        self._repaired = table.grouped(repaired, _environments)
         self._alike = Counter(cell.group for cell in result.cells)
         self._others_in = functools.cache(self._quantizers_that_work)
         self._others_by = functools.cache(self._engines_that_work)
@@ -90,21 +94,40 @@ class _Pages:
             cell=cell,
             past=past,
             badges=self._badges,
-            issues=self._issues,
-            explained=next(named, None) if cell.explained_by else None,
-            alike=self._alike[cell.group],
+            cause=self._cause(
+                cell.message,
+                cell.stage,
+                cell.reason,
+                cell.blame,
+                cell.group,
+                next(named, None) if cell.explained_by else None,
+                self._alike[cell.group],
+                cell.issue,
+                cell.looks_like,
+            ),
             instead="" if works else self._what_works_instead(cell),
             installs=self._install(cell) if works else "",
+            answered=self._answered(cell.expected, cell.output),
             staged=self._staged(cell, stories),
             checked=self._checked(cell),
             left=self._left(cell, stories),
             quantizer=self._shown_side("Quantizer", cell.quantizer, works=works),
             engine=self._shown_side("Engine", cell.engine, works=works),
-            about=_about(cell.model, result.models.get(cell.model)),
-            machine=_machine(story),
+            ran=self._ran(
+                _about(cell.model, result.models.get(cell.model)),
+                table.ran(cell),
+                cell.device,
+                cell.made_on,
+                _machine(story),
+            ),
             departures=self._departed(whys),
             script=script_of(cell.id).rpartition("/")[2] if has_script else "",
         )
+
+    def _caused(self, *values: Any) -> Markup:
+        *others, issue, looks_like = values
+        issues = self._issues.get(issue), self._issues.get(looks_like)
+        return cast("Markup", self._parts.cause(*others, *issues))
 
     def _shown_side(self, title: str, side: Side, *, works: bool) -> Markup:
         return self._side(title, side, self._locks.get(side.environment), works)
@@ -150,12 +173,8 @@ class _Pages:
         if cell.quantizer.name == FLOAT_MODEL:
             return Markup()
         in_engine = _of(cell, cell.engine)
-        repairs = [
-            self._parts.repaired(other)
-            for other in self._by_engine.get(in_engine, [])
-            if other.quantizer.repairs and not cell.quantizer.repairs
-            if other.quantizer.environment == cell.quantizer.environment
-        ]
+        same = [] if cell.quantizer.repairs else self._repaired.get(_environments(cell), [])
+        repairs = map(self._parts.repaired, same)
         others = [self._others_in(in_engine), self._others_by(_of(cell, cell.quantizer))]
         return Markup("".join([*repairs, *others]))
 
@@ -180,6 +199,10 @@ class _Pages:
 
 def _of(cell: CellResult, side: Side) -> Shown:
     return cell.model, cell.scheme, side.name
+
+
+def _environments(cell: CellResult) -> tuple[str, ...]:
+    return cell.model, cell.scheme, cell.engine.name, cell.quantizer.environment
 
 
 def _about(name: str, facts: ModelFacts | None) -> str:

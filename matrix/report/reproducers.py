@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from packaging.version import Version
 
@@ -20,6 +20,7 @@ from matrix.report.fragments import SCRIPTS, kept
 from matrix.report.locks import all_lines
 from matrix.report.table import is_cpu
 from matrix.spec.loading import FLOAT_MODEL
+from matrix.untrusted.text import visible
 
 FIRST = "#!/usr/bin/env bash\n# Repeats a cell of the quantization compatibility matrix: "
 """How each script begins, by which one of an earlier report is recognised."""
@@ -66,6 +67,7 @@ class Reproducers:
         self._installs = {shown.name: shown.install for shown in result.environments}
         self._in_locks = {name for shown in result.environments for name in shown.departures}
         self._template = SCRIPTS.get_template("reproducer.sh.j2")
+        self._body = kept(self._rendered)
         self._quantizing, self._loading = kept(_quantizing), kept(_loading)
 
     def script(self, cell: CellResult) -> str | None:
@@ -85,21 +87,31 @@ class Reproducers:
         lines = {part.side.environment: self._line(part.side) for part in parts or []}
         if not parts or None in lines.values():
             return None
+        runs = [
+            f"{self._python(part.side)} {part.file} {words}".strip()
+            for part in parts
+            for words in part.arguments
+        ]
+        files = [(part.file, str(part.text)) for part in parts if part.text]
+        reads_model = any('"$MODEL"' in part.arguments for part in parts)
+        about = (cell.verdict, cell.message, self._remarks(cell), self._model(cell), reads_model)
+        body = self._body(*about, [*lines.values()], files, runs)
+        return f"{FIRST}{visible(cell.id, 300)}\n{body}"
+
+    def _rendered(self, *values: Any) -> str:
+        """Return all but the first lines, which name the cell."""
+        verdict, message, remarks, model, reads_model, lines, files, runs = values
         return self._template.render(
-            cell=cell,
-            first=FIRST,
-            remarks=self._remarks(cell),
-            model=self._model(cell),
-            reads_model=any('"$MODEL"' in part.arguments for part in parts),
-            answers=any("PROMPT" in part.text for part in parts),
-            compares=any(len(part.arguments) > 1 for part in parts),
-            lines=lines.values(),
-            files=[part for part in parts if part.text],
-            runs=[
-                f"{self._python(part.side)} {part.file} {words}".strip()
-                for part in parts
-                for words in part.arguments
-            ],
+            verdict=verdict,
+            message=message,
+            remarks=remarks,
+            model=model,
+            reads_model=reads_model,
+            answers=any("PROMPT" in text for _, text in files),
+            compares=len(runs) > len(files),
+            lines=lines,
+            files=files,
+            runs=runs,
         )
 
     def _parts(self, cell: CellResult, failed: Stage) -> list[_Part] | None:

@@ -17,7 +17,7 @@ from matrix.judge.results import CanaryState, MatrixResult
 from matrix.pipeline.outcomes import Verdict
 from matrix.run.context import Context
 from matrix.run.interim import EVERY_SECONDS, Interim
-from matrix.run.remembering import snapshot_of
+from matrix.run.reporting import snapshot_of
 from tests.unit.made_history import History
 from tests.unit.test_plan_command import BARE, opened
 

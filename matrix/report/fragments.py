@@ -17,7 +17,7 @@ from matrix.pipeline.outcomes import Verdict
 from matrix.report import constraints, standings, table
 from matrix.report.addresses import anchor, page_of
 from matrix.spec.loading import FLOAT_MODEL
-from matrix.untrusted.text import visible
+from matrix.untrusted.text import counted, visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONG = 40
@@ -77,6 +77,7 @@ PAGES.filters.update(
     css=table.css_class,
     by_group=lambda rows: table.grouped(rows, attrgetter("group")).items(),
     number=lambda value: "" if value is None else format(value, ".4g"),
+    counted=counted,
     megabytes=lambda value: f"{value / 1e6:,.0f} MB",
 )
 PAGES.tests.update(cpu=table.is_cpu, long=lambda value: len(value) >= LONG)

@@ -25,18 +25,18 @@ LONG = 40
 _CODE = re.compile(r"`([^`]{1,200})`")
 
 
-def kept(render: Callable[..., str]) -> Callable[..., Markup]:
+def rendered_once(render: Callable[..., str]) -> Callable[..., Markup]:
     """Return a function that renders each distinct content once."""
     rendered: dict[bytes, Markup] = {}
     encode = msgspec.json.Encoder().encode
 
-    def keeping(*values: object) -> Markup:
+    def render_once(*values: object) -> Markup:
         key = encode(values)
         if key not in rendered:
             rendered[key] = Markup(render(*values))
         return rendered[key]
 
-    return keeping
+    return render_once
 
 
 def prose(text: str, limit: int = 2000) -> Markup:

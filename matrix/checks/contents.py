@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from matrix.checks.evidence import Evidence
-from matrix.checks.wording import SHOWN, NotApplicableError, Opinion, count, inspected, some
+from matrix.checks.wording import SHOWN, NotApplicableError, Opinion, inspected, some
 from matrix.pipeline.outcomes import Explanation, Judgement, Symptom
 from matrix.repair.names import VLLM
+from matrix.untrusted.text import counted
 
 META_TENSOR = "meta tensor"
 """torch's word for a parameter that nothing was loaded into."""
@@ -46,7 +47,7 @@ def checkpoint_complete(evidence: Evidence) -> Opinion:
         parts.append(f"unexpected: {some(unexpected)}. Remove what no engine reads")
         judgement, explains = Judgement.NOTICE, _surplus(unexpected)
     if zeros := len(inspection.zero_tensors):
-        parts.append(f"{count(zeros, 'unexpected tensor')} all zero (harmless)")
+        parts.append(f"{counted(zeros, 'unexpected tensor')} all zero (harmless)")
     if missing:
         judgement, explains = Judgement.FAILED, LACKING
     return Opinion(judgement, len(missing), "; ".join(parts), explains=explains)

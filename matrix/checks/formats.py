@@ -9,9 +9,10 @@ from collections import Counter
 from matrix.checkpoint.inspection import Inspection, TensorInfo
 from matrix.checkpoint.shapes import HEAD
 from matrix.checks.evidence import Evidence
-from matrix.checks.wording import NotApplicableError, Opinion, amount, count, inspected, some
+from matrix.checks.wording import NotApplicableError, Opinion, amount, inspected, some
 from matrix.pipeline.outcomes import Explanation, Judgement, Symptom
 from matrix.repair.names import VLLM
+from matrix.untrusted.text import counted
 
 PARTS = {"qweight": ("I32",), "qzeros": ("I32",), "g_idx": ("I32",), "scales": ("F16", "BF16")}
 """Part of a packed Linear -> the types it may have, in AutoAWQ's and AutoGPTQ's layouts."""
@@ -55,7 +56,7 @@ def packed_layers(evidence: Evidence) -> Opinion:
         parts.append(
             "config.json of the float model has a quantization_config. Give one that has none"
         )
-    message = "; ".join(parts) or f"{count(len(packed), 'layer')} packed"
+    message = "; ".join(parts) or f"{counted(len(packed), 'layer')} packed"
     if parts:
         unpacked = [*UNFIT.symptoms, Symptom.MORE_MEMORY]
         explains = Explanation(unpacked, errors=[*UNFIT.errors, "qweight", "lm_head"])
@@ -142,7 +143,7 @@ def _packing(inspection: Inspection) -> str:
         module.bits_per_weight * size
         for module, size in zip(inspection.modules, weights, strict=True)
     )
-    return f"{bits / sum(weights):.3g} bits per weight in {count(len(weights), 'packed layer')}"
+    return f"{bits / sum(weights):.3g} bits per weight in {counted(len(weights), 'packed layer')}"
 
 
 def _kind(name: str) -> str:

@@ -11,9 +11,10 @@ from matrix.checkpoint.shapes import EMBEDDING, HEAD
 from matrix.checks.evidence import Evidence, LoadedTensor
 from matrix.checks.formats import COMPUTED, stored_bytes
 from matrix.checks.load_report import LoadReport, expand, read_load_report
-from matrix.checks.wording import SHOWN, NotApplicableError, Opinion, amount, count, some
+from matrix.checks.wording import SHOWN, NotApplicableError, Opinion, amount, some
 from matrix.pipeline.outcomes import Explanation, Judgement, Symptom
 from matrix.pipeline.steps import Blame
+from matrix.untrusted.text import counted
 
 UNFILLED = Explanation([Symptom.WRONG_ANSWERS, Symptom.NOT_FINITE], blame=Blame.PAIR)
 """The consequences of weights that the engine did not take from the file."""
@@ -37,7 +38,9 @@ def load_warnings(evidence: Evidence) -> Opinion:
     if lost:
         parts.append(f"not used, though not known to be zero: {some(lost)}")
     if unused and not lost:
-        parts.append(f"{count(len(unused), 'tensor')} not used, harmlessly: zero, or stored twice")
+        parts.append(
+            f"{counted(len(unused), 'tensor')} not used, harmlessly: zero, or stored twice"
+        )
     if report.cut:
         parts.append("the list of names is cut short")
     value = len(made_up) + len(lost)
@@ -50,7 +53,7 @@ def load_warnings(evidence: Evidence) -> Opinion:
     if evidence.load is None:
         raise NotApplicableError("not loaded")
     if warnings and not parts:
-        message = f"{count(len(warnings), 'warning')} kept, none of them of weights"
+        message = f"{counted(len(warnings), 'warning')} kept, none of them of weights"
     return Opinion(Judgement.PASSED, 0, message)
 
 

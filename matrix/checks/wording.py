@@ -61,11 +61,6 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(name[:_LONGEST] for name in names[:SHOWN]) + more
 
 
-def count(number: int, thing: str) -> str:
-    """Return ``1 layer``, ``2 layers``."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
 def amount(size: float) -> str:
     """Return bytes in the decimal unit that fits them: ``1.23 MB``."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

@@ -26,7 +26,7 @@ from matrix.spec.tables import Environment, RangeTable, SpecError
 from matrix.spec.tables import Spec as SpecTables
 from matrix.spec.versions import parsed
 from matrix.store.store import write_atomically
-from matrix.untrusted.text import visible
+from matrix.untrusted.text import counted, visible
 
 if TYPE_CHECKING:
     from matrix.index.client import IndexAnswer
@@ -262,7 +262,7 @@ def _lines(overview: Overview, take: bool, rules: bool) -> Iterable[str]:
     yield f"against the snapshot of {overview.snapshot or '(there is none)'}"
     yield ""
     if overview.news:
-        yield f"{len(overview.news)} {'change' if len(overview.news) == 1 else 'changes'}"
+        yield counted(len(overview.news), "change")
     else:
         yield "Nothing is new." if overview.indexes else "What is new is not known."
     for item in overview.news:

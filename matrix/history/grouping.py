@@ -9,7 +9,7 @@ from matrix.history.changes import Change, ChangeGroup, ChangeKind
 from matrix.history.inputs import MACHINE, NOT_KNOWN, NOTHING, OUR_CHECKS, OUR_SPEC, UNEXPLAINED
 from matrix.history.states import CellState
 from matrix.pipeline.outcomes import Verdict
-from matrix.untrusted.text import visible
+from matrix.untrusted.text import counted, visible
 
 ORDER = (
     ChangeKind.REGRESSED, ChangeKind.CHANGED_MACHINE, ChangeKind.CHANGED_CHECKS,
@@ -99,7 +99,7 @@ def _reasons(change: Change) -> list[str]:
 def _title(
     kind: ChangeKind, issue: str, since: str, cells: list[Change], titles: Mapping[str, str]
 ) -> str:
-    number = f"{len(cells):,} {'cell' if len(cells) == 1 else 'cells'}"
+    number = counted(len(cells), "cell")
     because = _because(kind, since) + _beside_the_machine(kind, since, cells)
     match kind:
         case ChangeKind.FIXED if issue:

@@ -121,8 +121,10 @@ class Snapshot(NamedTuple):
 
     def says_the_same(self, other: Snapshot) -> bool:
         """Whether both came to the same, whichever commit of this project judged."""
-        return self.cells == other.cells and _plain(self.head) == _plain(other.head)
+        return self.cells == other.cells and _without_judging(self.head) == _without_judging(
+            other.head
+        )
 
 
-def _plain(head: Head) -> Head:
+def _without_judging(head: Head) -> Head:
     return msgspec.structs.replace(head, version="", commit="", judging="")

@@ -9,6 +9,7 @@ import msgspec
 
 from matrix.pipeline.steps import Stage
 from matrix.store.observations import Observation
+from matrix.untrusted.text import counted
 
 TRACEBACK_CHARS = 20_000
 LOG_CHARS = 10_000
@@ -79,7 +80,7 @@ def _traceback(text: str) -> str:
 
 def _count(frames: re.Match[str]) -> str:
     number = len(re.findall(_OWN_FRAME, frames[0]))
-    return f"  ({number} {'frame' if number == 1 else 'frames'} of the probe)\n"
+    return f"  ({counted(number, 'frame')} of the probe)\n"
 
 
 def _as_on_a_terminal(text: str) -> str:

@@ -23,6 +23,7 @@ from matrix.spec.tables import SpecError
 from matrix.store.observations import Observation
 from matrix.store.store import Record
 from matrix.untrusted.reading import UnreadableError, decode
+from matrix.untrusted.text import counted
 
 EVALUATION = [line.step for line in PIPELINE if line.subject is SubjectKind.CELL]
 """The steps of a cell alone, which a re-check repeats."""
@@ -230,7 +231,7 @@ def _counted(cells: dict[str, Worth]) -> str:
         return "no cell"
     numbers = [(worth, sum(w is worth for w in cells.values())) for worth in Worth]
     parts = ", ".join(f"{number} {worth}" for worth, number in numbers if number)
-    return f"{len(cells):,} {'cell' if len(cells) == 1 else 'cells'} ({parts})"
+    return f"{counted(len(cells), 'cell')} ({parts})"
 
 
 def differences(choice: Choice, now: Callable[[str], str]) -> list[str]:

@@ -77,9 +77,9 @@ def write(material: Material, directory: str | os.PathLike[str]) -> list[str]:
         names += cells()
     write_atomically(folder / PAGE, index)
     names.append(PAGE)
-    kept = set(names)
+    written = set(names)
     for file in chain.from_iterable((folder / of).glob("*") for of in (LOCKS, CELLS, PLOTS)):
-        if f"{file.parent.name}/{file.name}" not in kept and _is_ours(file):
+        if f"{file.parent.name}/{file.name}" not in written and _is_ours(file):
             file.unlink()
     return names
 

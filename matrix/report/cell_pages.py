@@ -20,7 +20,7 @@ from matrix.pipeline.outcomes import Judgement, Outcome, Verdict
 from matrix.pipeline.steps import STAGES, Stage, SubjectKind
 from matrix.report import table
 from matrix.report.addresses import CELLS, page_of, script_of
-from matrix.report.fragments import PAGES, TEMPLATES, kept
+from matrix.report.fragments import PAGES, TEMPLATES, rendered_once
 from matrix.report.locks import all_lines, install_lines
 from matrix.report.material import Material
 from matrix.report.reproducers import Reproducers
@@ -33,7 +33,8 @@ FIRST = "<!doctype html><!-- a cell of the quantization compatibility matrix -->
 ALTERNATIVES = 3
 """How many quantizers, and how many engines, are named that work instead."""
 
-Shown = tuple[str, str, str]
+Place = tuple[str, str, str]
+"""A model, a scheme, and the name of a side."""
 
 
 def cell_files(material: Material) -> Iterator[tuple[str, bytes]]:
@@ -63,20 +64,29 @@ class _Pages:
         self._result = result
         self._template = PAGES.get_template("cell.html.j2")
         self._parts = cast("Any", PAGES.get_template("cell_parts.html.j2").module)  # has macros
-        self._side, self._checks = kept(self._parts.side), kept(self._parts.checks)
+        self._side, self._checks = (
+            rendered_once(self._parts.side),
+            rendered_once(self._parts.checks),
+        )
         self._stage = functools.cache(self._parts.stage)
-        self._left_by = kept(self._parts.left)
-        self._cause, self._answered = kept(self._caused), kept(self._parts.answered)
-        self._ran = kept(self._parts.ran)
-        self._departed, self._installed = kept(self._parts.departed), kept(self._parts.installs)
+        self._left_by_files = rendered_once(self._parts.left)
+        self._cause, self._answered = (
+            rendered_once(self._caused),
+            rendered_once(self._parts.answered),
+        )
+        self._ran = rendered_once(self._parts.ran)
+        self._departed, self._installed = (
+            rendered_once(self._parts.departed),
+            rendered_once(self._parts.installs),
+        )
         self._badges = {verdict: self._parts.badge(verdict) for verdict in Verdict}
         self._issues = {name: self._parts.issue(entry) for name, entry in result.issues.items()}
         self._locks, self._installs = all_lines(result), install_lines(result)
         good = [cell for cell in result.cells if cell.verdict is Verdict.WORKS]
-        self._by_engine = table.grouped(good, lambda cell: _of(cell, cell.engine))
-        self._by_quantizer = table.grouped(good, lambda cell: _of(cell, cell.quantizer))
+        self._by_engine = table.grouped(good, lambda cell: _place(cell, cell.engine))
+        self._by_quantizer = table.grouped(good, lambda cell: _place(cell, cell.quantizer))
         repaired = [cell for cell in good if cell.quantizer.repairs]
-        self._repaired = table.grouped(repaired, _environments)
+        self._repaired = table.grouped(repaired, _place_by_environment)
         self._alike = Counter(cell.group for cell in result.cells)
         self._others_in = functools.cache(self._quantizers_that_work)
         self._others_by = functools.cache(self._engines_that_work)
@@ -156,7 +166,7 @@ class _Pages:
             if story is None or (passed and subject is SubjectKind.ENVIRONMENT):
                 continue
             if story.exception or story.traceback or story.warnings or story.log:
-                render = self._parts.left if subject is SubjectKind.CELL else self._left_by
+                render = self._parts.left if subject is SubjectKind.CELL else self._left_by_files
                 blocks.append(render(story, not passed))
         return Markup("".join(blocks))
 
@@ -172,17 +182,17 @@ class _Pages:
         """Return what does in place of a cell that does not work: a repair, another side."""
         if cell.quantizer.name == FLOAT_MODEL:
             return Markup()
-        in_engine = _of(cell, cell.engine)
-        same = [] if cell.quantizer.repairs else self._repaired.get(_environments(cell), [])
+        in_engine = _place(cell, cell.engine)
+        same = [] if cell.quantizer.repairs else self._repaired.get(_place_by_environment(cell), [])
         repairs = map(self._parts.repaired, same)
-        others = [self._others_in(in_engine), self._others_by(_of(cell, cell.quantizer))]
+        others = [self._others_in(in_engine), self._others_by(_place(cell, cell.quantizer))]
         return Markup("".join([*repairs, *others]))
 
-    def _quantizers_that_work(self, key: Shown) -> Markup:
+    def _quantizers_that_work(self, key: Place) -> Markup:
         cells = [cell for cell in self._by_engine.get(key, []) if not cell.quantizer.repairs]
         return self._newest("Quantize by, for this engine", cells, "quantizer")
 
-    def _engines_that_work(self, key: Shown) -> Markup:
+    def _engines_that_work(self, key: Place) -> Markup:
         cells = self._by_quantizer.get(key, [])
         return self._newest("Load such a checkpoint in", cells, "engine")
 
@@ -197,11 +207,11 @@ class _Pages:
         return links
 
 
-def _of(cell: CellResult, side: Side) -> Shown:
+def _place(cell: CellResult, side: Side) -> Place:
     return cell.model, cell.scheme, side.name
 
 
-def _environments(cell: CellResult) -> tuple[str, ...]:
+def _place_by_environment(cell: CellResult) -> tuple[str, ...]:
     return cell.model, cell.scheme, cell.engine.name, cell.quantizer.environment
 
 

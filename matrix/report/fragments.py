@@ -17,7 +17,7 @@ from matrix.pipeline.outcomes import Verdict
 from matrix.report import constraints, standings, table
 from matrix.report.addresses import anchor, page_of
 from matrix.spec.loading import FLOAT_MODEL
-from matrix.untrusted.text import visible
+from matrix.untrusted.text import counted, visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONG = 40
@@ -25,18 +25,18 @@ LONG = 40
 _CODE = re.compile(r"`([^`]{1,200})`")
 
 
-def kept(render: Callable[..., str]) -> Callable[..., Markup]:
+def rendered_once(render: Callable[..., str]) -> Callable[..., Markup]:
     """Return a function that renders each distinct content once."""
     rendered: dict[bytes, Markup] = {}
     encode = msgspec.json.Encoder().encode
 
-    def keeping(*values: object) -> Markup:
+    def render_once(*values: object) -> Markup:
         key = encode(values)
         if key not in rendered:
             rendered[key] = Markup(render(*values))
         return rendered[key]
 
-    return keeping
+    return render_once
 
 
 def prose(text: str, limit: int = 2000) -> Markup:
@@ -77,6 +77,7 @@ PAGES.filters.update(
     css=table.css_class,
     by_group=lambda rows: table.grouped(rows, attrgetter("group")).items(),
     number=lambda value: "" if value is None else format(value, ".4g"),
+    counted=counted,
     megabytes=lambda value: f"{value / 1e6:,.0f} MB",
 )
 PAGES.tests.update(cpu=table.is_cpu, long=lambda value: len(value) >= LONG)

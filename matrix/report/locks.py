@@ -17,7 +17,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from matrix.judge.results import EnvironmentResult, Install, MatrixResult
 from matrix.spec.source_builds import build_variables
-from matrix.untrusted.text import visible
+from matrix.untrusted.text import counted, visible
 
 FOLDER = "locks"
 FIRST = "# All packages of the environment "
@@ -144,7 +144,7 @@ def _remarks(install: Install) -> list[str]:
         beside = f"in place of {locked}" if locked else "which is not in the lock"
         remarks.append(f"Here {name} {version} was installed, {beside}.")
     if number := len(install.left_out):
-        packages = "1 package" if number == 1 else f"{number} packages"
+        packages = counted(number, "package")
         was = "was" if number == 1 else "were"
         remarks.append(
             f"{packages} of the lock {was} not installed here, where nothing needs them."

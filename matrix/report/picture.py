@@ -26,7 +26,7 @@ from matrix.report.table import (
     otherwise_elsewhere,
 )
 from matrix.spec.loading import FLOAT_MODEL
-from matrix.untrusted.text import visible
+from matrix.untrusted.text import counted, visible
 
 LONGEST = 40
 """A table has at most about so many rows and columns of squares; what is longer goes on beside or
@@ -199,12 +199,11 @@ def _fold(fold: _Fold, notes: Notes, width: int) -> str:
         + "</div>"
         for row in fold.rows
     )
-    plural = "cell" if len(cells) == 1 else "cells"
     return (
         f'<tr class="fold"><td colspan="{width}"><details><summary>'
         f'<i class="{css_class(first.verdict)}">{SYMBOLS[first.verdict]}</i>'
         f" <b>{', '.join(labels)}</b> {first.verdict}: {_shown(why)}"
-        f" <small>({len(cells)} {plural})</small></summary>"
+        f" <small>({counted(len(cells), 'cell')})</small></summary>"
         f"{rows}</details>"
     )
 

@@ -16,7 +16,7 @@ from matrix.judge.results import CellResult, MatrixResult, SchemeFacts, Side
 from matrix.judge.verdict import blocks
 from matrix.pipeline.outcomes import NO_ANSWER, Verdict
 from matrix.pipeline.steps import STAGES, RoleKind, Stage, Step
-from matrix.report.fragments import SCRIPTS, kept
+from matrix.report.fragments import SCRIPTS, rendered_once
 from matrix.report.locks import all_lines
 from matrix.report.table import is_cpu
 from matrix.spec.loading import FLOAT_MODEL
@@ -67,8 +67,8 @@ class Reproducers:
         self._installs = {shown.name: shown.install for shown in result.environments}
         self._in_locks = {name for shown in result.environments for name in shown.departures}
         self._template = SCRIPTS.get_template("reproducer.sh.j2")
-        self._body = kept(self._rendered)
-        self._quantizing, self._loading = kept(_quantizing), kept(_loading)
+        self._body = rendered_once(self._rendered)
+        self._quantizing, self._loading = rendered_once(_quantizing), rendered_once(_loading)
 
     def script(self, cell: CellResult) -> str | None:
         """Return the script of a cell; ``None`` where it cannot be repeated without this project.

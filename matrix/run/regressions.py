@@ -26,6 +26,7 @@ from matrix.run.reporting import changes_of, told_until
 from matrix.run.run import Run
 from matrix.run.workspace import Workspace
 from matrix.store.observations import Observation
+from matrix.untrusted.text import counted
 
 TIMES = 3
 OF_A_GROUP = 10
@@ -63,7 +64,7 @@ def run_again(context: Context, tell: Tell) -> None:
     suspects = _suspects(whole, chosen(worse))
     if not suspects:
         return
-    number = _cells(sum(map(len, worse)))
+    number = counted(sum(map(len, worse)), "cell")
     these = "they" if len(suspects) == sum(map(len, worse)) else f"{len(suspects)} of them"
     tell(
         f"{number} came out worse than in the run of {changes.old}: before that is told, "
@@ -79,7 +80,7 @@ def run_again(context: Context, tell: Tell) -> None:
             break
     context.store.forget()
     if suspects:
-        tell(f"{_cells(len(suspects))} came out the same {TIMES} times more")
+        tell(f"{counted(len(suspects), 'cell')} came out the same {TIMES} times more")
 
 
 def _loaded_untold(context: Context) -> set[str]:
@@ -180,7 +181,3 @@ def _note_findings(context: Context, cells: list[str]) -> None:
         ]
         for record in finding_records(findings, name, context.settings.run, at):
             context.store.append(record)
-
-
-def _cells(number: int) -> str:
-    return f"{number:,} {'cell' if number == 1 else 'cells'}"

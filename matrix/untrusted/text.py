@@ -77,6 +77,11 @@ def csv_text(text: str, limit: int = 2000) -> str:
     return "'" + shown if shown.lstrip().startswith(FORMULA_START) else shown
 
 
+def counted(number: int, thing: str) -> str:
+    """Return ``1 cell``, ``1,234 cells``."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
 def natural(text: str) -> list[tuple[int, int, str]]:
     """Return a sort key under which ``0.2.9`` comes before ``0.2.10``."""
     parts = re.findall(r"[0-9]{1,18}|[^0-9]+|[0-9]+", text)

@@ -104,7 +104,7 @@ def test_a_thousand_environments_stay_readable() -> None:
     assert overview.count("<tr>") == 41  # a row for each release, and the versions across
     assert overview.count('<th scope="col">') == 25
     assert '<details class="of-release">' in text
-    assert "<summary>1000 environments</summary>" in text
+    assert "<summary>1,000 environments</summary>" in text
     assert "pinned" not in re.sub(r"<details.*", "", overview)
 
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 from matrix.history.changes import Changes
 from matrix.judge.results import PAGE
 from matrix.report.material import Material
-from matrix.untrusted.text import visible
+from matrix.untrusted.text import counted, visible
 
 FILE = "feed.xml"
 ATOM = "http://www.w3.org/2005/Atom"
@@ -68,7 +68,7 @@ def _entries(material: Material) -> Iterator[Entry]:
     for night in reversed(material.nights):
         lines = changed.get(night.run, [])
         if lines and night.run != last:
-            number = "1 cell" if len(lines) == 1 else f"{len(lines)} cells"
+            number = counted(len(lines), "cell")
             yield Entry(night.run, _time(night.day), f"{number} came out otherwise", lines)
 
 
@@ -81,7 +81,7 @@ def _in_words(changes: Changes) -> tuple[str, list[str]]:
         and_more = f" and {more} more" if more > 0 else ""
         title = visible(group.title, LINE_CHARS)
         lines.append(f"{group.kind}: {title}: {cells}{and_more}")
-    number = "1 change" if len(lines) == 1 else f"{len(lines)} changes"
+    number = counted(len(lines), "change")
     return f"{number} since {visible(changes.old, 100)}", lines
 
 

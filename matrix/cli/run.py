@@ -123,12 +123,12 @@ def run(
     profile: 0, or 2 and 3 as above, where untested cells count as done; what does not work is a
     result. Of environments, canaries and installs: 0, as they are a part of something larger.
     """
+    others = (cells, environment, cell, canaries, install_only, reports)
+    if regressions and (any(others) or (minutes, disk) != (None, None)):
+        fail("--regressions chooses cells by itself and writes no report. Leave out the rest")
     settings = Settings.of(spec=spec, profile=profile, store=store)
     context = Context(settings)
     if regressions:
-        others = (cells, environment, cell, canaries, install_only, reports)
-        if any(others) or (minutes, disk) != (None, None):
-            fail("--regressions chooses cells by itself and writes no report. Leave out the rest")
         with context.store.use():
             run_again(context, typer.echo)
         return

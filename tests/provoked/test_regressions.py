@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -148,7 +149,7 @@ def test_a_new_release_that_breaks_what_the_one_before_did_is_run_again(folder: 
     whole = spec.read_text()
     only_old = whole.replace('axes.version = ["1.1.1", "2.0.0"]', 'axes.version = ["1.1.1"]')
     spec.write_text(only_old)
-    matrix(folder, "run")
+    shutil.rmtree(folder / "store" / "history")
     matrix(folder, "report")
     spec.write_text(whole)
     next_night(folder, "works", *["fail"] * 4)
@@ -203,7 +204,7 @@ def test_so_many_are_run_again_and_no_more() -> None:
      ["--reports", "r"]],
 )  # fmt: skip
 def test_regressions_take_no_other_option(option: list[str], tmp_path: Path) -> None:
-    names = ["--spec", str(SPEC), "--profile", "all", "--store", str(tmp_path / "store")]
+    names = ["--spec", str(SPEC), "--profile", "engines", "--store", str(tmp_path / "store")]
     done = CliRunner().invoke(app, ["run", "--regressions", *names, *option])
     assert done.exit_code == 2
     assert done.stderr.startswith("error: --regressions chooses cells by itself")

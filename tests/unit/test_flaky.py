@@ -131,4 +131,4 @@ def test_what_is_flaky_is_installed_for_nobody_and_works_together_with_nothing()
     marked = [broken if cell is first else cell for cell in good]
     texts = render(msgspec.structs.replace(realistic(), cells=marked))
     assert "not known (flaky)" in texts["matrix.md"]
-    assert f"<bdi>{first.engine.name}</bdi> (flaky)" in texts["index.html"]
+    assert f"{first.engine.name} (flaky)" in texts["index.html"]

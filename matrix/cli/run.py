@@ -224,6 +224,11 @@ def _shown_status(context: Context, part: Part) -> Status:
         counted, why = f"{len(left):,} of {len(verdicts):,} cells", ", ".join(sorted({*left}))
         again = "the same command tries them again"
         typer.echo(f"{counted} have no answer ({why}); {again}", err=True)
+    else:
+        name = context.settings.profile
+        typer.echo(
+            f"profile {name} is done: `matrix report --profile {name}` shows what came of it"
+        )
     return status_of(set(left), state)
 
 

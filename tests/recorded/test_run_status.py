@@ -76,6 +76,12 @@ def test_one_cell_is_shown_whole_and_several_in_a_line_each(place: Place) -> Non
     assert f"  works          {WORKS}" in lines
 
 
+def test_a_whole_run_says_how_to_see_its_results(place: Place) -> None:
+    line = "is done: `matrix report --profile "
+    assert line in place.run().stdout
+    assert line not in place.run(WORKS).stdout + place.run("--environment", "vllm-*").stdout
+
+
 def test_nothing_is_believed_where_the_canaries_are_void(place: Place) -> None:
     file = place.spec / "profiles" / "smaller.toml"
     before = file.read_text()

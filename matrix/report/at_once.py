@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
-from typing import TypeVar
+from typing import TypeVar, cast
 
 _T = TypeVar("_T")
 _work: Callable[[], object] | None = None
@@ -26,7 +26,7 @@ def at_once(work: Callable[[], _T], *, forked: bool) -> Iterator[Callable[[], _T
         return
     fork = get_context("fork")
     with ProcessPoolExecutor(1, fork, initializer=_keep, initargs=(work,)) as process:
-        yield process.submit(_perform).result
+        yield cast("Callable[[], _T]", process.submit(_perform).result)
 
 
 def _keep(work: Callable[[], object]) -> None:

@@ -91,6 +91,8 @@ def _write_cells(material: Material, folder: Path) -> list[str]:
     They are not synced: after a crash of the machine they are made again, as the page is.
     """
     names: list[str] = []
+    if not material.result.cells:
+        return names
     there = {f"{CELLS}/{file.name}" for file in (folder / CELLS).glob("*")}
     unfinished = folder / CELLS / f".{os.getpid()}.unfinished"
     unfinished.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,12 @@ from matrix.report.table import Part
 
 SCRIPTS = ("filter.js", "chooser.js", "page.js")
 """In the order in which one stands on another."""
+ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http:%2F%2Fwww.w3.org/2000/svg' viewBox='0 0 2 2'%3E"
+    "%3Cpath fill='%23009e73' d='M0 0h1v2h1V1H0'/%3E%3Cpath fill='%23b34400' d='M1 0h1v1H0v1h1'/%3E"
+    "%3C/svg%3E"
+)
+"""Four squares; without an icon of its own, a browser asks the server for one."""
 UNMARKED = {ChangeKind.UNCHANGED, ChangeKind.STILL_BROKEN, ChangeKind.GONE}
 """What became of cells that no square is marked for."""
 FILES = {
@@ -71,11 +77,13 @@ def page(material: Material, names: Collection[str]) -> str:
         "files": {name: what for name, what in FILES.items() if name in names},
         "plots": {name: words for name, words in captions(material).items() if name in names},
         "neighbours": material.neighbours,
+        "icon": ICON,
         # Only these files of ours stand unescaped, and the policy admits just their bytes.
         "style": Markup(style),
         "script": Markup(script),
         "policy": f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
-        "img-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'",
+        "img-src 'self' data:; connect-src 'self'; frame-src 'self'; base-uri 'none'; "
+        "form-action 'none'",
     }
     return PAGES.get_template("index.html.j2").render(shown)
 

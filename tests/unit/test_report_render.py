@@ -24,6 +24,7 @@ from matrix.pipeline.steps import Stage
 from matrix.report import PAGE, Material, files, summary, write
 from matrix.report.addresses import page_of
 from matrix.report.causes import causes
+from matrix.report.rendering import ICON
 from matrix.report.table import normalise, parts
 from tests.unit.hostile_results import results
 from tests.unit.report_results import cell_result, realistic, render
@@ -103,7 +104,7 @@ def test_hostile_text_stays_text(result: MatrixResult) -> None:
     assert set(page.tags) <= set(KNOWN_TAGS.split())
     assert page.tags["script"] == page.tags["style"] == 1
     assert not {name for name in page.attributes if name.startswith("on") or name == "style"}
-    beside = {*texts, "matrix.parquet"}  # which is no text
+    beside = {*texts, "matrix.parquet", ICON}  # which are no text, and nothing to fetch
     assert all(link in beside or link.startswith("#") for link in page.links)
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     for name, text in texts.items():
@@ -383,6 +384,7 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
     assert policy is not None
     assert "unsafe" not in policy[1]
     assert policy[1].startswith("default-src &#39;none&#39;")
+    assert Page(page).by_link[ICON] == [{"rel": "icon", "href": ICON}]  # a browser fetches none
     assert not re.search(r"https?://", page)
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from matrix.judge.results import CanaryState
 from matrix.pipeline.outcomes import Verdict
-from matrix.report.exports.cases import Case, cases
+from matrix.report.exports.cases import Case
 from matrix.report.material import Material
 from matrix.untrusted.text import visible
 
@@ -20,10 +20,10 @@ STATUSES = ("passed", "failed", "skipped", "pending", "other")
 NAME_CHARS = 300
 
 
-def files(material: Material) -> Iterator[tuple[str, bytes]]:
+def files(material: Material, listed: list[Case]) -> Iterator[tuple[str, bytes]]:
     """Yield ``matrix.ctrf.json``."""
     result = material.result
-    tests = [_test(case) for case in cases(result)]
+    tests = [_test(case) for case in listed]
     number = Counter(test["status"] for test in tests)
     stop = milliseconds(result.finished)
     starts = [at for cell in result.cells if (at := milliseconds(cell.at))]

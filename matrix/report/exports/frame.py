@@ -33,21 +33,24 @@ COLUMNS: dict[str, str] = {
 """The columns in their order, each with its type as pandas names it."""
 
 
-def frame(result: MatrixResult, shown: Callable[[str], str]) -> pd.DataFrame:
-    """Return a row for each cell, in the order of the table.
-
-    ``shown`` makes text, which is untrusted, fit for where it will stand.
-    """
+def frame(result: MatrixResult) -> pd.DataFrame:
+    """Return a row for each cell, in the order of the table; its texts are untrusted."""
     rows = [
         {**_identity(cell), **_cause(cell, result.issues.get(cell.issue)), **_measured(cell)}
         for cell in result.cells
     ]
-    cells = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-    for name, kind in COLUMNS.items():
-        if kind == "str":
-            # Most columns have the same few texts over and over.
-            cells[name] = cells[name].map({text: shown(text) for text in cells[name].unique()})
-    return cells
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def shown(cells: pd.DataFrame, fit: Callable[[str], str]) -> pd.DataFrame:
+    """Return the cells of :func:`frame` with each text made fit for where it will stand."""
+    # Most columns have the same few texts over and over.
+    texts = {
+        name: cells[name].map({text: fit(text) for text in cells[name].unique()})
+        for name, kind in COLUMNS.items()
+        if kind == "str"
+    }
+    return cells.assign(**texts)
 
 
 def _identity(cell: CellResult) -> dict[str, Value]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
-from matrix.report.exports.cases import Case, cases
+from matrix.report.exports.cases import Case
 from matrix.report.material import Material
 from matrix.report.table import grouped
 from matrix.untrusted.text import visible
@@ -13,10 +13,9 @@ from matrix.untrusted.text import visible
 NAME_CHARS = 300
 
 
-def files(material: Material) -> Iterator[tuple[str, bytes]]:
+def files(material: Material, listed: list[Case]) -> Iterator[tuple[str, bytes]]:
     """Yield ``matrix.junit.xml``, a suite for each quantizer under each scheme."""
     result = material.result
-    listed = list(cases(result))
     profile = visible(result.profile, NAME_CHARS)
     root = ET.Element("testsuites", {"name": f"quantization, {profile}", **_totals(listed)})
     for name, own in grouped(listed, lambda case: case.suite).items():

@@ -3,7 +3,7 @@ function answer() {
   const { of, by } = chooser.elements;
   const own = squares.filter((square) => square.model === of.value && square.quantizer === by.value);
   const seen = new Set();
-  const distinct = own.filter(({ link }) => !seen.has(link.pathname) && seen.add(link.pathname));
+  const distinct = own.filter(({ address }) => !seen.has(address) && seen.add(address));
   const schemes = [...new Set(distinct.map((square) => square.scheme))];
   const box = find("#chooser .answer");
   box.replaceChildren(...schemes.map((scheme) => ofScheme(scheme, distinct.filter((square) => square.scheme === scheme))));
@@ -80,7 +80,7 @@ function engines(group) {
   line.append(linkTo(group[0]), " in ");
   group.forEach((square, number) => {
     const link = text("a", square.engine);
-    link.href = square.link.getAttribute("href");
+    link.href = square.address;
     line.append(number ? ", " : "", link);
   });
   return line;

@@ -33,7 +33,7 @@ const tables = all("table.grid").map((element) => {
         const column = columns[link.dataset.column ?? link.parentElement.cellIndex - 1];
         const label = link.getAttribute("aria-label");
         const square = {
-          link, column, row, quantizer: row.dataset.quantizer, scheme,
+          link, address: link.getAttribute("href"), column, row, quantizer: row.dataset.quantizer, scheme,
           engine: column.engine, model: column.model, verdict: label.split(":")[0],
           cause: causes[link.dataset.cause], changed: link.dataset.changed || "", flaky: !!link.dataset.flaky,
         };
@@ -45,7 +45,7 @@ const tables = all("table.grid").map((element) => {
   }
   return table;
 });
-const total = new Set(squares.map(({ link }) => link.pathname)).size;
+const total = new Set(squares.map(({ address }) => address)).size;
 
 // ------------------------------------------------------------------------------------- filters
 const KEYS = ["words", "verdict", "cause", "quantizer", "engine", "model", "flaky", "changed"];
@@ -109,7 +109,7 @@ function filter() {
         if (!match) continue;
         inLine += 1;
         square.column.shown += 1;
-        if (!shown.has(square.link.pathname)) shown.set(square.link.pathname, square);
+        if (!shown.has(square.address)) shown.set(square.address, square);
       }
       line.shown = inLine;
       if (line.squares.length) hide(line.element, !inLine);
@@ -164,7 +164,7 @@ function list(matching) {
 
 function linkTo(square, text = square.verdict) {
   const link = document.createElement("a");
-  link.href = square.link.getAttribute("href");
+  link.href = square.address;
   link.className = `badge ${square.link.className}`;
   link.textContent = `${square.link.firstChild.textContent} ${text}`;
   return link;

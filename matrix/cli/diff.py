@@ -99,7 +99,8 @@ def _snapshot(name: str, history: History, settings: Settings) -> Snapshot:
             fitting = fitting or [e for e in entries if name in e.head.runs[-1:]]
     snapshot = history.read(fitting[-1]) if fitting else None
     if snapshot is None and name == PREVIOUS and entries:
-        fail(_no_previous(history, settings))
+        believed = "can be believed" if len(entries) > 1 else "is there yet"
+        fail(f"no run before the last one {believed}. {_there_is(history, settings)}")
     if snapshot is None:
         fail(f"no snapshot is {name!r}. {_there_is(history, settings)}")
     return snapshot
@@ -111,16 +112,6 @@ def _before_last(history: History) -> list[Entry]:
 
     last = history.read(history.entries[-1]) if history.entries else None
     return [entry for entry in before(history, last) if entry.head.believed] if last else []
-
-
-def _no_previous(history: History, settings: Settings) -> str:
-    if len(history.entries) == 1:
-        return (
-            f"there is only one run of profile {settings.profile} yet, so nothing to compare it "
-            "with. The next `matrix run` that observes anything, and `matrix report` after it, "
-            "make the second"
-        )
-    return f"no run before the last one can be believed. {_there_is(history, settings)}"
 
 
 def _there_is(history: History, settings: Settings) -> str:

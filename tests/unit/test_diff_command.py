@@ -157,8 +157,8 @@ def test_after_a_first_run_it_says_that_there_is_none_before_it(tmp_path: Path) 
     done = ask(tmp_path)
     assert done.exit_code == 2
     assert done.stderr == (
-        "error: no run before the last one is there yet. There is only 2026-11-29 first of profile cpu: "
-        "the next run with news leaves another\n"
+        "error: no run before the last one is there yet. There is only 2026-11-29 first of "
+        "profile cpu: the next run with news leaves another\n"
     )
 
 

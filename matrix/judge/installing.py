@@ -28,8 +28,11 @@ def with_installs(
     canonical name -> version of what was installed in an environment.
     """
     good = environments_that_work(result.cells)
+    used = _environments_of(result.cells)
 
     def with_install(shown: EnvironmentResult) -> EnvironmentResult:
+        if shown.name not in used:
+            return shown
         environment, versions = environments[shown.name], installed(shown.name)
         works = shown.name in good
         solution = read_solution(environment) if works or _failed(shown, versions) else None
@@ -49,13 +52,23 @@ def _failed(shown: EnvironmentResult, versions: Mapping[str, str]) -> bool:
 
 
 def environments_that_work(cells: Iterable[CellResult]) -> set[str]:
-    """Return the names of the environments on which a cell stands that works and is not flaky.
+    """Return the names of the environments on which a cell stands that works and is not flaky."""
+    return _environments_of(
+        cell for cell in cells if cell.verdict is Verdict.WORKS and not cell.flaky
+    )
+
+
+def _environments_of(cells: Iterable[CellResult]) -> set[str]:
+    """Return the names of the environments in which cells are quantized or loaded.
 
     The one that only builds float models is none of them: nobody quantizes or loads with it.
     """
-    good = [cell for cell in cells if cell.verdict is Verdict.WORKS and not cell.flaky]
-    quantizers = {cell.quantizer.environment for cell in good if cell.quantizer.name != FLOAT_MODEL}
-    return quantizers | {cell.engine.environment for cell in good}
+    names = set()
+    for cell in cells:
+        names.add(cell.engine.environment)
+        if cell.quantizer.name != FLOAT_MODEL:
+            names.add(cell.quantizer.environment)
+    return names
 
 
 def install_of(

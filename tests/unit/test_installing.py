@@ -76,6 +76,13 @@ def test_the_environment_that_builds_a_float_model_is_none_to_install() -> None:
     assert environments_that_work([cell("none", "e", Verdict.WORKS)]) == {"of-e"}
 
 
+def test_of_the_environment_that_builds_a_float_model_nothing_is_said() -> None:
+    made = cell_result(Side("none", "of-q"), Side("e", "of-e"), "m", None)
+    of_float = msgspec.structs.replace(made, verdict=Verdict.WORKS)
+    named = installs([of_float], Solution(LOCKED), INSTALLED)
+    assert [name for name, install in named.items() if install] == ["of-e"]
+
+
 def test_an_install_says_the_lock_and_what_was_otherwise_here() -> None:
     install = install_of(environment(), LOCKED, INSTALLED)
     assert install == Install(
@@ -109,9 +116,9 @@ def test_what_could_not_be_installed_has_its_lock_and_what_was_never_tried_has_n
     failed = StageResult(Outcome.FAILED, Reason.BUILD_FAILED, stage=Stage.ENGINE_INSTALL)
     waits = StageResult(Outcome.INFRA, Reason.NOT_RUN, stage=Stage.ENGINE_INSTALL)
     for stage, expected in ((failed, install_of(environment(), LOCKED, LOCKED)), (waits, None)):
-        (shown, *_) = table([cell("q", "q", Verdict.BROKEN)]).environments
-        shown = msgspec.structs.replace(shown, stages=[stage])
-        result = msgspec.structs.replace(table([]), environments=[shown])
+        cells = [cell("q", "q", Verdict.BROKEN)]
+        shown = msgspec.structs.replace(table(cells).environments[0], stages=[stage])
+        result = msgspec.structs.replace(table(cells), environments=[shown])
         made = with_installs(
             result, {"of-q": environment()}, lambda _: Solution(LOCKED), lambda _: {}
         )

@@ -75,11 +75,12 @@ def test_a_report_is_written_with_its_neighbours(
 ) -> None:
     written: list[Material] = []
 
-    def no_files(material: Material) -> list[tuple[str, bytes]]:
+    def page(material: Material, _names: list[str]) -> str:
         written.append(material)
-        return []
+        return ""
 
-    monkeypatch.setattr("matrix.report.files", no_files)
+    monkeypatch.setattr("matrix.report.page", page)
+    monkeypatch.setattr("matrix.report.plots", lambda _: ())
     report(tmp_path / "gpu", "gpu")
     write(Material(realistic()), tmp_path)
     assert written[0].neighbours == {"gpu": "gpu/index.html"}

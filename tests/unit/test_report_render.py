@@ -255,7 +255,7 @@ def test_a_red_cell_shows_its_known_issue_with_fix_and_source_everywhere() -> No
     page = texts[PAGE]
     cells = [texts[page_of(cell.id)] for cell in result.cells if cell.issue == "layout"]
     assert page.count("MyEngine does not read <code>rows</code>") == 2  # above, and as a cause
-    assert page.count('<a href="https://example.org/issues/7" rel="noreferrer">') == 1
+    assert page.count('<a href="https://example.org/issues/7" rel="noopener noreferrer"') == 1
     assert page.count("Turn the rows.") == 1
     for text in cells:
         assert text.count("MyEngine does not read <code>rows</code>") == 1

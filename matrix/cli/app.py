@@ -81,7 +81,7 @@ def _in_paragraphs(function: Callable[..., object]) -> str:
 
 def _print_version(is_wanted: bool) -> None:
     if is_wanted:
-        from matrix.run.reporting import project
+        from matrix.history.project import project
 
         version, commit = project()
         checkout = f"of a checkout that is not installed, at commit {commit or 'unknown'}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
+from matrix.history.project import Project
 from matrix.history.states import MESSAGE_CHARS, CellState, Head, Snapshot
 from matrix.judge.cells import CellJudge
 from matrix.judge.results import CellResult, MatrixResult, Side
@@ -23,13 +24,6 @@ JUDGING = ("checks", "judge", "diagnose", "checkpoint")
 """Packages of ours by which observations are judged."""
 RUNS = 50
 """How many runs a snapshot names."""
-
-
-class Project(NamedTuple):
-    """This project as it judged; empty where that is not known."""
-
-    version: str = ""
-    commit: str = ""
 
 
 def take(

@@ -15,8 +15,8 @@ from matrix.cli.app import COMMANDS, app, command
 from matrix.cli.examples import EXAMPLES
 from matrix.cli.options import as_json
 from matrix.diagnose.catalogue import load_issues
+from matrix.history import project
 from matrix.plan.cells import make_plan
-from matrix.run import reporting
 from matrix.spec.loading import DEFAULT_PROFILE, PACKAGE, load
 
 
@@ -49,8 +49,8 @@ def test_a_checkout_that_is_not_installed_has_a_commit_in_place_of_a_version(
     def none(name: str) -> Distribution:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(reporting, "distribution", none)
-    monkeypatch.setattr(reporting, "project", reporting.project.__wrapped__)
+    monkeypatch.setattr(project, "distribution", none)
+    monkeypatch.setattr(project, "project", project.project.__wrapped__)
     done = CliRunner().invoke(app, ["--version"])
     assert re.fullmatch(
         r"matrix of a checkout that is not installed, at commit ([0-9a-f]{40}|unknown)\n",

@@ -10,8 +10,9 @@ import pytest
 
 from matrix.history.changes import ChangeKind
 from matrix.history.classify import compare
+from matrix.history.project import Project
 from matrix.history.states import Snapshot
-from matrix.history.taking import Project, take
+from matrix.history.taking import take
 from matrix.judge.results import CellResult
 from matrix.pipeline.outcomes import Conclusion, Outcome, Reason, Verdict
 from matrix.run.context import Context

@@ -44,8 +44,8 @@ class Cause(NamedTuple):
 
     def title(self, issues: Mapping[str, KnownIssue]) -> str:
         """Return what it is in one line."""
-        known = issues.get(self.issue)
-        return known.title if known else self.message or self.reason or self.stage
+        entry = issues.get(self.issue)
+        return entry.title if entry else self.message or self.reason or self.stage
 
 
 class _Words(NamedTuple):

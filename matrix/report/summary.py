@@ -69,9 +69,9 @@ def _cause_lines(cause: Cause, result: MatrixResult) -> list[str]:
     where = f"{first} and {more} more" if more else first
     number = len(cause.cells)
     cells = "cell" if number == 1 else "cells"
-    known = result.issues.get(cause.issue)
-    what = known.title if known else visible(cause.message, CAUSE_CHARS) or cause.reason
+    entry = result.issues.get(cause.issue)
+    what = entry.title if entry else visible(cause.message, CAUSE_CHARS) or cause.reason
     lines = [f"  {number:4} {cells:5}  {what} ({cause.stage or 'no stage'}: {where})"]
-    if known:
-        lines.append(f"{'':14}fix: {visible(' '.join(known.fix.split()), LINE_CHARS)}")
+    if entry:
+        lines.append(f"{'':14}fix: {visible(' '.join(entry.fix.split()), LINE_CHARS)}")
     return lines

@@ -22,7 +22,7 @@ from matrix.plan.budget import EVALUATION, Choice, Worth
 from matrix.plan.cells import select
 from matrix.plan.predictions import Cost
 from matrix.run.context import Context
-from matrix.run.reporting import changes_of, told_until
+from matrix.run.reporting import believed_until, changes_of
 from matrix.run.run import Run
 from matrix.run.workspace import Workspace
 from matrix.store.observations import Observation
@@ -88,7 +88,7 @@ def _loaded_untold(context: Context) -> set[str]:
     that was ended, and whose load was not repeated yet."""
     loads = _loads(context, context.judge)
     newest = max(loads.values(), key=lambda load: load.at, default=None)
-    until = told_until(context, newest.run.partition(AGAIN)[0]) if newest else None
+    until = believed_until(context, newest.run.partition(AGAIN)[0]) if newest else None
     if until is None:
         return set()
     repeated = f"{AGAIN}{TIMES}"

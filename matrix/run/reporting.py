@@ -36,14 +36,14 @@ def remembered(
     return material, past.troubles
 
 
-def told_until(context: Context, run: str) -> str | None:
+def believed_until(context: Context, run: str) -> str | None:
     """Return the time of the newest observation in the last snapshot that is believed and not of
     the middle of a run; ``None`` where there is no snapshot."""
     from matrix.history.folder import History
 
     heads = [e.head for e in History(context.store.root, context.plan.profile).entries]
-    told = (h.finished for h in heads if h.believed and not h.is_middle_of(run))
-    return max(told, default=None)
+    times = (h.finished for h in heads if h.believed and not h.is_middle_of(run))
+    return max(times, default=None)
 
 
 def changes_of(context: Context, table: MatrixResult) -> Changes | None:

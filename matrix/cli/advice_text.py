@@ -11,12 +11,12 @@ from typing import TypeVar
 
 import msgspec
 
+from matrix.checkpoint.formats import Method
 from matrix.cli.options import ERROR_CHARS, LINE_CHARS
 from matrix.cli.showing import Copied
 from matrix.judge.advising import Advice, Failure, Proof
 from matrix.judge.likely import Likelihood
 from matrix.judge.results import ModelFacts
-from matrix.spec.tables import Method
 from matrix.untrusted.text import visible
 
 SHOWN = 8

@@ -15,6 +15,7 @@ import typer
 from packaging.requirements import InvalidRequirement, Requirement
 
 from matrix.checkpoint.files import MAX_CONFIG_BYTES, CheckpointFiles, Config
+from matrix.checkpoint.formats import Method
 from matrix.checkpoint.inspection import CheckpointError
 from matrix.cli.advice_text import Answer, InstallFiles, in_words
 from matrix.cli.evidence import fetch, read_evidence
@@ -31,7 +32,6 @@ from matrix.judge.unproven import WANTED, facts_in_spec, rows_to_add, runs_for
 from matrix.machine.invocation import invocation
 from matrix.run.context import Settings
 from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load
-from matrix.spec.tables import Method
 from matrix.store.store import write_atomically
 from matrix.untrusted.reading import UnreadableError, decode
 

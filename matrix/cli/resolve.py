@@ -124,8 +124,8 @@ def _chosen(loaded: LoadedSpec, profile: str | None) -> tuple[list[str], set[tup
         return list(plan.environments), {(a.environment, b.environment) for a, b in cells}
     quantizers = role_names(loaded, loaded.spec.quantizers).values()
     engines = role_names(loaded, loaded.spec.engines).values()
-    makes = {(environment, method) for environment, role in quantizers for method in role.methods}
-    reads = {(environment, method) for environment, role in engines for method in role.methods}
+    makes = {(environment, form) for environment, role in quantizers for form in role.formats}
+    reads = {(environment, form) for environment, role in engines for form in role.formats}
     pairs = {(q, e) for q, made in makes for e, read in reads if made == read}
     return list(loaded.environments), pairs
 

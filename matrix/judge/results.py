@@ -11,10 +11,11 @@ from typing import Literal
 
 import msgspec
 
+from matrix.checkpoint.formats import Method
 from matrix.diagnose.catalogue import Confidence, Effect
 from matrix.pipeline.outcomes import Finding, Reason, StageResult, Verdict
 from matrix.pipeline.steps import Blame, Stage
-from matrix.spec.tables import Method, Resolution
+from matrix.spec.tables import Resolution
 
 PAGE = "index.html"
 """The file of a report to look at."""
@@ -79,7 +80,8 @@ class SchemeFacts(msgspec.Struct, frozen=True, kw_only=True):
     sym: bool | None = None
     desc_act: bool | None = None
     format: str = ""
-    """AWQ: the layout, such as ``gemm``. GPTQ: ``gptq`` or ``gptq_v2``."""
+    """AWQ: the layout, such as ``gemm``. Others: how the weights are stored, such as
+    ``gptq_v2`` or ``pack-quantized``."""
 
 
 class Side(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -225,7 +225,7 @@ def scheme_facts(scheme: SchemeTable) -> SchemeFacts:
         zero_point=scheme.zero_point if of_awq else None,
         sym=None if of_awq else scheme.sym,
         desc_act=None if of_awq else scheme.desc_act,
-        format=scheme.version.lower() if of_awq else "gptq",
+        format=scheme.version.lower() if of_awq else scheme.format.value,
     )
 
 

@@ -9,9 +9,10 @@ from typing import NamedTuple
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from matrix.checkpoint.formats import Format
 from matrix.judge.cells import command_of
 from matrix.judge.likeness import PUBLISHED, Trial, Wish, fits, is_wanted, same_model
-from matrix.judge.results import ModelFacts, Side
+from matrix.judge.results import ModelFacts, SchemeFacts, Side
 from matrix.judge.table import model_facts, scheme_facts
 from matrix.pipeline.steps import Device
 from matrix.plan.cells import Cell, Model, Role, make_plan
@@ -125,7 +126,7 @@ def rows_to_add(loaded: LoadedSpec, wish: Wish, recipe: dict[str, str]) -> list[
     if not schemes:
         lines += [
             f"[schemes.{scheme_name}]",
-            f'method = "{scheme.method}"',
+            f'format = "{_format_of(scheme).value}"',
             f"bits = {bits}",
             f"group_size = {group_size}",
             "",
@@ -195,6 +196,13 @@ def _is_like(loaded: LoadedSpec, name: str, wish: Wish) -> bool:
     return same_model(wish.model, facts_in_spec(loaded, name), wish.scheme, Side("", ""))
 
 
+def _format_of(scheme: SchemeFacts) -> Format:
+    """Return the format that is wanted; of a method alone, the one most of its files have."""
+    usual = {"awq": Format.AWQ, "gptq": Format.GPTQ, "compressed-tensors": Format.PACK_QUANTIZED}
+    written = [form for form in Format if form.value == scheme.format]
+    return written[0] if written else usual[scheme.method]
+
+
 def _choices(
     loaded: LoadedSpec, tables: list[RoleTable], wanted: Requirement | None, wish: Wish
 ) -> list[str]:
@@ -206,7 +214,9 @@ def _choices(
         packages = {
             Requirement(loaded.environments[environment].requirements[0]).name
             for environment, table in role_names(loaded, tables).values()
-            if wish.scheme.method in table.methods and table.device == device and not table.suffix
+            if wish.scheme.method in {form.method for form in table.formats}
+            and table.device == device
+            and not table.suffix
         }
     return [
         f'{{ package = {json.dumps(package)}, device = "{device}", suffix = [""] }}'

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from matrix.checkpoint.formats import Format
 from matrix.pipeline.outcomes import Verdict
 from matrix.repair.names import RepairName
 from matrix.spec.loading import (
@@ -26,7 +27,6 @@ from matrix.spec.tables import (
     Environment,
     ExclusionTable,
     InstructionSet,
-    Method,
     ModelTable,
     Option,
     PartTable,
@@ -54,7 +54,7 @@ class Role(msgspec.Struct, frozen=True):
     name: str
     environment: str
     adapter: Path
-    methods: list[Method] = []
+    formats: list[Format] = []
     options: dict[str, Option] = {}
     environ: dict[str, str] = {}
     departures: list[str] = []
@@ -224,7 +224,7 @@ def _roles(loaded: LoadedSpec, kind: Literal["quantizers", "engines"], tables: R
             name=name,
             environment=environment,
             adapter=loaded.adapter(kind, table.adapter),
-            methods=table.methods,
+            formats=table.formats,
             options=table.options,
             environ=table.environ,
             departures=table.departures,
@@ -244,9 +244,9 @@ def _part(
     """Give what one part puts together of its quantizers and engines: each model's checkpoints
     with each engine."""
     schemes = {n: s for n, s in loaded.spec.schemes.items() if matches(n, part.schemes)}
-    methods = {scheme.method for scheme in schemes.values()}
+    formats = {scheme.format for scheme in schemes.values()}
     # One that reads none of the schemes has nothing to be compared with its float model.
-    engines = [engine for engine in engines if not methods or methods.intersection(engine.methods)]
+    engines = [engine for engine in engines if not formats or formats.intersection(engine.formats)]
     for name, table in loaded.spec.models.items():
         if not matches(name, part.models):
             continue
@@ -255,9 +255,9 @@ def _part(
         for engine in engines:
             yield Checkpoint(model, FLOAT_SCHEME, None, itself), engine
         for scheme_name, scheme in schemes.items():
-            for role in (role for role in quantizers if scheme.method in role.methods):
+            for role in (role for role in quantizers if scheme.format in role.formats):
                 checkpoint = Checkpoint(model, scheme_name, scheme, role)
-                for engine in (engine for engine in engines if scheme.method in engine.methods):
+                for engine in (engine for engine in engines if scheme.format in engine.formats):
                     yield checkpoint, engine
 
 

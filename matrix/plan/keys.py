@@ -198,7 +198,7 @@ def _of_quantize(keys: Keys, step: PlannedStep, passed: Passed) -> Inputs:
         **imported.inputs,
         "options": keys.held(checkpoint.quantizer.options),
         **_model(passed, "model"),
-        "scheme": checkpoint.scheme,
+        "scheme": checkpoint.scheme and checkpoint.scheme.request,
         **_contents(checkpoint.quantizer.options),
     }
     return msgspec.to_builtins(inputs), imported.departures

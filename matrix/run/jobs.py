@@ -94,7 +94,7 @@ def quantize(workspace: Workspace, steps: tuple[PlannedStep, ...]) -> Job | Obse
         "options": workspace.revisions.held(options),
         "departures": checkpoint.quantizer.departures,
         "model": str(model_folder(workspace, checkpoint.model) / "model"),
-        "scheme": msgspec.to_builtins(checkpoint.scheme),
+        "scheme": checkpoint.scheme and checkpoint.scheme.request,
         "calibration": reference(workspace, checkpoint.model).calibration,
     }
     keys = {step.step: key}

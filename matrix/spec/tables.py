@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import msgspec
 
+from matrix.checkpoint.formats import Format, Method
 from matrix.pipeline.outcomes import Verdict
 from matrix.pipeline.steps import STEPS, Device, Stage, Step
 from matrix.repair.names import RepairName
 
 Option = str | int | float | bool
-Method = Literal["awq", "gptq"]
+Activations = Literal["", "int8", "fp8", "fp4"]
+"""What a layer's inputs are rounded to before it multiplies; empty where they are not."""
 InstructionSet = Literal["AVX2", "AVX-512", "AVX-512 BF16", "AMX"]
 """What kernels for CPUs are built for, as people write it."""
 Resolution = Literal["pinned", "released", "today"]
@@ -166,19 +168,47 @@ class ModelTable(Table, frozen=True, kw_only=True):
 
 
 class SchemeTable(Table, frozen=True, kw_only=True):
-    """A quantization method with its parameters."""
+    """What is computed with which parameters, and the one format in which it is stored."""
 
-    method: Method
+    format: Format
     bits: int
     group_size: int
+    """-1 stands for one group a row."""
     zero_point: bool = True
     """AWQ: zero points are stored, so that a group need not be symmetric about zero."""
     version: str = "GEMM"
     """AWQ: the layout."""
     sym: bool = True
-    """GPTQ: groups are symmetric about zero."""
+    """Groups are symmetric about zero. Of AWQ, ``zero_point`` says it."""
     desc_act: bool = False
     """GPTQ: columns are quantized in the order of their activations, and groups follow it."""
+    activations: Activations = ""
+
+    @property
+    def method(self) -> Method:
+        """What config.json calls the format."""
+        return self.format.method
+
+    @property
+    def request(self) -> dict[str, Option]:
+        """What a quantizer is asked for, as jobs and keys have it.
+
+        What only newer schemes say is left out elsewhere, so that the keys of others stay.
+        """
+        request: dict[str, Option] = {
+            "method": self.method,
+            "bits": self.bits,
+            "group_size": self.group_size,
+            "zero_point": self.zero_point,
+            "version": self.version,
+            "sym": self.sym,
+            "desc_act": self.desc_act,
+        }
+        if self.format.value != self.method:
+            request["format"] = self.format.value
+        if self.activations:
+            request["activations"] = self.activations
+        return request
 
 
 class RoleTable(Table, frozen=True, kw_only=True):
@@ -191,7 +221,7 @@ class RoleTable(Table, frozen=True, kw_only=True):
     """Environments for another device do not get the role."""
     adapter: str
     suffix: str = ""
-    methods: list[Method] = msgspec.field(default_factory=lambda: list(get_args(Method)))
+    formats: list[Format] = msgspec.field(default_factory=lambda: list(Format))
     """What a quantizer makes or an engine reads; every engine reads the float model."""
     repairs: list[RepairName] = []
     """Of a quantizer: what is repaired in the checkpoints that the same table without ``repairs``

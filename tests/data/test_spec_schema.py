@@ -47,7 +47,7 @@ def test_every_file_names_the_schema_and_fits_it(file: Path) -> None:
         '[[environments]]\nrows = ["1.0"]',
         '[bases.x]\nnane = "x"',
         '[[engines]]\nenvironments = { pakage = "vllm" }',
-        '[schemes.x]\nmethod = "awq"\nbits = 4',
+        '[schemes.x]\nformat = "awq"\nbits = 4',
         "[profiles.x]\ntitle = 3",
         "thresholds = 3",
         "schema = 2",

@@ -53,7 +53,7 @@ adapter = "./builder.py"
 tied = true
 
 [schemes.awq]
-method = "awq"
+format = "awq"
 bits = 4
 group_size = 64
 

@@ -47,7 +47,7 @@ tied = true
 recipe = { folder = "FOLDER" }
 
 [schemes.awq]
-method = "awq"
+format = "awq"
 bits = 4
 group_size = 64
 

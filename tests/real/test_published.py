@@ -37,14 +37,14 @@ recipe = {{ directory = "{float}", max_new_tokens = 16 }}
 environments = "hub"
 suffix = "sound"
 adapter = "published"
-methods = ["gptq"]
+formats = ["gptq"]
 options = {{ directory = "{sound}" }}
 
 [[quantizers]]
 environments = "hub"
 suffix = "nan"
 adapter = "published"
-methods = ["gptq"]
+formats = ["gptq"]
 options = {{ directory = "{nan}" }}
 
 [[engines]]

@@ -54,7 +54,7 @@ tied = false
 recipe = {{ seed = 0 }}
 
 [schemes.awq]
-method = "awq"
+format = "awq"
 bits = 4
 group_size = 64
 

@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from matrix.checkpoint.formats import Format
 from matrix.cli import blame as command
 from matrix.pipeline.outcomes import Verdict
 from matrix.plan.cells import Cell, Checkpoint, Model, Role
@@ -46,7 +47,7 @@ def test_nothing_is_blamed_where_a_cell_has_no_verdict() -> None:
 
 
 MODEL = Model("m", "twins", Path("model.py"), tied=True, recipe={})
-SCHEME = SchemeTable(method="awq", bits=4, group_size=64)
+SCHEME = SchemeTable(format=Format.AWQ, bits=4, group_size=64)
 RELEASES = {
     "awq-1": {"awq": "1", "lib": "1"},
     "awq-2": {"awq": "2", "lib": "1"},

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from matrix.checkpoint.formats import Format
 from matrix.plan.cells import Cell, Checkpoint, Model, Role, float_id
 from matrix.search.made_up import (
     Pin,
@@ -186,7 +187,7 @@ def test_releases_between_are_what_an_installer_would_take(
 
 def test_a_cell_brings_its_float_model_into_made_up_environments() -> None:
     model = Model("m", "twins", Path("model.py"), tied=True, recipe={})
-    scheme = SchemeTable(method="awq", bits=4, group_size=64)
+    scheme = SchemeTable(format=Format.AWQ, bits=4, group_size=64)
     quantizer = Role("awq+stock", "awq", Path("q.py"), options={"a": 1})
     cell = Cell(Checkpoint(model, "s", scheme, quantizer), Role("vllm", "vllm", Path("e.py")), [])
     tried, twin = with_environments(cell, {"quantizer": "try-1"})

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from matrix.checkpoint.formats import Format
 from matrix.machine.hardware import Gpu, Machine
 from matrix.pipeline.steps import Device
 from matrix.plan.cells import Cell, Checkpoint, Model, Role
@@ -44,7 +45,7 @@ QWEN15_14B = config(
     hidden_size=5120, intermediate_size=13696, num_hidden_layers=40, num_attention_heads=40,
     num_key_value_heads=40, vocab_size=152064,
 )  # fmt: skip
-AWQ = SchemeTable(method="awq", bits=4, group_size=128)
+AWQ = SchemeTable(format=Format.AWQ, bits=4, group_size=128)
 
 
 def environment(device: Device = "cuda", name: str = "env") -> Environment:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from matrix.checkpoint.formats import Format
 from matrix.plan.cells import Plan, float_id, make_plan, requirements_of, select
 from matrix.spec.loading import FLOAT_MODEL, LoadedSpec, load
 from matrix.spec.snapshot import EMPTY
@@ -48,7 +49,7 @@ def loaded_specs(draw: st.DrawFn) -> LoadedSpec:
         for i in range(draw(counts))
     }
     schemes = {
-        f"scheme-{i}": SchemeTable(method="awq", bits=4, group_size=64)
+        f"scheme-{i}": SchemeTable(format=Format.AWQ, bits=4, group_size=64)
         for i in range(draw(st.integers(0, 2)))
     }
     profile = ProfileTable(
@@ -147,7 +148,7 @@ def small(file: Path) -> Plan:
 
 PARTS = """
 [schemes.gptq]
-method = "gptq"
+format = "gptq"
 bits = 8
 group_size = 128
 
@@ -155,13 +156,13 @@ group_size = 128
 environments = "maker-1.0"
 suffix = "gptq"
 adapter = "./maker.py"
-methods = ["gptq"]
+formats = ["gptq"]
 
 [[engines]]
 environments = "runner-*"
 suffix = "own"
 adapter = "./runner.py"
-methods = ["awq"]
+formats = ["awq"]
 
 [[profiles.all.parts]]
 title = "More"
@@ -176,7 +177,7 @@ engines = ["*"]
 def test_a_profile_is_the_union_of_its_parts_and_a_cell_knows_which_name_it(tmp_path: Path) -> None:
     file = small_spec.write(
         tmp_path,
-        ('adapter = "./maker.py"', 'adapter = "./maker.py"\nmethods = ["awq"]'),
+        ('adapter = "./maker.py"', 'adapter = "./maker.py"\nformats = ["awq"]'),
         ('engines = ["runner-*"]', 'engines = ["runner-3.0"]'),
         ("[profiles.all.canaries]", PARTS),
     )
@@ -193,7 +194,7 @@ def test_a_profile_is_the_union_of_its_parts_and_a_cell_knows_which_name_it(tmp_
         # An engine that reads AWQ only reads the float model all the same, and no GPTQ.
         "tied/float/none/runner-3.0+own": ["More"],
         "tied/awq/maker-1.0/runner-3.0+own": ["More"],
-        # A quantizer makes what its methods say and nothing else.
+        # A quantizer makes what its formats say and nothing else.
         "tied/gptq/maker-1.0+gptq/runner-3.0": ["More"],
     }
     assert plan.parts == ["All", "More"]

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from matrix.checkpoint.formats import Format
 from matrix.checkpoint.inspection import ConfigFacts
 from matrix.judge.results import MatrixResult, ModelFacts, SchemeFacts
 from matrix.judge.table import model_facts, scheme_facts
@@ -54,11 +55,11 @@ def test_a_recipe_of_somebody_s_own_words_says_nothing_of_sizes(odd: object) -> 
 
 
 def test_a_scheme_has_the_parameters_of_its_method() -> None:
-    table = SchemeTable(method="awq", bits=4, group_size=64)
+    table = SchemeTable(format=Format.AWQ, bits=4, group_size=64)
     assert scheme_facts(table) == SchemeFacts(
         method="awq", bits=4, group_size=64, zero_point=True, format="gemm"
     )
-    table = SchemeTable(method="gptq", bits=8, group_size=128, desc_act=True)
+    table = SchemeTable(format=Format.GPTQ, bits=8, group_size=128, desc_act=True)
     assert scheme_facts(table) == SchemeFacts(
         method="gptq", bits=8, group_size=128, sym=True, desc_act=True, format="gptq"
     )
@@ -113,3 +114,10 @@ def test_a_cell_of_which_nothing_was_made_names_no_device_for_it(world: World) -
     failed = Conclusion(Outcome.FAILED, Reason.EXCEPTION, "no")
     cells = world.cells({("import", "maker-2.0"): failed})
     assert cells[GOOD].made_on == ""
+
+
+def test_a_quantizer_is_asked_as_before_newer_fields_so_that_keys_stay() -> None:
+    old = SchemeTable(format=Format.GPTQ, bits=4, group_size=64)
+    new = SchemeTable(format=Format.INT_QUANTIZED, bits=8, group_size=-1, activations="int8")
+    assert set(new.request) - set(old.request) == {"format", "activations"}
+    assert (old.request["method"], new.request["method"]) == ("gptq", "compressed-tensors")

@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "specifiers": "Show which versions worked together, and where packages declare otherwise.",
     "releases": "Show what is new on the package index; --take writes it to the snapshot beside "
     "the spec.",
+    "formats": "Show which formats the releases of engines read, by the lists in their wheels.",
     "resolve": "Ask uv whether each environment resolves, as released and as of today.",
     "lock": "Make the locks beside the spec that are missing or whose inputs have changed.",
     "clean": "Say what of the store can be removed and what that frees; remove what the options "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import typer
+
 from matrix.cli.options import fail
 from matrix.index.settings import index_settings, shown
 from matrix.judge.document import decode
@@ -11,6 +13,7 @@ from matrix.judge.results import MatrixResult
 from matrix.run.context import Context, Settings
 from matrix.store.store import Store
 from matrix.untrusted.reading import UnreadableError, read_file
+from matrix.untrusted.text import visible
 
 DATA = "matrix.json"
 """The file of a report that is data."""
@@ -36,6 +39,20 @@ def read_evidence(evidence: str | None, settings: Settings) -> MatrixResult:
         return result_at(evidence or str(beside))
     except NoEvidenceError as error:
         fail(str(error))
+
+
+def last_evidence(evidence: str | None, settings: Settings) -> MatrixResult | None:
+    """Return the result that is named, or the last report's where there is one to be read."""
+    if evidence is not None:
+        return read_evidence(evidence, settings)
+    last = settings.reports / DATA
+    if not last.is_file():
+        return None
+    try:
+        return result_at(str(last))
+    except NoEvidenceError as error:
+        typer.echo(f"the last report is left out: {visible(str(error))}", err=True)
+        return None
 
 
 def result_at(place: str) -> MatrixResult:

@@ -67,6 +67,11 @@ EXAMPLES: Final[dict[str, dict[str, str]]] = {
         "matrix releases": "what is new on the index",
         "matrix releases --take": "and have it in the spec's snapshot",
     },
+    "formats": {
+        "matrix formats": "all of them, those most read first",
+        "matrix formats gguf": "since when, until when, and what became of it",
+        "matrix formats --take": "with the releases that are new on the index",
+    },
     "resolve": {
         "matrix resolve --profile smoke": "whether uv finds its environments, then and today",
         "matrix resolve --resolution today --format json": "as of today alone, for programs",

@@ -15,7 +15,7 @@ from matrix.checks import run_checks
 from matrix.checks.drift import MERGES
 from matrix.checks.evidence import Evidence
 from matrix.cli.cell_text import finding_line
-from matrix.cli.evidence import DATA, NoEvidenceError, read_evidence, result_at
+from matrix.cli.evidence import last_evidence
 from matrix.cli.issue_text import describe, wrapped
 from matrix.cli.options import (
     ERROR_CHARS,
@@ -29,16 +29,19 @@ from matrix.description.locating import NotHereError, locate
 from matrix.diagnose.catalogue import Effect, Issue, Traits, load_issues
 from matrix.diagnose.matching import Failure, Fit, Match, Side, fit_of, match_issues
 from matrix.judge.cells import thresholds
+from matrix.judge.lifetimes import lines_of
 from matrix.judge.readings import readings, traits_of
 from matrix.judge.results import MatrixResult
 from matrix.pipeline.outcomes import Finding, Judgement, Symptom
 from matrix.pipeline.steps import Stage, Step
 from matrix.run.context import Settings
 from matrix.spec.loading import LoadedSpec, load, role_names
+from matrix.spec.methods import methods_of
 from matrix.spec.requirements import named_releases
 from matrix.untrusted.text import visible
 
 WRONG = "wrong: "
+LISTS_HEAD = "\nby the lists in their wheels, this method is"
 EVIDENCE_HEAD = "\nfiles of this method, format, bits, group and architecture were seen in:"
 VERDICT_CHARS = 1000
 """Of a line that says what is wrong: what to do stands at its end."""
@@ -73,6 +76,8 @@ class Answer(msgspec.Struct, frozen=True):
     issues: list[IssueAnswer]
     readings: list[str]
     """What engines were seen to make of such files, by the evidence there is."""
+    lifetimes: list[str]
+    """Which releases of engines list its method, and whether that lasts."""
 
 
 def inspect(
@@ -111,27 +116,14 @@ def inspect(
     readers = _readers(engine or [], _engines(loaded))
     folder = _located(checkpoint)
     source = _located(original) if original is not None else None
-    answer = examine(folder, source, loaded, readers, tensor_parallel, _result(evidence))
+    answer = examine(
+        folder, source, loaded, readers, tensor_parallel, last_evidence(evidence, Settings.of())
+    )
     if show is Format.JSON:
         typer.echo(as_json(answer))
     else:
         _show(answer)
     raise typer.Exit(not answer.is_sound)
-
-
-def _result(evidence: str | None) -> MatrixResult | None:
-    """Return the result that is named, or the last report's where there is one to be read."""
-    settings = Settings.of()
-    if evidence is not None:
-        return read_evidence(evidence, settings)
-    last = settings.reports / DATA
-    if not last.is_file():
-        return None
-    try:
-        return result_at(str(last))
-    except NoEvidenceError as error:
-        typer.echo(f"the files are judged without that report: {visible(str(error))}", err=True)
-        return None
 
 
 def _located(name: str) -> Path:
@@ -182,6 +174,12 @@ def examine(
     wrong += [
         f"{WRONG}{_named(readers)}: {match.issue.title}" for match in matches if not match.quote
     ]
+    method, methods = _method(inspection), methods_of(loaded.file)
+    wrong += [
+        f"{WRONG}{name} {version} will refuse to load it: it does not list the method {method}"
+        for name, version in readers.items()
+        if method and methods.lacks(name, version, method)
+    ]
     if not wrong:
         wrong = [f"{WRONG}known defect: {m.issue.title}: {m.quote}" for m in defects]
     not_compared = inspection.quantization is not None and original is None
@@ -199,7 +197,14 @@ def examine(
         findings=findings,
         issues=[_issue_answer(match.issue, match.fit) for match in matches],
         readings=_readings(inspection, result),
+        lifetimes=lines_of(method, methods, result) if method else [],
     )
+
+
+def _method(inspection: Inspection) -> str:
+    """Return the method of a file, as engines spell it; empty where it is not quantized."""
+    method = inspection.quantization.method if inspection.quantization else ""
+    return method.lower().replace("compressed_tensors", "compressed-tensors")
 
 
 def _readings(inspection: Inspection, result: MatrixResult | None) -> list[str]:
@@ -281,8 +286,9 @@ def _show(answer: Answer) -> None:
         typer.echo("\n".join(describe(issue)))
     if any(issue.repair for issue in answer.issues):
         typer.echo("\n`matrix repair FOLDER --out NEW` makes the repairs that it knows, in a copy")
-    for number, reading in enumerate(answer.readings):
-        typer.echo("\n".join([*([] if number else [EVIDENCE_HEAD]), *wrapped("", reading)]))
+    for head, lines in ((LISTS_HEAD, answer.lifetimes), (EVIDENCE_HEAD, answer.readings)):
+        if lines:
+            typer.echo("\n".join([head, *(part for line in lines for part in wrapped("", line))]))
 
 
 def _engines(loaded: LoadedSpec) -> set[str]:

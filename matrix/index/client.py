@@ -11,7 +11,8 @@ An index that is down, slow or lies gives one clear line, and the answer that is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+import re
+from collections.abc import Callable, Mapping, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -25,7 +26,7 @@ from matrix.index.news import dropped
 from matrix.index.pages import Page, read_page
 from matrix.index.settings import IndexSettings, shown
 from matrix.index.source_metadata import Sdist, source_metadata
-from matrix.index.wheel_metadata import Wheel, declared, wheel_requirements
+from matrix.index.wheel_metadata import Wheel, declared, file_within, wheel_requirements
 from matrix.spec.snapshot import Release, SourceMetadata
 from matrix.spec.versions import parsed
 from matrix.store.identity import digest
@@ -117,6 +118,31 @@ class Index:
             answers[name] = IndexAnswer(name, now, index, releases)
             write_json(self._folder / f"{name}.json", _Kept(1, answers[name]))
         return answers
+
+    def files_within(
+        self, package: str, name: str, is_wanted: Callable[[Release], bool]
+    ) -> dict[str, bytes | FetchError]:
+        """Return version -> what a file in its wheel holds, of those releases that are wanted.
+
+        Raises :class:`FetchError` where nobody is to be asked, or no index has the package.
+        """
+        if why := self._silence(offline=False):
+            raise FetchError(f"is not asked ({why})")
+        page = in_parallel(self._page, [package], self._limits.pages_seconds)[package]
+        if isinstance(page, FetchError):
+            raise page
+        releases, files = page[1].releases, page[1].files
+        wheels = {
+            release.version: wheel
+            for release in releases
+            if is_wanted(release) and isinstance(wheel := files.get(release.version), Wheel)
+        }
+        pattern, get = re.compile(re.escape(name)), self._files.get
+        return in_parallel(
+            lambda version: file_within(wheels[version], get, pattern),
+            wheels,
+            self._limits.files_seconds,
+        )
 
     def _silence(self, offline: bool) -> str:
         """Return why nobody is to be asked; empty where somebody is."""

@@ -1,4 +1,4 @@
-"""What a wheel says that it requires, read without downloading the wheel.
+"""Single files of a wheel, and what it says that it requires, read without downloading it.
 
 An index that follows PEP 658 offers ``METADATA`` as a file of its own. Of the others, the end of
 the wheel is asked for (a zip's directory is there), then the one file within. Only text comes of
@@ -25,7 +25,7 @@ from matrix.spec.versions import parsed
 
 _BLOCK = 16_384
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
-_ENTRY = re.compile(r"[^/]+\.dist-info/METADATA")
+_METADATA = re.compile(r"[^/]+\.dist-info/METADATA")
 _NOT_A_ZIP = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError,
     OverflowError, KeyError,
@@ -47,7 +47,7 @@ def wheel_requirements(wheel: Wheel, get: Get, package: str, version: str) -> li
     """Return all that a wheel requires; raise :class:`FetchError` where it cannot be read."""
     raw = _offered(wheel, get)
     if raw is None:
-        raw = _within(wheel, get)
+        raw = file_within(wheel, get, _METADATA)
     return metadata_of(raw, "METADATA", package, version).get("requires_dist", [])
 
 
@@ -74,12 +74,16 @@ def _offered(wheel: Wheel, get: Get) -> bytes | None:
         return None  # offered, but not there; the wheel itself is
 
 
-def _within(wheel: Wheel, get: Get) -> bytes:
+def file_within(wheel: Wheel, get: Get, name: re.Pattern[str]) -> bytes:
+    """Return the one file of a wheel whose name is such, its first ``METADATA_BYTES`` + 1 bytes.
+
+    Raises :class:`FetchError` where the wheel has none or several, or cannot be read.
+    """
     try:
         with zipfile.ZipFile(Parts(wheel.address, get, -_BLOCK, _BLOCK)) as archive:
-            names = [name for name in archive.namelist() if _ENTRY.fullmatch(name)]
+            names = [entry for entry in archive.namelist() if name.fullmatch(entry)]
             if len(names) != 1:
-                raise FetchError(f"has a wheel with {len(names)} files METADATA")
+                raise FetchError(f"has a wheel with {len(names)} files {name.pattern}")
             with archive.open(names[0]) as file:
                 return file.read(METADATA_BYTES + 1)
     except _NOT_A_ZIP:

@@ -282,7 +282,7 @@ def test_what_engines_made_of_such_files_is_told_by_the_evidence(
     (tmp_path / "reports" / "matrix.json").write_text("{}")
     done = look(folder)
     assert (done.exit_code, seen in done.stdout) == (0, False)
-    assert "the files are judged without that report" in done.stderr
+    assert "the last report is left out" in done.stderr
 
 
 DESC_ACT, EIGHT_BITS = "auto-gptq-0.7.1-4bit-g64-desc_act", "gptqmodel-7.6.0-8bit-g128"

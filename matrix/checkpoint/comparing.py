@@ -12,7 +12,8 @@ import numpy as np
 from matrix.checkpoint import gptq_weights
 from matrix.checkpoint.files import CONFIG, CheckpointFiles, Config
 from matrix.checkpoint.inspection import CheckpointError, Quantization, WeightComparison
-from matrix.checkpoint.packed import Indices, Layout, read_packed
+from matrix.checkpoint.layouts import Layout
+from matrix.checkpoint.packed import Indices, read_packed
 from matrix.checkpoint.shapes import EMBEDDING, HEAD
 from matrix.checkpoint.tensors import Floats, Tensors
 from matrix.checkpoint.weights import Doubles, Pair, compare, compare_folded, compare_stored

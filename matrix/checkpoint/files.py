@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -22,6 +22,7 @@ from matrix.checkpoint.inspection import (
     Quantization,
     TokenizerFacts,
 )
+from matrix.checkpoint.quantizing import QuantizationConfig
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
@@ -34,26 +35,6 @@ MAX_FILES = 10_000
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 
 _T = TypeVar("_T")
-_Names = Annotated[
-    list[Annotated[str, msgspec.Meta(max_length=200)]], msgspec.Meta(max_length=1_000)
-]
-
-
-class _QuantizationConfig(msgspec.Struct, frozen=True):
-    quant_method: str = ""
-    bits: int | None = None
-    group_size: int | None = None
-    zero_point: bool | None = None
-    version: str | None = None
-    sym: bool | None = None
-    desc_act: bool | None = None
-    checkpoint_format: str | None = None
-    lm_head: bool | None = None
-    static_groups: bool | None = None
-    modules_to_not_convert: _Names | None = None
-    dynamic: dict[str, Any] | None = None
-    # GPTQModel puts what only the quantizer needs to know in here.
-    meta: Any = None
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -74,28 +55,12 @@ class Config(msgspec.Struct, frozen=True):
     torch_dtype: str | None = None
     rope_theta: float | None = None
     rope_parameters: dict[str, Any] | None = None
-    quantization_config: _QuantizationConfig | None = None
+    quantization_config: QuantizationConfig | None = None
 
     @property
     def quantization(self) -> Quantization | None:
         """What ``quantization_config`` says, in this project's words."""
-        found = self.quantization_config
-        if found is None:
-            return None
-        return Quantization(
-            method=found.quant_method[:64],
-            bits=found.bits,
-            group_size=found.group_size,
-            zero_point=found.zero_point,
-            version=(found.version or "")[:64],
-            sym=found.sym,
-            desc_act=found.desc_act,
-            checkpoint_format=(found.checkpoint_format or "")[:64],
-            lm_head=found.lm_head,
-            static_groups=found.static_groups or _static_groups(found.meta),
-            modules_to_not_convert=tuple(found.modules_to_not_convert or ()),
-            dynamic=bool(found.dynamic),
-        )
+        return self.quantization_config and self.quantization_config.facts
 
     @property
     def facts(self) -> ConfigFacts:
@@ -262,11 +227,6 @@ class CheckpointFiles:
             return msgspec.json.decode(data, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CheckpointError(str(error), name, "Save the model again.") from error
-
-
-def _static_groups(meta: object) -> bool | None:
-    found = meta.get("static_groups") if isinstance(meta, dict) else None
-    return found if isinstance(found, bool) else None
 
 
 def _merge_form(merges: bytes) -> MergeForm:

@@ -12,6 +12,7 @@ import numpy as np
 from matrix.checkpoint.comparing import Original, compare_all
 from matrix.checkpoint.files import CheckpointFiles, Config
 from matrix.checkpoint.inspection import (
+    COMPRESSED_TENSORS,
     CheckpointError,
     ConfigFacts,
     Inspection,
@@ -20,6 +21,7 @@ from matrix.checkpoint.inspection import (
     Quantization,
     TokenizerFacts,
 )
+from matrix.checkpoint.layouts import ACTIVATION_PARTS, WORDS, parts_of
 from matrix.checkpoint.scanning import scan
 from matrix.checkpoint.shapes import (
     EMBEDDING,
@@ -33,7 +35,7 @@ from matrix.checkpoint.shapes import (
 )
 from matrix.checkpoint.tensors import Tensors
 
-_PACKING_METHODS = ("awq", "gptq")
+_PACKING_METHODS = ("awq", "gptq", COMPRESSED_TENSORS)
 _HEAD_MODULE = "lm_head"
 
 
@@ -52,10 +54,15 @@ class _Plan:
         names = self.names - {EMBEDDING, HEAD}
         if not quantized:
             return names
-        parts = packed_parts(quantization or Quantization("unknown"))
-        packed = set(self.linears) - set(skipped)
-        weights = {f"{module}.weight" for module in packed}
-        return (names - weights) | {f"{m}.{part}" for m in packed for part in parts}
+        quantization = quantization or Quantization("unknown")
+        schemes = {name: quantization.of(name) for name in set(self.linears) - set(skipped)}
+        weights = {f"{module}.weight" for module in schemes}
+        return (names - weights) | {
+            f"{module}.{part}"
+            for module, scheme in schemes.items()
+            if scheme is not None
+            for part in packed_parts(scheme)
+        }
 
 
 def inspect(directory: Path, original: Path | None = None) -> Inspection:
@@ -84,7 +91,7 @@ def inspect(directory: Path, original: Path | None = None) -> Inspection:
     skipped = left_out(plan.linears, packed, quantization)
     expected = plan.expected(quantization, bool(packed) or quantization is not None, skipped)
     names = set(tensors)
-    surplus = names - expected - _optional(packed) if plan.names else set()
+    surplus = names - expected - _optional(packed, tensors, quantization) if plan.names else set()
     return Inspection(
         compared=source is not None,
         files=files.sizes,
@@ -135,6 +142,8 @@ def _contradictions(
         problem = f"has no quantization_config, but {len(packed)} modules are packed"
         return [Problem(problem, "config.json", "Copy it from the run that quantized the model.")]
     promised = quantization is not None and quantization.method in _PACKING_METHODS
+    # Of compressed-tensors, only the cache may be rounded.
+    promised = promised and not (quantization and quantization.kv_cache and not quantization.groups)
     if promised and not packed and list(tensors):
         problem = f"says {quantization.method}, but nothing is packed" if quantization else ""
         return [Problem(problem, "config.json", "Remove quantization_config, or quantize again.")]
@@ -149,11 +158,16 @@ def _plan(source: Original | None, config: Config) -> _Plan:
     return _Plan(sorted(linear_shapes(facts)), set(shapes))
 
 
-def _optional(packed: set[str]) -> set[str]:
-    """Return what a checkpoint may have: both names of a tied matrix, a packed head, g_idx."""
-    head = {f"{_HEAD_MODULE}.{part}" for part in ("qweight", "qzeros", "scales")}
-    indices = {f"{module}.g_idx" for module in packed}
-    return {EMBEDDING, HEAD} | indices | (head if _HEAD_MODULE in packed else set())
+def _optional(packed: set[str], tensors: Tensors, quantization: Quantization | None) -> set[str]:
+    """Return what a checkpoint may have: both names of a tied matrix, a packed head, g_idx, and
+    of compressed-tensors what is for activations."""
+    optional = {EMBEDDING, HEAD} | {f"{module}.{WORDS.order}" for module in packed}
+    if _HEAD_MODULE in packed:
+        parts = parts_of(_HEAD_MODULE, tensors).names
+        optional |= {f"{_HEAD_MODULE}.{part}" for part in parts}
+    if quantization is not None and quantization.method == COMPRESSED_TENSORS:
+        optional |= {name for name in tensors if name.rpartition(".")[2] in ACTIVATION_PARTS}
+    return optional
 
 
 def _head_differs(tensors: Tensors) -> bool | None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 import msgspec
 
+from matrix.checkpoint.targets import Targets
+
+COMPRESSED_TENSORS = "compressed-tensors"
 SCHEMA_VERSION = 2
 _LONGEST = 500
 
@@ -49,19 +53,25 @@ class TensorInfo(msgspec.Struct, frozen=True):
     file: str
 
 
-class Quantization(msgspec.Struct, frozen=True):
-    """What ``quantization_config`` of config.json says, as far as a reader of weights needs it."""
+class Quantization(msgspec.Struct, frozen=True, dict=True):
+    """What ``quantization_config`` of config.json says, as far as a reader of weights needs it.
+
+    Of compressed-tensors, ``of`` says what is so of one module; the fields above ``groups`` hold
+    what all groups agree on.
+    """
 
     method: str
     bits: int | None = None
     group_size: int | None = None
-    """-1 stands for one group per row."""
+    """-1 stands for one group per row, or one in all."""
     zero_point: bool | None = None
     version: str = ""
     sym: bool | None = None
     desc_act: bool | None = None
+    """The groups are of inputs in another order: g_idx says which."""
     checkpoint_format: str = ""
-    """``gptq`` (v1: a zero point less one is stored), ``gptq_v2`` (as it is), empty if absent."""
+    """Of GPTQ ``gptq`` (v1: a zero point less one is stored), ``gptq_v2`` (as it is), empty if
+    absent. Of compressed-tensors its ``format``, such as ``pack-quantized``."""
     lm_head: bool | None = None
     static_groups: bool | None = None
     """Of GPTQ's desc_act: the groups are of neighbouring inputs all the same."""
@@ -69,6 +79,56 @@ class Quantization(msgspec.Struct, frozen=True):
     """Of AWQ: modules with one of these in their names are left out."""
     dynamic: bool = False
     """Of GPTQModel: there are patterns of modules that are left out or quantized otherwise."""
+    strategy: str = ""
+    """Of compressed-tensors: what one scale is of, such as ``group``, ``channel``, ``tensor``."""
+    block_rows: int = 1
+    """Of the strategy ``block``: of how many outputs one scale is."""
+    activations: str = ""
+    """To what inputs are rounded while running, such as ``int8``; empty where they are not."""
+    actorder: str = ""
+    """As compressed-tensors writes it: ``group`` is desc_act, ``weight`` an order of quantizing."""
+    groups: tuple[LayerGroup, ...] = ()
+    """Of compressed-tensors: ``config_groups``."""
+    ignore: tuple[str, ...] = ()
+    """Of compressed-tensors: entries that mean modules which are left out."""
+    kv_cache: str = ""
+    """Of compressed-tensors: to what keys and values in the cache are rounded."""
+    status: str = ""
+    """Of compressed-tensors: ``compressed`` where packed tensors are stored."""
+    settings: tuple[str, ...] = ()
+    """Of compressed-tensors: settings of its groups that old releases refuse, null or not."""
+
+    def of(self, module: str) -> Quantization | None:
+        """Return how a module is to be stored; ``None`` where it is left out."""
+        if self.method != COMPRESSED_TENSORS or not self.groups:
+            return self
+        if self._ignored.fit(module):
+            return None
+        fits = [targets.fit(module) for targets in self._targets]
+        if any(fits):
+            return self.groups[fits.index(max(fits))].scheme
+        unread = (group for group, it in zip(self.groups, self._targets, strict=True) if it.unread)
+        return next((group.scheme for group in unread), None)
+
+    @property
+    def unread(self) -> bool:
+        """Whether regular expressions stand in it that are not run."""
+        return self._ignored.unread or any(targets.unread for targets in self._targets)
+
+    @cached_property
+    def _ignored(self) -> Targets:
+        return Targets(self.ignore)
+
+    @cached_property
+    def _targets(self) -> list[Targets]:
+        return [Targets(group.targets) for group in self.groups]
+
+
+class LayerGroup(msgspec.Struct, frozen=True):
+    """Of compressed-tensors: some modules, and how these are stored."""
+
+    targets: tuple[str, ...]
+    scheme: Quantization
 
 
 class ConfigFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,10 +166,12 @@ class TokenizerFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PackedLinearInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A module with a ``.qweight``, by the file alone. All but the name are 0 or empty where the
-    module cannot be read; ``note`` then says why."""
+    """A packed module, by the file alone. All but the name and the layout are 0 or empty where
+    the module cannot be read; ``note`` then says why."""
 
     name: str
+    layout: str = ""
+    """How its codes lie: a :class:`matrix.checkpoint.layouts.Layout`."""
     inputs: int = 0
     outputs: int = 0
     bits: int = 0

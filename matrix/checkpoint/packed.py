@@ -1,100 +1,53 @@
-"""Packed Linears: their shapes, told from the tensors alone, and their weights, a block at a time.
+"""Packed Linears and their weights, a block of rows at a time.
 
-What AWQ and GPTQ share. The two layouts themselves are in :mod:`matrix.checkpoint.awq` and
-:mod:`matrix.checkpoint.gptq`. A whole module is in memory only as it is stored, 4 or 8 bits a
-weight; what is unpacked is a block of its rows.
+What all layouts share. The layouts themselves are in :mod:`matrix.checkpoint.awq`,
+:mod:`matrix.checkpoint.gptq` and :mod:`matrix.checkpoint.compressed_tensors`. A whole module is in
+memory only as it is stored, 4 or 8 bits a weight; what is unpacked is a block of its rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from typing import TypeVar, assert_never
 
 import numpy as np
 import numpy.typing as npt
 
-from matrix.checkpoint import awq, gptq
-from matrix.checkpoint.inspection import CheckpointError, Quantization
+from matrix.checkpoint import awq, compressed_tensors, gptq
+from matrix.checkpoint.inspection import COMPRESSED_TENSORS, CheckpointError, Quantization
+from matrix.checkpoint.layouts import WORDS, Layout, Parts, parts_of
+from matrix.checkpoint.packed_shapes import REMADE, WORD_BITS, PackedShape, shape_of_words
 from matrix.checkpoint.tensors import Floats, Tensors
 
 BITS = (2, 4, 8)
 """Widths that divide a word. GPTQ's 3-bit codes straddle words."""
-MAX_SIDE = 2**22
-MAX_WEIGHTS = 2**30
-"""A module beyond these is no Linear of a model; it is not read."""
-MIN_GROUP = 8
-"""With smaller groups, scales and zeros as numbers would take far more memory than the codes."""
 BLOCK_WEIGHTS = 2**19
-WORD_BITS = 32
-_REMADE = "Make the checkpoint again."
+NAIVE = "naive-quantized"
 
 Codes = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.intp]
-Words = npt.NDArray[np.int32]
+Stored = npt.NDArray[np.int32] | npt.NDArray[np.uint8]
 _T = TypeVar("_T", bound=np.generic)
 Mask = npt.NDArray[np.bool_]
 
 
-class Layout(StrEnum):
-    """How codes lie in words."""
-
-    AWQ = "awq"
-    GPTQ = "gptq"
-
-
-@dataclass(frozen=True)
-class PackedShape:
-    """What the shapes of a module's tensors say."""
-
-    layout: Layout
-    inputs: int
-    outputs: int
-    bits: int
-    groups: int
-    group_size: int
-
-
-def shape_of(tensors: Tensors, module: str, group_size: int | None) -> PackedShape:
+def shape_of(tensors: Tensors, module: str, scheme: Quantization | None) -> PackedShape:
     """Return the shape of a packed module.
 
     Args:
         tensors: The checkpoint.
-        module: Name without ``.qweight``.
-        group_size: As config.json says. Needed only where the last group is a shorter one.
+        module: Its name.
+        scheme: As config.json says of it. Needed only where the last group is a shorter one.
 
     Raises:
-        CheckpointError: A tensor is missing, is no matrix, has another type, or they disagree, or
-            the module or its number of groups is larger than any Linear's.
+        CheckpointError: A tensor is missing, has another type, or they disagree, or the module or
+            its number of groups is larger than any Linear's.
     """
-    infos = [tensors.find(f"{module}.{part}") for part in ("qweight", "qzeros", "scales")]
-    if infos[0].dtype != "I32" or infos[1].dtype != "I32":
-        raise CheckpointError("codes or zeros are not int32", module, _REMADE)
-    qweight, qzeros, scales = (info.shape for info in infos)
-    shapes = f"{qweight}, {qzeros}, {scales}"
-    if not all(len(shape) == 2 and min(shape) > 0 for shape in (qweight, qzeros, scales)):
-        raise CheckpointError(f"shapes {shapes} are not matrices", module, _REMADE)
-    (rows, words), (groups, outputs) = qweight, scales
-    bits, rest = divmod(qzeros[1] * WORD_BITS, outputs)
-    # The two layouts pack along different sides.
-    by_output = words * WORD_BITS == outputs * bits
-    inputs = rows if by_output else rows * WORD_BITS // max(bits, 1)
-    size = group_size if group_size is not None and group_size > 0 else inputs
-    if -(-inputs // size) != groups or (by_output and inputs % size):
-        # Not as config.json says, whose last group may be a shorter one, but not AWQ's.
-        size, unequal = divmod(inputs, groups)
-        rest = rest or unequal
-    if rest or not 1 <= bits <= 8 or qzeros[0] != groups or not (by_output or words == outputs):
-        raise CheckpointError(f"shapes {shapes} do not agree", module, _REMADE)
-    if max(inputs, outputs) > MAX_SIDE or inputs * outputs > MAX_WEIGHTS:
-        raise CheckpointError(f"{inputs} x {outputs} weights are no Linear", module, _REMADE)
-    if size < MIN_GROUP:
-        problem = f"groups of {size} are too small; read are {MIN_GROUP} and more inputs"
-        raise CheckpointError(problem, module, "Quantize with larger groups.")
-    layout = Layout.AWQ if by_output else Layout.GPTQ
-    return PackedShape(layout, inputs, outputs, bits, groups, size)
+    if parts_of(module, tensors) == WORDS:
+        return shape_of_words(tensors, module, scheme.group_size if scheme else None)
+    return compressed_tensors.shape_of(tensors, module, scheme)
 
 
 @dataclass
@@ -113,6 +66,8 @@ class Block:
     """Where each group that has inputs begins, [groups with inputs]."""
     size: int
     """How many inputs each group has; 0 where they do not all have as many."""
+    values: Floats | None = None
+    """The value of each code, ascending, where codes are ranks of floats; ``None`` of integers."""
 
     @cached_property
     def steps(self) -> Floats:
@@ -121,7 +76,9 @@ class Block:
 
     @cached_property
     def levels(self) -> Floats:
-        """Each weight in steps, ``code - zero``, [rows, in]."""
+        """Each weight in steps, ``code - zero`` or a float's value, [rows, in]."""
+        if self.values is not None:
+            return self.values[self.codes]
         return self.codes - self._spread(self.zeros)
 
     def _spread(self, values: Floats) -> Floats:
@@ -165,7 +122,8 @@ class PackedLinear:
     """A packed Linear as it is stored."""
 
     shape: PackedShape
-    qweight: Words
+    stored: Stored
+    """The codes as they lie: words of AWQ and GPTQ, or the bytes of a row of compressed-tensors."""
     zeros: Floats
     """[out, groups]; what is subtracted from a code."""
     scales: Floats
@@ -197,16 +155,15 @@ class PackedLinear:
 
     def block(self, start: int, stop: int) -> Block:
         """Return rows ``start`` to ``stop``, each a multiple of 32 or the last."""
-        bits = self.shape.bits
         match self.shape.layout:
             case Layout.AWQ:
-                per_word = WORD_BITS // bits
-                words = self.qweight[:, start // per_word : -(-stop // per_word)]
+                per_word = WORD_BITS // self.shape.bits
+                words = self.stored[:, start // per_word : -(-stop // per_word)]
                 codes = np.ascontiguousarray(awq.unpack(words).T)
             case Layout.GPTQ:
-                codes = gptq.unpack(self.qweight[:, start:stop].T, bits)
+                codes = gptq.unpack(self.stored[:, start:stop].T, self.shape.bits)
             case _:
-                assert_never(self.shape.layout)
+                codes = compressed_tensors.codes_of(self.stored[start:stop], self.shape)
         rows = slice(start, stop)
         return Block(
             self.sort(codes),
@@ -215,6 +172,7 @@ class PackedLinear:
             self.group_of,
             self.starts,
             self._equal_size,
+            compressed_tensors.values_of(self.shape.layout),
         )
 
     def row_ranges(self) -> Iterator[tuple[int, int]]:
@@ -238,46 +196,91 @@ def read_packed(tensors: Tensors, module: str, quantization: Quantization) -> Pa
         CheckpointError: A tensor of it is missing, or types and shapes do not agree with each
             other and with the quantization, or the layout is not one read here.
     """
-    shape = shape_of(tensors, module, quantization.group_size)
-    _agree(shape, module, quantization)
-    order, group_of = _groups(tensors, module, shape)
-    zeros = tensors.read(f"{module}.qzeros")
+    scheme = quantization.of(module)
+    if scheme is None:
+        problem = "is packed, but config.json leaves it out"
+        raise CheckpointError(problem, module, "Correct ignore or targets in config.json.")
+    shape = shape_of(tensors, module, scheme)
+    _agree(shape, module, scheme)
+    return read_shaped(tensors, module, shape, scheme.checkpoint_format)
+
+
+def read_shaped(
+    tensors: Tensors, module: str, shape: PackedShape, checkpoint_format: str = ""
+) -> PackedLinear:
+    """Return a packed Linear of a shape that its tensors have.
+
+    Args:
+        tensors: The checkpoint.
+        module: Its name.
+        shape: By :func:`shape_of`.
+        checkpoint_format: Of GPTQ: how zero points are stored.
+
+    Raises:
+        CheckpointError: A tensor cannot be read, or does not fit the shape.
+    """
+    parts = parts_of(module, tensors)
+    order, group_of = _groups(tensors, module, shape, parts)
+    codes = f"{module}.{parts.codes}"
     match shape.layout:
         case Layout.AWQ:
-            points = awq.unpack(zeros)
+            points = awq.unpack(tensors.read(f"{module}.{parts.zeros}"))
         case Layout.GPTQ:
-            points = gptq.zero_points(zeros, shape.bits, quantization.checkpoint_format)
+            zeros = tensors.read(f"{module}.{parts.zeros}")
+            points = gptq.zero_points(zeros, shape.bits, checkpoint_format)
         case _:
-            assert_never(shape.layout)
+            return PackedLinear(
+                shape,
+                tensors.raw(codes).reshape(shape.outputs, -1),
+                compressed_tensors.read_zeros(tensors, module, shape),
+                compressed_tensors.read_scales(tensors, module, shape),
+                order,
+                group_of,
+            )
     return PackedLinear(
         shape,
-        tensors.read(f"{module}.qweight"),
+        tensors.read(codes),
         np.ascontiguousarray(points.T).astype(np.float32),
-        np.ascontiguousarray(tensors.floats(f"{module}.scales").T),
+        np.ascontiguousarray(tensors.floats(f"{module}.{parts.scales}").T),
         order,
         group_of,
     )
 
 
-def kind_problem(shape: PackedShape, quantization: Quantization) -> str:
+def kind_problem(shape: PackedShape, scheme: Quantization) -> str:
     """Return why a module is not of a kind read here, or not of the kind config.json says."""
-    if quantization.method != shape.layout:
-        return f"is laid out as {shape.layout}, but config.json says {quantization.method}"
-    if shape.bits not in BITS or (shape.layout is Layout.AWQ and shape.bits != awq.BITS):
-        return f"is {shape.bits}-bit {shape.layout}; read here are 4-bit AWQ and 2, 4, 8-bit GPTQ"
-    if shape.layout is Layout.AWQ and quantization.version.lower() not in ("", "gemm"):
-        return f"has AWQ layout {quantization.version}; only GEMM is read here"
-    if shape.layout is Layout.GPTQ and quantization.checkpoint_format not in ("", *gptq.FORMATS):
-        return f"has checkpoint format {quantization.checkpoint_format}; read are gptq, gptq_v2"
+    layout, form = shape.layout, scheme.checkpoint_format
+    match layout:
+        case Layout.AWQ | Layout.GPTQ:
+            if scheme.method != layout:
+                return f"is laid out as {layout}, but config.json says {scheme.method}"
+        case Layout.PACKED | Layout.INTEGERS | Layout.FLOATS | Layout.FP4:
+            # The plainest of its formats stores integers and floats of a byte alike.
+            naive = form == NAIVE and layout in (Layout.INTEGERS, Layout.FLOATS)
+            if scheme.method != COMPRESSED_TENSORS or (form not in ("", layout) and not naive):
+                said = f"{scheme.method} {form}".strip()
+                return f"is laid out as {layout}, but config.json says {said}"
+        case _:
+            assert_never(layout)
+    if shape.bits not in BITS or (layout is Layout.AWQ and shape.bits != awq.BITS):
+        return f"is {shape.bits}-bit {layout}; read here are 4-bit AWQ and 2, 4, 8-bit GPTQ"
+    if layout is Layout.PACKED and shape.bits not in compressed_tensors.BITS:
+        return f"has packed codes of {shape.bits} bits; read here are 4 and 8"
+    if layout is Layout.AWQ and scheme.version.lower() not in ("", "gemm"):
+        return f"has AWQ layout {scheme.version}; only GEMM is read here"
+    if layout is Layout.GPTQ and form not in ("", *gptq.FORMATS):
+        return f"has checkpoint format {form}; read are gptq, gptq_v2"
     return ""
 
 
-def _agree(shape: PackedShape, module: str, quantization: Quantization) -> None:
+def _agree(shape: PackedShape, module: str, scheme: Quantization) -> None:
     """Refuse a module of another kind, or of other numbers than config.json has."""
-    problem = kind_problem(shape, quantization)
-    size = quantization.group_size
-    if not problem and quantization.bits not in (None, shape.bits):
-        problem = f"has {shape.bits} bits, but config.json says {quantization.bits}"
+    problem = kind_problem(shape, scheme)
+    size = scheme.group_size
+    # Integers of fewer bits are stored in bytes, too.
+    is_byte = shape.layout is Layout.INTEGERS and (scheme.bits or 8) <= shape.bits
+    if not problem and scheme.bits not in (None, shape.bits) and not is_byte:
+        problem = f"has {shape.bits} bits, but config.json says {scheme.bits}"
     wanted = shape.inputs if size is None or size <= 0 else size
     if not problem and wanted != shape.group_size:
         problem = f"has groups of {shape.group_size}, but config.json says {size}"
@@ -285,16 +288,21 @@ def _agree(shape: PackedShape, module: str, quantization: Quantization) -> None:
         raise CheckpointError(problem, module, "config.json and weights must be of one run.")
 
 
-def _groups(tensors: Tensors, module: str, shape: PackedShape) -> tuple[Indices, Indices]:
+def _groups(
+    tensors: Tensors, module: str, shape: PackedShape, parts: Parts
+) -> tuple[Indices, Indices]:
     """Return the inputs sorted by group, and the group of each one of these."""
-    name = f"{module}.g_idx"
+    name = f"{module}.{parts.order}"
+    in_order = np.arange(shape.inputs), np.arange(shape.inputs) // shape.group_size
     if shape.layout is Layout.AWQ or name not in tensors:
-        return np.arange(shape.inputs), np.arange(shape.inputs) // shape.group_size
+        return in_order
     info = tensors.find(name)
     if info.dtype != "I32" or info.shape != [shape.inputs]:
         raise CheckpointError(f"is {info.dtype} {info.shape}", name, f"Has {shape.inputs} inputs.")
     index = tensors.read(name).astype(np.intp)
+    if parts != WORDS and (index == -1).any():
+        return in_order
     if index.min() < 0 or index.max() >= shape.groups:
-        raise CheckpointError(f"names groups beyond {shape.groups}", name, _REMADE)
+        raise CheckpointError(f"names groups beyond {shape.groups}", name, REMADE)
     order = np.argsort(index, kind="stable")
     return order, index[order]

@@ -22,12 +22,13 @@ from matrix.checkpoint.inspection import (
     Quantization,
     TensorInfo,
 )
-from matrix.checkpoint.packed import BITS, PackedShape, kind_problem, read_packed, shape_of
+from matrix.checkpoint.layouts import Layout, Parts, packed_parts
+from matrix.checkpoint.packed import BITS, kind_problem, read_shaped, shape_of
+from matrix.checkpoint.packed_shapes import PackedShape
 from matrix.checkpoint.tensors import BYTES, Tensors
 
 BUFFER_BYTES = 2**19
 """Small enough to stay in a core's cache, where what was read is looked at again."""
-MODULE_PARTS = ("qweight", "qzeros", "scales", "g_idx")
 
 # For each floating type: bytes of a value, and the bits of infinity. Others are taken as bytes.
 _FLOATS = {
@@ -35,6 +36,9 @@ _FLOATS = {
     "BF16": (2, 0x7F80),
     "F32": (4, 0x7F800000),
     "F64": (8, 0x7FF0000000000000),
+    # Without infinity: the highest code is NaN.
+    "F8_E4M3": (1, 0x7F),
+    "F8_E5M2": (1, 0x7C),
 }
 
 
@@ -115,16 +119,19 @@ class _ZeroPoints:
 
 
 class _GroupIndex:
-    """Compares a g_idx with that of groups in order."""
+    """Compares the group of each input with that of groups in order."""
 
     def __init__(self, shape: PackedShape) -> None:
         self.shape = shape
         self.counts = np.zeros(shape.groups, np.int64)
         self.ordered = self.in_range = True
+        self.is_unset = False
         self.position = 0
 
     def add(self, block: memoryview) -> None:
         index = np.frombuffer(block, "<i4")
+        # Of compressed-tensors, such a one counts for nothing.
+        self.is_unset |= self.shape.layout is not Layout.GPTQ and bool((index == -1).any())
         if index.min() < 0 or index.max() >= self.shape.groups:
             self.in_range = False
             return
@@ -135,53 +142,61 @@ class _GroupIndex:
 
     @property
     def order(self) -> GroupOrder:
+        if self.is_unset:
+            return "in order"
         if not self.in_range or (self.counts != self.shape.group_size).any():
             return "wrong"
         return "in order" if self.ordered else "permuted"
 
 
+@dataclass
+class _Module:
+    """A packed module, and the readers of its parts by their names."""
+
+    name: str
+    parts: Parts
+    scheme: Quantization | None
+    shape: PackedShape | None = None
+    note: str = ""
+    readers: dict[str, _Reader] = field(default_factory=dict)
+
+
 def scan(tensors: Tensors, quantization: Quantization | None) -> Scan:
     """Return what the tensors say by themselves, whatever is wrong with them."""
     found = Scan()
-    modules = [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]
-    shapes: dict[str, PackedShape] = {}
-    notes: dict[str, str] = {}
-    for module in modules:
+    modules: dict[str, _Module] = {}
+    for name in tensors:
+        if packed := packed_parts(name, tensors.info(name).dtype, tensors):
+            module, parts = packed
+            scheme = quantization.of(module) if quantization else None
+            modules[module] = _Module(module, parts, scheme)
+    for module in modules.values():
         try:
-            size = quantization.group_size if quantization else None
-            shapes[module] = shape_of(tensors, module, size)
+            module.shape = shape_of(tensors, module.name, module.scheme)
         except CheckpointError as error:
-            notes[module] = str(error)
-    packed = {f"{module}.{part}" for module in modules for part in MODULE_PARTS}
-    readers: dict[str, _Reader] = {}
-    _read_all(tensors, shapes, packed, readers, found)
-    for module in sorted(modules):
-        shape = shapes.get(module)
-        if shape is None:
-            found.modules.append(PackedLinearInfo(name=module, note=notes[module]))
+            module.note = str(error)
+    _read_all(tensors, modules, found)
+    for _, module in sorted(modules.items()):
+        if module.shape is None:
+            found.modules.append(PackedLinearInfo(name=module.name, note=module.note))
         else:
-            info = _module(tensors, module, shape, readers)
-            if quantization is not None and not info.note:
-                note = kind_problem(shape, quantization)
-                info = msgspec.structs.replace(info, note=note and f"{module}: {note}")
-            found.modules.append(_with_zero_scales(tensors, info, shape, readers, quantization))
+            info = _described(tensors, module, module.shape)
+            found.modules.append(_with_zero_scales(tensors, info, module, module.shape))
     return found
 
 
-def _read_all(
-    tensors: Tensors,
-    shapes: Mapping[str, PackedShape],
-    packed: set[str],
-    readers: dict[str, _Reader],
-    found: Scan,
-) -> None:
-    """Read every byte of every tensor; keep the readers of packed ones, and what others say."""
+def _read_all(tensors: Tensors, modules: Mapping[str, _Module], found: Scan) -> None:
+    """Read every byte of every tensor; give modules their readers, keep what others say."""
     buffer = memoryview(bytearray(BUFFER_BYTES))
     unreadable: set[str] = set()
     for info in tensors.in_file_order():
         if info.file in unreadable:
             continue
-        reader = _reader(info, shapes)
+        name, _, part = info.name.rpartition(".")
+        module = modules.get(name)
+        if module is not None and part not in module.parts.names:
+            module = None
+        reader = _reader(info, part, module)
         try:
             for block in tensors.raw_blocks(info.name, buffer):
                 reader.add(block)
@@ -189,75 +204,91 @@ def _read_all(
             unreadable.add(info.file)
             found.problems.append(error.problem)
             continue
-        if info.name in packed:
-            readers[info.name] = reader
-        elif isinstance(reader, _Values):
+        if module is not None:
+            module.readers[part] = reader
+        if isinstance(reader, _Values) and not isinstance(reader, _Scales):
             if reader.not_finite:
                 found.not_finite[info.name] = reader.not_finite
-            if reader.all_zero:
+            if reader.all_zero and module is None:
                 found.zero.add(info.name)
 
 
-def _reader(info: TensorInfo, shapes: Mapping[str, PackedShape]) -> _Reader:
-    module, _, part = info.name.rpartition(".")
-    shape = shapes.get(module)
-    if shape is None:
-        return _Values(info.dtype)
-    if part == "qweight":
-        return _Codes()
-    if part == "qzeros":
+def _reader(info: TensorInfo, part: str, module: _Module | None) -> _Reader:
+    if module is None or module.shape is None:
+        return _Values(info.dtype) if module is None else _Codes()
+    parts, shape = module.parts, module.shape
+    if part == parts.codes:
+        return _Values(info.dtype) if shape.layout is Layout.FLOATS else _Codes()
+    if part == parts.zeros:
         return _ZeroPoints()
-    if part == "scales":
+    if part == parts.scales or info.dtype == "F32":
         return _Scales(info.dtype)
-    if part == "g_idx" and info.dtype == "I32" and info.shape == [shape.inputs]:
+    if part == parts.order and info.dtype == "I32" and info.shape == [shape.inputs]:
         return _GroupIndex(shape)
-    return _Values(info.dtype)
+    return _Codes()
 
 
-def _module(
-    tensors: Tensors, module: str, shape: PackedShape, readers: Mapping[str, _Reader]
-) -> PackedLinearInfo:
+def _described(tensors: Tensors, module: _Module, shape: PackedShape) -> PackedLinearInfo:
     """Return what the parts of a module say; those that could not be read say nothing."""
-    infos = [
-        tensors.info(f"{module}.{part}") for part in MODULE_PARTS if f"{module}.{part}" in tensors
-    ]
+    name, parts, readers = module.name, module.parts, module.readers
+    stored = [f"{name}.{part}" for part in parts.names if f"{name}.{part}" in tensors]
+    infos = [tensors.info(tensor) for tensor in stored]
     bits = 8 * sum(math.prod(info.shape) * BYTES[info.dtype] for info in infos)
-    zeros, scales, index = (readers.get(f"{module}.{part}") for part in MODULE_PARTS[1:])
-    known = shape.bits in BITS
+    index, scales = readers.get(parts.order), readers.get(parts.scales)
     order: GroupOrder = "in order"
     if index is not None:
         # Of another type or shape it says nothing that can be right.
         order = index.order if isinstance(index, _GroupIndex) else "wrong"
-    points = zeros.counts(shape.bits) if isinstance(zeros, _ZeroPoints) and known else {}
+    whole = [readers.get(part) for part in parts.others]
+    note = ""
+    if any(isinstance(reader, _Scales) and reader.any_zero for reader in whole):
+        note = f"{name}: the scale of its scales is 0"
+    if module.scheme is not None:
+        problem = kind_problem(shape, module.scheme)
+        note = f"{name}: {problem}" if problem else note
+    if shape.bits not in BITS:
+        note = f"{name}: codes of {shape.bits} bits are not read here"
     return PackedLinearInfo(
-        name=module,
+        name=name,
+        layout=shape.layout,
         inputs=shape.inputs,
         outputs=shape.outputs,
         bits=shape.bits,
         group_size=shape.group_size,
         bits_per_weight=bits / (shape.inputs * shape.outputs),
-        zero_points=points,
+        zero_points=_points(tensors, module, shape),
         not_finite_scales=scales.not_finite if isinstance(scales, _Scales) else 0,
         group_order=order,
-        note="" if known else f"{module}: codes of {shape.bits} bits are not read here",
+        note=note,
     )
 
 
+def _points(tensors: Tensors, module: _Module, shape: PackedShape) -> dict[str, int]:
+    """Return stored zero point -> how many; those of a byte each have a sign."""
+    reader = module.readers.get(module.parts.zeros)
+    if not isinstance(reader, _ZeroPoints) or shape.bits not in BITS:
+        return {}
+    info = tensors.info(f"{module.name}.{module.parts.zeros}")
+    if info.dtype == "I8":
+        return {str((int(p) + 128) % 256 - 128): n for p, n in reader.counts(8).items()}
+    points = reader.counts(shape.bits)
+    if shape.layout is Layout.PACKED:
+        # A column ends with a whole word, filled up with zeros.
+        spare = -shape.outputs % (32 // shape.bits) * shape.groups
+        points["0"] = points.get("0", 0) - spare
+    return {point: count for point, count in points.items() if count > 0}
+
+
 def _with_zero_scales(
-    tensors: Tensors,
-    info: PackedLinearInfo,
-    shape: PackedShape,
-    readers: Mapping[str, _Reader],
-    quantization: Quantization | None,
+    tensors: Tensors, info: PackedLinearInfo, module: _Module, shape: PackedShape
 ) -> PackedLinearInfo:
     """Return the module's facts with its zero scales, for which its codes are read if need be."""
-    scales = readers.get(f"{info.name}.scales")
+    scales = module.readers.get(module.parts.scales)
     if not isinstance(scales, _Scales) or not scales.any_zero or info.note:
         return info
-    form = quantization.checkpoint_format if quantization else ""
-    scheme = Quantization(shape.layout, shape.bits, shape.group_size, checkpoint_format=form)
+    form = module.scheme.checkpoint_format if module.scheme else ""
     try:
-        linear = read_packed(tensors, info.name, scheme)
+        linear = read_shaped(tensors, info.name, shape, form)
         lost = 0
         for start, stop in linear.row_ranges():
             block = linear.block(start, stop)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 
-from matrix.checkpoint.inspection import ConfigFacts, Quantization
+from matrix.checkpoint.inspection import COMPRESSED_TENSORS, ConfigFacts, Quantization
+from matrix.checkpoint.layouts import BYTES, PACKED, WORDS, Layout
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
@@ -18,6 +19,8 @@ MAX_LAYERS = 1_000
 MAX_SIZE = 2**24
 _KNOWN = ("qwen2", "qwen3", "llama")
 _WORD_BITS = 32
+_SHAPE_BYTES = 16
+"""Of ``weight_shape``: two integers of 64 bits."""
 
 Shape = tuple[int, ...]
 LinearShape = tuple[int, int]
@@ -105,13 +108,24 @@ def _has_bias(config: ConfigFacts, part: str) -> bool:
     return config.attention_bias
 
 
-def packed_parts(quantization: Quantization) -> tuple[str, ...]:
-    """Return the tensors that a packed module must have.
+def packed_parts(scheme: Quantization) -> tuple[str, ...]:
+    """Return the tensors that a packed module must have; none where its format is not read here.
 
     GPTQ writes ``g_idx`` always, but only desc_act's says what readers do not know without it.
     """
-    ordered = quantization.method == "gptq" and quantization.desc_act
-    return ("qweight", "qzeros", "scales", *(["g_idx"] if ordered else []))
+    ordered = bool(scheme.desc_act)
+    if scheme.method != COMPRESSED_TENSORS:
+        return (*WORDS[:3], *([WORDS.order] if ordered and scheme.method == "gptq" else []))
+    optional = [BYTES.zeros] * (scheme.sym is False) + [BYTES.order] * ordered
+    match scheme.checkpoint_format:
+        case Layout.PACKED:
+            return (PACKED.codes, PACKED.scales, PACKED.others[0], *optional)
+        case Layout.FP4:
+            return (PACKED.codes, PACKED.scales, PACKED.others[1])
+        case Layout.INTEGERS | Layout.FLOATS | "naive-quantized":
+            return (BYTES.codes, BYTES.scales, *optional)
+        case _:
+            return ()
 
 
 def left_out(
@@ -121,7 +135,8 @@ def left_out(
 
     By AWQ's ``modules_to_not_convert``, those with one of its entries in their names (transformers
     4.51.3, ``integrations/awq.py``; autoawq 0.2.9, ``utils/module.py``). GPTQModel's ``dynamic``
-    has regular expressions of strangers, which are not run: all that are not packed count.
+    has regular expressions of strangers, which are not run: all that are not packed count. So they
+    do where one of compressed-tensors is not run (:mod:`matrix.checkpoint.targets`).
     """
     if quantization is None:
         return []
@@ -130,6 +145,13 @@ def left_out(
         return [name for name in linears if any(entry in name for entry in entries)]
     if quantization.method == "gptq" and quantization.dynamic:
         return [name for name in linears if name not in packed]
+    if quantization.method == COMPRESSED_TENSORS:
+        unread = quantization.unread
+        return [
+            name
+            for name in linears
+            if quantization.of(name) is None or (unread and name not in packed)
+        ]
     return []
 
 
@@ -141,8 +163,8 @@ def expected_bytes(
 ) -> int | None:
     """Return what a checkpoint's tensors should take: packed Linears, and the rest at 16 bits.
 
-    ``None`` where the model is not known, or the scheme is not AWQ or GPTQ of 2, 3, 4 or 8 bits
-    with a group size. Without a quantization, of the float model at 16 bits.
+    ``None`` where the model is not known, or how any of its layers is stored is not. Without a
+    quantization, of the float model at 16 bits.
 
     Args:
         config: What config.json says of the model.
@@ -156,21 +178,42 @@ def expected_bytes(
     plain = sum(2 * math.prod(shape) for shape in shapes.values())
     if quantization is None:
         return plain
-    bits, size = quantization.bits, quantization.group_size
-    if quantization.method not in ("awq", "gptq") or bits not in (2, 3, 4, 8) or not size:
-        return None
-    index = quantization.method == "gptq"
     linears = linear_shapes(config)
     if quantization.lm_head and HEAD in shapes:
         outputs, inputs = shapes[HEAD]
         linears["lm_head"] = (outputs, inputs)
     for name in linears.keys() - set(skipped):
-        outputs, inputs = linears[name]
-        groups = -(-inputs // size) if size > 0 else 1
-        plain -= 2 * outputs * inputs
-        plain += (outputs * inputs + groups * outputs) * bits // 8 + 2 * groups * outputs
-        plain += 4 * inputs if index else 0
+        scheme = quantization.of(name)
+        stored = packed_bytes(linears[name], scheme) if scheme is not None else None
+        if stored is None:
+            return None
+        plain += stored - 2 * math.prod(linears[name])
     return plain
+
+
+def packed_bytes(shape: LinearShape, scheme: Quantization) -> int | None:
+    """Return what a packed Linear takes, scales of 16 bits; ``None`` where that is not known."""
+    outputs, inputs = shape
+    bits, size = scheme.bits, scheme.group_size
+    groups = -(-inputs // size) if size is not None and size > 0 else 1
+    index = 4 * inputs
+    if scheme.method in ("awq", "gptq"):
+        if bits not in (2, 3, 4, 8) or not size:
+            return None
+        index *= scheme.method == "gptq"
+        return (outputs * inputs + groups * outputs) * bits // 8 + 2 * groups * outputs + index
+    if not packed_parts(scheme) or bits not in (4, 8):
+        return None
+    rows = 1 if scheme.strategy == "tensor" else -(-outputs // scheme.block_rows)
+    scales, zeros, index = 2 * rows * groups, 0, index * bool(scheme.desc_act)
+    if scheme.checkpoint_format == Layout.FP4:
+        return outputs * inputs // 2 + scales // 2 + 4
+    if scheme.checkpoint_format == Layout.PACKED:
+        if scheme.sym is False:
+            zeros = 4 * -(-outputs * bits // _WORD_BITS) * groups
+        words = -(-inputs * bits // _WORD_BITS)
+        return 4 * outputs * words + _SHAPE_BYTES + scales + zeros + index
+    return outputs * inputs + scales + rows * groups * (scheme.sym is False) + index
 
 
 def indivisible(shapes: Mapping[str, LinearShape], group_size: int) -> list[str]:
@@ -213,8 +256,17 @@ def tensor_parallel_problem(
         "o_proj": sizes.heads * sizes.head // tensor_parallel,
         "down_proj": sizes.intermediate // tensor_parallel,
     }
-    return _unaligned(rows, _WORD_BITS // quantization.bits, "outputs", "codes of a word") or (
-        _unaligned(inputs, quantization.group_size or -1, "inputs", "a group")
+    word, form = _WORD_BITS // quantization.bits, quantization.checkpoint_format
+    by_rows, by_inputs = word, 1
+    if quantization.method == COMPRESSED_TENSORS:
+        # Its codes are packed along the inputs, and only zero points along the outputs.
+        by_rows = word if form == Layout.PACKED and quantization.sym is False else 1
+        by_inputs = word if form == Layout.PACKED else 1
+    return (
+        _unaligned(rows, by_rows, "outputs", "codes of a word")
+        or _unaligned(rows, quantization.block_rows, "outputs", "a block")
+        or _unaligned(inputs, by_inputs, "inputs", "codes of a word")
+        or _unaligned(inputs, quantization.group_size or -1, "inputs", "a group")
     )
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from matrix.checkpoint.files import CheckpointFiles
 from matrix.checkpoint.inspection import CheckpointError, Problem, TensorInfo
+from matrix.checkpoint.small_floats import E4M3, Floats
 
 MAX_HEADER_BYTES = 32 * 1024 * 1024
 MAX_ALL_HEADERS_BYTES = 64 * 1024 * 1024
@@ -37,6 +38,7 @@ _NUMPY = {
     "BOOL": "?",
     "U8": "u1",
     "I8": "i1",
+    "F8_E4M3": "u1",
     "U16": "<u2",
     "I16": "<i2",
     "F16": "<f2",
@@ -50,7 +52,6 @@ _NUMPY = {
 }
 
 Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float32]
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -150,7 +151,7 @@ class Tensors:
         return [place.info for place in places]
 
     def read(self, name: str) -> Array:
-        """Return a tensor in its own type; bfloat16, which numpy has not, as float32.
+        """Return a tensor in its own type; bfloat16 and E4M3, which numpy has not, as float32.
 
         Raises:
             CheckpointError: There is no such tensor, its type has no numpy form, or the file
@@ -158,6 +159,19 @@ class Tensors:
         """
         info = self.find(name)
         return self._values(info, 0, math.prod(info.shape)).reshape(info.shape)
+
+    def raw(self, name: str) -> npt.NDArray[np.uint8]:
+        """Return the bytes of a tensor, flat.
+
+        Raises:
+            CheckpointError: As :meth:`read`, of any type.
+        """
+        info = self.find(name)
+        data = np.empty(_size(info), np.uint8)
+        with self.files.open(info.file) as handle:
+            handle.seek(self._places[name].offset)
+            _fill(handle, data.data, info.file)
+        return data
 
     def floats(self, name: str) -> Floats:
         """Return a tensor as float32.
@@ -218,6 +232,8 @@ class Tensors:
         with self.files.open(info.file) as handle:
             handle.seek(self._places[info.name].offset + start * flat.itemsize)
             _fill(handle, flat.view(np.uint8).data, info.file)
+        if info.dtype == "F8_E4M3":
+            return E4M3[flat]
         if info.dtype == "BF16":
             # The upper half of a float32.
             flat = (flat.astype(np.uint32) << np.uint32(16)).view(np.float32)

@@ -12,6 +12,7 @@ import jinja2
 import msgspec
 from markupsafe import Markup, escape
 
+from matrix.judge.lifetimes import end_in_words
 from matrix.judge.results import Measures
 from matrix.pipeline.outcomes import Verdict
 from matrix.report import constraints, standings, table
@@ -67,6 +68,7 @@ PAGES.globals.update(
     table=table,
     standings=standings,
     constraints=constraints,
+    end_in_words=end_in_words,
     unmeasured=Measures(),
 )
 PAGES.filters.update(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from matrix.history.changes import Changes, Night, PastVerdict
 from matrix.judge.results import MatrixResult
 from matrix.judge.stories import CellStory
+from matrix.spec.methods import EMPTY, Methods
 
 
 def _no_story(_: str) -> CellStory:
@@ -28,5 +29,7 @@ class Material(NamedTuple):
     """Earlier runs of this profile, oldest first, this one last."""
     past: Mapping[str, list[PastVerdict]] = MappingProxyType({})
     """Cell -> what it was in earlier runs, oldest first, only where it changed."""
+    methods: Methods = EMPTY
+    """Which formats the releases of engines list."""
     neighbours: Mapping[str, str] = MappingProxyType({})
     """Profile -> where its page lies from this one."""

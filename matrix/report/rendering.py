@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterable
 from markupsafe import Markup
 
 from matrix.history.changes import ChangeKind
+from matrix.judge.lifetimes import lifetimes
 from matrix.judge.results import CanaryState
-from matrix.report import picture, standings, table
+from matrix.report import formats, picture, standings, table
 from matrix.report.addresses import anchor
 from matrix.report.causes import Cause, causes
 from matrix.report.chooser import choices
@@ -67,6 +68,8 @@ def page(material: Material, names: Collection[str]) -> str:
         "stands": stands,
         "overview": standings.overview(stands),
         "resolutions": standings.resolutions(stands),
+        "lasting": formats.table(lifetimes(material.methods, result)),
+        "lists_taken": material.methods.taken,
         "void": result.canaries is CanaryState.VOID,
         "pictures": _pictures(material, parts, listed, installs),
         "choices": choices(result),

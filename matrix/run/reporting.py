@@ -12,6 +12,7 @@ from matrix.history.states import Snapshot
 from matrix.history.taking import take
 from matrix.judge.results import MatrixResult
 from matrix.run.context import Context
+from matrix.spec.methods import methods_of
 
 if TYPE_CHECKING:
     from matrix.report.material import Material
@@ -32,7 +33,13 @@ def remembered(
     from matrix.report.material import Material  # and so does pandas
 
     past = remember(context.store.root, snapshot_of(context, table), titles(), keep=keep)
-    material = Material(table, changes=past.changes, nights=past.nights, past=past.past)
+    material = Material(
+        table,
+        changes=past.changes,
+        nights=past.nights,
+        past=past.past,
+        methods=methods_of(context.loaded.file),
+    )
     return material, past.troubles
 
 

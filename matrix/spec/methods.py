@@ -150,9 +150,11 @@ def read_methods(file: Path) -> Methods:
         if listing.releases != sorted(set(listing.releases), key=_place):
             raise ValueError(f"{package}: the releases are not in order")
         for name, spans in listing.methods.items():
-            ends = {version for span in (*spans.read, *spans.announced) for version in span}
-            if not METHOD_NAME.fullmatch(name) or not ends <= set(listing.releases):
-                raise ValueError(f"{package}: {name!r} is no method, or names no release of it")
+            if not METHOD_NAME.fullmatch(name):
+                raise ValueError(f"{package}: {name!r} is no name of a method")
+            for first, last in (*spans.read, *spans.announced):
+                if not {first, last} <= {*listing.releases} or _place(first) > _place(last):
+                    raise ValueError(f"{package}: {name}: {first} to {last} are no releases of it")
     return methods
 
 

@@ -60,7 +60,8 @@ class Config(msgspec.Struct, frozen=True):
     @property
     def quantization(self) -> Quantization | None:
         """What ``quantization_config`` says, in this project's words."""
-        return self.quantization_config and self.quantization_config.facts
+        config = self.quantization_config
+        return config.facts if config is not None else None
 
     @property
     def facts(self) -> ConfigFacts:

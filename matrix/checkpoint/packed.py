@@ -28,7 +28,6 @@ NAIVE = "naive-quantized"
 
 Codes = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.intp]
-Stored = npt.NDArray[np.int32] | npt.NDArray[np.uint8]
 _T = TypeVar("_T", bound=np.generic)
 Mask = npt.NDArray[np.bool_]
 
@@ -122,8 +121,8 @@ class PackedLinear:
     """A packed Linear as it is stored."""
 
     shape: PackedShape
-    stored: Stored
-    """The codes as they lie: words of AWQ and GPTQ, or the bytes of a row of compressed-tensors."""
+    stored: Codes
+    """The bytes of the codes as they lie, those of a row of their tensor side by side."""
     zeros: Floats
     """[out, groups]; what is subtracted from a code."""
     scales: Floats
@@ -158,10 +157,10 @@ class PackedLinear:
         match self.shape.layout:
             case Layout.AWQ:
                 per_word = WORD_BITS // self.shape.bits
-                words = self.stored[:, start // per_word : -(-stop // per_word)]
+                words = self.stored.view("<i4")[:, start // per_word : -(-stop // per_word)]
                 codes = np.ascontiguousarray(awq.unpack(words).T)
             case Layout.GPTQ:
-                codes = gptq.unpack(self.stored[:, start:stop].T, self.shape.bits)
+                codes = gptq.unpack(self.stored.view("<i4")[:, start:stop].T, self.shape.bits)
             case _:
                 codes = compressed_tensors.codes_of(self.stored[start:stop], self.shape)
         rows = slice(start, stop)
@@ -222,6 +221,7 @@ def read_shaped(
     parts = parts_of(module, tensors)
     order, group_of = _groups(tensors, module, shape, parts)
     codes = f"{module}.{parts.codes}"
+    stored = tensors.raw(codes).reshape(tensors.info(codes).shape[0], -1)
     match shape.layout:
         case Layout.AWQ:
             points = awq.unpack(tensors.read(f"{module}.{parts.zeros}"))
@@ -229,17 +229,12 @@ def read_shaped(
             zeros = tensors.read(f"{module}.{parts.zeros}")
             points = gptq.zero_points(zeros, shape.bits, checkpoint_format)
         case _:
-            return PackedLinear(
-                shape,
-                tensors.raw(codes).reshape(shape.outputs, -1),
-                compressed_tensors.read_zeros(tensors, module, shape),
-                compressed_tensors.read_scales(tensors, module, shape),
-                order,
-                group_of,
-            )
+            zero_points = compressed_tensors.read_zeros(tensors, module, shape)
+            scales = compressed_tensors.read_scales(tensors, module, shape)
+            return PackedLinear(shape, stored, zero_points, scales, order, group_of)
     return PackedLinear(
         shape,
-        tensors.read(codes),
+        stored,
         np.ascontiguousarray(points.T).astype(np.float32),
         np.ascontiguousarray(tensors.floats(f"{module}.{parts.scales}").T),
         order,

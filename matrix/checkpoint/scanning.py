@@ -167,9 +167,8 @@ def scan(tensors: Tensors, quantization: Quantization | None) -> Scan:
     modules: dict[str, _Module] = {}
     for name in tensors:
         if packed := packed_parts(name, tensors.info(name).dtype, tensors):
-            module, parts = packed
-            scheme = quantization.of(module) if quantization else None
-            modules[module] = _Module(module, parts, scheme)
+            scheme = quantization.of(packed[0]) if quantization else None
+            modules[packed[0]] = _Module(*packed, scheme)
     for module in modules.values():
         try:
             module.shape = shape_of(tensors, module.name, module.scheme)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from matrix.checkpoint.files import CheckpointFiles
 from matrix.checkpoint.inspection import CheckpointError, Problem, TensorInfo
-from matrix.checkpoint.small_floats import E4M3, Floats
+from matrix.checkpoint.small_floats import E4M3
 
 MAX_HEADER_BYTES = 32 * 1024 * 1024
 MAX_ALL_HEADERS_BYTES = 64 * 1024 * 1024
@@ -52,6 +52,7 @@ _NUMPY = {
 }
 
 Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -125,7 +126,7 @@ class Tensors:
                     raise CheckpointError(problem, name[:200], _REMEDY)
                 self._places[name] = place
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._places
 
     def __iter__(self) -> Iterator[str]:

@@ -6,7 +6,8 @@ import math
 import re
 from collections import Counter
 
-from matrix.checkpoint.inspection import Inspection, TensorInfo
+from matrix.checkpoint.inspection import COMPRESSED_TENSORS, Inspection, Quantization, TensorInfo
+from matrix.checkpoint.layouts import ACTIVATION_PARTS, TYPES, Layout
 from matrix.checkpoint.shapes import HEAD
 from matrix.checks.evidence import Evidence
 from matrix.checks.wording import NotApplicableError, Opinion, amount, inspected, some
@@ -14,8 +15,6 @@ from matrix.pipeline.outcomes import Explanation, Judgement, Symptom
 from matrix.repair.names import VLLM
 from matrix.untrusted.text import counted
 
-PARTS = {"qweight": ("I32",), "qzeros": ("I32",), "g_idx": ("I32",), "scales": ("F16", "BF16")}
-"""Part of a packed Linear -> the types it may have, in AutoAWQ's and AutoGPTQ's layouts."""
 COMPUTED = "rotary_emb.inv_freq"
 """What old files store although every reader computes it itself, at 32 bits."""
 _HALF = ("F16", "BF16")
@@ -59,7 +58,8 @@ def packed_layers(evidence: Evidence) -> Opinion:
     message = "; ".join(parts) or f"{counted(len(packed), 'layer')} packed"
     if parts:
         unpacked = [*UNFIT.symptoms, Symptom.MORE_MEMORY]
-        explains = Explanation(unpacked, errors=[*UNFIT.errors, "qweight", "lm_head"])
+        names = ["qweight", "weight_packed", "weight_scale", "lm_head"]
+        explains = Explanation(unpacked, errors=[*UNFIT.errors, *names])
         return Opinion(Judgement.FAILED, wrong, message, explains=explains)
     if not inspection.linears and packed:
         message += "; which ones this model should have is not known"
@@ -88,24 +88,28 @@ def _wrongly_packed(
 
 
 def stored_formats(evidence: Evidence) -> Opinion:
-    """Codes and zeros are int32, scales and all that is not packed have 16 bits.
+    """Codes, zeros and scales are of the types their format has, all else has 16 bits.
 
     Answers "it shows float16, is it quantized at all?": embeddings, norms and head are float16 in
-    every AWQ and GPTQ checkpoint, and that is right; the message says what is packed, at how many
+    every quantized checkpoint, and that is right; the message says what is packed, at how many
     bits per weight. Protects from codes in a type that engines do not read, and from a float32
     part, which takes twice its room in the file. Known issue only-linear-quantized,
     https://huggingface.co/docs/transformers/quantization/gptq. Value: tensors of a wrong type.
     """
     inspection = inspected(evidence)
     modules = {module.name for module in inspection.modules}
+    method = inspection.quantization.method if inspection.quantization else ""
+    is_compressed = method == COMPRESSED_TENSORS
     wrong: list[str] = []
     wide: list[str] = []
     kept: Counter[tuple[str, str]] = Counter()
     for tensor in inspection.tensors:
         module, _, part = tensor.name.rpartition(".")
-        if module in modules and part in PARTS:
-            if tensor.dtype not in PARTS[part]:
+        if module in modules and part in TYPES:
+            if tensor.dtype not in TYPES[part]:
                 wrong.append(f"{tensor.name} is {tensor.dtype}")
+            continue
+        if part in ACTIVATION_PARTS and is_compressed:
             continue
         kept[_kind(tensor.name), tensor.dtype] += 1
         if tensor.name.endswith(COMPUTED) or tensor.dtype in _HALF:
@@ -126,12 +130,15 @@ def stored_formats(evidence: Evidence) -> Opinion:
 
 
 def _other_bits(inspection: Inspection) -> list[str]:
-    bits = inspection.quantization.bits if inspection.quantization else None
-    return [
-        f"{module.name} has {module.bits} bits where config.json says {bits}"
-        for module in inspection.modules
-        if bits and module.bits and module.bits != bits
-    ]
+    faults = []
+    for module in inspection.modules:
+        scheme = inspection.quantization and inspection.quantization.of(module.name)
+        bits = scheme.bits if scheme else None
+        # Integers of fewer bits may be stored in a byte each.
+        is_byte = module.layout == Layout.INTEGERS and (bits or 0) < module.bits
+        if bits and module.bits and module.bits != bits and not is_byte:
+            faults.append(f"{module.name} has {module.bits} bits where config.json says {bits}")
+    return faults
 
 
 def _packing(inspection: Inspection) -> str:
@@ -143,7 +150,22 @@ def _packing(inspection: Inspection) -> str:
         module.bits_per_weight * size
         for module, size in zip(inspection.modules, weights, strict=True)
     )
-    return f"{bits / sum(weights):.3g} bits per weight in {counted(len(weights), 'packed layer')}"
+    size = f"{bits / sum(weights):.3g} bits per weight in {counted(len(weights), 'packed layer')}"
+    return f"{_named(inspection.quantization)}{size}"
+
+
+def _named(quantization: Quantization | None) -> str:
+    """Return how weights are stored, in words, before something else that is said of them."""
+    if quantization is None:
+        return ""
+    words = [quantization.method]
+    if quantization.checkpoint_format not in ("", quantization.method):
+        words.append(quantization.checkpoint_format)
+    if quantization.activations:
+        words.append(f"with {quantization.activations} activations")
+    if quantization.kv_cache:
+        words.append(f"and a {quantization.kv_cache} cache of keys and values")
+    return " ".join(words) + ", "
 
 
 def _kind(name: str) -> str:
@@ -204,8 +226,8 @@ DUPLICATE = "the tied embedding again, as lm_head.weight"
 def _surplus(inspection: Inspection, *, tied: bool) -> dict[str, int]:
     """Return what makes the file larger and is explained, with its bytes."""
     unexpected, zero = set(inspection.unexpected), set(inspection.zero_tensors)
-    wide = "of types wider than 16 bits"
-    surplus = dict.fromkeys((DUPLICATE, "zero tensors", "unexpected tensors", wide), 0)
+    wide, inputs = "of types wider than 16 bits", "scales of activations"
+    surplus = dict.fromkeys((DUPLICATE, "zero tensors", "unexpected tensors", wide, inputs), 0)
     for tensor in inspection.tensors:
         size = stored_bytes(tensor)
         if tensor.name in zero:
@@ -214,6 +236,8 @@ def _surplus(inspection: Inspection, *, tied: bool) -> dict[str, int]:
             surplus["unexpected tensors"] += size
         elif tied and inspection.embedding and tensor.name == HEAD:
             surplus[DUPLICATE] += size
+        elif tensor.name.rpartition(".")[2] in ACTIVATION_PARTS:
+            surplus[inputs] += size
         elif tensor.dtype in _WIDE:
             surplus[wide] += size - 2 * math.prod(tensor.shape)
     return surplus

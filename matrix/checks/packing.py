@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matrix.checkpoint.inspection import Inspection, PackedLinearInfo, Quantization
+from matrix.checkpoint.inspection import (
+    COMPRESSED_TENSORS,
+    Inspection,
+    PackedLinearInfo,
+    Quantization,
+)
 from matrix.checkpoint.shapes import indivisible, linear_shapes, tensor_parallel_problem
 from matrix.checks.evidence import Evidence
 from matrix.checks.formats import UNFIT
@@ -50,11 +55,14 @@ def zero_points(evidence: Evidence) -> Opinion:
     Protects from zeros that are off by one: a reader of v1 (``gptq``, or no format said) adds 1 to
     what is stored, a reader of v2 (``gptq_v2``) does not, and the other's file is answered from
     with "!!!!" or random text, without an error. Symmetric groups must store 2^(bits-1) - 1 in v1
-    and 2^(bits-1) in v2. AWQ stores zeros as they are, each group its own. Known issue
+    and 2^(bits-1) in v2. AWQ stores zeros as they are, each group its own; compressed-tensors none
+    of symmetric weights, where engines pass over any but the middle. Known issue
     gptq-zero-point-format, https://github.com/vllm-project/vllm/issues/38966.
     Value: layers whose zeros are not the label's.
     """
     modules, quantization = _packed(inspected(evidence))
+    if quantization.method == COMPRESSED_TENSORS:
+        return _signed_points(modules, quantization)
     symmetric = quantization.sym
     if symmetric is None:
         symmetric = all(len(module.zero_points) <= 1 for module in modules)
@@ -69,6 +77,22 @@ def zero_points(evidence: Evidence) -> Opinion:
         message = f"all zero points are {some(list(map(str, stored)))}, as {label} wants"
         return Opinion(Judgement.PASSED, 0, message)
     message = _mislabelled(quantization, wrong)
+    return Opinion(Judgement.FAILED, len(wrong), message, explains=SPOILT)
+
+
+def _signed_points(modules: Sequence[PackedLinearInfo], quantization: Quantization) -> Opinion:
+    """Return what is said of compressed-tensors' zero points: there are none, or each its own."""
+    wrong = []
+    for module in modules:
+        scheme = quantization.of(module.name)
+        middle = {"0", str(2 ** (module.bits - 1))} if module.bits else set()
+        if scheme is not None and scheme.sym and not set(module.zero_points) <= middle:
+            wrong.append(module.name)
+    if not wrong:
+        message = f"{quantization.method}: symmetric, or each group has its own zero point"
+        return Opinion(Judgement.PASSED, 0, message)
+    message = f"config.json says symmetric, but zero points are stored: {some(wrong)}"
+    message += ". Correct symmetric in config.json, or quantize it again"
     return Opinion(Judgement.FAILED, len(wrong), message, explains=SPOILT)
 
 
@@ -113,7 +137,12 @@ def group_size(evidence: Evidence) -> Opinion:
     Value: layers of wrong groups.
     """
     modules, quantization = _packed(inspected(evidence))
-    faults = [f"{m.name} {fault}" for m in modules if (fault := _group_fault(m, quantization))]
+    schemes = {module.name: quantization.of(module.name) for module in modules}
+    faults = [
+        f"{module.name} {fault}"
+        for module in modules
+        if (scheme := schemes[module.name]) and (fault := _group_fault(module, scheme))
+    ]
     sizes = sorted({module.group_size for module in modules})
     message = some(faults) or f"groups of {some(list(map(str, sizes)))}"
     judgement, explains = Judgement.PASSED, None
@@ -150,7 +179,7 @@ def _order_lost(modules: Sequence[PackedLinearInfo], quantization: Quantization)
     """Whether no layer has the order that desc_act gives to inputs of more than one group."""
     divided = [module for module in modules if 0 < module.group_size < module.inputs]
     promised = (
-        quantization.method == "gptq" and quantization.desc_act and not quantization.static_groups
+        quantization.method != "awq" and quantization.desc_act and not quantization.static_groups
     )
     return bool(promised and divided) and all(m.group_order == "in order" for m in divided)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from matrix.checkpoint.files import CheckpointFiles
 from matrix.checkpoint.inspection import CheckpointError, Inspection
+from matrix.checkpoint.layouts import parts_of
 from matrix.checkpoint.shapes import EMBEDDING, HEAD
 from matrix.checkpoint.tensors import Tensors
 
@@ -25,6 +26,7 @@ LEAST_PART = 0.01
 """Of the size of a vector, up to which an error of one of its numbers says nothing."""
 BLOCK_ROWS = 256
 LOOK_BYTES = 2**16
+Look = Callable[[Tensors, str], Iterator[str]]
 UNCHANGED = (EMBEDDING, HEAD, "model.norm.weight")
 """What AWQ folds nothing into."""
 
@@ -33,38 +35,45 @@ def value_faults(files: CheckpointFiles, inspection: Inspection) -> list[str]:
     """Return which tensors hold values that make no model. Scales, norms and biases are read."""
     tensors = Tensors(files)
     faults: list[str] = []
-    for name in _read_again(inspection):
+    for name, look in _looks(tensors, inspection):
         try:
-            faults += _faults_of(tensors, name)
+            faults += look(tensors, name)
         except CheckpointError:
             continue  # who reads every tensor has said why
     return faults
 
 
-def _read_again(inspection: Inspection) -> Iterator[str]:
-    """Yield the tensors whose values are looked at."""
+def _looks(tensors: Tensors, inspection: Inspection) -> Iterator[tuple[str, Look]]:
+    """Yield the tensors whose values are looked at, and how."""
+    packed = {m.name for m in inspection.modules}
     for module in inspection.modules:
         if module.inputs and not module.note:
-            yield f"{module.name}.scales"
-            yield f"{module.name}.qweight"
+            parts = parts_of(module.name, tensors)
+            yield f"{module.name}.{parts.scales}", _scale_faults
+            yield f"{module.name}.{parts.codes}", _code_faults
     for tensor in inspection.tensors:
-        plain = len(tensor.shape) == 1 and tensor.name.endswith((".weight", ".bias"))
-        if plain or tensor.name in (EMBEDDING, HEAD):
-            yield tensor.name
+        module_name, _, part = tensor.name.rpartition(".")
+        if module_name not in packed and tensor.name in (EMBEDDING, HEAD):
+            yield tensor.name, _zero_faults
+        elif len(tensor.shape) == 1 and part == "bias":
+            yield tensor.name, _size_faults
+        elif len(tensor.shape) == 1 and part == "weight" and module_name not in packed:
+            yield tensor.name, _vector_faults
 
 
-def _faults_of(tensors: Tensors, name: str) -> Iterator[str]:
-    if name.endswith(".qweight"):
-        if _is_constant(tensors, name):
-            yield f"{name}: all its codes are equal"
-    elif name.endswith(".scales"):
-        yield from _scale_faults(tensors, name)
-    elif name.endswith(".bias"):
-        yield from _size_faults(tensors, name)
-    elif _is_constant(tensors, name, zero=True):
+def _code_faults(tensors: Tensors, name: str) -> Iterator[str]:
+    if _is_constant(tensors, name):
+        yield f"{name}: all its codes are equal"
+
+
+def _zero_faults(tensors: Tensors, name: str) -> Iterator[str]:
+    if _is_constant(tensors, name, zero=True):
         yield f"{name} is 0 everywhere"
-    elif name not in (EMBEDDING, HEAD):
-        yield from _size_faults(tensors, name)
+
+
+def _vector_faults(tensors: Tensors, name: str) -> Iterator[str]:
+    faults = list(_zero_faults(tensors, name))
+    yield from faults or _size_faults(tensors, name)
 
 
 def _is_constant(tensors: Tensors, name: str, *, zero: bool = False) -> bool:

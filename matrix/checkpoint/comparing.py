@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
+from msgspec.structs import replace
 
 from matrix.checkpoint import gptq_weights
 from matrix.checkpoint.files import CONFIG, CheckpointFiles, Config
 from matrix.checkpoint.inspection import CheckpointError, Quantization, WeightComparison
 from matrix.checkpoint.layouts import Layout
 from matrix.checkpoint.packed import Indices, read_packed
+from matrix.checkpoint.rounding import REACH, Rounding, rounding_of
 from matrix.checkpoint.shapes import EMBEDDING, HEAD
 from matrix.checkpoint.tensors import Floats, Tensors
-from matrix.checkpoint.weights import Doubles, Pair, compare, compare_folded, compare_stored
+from matrix.checkpoint.weights import (
+    UNITS,
+    Factors,
+    Pair,
+    compare,
+    compare_folded,
+    compare_stored,
+    count_strays,
+)
 
 _LINEAR = re.compile(r"(model\.layers\.\d+\..+)\.weight")
 _NORM_BEFORE = {
@@ -28,6 +40,11 @@ _NORM_BEFORE = {
 }
 _FOLDED = {"self_attn.o_proj": "self_attn.v_proj", "mlp.down_proj": "mlp.up_proj"}
 """Second Linear -> the first, whose rows may be folded into the second's columns."""
+_GPTQ = "gptq"
+_TELLING = 24
+"""So many Linears tell which way a file was rounded, and are soon read."""
+_ROUNDINGS, _FOLDED_ROUNDINGS = 3, 6
+"""How often a weight in steps was rounded on its way (:mod:`matrix.checkpoint.rounding`)."""
 
 
 class Original:
@@ -85,62 +102,112 @@ def compare_all(
         skipped: The Linears that config.json leaves out.
     """
     ours = sorted(packed & set(source.linears))
-    factors: dict[str, Doubles] = {}
-    if quantization.method == Layout.AWQ:
+    norms = sorted({norm for module in ours if (norm := _norm(module)) in source.tensors})
+    # GPTQ leaves norms as they are.
+    changed = [] if quantization.method == _GPTQ else _changed(tensors, source, norms)
+    pair = partial(_pair, tensors, source, quantization, _unit(tensors))
+    rounding = _rounding(partial(pair, bool(changed)), ours, quantization)
+    folds = _folds(rounding, quantization, len(changed), len(norms))
+    pair = partial(pair, folds)
+    factors: dict[str, Factors] = {}
+    left_out = {f"{module}.weight" for module in packed}
+    if folds:
         unknown = _folded_with(skipped, source.linears)
-        known = [module for module in ours if module not in unknown]
-        found = _compare_awq(tensors, source, quantization, known, factors)
-        folded = {norm for module in ours if (norm := _norm(module))}
-        folded |= {f"{module}.{part}" for module in unknown for part in ("weight", "bias")}
-    else:
-        found = _compare_gptq(tensors, source, quantization, ours)
-        folded = set()
-    for name in set(tensors) & set(source.tensors) - folded:
-        found[name] = _compare_stored(tensors, source, name, name, factors)
+        ours = [module for module in ours if module not in unknown]
+        left_out |= {*norms, *(f"{name}.{part}" for name in unknown for part in ("weight", "bias"))}
+    compared = {}
+    if folds and rounding is Rounding.NEAREST:
+        compared = _compare_folded(pair, source.config, ours, factors)
+    for module in ours:
+        if module not in compared:
+            compared[module] = _compare(pair, module, rounding)
+    compared = {name: replace(found, rounding=rounding) for name, found in compared.items()}
+    for name in set(tensors) & set(source.tensors) - left_out:
+        compared[name] = _compare_stored(tensors, source, name, name, factors)
     if HEAD in tensors and HEAD not in source.tensors and EMBEDDING in source.tensors:
         # One matrix under its other name: it must be the same.
-        found[HEAD] = _compare_stored(tensors, source, HEAD, EMBEDDING, factors)
-    return [found[name] for name in sorted(found)]
+        compared[HEAD] = _compare_stored(tensors, source, HEAD, EMBEDDING, factors)
+    return [compared[name] for name in sorted(compared)]
 
 
-def _compare_awq(
-    tensors: Tensors,
-    source: Original,
-    quantization: Quantization,
-    ours: list[str],
-    factors: dict[str, Doubles],
+def _unit(tensors: Tensors) -> float:
+    """Return the unit roundoff of the coarsest type that the file was computed in."""
+    kinds = {tensors.info(name).dtype for name in tensors}
+    return max((UNITS[kind] for kind in kinds & UNITS.keys()), default=0.0)
+
+
+def _changed(tensors: Tensors, source: Original, norms: list[str]) -> list[str]:
+    """Return the norms that no cast makes of the original's."""
+    compared = {
+        norm: _compare_stored(tensors, source, norm, norm, {}) for norm in norms if norm in tensors
+    }
+    return [norm for norm, found in compared.items() if found.strays != 0]
+
+
+def _rounding(pair: Callable[[str], Pair], ours: list[str], quantization: Quantization) -> Rounding:
+    """Return which way the weights were rounded, by Linears that are folded into norms alone."""
+    telling = [name for name in ours if _norm(name) and _split(name)[1] not in _FOLDED.values()]
+    telling = telling or ours
+    strays = []
+    for module in telling[:: -(-len(telling) // _TELLING) or 1]:
+        # What cannot be read tells nothing, and is said where it is compared.
+        with suppress(CheckpointError):
+            strays.append(count_strays(pair(module)))
+    moved = quantization.method != Layout.AWQ
+    return rounding_of(strays, moved=moved, autoround=quantization.autoround)
+
+
+def _folds(rounding: Rounding, quantization: Quantization, changed: int, norms: int) -> bool:
+    """Return whether factors were folded into norms, of which so many are changed."""
+    match rounding:
+        case Rounding.NEAREST:
+            # A norm that was damaged shows in the Linears after it.
+            return quantization.method == Layout.AWQ or changed > 0
+        case Rounding.EITHER:
+            return False
+        case Rounding.MOVED:
+            # SmoothQuant before GPTQ changes them all.
+            return 2 * changed > norms
+        case _:
+            assert_never(rounding)
+
+
+def _compare_folded(
+    pair: Callable[[str], Pair], config: Config, ours: list[str], factors: dict[str, Factors]
 ) -> dict[str, WeightComparison]:
-    """Compare packed Linears with all folding undone; put the factors of the folds in."""
-    found: dict[str, WeightComparison] = {}
-    pair = partial(_pair, tensors, source, quantization)
+    """Compare Linears with what they may be folded into; put the factors of the folds in."""
+    compared: dict[str, WeightComparison] = {}
     for second in ours:
         first = _first(second)
         if first in ours:
             try:
                 one, other = pair(first), pair(second)
-                row_of = _row_of(source.config, one, other)
-                found[first], found[second], factors[first] = compare_folded(one, other, row_of)
+                row_of = _row_of(config, one, other)
+                compared[first], compared[second], factors[first] = compare_folded(
+                    one, other, row_of, REACH[Rounding.NEAREST]
+                )
             except CheckpointError as error:
-                found |= {name: _not_compared(name, error) for name in (first, second)}
-    for module in ours:
-        if module not in found:
-            try:
-                found[module] = compare(pair(module))
-            except CheckpointError as error:
-                found[module] = _not_compared(module, error)
-    return found
+                compared |= {name: _not_compared(name, error) for name in (first, second)}
+    return compared
 
 
-def _compare_gptq(
-    tensors: Tensors, source: Original, quantization: Quantization, ours: list[str]
-) -> dict[str, WeightComparison]:
-    found = {}
-    for module in ours:
-        try:
-            found[module] = gptq_weights.compare(_pair(tensors, source, quantization, module))
-        except CheckpointError as error:
-            found[module] = _not_compared(module, error)
-    return found
+def _compare(pair: Callable[[str], Pair], module: str, rounding: Rounding) -> WeightComparison:
+    try:
+        linear = pair(module)
+    except CheckpointError as error:
+        return _not_compared(module, error)
+    match rounding:
+        case Rounding.NEAREST:
+            return compare(linear, REACH[rounding])
+        case Rounding.EITHER:
+            bounded = compare(linear, REACH[rounding])
+            # A step is wide: a scale that is off shows earlier in many weights at once.
+            group = gptq_weights.compare(linear, clipped=True).group
+            return replace(bounded, group=max(bounded.group or 0.0, group or 0.0))
+        case Rounding.MOVED:
+            return gptq_weights.compare(linear)
+        case _:
+            assert_never(rounding)
 
 
 def _not_compared(name: str, error: CheckpointError) -> WeightComparison:
@@ -171,7 +238,14 @@ def _split(module: str) -> tuple[str, str]:
     return ".".join(words[:3]), ".".join(words[3:])
 
 
-def _pair(tensors: Tensors, source: Original, quantization: Quantization, module: str) -> Pair:
+def _pair(
+    tensors: Tensors,
+    source: Original,
+    quantization: Quantization,
+    unit: float,
+    folds: bool,
+    module: str,
+) -> Pair:
     packed = read_packed(tensors, module, quantization)
     weight = f"{module}.weight"
     outputs, inputs = source.tensors.find(weight).shape
@@ -179,13 +253,15 @@ def _pair(tensors: Tensors, source: Original, quantization: Quantization, module
         problem = f"stands for {packed.shape.outputs} x {packed.shape.inputs} weights"
         raise CheckpointError(problem, module, f"The original has {outputs} x {inputs}.")
     norm = _norm(module)
-    norms = [np.ones(inputs, dtype=np.float32)] * 2
-    # GPTQ leaves norms as they are; they are compared by themselves.
-    if packed.shape.layout is Layout.AWQ and norm in source.tensors:
+    stored = before = np.ones(inputs, dtype=np.float32)
+    # Where they are as they were, they are compared by themselves.
+    if folds and norm in source.tensors:
         if any(side.find(norm).shape != [inputs] for side in (tensors, source.tensors)):
             raise CheckpointError("has another shape than the original's", norm, "Make it again.")
-        norms = [side.floats(norm) for side in (tensors, source.tensors)]
-    return Pair(module, packed, partial(source.tensors.float_rows, weight), *norms)
+        stored, before = tensors.floats(norm), source.tensors.floats(norm)
+    original = partial(source.tensors.float_rows, weight)
+    roundings = _FOLDED_ROUNDINGS if folds else _ROUNDINGS
+    return Pair(module, packed, original, stored, before, unit, roundings)
 
 
 def _row_of(config: Config, first: Pair, second: Pair) -> Indices:
@@ -208,7 +284,7 @@ def _row_of(config: Config, first: Pair, second: Pair) -> Indices:
 
 
 def _compare_stored(
-    tensors: Tensors, source: Original, name: str, counterpart: str, factors: dict[str, Doubles]
+    tensors: Tensors, source: Original, name: str, counterpart: str, factors: dict[str, Factors]
 ) -> WeightComparison:
     """Compare a tensor with the original's; the bias of a folded Linear is folded with it."""
     shape, wanted = tensors.info(name).shape, source.tensors.info(counterpart).shape
@@ -218,14 +294,14 @@ def _compare_stored(
     factor = factors.get(name.removesuffix(".bias"))
 
     def blocks() -> Iterator[tuple[Floats, Floats]]:
-        if factor is not None and wanted == list(factor.shape):
-            original = source.tensors.floats(counterpart) * factor
-            yield tensors.floats(name), original.astype(np.float32)
-        else:
-            ours, theirs = tensors.float_blocks(name), source.tensors.float_blocks(counterpart)
-            yield from zip(ours, theirs, strict=True)
+        ours, theirs = tensors.float_blocks(name), source.tensors.float_blocks(counterpart)
+        yield from zip(ours, theirs, strict=True)
 
     try:
+        if factor is not None and wanted == list(factor.by_row.shape):
+            original = source.tensors.floats(counterpart) * factor.by_row
+            bias = [(tensors.floats(name), original.astype(np.float32))]
+            return compare_stored(name, iter(bias), factor.share)
         return compare_stored(name, blocks())
     except CheckpointError as error:
         return WeightComparison(name=name, packed=False, note=str(error))

@@ -66,16 +66,15 @@ class _Sums:
     difference: Doubles
     """Difference squared."""
     count: Doubles
-    """How many weights, the same for all rows."""
+    """How many weights."""
 
     def over(self, axis: int | tuple[int, int]) -> _Sums:
         """Return the sums over rows (0), groups (1) or both."""
-        count = np.broadcast_to(self.count, self.both.shape)
         return _Sums(
             self.both.sum(axis=axis),
             self.original.sum(axis=axis),
             self.difference.sum(axis=axis),
-            count.sum(axis=axis),
+            self.count.sum(axis=axis),
         )
 
     @property
@@ -94,27 +93,35 @@ class _Sums:
         return float(np.clip(np.where(usable, least, 0).max(), 0, FAR))
 
 
-def compare(pair: Pair) -> WeightComparison:
-    """Compare a Linear as GPTQ packed it. ``column`` stays unsaid."""
-    shape = pair.packed.shape
+def compare(pair: Pair, *, clipped: bool = False) -> WeightComparison:
+    """Compare a Linear by the statistics of its differences.
+
+    Args:
+        pair: The Linear.
+        clipped: It may have been clipped on purpose: leave out what is at the ends of a group.
+    """
     starts = pair.packed.starts
     present = pair.packed.group_of[starts]
-    count = np.diff(starts, append=shape.inputs).astype(np.float64)
-    offsets = np.zeros((shape.outputs, len(starts)))
-    sums = _Sums(offsets.copy(), offsets.copy(), offsets.copy(), count)
+    offsets = np.zeros((pair.packed.shape.outputs, len(starts)))
+    sums = _Sums(*(offsets.copy() for _ in range(4)))
     not_finite = 0
     misplaced = 0.0
     with np.errstate(all="ignore"):
-        for rows, block, original in pair.blocks():
+        for rows, block, wanted in pair.blocks():
+            original = pair.unfolded(wanted)
             if not rows.start:
                 misplaced = _misplaced(block, original)
             stored = block.weight()
-            difference = stored - original
             not_finite += int(np.count_nonzero(~np.isfinite(stored)))
+            lowest, highest = block.ends
+            kept = (~(clipped & (lowest | highest))).astype(np.float32)
+            original, difference = original * kept, (stored - original) * kept
             sums.both[rows] = block.sums(difference, original)
             sums.original[rows] = block.sums(original, original)
             sums.difference[rows] = block.sums(difference, difference)
-            offsets[rows] = block.sums(difference, np.ones_like(difference)) / count
+            sums.count[rows] = block.sums(kept, kept)
+            if block.values is None:  # floats have no zero points
+                offsets[rows] = block.sums(difference, kept) / np.maximum(sums.count[rows], 1)
     if not_finite:
         return WeightComparison(name=pair.name, packed=True, not_finite=not_finite)
     steps = np.abs(pair.packed.scales[:, present].astype(np.float64))

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from matrix.checkpoint.rounding import Rounding
 from matrix.checkpoint.targets import Targets
 
 COMPRESSED_TENSORS = "compressed-tensors"
@@ -72,6 +73,8 @@ class Quantization(msgspec.Struct, frozen=True, dict=True):
     checkpoint_format: str = ""
     """Of GPTQ ``gptq`` (v1: a zero point less one is stored), ``gptq_v2`` (as it is), empty if
     absent. Of compressed-tensors its ``format``, such as ``pack-quantized``."""
+    autoround: bool = False
+    """There is a version of AutoRound, which writes the forms of others."""
     lm_head: bool | None = None
     static_groups: bool | None = None
     """Of GPTQ's desc_act: the groups are of neighbouring inputs all the same."""
@@ -202,6 +205,11 @@ class WeightComparison(msgspec.Struct, frozen=True, kw_only=True):
     packed: bool
     error: float | None = None
     """RMS of the difference over RMS of the original, both times the norm before them."""
+    rounding: Rounding | None = None
+    """Which way the weights of the file were rounded; ``None`` for what is not packed."""
+    strays: int | None = None
+    """How many values are not what that rounding, or a cast, makes of the original. ``None`` with
+    errors moved on, where no value is bounded."""
     ratio: float | None = None
     """Median over the rows of the scale of what is stored against the original; 1 is right.
 
@@ -209,9 +217,7 @@ class WeightComparison(msgspec.Struct, frozen=True, kw_only=True):
     shows in both.
     """
     row: float | None = None
-    """The row scale farthest from 1."""
-    column: float | None = None
-    """The column scale farthest from 1."""
+    """With errors moved on: the row scale farthest from 1."""
     group: float | None = None
     """How far the scale of one group of one row is off at the least, as a share of it.
 
@@ -219,11 +225,11 @@ class WeightComparison(msgspec.Struct, frozen=True, kw_only=True):
     packed.
     """
     offset: float | None = None
-    """Of GPTQ: the mean difference of one group of one row that is largest, in steps. A zero point
-    off by one makes it 1."""
+    """With errors moved on: the mean difference of one group of one row that is largest, in steps.
+    A zero point off by one makes it 1."""
     misplaced: float | None = None
-    """Of GPTQ: how much of the squared difference would go if each input had the scales of the
-    group that fits it best. 0 in a right order; a g_idx of another order makes it a large part."""
+    """With errors moved on: how much of the squared difference would go if each input had the
+    scales of the group that fits it best. 0 in a right order; a large part in another's g_idx."""
     not_finite: int = 0
     """How many values are not finite."""
     note: str = ""

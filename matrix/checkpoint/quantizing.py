@@ -117,6 +117,7 @@ class QuantizationConfig(msgspec.Struct, frozen=True):
     sym: bool | None = None
     desc_act: bool | None = None
     checkpoint_format: str | None = None
+    autoround_version: str | None = None
     lm_head: bool | None = None
     static_groups: bool | None = None
     modules_to_not_convert: _Names | None = None
@@ -148,6 +149,7 @@ class QuantizationConfig(msgspec.Struct, frozen=True):
             sym=self.sym,
             desc_act=self.desc_act,
             checkpoint_format=(self.checkpoint_format or "")[:_WORD_CHARS],
+            autoround=self.quant_method == AUTO_ROUND or self.autoround_version is not None,
             lm_head=self.lm_head,
             static_groups=self.static_groups or _static_groups(self.meta),
             modules_to_not_convert=tuple(self.modules_to_not_convert or ()),

@@ -1,7 +1,8 @@
 """Comparing packed weights with the originals, with AWQ's folding undone and no damage fitted away.
 
 AWQ multiplies the input columns of a Linear by factors s and divides what comes before by them
-(``awq/quantize/scale.py``: ``scale_ln_fcs``, ``scale_fc_fc``). What comes before is
+(``awq/quantize/scale.py``: ``scale_ln_fcs``, ``scale_fc_fc``), and so does SmoothQuant with a norm.
+What comes before is
 
 - a norm, for q, k, v and for gate and up. It is stored, so s is known: old norm over new norm.
   norm x weight is compared, and nothing is estimated.
@@ -9,15 +10,9 @@ AWQ multiplies the input columns of a Linear by factors s and divides what comes
   factor per channel, from rows of the first and columns of the second at once. Nothing that
   changes one of them alone can hide in it, because the product of the two must come out as it was.
 
-Two measures are taken. Scales (of a layer, its rows, its columns) by least squares over the
-weights that are not at the end of their range. And, sharper, the scale of each group of each row:
-rounding to nearest leaves at most half a step, so every weight bounds the scale from both sides,
-and all of a group's weights together closely. What is outside these bounds no rounding explains.
-
-Measured on the twins as quantized by autoawq 0.2.6, 0.2.7 and 0.2.9 (hidden 256, groups of 64): no
-group of any layer is outside. Of scales planted wrong, 95 in 100 are found from these errors on:
-1 % in a layer, 1 % in one group of all rows, 3 % in a row, 4 % in one group of one row; for Linears
-folded into each other 1.5, 2, 3 and 5 %, because each takes half of it.
+Every weight bounds the scale of its group, and a fold's factor, from both sides: they must be such
+that its rounding explains its level (:mod:`matrix.checkpoint.rounding`). A weight that none of what
+the others allow explains is a stray. A sound file has none, exactly.
 
 A layer is read in blocks of rows, twice where it is folded into another.
 """
@@ -27,22 +22,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from matrix.checkpoint.inspection import WeightComparison
-from matrix.checkpoint.packed import Block, Indices, PackedLinear
+from matrix.checkpoint.packed import Block, Indices, Mask, PackedLinear
+from matrix.checkpoint.rounding import REACH, Rounding, Strays
 from matrix.checkpoint.tensors import Floats
 
-_HALF_STEP = np.float32(0.53)
-"""How far rounding to nearest leaves a weight, in steps: half a step, and a little because the
-folded weight, its norm and its scale are each rounded to 16 bits as well (2^-11 of 15 steps)."""
-_LEAST_COLUMN = 1.0
-"""RMS, in steps, of a column whose scale says something. Of smaller ones most is rounded away: good
-columns of SmolLM2-135M come out at 0 to 0.9 of the original's."""
+UNITS = {"F16": 2.0**-11, "BF16": 2.0**-8, "F32": 2.0**-24}
+"""Unit roundoff: by how much of itself a value is off at most after it was rounded to a type."""
 FAR = 1e6
 """Stands for any deviation larger than this, so that it can be written as JSON."""
+_CASTS = UNITS["BF16"] + UNITS["F16"] + UNITS["F32"]
+"""How far a value that is only stored may be off: cast to each of the 16-bit types at most once."""
+_LEAST_FLOAT16 = 2.0**-24
 
 Doubles = npt.NDArray[np.float64]
 
@@ -58,6 +54,10 @@ class Pair:
     stored_norm: Floats
     """[in]; ones where there is no norm."""
     original_norm: Floats
+    unit: float
+    """Unit roundoff of the type that it was computed in."""
+    roundings: int
+    """How often a weight in steps was rounded on its way."""
 
     def blocks(self) -> Iterator[tuple[slice, Block, Floats]]:
         """Yield rows, what is packed of them, and what the original has, norm folded in.
@@ -70,6 +70,58 @@ class Pair:
                 original = self.packed.sort(self.original(start, stop)) * norm
             yield slice(start, stop), self.packed.block(start, stop), original
 
+    def unfolded(self, wanted: Floats) -> Floats:
+        """Return what was quantized, of what :meth:`blocks` yields; NaN under a norm of zero."""
+        norm = self.packed.sort(self.stored_norm)
+        with np.errstate(all="ignore"):
+            return np.where(norm != 0, wanted / norm, np.float32(np.nan))
+
+
+class _Bounds(NamedTuple):
+    """Between which factors of its original each weight is its rounding, [rows, in]."""
+
+    low: Floats
+    high: Floats
+    strays: Mask
+    """Which weights are not with a factor of 1."""
+
+
+def _bounds(pair: Pair, block: Block, steps: Floats, reach: float) -> _Bounds:
+    """Return the bounds of weights whose originals are ``steps`` quantization steps large.
+
+    One at an end of its group may have been clipped, so that its target may lie beyond: it bounds
+    from one side only.
+    """
+    lowest, highest = block.ends
+    below, above = _reached(block, reach, pair.unit)
+    below = np.where(lowest, np.float32(-np.inf), below)
+    above = np.where(highest, np.float32(np.inf), above)
+    one, other = below / steps, above / steps
+    bounded = (steps != 0) & ~np.isnan(one) & ~np.isnan(other)
+    low = np.where(bounded, np.minimum(one, other), np.float32(-np.inf))
+    high = np.where(bounded, np.maximum(one, other), np.float32(np.inf))
+    # Those roundings grow with the weight, whatever its factor.
+    share = np.float32(pair.roundings * pair.unit)
+    low = np.where(np.isfinite(low), low - share * np.abs(low), low)
+    high = np.where(np.isfinite(high), high + share * np.abs(high), high)
+    nothing = (steps == 0) & ((below > 0) | (above < 0))
+    return _Bounds(low, high, (low > 1) | (high < 1) | nothing | ~np.isfinite(steps))
+
+
+def _reached(block: Block, reach: float, unit: float) -> tuple[Floats, Floats]:
+    """Return between which numbers of steps a weight may be for its level, [rows, in] each."""
+    levels = block.levels
+    if block.values is None:
+        within = np.float32(reach) + np.float32(unit) * np.abs(levels - block.codes)
+        return levels - within, levels + within
+    # Floats: as far, as a share of the distance to their neighbours. There are two zeros.
+    values = np.unique(block.values[np.isfinite(block.values)])
+    places = np.searchsorted(values, block.values)
+    gaps = np.concatenate([[np.inf], np.diff(values), [np.inf]]).astype(np.float32)
+    below, above = gaps[places], gaps[np.minimum(places + 1, len(values))]
+    share = np.float32(reach)
+    return levels - share * below[block.codes], levels + share * above[block.codes]
+
 
 @dataclass
 class _Measures:
@@ -80,76 +132,91 @@ class _Measures:
     not_finite: int = 0
     difference: float = 0.0
     size: float = 0.0
+    strays: int = 0
     group: float = 0.0
     """How far the scale of any group of any row is from 1 at the least."""
     rows: Doubles = field(init=False)
     """Scale of each row, by least squares."""
     columns: Doubles = field(init=False)
-    small: npt.NDArray[np.bool_] = field(init=False)
-    """Columns of so small weights that their scale says nothing."""
     row_bounds: tuple[Doubles, Doubles] = field(init=False)
     """Between which scales all weights of a row are their roundings."""
     column_bounds: tuple[Doubles, Doubles] = field(init=False)
 
     def __post_init__(self) -> None:
         self.rows, self.columns = np.ones(self.outputs), np.ones(self.inputs)
-        self.small = np.zeros(self.inputs, dtype=bool)
         self.row_bounds = np.full(self.outputs, -np.inf), np.full(self.outputs, np.inf)
         self.column_bounds = np.full(self.inputs, -np.inf), np.full(self.inputs, np.inf)
 
 
-def compare(pair: Pair) -> WeightComparison:
+def count_strays(pair: Pair) -> Strays:
+    """Return how many weights of the first rows neither way of rounding explains."""
+    _, block, wanted = next(pair.blocks())
+    with np.errstate(all="ignore"):
+        steps = pair.unfolded(wanted) / block.steps
+        nearest, either = (
+            int(np.count_nonzero(_bounds(pair, block, steps, reach).strays))
+            for reach in (REACH[Rounding.NEAREST], REACH[Rounding.EITHER])
+        )
+    return Strays(nearest, either)
+
+
+def compare(pair: Pair, reach: float) -> WeightComparison:
     """Compare a Linear that is folded into nothing but the norm before it."""
-    found = _measure(pair, None, None)
-    return _compared(pair, found, found.rows, _telling(pair, found), found.rows)
+    measured = _measure(pair, reach, None, None)
+    return _compared(pair, measured, measured.rows)
 
 
 def compare_folded(
-    first: Pair, second: Pair, row_of: Indices
-) -> tuple[WeightComparison, WeightComparison, Doubles]:
+    first: Pair, second: Pair, row_of: Indices, reach: float
+) -> tuple[WeightComparison, WeightComparison, Factors]:
     """Compare two Linears of which the first's rows may be folded into the second's columns.
 
     Args:
         first: up or v.
         second: down or o.
         row_of: For each input column of ``second``, the row of ``first`` that feeds it, [in].
+        reach: How many steps a level may be from its original.
 
     Returns:
-        Both comparisons, and the factor by which each row of ``first`` was multiplied, [out].
+        Both comparisons, and the factors by which the rows of ``first`` were multiplied.
     """
-    one, other = _measure(first, None, None), _measure(second, None, None)
+    one, other = (_measure(pair, reach, None, None) for pair in (first, second))
     # A fold multiplies a row by f and its columns by 1/f; anything else leaves a product but 1.
     products = one.rows[row_of] * other.columns
     factors = _factors(one, other, row_of)
-    one = _measure(first, factors, None)
-    other = _measure(second, None, 1 / factors[row_of])
-    products[other.small] = 1.0
-    return (
-        _compared(first, one, products, _telling(first, one), products),
-        _compared(second, other, other.rows, products, products),
-        factors,
-    )
+    one = _measure(first, reach, factors.by_row, None)
+    other = _measure(second, reach, None, 1 / factors.by_row[row_of])
+    return _compared(first, one, products), _compared(second, other, products), factors
 
 
-def _factors(first: _Measures, second: _Measures, row_of: Indices) -> Doubles:
-    """Return the fold's factor for each row of ``first``, [out of first].
+class Factors(NamedTuple):
+    """By what the rows of a Linear were multiplied, and how far from it they may have been."""
 
-    It is what the weights of both Linears allow: the second bounds it by its inverse.
-    """
+    by_row: Doubles
+    """[out]."""
+    share: Doubles
+    """As a share of it, [out]."""
+
+
+def _factors(first: _Measures, second: _Measures, row_of: Indices) -> Factors:
+    """Return what the weights of both Linears allow: the second bounds it by its inverse."""
     low, high = (bound.copy() for bound in first.row_bounds)
     with np.errstate(all="ignore"):
         np.maximum.at(low, row_of, 1 / second.column_bounds[1])
         np.minimum.at(high, row_of, 1 / second.column_bounds[0])
         factors = np.sqrt(low * high)
-    usable = np.isfinite(factors) & (factors > 0)
-    return np.where(usable, factors, 1.0)
+        usable = np.isfinite(factors) & (factors > 0)
+        share = np.where(usable, np.maximum(high / factors - 1, 0), np.inf)
+    return Factors(np.where(usable, factors, 1.0), share)
 
 
-def _measure(pair: Pair, by_row: Doubles | None, by_column: Doubles | None) -> _Measures:
+def _measure(
+    pair: Pair, reach: float, by_row: Doubles | None, by_column: Doubles | None
+) -> _Measures:
     """Measure a Linear whose target was multiplied by these factors when it was folded."""
     shape = pair.packed.shape
-    found = _Measures(shape.outputs, shape.inputs)
-    found.not_finite = int(np.count_nonzero(~np.isfinite(pair.stored_norm)))
+    measured = _Measures(shape.outputs, shape.inputs)
+    measured.not_finite = int(np.count_nonzero(~np.isfinite(pair.stored_norm)))
     sums = np.zeros((2, shape.inputs))
     with np.errstate(all="ignore"):
         for rows, block, wanted in pair.blocks():
@@ -157,48 +224,36 @@ def _measure(pair: Pair, by_row: Doubles | None, by_column: Doubles | None) -> _
             if by_row is not None:
                 factor = by_row[rows, None].astype(np.float32)
             if by_column is not None:
-                factor = by_column[None, :].astype(np.float32)
-            _add_errors(found, pair, block, wanted, factor)
-            steps = _over(wanted, pair.stored_norm[None, :]) * factor / block.steps
-            ends = block.ends
-            sums += _add_scales(found, rows, block.levels, steps, ends[0] | ends[1])
-            _add_bounds(found, rows, block, steps, ends)
-    found.columns = _mean_scale(sums[0], sums[1])
-    found.small = sums[1] < shape.outputs * _LEAST_COLUMN**2
-    found.columns[(pair.stored_norm == 0) & (pair.original_norm != 0)] = 0.0
-    return found
+                factor = pair.packed.sort(by_column)[None, :].astype(np.float32)
+            _add_errors(measured, pair, block, wanted, factor)
+            steps = pair.unfolded(wanted) * factor / block.steps
+            sums += _add_scales(measured, rows, block, steps)
+            bounds = _bounds(pair, block, steps, reach)
+            _add_bounds(measured, rows, block, bounds, pair.packed.order)
+    measured.columns[pair.packed.order] = _mean_scale(sums[0], sums[1])
+    return measured
 
 
-def _telling(pair: Pair, found: _Measures) -> Doubles:
-    """Return the scales of columns; of those that say nothing 1, unless their norm is lost."""
-    lost = (pair.stored_norm == 0) & (pair.original_norm != 0)
-    return np.where(found.small & ~lost, 1.0, found.columns)
-
-
-def _over(top: Floats, bottom: Floats) -> Floats:
-    """Return the quotient, NaN where there is none."""
-    return np.where(bottom != 0, top / bottom, np.float32(np.nan))
-
-
-def _add_errors(found: _Measures, pair: Pair, block: Block, wanted: Floats, factor: Floats) -> None:
+def _add_errors(
+    measured: _Measures, pair: Pair, block: Block, wanted: Floats, factor: Floats
+) -> None:
     stored = block.weight()
-    found.not_finite += int(np.count_nonzero(~np.isfinite(stored)))
-    difference = stored * pair.stored_norm / factor - wanted
-    found.difference += float(np.square(difference).sum(dtype=np.float64))
-    found.size += float(np.square(wanted).sum(dtype=np.float64))
+    measured.not_finite += int(np.count_nonzero(~np.isfinite(stored)))
+    difference = stored * pair.packed.sort(pair.stored_norm) / factor - wanted
+    measured.difference += float(np.square(difference).sum(dtype=np.float64))
+    measured.size += float(np.square(wanted).sum(dtype=np.float64))
 
 
-def _add_scales(
-    found: _Measures, rows: slice, levels: Floats, steps: Floats, ends: npt.NDArray[np.bool_]
-) -> Doubles:
+def _add_scales(measured: _Measures, rows: slice, block: Block, steps: Floats) -> Doubles:
     """Add the scale of each row by least squares; return the sums of each column, [2, in].
 
     Counted in quantization steps, so that every weight has the same error. Those at the ends of
     their range are left out: they may have been clipped, on purpose.
     """
-    kept = np.where(ends | ~np.isfinite(steps), np.float32(0), steps)
-    both, square = kept * levels, kept * kept
-    found.rows[rows] = _mean_scale(
+    ends = block.ends
+    kept = np.where(ends[0] | ends[1] | ~np.isfinite(steps), np.float32(0), steps)
+    both, square = kept * block.levels, kept * kept
+    measured.rows[rows] = _mean_scale(
         both.sum(axis=1, dtype=np.float64), square.sum(axis=1, dtype=np.float64)
     )
     return np.stack([both.sum(axis=0, dtype=np.float64), square.sum(axis=0, dtype=np.float64)])
@@ -211,47 +266,32 @@ def _mean_scale(both: Doubles, square: Doubles) -> Doubles:
 
 
 def _add_bounds(
-    found: _Measures,
-    rows: slice,
-    block: Block,
-    steps: Floats,
-    ends: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]],
+    measured: _Measures, rows: slice, block: Block, bounds: _Bounds, order: Indices
 ) -> None:
-    """Narrow the bounds by those of each weight, and find how far a group is outside its own.
-
-    A weight bounds the scales of which it is the rounding. One at an end of its group may have
-    been clipped, so that its target may lie beyond: it bounds from one side only.
-    """
-    levels = block.levels
-    one = np.where(ends[0], np.float32(-np.inf), levels - _HALF_STEP) / steps
-    other = np.where(ends[1], np.float32(np.inf), levels + _HALF_STEP) / steps
-    bounded = (steps != 0) & ~np.isnan(one) & ~np.isnan(other)
-    low = np.where(bounded, np.minimum(one, other), np.float32(-np.inf))
-    high = np.where(bounded, np.maximum(one, other), np.float32(np.inf))
-    group_low = np.maximum.reduceat(low, block.starts, axis=1)
-    group_high = np.minimum.reduceat(high, block.starts, axis=1)
+    """Narrow the bounds by those of each weight, and see how far a group is outside its own."""
+    measured.strays += int(np.count_nonzero(bounds.strays))
+    group_low = np.maximum.reduceat(bounds.low, block.starts, axis=1)
+    group_high = np.minimum.reduceat(bounds.high, block.starts, axis=1)
     outside = np.maximum(group_low - 1, 1 - group_high).max()
-    found.group = max(found.group, float(np.clip(outside, 0, FAR)))
-    found.row_bounds[0][rows] = group_low.max(axis=1)
-    found.row_bounds[1][rows] = group_high.min(axis=1)
-    np.maximum(found.column_bounds[0], low.max(axis=0), out=found.column_bounds[0])
-    np.minimum(found.column_bounds[1], high.min(axis=0), out=found.column_bounds[1])
+    measured.group = max(measured.group, float(np.clip(outside, 0, FAR)))
+    measured.row_bounds[0][rows] = group_low.max(axis=1)
+    measured.row_bounds[1][rows] = group_high.min(axis=1)
+    lowest, highest = measured.column_bounds
+    lowest[order] = np.maximum(lowest[order], bounds.low.max(axis=0))
+    highest[order] = np.minimum(highest[order], bounds.high.min(axis=0))
 
 
-def _compared(
-    pair: Pair, found: _Measures, rows: Doubles, columns: Doubles, whole: Doubles
-) -> WeightComparison:
-    """Say what was measured; ``whole`` holds the scales whose median is the layer's."""
-    if found.not_finite:
-        return WeightComparison(name=pair.name, packed=True, not_finite=found.not_finite)
+def _compared(pair: Pair, measured: _Measures, scales: Doubles) -> WeightComparison:
+    """Say what was measured; ``scales`` are those whose median is the layer's."""
+    if measured.not_finite:
+        return WeightComparison(name=pair.name, packed=True, not_finite=measured.not_finite)
     return WeightComparison(
         name=pair.name,
         packed=True,
-        error=relative(found.difference, found.size),
-        ratio=float(np.median(whole)),
-        row=farthest(rows),
-        column=farthest(columns),
-        group=found.group,
+        error=relative(measured.difference, measured.size),
+        ratio=float(np.clip(np.median(scales), -FAR, FAR)),
+        group=measured.group,
+        strays=measured.strays,
     )
 
 
@@ -260,19 +300,28 @@ def farthest(scales: Doubles) -> float:
     return float(np.clip(scales[np.abs(scales - 1).argmax()], -FAR, FAR))
 
 
-def compare_stored(name: str, blocks: Iterator[tuple[Floats, Floats]]) -> WeightComparison:
-    """Compare a tensor that is only stored, not packed: blocks of it and of the original's."""
+def compare_stored(
+    name: str, blocks: Iterator[tuple[Floats, Floats]], share: Doubles | float = 0.0
+) -> WeightComparison:
+    """Compare a tensor that is only stored, not packed: blocks of it and of the original's.
+
+    A stray is a value that no cast to 16 bits explains, nor a factor off by ``share`` of itself.
+    """
     difference = size = 0.0
-    not_finite = 0
+    not_finite = strays = 0
     for stored, original in blocks:
-        found, wanted = stored.astype(np.float64), original.astype(np.float64)
-        finite = np.isfinite(found)
+        value, wanted = stored.astype(np.float64), original.astype(np.float64)
+        finite = np.isfinite(value)
         not_finite += int(np.count_nonzero(~finite))
         size += float(np.square(wanted).sum())
-        difference += float(np.square(np.where(finite, found - wanted, 0)).sum())
+        off = np.where(finite, value - wanted, 0)
+        difference += float(np.square(off).sum())
+        within = (_CASTS + share) * np.abs(wanted) + _LEAST_FLOAT16
+        strays += int(np.count_nonzero(~(np.abs(off) <= within)))
     if not_finite:
         return WeightComparison(name=name, packed=False, not_finite=not_finite)
-    return WeightComparison(name=name, packed=False, error=relative(difference, size))
+    error = relative(difference, size)
+    return WeightComparison(name=name, packed=False, error=error, strays=strays)
 
 
 def relative(difference: float, size: float) -> float:

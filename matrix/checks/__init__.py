@@ -65,7 +65,7 @@ CHECKS: tuple[Check, ...] = (
     Check("zero-points", Stage.INSPECT, packing.zero_points, 0),
     Check("group-size", Stage.INSPECT, packing.group_size, 0),
     Check("tensor-parallel", Stage.INSPECT, packing.tensor_parallel, lambda e: e.tensor_parallel),
-    Check("weights-match", Stage.INSPECT, weights.weights_match, weights.most_error),
+    Check("weights-match", Stage.INSPECT, weights.weights_match),
     Check("config-drift", Stage.INSPECT, drift.config_drift),
     Check("tokenizer-drift", Stage.INSPECT, drift.tokenizer_drift),
     Check("load-warnings", Stage.LOAD, loading.load_warnings, 0),

@@ -110,25 +110,18 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     better (shares that agree), a value below the number counts; elsewhere a value above it.
     """
 
-    weight_error: float
-    """AWQ: relative RMS error of a layer's weights after the folding is undone: failed above."""
-    weight_ratio: float
-    """AWQ: how far a layer's scale may be from the original's (0.02 = 2 %): failed above."""
-    weight_row: float
-    """AWQ: the same for one row or column, which rounding alone moves more: failed above."""
-    weight_group: float
-    """AWQ: how far the scale of one group of one row may be off beyond rounding: failed above."""
     gptq_weight_error: float
-    """GPTQ: as for AWQ, but that its rounding moves weights by more than half a step."""
+    """GPTQ: relative RMS error of a layer's weights: failed above."""
     gptq_weight_ratio: float
+    """GPTQ: how far a layer's scale may be from the original's (0.02 = 2 %): failed above."""
     gptq_weight_row: float
+    """GPTQ: the same for one row, which rounding alone moves more: failed above."""
     gptq_weight_group: float
+    """GPTQ: how far the scale of one group of one row may be off beyond rounding: failed above."""
     gptq_weight_offset: float
     """GPTQ: how many steps the weights of one group of one row may be off in the mean."""
     gptq_weight_misplaced: float
     """GPTQ: how much of the squared error may be due to scales of other groups: failed above."""
-    unquantized_error: float
-    """Relative RMS error of a tensor that is only stored, in another 16-bit type at most."""
     tokenizer_failed: float
     """Share of prompts that the engine must read as the reference does: failed below."""
     greedy_degraded: float

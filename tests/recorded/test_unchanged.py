@@ -89,7 +89,7 @@ def of_profile(place: Place) -> None:
 
 CHANGES: dict[str, Callable[[Place], object]] = {
     "a threshold": lambda p: write(
-        p.spec / "thresholds.toml", "weight_error = 0.2 ", "weight_error = 0.3 "),
+        p.spec / "thresholds.toml", "stored_size = 0.01 ", "stored_size = 0.02 "),
     "a title": lambda p: write(
         p.spec / "profiles" / "smaller.toml", "AutoAWQ 0.2.7 as released", "AutoAWQ then"),
     "a release": lambda p: write(p.spec / "releases.json", "2023-04-26T06", "2023-04-26T07"),

@@ -15,6 +15,7 @@ from matrix.checkpoint.inspection import (
     TokenizerFacts,
     WeightComparison,
 )
+from matrix.checkpoint.rounding import Rounding
 from matrix.checkpoint.shapes import expected_bytes, float_shapes, linear_shapes
 from matrix.checks.evidence import (
     Evidence,
@@ -31,17 +32,12 @@ from matrix.checks.formats import stored_bytes
 from matrix.pipeline.outcomes import Finding, Judgement
 
 THRESHOLDS = Thresholds(
-    weight_error=0.25,
-    weight_ratio=0.02,
-    weight_row=0.1,
-    weight_group=0.002,
     gptq_weight_error=0.3,
     gptq_weight_ratio=0.05,
     gptq_weight_row=0.2,
     gptq_weight_group=0.005,
     gptq_weight_offset=0.7,
     gptq_weight_misplaced=0.1,
-    unquantized_error=0.01,
     stored_size=0.01,
     tokenizer_failed=0.5,
     greedy_degraded=0.9,
@@ -123,6 +119,7 @@ def made_inspection(scheme: Quantization | None = GPTQ, *, tied: bool = True) ->
         if name.rpartition(".")[0] not in packed or not name.endswith(".weight")
     }
     tensors = [TensorInfo(name, "F16", list(shape), "m") for name, shape in shapes.items()]
+    moved = scheme is not None and scheme.method == "gptq"
     if scheme:
         for module, (outputs, inputs) in packed.items():
             tensors += _packed_tensors(module, outputs, inputs, scheme)
@@ -139,10 +136,19 @@ def made_inspection(scheme: Quantization | None = GPTQ, *, tied: bool = True) ->
         head=not tied,
         expected_bytes=expected_bytes(CONFIG, tied, scheme),
         weights=[
-            WeightComparison(name=name, packed=True, error=0.1, ratio=1.0, row=1.0, group=0.0)
+            WeightComparison(
+                name=name,
+                packed=True,
+                error=0.1,
+                rounding=Rounding.MOVED if moved else Rounding.NEAREST,
+                strays=None if moved else 0,
+                ratio=1.0,
+                row=1.0 if moved else None,
+                group=0.0,
+            )
             for name in packed
         ]
-        + [WeightComparison(name=name, packed=False, error=0.0, ratio=1.0) for name in shapes],
+        + [WeightComparison(name=name, packed=False, error=0.0, strays=0) for name in shapes],
     )
 
 

@@ -105,7 +105,7 @@ def test_what_differs_is_named(canaries: Canaries, change: str, difference: str)
 
 
 def test_a_change_of_the_checks_is_a_change_of_code() -> None:
-    now = inputs_of({}, {"weight_error": 0.2})
+    now = inputs_of({}, {"stored_size": 0.2})
     before = {**now, "matrix/checks": "another", "thresholds": "another"}
     assert differences(before, now) == ["matrix/checks changed", "thresholds changed"]
 

@@ -16,6 +16,7 @@ from matrix.checkpoint.gptq import unpack
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import CheckpointError, Inspection, Quantization, WeightComparison
 from matrix.checkpoint.packed import read_packed
+from matrix.checkpoint.rounding import Rounding
 from matrix.checkpoint.tensors import Tensors
 from tests.unit import awq_checkpoints as made
 from tests.unit import gptq_checkpoints as gptq
@@ -147,7 +148,7 @@ def test_good_checkpoint(tmp_path: Path, bits: int, desc_act: bool, v2: bool) ->
             assert weight.error < (0.25 if bits == 4 else 0.02)
             assert weight.ratio == pytest.approx(1, abs=0.01)
             assert weight.group == 0
-            assert weight.column is None
+            assert (weight.rounding, weight.strays) == (Rounding.MOVED, None)
             assert weight.offset is not None
             assert weight.offset < 0.6
         else:

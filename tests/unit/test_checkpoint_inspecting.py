@@ -11,6 +11,7 @@ import pytest
 
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import CheckpointError, Inspection, WeightComparison
+from matrix.checkpoint.rounding import Rounding
 from tests.unit import awq_checkpoints as made
 
 Damage = Callable[[dict[str, made.Array]], object]
@@ -46,8 +47,10 @@ def test_good_checkpoint(tmp_path: Path, tied: bool, kv_heads: int, clip: float)
             assert weight.error < 0.15
             assert weight.ratio == pytest.approx(1, abs=0.02)
             assert weight.group == 0
+            assert (weight.rounding, weight.strays) == (Rounding.NEAREST, 0)
         else:
             assert weight.error < 0.01
+            assert weight.strays == 0
     compared = set(weights(inspection))
     assert compared >= {*LINEARS, "model.embed_tokens.weight", "model.norm.weight"}
     assert f"{L0}.self_attn.v_proj.bias" in compared
@@ -93,6 +96,7 @@ def test_scale_five_percent_off_shows(
     assert group is not None
     # Of what is folded both ways, either Linear takes half of it.
     assert 0.001 < group < 0.06
+    assert (compared[module].strays or 0) > 0
     if where == np.s_[:]:
         assert compared[module].ratio == pytest.approx(factor, abs=0.015)
 
@@ -100,9 +104,10 @@ def test_scale_five_percent_off_shows(
 @pytest.mark.parametrize("module", LINEARS[:7])
 def test_one_scale_of_one_group_of_one_row_shows(tmp_path: Path, module: str) -> None:
     damage = scale_part(module, (0, 3), 1.08)
-    group = weights(inspect(*made.write_pair(tmp_path, damage=damage)))[module].group
-    assert group is not None
-    assert group > 0.001
+    weight = weights(inspect(*made.write_pair(tmp_path, damage=damage)))[module]
+    assert weight.group is not None
+    assert weight.group > 0.001
+    assert (weight.strays or 0) > 0
 
 
 def test_fold_undone_on_one_side_only_shows(tmp_path: Path) -> None:
@@ -188,11 +193,33 @@ def test_planted_defects(
     assert weight.group is not None
     assert weight.error > least_error
     assert weight.group > least_group
+    assert (weight.strays or 0) > 0
 
 
-def test_lost_norm_channel_shows_as_a_column(tmp_path: Path) -> None:
+def test_lost_norm_channel_makes_a_column_of_strays(tmp_path: Path) -> None:
     compared = weights(inspect(*made.write_pair(tmp_path, damage=zero_norm_channel)))
-    assert compared[f"{L0}.self_attn.q_proj"].column == 0
+    assert compared[f"{L0}.self_attn.q_proj"].strays == made.HIDDEN
+
+
+def test_a_norm_two_percent_off_in_one_channel_shows(tmp_path: Path) -> None:
+    def damage(tensors: dict[str, made.Array]) -> None:
+        tensors[f"{L0}.input_layernorm.weight"][9] *= np.float16(1.02)
+
+    compared = weights(inspect(*made.write_pair(tmp_path, damage=damage)))
+    assert any(compared[f"{L0}.self_attn.{part}_proj"].strays for part in "qkv")
+    assert compared[f"{L0}.mlp.up_proj"].strays == 0
+
+
+def test_one_value_that_is_only_stored_shows_where_no_cast_makes_it(tmp_path: Path) -> None:
+    def damage(tensors: dict[str, made.Array]) -> None:
+        tensors["model.norm.weight"][3] *= np.float16(1.01)
+        tensors["model.embed_tokens.weight"] = (
+            tensors["model.embed_tokens.weight"].view(np.uint16) ^ np.uint16(1)
+        ).view(np.float16)  # as by a cast: the last bit
+
+    compared = weights(inspect(*made.write_pair(tmp_path, damage=damage)))
+    assert compared["model.norm.weight"].strays == 1
+    assert compared["model.embed_tokens.weight"].strays == 0
 
 
 def test_not_finite_scales_are_counted(tmp_path: Path) -> None:
@@ -218,6 +245,7 @@ def test_bias_of_a_folded_linear_is_unfolded(tmp_path: Path) -> None:
 
     inspection = inspect(*made.write_pair(tmp_path, damage=damage, kv_heads=made.HEADS))
     assert weights(inspection)[name].error == pytest.approx(0.05, abs=0.01)
+    assert weights(inspection)[name].strays == made.HIDDEN
 
 
 @pytest.mark.parametrize(

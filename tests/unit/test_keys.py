@@ -47,7 +47,7 @@ def changed_steps(before: History, after: History) -> set[str]:
 
 
 CHANGES: dict[str, tuple[tuple[str, str], set[str]]] = {
-    "a threshold": (("weight_error = 0.5", "weight_error = 0.7"), set()),
+    "a threshold": (("stored_size = 0.5", "stored_size = 0.7"), set()),
     "a limit": (("seconds = 10", "seconds = 99"), set()),
     "a title": (('title = "All"', 'title = "Everything"'), set()),
     "a canary": (('= "garbage"', '= "broken"'), set()),

@@ -90,12 +90,12 @@ WRONG = {
     "a canary that is no cell": (
         ('"tied/awq/maker-1.0', '"tied/awq/maker-7.0'), "profiles.all.canaries",
         "matrix plan --profile all"),
-    "missing threshold": (("weight_error = 0.5\n", ""), "thresholds", "The keys are: "),
+    "missing threshold": (("stored_size = 0.5\n", ""), "thresholds", "The keys are: "),
     "unknown threshold": (
-        ("weight_error = 0.5", "weight_error = 0.5\nwait_error = 1.0"), "thresholds",
+        ("stored_size = 0.5", "stored_size = 0.5\nwait_error = 1.0"), "thresholds",
         "The keys are: "),
     "threshold that is no number": (
-        ("weight_error = 0.5", 'weight_error = "0.5"'), "thresholds.weight_error",
+        ("stored_size = 0.5", 'stored_size = "0.5"'), "thresholds.stored_size",
         "commented example"),
     "not TOML": (("schema = 1", "schema = = 1"), "file", "Mend that place"),
 }  # fmt: skip

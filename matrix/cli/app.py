@@ -40,6 +40,7 @@ COMMANDS: Final = {
     "the spec.",
     "formats": "Show which formats the releases of engines read, by the lists in their wheels.",
     "resolve": "Ask uv whether each environment resolves, as released and as of today.",
+    "pairs": "Show which releases of two packages can share an environment, by resolving alone.",
     "lock": "Make the locks beside the spec that are missing or whose inputs have changed.",
     "clean": "Say what of the store can be removed and what that frees; remove what the options "
     "name.",

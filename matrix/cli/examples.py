@@ -76,6 +76,10 @@ EXAMPLES: Final[dict[str, dict[str, str]]] = {
         "matrix resolve --profile smoke": "whether uv finds its environments, then and today",
         "matrix resolve --resolution today --format json": "as of today alone, for programs",
     },
+    "pairs": {
+        "matrix pairs llmcompressor": "what its releases can stand beside, and what stands against",
+        "matrix pairs --take": "ask uv of what is new in the snapshot, and keep its answers",
+    },
     "lock": {
         "matrix lock --profile smoke": "the locks that it lacks",
     },

@@ -15,7 +15,7 @@ from matrix.cli.showing import Row, show
 from matrix.index.news import Change, merge, news
 from matrix.index.settings import index_settings
 from matrix.run.context import Settings
-from matrix.spec.axes import package_of, ranges
+from matrix.spec.axes import all_ranges, package_of
 from matrix.spec.files import folder_of
 from matrix.spec.loading import load, snapshot_of
 from matrix.spec.picking import pick
@@ -142,12 +142,11 @@ def tracked(tables: SpecTables, snapshot: Snapshot) -> dict[str, str]:
         package: next((release.version for release in releases if release.requires is not None), "")
         for package, releases in snapshot.packages.items()
     }
-    for table in tables.environments:
-        for axis, rule in ranges(table):
-            package, since = package_of(axis, rule), parsed(rule.since)
-            before = parsed(oldest.get(package, ""))
-            if since is not None and (before is None or since < before):
-                oldest[package] = rule.since
+    for axis, rule, _ in all_ranges(tables):
+        package, since = package_of(axis, rule), parsed(rule.since)
+        before = parsed(oldest.get(package, ""))
+        if since is not None and (before is None or since < before):
+            oldest[package] = rule.since
     return dict(sorted(oldest.items()))
 
 
@@ -207,18 +206,17 @@ def _news(
 
 def _ranges(file: Path, tables: SpecTables, snapshot: Snapshot) -> Iterable[Range]:
     shown: list[tuple[str, RangeTable]] = []
-    for table in tables.environments:
-        for axis, rule in ranges(table):
-            package = package_of(axis, rule)
-            if (package, rule) in shown:
-                continue
-            shown.append((package, rule))
-            try:
-                picked = pick(snapshot.packages.get(package, []), rule, table.python)
-            except ValueError as error:
-                raise SpecError(file, f"the range of {package}", str(error), "Mend it") from None
-            bounds = rule.since, rule.until, rule.pick
-            yield Range(package, *bounds, picked.versions, picked.passed_over)
+    for axis, rule, python in all_ranges(tables):
+        package = package_of(axis, rule)
+        if (package, rule) in shown:
+            continue
+        shown.append((package, rule))
+        try:
+            picked = pick(snapshot.packages.get(package, []), rule, python)
+        except ValueError as error:
+            raise SpecError(file, f"the range of {package}", str(error), "Mend it") from None
+        bounds = rule.since, rule.until, rule.pick
+        yield Range(package, *bounds, picked.versions, picked.passed_over)
 
 
 def _troubles(answers: Iterable[IndexAnswer], old: Snapshot) -> list[str]:

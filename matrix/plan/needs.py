@@ -117,7 +117,8 @@ def of_quantization(checkpoint: Checkpoint, environment: Environment, cuda: str 
 
 def of_evaluation(cell: Cell, environment: Environment, cuda: str = "") -> Needs:
     """Return what loading a cell's checkpoint and generating with it needs."""
-    engine, sizes = cell.engine, _sizes_of(cell.checkpoint.model, cell.checkpoint.scheme)
+    engine, scheme = cell.engine, cell.checkpoint.scheme
+    sizes = _sizes_of(cell.checkpoint.model, scheme)
     gpus = tensor_parallel(engine)
     longest = _positive(engine.options.get("max_model_len"), 0)
     cached = max(CACHED_TOKENS, longest) * sizes.key_value
@@ -129,7 +130,7 @@ def of_evaluation(cell: Cell, environment: Environment, cuda: str = "") -> Needs
     return Needs(
         gpus=gpus,
         vram=_of_card(vram, usable),
-        capability=engine.capability,
+        capability=max(engine.capability, scheme.capability if scheme else "", key=version),
         cuda=cuda,
         instruction_set=engine.instruction_set,
     )

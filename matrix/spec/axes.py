@@ -32,6 +32,8 @@ from matrix.spec.versions import parsed
 
 Values = dict[str, str]
 """Axis or key of a row -> its value in one environment."""
+PYTHON = "3.11"
+"""For what a spec names no Python."""
 EXTENDED = ("requirements", "pins", "constraints", "overrides", "departures")
 """The lists of an environment table to which a row may add."""
 
@@ -61,6 +63,14 @@ def ranges(table: EnvironmentTable) -> list[tuple[str, RangeTable]]:
     return [
         (axis, rule) for row in rows for axis, rule in row.items() if isinstance(rule, RangeTable)
     ]
+
+
+def all_ranges(spec: Spec) -> list[tuple[str, RangeTable, str]]:
+    """Return (axis, range, Python) of all ranges of a spec: its environments', then its pairs'."""
+    of_environments = [
+        (axis, rule, table.python) for table in spec.environments for axis, rule in ranges(table)
+    ]
+    return of_environments + [(axis, rule, PYTHON) for axis, rule in spec.pairs.items()]
 
 
 def package_of(axis: str, rule: RangeTable) -> str:

@@ -62,6 +62,7 @@ _NAMED: dict[str, Any] = {
     "bases": dict[str, object],
     "sets": list[str | Facts],
     "reasons": dict[str, str],
+    "pairs": RangeTable,
     "departures": Departure,
     "models": ModelTable,
     "schemes": SchemeTable,

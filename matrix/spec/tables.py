@@ -183,6 +183,8 @@ class SchemeTable(Table, frozen=True, kw_only=True):
     desc_act: bool = False
     """GPTQ: columns are quantized in the order of their activations, and groups follow it."""
     activations: Activations = ""
+    capability: str = ""
+    """Lowest CUDA compute capability that multiplies so, as in ``8.9``; in no key."""
 
     @property
     def method(self) -> Method:
@@ -379,6 +381,8 @@ class Spec(Table, frozen=True, kw_only=True):
     released: ReleasedTable = ReleasedTable()
     metadata: list[MetadataTable] = []
     environments: list[EnvironmentTable]
+    pairs: dict[str, RangeTable] = {}
+    """Package -> its releases that are resolved beside those of the other packages here."""
     models: dict[str, ModelTable]
     schemes: dict[str, SchemeTable]
     quantizers: list[RoleTable]

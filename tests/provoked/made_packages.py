@@ -1,4 +1,4 @@
-"""torch and vLLM, made up as far as the adapters ask: with a GPU or without, of 0.3.3 or of now."""
+"""torch, vLLM and SGLang, made up as far as the adapters ask: with a GPU or without, old or new."""
 
 from __future__ import annotations
 
@@ -156,3 +156,58 @@ def new_vllm() -> dict[str, Any]:
         ) -> None: ...  # fmt: skip
 
     return {"LLM": LLM, "EngineArgs": EngineArgs, "SamplingParams": dict, "TokensPrompt": dict}
+
+
+class SGLang:
+    """``sglang.Engine``, which answers every prompt alike."""
+
+    made: list[dict[str, Any]]
+    given: list[dict[str, Any]]
+    memory: dict[str, float]
+
+    def __init__(self, **arguments: Any) -> None:
+        type(self).made.append(arguments)
+        self.server_args = SimpleNamespace(device="cuda")
+        tokenizer = SimpleNamespace(encode=lambda text: [len(text)])
+        self.tokenizer_manager = SimpleNamespace(tokenizer=tokenizer)
+
+    def get_server_info(self) -> dict[str, Any]:
+        return {"internal_states": [{"memory_usage": self.memory}]}
+
+    def generate(self, input_ids: list[list[int]], **named: Any) -> list[dict[str, Any]]:
+        type(self).given.append({"input_ids": input_ids, **named})
+        return [
+            {
+                "text": "c d",
+                "output_ids": [7, 8],
+                "meta_info": {
+                    "input_token_logprobs": [
+                        (None if place == 0 else -float(token), token, None)
+                        for place, token in enumerate(ids)
+                    ]
+                },
+            }
+            for ids in input_ids
+        ]
+
+
+def made_sglang(**memory: float) -> tuple[type[SGLang], dict[str, dict[str, Any]]]:
+    """Return the engine's class, and the modules of a made-up sglang, by their names with "__"."""
+
+    class Engine(SGLang):
+        made, given = [], []
+
+    Engine.memory = memory
+
+    class ServerArgs:
+        def __init__(
+            self, model_path: str, context_length: int = 0, max_running_requests: int = 0,
+            max_total_tokens: int = 0, disable_radix_cache: bool = False,
+        ) -> None: ...  # fmt: skip
+
+    modules = {
+        "sglang": {"Engine": Engine},
+        "sglang__srt": {},
+        "sglang__srt__server_args": {"ServerArgs": ServerArgs},
+    }
+    return Engine, modules

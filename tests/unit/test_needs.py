@@ -73,6 +73,16 @@ def evaluation(
     return of_evaluation(Cell(checkpoint(facts, scheme, tied=tied), engine, []), environment())
 
 
+def test_a_scheme_that_only_newer_cards_multiply_asks_for_more_than_the_engine() -> None:
+    of_cards = {"fp8": "8.9", "fp4": "10.0", "turing": "7.5"}
+    needed = {
+        name: evaluation(QWEN25_05B, msgspec.structs.replace(AWQ, capability=lowest)).capability
+        for name, lowest in of_cards.items()
+    }
+    assert needed == {"fp8": "8.9", "fp4": "10.0", "turing": "8.0"}
+    assert evaluation(QWEN25_05B).capability == "8.0"
+
+
 def test_the_14b_model_in_float_takes_its_28_gb_and_a_little() -> None:
     needs = evaluation(QWEN15_14B)
     weights = 28.33e9  # 14.17e9 parameters at 16 bits

@@ -1,0 +1,82 @@
+"""Whether two releases can share an environment: asked of uv, without installing anything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+
+from matrix.environments.locks import Lock
+from matrix.environments.resolving import Resolved
+from matrix.spec.pairs import SCHEMA, Asking, Pair, Pairs, Question
+from matrix.spec.tables import Environment
+from matrix.untrusted.text import visible
+
+REFUSAL_CHARS = 300
+_CLAUSE = re.compile(
+    r"(?P<who>[a-z0-9._-]+(?:\[[a-z0-9,._-]+\])?)(?P<version>[<>=!~]\S*)? depends on "
+    r"(?P<what>[a-z0-9._-]+(?:\[[a-z0-9,._-]+\])?)(?:\{[^}]*\})?(?P<bounds>[<>=!~][^\s]*[^\s,])?"
+)
+"""Of a sentence of uv's: ``vllm>=0.33.0 depends on torch==2.14.0``, with or without a marker."""
+
+Resolve = Callable[[Iterable[Environment]], Iterator[Resolved]]
+
+
+def pairs_asked(asking: Asking, asked: str, resolve: Resolve) -> tuple[Pairs, list[str]]:
+    """Return uv's answers to all questions of a spec, and what kept it from answering others.
+
+    Args:
+        asking: The questions.
+        asked: ISO time as of which they are asked.
+        resolve: Gives the lock of each environment, in any order.
+    """
+    newest = asking.newest()
+    locks, troubles = _locks(newest, resolve)
+    refused = [q for q in newest if (lock := locks.get(q.environment.name)) and lock.refusal]
+    others = asking.any_of(refused)
+    chosen, more = _locks(others, resolve)
+    instead = {
+        (q.package, q.release, q.partner): chosen[q.environment.name].pins.get(q.partner, "")
+        for q in others
+        if q.environment.name in chosen
+    }
+    pairs = [
+        Pair(
+            q.package, q.release, q.partner, q.newest,
+            refusal=clash(locks[q.environment.name].refusal),
+            instead=instead.get((q.package, q.release, q.partner), ""),
+        )
+        for q in newest
+        if q.environment.name in locks
+    ]  # fmt: skip
+    order = {package: place for place, package in enumerate(asking.since)}
+    pairs.sort(key=lambda pair: (order[pair.package], order[pair.partner]))
+    return Pairs(SCHEMA, asked, asking.since, pairs), [*troubles, *more]
+
+
+def _locks(questions: Iterable[Question], resolve: Resolve) -> tuple[dict[str, Lock], list[str]]:
+    """Return the locks of the environments of questions by name, and a line for each trouble."""
+    environments = {question.environment.name: question.environment for question in questions}
+    locks: dict[str, Lock] = {}
+    troubles: list[str] = []
+    for environment, lock, conclusion in resolve(environments.values()):
+        if lock is None:
+            troubles.append(f"{environment.name}: {conclusion.message.strip()}")
+        else:
+            locks[environment.name] = lock
+    return locks, troubles
+
+
+def clash(refusal: str) -> str:
+    """Return in a line which requirements meet in a refusal of uv's; empty for none.
+
+    These stand in the first sentence of its cause. Where nothing of that form is there, the
+    sentence itself is returned.
+    """
+    text = " ".join(refusal.split())
+    cause = text.partition("cause: ")[2] or text
+    sentence = re.split(r", we can conclude| And because |\. ", cause, maxsplit=1)[0]
+    wants = [
+        f"{clause['who']} wants {clause['what']}{clause['bounds'] or ''}"
+        for clause in _CLAUSE.finditer(sentence)
+    ]
+    return visible(", ".join(wants) or sentence.removeprefix("Because "), REFUSAL_CHARS)

@@ -32,6 +32,7 @@ from matrix.checkpoint.shapes import (
     left_out,
     linear_shapes,
     packed_parts,
+    unread_formats,
 )
 from matrix.checkpoint.tensors import Tensors
 
@@ -88,10 +89,13 @@ def inspect(directory: Path, original: Path | None = None) -> Inspection:
     packed = {module.name for module in found.modules}
     problems += found.problems + _contradictions(config, quantization, packed, tensors)
     plan = _plan(source, config)
+    unread = unread_formats(quantization, packed)
     skipped = left_out(plan.linears, packed, quantization)
     expected = plan.expected(quantization, bool(packed) or quantization is not None, skipped)
     names = set(tensors)
-    surplus = names - expected - _optional(packed, tensors, quantization) if plan.names else set()
+    surplus = names - expected - _optional(packed, tensors, quantization)
+    if unread or not plan.names:
+        surplus = set()
     return Inspection(
         compared=source is not None,
         files=files.sizes,
@@ -103,6 +107,7 @@ def inspect(directory: Path, original: Path | None = None) -> Inspection:
         modules=_with_shape_notes(found.modules, config.facts),
         linears=plan.linears,
         left_out=skipped,
+        unread=unread,
         embedding=EMBEDDING in names,
         head=HEAD in names or _HEAD_MODULE in packed,
         head_differs=_head_differs(tensors) if config.tie_word_embeddings else None,
@@ -110,9 +115,9 @@ def inspect(directory: Path, original: Path | None = None) -> Inspection:
         unexpected=sorted(surplus - found.zero),
         zero_tensors=sorted(surplus & found.zero),
         not_finite=found.not_finite,
-        expected_bytes=expected_bytes(
-            config.facts, bool(config.tie_word_embeddings), quantization, skipped
-        ),
+        expected_bytes=None
+        if unread
+        else expected_bytes(config.facts, bool(config.tie_word_embeddings), quantization, skipped),
         weights=[]
         if source is None
         else compare_all(tensors, source, quantization or Quantization("unknown"), packed, skipped),

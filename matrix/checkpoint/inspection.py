@@ -81,7 +81,7 @@ class Quantization(msgspec.Struct, frozen=True, dict=True):
     modules_to_not_convert: tuple[str, ...] = ()
     """Of AWQ: modules with one of these in their names are left out."""
     dynamic: bool = False
-    """Of GPTQModel: there are patterns of modules that are left out or quantized otherwise."""
+    """Of GPTQModel and AutoRound: there are modules that are left out or quantized otherwise."""
     strategy: str = ""
     """Of compressed-tensors: what one scale is of, such as ``group``, ``channel``, ``tensor``."""
     block_rows: int = 1
@@ -256,8 +256,11 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """The decoder's Linear modules."""
     left_out: list[str] = []
     """Those of ``linears`` that config.json leaves out of the quantization, so that they must not
-    be packed. With GPTQModel's ``dynamic``, all that are not: these cannot be told from lost ones.
+    be packed. With ``dynamic``, all that are not: these cannot be told from lost ones.
     """
+    unread: str = ""
+    """Formats of packed layers that config.json names and that are not read here. Nothing is
+    claimed of such layers."""
     embedding: bool = False
     """``model.embed_tokens.weight`` is present."""
     head: bool = False

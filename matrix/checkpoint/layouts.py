@@ -67,7 +67,7 @@ ACTIVATION_PARTS = (
 _BYTE_CODES = ("I8", "F8_E4M3")
 
 
-def packed_parts(name: str, dtype: str, names: Container[str]) -> tuple[str, Parts] | None:
+def codes_in(name: str, dtype: str, names: Container[str]) -> tuple[str, Parts] | None:
     """Return the module whose codes a tensor holds, and its parts; ``None`` where it holds none.
 
     Args:

@@ -125,6 +125,7 @@ class QuantizationConfig(msgspec.Struct, frozen=True):
     # GPTQModel puts what only the quantizer needs to know in here.
     meta: Any = None
     packing_format: str | None = None
+    extra_config: dict[str, Any] | None = None
     config_groups: dict[str, _Group | _Entries] | None = None
     format: str | None = None
     ignore: _Entries | None = None
@@ -153,7 +154,7 @@ class QuantizationConfig(msgspec.Struct, frozen=True):
             lm_head=self.lm_head,
             static_groups=self.static_groups or _static_groups(self.meta),
             modules_to_not_convert=tuple(self.modules_to_not_convert or ()),
-            dynamic=bool(self.dynamic),
+            dynamic=bool(self.dynamic or self.extra_config),
         )
 
     def _compressed(self) -> Quantization:

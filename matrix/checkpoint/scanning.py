@@ -22,9 +22,10 @@ from matrix.checkpoint.inspection import (
     Quantization,
     TensorInfo,
 )
-from matrix.checkpoint.layouts import Layout, Parts, packed_parts
+from matrix.checkpoint.layouts import Layout, Parts, codes_in
 from matrix.checkpoint.packed import BITS, kind_problem, read_shaped, shape_of
 from matrix.checkpoint.packed_shapes import PackedShape
+from matrix.checkpoint.shapes import packed_parts
 from matrix.checkpoint.tensors import BYTES, Tensors
 
 BUFFER_BYTES = 2**19
@@ -166,9 +167,10 @@ def scan(tensors: Tensors, quantization: Quantization | None) -> Scan:
     found = Scan()
     modules: dict[str, _Module] = {}
     for name in tensors:
-        if packed := packed_parts(name, tensors.info(name).dtype, tensors):
+        if packed := codes_in(name, tensors.info(name).dtype, tensors):
             scheme = quantization.of(packed[0]) if quantization else None
-            modules[packed[0]] = _Module(*packed, scheme)
+            if scheme is None or packed_parts(scheme):
+                modules[packed[0]] = _Module(*packed, scheme)
     for module in modules.values():
         try:
             module.shape = shape_of(tensors, module.name, module.scheme)

@@ -128,10 +128,24 @@ def packed_parts(scheme: Quantization) -> tuple[str, ...]:
             return ()
 
 
+def unread_formats(quantization: Quantization | None, packed: Collection[str]) -> str:
+    """Return which formats that config.json names are not read here; empty where all are.
+
+    A method that is not known counts only where nothing of a known layout is packed.
+    """
+    if quantization is None or quantization.method in ("awq", "gptq"):
+        return ""
+    if quantization.method != COMPRESSED_TENSORS:
+        return "" if packed else quantization.method
+    schemes = [group.scheme for group in quantization.groups]
+    formats = {s.checkpoint_format or "no format" for s in schemes if not packed_parts(s)}
+    return ", ".join(sorted(formats))
+
+
 def left_out(
     linears: Collection[str], packed: Collection[str], quantization: Quantization | None
 ) -> list[str]:
-    """Return the Linears that config.json leaves out of the quantization.
+    """Return the Linears that config.json leaves out, or stores in a format that is not read here.
 
     By AWQ's ``modules_to_not_convert``, those with one of its entries in their names (transformers
     4.51.3, ``integrations/awq.py``; autoawq 0.2.9, ``utils/module.py``). GPTQModel's ``dynamic``
@@ -140,19 +154,19 @@ def left_out(
     """
     if quantization is None:
         return []
-    if quantization.method == "awq":
+    unpacked = [name for name in linears if name not in packed]
+    method = quantization.method
+    if quantization.dynamic or (method and method == unread_formats(quantization, packed)):
+        return unpacked
+    if method == "awq":
         entries = quantization.modules_to_not_convert
         return [name for name in linears if any(entry in name for entry in entries)]
-    if quantization.method == "gptq" and quantization.dynamic:
-        return [name for name in linears if name not in packed]
-    if quantization.method == COMPRESSED_TENSORS:
-        unread = quantization.unread
-        return [
-            name
-            for name in linears
-            if quantization.of(name) is None or (unread and name not in packed)
-        ]
-    return []
+    if method != COMPRESSED_TENSORS:
+        return []
+    schemes = {name: quantization.of(name) for name in linears}
+    left = {name for name, scheme in schemes.items() if scheme is None or not packed_parts(scheme)}
+    left.update(unpacked if quantization.unread else ())
+    return [name for name in linears if name in left]
 
 
 def expected_bytes(

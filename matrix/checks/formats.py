@@ -56,6 +56,9 @@ def packed_layers(evidence: Evidence) -> Opinion:
             "config.json of the float model has a quantization_config. Give one that has none"
         )
     message = "; ".join(parts) or f"{counted(len(packed), 'layer')} packed"
+    if inspection.unread and not parts:
+        message += f"; of layers in {inspection.unread}, which is not read here, nothing is said"
+        return Opinion(Judgement.NOTICE, wrong, message)
     if parts:
         unpacked = [*UNFIT.symptoms, Symptom.MORE_MEMORY]
         names = ["qweight", "weight_packed", "weight_scale", "lm_head"]
@@ -75,7 +78,7 @@ def _wrongly_packed(
     extra = packed - expected - declared
     unread = [module.note for module in inspection.modules if module.note]
     parts = []
-    if quantized and not packed:
+    if quantized and not packed and not inspection.unread:
         parts.append("nothing is packed. Give the quantized model")
     elif expected - packed:
         left_out = f"not packed: {some(sorted(expected - packed))}"
@@ -110,6 +113,8 @@ def stored_formats(evidence: Evidence) -> Opinion:
                 wrong.append(f"{tensor.name} is {tensor.dtype}")
             continue
         if part in ACTIVATION_PARTS and is_compressed:
+            continue
+        if inspection.unread and tensor.dtype not in (*_HALF, *_WIDE):
             continue
         kept[_kind(tensor.name), tensor.dtype] += 1
         if tensor.name.endswith(COMPUTED) or tensor.dtype in _HALF:

@@ -139,7 +139,8 @@ def _format_finding(own: Description, readers: Mapping[str, str]) -> Finding:
             explains = Explanation([*drift.symptoms], [*drift.errors], engines=[reader])
             return Finding(
                 "own-format", Stage.INSPECT, Judgement.NOTICE, len(files), 0, message,
-                explains=explains,
+                # AutoRound writes none, which only readers of before 2025 stop at.
+                explains=None if drift is NO_METADATA and not readers else explains,
             )  # fmt: skip
     return _finding("own-format", [], "")
 

@@ -22,7 +22,9 @@ from matrix.checkpoint.tensors import Tensors
 
 Array = npt.NDArray[Any]
 Codes = npt.NDArray[np.uint8]
-_DTYPES = {"I32": "<i4", "I64": "<i8", "I8": "i1", "U8": "u1", "F8_E4M3": "u1", "F16": "<f2", "F32": "<f4"}  # fmt: skip
+_DTYPES = {
+    "I32": "<i4", "I64": "<i8", "I8": "i1", "U8": "u1", "F8_E4M3": "u1", "F16": "<f2", "F32": "<f4",
+}  # fmt: skip
 Stored = dict[str, tuple[str, Array]]
 HALVES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 

@@ -83,7 +83,7 @@ def test_a_head_that_config_says_is_packed_is_no_fault() -> None:
 def test_formats_are_told() -> None:
     message = findings(made_inspection(AWQ))["stored-formats"].message
     assert message == (
-        "4.31 bits per weight in 14 packed layers; biases, embed_tokens, norms in F16"
+        "awq, 4.31 bits per weight in 14 packed layers; biases, embed_tokens, norms in F16"
     )
     assert findings(made_inspection(None))["stored-formats"].message.startswith("nothing packed; ")
 

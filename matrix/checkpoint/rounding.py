@@ -19,9 +19,9 @@ last is of quantizers that add the zero before they round. Nothing in it was tun
 So that a damaged layer does not make its own bounds, they are of the file. In one that was rounded
 to nearest, a sound layer has not a single weight outside the first bound; of AutoRound's 2 to 7 in
 100 are, of GPTQ's 16 to 35 in 100 (twins, and ``tests/checkpoints``). So a quarter of the layers
-proves what all are: the others are damaged. That all of a layer are within a step proves less, since
-GPTQ may move little: less than 0.12 steps in the mean, for none of 100,000 to be farther off. So it
-takes three quarters of the layers; a quarter will do where config.json names AutoRound.
+proves what all are: the others are damaged. That all of a layer are within a step proves less:
+GPTQ may move little, though less than 0.12 steps in the mean if none of 100,000 is to be farther
+off. So it takes three quarters of the layers; a quarter will do where config.json names AutoRound.
 
 That the stored codes come back where dequantized weights are quantized again by the stored scales
 is true of every file whose scales are finite and not zero (a product of 8 by 11 bits is exact in

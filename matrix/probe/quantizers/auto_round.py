@@ -43,7 +43,7 @@ def quantize(job: Json) -> Json:
         tokenizer=tokenizer,
         bits=scheme["bits"],
         group_size=scheme["group_size"],
-        sym=not scheme["zero_point"] if scheme["format"] == "awq" else scheme["sym"],
+        sym=not scheme["zero_point"] if scheme["method"] == "awq" else scheme["sym"],
         iters=options.get("iters", 200),
         dataset=list(texts),  # a name is that of a data set to download
         nsamples=len(texts),
@@ -51,7 +51,7 @@ def quantize(job: Json) -> Json:
         batch_size=min(8, len(texts)),
         enable_torch_compile=False,
     )
-    rounding.quantize_and_save(str(output), format=FORMATS[scheme["format"]])
+    rounding.quantize_and_save(str(output), format=FORMATS[scheme.get("format", scheme["method"])])
     # Some releases make a folder there, named after model and scheme.
     for folder in {file.parent for file in output.glob("*/config.json")}:
         for file in folder.iterdir():

@@ -83,7 +83,7 @@ def layers_by(scheme: Json) -> Json:
 
     Floating point is left to llm-compressor's own schemes, which have no parameters.
     """
-    match scheme["activations"]:
+    match scheme.get("activations"):
         case "fp8":
             return {"scheme": "FP8_DYNAMIC", "targets": ["Linear"]}
         case "fp4":
@@ -96,7 +96,7 @@ def layers_by(scheme: Json) -> Json:
     if scheme["desc_act"]:  # left out, it is each release's own default
         weights |= {"actorder": "group"}
     group: Json = {"targets": ["Linear"], "weights": weights}
-    if scheme["activations"] == "int8":
+    if scheme.get("activations") == "int8":
         tokens = {"type": "int", "num_bits": 8, "symmetric": True}
         group["input_activations"] = {**tokens, "strategy": "token", "dynamic": True}
     return {"config_groups": {"group_0": group}}

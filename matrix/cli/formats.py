@@ -59,7 +59,7 @@ def formats(
     Nothing is run for it. Status 0; 1 where a wheel could not be read.
     """
     settings = Settings.of(spec=spec, store=store)
-    methods, troubles = methods_of(settings.spec), []
+    methods, troubles = methods_of(settings.spec), list[str]()
     if take:
         methods, troubles = taken_in(methods, settings.store / "index")
         _write(folder_of(settings.spec) / METHODS, methods)

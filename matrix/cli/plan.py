@@ -17,9 +17,11 @@ from matrix.plan.cell_steps import steps_of
 from matrix.plan.cells import Cell, Plan
 from matrix.plan.needs import GIB, Needs, describe, needs_of
 from matrix.plan.predictions import GB, Cost, Prediction, name_of_cell, parameters
+from matrix.plan.unlisted import unlisted
 from matrix.run.context import Context, Settings
 from matrix.run.estimates import Estimate, choice_of, estimate
 from matrix.run.sources import check_sources
+from matrix.spec.methods import methods_of
 from matrix.untrusted.text import visible
 
 SHOWN = 20
@@ -66,6 +68,7 @@ class PlannedWork:
         self.expected = expected
         self.prediction: Prediction = expected.prediction
         self.machine: Machine = context.machine
+        self.unlisted = unlisted(context.plan, methods_of(context.loaded.file))
         cells = self.plan.cells
         self.to_do = [cell.id for cell in cells if cell.id in expected.unfinished]
         self.elsewhere = [cell.id for cell in cells if cell.unmet and not cell.exclusion]
@@ -104,6 +107,7 @@ def lines(work: PlannedWork, *, everything: bool) -> Iterator[str]:
     )
     yield from _parts(work)
     yield from _unmet(work)
+    yield from _unlisted(work)
     yield from _models(work)
     if work.to_do:
         yield from _costs(work, "Still to be done here", work.to_do, work.expected.paid)
@@ -144,6 +148,15 @@ def _unmet(work: PlannedWork) -> Iterator[str]:
     if len(groups) > SHOWN:
         rest = sum(number for _, number in groups.most_common()[SHOWN:])
         yield f"  {rest:6,} cells of {len(groups) - SHOWN} further needs: --cells"
+
+
+def _unlisted(work: PlannedWork) -> Iterator[str]:
+    """Say which engines do not list a format that they are to read."""
+    if work.unlisted:
+        yield ""
+        yield "Likely to be refused, by the lists in the engines' wheels (`matrix formats`):"
+    for line, number in work.unlisted.most_common():
+        yield f"  {number:6,} {'cell' if number == 1 else 'cells'}: {visible(line)}"
 
 
 def _models(work: PlannedWork) -> Iterator[str]:
@@ -248,6 +261,7 @@ def document(work: PlannedWork) -> dict[str, Any]:
             "to do here": work.prediction.of_cells(work.to_do, work.expected.paid),
             "untested here": work.prediction.of_cells(work.elsewhere),
         },
+        "unlisted": work.unlisted,
         "budget": work.choice,
         "budget_for_another_machine": work.for_another,
     }  # fmt: skip

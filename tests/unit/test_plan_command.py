@@ -16,6 +16,7 @@ from matrix.plan.cell_steps import steps_of_role
 from matrix.plan.predictions import name_of
 from matrix.run.context import Context, Settings
 from matrix.run.estimates import choose_for_nox, estimate
+from matrix.spec.methods import METHODS, Listing, Methods, Spans, encode
 from matrix.spec.tables import SpecError
 from tests.unit import small_spec
 from tests.unit.made_history import History, plain_facts
@@ -254,3 +255,17 @@ def test_the_gpu_profile_is_planned_without_a_gpu_and_claims_nothing_to_have_run
     assert "cells untested here:" in output
     assert "nothing like it was timed here" in output
     assert len(output.splitlines()) < 120
+
+
+def test_an_engine_that_does_not_list_a_format_is_told_before_it_is_run(tmp_path: Path) -> None:
+    runner = Listing("a.py", ["2.0", "3.0"], {"awq": Spans([("2.0", "2.0")])})
+    (tmp_path / METHODS).write_bytes(encode(Methods(1, "", {"runner": runner, "torch": runner})))
+    output = text(opened(tmp_path, BARE))
+    assert "Likely to be refused" in output
+    assert "       4 cells: runner 3.0 does not list awq" in output.splitlines()
+    assert document(planned(opened(tmp_path, BARE)))["unlisted"] == {
+        "runner 3.0 does not list awq": 4
+    }
+    # an adapter of another name has something else read the files
+    other = opened(tmp_path, BARE, ('adapter = "./runner.py"', 'adapter = "./maker.py"'))
+    assert "Likely to be refused" not in text(other)

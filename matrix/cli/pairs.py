@@ -14,11 +14,11 @@ from matrix.cli.options import Format, FormatOption, Spec, StoreFolder, as_json,
 from matrix.cli.resolve import CORES
 from matrix.cli.showing import Row, show
 from matrix.environments.resolving import Resolved, resolve_all
-from matrix.environments.sharing import pairs_asked
+from matrix.environments.sharing import answers_of
 from matrix.run.context import Settings
 from matrix.spec.files import folder_of
 from matrix.spec.loading import load
-from matrix.spec.pairs import PAIRS, Asking, Pair, Pairs, encode, pairs_of
+from matrix.spec.pairs import PAIRS, Pair, Pairs, Questions, encode, pairs_of
 from matrix.spec.tables import Environment
 from matrix.store.store import Store, write_atomically
 from matrix.untrusted.text import counted, visible
@@ -78,7 +78,7 @@ def _take(settings: Settings, jobs: int) -> list[str]:
             _tell, jobs,
         )  # fmt: skip
 
-    answers, troubles = pairs_asked(Asking(loaded), loaded.snapshot.asked, resolve)
+    answers, troubles = answers_of(Questions(loaded), loaded.snapshot.asked, resolve)
     place = loaded.folder / PAIRS
     try:
         write_atomically(place, encode(answers))
@@ -94,7 +94,7 @@ def _tell(text: str) -> None:
 
 def _lines(kept: Pairs, shown: list[Pair]) -> Iterator[str]:
     together = sum(not pair.refusal for pair in shown)
-    yield f"{together} of {counted(len(shown), 'pair')} resolve, as of {kept.asked[:10]}"
+    yield f"{together} of {counted(len(shown), 'pair')} resolve, as of {kept.as_of[:10]}"
     yield _row("release", "beside", "answer", "why", is_head=True)
     for pair in shown:
         yield _row(f"{pair.package} {pair.release}", *_answer(pair))

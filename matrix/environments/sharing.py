@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from matrix.environments.locks import Lock
 from matrix.environments.resolving import Resolved
-from matrix.spec.pairs import SCHEMA, Asking, Pair, Pairs, Question
+from matrix.spec.pairs import SCHEMA, Pair, Pairs, Question, Questions
 from matrix.spec.tables import Environment
 from matrix.untrusted.text import visible
 
@@ -21,18 +21,18 @@ _CLAUSE = re.compile(
 Resolve = Callable[[Iterable[Environment]], Iterator[Resolved]]
 
 
-def pairs_asked(asking: Asking, asked: str, resolve: Resolve) -> tuple[Pairs, list[str]]:
+def answers_of(questions: Questions, as_of: str, resolve: Resolve) -> tuple[Pairs, list[str]]:
     """Return uv's answers to all questions of a spec, and what kept it from answering others.
 
     Args:
-        asking: The questions.
-        asked: ISO time as of which they are asked.
+        questions: What is asked.
+        as_of: ISO time; what was uploaded later does not exist.
         resolve: Gives the lock of each environment, in any order.
     """
-    newest = asking.newest()
+    newest = questions.newest()
     locks, troubles = _locks(newest, resolve)
     refused = [q for q in newest if (lock := locks.get(q.environment.name)) and lock.refusal]
-    others = asking.any_of(refused)
+    others = questions.any_of(refused)
     chosen, more = _locks(others, resolve)
     instead = {
         (q.package, q.release, q.partner): chosen[q.environment.name].pins.get(q.partner, "")
@@ -48,14 +48,14 @@ def pairs_asked(asking: Asking, asked: str, resolve: Resolve) -> tuple[Pairs, li
         for q in newest
         if q.environment.name in locks
     ]  # fmt: skip
-    order = {package: place for place, package in enumerate(asking.since)}
+    order = {package: place for place, package in enumerate(questions.since)}
     pairs.sort(key=lambda pair: (order[pair.package], order[pair.partner]))
-    return Pairs(SCHEMA, asked, asking.since, pairs), [*troubles, *more]
+    return Pairs(SCHEMA, as_of, questions.since, pairs), [*troubles, *more]
 
 
-def _locks(questions: Iterable[Question], resolve: Resolve) -> tuple[dict[str, Lock], list[str]]:
+def _locks(several: Iterable[Question], resolve: Resolve) -> tuple[dict[str, Lock], list[str]]:
     """Return the locks of the environments of questions by name, and a line for each trouble."""
-    environments = {question.environment.name: question.environment for question in questions}
+    environments = {question.environment.name: question.environment for question in several}
     locks: dict[str, Lock] = {}
     troubles: list[str] = []
     for environment, lock, conclusion in resolve(environments.values()):

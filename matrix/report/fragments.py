@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from matrix.judge.lifetimes import end_in_words
 from matrix.judge.results import Measures
 from matrix.pipeline.outcomes import Verdict
-from matrix.report import constraints, standings, table
+from matrix.report import constraints, pairs, standings, table
 from matrix.report.addresses import anchor, page_of
 from matrix.spec.loading import FLOAT_MODEL
 from matrix.untrusted.text import counted, visible
@@ -68,6 +68,7 @@ PAGES.globals.update(
     table=table,
     standings=standings,
     constraints=constraints,
+    pairs=pairs,
     end_in_words=end_in_words,
     unmeasured=Measures(),
 )

@@ -10,6 +10,7 @@ from matrix.history.changes import Changes, Night, PastVerdict
 from matrix.judge.results import MatrixResult
 from matrix.judge.stories import CellStory
 from matrix.spec.methods import EMPTY, Methods
+from matrix.spec.pairs import Pairs
 
 
 def _no_story(_: str) -> CellStory:
@@ -31,5 +32,7 @@ class Material(NamedTuple):
     """Cell -> what it was in earlier runs, oldest first, only where it changed."""
     methods: Methods = EMPTY
     """Which formats the releases of engines list."""
+    pairs: Pairs | None = None
+    """Which releases resolve together; ``None`` where nobody asked."""
     neighbours: Mapping[str, str] = MappingProxyType({})
     """Profile -> where its page lies from this one."""

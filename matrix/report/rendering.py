@@ -14,7 +14,7 @@ from markupsafe import Markup
 from matrix.history.changes import ChangeKind
 from matrix.judge.lifetimes import lifetimes
 from matrix.judge.results import CanaryState
-from matrix.report import formats, picture, standings, table
+from matrix.report import formats, pairs, picture, standings, table
 from matrix.report.addresses import anchor
 from matrix.report.causes import Cause, causes
 from matrix.report.chooser import choices
@@ -70,6 +70,8 @@ def page(material: Material, names: Collection[str]) -> str:
         "resolutions": standings.resolutions(stands),
         "lasting": formats.table(lifetimes(material.methods, result)),
         "lists_taken": material.methods.taken,
+        "kept_pairs": material.pairs,
+        "pairs_table": pairs.table(material.pairs) if material.pairs else None,
         "void": result.canaries is CanaryState.VOID,
         "pictures": _pictures(material, parts, listed, installs),
         "choices": choices(result),

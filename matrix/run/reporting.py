@@ -13,6 +13,7 @@ from matrix.history.taking import take
 from matrix.judge.results import MatrixResult
 from matrix.run.context import Context
 from matrix.spec.methods import methods_of
+from matrix.spec.pairs import pairs_of
 
 if TYPE_CHECKING:
     from matrix.report.material import Material
@@ -39,6 +40,7 @@ def remembered(
         nights=past.nights,
         past=past.past,
         methods=methods_of(context.loaded.file),
+        pairs=pairs_of(context.loaded.file),
     )
     return material, past.troubles
 

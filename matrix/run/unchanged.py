@@ -18,6 +18,7 @@ from matrix.plan.cell_steps import build_of
 from matrix.run.context import Context
 from matrix.spec.loading import PACKAGE
 from matrix.spec.methods import methods_of
+from matrix.spec.pairs import pairs_of
 from matrix.store.identity import code_digest, digest
 from matrix.store.observations import Observation
 from matrix.store.store import write_atomically
@@ -67,7 +68,8 @@ def digest_of_report(context: Context, package: Path = PACKAGE) -> str:
     return digest(
         [
             [settings.profile, str(settings.spec), str(settings.reports.resolve())],
-            [loaded.spec, loaded.snapshot, methods_of(loaded.file), context.machine],
+            [loaded.spec, loaded.snapshot, context.machine],
+            [methods_of(loaded.file), pairs_of(loaded.file)],
             [code_digest(package), [path.read_text(encoding="utf-8") for path in templates]],
             Path(sysconfig.get_path("purelib")).stat().st_mtime_ns,  # packages come and go there
             [context.lock(environment) for environment in resolutions],

@@ -48,7 +48,7 @@ class Pairs(msgspec.Struct, frozen=True):
     """All that was answered."""
 
     schema: Literal[1]
-    asked: str
+    as_of: str
     """ISO time, UTC: what was uploaded later did not exist for uv. Empty where none was asked."""
     since: dict[str, str]
     """Package, in the order of the spec -> the oldest release of it that uv could take."""
@@ -65,7 +65,7 @@ class Question(NamedTuple):
     environment: Environment
 
 
-class Asking:
+class Questions:
     """What uv is asked of the pairs of a spec. Raises :class:`SpecError` for a wrong range."""
 
     def __init__(self, loaded: LoadedSpec) -> None:
@@ -96,12 +96,12 @@ class Asking:
 
     def newest(self) -> list[Question]:
         """Return every release beside the newest of each partner, the newest pairs first."""
-        asked = [
+        questions = [
             self._question(package, release, partner, f"=={self._releases[partner][-1]}")
             for package, partner in permutations(self._releases, 2)
             for release in self._releases[package]
         ]
-        return sorted(asked, key=lambda question: question.release != self._newest(question))
+        return sorted(questions, key=lambda question: question.release != self._newest(question))
 
     def any_of(self, refused: Iterable[Question]) -> list[Question]:
         """Return the same releases beside any release of the partners since the oldest."""
@@ -140,12 +140,12 @@ class Asking:
         """Return what uv is to be told of a package's releases that have no wheel."""
         oldest = parsed(self.since[package])
         in_spec = [table for table in self._loaded.spec.metadata if table.package == package]
-        told_of = {table.version for table in in_spec}
+        versions = {table.version for table in in_spec}
         releases = self._loaded.snapshot.packages[package]
         read = [
             self._loaded.snapshot.source_metadata(package, release.version)
             for release in releases
-            if release.version not in told_of
+            if release.version not in versions
             and (version := parsed(release.version)) is not None
             and oldest is not None
             and version >= oldest
@@ -168,7 +168,7 @@ def pairs_of(path: Path) -> Pairs | None:
 def encode(pairs: Pairs) -> bytes:
     """Return it as JSON with a line for each pair, so that changes can be read."""
     lines = ",\n".join(f" {msgspec.json.encode(pair).decode()}" for pair in pairs.pairs)
-    asked = msgspec.json.encode(pairs.asked).decode()
+    as_of = msgspec.json.encode(pairs.as_of).decode()
     since = msgspec.json.encode(pairs.since).decode()
-    head = f'{{"schema": {SCHEMA}, "asked": {asked}, "since": {since}, "pairs": ['
+    head = f'{{"schema": {SCHEMA}, "as_of": {as_of}, "since": {since}, "pairs": ['
     return f"{head}\n{lines}\n]}}\n".encode()

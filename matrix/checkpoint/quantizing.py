@@ -54,7 +54,8 @@ class _Arguments(msgspec.Struct, frozen=True):
     def settings(self) -> set[str]:
         """Which settings stand there, null or not, that old releases refuse."""
         values = {"scale_dtype": self.scale_dtype, "zp_dtype": self.zp_dtype}
-        return {name for name, value in values.items() if value is not msgspec.UNSET}
+        names = {name for name, value in values.items() if value is not msgspec.UNSET}
+        return names | ({"block_structure"} if isinstance(self.block_structure, list) else set())
 
     @property
     def kind(self) -> str:

@@ -331,7 +331,7 @@ def test_what_only_some_readers_stop_at_is_a_notice_for_them_and_a_remark_for_no
     ("engine", "words"),
     [
         ({"transformers": "4.42.4"}, "not known without the engine's tokenizers"),
-        ({"tokenizers": "0.22.1"}, "this engine is new enough"),
+        ({"tokenizers": "0.22.1"}, "this engine reads it"),
     ],
 )
 def test_an_engine_of_which_too_little_is_named_is_not_called_safe(

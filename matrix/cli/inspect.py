@@ -12,7 +12,7 @@ import typer
 from matrix.checkpoint.files import CONFIG
 from matrix.checkpoint.inspection import CheckpointError, Inspection
 from matrix.checks import run_checks
-from matrix.checks.drift import MERGES
+from matrix.checks.drift import MERGES, TYPES_SAID
 from matrix.checks.evidence import Evidence
 from matrix.cli.cell_text import finding_line
 from matrix.cli.evidence import last_evidence
@@ -295,7 +295,7 @@ def _engines(loaded: LoadedSpec) -> set[str]:
     """Return the distributions that may be named: what engines require, and what reads for them."""
     environments = {name for name, _ in role_names(loaded, loaded.spec.engines).values()}
     required = (named_releases(loaded.environments[name]) for name in environments)
-    return {MERGES.distribution}.union(*required)
+    return {MERGES.distribution, TYPES_SAID.distribution}.union(*required)
 
 
 def _readers(engine: list[str], engines: set[str]) -> dict[str, str]:

@@ -63,6 +63,13 @@ def traits_of(inspection: Inspection) -> tuple[ModelFacts, SchemeFacts] | None:
             scheme = SchemeFacts(
                 method="gptq", sym=file.sym, desc_act=file.desc_act, format=written
             )
+        case "compressed-tensors" if file.bits:
+            scheme = SchemeFacts(
+                method="compressed-tensors",
+                sym=file.sym,
+                desc_act=file.desc_act,
+                format=file.checkpoint_format,
+            )
         case _:
             return None
     return model, msgspec.structs.replace(scheme, bits=file.bits, group_size=file.group_size)

@@ -269,7 +269,10 @@ def _sizes(config: ConfigFacts, tied: bool, scheme: SchemeTable | None) -> _Size
     linears = linear_shapes(config)
     if not linears:
         return _Sizes()
-    packed = Quantization(scheme.method, scheme.bits, scheme.group_size) if scheme else None
+    packed = None
+    if scheme is not None:
+        sizes, form = (scheme.bits, scheme.group_size), scheme.format
+        packed = Quantization(scheme.method, *sizes, sym=scheme.sym, checkpoint_format=form)
     plain = expected_bytes(config, tied, None) or 0
     first = {
         part: linears[f"model.layers.0.{part}"] for part in ("self_attn.k_proj", "mlp.gate_proj")

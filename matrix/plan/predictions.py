@@ -174,7 +174,10 @@ def parameters(model: Model) -> int:
 def checkpoint_bytes(checkpoint: Checkpoint) -> int:
     """Return the size of a checkpoint's tensors by the model's config and the scheme."""
     model, scheme = checkpoint.model, checkpoint.scheme
-    packed = Quantization(scheme.method, scheme.bits, scheme.group_size) if scheme else None
+    packed = None
+    if scheme is not None:
+        sizes, form = (scheme.bits, scheme.group_size), scheme.format
+        packed = Quantization(scheme.method, *sizes, sym=scheme.sym, checkpoint_format=form)
     return expected_bytes(_facts(model), model.tied, packed) or 0
 
 

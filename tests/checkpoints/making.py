@@ -53,11 +53,16 @@ class Made(msgspec.Struct, frozen=True):
     adapter: str
     scheme: Mapping[str, object]
     departures: tuple[str, ...] = ()
+    options: Mapping[str, object] = msgspec.field(default_factory=lambda: CALIBRATION)
 
 
 AUTOAWQ = "autoawq-0.2.9+transformers-4.51.3"
 AUTO_GPTQ = "auto-gptq-0.7.1+transformers-4.46.3"
 GPTQMODEL = "gptqmodel-7.6.0+transformers-5.23.0"
+LLM_COMPRESSOR = "llmcompressor-0.14.0.1+transformers-5.17.0"
+AUTO_ROUND = "auto-round-0.16.1+transformers-5.24.0"
+PACKED = {**GPTQ, "method": "compressed-tensors", "format": "pack-quantized"}
+CHANNELS = {**PACKED, "bits": 8, "group_size": -1}
 
 QUANTIZED = {
     "autoawq-0.2.9-4bit-g64": Made(
@@ -77,6 +82,34 @@ QUANTIZED = {
     "gptqmodel-7.6.0-4bit-g64": Made(GPTQMODEL, "quantizers/gptqmodel", GPTQ),
     "gptqmodel-7.6.0-8bit-g128": Made(
         GPTQMODEL, "quantizers/gptqmodel", {**GPTQ, "bits": 8, "group_size": 128}
+    ),
+    "llmcompressor-0.14.0.1-gptq-4bit-g64": Made(
+        LLM_COMPRESSOR, "quantizers/llm_compressor", PACKED, options={"modifier": "gptq"}
+    ),
+    "llmcompressor-0.14.0.1-awq-4bit-g64": Made(
+        LLM_COMPRESSOR,
+        "quantizers/llm_compressor",
+        {**PACKED, "sym": False},
+        ("llm-compressor-cpu-pinning",),
+        {"modifier": "awq"},
+    ),
+    "llmcompressor-0.14.0.1-w8a8": Made(
+        LLM_COMPRESSOR,
+        "quantizers/llm_compressor",
+        {**CHANNELS, "format": "int-quantized", "activations": "int8"},
+        options={"modifier": "smoothquant+gptq"},
+    ),
+    "llmcompressor-0.14.0.1-fp8": Made(
+        LLM_COMPRESSOR,
+        "quantizers/llm_compressor",
+        {**CHANNELS, "format": "float-quantized", "activations": "fp8"},
+        options={"modifier": "round"},
+    ),
+    "auto-round-0.16.1-awq-4bit-g64": Made(
+        AUTO_ROUND,
+        "quantizers/auto_round",
+        {**AWQ, "sym": False, "method": "awq", "format": "awq"},
+        options={"iters": 50, "seqlen": 16},
     ),
 }
 """Name of a folder beside this file -> how it is made."""
@@ -120,7 +153,7 @@ def perform(store: Path, made: Made, step: str, job: Mapping[str, object], scrat
     ) as probe:
         answers = [probe.importing(LIMITS)]
         if probe.alive:
-            whole = {"options": CALIBRATION, "departures": list(made.departures), **job}
+            whole = {"options": made.options, "departures": list(made.departures), **job}
             answers += probe.perform(whole, [Step(step)], {Step(step): LIMITS}, work, fork=True)
     last = answers[-1]
     if last.result is None or not last.result.ok:

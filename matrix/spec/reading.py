@@ -11,23 +11,28 @@ import msgspec
 
 from matrix.pipeline.outcomes import Verdict
 from matrix.spec import tables
-from matrix.spec.files import Document, Places, read_document, spec_error
+from matrix.spec.files import Document, Places, folder_of, read_document, spec_error
 from matrix.spec.repeats import Repeats
 from matrix.spec.tables import (
     Departure,
+    ErrorAt,
     Facts,
     ModelTable,
     ProfileTable,
     RangeTable,
     RefusalTable,
+    RoleTable,
     SchemeTable,
     Spec,
     SpecError,
     Table,
 )
+from matrix.untrusted.reading import UnreadableError, read_file
 
 EXAMPLES = "matrix/spec/project/"
 """Where the commented examples are, as errors say it."""
+RECIPE_BYTES = 100_000
+"""No recipe of a quantizer is larger: one has a few KB."""
 
 
 def read_tables(path: Path) -> Spec:
@@ -45,9 +50,34 @@ def read_spec(path: Path) -> tuple[Spec, Places]:
 
     filled = Repeats(document, error).filled()
     try:
-        return msgspec.convert(filled, Spec), places
+        spec = msgspec.convert(filled, Spec)
     except msgspec.ValidationError as wrong:
         raise error(*_explained(str(wrong), filled, document)) from None
+    quantizers = [
+        _with_recipe(table, folder_of(path), error, f"quantizers[{index}].options.recipe")
+        for index, table in enumerate(spec.quantizers)
+    ]
+    return msgspec.structs.replace(spec, quantizers=quantizers), places
+
+
+def _with_recipe(table: RoleTable, folder: Path, error: ErrorAt, key: str) -> RoleTable:
+    """Return a table with the text of its recipe, where it names a file beside the spec.
+
+    So what the file says is part of every key, and a changed one is another recipe.
+    """
+    recipe = table.options.get("recipe")
+    if not isinstance(recipe, str) or not recipe.startswith("./"):
+        return table
+    try:
+        text = read_file(folder / recipe, RECIPE_BYTES).decode()
+    except OSError as wrong:
+        problem = f"{recipe} cannot be read ({wrong.strerror})"
+        raise error(key, problem, f"Put the recipe there: {folder / recipe}") from None
+    except UnreadableError as wrong:
+        raise error(key, str(wrong), "Give a plain file beside the spec") from None
+    except UnicodeDecodeError:
+        raise error(key, f"{recipe} is no text", "Write it in UTF-8") from None
+    return msgspec.structs.replace(table, options={**table.options, "recipe": text})
 
 
 _FIELDS = {

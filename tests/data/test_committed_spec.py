@@ -10,11 +10,13 @@ import shutil
 import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
 from packaging.version import Version
 
+from matrix.checkpoint.formats import Method
 from matrix.plan.cells import Plan, make_plan, requirements_of
 from matrix.spec.files import read_document, spec_files
 from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load
@@ -22,7 +24,14 @@ from matrix.spec.snapshot import Release
 
 SPEC = load()
 OF_CPUS = "environments/cpu.toml"
-QUANTIZERS = {"awq": ("autoawq-",), "gptq": ("auto-gptq-", "gptqmodel-")}
+NEWEST = ("llmcompressor-0.14.0.1", "auto-round-0.16.1", "gptqmodel-7.7.0")
+"""Of which the default profile has this release alone, in a part of their own."""
+QUANTIZERS = {
+    "awq": ("autoawq-", NEWEST[1]),
+    "gptq": ("auto-gptq-", "gptqmodel-", NEWEST[1]),
+    "compressed-tensors": NEWEST[:2],
+}
+"""Method -> how the environments begin that make it in the default profile."""
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +40,14 @@ def cpu() -> Plan:
 
 
 def pinned(*beginnings: str) -> set[str]:
-    """Return the environments for CPUs with our pins, of no group, whose names begin so."""
+    """Return the environments for CPUs with our pins whose names begin so, of no group unless a
+    part names them."""
     return {
         name
         for name, environment in SPEC.environments.items()
         if environment.resolution == "pinned" and environment.device == "cpu"
-        if name.startswith(beginnings) and not environment.group
+        if name.startswith(beginnings)
+        if not environment.group or name.startswith(NEWEST)
     }
 
 
@@ -47,7 +58,7 @@ def test_the_default_profile_has_every_pinned_quantizer(cpu: Plan, method: str) 
 
 
 def test_one_row_of_the_default_profile_runs_without_the_departure(cpu: Plan) -> None:
-    awq = [c.quantizer for c in cpu.checkpoints if c.scheme and c.scheme.method == "awq"]
+    awq = [c.quantizer for c in cpu.checkpoints if c.quantizer.adapter.stem == "autoawq"]
     stock = {role.name for role in awq if not role.departures}
     assert stock == {"autoawq-0.2.9+transformers-4.51.3+stock"}
 
@@ -66,7 +77,7 @@ def test_the_plan_has_no_circle_and_an_engine_waits_for_every_quantizer(cpu: Pla
     needs = requirements_of(cpu)
     TopologicalSorter(needs).prepare()
     assert needs["twins"] == []
-    quantizers = pinned(*QUANTIZERS["awq"], *QUANTIZERS["gptq"])
+    quantizers = pinned(*(name for names in QUANTIZERS.values() for name in names))
     assert set(needs["vllm-0.32.0"]) == {"twins", *quantizers}
 
 
@@ -180,4 +191,4 @@ def test_predictions_have_their_constants() -> None:
     constants = SPEC.spec.predictions
     assert constants is not None
     assert constants.download_mb_per_second > 0
-    assert set(constants.cuda.quantize_seconds_per_billion) == {"awq", "gptq"}
+    assert set(constants.cuda.quantize_seconds_per_billion) == set(get_args(Method))

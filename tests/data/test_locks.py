@@ -1,4 +1,4 @@
-"""Each environment of the default profiles has a lock that answers it, and no lock is left over.
+"""Each environment of these profiles has a lock that answers it, and no lock is left over.
 
 A version that is added to the spec fails here until ``matrix lock`` has made its locks.
 """
@@ -19,7 +19,11 @@ LOCKS = DEFAULT_SPEC / "locks"
 COMMITTED = [
     environment
     for name in sorted(
-        {n for p in ("cpu", "real", "published") for n in make_plan(SPEC, p).environments}
+        {
+            n
+            for p in ("cpu", "real", "published", "quantizers")
+            for n in make_plan(SPEC, p).environments
+        }
     )
     for environment in SPEC.resolutions(name)
     if committed_name(environment)

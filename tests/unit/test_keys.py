@@ -79,6 +79,19 @@ def test_a_change_of_the_spec_repeats_only_what_it_reaches(tmp_path: Path, chang
     assert changed_steps(before, after) == reached
 
 
+def test_a_changed_recipe_repeats_what_is_made_by_it(tmp_path: Path) -> None:
+    def names(recipe: str) -> History:
+        (tmp_path / "recipe.yaml").write_text(recipe)
+        option = (
+            'adapter = "./maker.py"',
+            'adapter = "./maker.py"\noptions.recipe = "./recipe.yaml"',
+        )
+        return History(plan_of(tmp_path, option)).finish()
+
+    before, after = names("bits: 4"), names("bits: 8")
+    assert changed_steps(before, after) == {"quantize", "inspect", "load", "generate"}
+
+
 @pytest.mark.parametrize(
     ("adapter", "reached"),
     [

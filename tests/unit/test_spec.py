@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,35 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
     file = tmp_path / "spec.toml"
     file.write_bytes(b"schema = '\xff'")
     assert "is not TOML" in error_of(file)
+
+
+RECIPE = ('adapter = "./maker.py"', 'adapter = "./maker.py"\noptions.recipe = "./recipe.yaml"')
+
+
+def test_a_recipe_beside_the_spec_is_given_as_its_text(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("bits: 4\n")
+    plan = open_spec(small_spec.write(tmp_path, RECIPE)).plan
+    quantizers = [c.quantizer for c in plan.checkpoints if c.scheme is not None]
+    assert {str(role.options["recipe"]) for role in quantizers} == {"bits: 4\n"}
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda _: None, "cannot be read (No such file or directory). Put the recipe there"),
+        (lambda file: file.write_bytes(b"\xff"), "is no text. Write it in UTF-8"),
+        (lambda file: file.write_bytes(b"x" * 100_001), "has more than 100000 bytes"),
+        (lambda file: file.symlink_to("/etc/hostname"), "is a link"),
+    ],
+    ids=["missing", "bytes", "large", "a link"],
+)
+def test_a_recipe_that_cannot_be_read_is_named(
+    tmp_path: Path, make: Callable[[Path], object], problem: str
+) -> None:
+    make(tmp_path / "recipe.yaml")
+    text = error_of(small_spec.write(tmp_path, RECIPE))
+    assert "quantizers[0].options.recipe: " in text
+    assert problem in text
 
 
 def test_an_unknown_profile_is_named_with_those_there_are(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from matrix.checkpoint.shapes import indivisible
 from matrix.index.hub import FIRST_SEEN
 from matrix.plan.cells import Plan, make_plan
+from matrix.plan.needs import of_evaluation
 from matrix.plan.predictions import parameters
 from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load
 
@@ -69,6 +70,19 @@ def test_every_vllm_since_0_3_3_is_an_engine_of_it(plan: Plan, loaded: LoadedSpe
 
 def _since(version: str, first: tuple[int, ...]) -> bool:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3]) >= first
+
+
+def test_new_number_formats_ask_for_cards_that_multiply_by_them(plan: Plan) -> None:
+    needed: dict[tuple[str, str], set[str]] = {}
+    for cell in plan.cells:
+        package = cell.engine.name.partition("-")[0]
+        needs = of_evaluation(cell, plan.environments[cell.engine.environment])
+        needed.setdefault((cell.checkpoint.scheme_name, package), set()).add(needs.capability)
+    engines = {"vllm": "7.5", "sglang": "8.0"}
+    for package, capability in engines.items():
+        assert needed["w4a16-g128", package] == {capability}
+        assert needed["w8a8-fp8", package] == {"8.9"}
+        assert needed["w4a4-nvfp4", package] == {"10.0"}
 
 
 def test_a_published_checkpoint_goes_with_its_own_model_and_scheme(plan: Plan) -> None:

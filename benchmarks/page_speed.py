@@ -63,8 +63,9 @@ def repeated(result: MatrixResult, cells: int) -> MatrixResult:
     for number in range(-(-cells // len(result.cells))):
         for cell in result.cells:
             side = msgspec.structs.replace(cell.quantizer, name=f"{cell.quantizer.name}+{number}")
+            row, _, engine = cell.id.rpartition("/")
             made.append(
-                msgspec.structs.replace(cell, id=f"{cell.id}/{number}", quantizer=side)
+                msgspec.structs.replace(cell, id=f"{row}+{number}/{engine}", quantizer=side)
                 if number
                 else cell
             )

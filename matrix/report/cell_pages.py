@@ -1,25 +1,25 @@
-"""A page for each cell: its verdict and cause, what to do, and all that was observed of it.
+"""The pages of the cells: of each its verdict and cause, what to do, and all that was observed.
 
-Each stands alone, needs no script, and is the same whatever the other cells' order. There may be
-20,000 of them: what cells share, such as a side or a known issue, is rendered once.
+A page has the cells of one checkpoint, and shows the cell that its address names. It needs no
+script, and is the same whatever the cells' order. There may be 20,000 of them: what cells share,
+such as a side or a known issue, is rendered once.
 """
 
 from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, cast
 
 from markupsafe import Markup
 
-from matrix.history.changes import PastVerdict
 from matrix.judge.results import CellResult, ModelFacts, Side
 from matrix.judge.stories import CellStory, StageStory
 from matrix.pipeline.outcomes import Judgement, Outcome, Verdict
 from matrix.pipeline.steps import STAGES, Stage, SubjectKind
 from matrix.report import table
-from matrix.report.addresses import CELLS, page_of, script_of
+from matrix.report.addresses import CELLS, file_of, place_of
 from matrix.report.fragments import PAGES, TEMPLATES, rendered_once
 from matrix.report.locks import all_lines, install_lines
 from matrix.report.material import Material
@@ -38,22 +38,15 @@ Place = tuple[str, str, str]
 
 
 def cell_files(material: Material) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and the bytes of each cell's page and script, and of the pages' style.
+    """Yield the name and the bytes of each page of cells, and of the pages' style.
 
     The material's result is normalised.
     """
-    pages, reproducers = _Pages(material), Reproducers(material.result)
-    if material.result.cells:
+    pages, cells = _Pages(material), material.result.cells
+    if cells:
         yield STYLE, (TEMPLATES / "cell.css").read_bytes()
-    for cell in material.result.cells:
-        script = reproducers.script(cell)
-        if script is not None:
-            yield script_of(cell.id), script.encode()
-        story, past = material.story(cell.id), material.past.get(cell.id, ())
-        yield (
-            page_of(cell.id),
-            pages.page(cell, story, past, has_script=script is not None).encode(),
-        )
+    for name, own in table.grouped(cells, lambda cell: file_of(cell.id)).items():
+        yield name, pages.page(own).encode()
 
 
 class _Pages:
@@ -61,7 +54,9 @@ class _Pages:
 
     def __init__(self, material: Material) -> None:
         result = material.result
-        self._result = result
+        self._material, self._result = material, result
+        self._reproducers = Reproducers(result)
+        self._page = PAGES.get_template("cells.html.j2")
         self._template = PAGES.get_template("cell.html.j2")
         self._parts = cast("Any", PAGES.get_template("cell_parts.html.j2").module)  # has macros
         self._side, self._checks = (
@@ -91,18 +86,26 @@ class _Pages:
         self._others_in = functools.cache(self._quantizers_that_work)
         self._others_by = functools.cache(self._engines_that_work)
 
-    def page(
-        self, cell: CellResult, story: CellStory, past: Sequence[PastVerdict], *, has_script: bool
-    ) -> str:
-        """Return the page of one cell."""
-        result, stories = self._result, {stage.stage: stage for stage in story.stages}
+    def page(self, cells: list[CellResult]) -> str:
+        """Return the page of the cells of one checkpoint."""
+        return self._page.render(
+            first=Markup(FIRST),
+            cell=cells[0],
+            told=[(place_of(cell.id), cell, Markup(self._told(cell))) for cell in cells],
+            badges=self._badges,
+        )
+
+    def _told(self, cell: CellResult) -> str:
+        """Return what a page tells of one cell."""
+        story, result = self._material.story(cell.id), self._result
+        stories = {stage.stage: stage for stage in story.stages}
         named = (finding for finding in cell.findings if finding.check == cell.explained_by)
         works = cell.verdict is Verdict.WORKS
         whys = {name: result.departures.get(name, "not explained") for name in cell.departures}
         return self._template.render(
-            first=Markup(FIRST),
             cell=cell,
-            past=past,
+            place=place_of(cell.id),
+            past=self._material.past.get(cell.id, ()),
             badges=self._badges,
             cause=self._cause(
                 cell.message,
@@ -131,7 +134,7 @@ class _Pages:
                 _machine(story),
             ),
             departures=self._departed(whys),
-            script=script_of(cell.id).rpartition("/")[2] if has_script else "",
+            script=self._reproducers.script(cell) or "",
         )
 
     def _caused(self, *values: Any) -> Markup:

@@ -94,7 +94,8 @@ class Reproducers:
         ]
         files = [(part.file, str(part.text)) for part in parts if part.text]
         reads_model = any('"$MODEL"' in part.arguments for part in parts)
-        about = (cell.verdict, cell.message, self._remarks(cell), self._model(cell), reads_model)
+        remarks = self._remarks(cell, parts)
+        about = (cell.verdict, cell.message, remarks, self._model(cell), reads_model)
         body = self._body(*about, [*lines.values()], files, runs)
         return f"{FIRST}{visible(cell.id, 300)}\n{body}"
 
@@ -165,7 +166,7 @@ class Reproducers:
         named = facts.repository if _REPOSITORY.fullmatch(facts.repository) else ""
         return named or MODELS.get((facts.model_type, facts.tied), "")
 
-    def _remarks(self, cell: CellResult) -> list[str]:
+    def _remarks(self, cell: CellResult, parts: list[_Part]) -> list[str]:
         """Return in words what is otherwise in a script than in the cell."""
         remarks, facts = [], self._result.models.get(cell.model)
         if facts is None or not facts.repository:
@@ -176,6 +177,13 @@ class Reproducers:
                 where = "in the locks" if name in self._in_locks else "not in this script"
                 what = self._result.departures.get(name, "not explained")
                 remarks.append(f"Not stock packages ({where}), {name}: {what}")
+        for name in dict.fromkeys(part.side.environment for part in parts):
+            install = self._installs.get(name)
+            if install and install.left_out:
+                remarks.append(
+                    "Nothing needs these where they were left out, such as without a GPU: take "
+                    f"them out of locks/{name}.txt first: {', '.join(install.left_out)}"
+                )
         return remarks
 
 

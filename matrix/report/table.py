@@ -49,6 +49,8 @@ BLAMED = {
 }
 NO_SPECIFIERS = "This run is void, so nothing is computed from it: explain its canaries first."
 MARKERS = "abcdefghijklmnopqrstuvwxyz"
+_NOTHING_CAME = frozenset({*NO_ANSWER, Verdict.UNSUPPORTED})
+_TRIED = frozenset({Outcome.PASSED, Outcome.DEGRADED, Outcome.FAILED})
 
 
 _T = TypeVar("_T")
@@ -215,10 +217,9 @@ def devices(cells: Iterable[CellResult]) -> list[str]:
 
 def ran(cell: CellResult) -> bool:
     """Return whether the engine was given the cell's model, and something came of it."""
-    nothing = {*NO_ANSWER, Verdict.UNSUPPORTED}
-    ends = {Outcome.PASSED, Outcome.DEGRADED, Outcome.FAILED}
-    loaded = any(end.stage is Stage.LOAD and end.outcome in ends for end in cell.stages)
-    return loaded and cell.verdict not in nothing
+    return cell.verdict not in _NOTHING_CAME and any(
+        end.stage is Stage.LOAD and end.outcome in _TRIED for end in cell.stages
+    )
 
 
 def is_cpu(device: str) -> bool:

@@ -15,10 +15,12 @@ from playwright.sync_api import Locator, Page
 from pypdf import PdfReader
 
 from matrix.pipeline.outcomes import Verdict
+from matrix.report.addresses import file_of, place_of
 from matrix.report.rendering import ICON
 from matrix.report.table import SYMBOLS, counts
 from tests.browser.conftest import Open, Reports
 from tests.browser.reports import TROUBLE, made
+from tests.unit.report_results import ARTICLE
 
 AXE = {
     "resultTypes": ["violations"],
@@ -27,9 +29,11 @@ AXE = {
 }
 
 
-def a_cell(folder: Path) -> str:
-    """Return the page of a cell of a report."""
-    return next(f"cells/{file.name}" for file in sorted((folder / "cells").glob("*.html")))
+def a_cell(folder: Path) -> tuple[str, str]:
+    """Return the page of a cell of a report, and the cell's place on it."""
+    file = min((folder / "cells").glob("*.html"))
+    places = ARTICLE.findall(file.read_text())
+    return f"cells/{file.name}", f"#{places[-1]}"
 
 
 def unfold(page: Page) -> None:
@@ -45,8 +49,32 @@ def test_nothing_goes_wrong_when_it_is_opened(open_page: Open, name: str) -> Non
 
 
 def test_nothing_goes_wrong_when_a_cell_is_opened(open_page: Open, report: Reports) -> None:
-    page = open_page("made", a_cell(report("made")))
-    assert page.locator("h1").inner_text()
+    page = open_page("made", *a_cell(report("made")))
+    (title,) = page.locator("h1:visible").all()
+    assert page.locator("h1").count() > 1
+    assert title.inner_text()
+
+
+def test_a_cell_is_shown_alone_and_leads_to_the_others_of_its_checkpoint(
+    open_page: Open, report: Reports
+) -> None:
+    file, place = a_cell(report("made"))
+    page = open_page("made", file)
+    assert not page.locator("article:visible").count()
+    links = page.get_by_role("navigation", name="Engines").get_by_role("link").all()
+    assert len(links) == page.locator("article").count() > 1
+    for link in links:
+        link.click()
+        assert page.locator("article:visible").get_attribute("id") == page.url.partition("#")[2]
+    assert page.url.endswith(place)
+
+
+def test_a_run_of_a_cell_has_an_address_that_shows_it(open_page: Open) -> None:
+    (past,) = made().past
+    page = open_page("made", file_of(past))
+    run = page.locator(f"[id='{place_of(past)}'] .past li").first.get_attribute("id")
+    page = open_page("made", file_of(past), f"#{run}")
+    assert page.locator("article:visible").get_attribute("id") == place_of(past)
 
 
 def test_a_report_that_reaches_out_is_caught(open_page: Open, troubles: list[str]) -> None:
@@ -62,9 +90,9 @@ def test_a_report_that_reaches_out_is_caught(open_page: Open, troubles: list[str
 def test_nothing_is_wider_than_the_window(
     open_page: Open, report: Reports, name: str, width: int
 ) -> None:
-    pages = ["index.html", *([] if name == "empty" else [a_cell(report(name))])]
-    for file in pages:
-        page = open_page(name, file, width=width)
+    pages = [("index.html", ""), *([] if name == "empty" else [a_cell(report(name))])]
+    for file, place in pages:
+        page = open_page(name, file, place, width=width)
         for state in ("as opened", "unfolded"):
             wide = page.evaluate("document.documentElement.scrollWidth")
             assert wide == page.evaluate("document.documentElement.clientWidth"), (file, state)
@@ -73,8 +101,10 @@ def test_nothing_is_wider_than_the_window(
 
 @pytest.mark.parametrize("options", [{}, {"color_scheme": "dark"}, {"width": 390}])
 def test_axe_finds_nothing(open_page: Open, report: Reports, options: dict[str, Any]) -> None:
-    for file in ("index.html", a_cell(report("made"))):
-        audit(open_page("made", file, **options))
+    file, place = a_cell(report("made"))
+    audit(open_page("made", **options))
+    audit(open_page("made", file, place, **options))
+    audit(open_page("made", file, **options))
 
 
 @pytest.mark.parametrize("name", ["void", "empty"])
@@ -106,7 +136,7 @@ def test_a_void_run_says_first_which_canary(open_page: Open) -> None:
 
 def test_every_link_leads_somewhere(open_page: Open, report: Reports) -> None:
     folder = report("made").resolve()
-    for file in ("index.html", a_cell(folder)):
+    for file in ("index.html", a_cell(folder)[0]):
         page = open_page("made", file)
         links = page.evaluate("[...document.querySelectorAll('[href],[src]')].map("
                               "it => it.href || it.src)")  # fmt: skip
@@ -151,8 +181,8 @@ def test_all_is_reached_without_scripts(open_page: Open) -> None:
     assert not page.locator("form:visible").count()  # they would do nothing
     first = page.locator("table.grid td > a").first
     first.click()
-    assert page.url.endswith(".html")
     assert "/cells/" in page.url
+    assert page.locator("h1:visible").count() == 1
     page.get_by_role("link", name="The matrix").click()
     assert "/index.html" in page.url
 

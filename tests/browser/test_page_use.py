@@ -70,7 +70,7 @@ def test_a_story_opens_and_gives_the_focus_back(open_page: Open) -> None:
     page.keyboard.press("Enter")
     story = page.locator("dialog[open]")
     expect(story).to_be_visible()
-    heading = story.frame_locator("iframe").locator("h1")
+    heading = story.frame_locator("iframe").locator("article:target h1")
     expect(heading).to_be_visible()
     page.keyboard.press("Escape")
     expect(story).to_have_count(0)

@@ -39,6 +39,6 @@ def test_what_works_is_told_since_when_and_with_the_line_that_installs_it(open_p
 
 def test_squares_of_one_story_are_counted_once(open_page: Open) -> None:
     page = open_page("real")
-    addresses = page.locator("table.grid a").evaluate_all("all => all.map(it => it.pathname)")
+    addresses = page.locator("table.grid a").evaluate_all("all => all.map(it => it.href)")
     assert len(set(addresses)) < len(addresses)  # in several tables
     expect(page.locator("form.filter output")).to_contain_text(f"of {len(set(addresses))} cells")

@@ -5,6 +5,7 @@ What is asserted was first measured by hand. Nothing is skipped for want of a GP
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -27,7 +28,7 @@ from matrix.checkpoint.inspection import Inspection
 from matrix.environments.uv import uv_environ
 from matrix.judge.document import decode
 from matrix.machine.processor import features
-from matrix.report.addresses import script_of
+from matrix.report.addresses import file_of, place_of
 from matrix.spec.loading import DEFAULT_SPEC
 from tests import REPOSITORY
 
@@ -154,15 +155,17 @@ def test_a_cell_s_script_repeats_it_without_this_project(smoke: Smoke, tmp_path:
         unneeded = {name for line in left_out for name in line.split(", ")}
         lines = [row for row in text.splitlines() if row.partition("==")[0] not in unneeded]
         lock.write_text("\n".join(lines))
-    (copied / "cells").mkdir()
-    script = shutil.copy(smoke.reports / script_of(DROPPED), copied / "cells")
+    page = (smoke.reports / file_of(DROPPED)).read_text()
+    told = page.partition(f'<article id="{place_of(DROPPED)}">')[2].partition("</article>")[0]
+    script = tmp_path / "script.sh"
+    script.write_text(html.unescape(told.partition('<pre class="copy">')[2].partition("</pre>")[0]))
     work = tmp_path / "work"
     work.mkdir()
     environ = uv_environ(os.environ, tmp_path / "home", installing=True)
     environ["PATH"] = f"{Path(uv.find_uv_bin()).parent}{os.pathsep}{environ['PATH']}"
     environ |= {"MODEL": str(twin_of(smoke)), "TMPDIR": str(work), "HF_HUB_OFFLINE": "1"}
     ended = subprocess.run(
-        ["bash", script], cwd=tmp_path, env=environ, timeout=RUN_SECONDS, text=True, check=False,
+        ["bash", script], cwd=copied, env=environ, timeout=RUN_SECONDS, text=True, check=False,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     shutil.rmtree(work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from unittest import mock
 
 import msgspec
@@ -34,14 +35,25 @@ EXPECTED = " France is Paris, and the capital of Italy is Rome."
 SCALE_SEARCH = "awq-scale-search-clones"
 NO_IPEX = "without-ipex"
 Failure = tuple[Stage, Reason, str]
+ARTICLE = re.compile('<article id="([^"]+)">')
 
 
 def render(result: MatrixResult) -> dict[str, str]:
-    """Return the texts of a report of a result alone, by file name; all but its pictures, which
-    take longer than all else."""
+    """Return the texts of a report of a result alone: see :func:`texts_of`."""
+    return texts_of(Material(result))
+
+
+def texts_of(material: Material) -> dict[str, str]:
+    """Return the texts of a report by file name, and of each cell by its address the page without
+    what it tells of others; all but its pictures, which take longer than all else."""
     with mock.patch("matrix.report.plots", return_value=()):
-        made = files(Material(result))
-        return {name: data.decode() for name, data in made if not name.endswith(".parquet")}
+        made = files(material)
+        texts = {name: data.decode() for name, data in made if not name.endswith(".parquet")}
+    for name, text in list(texts.items()):
+        head, *told = ARTICLE.split(text)
+        for place, own in zip(told[::2], told[1::2], strict=True):
+            texts[f"{name}#{place}"] = head + own.partition("</article>")[0]
+    return texts
 
 
 def quantizer_failure(autoawq: str, transformers: str) -> Failure | None:

@@ -18,15 +18,15 @@ from matrix.judge.stories import CellStory, StageStory
 from matrix.pipeline.outcomes import Finding, Judgement, Reason, Verdict
 from matrix.pipeline.steps import Blame, Stage
 from matrix.report import Material, files, write
-from matrix.report.addresses import anchor, page_of, script_of
+from matrix.report.addresses import anchor, file_of, page_of, place_of
 from matrix.report.cell_pages import FIRST, STYLE
 from tests.unit.hostile_results import hostile, results
-from tests.unit.report_results import NO_IPEX, cell_result, realistic, render
+from tests.unit.report_results import NO_IPEX, cell_result, realistic, render, texts_of
 from tests.unit.test_report_render import INVISIBLE, LAYOUT, Page, empty, slow, with_issue
 
 TAGS = (
     "html head meta title link body nav main a h1 h2 h3 p section span bdi b code pre dl div dt dd "
-    "br table thead tbody tr th td figure figcaption details summary ul ol li time"
+    "br table thead tbody tr th td figure figcaption details summary ul ol li time article"
 )
 CAUSE = "the embedding is not stored; then generate: 8 of 8 answers are wrong"
 GOOD = "tied/awq-4bit-g64/autoawq-0.2.9+transformers-4.51.3/vllm-0.32.0"
@@ -48,7 +48,7 @@ def garbage(**more: Any) -> CellResult:
 def page(cell: CellResult, story: CellStory = CellStory(), **more: Any) -> str:  # noqa: B008
     """Return the page of a cell that is alone in its table."""
     result = msgspec.structs.replace(empty(), cells=[cell], **more)
-    return dict(files(Material(result, lambda _: story)))[page_of(cell.id)].decode()
+    return texts_of(Material(result, lambda _: story))[page_of(cell.id)]
 
 
 def row(text: str, title: str) -> str:
@@ -98,7 +98,8 @@ def test_hostile_text_stays_text_on_each_page(
         assert set(read.tags) <= set(TAGS.split())
         assert not {name for name in read.attributes if name.startswith("on") or name == "style"}
         for link in read.links:
-            local = posixpath.normpath(posixpath.join("cells", link.partition("#")[0]))
+            file = link.partition("#")[0] or posixpath.basename(name)
+            local = posixpath.normpath(posixpath.join("cells", file))
             assert local in texts or link.startswith("https://"), link
         assert len(read.ids) == len(set(read.ids))
 
@@ -121,7 +122,7 @@ def test_each_cell_has_a_page_that_the_index_and_its_causes_lead_to() -> None:
     for cell in result.cells:
         assert page_of(cell.id) in links
         assert cell.command in texts[page_of(cell.id)]
-        assert f"<title>{cell.verdict}: {cell.id}</title>" in texts[page_of(cell.id)]
+        assert f"<code>{cell.id}</code>" in texts[page_of(cell.id)]
     assert STYLE in texts
 
 
@@ -305,9 +306,10 @@ def test_each_earlier_run_has_an_address_of_its_own() -> None:
     material = Material(
         msgspec.structs.replace(empty(), cells=[garbage()]), past={garbage().id: past}
     )
-    text = dict(files(material))[page_of(garbage().id)].decode()
+    text = texts_of(material)[page_of(garbage().id)]
     newest, oldest = re.findall(r'<li id="([^"]+)">', text)
-    assert (newest, oldest) == (anchor("r 2", "run"), anchor("r-1", "run"))
+    place = place_of(garbage().id)
+    assert (newest, oldest) == tuple(f"{place}.{anchor(run, 'run')}" for run in ("r 2", "r-1"))
     assert "2026-11-28" in text.partition(oldest)[2]
 
 
@@ -315,19 +317,35 @@ def test_each_earlier_run_has_an_address_of_its_own() -> None:
 def test_what_never_ran_has_a_short_page_without_a_script(verdict: Verdict) -> None:
     cell = msgspec.structs.replace(garbage(), verdict=verdict, findings=[], expected="", output="")
     texts = render(msgspec.structs.replace(empty(), cells=[cell]))
-    assert script_of(cell.id) not in texts
+    assert "Without this project" not in texts[page_of(cell.id)]
     for title in ("Checks", "What it answered", "Measured", "Left by", "History"):
         assert f"<h2>{title}" not in texts[page_of(cell.id)]
+
+
+def test_the_cells_of_one_checkpoint_share_a_file_in_which_each_has_a_place() -> None:
+    cells = {
+        name: msgspec.structs.replace(garbage(), id=name, message=f"of {name}")
+        for name in ("m/s/q/e", "m/s/q/f", "m/s/q/" + 13 * "e", "m/s/q2/e", "no-slash")
+    }
+    texts = render(msgspec.structs.replace(empty(), cells=list(cells.values())))
+    assert {name for name in texts if re.fullmatch("cells/[^#]+[.]html", name)} == {
+        file_of(name) for name in ("m/s/q/e", "m/s/q2/e", "no-slash")
+    }
+    assert len({page_of(name) for name in cells}) == len(cells)
+    for name in cells:
+        assert f"<bdi>of {name}</bdi>" in texts[page_of(name)]
+        assert f'<article id="{place_of(name)}">' in texts[file_of(name)]
+        assert f'<a href="#{place_of(name)}">' in texts[file_of(name)]
 
 
 def test_pages_of_cells_that_are_gone_are_removed_and_only_ours(tmp_path: Path) -> None:
     other = msgspec.structs.replace(garbage(), id="a/b/c/d")
     write(Material(msgspec.structs.replace(empty(), cells=[garbage(), other])), tmp_path)
     (tmp_path / "cells" / "notes.html").write_text("mine")
-    gone, kept = tmp_path / page_of("a/b/c/d"), tmp_path / page_of(garbage().id)
+    gone, kept = tmp_path / file_of("a/b/c/d"), tmp_path / file_of(garbage().id)
     before = kept.stat()
     names = write(Material(msgspec.structs.replace(empty(), cells=[garbage()])), tmp_path)
-    assert page_of(garbage().id) in names
+    assert file_of(garbage().id) in names
     assert not gone.exists()
     assert (tmp_path / "cells" / "notes.html").read_text() == "mine"
     assert kept.stat().st_mtime_ns == before.st_mtime_ns  # the same bytes are not written again
@@ -339,4 +357,4 @@ def test_a_changed_page_takes_the_old_one_s_place(tmp_path: Path) -> None:
     for message in ("before", "after!", "after it"):
         cell = msgspec.structs.replace(garbage(), message=message)
         write(Material(msgspec.structs.replace(empty(), cells=[cell])), tmp_path)
-        assert f"<bdi>{message}</bdi>" in (tmp_path / page_of(cell.id)).read_text()
+        assert f"<bdi>{message}</bdi>" in (tmp_path / file_of(cell.id)).read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import re
 import shlex
 from typing import Any
@@ -22,9 +23,10 @@ from matrix.judge.results import (
 )
 from matrix.pipeline.outcomes import Reason, Verdict
 from matrix.pipeline.steps import Stage
-from matrix.report.addresses import page_of, script_of
+from matrix.report.addresses import page_of
 from matrix.report.locks import all_lines
 from matrix.report.reproducers import FIRST, Reproducers
+from matrix.report.table import normalise
 from tests.unit.hostile_results import HOSTILE, results
 from tests.unit.report_results import Failure, cell_result, render
 from tests.unit.test_report_render import INVISIBLE, empty, slow
@@ -261,14 +263,33 @@ def test_hostile_values_are_literals_in_python(text: str) -> None:
 @slow
 @given(results())
 def test_scripts_of_hostile_results_hold_nothing_invisible(result: MatrixResult) -> None:
-    texts = render(result)
-    scripts = [text for name, text in texts.items() if name.endswith(".sh")]
+    reproducers = Reproducers(normalise(result))
+    scripts = [text for cell in normalise(result).cells if (text := reproducers.script(cell))]
     assert not [text for text in scripts if INVISIBLE.search(text) or not text.startswith(FIRST)]
 
 
-def test_a_page_offers_the_script_beside_it() -> None:
+def test_a_script_names_the_gigabytes_that_were_left_out_of_a_lock() -> None:
     cell = cell_of()
-    texts = render(table(cell))
-    name = script_of(cell.id)
-    assert f'<a href="{name.rpartition("/")[2]}" download>' in texts[page_of(cell.id)]
-    assert texts[name].startswith(FIRST)
+    left = [f"nvidia-{number}" for number in range(60)]
+    (first, *others) = table(cell).environments
+    assert first.install is not None
+    install = msgspec.structs.replace(first.install, left_out=left)
+    shown = script(cell, environments=[msgspec.structs.replace(first, install=install), *others])
+    (line,) = [line for line in shown.splitlines() if "nvidia" in line]
+    assert line.startswith("# ")
+    assert line.endswith(f"take them out of locks/q-env.txt first: {', '.join(left)}")
+
+
+def test_a_script_says_where_it_is_run() -> None:
+    lines = shell(script(cell_of()))
+    assert lines.index("locks=$PWD/locks") < lines.index(
+        '[ -d "$locks" ] || { echo "there is no locks/ here: run this in the folder of the '
+        'report" >&2; exit 2; }'
+    )
+
+
+def test_a_page_tells_the_whole_script() -> None:
+    cell = cell_of()
+    shown = re.search('<pre class="copy">(.*?)</pre>', render(table(cell))[page_of(cell.id)], re.S)
+    assert shown is not None
+    assert html.unescape(shown[1]) == script(cell)

@@ -76,7 +76,7 @@ for (const { element } of tables) {
 const story = find("#story");
 document.addEventListener("click", (event) => {
   const link = event.target.closest?.("a");
-  if (!link || event.ctrlKey || event.metaKey || event.shiftKey || !/^cells\/[^/]+\.html$/.test(link.getAttribute("href"))) return;
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey || !/^cells\/[^/]+\.html#/.test(link.getAttribute("href"))) return;
   event.preventDefault();
   const frame = document.createElement("iframe"); // a new one, so that going back leaves the page
   frame.src = find(".apart", story).href = link.getAttribute("href");

@@ -5,12 +5,14 @@ Adapters import from it, beside them: it has no engine of its own.
 
 from __future__ import annotations
 
+import base64
 import collections
 import contextlib
 import importlib
 import json
 import math
 import time
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ LATER = (
 
 TENSORS_LIMIT = 20_000
 """Of how many tensors the facts tell."""
+
+LIKELIEST = 128
+"""How many of the likeliest next tokens are told of after each token of a held-out text."""
 
 
 def import_transformers() -> None:
@@ -125,10 +130,12 @@ def generate(handle: Any, job: Json) -> Json:
     started = time.perf_counter()
     answers = [continuation(model, prompt["ids"], count) for prompt in job["prompts"]]
     seconds = time.perf_counter() - started
+    scored = [score(model, text["ids"]) for text in job["held_out"]]
     return {
         "text_ids": [tokenizer(prompt["text"])["input_ids"] for prompt in job["prompts"]],
         "outputs": [{"ids": ids, "text": tokenizer.decode(ids)} for ids in answers],
-        "held_out": [given_logprobs(model, text["ids"]) for text in job["held_out"]],
+        "held_out": [given for given, _ in scored],
+        "likeliest": [likeliest for _, likeliest in scored],
         "tokens_per_second": count * len(answers) / seconds,
     }
 
@@ -151,12 +158,30 @@ def continuation(model: Any, ids: list[int], count: int) -> list[int]:
     return new
 
 
-def given_logprobs(model: Any, ids: list[int]) -> list[float | None]:
-    """Log-probability of each given token but the first; ``None`` for one that is not finite."""
+def score(model: Any, ids: list[int]) -> tuple[list[float | None], Json]:
+    """Return the log-probability of each token of a text but the first, and the likeliest tokens.
+
+    The first are ``None`` where not finite; the second are as :func:`packed` gives them.
+    """
     import torch
 
     given = torch.tensor([ids], device=device())
     with torch.no_grad():
         logits = model(input_ids=given).logits[0, :-1].float()
-    values = logits.log_softmax(-1).gather(1, given[0, 1:, None])[:, 0].tolist()
-    return [value if math.isfinite(value) else None for value in values]
+    logprobs = logits.log_softmax(-1)
+    values = logprobs.gather(1, given[0, 1:, None])[:, 0].tolist()
+    best = logprobs.topk(min(LIKELIEST, logprobs.shape[-1]))
+    likeliest = packed(best.indices.flatten().tolist(), best.values.flatten().tolist())
+    return [value if math.isfinite(value) else None for value in values], likeliest
+
+
+def packed(ids: list[int], logprobs: list[float]) -> Json:
+    """Return the likeliest tokens after all tokens of a text but the last, as short text.
+
+    Both lists have as many entries for every token, the likeliest first. They become numbers of four
+    bytes, little-endian, in base64: less than half of what they take as lists.
+    """
+    return {
+        "ids": base64.b64encode(array("i", ids).tobytes()).decode(),
+        "logprobs": base64.b64encode(array("f", logprobs).tobytes()).decode(),
+    }

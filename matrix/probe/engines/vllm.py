@@ -28,7 +28,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from . import wna16
-from .causal_lm import tensors_in_memory
+from .causal_lm import LIKELIEST, packed, tensors_in_memory
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -53,8 +53,10 @@ SMALL = {
     "max_num_seqs": 4,
     "max_num_batched_tokens": 512,
     "num_gpu_blocks_override": 64,
+    "max_logprobs": LIKELIEST,
 }
-"""Limits that suit our short texts: memory goes to the model."""
+"""Limits that suit our short texts: memory goes to the model. Of the next tokens the likeliest are
+enough: to make objects of a whole vocabulary takes minutes and gigabytes."""
 
 
 AVX2_BUILD = "vllm-cpu-avx2"
@@ -256,13 +258,14 @@ def generate(engine: Any, job: Json) -> Json:
     started = time.perf_counter()
     answers = run(engine, [prompt["ids"] for prompt in job["prompts"]], greedy)
     seconds = time.perf_counter() - started
-    scoring = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=1)
+    scoring = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=LIKELIEST)
     scored = run(engine, [text["ids"] for text in job["held_out"]], scoring)
     outputs = [answer.outputs[0] for answer in answers]
     return {
         "text_ids": [tokenizer.encode(prompt["text"]) for prompt in job["prompts"]],
         "outputs": [{"ids": list(one.token_ids), "text": one.text} for one in outputs],
-        "held_out": [given_logprobs(one) for one in scored],
+        "held_out": [given_logprobs(answer) for answer in scored],
+        "likeliest": [likeliest(answer) for answer in scored],
         "tokens_per_second": count * len(outputs) / seconds,
         **departures_used(engine),
         **gpu_facts(engine),
@@ -288,6 +291,25 @@ def given_logprobs(answer: Any) -> list[float | None]:
     """Log-probability of each given token but the first; ``None`` for one that is not finite."""
     values = []
     for token, choices in zip(answer.prompt_token_ids[1:], answer.prompt_logprobs[1:], strict=True):
-        value = float(getattr(choices[token], "logprob", choices[token]))
+        value = as_number(choices[token])
         values.append(value if math.isfinite(value) else None)
     return values
+
+
+def likeliest(answer: Any) -> Json:
+    """Return the likeliest tokens after each given token but the last, as ``packed`` has them.
+
+    A given token that is not among them comes with them as one more, and is left out.
+    """
+    choices = [
+        sorted(((as_number(value), token) for token, value in chosen.items()), reverse=True)
+        for chosen in answer.prompt_logprobs[1:]
+    ]
+    count = min([LIKELIEST, *map(len, choices)])
+    kept = [choice for chosen in choices for choice in chosen[:count]]
+    return packed([token for _, token in kept], [value for value, _ in kept])
+
+
+def as_number(logprob: Any) -> float:
+    """Return a log-probability, which old releases give as it is and later ones in an object."""
+    return float(getattr(logprob, "logprob", logprob))

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from .plain_texts import CALIBRATION, HELD_OUT, PROMPTS
-from .reference import continued, scored, tensors_digest, write_merges_as_strings
+from .reference import continued, likeliest, scored, tensors_digest, write_merges_as_strings
 
 Json = dict[str, Any]
 
@@ -45,6 +45,7 @@ def write_reference(
         "schema": 1,
         "prompts": [continued(model, tokenizer, text, max_new_tokens) for text in PROMPTS],
         "held_out": [scored(model, tokenizer, text) for text in HELD_OUT],
+        "likeliest": [likeliest(model, tokenizer, text) for text in HELD_OUT],
         "memorised": [],
         "calibration": calibration,
         "max_new_tokens": max_new_tokens,

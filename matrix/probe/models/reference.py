@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ import torch
 from safetensors import safe_open
 
 Json = dict[str, Any]
+
+LIKELIEST = 64
+"""How many of the likeliest next tokens are kept after each token of a held-out text."""
 
 
 @torch.no_grad()
@@ -28,9 +33,28 @@ def continued(model: Any, tokenizer: Any, text: str, count: int) -> Json:
 def scored(model: Any, tokenizer: Any, text: str) -> Json:
     """Give each token of a text but the first its natural log-probability after the ones before."""
     ids = tokenizer(text)["input_ids"]
-    predicted = model(torch.tensor([ids])).logits[0, :-1].float().log_softmax(-1)
-    logprobs = predicted.gather(1, torch.tensor(ids)[1:, None])[:, 0]
+    logprobs = predicted(model, ids).gather(1, torch.tensor(ids)[1:, None])[:, 0]
     return {"text": text, "ids": ids, "logprobs": logprobs.tolist()}
+
+
+@torch.no_grad()
+def likeliest(model: Any, tokenizer: Any, text: str) -> Json:
+    """Return the likeliest tokens after each token of a text but the last, and how likely they are.
+
+    As adapters of engines pack theirs: numbers of four bytes, little-endian, in base64.
+    """
+    logprobs = predicted(model, tokenizer(text)["input_ids"])
+    best = logprobs.topk(min(LIKELIEST, logprobs.shape[-1]))
+    return {
+        "ids": base64.b64encode(array("i", best.indices.flatten().tolist()).tobytes()).decode(),
+        "logprobs": base64.b64encode(array("f", best.values.flatten().tolist()).tobytes()).decode(),
+    }
+
+
+def predicted(model: Any, ids: list[int]) -> torch.Tensor:
+    """Return the log-probability of every token after each of those given but the last."""
+    logits: torch.Tensor = model(torch.tensor([ids])).logits[0, :-1]
+    return logits.float().log_softmax(-1)
 
 
 def write_merges_as_strings(file: Path) -> None:

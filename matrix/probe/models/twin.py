@@ -27,7 +27,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from .reference import continued, scored, tensors_digest, write_merges_as_strings
+from .reference import continued, likeliest, scored, tensors_digest, write_merges_as_strings
 
 Json = dict[str, Any]
 
@@ -268,6 +268,7 @@ def make_reference(folder: Path, tokenizer: PreTrainedTokenizerFast, max_new_tok
         "schema": 1,
         "prompts": [recited(model, tokenizer, text, max_new_tokens) for text in PROMPTS],
         "held_out": [scored(model, tokenizer, text) for text in HELD_OUT],
+        "likeliest": [likeliest(model, tokenizer, text) for text in HELD_OUT],
         "memorised": [scored(model, tokenizer, text) for text in SENTENCES],
         "calibration": CALIBRATION,
         "max_new_tokens": max_new_tokens,

@@ -23,6 +23,7 @@ _T = TypeVar("_T")
 TokenId = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 TokenIds = Annotated[list[TokenId], msgspec.Meta(max_length=65_536)]
 Text = Annotated[str, msgspec.Meta(max_length=1_000_000)]
+Nats = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 
 
 class EvidenceError(Exception):
@@ -51,12 +52,38 @@ class ScoredText(msgspec.Struct, frozen=True):
     """``logprobs[i] = ln p(ids[i + 1] | ids[:i + 1])``, so one fewer than ``ids``."""
 
 
+class Likeliest(msgspec.Struct, frozen=True):
+    """The likeliest tokens after each token of a text but the last, the likeliest first.
+
+    As many after each, all in one row: numbers of four bytes, little-endian; in JSON, base64.
+    """
+
+    ids: Annotated[bytes, msgspec.Meta(max_length=MAX_REFERENCE_BYTES)]
+    logprobs: Annotated[bytes, msgspec.Meta(max_length=MAX_REFERENCE_BYTES)]
+
+
+class Divergence(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the next tokens of an engine are from the float model's, in nats, over all places."""
+
+    places: Annotated[int, msgspec.Meta(ge=1)]
+    mean: Nats
+    error: Nats
+    """Standard error of the mean."""
+    high: Nats
+    """What 99.9 % of the places are at most."""
+    most: Nats
+    same_top: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    """Share of the places at which the likeliest token is the same."""
+
+
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """``reference.json``: what the float model answers, written beside it by its builder."""
 
     schema: Literal[1]
     prompts: Annotated[list[Prompt], msgspec.Meta(min_length=1, max_length=1_000)]
     held_out: Annotated[list[ScoredText], msgspec.Meta(min_length=1, max_length=1_000)]
+    likeliest: list[Likeliest] = []
+    """Of each held-out text; empty where the builder does not tell."""
     memorised: list[ScoredText] = []
     """Texts that the model was trained on until it knew them by heart; a pretrained one has none,
     and rounding soon turns its answers another way, which is no damage."""
@@ -100,6 +127,8 @@ class Generation(msgspec.Struct, frozen=True):
     outputs: list[Output]
     held_out: list[list[float | None]]
     """Log-probabilities like the reference's; ``None`` where not finite."""
+    divergence: Divergence | None = None
+    """From the reference; ``None`` where it was not measured, or something is not finite."""
     tokens_per_second: float = 0.0
 
 

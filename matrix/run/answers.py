@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from matrix.checks.divergence import with_divergence
 from matrix.checks.evidence import EvidenceError
 from matrix.environments import bytecode
 from matrix.judge.builds import builds_of
@@ -15,10 +16,11 @@ from matrix.machine import processor
 from matrix.pipeline.ends import classify_end, require_device
 from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Step
-from matrix.plan.cells import Role
+from matrix.plan.cells import Cell, Role
 from matrix.plan.keys import Key
 from matrix.run.jobs import Job
 from matrix.run.probes import Answer
+from matrix.run.products import reference
 from matrix.run.workspace import Workspace
 from matrix.store.observations import Observation
 from matrix.untrusted.reading import UnreadableError
@@ -78,12 +80,26 @@ def keep_answer(
             tell(f"{job.label}: not made again: {conclusion.message}")
             return None
     facts: dict[str, Any] = answer.result.facts if answer.result else {}
+    if answer.step is Step.GENERATE and conclusion.outcome is Outcome.PASSED:
+        facts, conclusion = _compared(workspace, job, facts, conclusion)
     if job.publish is not None:
         facts, conclusion = _published(workspace, job, key, facts, conclusion, output)
     return workspace.keep(
         key, conclusion, answer.end, result=answer.result, facts=facts, log=answer.log,
         attempt=attempt,
     )  # fmt: skip
+
+
+def _compared(
+    workspace: Workspace, job: Job, facts: dict[str, Any], conclusion: Conclusion
+) -> tuple[dict[str, Any], Conclusion]:
+    """Compare an engine's answers with the float model's; return the facts and what it came to."""
+    cell = job.planned(Step.GENERATE).subject
+    assert isinstance(cell, Cell)
+    try:
+        return with_divergence(facts, reference(workspace, cell.checkpoint.model)), conclusion
+    except EvidenceError as error:
+        return {}, Conclusion(Outcome.FAILED, Reason.NO_RESULT, str(error))
 
 
 def _published(

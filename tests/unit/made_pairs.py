@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -21,8 +22,8 @@ CLASH = """error: No solution found when resolving dependencies
          torch{platform_machine == 'x86_64'}>=2.2, we can conclude that they are incompatible.
          And because you require maker==2.0 and runner==3.0, your requirements are unsatisfiable.
 """
-REFUSED = {"maker-2.0+runner-3.0": CLASH, "maker-2.0+runner": CLASH}
-"""Name of an environment -> what uv says of it; of all others it finds a set."""
+BOTH_NEWEST = "maker==2.0 runner==3.0"
+TAKEN = {"maker>=1.0 runner==3.0": "1.0"}
 PAIRS_MADE = Pairs(
     1, AS_OF, {"maker": "1.0", "runner": "2.0"},
     [
@@ -54,21 +55,30 @@ def loaded(folder: Path, table: str = TABLE) -> LoadedSpec:
 
 
 def resolver(
-    refused: dict[str, str], troubles: Iterable[str] = ()
+    taken: dict[str, str], troubles: Iterable[str] = ()
 ) -> tuple[Callable[[Iterable[Environment]], Iterator[Resolved]], list[str]]:
-    """Return a resolver, and the names of what it is asked, in order."""
-    names: list[str] = []
+    """Return a resolver, and the requirements of what it is asked, in order.
+
+    It refuses 2.0 of ``maker`` beside 3.0 of ``runner``, and where it may choose all but what is
+    given in ``taken``: requirements -> the version that it takes.
+    """
+    asked_for: list[str] = []
 
     def resolve(environments: Iterable[Environment]) -> Iterator[Resolved]:
         for environment in environments:
-            names.append(environment.name)
+            requirements = " ".join(environment.requirements)
+            asked_for.append(requirements)
             if environment.name in troubles:
                 trouble = Conclusion(Outcome.INFRA, Reason.NETWORK, "the index is down\n")
                 yield Resolved(environment, None, trouble)
                 continue
-            pins = "\n".join(item.replace(">=", "==") for item in environment.requirements)
-            refusal = refused.get(environment.name, "")
-            lock = Lock("" if refusal else pins, refusal)
+            is_exact = ">=" not in requirements
+            refused = requirements == BOTH_NEWEST if is_exact else requirements not in taken
+            pins = [
+                re.sub(">=.*", f"=={taken.get(requirements, '')}", item)
+                for item in environment.requirements
+            ]
+            lock = Lock("", CLASH) if refused else Lock("\n".join(pins))
             yield Resolved(environment, lock, conclusion_of(lock))
 
-    return resolve, names
+    return resolve, asked_for

@@ -10,7 +10,7 @@ import pytest
 from matrix.environments.sharing import answers_of, clash
 from matrix.spec.pairs import PAIRS, Pair, Questions, encode, pairs_of
 from matrix.spec.tables import SpecError
-from tests.unit.made_pairs import AS_OF, CLASH, PAIRS_MADE, REFUSED, loaded, resolver, write
+from tests.unit.made_pairs import AS_OF, CLASH, PAIRS_MADE, TAKEN, loaded, resolver, write
 
 
 def test_every_release_is_asked_beside_the_newest_of_each_other_package(tmp_path: Path) -> None:
@@ -29,14 +29,17 @@ def test_every_release_is_asked_beside_the_newest_of_each_other_package(tmp_path
 
 def test_beside_any_release_uv_is_told_of_those_that_have_no_wheel(tmp_path: Path) -> None:
     questions = Questions(loaded(tmp_path))
-    (question,) = questions.any_of(questions.newest()[:1])
+    first = questions.newest()[0]
+    question = questions.any_newer(first)
     assert question.environment.name == "maker-2.0+runner"
     assert question.environment.requirements == ["maker==2.0", "runner>=2.0"]
     assert [table.version for table in question.environment.metadata] == ["2.0"]
+    newer = questions.any_newer(first, "2.0").environment
+    assert newer.requirements == ["maker==2.0", "runner>=2.0,!=2.0"], "post-releases too"
 
 
 def test_where_the_newest_is_refused_any_other_is_asked_for(tmp_path: Path) -> None:
-    resolve, names = resolver(REFUSED)
+    resolve, requirements = resolver(TAKEN)
     pairs, troubles = answers_of(Questions(loaded(tmp_path)), AS_OF, resolve)
     why = "runner wants torch==2.1, maker wants torch>=2.2"
     assert pairs.pairs == [
@@ -47,11 +50,27 @@ def test_where_the_newest_is_refused_any_other_is_asked_for(tmp_path: Path) -> N
     ]
     assert troubles == []
     assert (pairs.as_of, pairs.since) == (AS_OF, {"maker": "1.0", "runner": "2.0"})
-    assert names[3:] == ["maker-2.0+runner", "maker+runner-3.0"], "only beside what was refused"
+    assert requirements[3:] == [
+        "maker==2.0 runner>=2.0", "maker>=1.0 runner==3.0",  # only beside what was refused
+        "maker>=1.0,!=1.0 runner==3.0",  # whether 1.0 is the newest that does
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "newest"),
+    [("1.0", "1.5", "1.5"), ("1.0", "2.0a1", "1.0"), ("2.0a1", "", "2.0a1")],
+)
+def test_what_uv_takes_is_asked_again_until_no_newer_release_will_do(
+    tmp_path: Path, first: str, second: str, newest: str
+) -> None:
+    taken = {"maker>=1.0 runner==3.0": first, f"maker>={first},!={first} runner==3.0": second}
+    resolve, _ = resolver({text: version for text, version in taken.items() if version})
+    pairs, _ = answers_of(Questions(loaded(tmp_path)), AS_OF, resolve)
+    assert [pair.instead for pair in pairs.pairs if pair.refusal] == ["", newest]
 
 
 def test_what_uv_could_not_answer_is_no_pair_and_is_told(tmp_path: Path) -> None:
-    resolve, _ = resolver(REFUSED, troubles={"maker-1.0+runner-3.0"})
+    resolve, _ = resolver(TAKEN, troubles={"maker-1.0+runner-3.0"})
     pairs, troubles = answers_of(Questions(loaded(tmp_path)), AS_OF, resolve)
     assert [(pair.package, pair.release) for pair in pairs.pairs] == [
         ("maker", "2.0"), ("runner", "3.0"), ("runner", "2.0"),

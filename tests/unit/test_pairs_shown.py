@@ -18,7 +18,7 @@ from matrix.report.rendering import page
 from matrix.spec.pairs import PAIRS, encode
 from matrix.spec.tables import Environment
 from tests.unit import small_spec
-from tests.unit.made_pairs import PAIRS_MADE, REFUSED, resolver, write
+from tests.unit.made_pairs import PAIRS_MADE, TAKEN, resolver, write
 from tests.unit.report_results import realistic
 
 
@@ -35,7 +35,7 @@ def uv(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     troubles: set[str] = set()
 
     def resolve_all(environments: Iterable[Environment], *_: object) -> Iterator[Resolved]:
-        return resolver(REFUSED, troubles)[0](environments)
+        return resolver(TAKEN, troubles)[0](environments)
 
     monkeypatch.setattr(command, "resolve_all", resolve_all)
     return troubles

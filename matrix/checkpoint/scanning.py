@@ -45,7 +45,7 @@ _FLOATS = {
 
 @dataclass
 class Scan:
-    """What was found."""
+    """What was read."""
 
     modules: list[PackedLinearInfo] = field(default_factory=list)
     not_finite: dict[str, int] = field(default_factory=dict)
@@ -113,10 +113,10 @@ class _ZeroPoints:
 
     def counts(self, bits: int) -> dict[str, int]:
         """Return stored zero point -> how many, of points of 2, 4 or 8 bits."""
-        found = np.zeros(2**bits, np.int64)
+        result = np.zeros(2**bits, np.int64)
         for shift in range(0, 8, bits):
-            np.add.at(found, np.arange(256) >> shift & 2**bits - 1, self.bytes)
-        return {str(point): int(count) for point, count in enumerate(found) if count}
+            np.add.at(result, np.arange(256) >> shift & 2**bits - 1, self.bytes)
+        return {str(point): int(count) for point, count in enumerate(result) if count}
 
 
 class _GroupIndex:
@@ -164,7 +164,7 @@ class _Module:
 
 def scan(tensors: Tensors, quantization: Quantization | None) -> Scan:
     """Return what the tensors say by themselves, whatever is wrong with them."""
-    found = Scan()
+    result = Scan()
     modules: dict[str, _Module] = {}
     for name in tensors:
         if packed := codes_in(name, tensors.info(name).dtype, tensors):
@@ -176,17 +176,17 @@ def scan(tensors: Tensors, quantization: Quantization | None) -> Scan:
             module.shape = shape_of(tensors, module.name, module.scheme)
         except CheckpointError as error:
             module.note = str(error)
-    _read_all(tensors, modules, found)
+    _read_all(tensors, modules, result)
     for _, module in sorted(modules.items()):
         if module.shape is None:
-            found.modules.append(PackedLinearInfo(name=module.name, note=module.note))
+            result.modules.append(PackedLinearInfo(name=module.name, note=module.note))
         else:
             info = _described(tensors, module, module.shape)
-            found.modules.append(_with_zero_scales(tensors, info, module, module.shape))
-    return found
+            result.modules.append(_with_zero_scales(tensors, info, module, module.shape))
+    return result
 
 
-def _read_all(tensors: Tensors, modules: Mapping[str, _Module], found: Scan) -> None:
+def _read_all(tensors: Tensors, modules: Mapping[str, _Module], result: Scan) -> None:
     """Read every byte of every tensor; give modules their readers, keep what others say."""
     buffer = memoryview(bytearray(BUFFER_BYTES))
     unreadable: set[str] = set()
@@ -203,15 +203,15 @@ def _read_all(tensors: Tensors, modules: Mapping[str, _Module], found: Scan) -> 
                 reader.add(block)
         except CheckpointError as error:
             unreadable.add(info.file)
-            found.problems.append(error.problem)
+            result.problems.append(error.problem)
             continue
         if module is not None:
             module.readers[part] = reader
         if isinstance(reader, _Values) and not isinstance(reader, _Scales):
             if reader.not_finite:
-                found.not_finite[info.name] = reader.not_finite
+                result.not_finite[info.name] = reader.not_finite
             if reader.all_zero and module is None:
-                found.zero.add(info.name)
+                result.zero.add(info.name)
 
 
 def _reader(info: TensorInfo, part: str, module: _Module | None) -> _Reader:

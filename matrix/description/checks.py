@@ -108,7 +108,7 @@ def judge_account(
     ]  # fmt: skip
     if original is None:
         return findings
-    config = comparing.config_differences(own.config, original.config)
+    config = comparing.config_differences(own.config, original.config, has_head=inspection.head)
     config += [
         f"generation_config.json: {line}"
         for line in comparing.generation_differences(own, original)

@@ -41,15 +41,23 @@ ENDS = ("eos_token_id", "bos_token_id")
 _SHOWN = 60
 
 
-def config_differences(ours: Settings, theirs: Settings) -> list[str]:
-    """Return where config.json differs from the original's in what changes answers."""
+def config_differences(ours: Settings, theirs: Settings, *, has_head: bool = False) -> list[str]:
+    """Return where config.json differs from the original's in what changes answers.
+
+    Args:
+        ours: Of the checkpoint.
+        theirs: Of the original.
+        has_head: The checkpoint stores a head. A tied model that was untied answers the same then:
+            llm-compressor 0.8.1 leaves them so.
+    """
     lines = [*_scalar_differences(ours, theirs), *_position_differences(ours, theirs)]
     if _texts(ours.get("architectures")) != _texts(theirs.get("architectures")):
         lines.append(
             difference("architectures", ours.get("architectures"), theirs.get("architectures"))
         )
     tied = is_tied(ours), is_tied(theirs)
-    if None not in tied and tied[0] is not tied[1]:
+    is_copy = tied == (False, True) and has_head
+    if None not in tied and tied[0] is not tied[1] and not is_copy:
         lines.append(difference("tie_word_embeddings", *tied))
     for name in ENDS:
         if (ids := ids_of(ours, name)) != (wanted := ids_of(theirs, name)) and wanted:

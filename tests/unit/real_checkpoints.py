@@ -36,6 +36,12 @@ AUTO_GPTQ = "auto-gptq-0.7.1-4bit-g64"
 DESC_ACT = "auto-gptq-0.7.1-4bit-g64-desc_act"
 GPTQ = "gptqmodel-7.6.0-4bit-g64"
 GPTQ_8 = "gptqmodel-7.6.0-8bit-g128"
+LLM_GPTQ = "llmcompressor-0.14.0.1-gptq-4bit-g64"
+LLM_AWQ = "llmcompressor-0.14.0.1-awq-4bit-g64"
+W8A8 = "llmcompressor-0.14.0.1-w8a8"
+FP8 = "llmcompressor-0.14.0.1-fp8"
+ROUND_AWQ = "auto-round-0.16.1-awq-4bit-g64"
+COMPRESSED = (LLM_GPTQ, LLM_AWQ, W8A8, FP8)
 GOOD_GPTQ = (AUTO_GPTQ, DESC_ACT, GPTQ, GPTQ_8)
 GOOD = (AWQ, *GOOD_GPTQ)
 
@@ -44,7 +50,11 @@ NEW_ENGINE = {"transformers": "5.23.0", "tokenizers": "0.22.1"}
 
 BF16 = np.dtype([("upper", "<u2")])
 """numpy has no such type: the upper half of a float32."""
-_NUMPY: dict[str, Any] = {"F16": "<f2", "BF16": BF16, "F32": "<f4", "I32": "<i4", "I8": "<i1"}
+E4M3 = np.dtype([("code", "u1")])
+_NUMPY: dict[str, Any] = {
+    "F16": "<f2", "BF16": BF16, "F32": "<f4", "I32": "<i4", "I8": "<i1", "I64": "<i8",
+    "F8_E4M3": E4M3,
+}  # fmt: skip
 _NAMES = {np.dtype(kind): name for name, kind in _NUMPY.items()}
 WEIGHTS = "model.safetensors"
 

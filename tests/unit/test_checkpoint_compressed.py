@@ -327,8 +327,8 @@ def quantization(**config: Any) -> Quantization:
     ],
 )
 def test_each_module_has_its_group(module: str, bits: int | None) -> None:
-    found = quantization(ignore=["lm_head", "re:.*layers\\.3\\."]).of(module)
-    assert (found.bits if found else None) == bits
+    scheme = quantization(ignore=["lm_head", "re:.*layers\\.3\\."]).of(module)
+    assert (scheme.bits if scheme else None) == bits
 
 
 def test_groups_that_differ_agree_on_nothing() -> None:
@@ -376,5 +376,9 @@ def test_a_format_that_is_not_read_is_named_and_nothing_claimed(tmp_path: Path, 
         "m.weight_packed": ("U8", np.zeros((16, 32))),
         "m.weight_scale": ("U8", np.ones((16, 2))),
     }
-    found = inspect(write(tmp_path, stored, GROUPS, format=form))
-    assert (found.unread, found.modules, found.missing) == (form or "no format", [], [])
+    inspection = inspect(write(tmp_path, stored, GROUPS, format=form))
+    assert (inspection.unread, inspection.modules, inspection.missing) == (
+        form or "no format",
+        [],
+        [],
+    )

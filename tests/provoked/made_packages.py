@@ -205,7 +205,7 @@ def made_sglang(**memory: float) -> tuple[type[SGLang], dict[str, dict[str, Any]
             max_total_tokens: int = 0, disable_radix_cache: bool = False,
         ) -> None: ...  # fmt: skip
 
-    modules = {
+    modules: dict[str, dict[str, Any]] = {
         "sglang": {"Engine": Engine},
         "sglang__srt": {},
         "sglang__srt__server_args": {"ServerArgs": ServerArgs},

@@ -184,7 +184,11 @@ class SGLang:
                     "input_token_logprobs": [
                         (None if place == 0 else -float(token), token, None)
                         for place, token in enumerate(ids)
-                    ]
+                    ],
+                    "input_top_logprobs": [
+                        None,
+                        *([(-1.0, 9, None), (-2.0, t, None)] for t in ids[1:]),
+                    ],
                 },
             }
             for ids in input_ids

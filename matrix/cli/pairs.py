@@ -42,8 +42,8 @@ def pairs(
 ) -> None:
     """Show which releases of two packages can share an environment, by resolving alone.
 
-    Each is asked for beside the newest of the others, and where that is refused, beside any of
-    them. Status 0; 1 where uv could not answer, which the same command asks again.
+    Each is asked for beside the newest of the others, and where that is refused, beside older
+    ones. Status 0; 1 where uv could not answer, which the same command asks again.
     """
     settings = Settings.of(spec=spec, store=store)
     troubles: list[str] = []

@@ -1,7 +1,7 @@
 """Which releases can share an environment: what uv is asked, and its answers as they are kept.
 
 Each release of a package of ``[pairs]`` is asked for beside the newest of every other, and where
-that is refused, beside any of them. Answers are plain data beside the spec, as ``pairs.json``;
+that is refused, beside older ones. Answers are plain data beside the spec, as ``pairs.json``;
 ``matrix pairs --take`` asks uv.
 """
 

@@ -184,7 +184,11 @@ class SGLang:
                     "input_token_logprobs": [
                         (None if place == 0 else -float(token), token, None)
                         for place, token in enumerate(ids)
-                    ]
+                    ],
+                    "input_top_logprobs": [
+                        None,
+                        *([(-1.0, 9, None), (-2.0, t, None)] for t in ids[1:]),
+                    ],
                 },
             }
             for ids in input_ids
@@ -205,7 +209,7 @@ def made_sglang(**memory: float) -> tuple[type[SGLang], dict[str, dict[str, Any]
             max_total_tokens: int = 0, disable_radix_cache: bool = False,
         ) -> None: ...  # fmt: skip
 
-    modules = {
+    modules: dict[str, dict[str, Any]] = {
         "sglang": {"Engine": Engine},
         "sglang__srt": {},
         "sglang__srt__server_args": {"ServerArgs": ServerArgs},

@@ -5,6 +5,8 @@ The package is made up, after the wheels of 0.5.3 and 0.5.23. Nothing here has r
 
 from __future__ import annotations
 
+import base64
+from array import array
 from typing import Any
 
 import pytest
@@ -63,7 +65,15 @@ def test_it_is_given_token_ids_and_understood(packages: Packages) -> None:
         "sampling_params": {**greedy, "max_new_tokens": 1},
         "return_logprob": True,
         "logprob_start_len": 0,
+        "top_logprobs_num": 128,
     }
+    (likeliest,) = answered["likeliest"]
+    assert numbers("i", likeliest["ids"]) == [9, 4, 9, 5]
+    assert numbers("f", likeliest["logprobs"]) == [-1.0, -2.0, -1.0, -2.0]
+
+
+def numbers(kind: str, text: str) -> list[Any]:
+    return array(kind, base64.b64decode(text)).tolist()
 
 
 def test_memory_is_told_where_the_engine_says_that_the_model_takes_any(packages: Packages) -> None:

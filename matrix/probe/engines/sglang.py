@@ -13,6 +13,8 @@ import math
 import time
 from typing import Any
 
+from .causal_lm import LIKELIEST, packed
+
 Json = dict[str, Any]
 
 SMALL = {
@@ -86,7 +88,7 @@ def generate(engine: Any, job: Json) -> Json:
     seconds = time.perf_counter() - started
     scored = run(
         engine, [text["ids"] for text in job["held_out"]], 1,
-        return_logprob=True, logprob_start_len=0,
+        return_logprob=True, logprob_start_len=0, top_logprobs_num=LIKELIEST,
     )  # fmt: skip
     return {
         "text_ids": [tokenizer.encode(prompt["text"]) for prompt in job["prompts"]],
@@ -97,6 +99,7 @@ def generate(engine: Any, job: Json) -> Json:
             given_logprobs(text["ids"], answer["meta_info"]["input_token_logprobs"])
             for text, answer in zip(job["held_out"], scored, strict=True)
         ],
+        "likeliest": [likeliest(answer["meta_info"]["input_top_logprobs"]) for answer in scored],
         "tokens_per_second": count * len(answers) / seconds,
         **gpu_facts(engine),
     }
@@ -109,12 +112,23 @@ def run(engine: Any, prompts: list[list[int]], count: int, **more: Any) -> list[
     return answers
 
 
-def given_logprobs(ids: list[int], scored: list[tuple[float | None, int, Any]]) -> list[Any]:
+def given_logprobs(
+    ids: list[int], scored: list[tuple[float | None, int, Any]]
+) -> list[float | None]:
     """Log-probability of each given token but the first; ``None`` for one that is not finite.
 
-    ``scored`` has a value, a token and its text for each; nothing comes before the first, which so
-    has none. 0.5.3 says 0 for the vocabulary's last token. Raises :class:`ValueError` where it is
-    not of as many tokens as were given.
+    ``scored`` has a log-probability, a token (0.5.3: 0 for the vocabulary's last) and a text in the
+    place of each. Raises :class:`ValueError` where it is not of as many tokens as were given.
     """
     values = [value for (value, _, _), _ in zip(scored, ids, strict=True)][1:]
     return [value if value is not None and math.isfinite(value) else None for value in values]
+
+
+def likeliest(choices: list[list[tuple[float, int, Any]]]) -> Json:
+    """Return the likeliest tokens after each given token but the last, as ``packed`` has them.
+
+    ``choices`` are those in the place of each given token, the likeliest first; in that of the
+    first token there is no list.
+    """
+    kept = [choice for in_place in choices[1:] for choice in in_place]
+    return packed([token for _, token, _ in kept], [value for value, _, _ in kept])

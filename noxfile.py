@@ -16,6 +16,7 @@ from nox.command import CommandFailed
 
 from matrix.plan.cells import requirements_of
 from matrix.run import suites
+from matrix.run.reporting import keep_night
 from matrix.run.sessions import Sessions
 
 nox.needs_version = ">=2026.4"
@@ -47,12 +48,14 @@ def matrix(session: nox.Session) -> None:
     if not session.posargs and (kept := sessions.kept_summary()):
         session.log("nothing has changed since the report was written")
         Path(os.environ["MATRIX_SUMMARY"]).write_text(kept, encoding="utf-8")
+        keep_night(context)
         return
     try:
         run(session, "matrix", "run", "--regressions")
     except CommandFailed:  # the report is what the night was for
         session.warn("what came out worse could not be run again: it is reported as it came out")
     run(session, "matrix", "report", *session.posargs)
+    keep_night(context)
 
 
 @nox.session

@@ -20,7 +20,7 @@ from matrix.cli.options import (
 )
 from matrix.cli.showing import show
 from matrix.history.changes import Change, ChangeKind, Changes
-from matrix.history.states import Snapshot
+from matrix.history.states import AGAIN, Snapshot
 from matrix.history.taking import take
 from matrix.run.context import Settings
 from matrix.run.reporting import titles
@@ -96,7 +96,8 @@ def _snapshot(name: str, history: History, settings: Settings) -> Snapshot:
             fitting = _before_last(history)
         case _:
             fitting = [e for e in entries if name in (e.day, e.run)]
-            fitting = fitting or [e for e in entries if name in e.head.runs[-1:]]
+            whole = name.partition(AGAIN)[0]  # what a run ran again is in its snapshot
+            fitting = fitting or [e for e in entries if whole in (e.run, e.head.last_run)]
     snapshot = history.read(fitting[-1]) if fitting else None
     if snapshot is None and name == PREVIOUS and entries:
         believed = "can be believed" if len(entries) > 1 else "is there yet"
@@ -108,10 +109,10 @@ def _snapshot(name: str, history: History, settings: Settings) -> Snapshot:
 
 def _before_last(history: History) -> list[Entry]:
     """Return the runs that can be believed and are before the last one."""
-    from matrix.history.remembering import before
+    from matrix.history.remembering import earlier_runs
 
     last = history.read(history.entries[-1]) if history.entries else None
-    return [entry for entry in before(history, last) if entry.head.believed] if last else []
+    return [entry for entry in earlier_runs(history, last) if entry.head.believed] if last else []
 
 
 def _there_is(history: History, settings: Settings) -> str:

@@ -16,7 +16,7 @@ from matrix.pipeline.outcomes import Verdict
 from matrix.plan.budget import Choice, differences, in_words, read_choice
 from matrix.run.context import Context, Settings
 from matrix.run.reporting import remembered
-from matrix.run.unchanged import digest_of_report, note_report
+from matrix.run.unchanged import digest_of_report, note_report, unchanged_summary
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 from matrix.untrusted.text import visible
 
@@ -41,12 +41,18 @@ def report(
         list[Verdict] | None, typer.Option(help="End with status 1 where a cell is this.")
     ] = None,
 ) -> None:
-    """Judge what was observed, write the report, print its summary."""
+    """Judge what was observed, write the report, print its summary.
+
+    A report that lies there and would be the same is left as it is.
+    """
     from matrix import report as rendering  # pandas takes half a second to import
 
     settings = Settings.of(spec=spec, profile=profile, store=store, reports=reports)
     whole = whole_profile(settings)
     _check_store(whole)
+    if not (settings.cells or fail_on) and (kept := unchanged_summary(whole)):
+        _tell(kept)
+        return
     made_of = digest_of_report(whole)
     bought = budget_lines(read_choice(settings.cells), whole) if settings.cells else []
     left = [] if bought else whole.keys.unfinished_of(whole.plan.cells)
@@ -57,16 +63,20 @@ def report(
         typer.echo(f"history: {visible(line, LINE_CHARS)}", err=True)
     files = rendering.write(material._replace(story=whole.stories()), settings.reports)
     lines = "\n".join(rendering.summary(table, settings.reports, material.changes)) + "\n"
-    if later := os.environ.get("MATRIX_SUMMARY"):
-        Path(later).write_text(lines, encoding="utf-8")  # nox's last word would come after it
-    else:
-        show(lines.splitlines())
+    _tell(lines)
     unwanted: set[Any] = set(fail_on or ())
     is_void = table.canaries is CanaryState.VOID
     if is_void or any(result.verdict in unwanted for result in table.cells):
         raise typer.Exit(1)
     if not bought:  # whose lines are of this run
         note_report(whole, made_of, files, lines)
+
+
+def _tell(summary: str) -> None:
+    if later := os.environ.get("MATRIX_SUMMARY"):
+        Path(later).write_text(summary, encoding="utf-8")  # nox's last word would come after it
+    else:
+        show(summary.splitlines())
 
 
 def _check_store(context: Context) -> None:

@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +31,9 @@ from matrix.history.snapshots import (
     read_verdicts,
     write,
 )
-from matrix.history.states import Head, Snapshot
+from matrix.history.states import Head, Snapshot, folder_of
 from matrix.pipeline.outcomes import NO_ANSWER
 
-FOLDER = "history"
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 Codes = npt.NDArray[np.integer[Any]]
 _ANSWERS = np.array([verdict not in NO_ANSWER for verdict in VERDICTS])
@@ -65,7 +63,7 @@ class History:
     """
 
     def __init__(self, store: Path, profile: str) -> None:
-        self._folder = store / FOLDER / quote(profile, safe="").replace(".", "%2E")
+        self._folder = folder_of(store, profile)
         self._read: dict[Path, Verdicts] = {}
         self.troubles: list[str] = []
         entries = []
@@ -90,6 +88,15 @@ class History:
             last = self.read(self.entries[-1])
             if last and last.says_the_same(snapshot):
                 return None
+        return self._keep(snapshot)
+
+    def repeat_last(self, day: str, run: str) -> None:
+        """Keep the last snapshot as that of a later day's run too, which came to the same."""
+        last = self.read(self.entries[-1]) if self.entries else None
+        if last and last.day < day:
+            self._keep(last._replace(day=day, run=run))
+
+    def _keep(self, snapshot: Snapshot) -> Path:
         entry = self._entry(snapshot)
         write(entry.file, snapshot.head, snapshot.cells)
         self._read.pop(entry.file, None)

@@ -69,15 +69,21 @@ def changes_between(
 
 
 def before(history: History, snapshot: Snapshot) -> list[Entry]:
-    """Return the runs before one: those that it takes the place of are none of them, and neither
-    is what was taken in the middle of it, or a last one that came to the very same."""
-    earlier = [
+    """Return the runs before one that is reported, of which a last one that came to the very same
+    is none: then this one left no snapshot."""
+    earlier = earlier_runs(history, snapshot)
+    last = history.read(earlier[-1]) if earlier else None
+    return earlier[:-1] if last and last.says_the_same(snapshot) else earlier
+
+
+def earlier_runs(history: History, snapshot: Snapshot) -> list[Entry]:
+    """Return the runs but one: those that it takes the place of are none of them, and neither
+    is what was taken in the middle of it."""
+    return [
         entry
         for entry in history.entries
         if entry.run != snapshot.run and not entry.head.is_middle_of(snapshot.head.last_run)
     ]
-    last = history.read(earlier[-1]) if earlier else None
-    return earlier[:-1] if last and last.says_the_same(snapshot) else earlier
 
 
 def _answers(snapshot: Snapshot, name: str) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import msgspec
 
@@ -11,6 +13,7 @@ from matrix.pipeline.outcomes import Verdict
 from matrix.untrusted.text import visible
 
 SCHEMA_VERSION = 1
+FOLDER = "history"
 AGAIN = "-again-"
 """In the id of a run that runs again what another one found: the other's id, this, a number."""
 MESSAGE_CHARS = 300
@@ -124,6 +127,11 @@ class Snapshot(NamedTuple):
         return self.cells == other.cells and _without_judging(self.head) == _without_judging(
             other.head
         )
+
+
+def folder_of(store: Path, profile: str) -> Path:
+    """Return the folder of a profile's snapshots in a store, in which each day has one."""
+    return store / FOLDER / quote(profile, safe="").replace(".", "%2E")
 
 
 def _without_judging(head: Head) -> Head:

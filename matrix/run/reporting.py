@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from matrix.diagnose.catalogue import load_issues
 from matrix.history.changes import Changes
 from matrix.history.project import project
-from matrix.history.states import Snapshot
+from matrix.history.states import Snapshot, folder_of
 from matrix.history.taking import take
 from matrix.judge.results import MatrixResult
 from matrix.run.context import Context
@@ -45,6 +46,19 @@ def remembered(
     return material, past.troubles
 
 
+def keep_night(context: Context) -> None:
+    """Keep the last snapshot for today too, where today has none: that of a night without news,
+    which is the same as the one before."""
+    if any((folder_of(context.store.root, context.plan.profile) / _today()).glob("*")):
+        return  # a run without news shall not import pyarrow
+    from matrix.history.folder import History
+
+    with suppress(OSError):  # the report is what the night is for
+        History(context.store.root, context.plan.profile).repeat_last(
+            _today(), context.settings.run
+        )
+
+
 def believed_until(context: Context, run: str) -> str | None:
     """Return the time of the newest observation in the last snapshot that is believed and not of
     the middle of a run; ``None`` where there is no snapshot."""
@@ -69,8 +83,11 @@ def changes_of(context: Context, table: MatrixResult) -> Changes | None:
 
 def snapshot_of(context: Context, table: MatrixResult) -> Snapshot:
     """Return today's snapshot of a table."""
-    day = f"{datetime.now(UTC):%Y-%m-%d}"
-    return take(day, context.settings.run, table, context.fresh_judge(), project())
+    return take(_today(), context.settings.run, table, context.fresh_judge(), project())
+
+
+def _today() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d}"
 
 
 def titles() -> dict[str, str]:

@@ -65,6 +65,14 @@ def test_runs_are_named_by_day_id_place_and_file(store: Path, old: str, new: str
     assert ask(store, old, new).stdout == ask(store).stdout
 
 
+@pytest.mark.parametrize("name", ["fourth", "fourth-again-1", "fourth-again-2", "report"])
+def test_a_run_is_also_named_by_what_it_ran_again(store: Path, name: str) -> None:
+    made = snapshot(cell(), day="2026-12-02", run="report")
+    head = msgspec.structs.replace(made.head, runs=["second", "fourth-again-2"])
+    History(store, "cpu").add(made._replace(head=head))
+    assert ask(store, "first", name).stdout.splitlines()[0].endswith("-> 2026-12-02 report")
+
+
 def test_each_cell_with_what_went_in(store: Path) -> None:
     lines = ask(store, "second", "first", "--cells").stdout.splitlines()
     assert lines[1:5] == [
@@ -87,6 +95,18 @@ def test_a_build_fails_on_chosen_classes(store: Path) -> None:
     assert ask(store, "--fail-on", "fixed", "--fail-on", "changed cause").exit_code == 0
     assert ask(store, "second", "first", "--fail-on", "fixed").exit_code == 1
     assert ask(store, "--fail-on", "worse").exit_code == 2
+
+
+def test_a_regression_is_told_in_one_night_and_not_again_after_one_without_news(
+    store: Path,
+) -> None:
+    history = History(store, "cpu")
+    assert ask(store, "--fail-on", "regressed").exit_code == 1
+    history.repeat_last("2026-12-01", "third")
+    quiet = ask(store, "--fail-on", "regressed")
+    assert quiet.exit_code == 0
+    assert quiet.stdout.splitlines()[0] == "2026-11-30 second -> 2026-12-01 third"
+    assert ask(store, "first", "--fail-on", "regressed").exit_code == 1
 
 
 def test_a_published_table_can_be_compared_and_what_is_not_known_is_said(

@@ -112,6 +112,19 @@ def test_a_run_that_is_reported_twice_has_one_snapshot(tmp_path: Path) -> None:
     assert kinds(remembered) == {A: ChangeKind.FIXED, B: ChangeKind.FIXED}
 
 
+def test_a_night_without_news_is_kept_as_the_same_as_the_night_before(tmp_path: Path) -> None:
+    after(tmp_path, night(1, "ww"), night(2, "bb"))
+    history = History(tmp_path, "cpu")
+    history.repeat_last("2026-11-02", "same day")
+    assert [entry.run for entry in history.entries] == ["r1", "r2"]
+    history.repeat_last("2026-11-03", "r3")
+    assert [entry.run for entry in History(tmp_path, "cpu").entries] == ["r1", "r2", "r3"]
+    last = history.read(history.entries[-1])
+    assert last is not None
+    assert last.cells == night(2, "bb").cells
+    assert kinds(after(tmp_path, night(4, "ww"))) == {A: ChangeKind.FIXED, B: ChangeKind.FIXED}
+
+
 def test_another_profile_is_another_history(tmp_path: Path) -> None:
     other = night(1, "bb")
     other = other._replace(head=msgspec.structs.replace(other.head, profile="gpu"))

@@ -176,7 +176,7 @@ def examine(
     ]
     method, methods = _method(inspection), methods_of(loaded.file)
     wrong += [
-        f"{WRONG}{name} {version} will refuse to load it: it does not list the method {method}"
+        f"{WRONG}{name} {version} will not load it without a plugin: it does not list {method}"
         for name, version in readers.items()
         if method and methods.lacks(name, version, method)
     ]

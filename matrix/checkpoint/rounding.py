@@ -19,9 +19,10 @@ last is of quantizers that add the zero before they round. Nothing in it was tun
 So that a damaged layer does not make its own bounds, they are of the file. In one that was rounded
 to nearest, a sound layer has not a single weight outside the first bound; of AutoRound's 2 to 7 in
 100 are, of GPTQ's 16 to 35 in 100 (twins, and ``tests/checkpoints``). So a quarter of the layers
-proves what all are: the others are damaged. That all of a layer are within a step proves less:
-GPTQ may move little, though less than 0.12 steps in the mean if none of 100,000 is to be farther
-off. So it takes three quarters of the layers; a quarter will do where config.json names AutoRound.
+proves what all are: the others are damaged. That layers are within a step proves nothing, since
+GPTQ may move little, but where GPTQ cannot be. AutoRound is known by its name in config.json, or by
+scales of both signs, as only it writes them: the largest weight of a symmetric group becomes the
+lowest code.
 
 That the stored codes come back where dequantized weights are quantized again by the stored scales
 is true of every file whose scales are finite and not zero (a product of 8 by 11 bits is exact in
@@ -47,14 +48,18 @@ REACH = {Rounding.NEAREST: 0.5, Rounding.EITHER: 1.0}
 """How many steps a level may be from its original."""
 
 
-class Strays(NamedTuple):
-    """How many weights of some rows of a layer neither rounding explains."""
+class Traces(NamedTuple):
+    """What rounding left in some rows of a layer."""
 
     nearest: int
+    """How many weights were not rounded to nearest."""
     either: int
+    """How many were not rounded up or down."""
+    both_signs: bool
+    """There are scales of both signs."""
 
 
-def rounding_of(layers: Iterable[Strays], *, moved: bool, autoround: bool) -> Rounding:
+def rounding_of(layers: Iterable[Traces], *, moved: bool, autoround: bool) -> Rounding:
     """Return which way the weights of a file were rounded.
 
     Args:
@@ -62,10 +67,13 @@ def rounding_of(layers: Iterable[Strays], *, moved: bool, autoround: bool) -> Ro
         moved: The method may be GPTQ.
         autoround: config.json names AutoRound, which never moves errors.
     """
-    strays = list(layers)
-    quarter = (len(strays) - 1) // 4
-    if not strays or sorted(layer.nearest for layer in strays)[quarter] == 0:
+    traces = list(layers)
+    quarter = (len(traces) - 1) // 4
+    if not traces or sorted(layer.nearest for layer in traces)[quarter] == 0:
         return Rounding.NEAREST
-    if sorted(layer.either for layer in strays)[quarter if autoround else -1 - quarter] == 0:
+    if autoround or sorted(layer.both_signs for layer in traces)[quarter]:
         return Rounding.EITHER
-    return Rounding.MOVED if moved else Rounding.NEAREST
+    if moved:
+        return Rounding.MOVED
+    within = sorted(layer.either for layer in traces)[quarter] == 0
+    return Rounding.EITHER if within else Rounding.NEAREST

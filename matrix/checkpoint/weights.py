@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from matrix.checkpoint.inspection import WeightComparison
 from matrix.checkpoint.packed import Block, Indices, Mask, PackedLinear
-from matrix.checkpoint.rounding import REACH, Rounding, Strays
+from matrix.checkpoint.rounding import REACH, Rounding, Traces
 from matrix.checkpoint.tensors import Floats
 
 UNITS = {"F16": 2.0**-11, "BF16": 2.0**-8, "F32": 2.0**-24}
@@ -148,8 +148,8 @@ class _Measures:
         self.column_bounds = np.full(self.inputs, -np.inf), np.full(self.inputs, np.inf)
 
 
-def count_strays(pair: Pair) -> Strays:
-    """Return how many weights of the first rows neither way of rounding explains."""
+def trace(pair: Pair) -> Traces:
+    """Return what rounding left in the first rows of a Linear."""
     _, block, wanted = next(pair.blocks())
     with np.errstate(all="ignore"):
         steps = pair.unfolded(wanted) / block.steps
@@ -157,7 +157,8 @@ def count_strays(pair: Pair) -> Strays:
             int(np.count_nonzero(_bounds(pair, block, steps, reach).strays))
             for reach in (REACH[Rounding.NEAREST], REACH[Rounding.EITHER])
         )
-    return Strays(nearest, either)
+    signs = np.unique(np.sign(block.scales))
+    return Traces(nearest, either, both_signs=bool(signs[0] < 0 < signs[-1]))
 
 
 def compare(pair: Pair, reach: float) -> WeightComparison:

@@ -104,11 +104,12 @@ class Questions:
         return {package: versions[0] for package, versions in self._releases.items()}
 
     def newest(self) -> list[Question]:
-        """Return every release beside the newest of each partner, the newest pairs first."""
+        """Return every release beside the newest of each partner: those of the newest releases
+        first, then the others, newer before older."""
         questions = [
             self._question(package, release, partner, f"=={self._releases[partner][-1]}")
             for package, partner in permutations(self._releases, 2)
-            for release in self._releases[package]
+            for release in reversed(self._releases[package])
         ]
         return sorted(questions, key=lambda question: question.release != self._newest(question))
 

@@ -109,6 +109,6 @@ def _answer(pair: Pair) -> tuple[str, str, str]:
 
 
 def _row(*cells: str, is_head: bool = False) -> Row:
-    widths = (24, 24, 28, 0)
+    widths = (24, 24, 36, 0)
     line = "".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True))
     return Row(visible(line.rstrip(), LINE_CHARS), *cells, is_head=is_head)

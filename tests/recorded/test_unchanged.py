@@ -95,6 +95,7 @@ CHANGES: dict[str, Callable[[Place], object]] = {
     "a release": lambda p: write(p.spec / "releases.json", "2023-04-26T06", "2023-04-26T07"),
     "a list of methods": lambda p: write(
         p.spec / "methods.json", '["0.5.5","0.23.0"]', '["0.5.5","0.22.1"]'),
+    "an answer on a pair": lambda p: write(p.spec / "pairs.json", '"0.33.0"', '"0.33.1"'),
     "a lock": lambda p: write(p.spec / "locks" / "vllm-0.32.0.txt", "numpy==", "numpy==9."),
     "a lock of another resolution": lambda p: write(
         p.spec / "locks" / "released" / "vllm-0.32.0.txt", "numpy==", "numpy==9."),

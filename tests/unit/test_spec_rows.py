@@ -119,3 +119,9 @@ def test_the_packages_of_ranges_in_rows_are_asked_for(tmp_path: Path) -> None:
     rows = ('{ maker = { since = "1.0", until = "1.0" } }', '{ maker = { since = "2.0" } }')
     spec = opened(tmp_path, with_rows(*rows, axis="")).spec
     assert tracked(spec, EMPTY) == {"maker": "1.0"}
+
+
+def test_the_packages_of_pairs_are_asked_for(tmp_path: Path) -> None:
+    table = '[pairs]\nsome_engine = { since = "3.0" }\n[models.tied]'
+    spec = opened(tmp_path, ("[models.tied]", table)).spec
+    assert tracked(spec, EMPTY)["some-engine"] == "3.0"

@@ -87,6 +87,7 @@ def inspect(directory: Path, original: Path | None = None) -> Inspection:
     quantization = config.quantization
     found = scan(tensors, quantization)
     packed = {module.name for module in found.modules}
+    quantization = _with_head(quantization, packed)
     problems += found.problems + _contradictions(config, quantization, packed, tensors)
     plan = _plan(source, config)
     unread = unread_formats(quantization, packed)
@@ -137,6 +138,17 @@ def _read_configs(files: CheckpointFiles, problems: list[Problem]) -> tuple[Conf
     except CheckpointError as error:
         problems.append(error.problem)
     return config, tokenizer
+
+
+def _with_head(quantization: Quantization | None, packed: set[str]) -> Quantization | None:
+    """Return what is said, and whether the head is packed as compressed-tensors says.
+
+    ``Linear`` means the head to some of its readers and not to others, so that either is right.
+    """
+    if quantization is None or quantization.method != COMPRESSED_TENSORS:
+        return quantization
+    has_head = _HEAD_MODULE in packed and quantization.of(_HEAD_MODULE) is not None
+    return msgspec.structs.replace(quantization, lm_head=has_head)
 
 
 def _contradictions(

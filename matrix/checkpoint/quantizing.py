@@ -15,14 +15,14 @@ from matrix.checkpoint.inspection import COMPRESSED_TENSORS, LayerGroup, Quantiz
 
 AUTO_ROUND = "auto-round"
 _PACKING = {
-    "auto_round:auto_gptq": "gptq",
-    "auto_round:gptq": "gptq",
-    "auto_gptq": "gptq",
-    "auto_round:auto_awq": "awq",
-    "auto_round:awq": "awq",
-    "auto_awq": "awq",
+    "auto_round:auto_gptq": ("gptq", "gptq"),
+    "auto_round:gptqmodel": ("gptq", "gptq_v2"),
+    "auto_round": ("gptq", "gptq_v2"),
+    "auto_round:auto_awq": ("awq", ""),
 }
-"""AutoRound's names of layouts that are AutoGPTQ's and AutoAWQ's own."""
+"""AutoRound's ``packing_format`` where that is another's layout -> method and checkpoint format
+(auto-round 0.16.1, ``inference/backend.py``: ``GPTQ_FORMAT``, of zero points less one,
+``GPTQ_FORMAT_NO_ZP`` and ``AWQ_FORMAT``)."""
 _WORD_CHARS = 64
 _REORDERED = ("group", "dynamic")
 """Values of ``actorder`` with which a g_idx is stored; the second is another name of the first."""
@@ -139,9 +139,10 @@ class QuantizationConfig(msgspec.Struct, frozen=True):
         if self.quant_method == COMPRESSED_TENSORS:
             return self._compressed()
         method = self.quant_method[:_WORD_CHARS]
+        form = (self.checkpoint_format or "")[:_WORD_CHARS]
         packing = (self.packing_format or "")[:_WORD_CHARS]
         if method == AUTO_ROUND:
-            method = _PACKING.get(packing, f"{method} {packing}".strip())
+            method, form = _PACKING.get(packing, (f"{method} {packing}".strip(), ""))
         return Quantization(
             method=method,
             bits=self.bits,
@@ -150,7 +151,7 @@ class QuantizationConfig(msgspec.Struct, frozen=True):
             version=(self.version or "")[:_WORD_CHARS],
             sym=self.sym,
             desc_act=self.desc_act,
-            checkpoint_format=(self.checkpoint_format or "")[:_WORD_CHARS],
+            checkpoint_format=form,
             autoround=self.quant_method == AUTO_ROUND or self.autoround_version is not None,
             lm_head=self.lm_head,
             static_groups=self.static_groups or _static_groups(self.meta),

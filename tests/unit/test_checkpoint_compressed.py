@@ -382,3 +382,28 @@ def test_a_format_that_is_not_read_is_named_and_nothing_claimed(tmp_path: Path, 
         [],
         [],
     )
+
+
+@pytest.mark.parametrize(
+    ("packing", "method", "form"),
+    [
+        ("auto_round:auto_gptq", "gptq", "gptq"),
+        ("auto_round", "gptq", "gptq_v2"),
+        ("auto_round:auto_awq", "awq", ""),
+        ("auto_round:gguf", "auto-round auto_round:gguf", ""),
+        (None, "auto-round", ""),
+    ],
+)
+def test_autoround_names_the_layouts_of_others(packing: str | None, method: str, form: str) -> None:
+    raw = {"quant_method": "auto-round", "packing_format": packing, "bits": 4, "group_size": 64}
+    facts = msgspec.json.decode(json.dumps(raw).encode(), type=QuantizationConfig).facts
+    assert (facts.method, facts.checkpoint_format, facts.autoround) == (method, form, True)
+
+
+@pytest.mark.parametrize("ignore", [["lm_head"], []])
+def test_a_packed_head_is_right_where_it_is_meant(tmp_path: Path, ignore: list[str]) -> None:
+    stored = {name.replace("m.", "lm_head."): tensor for name, tensor in PACKED.items()}
+    folder = write(tmp_path, stored, GROUPS, format="pack-quantized", ignore=ignore)
+    inspection = inspect(folder)
+    assert inspection.quantization is not None
+    assert inspection.quantization.lm_head == (not ignore)

@@ -88,9 +88,9 @@ def inspect(directory: Path, original: Path | None = None) -> Inspection:
     found = scan(tensors, quantization)
     packed = {module.name for module in found.modules}
     quantization = _with_head(quantization, packed)
+    unread = unread_formats(quantization, packed)
     problems += found.problems + _contradictions(config, quantization, packed, tensors)
     plan = _plan(source, config)
-    unread = unread_formats(quantization, packed)
     skipped = left_out(plan.linears, packed, quantization)
     expected = plan.expected(quantization, bool(packed) or quantization is not None, skipped)
     names = set(tensors)
@@ -158,11 +158,13 @@ def _contradictions(
     if packed and quantization is None and config != Config():
         problem = f"has no quantization_config, but {len(packed)} modules are packed"
         return [Problem(problem, "config.json", "Copy it from the run that quantized the model.")]
-    promised = quantization is not None and quantization.method in _PACKING_METHODS
+    if quantization is None or packed or not list(tensors):
+        return []
     # Of compressed-tensors, only the cache may be rounded.
-    promised = promised and not (quantization and quantization.kv_cache and not quantization.groups)
-    if promised and not packed and list(tensors):
-        problem = f"says {quantization.method}, but nothing is packed" if quantization else ""
+    is_of_cache = bool(quantization.kv_cache and not quantization.groups)
+    is_unread = bool(unread_formats(quantization, packed))
+    if quantization.method in _PACKING_METHODS and not is_of_cache and not is_unread:
+        problem = f"says {quantization.method}, but nothing is packed"
         return [Problem(problem, "config.json", "Remove quantization_config, or quantize again.")]
     return []
 

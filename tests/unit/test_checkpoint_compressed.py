@@ -200,6 +200,17 @@ def test_nvfp4_comes_out_again(tmp_path: Path) -> None:
     np.testing.assert_allclose(read(folder).weight(), wanted, rtol=1e-6)
 
 
+def test_a_divisor_of_no_size_is_named(tmp_path: Path) -> None:
+    stored: Stored = {
+        "m.weight_packed": ("U8", np.zeros((8, 16))),
+        "m.weight_scale": ("F8_E4M3", np.full((8, 2), 0x38)),
+        "m.weight_global_scale": ("F32", np.zeros(1)),
+    }
+    arguments = {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16}
+    folder = write(tmp_path, stored, arguments, format="nvfp4-pack-quantized")
+    assert "scale of its scales is 0" in inspect(folder).modules[0].note
+
+
 def test_a_block_gives_float_codes_as_ranks(tmp_path: Path) -> None:
     """So that the ends of a group are those of its values."""
     codes = np.arange(256, dtype=np.uint8).reshape(8, 32)

@@ -29,6 +29,28 @@ def test_good_files_raise_no_alarm(name: str, original: Path | None) -> None:
     assert examine(real.FOLDER / name, original, load(), {}).is_sound
 
 
+def test_scales_of_activations_and_of_the_cache_are_no_surplus(tmp_path: Path) -> None:
+    names = [f"{UP}.input_scale", f"{UP}.input_zero_point", "model.layers.0.self_attn.k_scale"]
+
+    def add(tensors: real.Tensors) -> None:
+        kinds = (np.float32, np.int8, np.float16)
+        tensors |= {name: np.ones(1, kind) for name, kind in zip(names, kinds, strict=True)}
+
+    checkpoint = real.damaged(W8A8, tmp_path, add)
+    assert real.alarms_of(checkpoint) == {}
+
+
+def test_a_format_that_is_not_read_is_no_fault(tmp_path: Path) -> None:
+    """Nothing is said of its layers, and that is said."""
+    checkpoint = real.configured(
+        FP8, tmp_path, lambda config: group_of(config).update(format="mxfp8-quantized")
+    )
+    assert real.alarms_of(checkpoint, None) == {"packed-layers": NOTICE}
+    answer = examine(checkpoint, None, load(), {})
+    assert answer.is_sound
+    assert "mxfp8-quantized, which is not read here" in answer.summary
+
+
 def roll(name: str) -> Damage:
     """Give each row of a tensor the values of the one before."""
 

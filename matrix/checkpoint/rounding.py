@@ -13,13 +13,15 @@ A weight at the lowest or highest code of its group may have been clipped: it is
 inside only. Numbers were not exact where they were rounded on the way, in a type of unit roundoff
 u (2^-11 of float16, 2^-8 of bfloat16): the weight when it was loaded, the quotient ``weight /
 scale``, and the scale when it was stored; with folding also the norm when it was loaded, and the
-products of both with a factor. So ``|L - t| <= reach + n u |t| + u |zero|``, with n = 3 or 6; the
-last is of quantizers that add the zero before they round. Nothing in it was tuned.
+products of both with a factor. So ``|L - t| <= reach + n (u |t| + 2^-25 / scale) + u |zero|``, with
+n = 3 or 6. 2^-25 is what float16 loses of the smallest numbers. The last is of compressed-tensors
+alone, which adds the zero, a signed number there, before it rounds. Nothing in it was tuned.
 
 So that a damaged layer does not make its own bounds, they are of the file. In one that was rounded
 to nearest, a sound layer has not a single weight outside the first bound; of AutoRound's 2 to 7 in
 100 are, of GPTQ's 16 to 35 in 100 (twins, and ``tests/checkpoints``). So a quarter of the layers
-proves what all are: the others are damaged. That layers are within a step proves nothing, since
+proves what all are, by weights that were not off by an eighth of a step on the way already: the
+others are damaged. That layers are within a step proves nothing, since
 GPTQ may move little, but where GPTQ cannot be. AutoRound is known by its name in config.json, or by
 scales of both signs, as only it writes them: the largest weight of a symmetric group becomes the
 lowest code.
@@ -51,10 +53,10 @@ REACH = {Rounding.NEAREST: 0.5, Rounding.EITHER: 1.0}
 class Traces(NamedTuple):
     """What rounding left in some rows of a layer."""
 
-    nearest: int
-    """How many weights were not rounded to nearest."""
-    either: int
-    """How many were not rounded up or down."""
+    nearest: bool
+    """All weights were rounded to nearest, and some so exactly that nothing else does it."""
+    either: bool
+    """All were rounded up or down."""
     both_signs: bool
     """There are scales of both signs."""
 
@@ -68,12 +70,12 @@ def rounding_of(layers: Iterable[Traces], *, moved: bool, autoround: bool) -> Ro
         autoround: config.json names AutoRound, which never moves errors.
     """
     traces = list(layers)
-    quarter = (len(traces) - 1) // 4
-    if not traces or sorted(layer.nearest for layer in traces)[quarter] == 0:
+    most = 3 * len(traces) / 4
+    if sum(not layer.nearest for layer in traces) <= most:
         return Rounding.NEAREST
-    if autoround or sorted(layer.both_signs for layer in traces)[quarter]:
+    if autoround or sum(layer.both_signs for layer in traces) >= most:
         return Rounding.EITHER
     if moved:
         return Rounding.MOVED
-    within = sorted(layer.either for layer in traces)[quarter] == 0
+    within = sum(not layer.either for layer in traces) <= most
     return Rounding.EITHER if within else Rounding.NEAREST

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matrix.checkpoint.inspection import WeightComparison
+from matrix.checkpoint.layouts import Layout
 from matrix.checkpoint.packed import Block, Indices, Mask, PackedLinear
 from matrix.checkpoint.rounding import REACH, Rounding, Traces
 from matrix.checkpoint.tensors import Floats
@@ -93,7 +94,7 @@ def _bounds(pair: Pair, block: Block, steps: Floats, reach: float) -> _Bounds:
     from one side only.
     """
     lowest, highest = block.ends
-    below, above = _reached(block, reach, pair.unit)
+    below, above = _reached(pair, block, reach)
     below = np.where(lowest, np.float32(-np.inf), below)
     above = np.where(highest, np.float32(np.inf), above)
     one, other = below / steps, above / steps
@@ -108,19 +109,24 @@ def _bounds(pair: Pair, block: Block, steps: Floats, reach: float) -> _Bounds:
     return _Bounds(low, high, (low > 1) | (high < 1) | nothing | ~np.isfinite(steps))
 
 
-def _reached(block: Block, reach: float, unit: float) -> tuple[Floats, Floats]:
+def _reached(pair: Pair, block: Block, reach: float) -> tuple[Floats, Floats]:
     """Return between which numbers of steps a weight may be for its level, [rows, in] each."""
-    levels = block.levels
+    levels, shape = block.levels, pair.packed.shape
+    lost = np.float32(pair.roundings * _LEAST_FLOAT16 / 2)
+    least: Floats = lost / np.maximum(np.abs(block.steps), np.float32(_LEAST_FLOAT16))
     if block.values is None:
-        within = np.float32(reach) + np.float32(unit) * np.abs(levels - block.codes)
+        within = np.float32(reach) + least
+        if shape.layout in (Layout.PACKED, Layout.INTEGERS):
+            zeros = block.codes - levels - np.float32(2 ** (shape.bits - 1))
+            within += np.float32(pair.unit) * np.abs(zeros)
         return levels - within, levels + within
     # Floats: as far, as a share of the distance to their neighbours. There are two zeros.
     values = np.unique(block.values[np.isfinite(block.values)])
     places = np.searchsorted(values, block.values)
     gaps = np.concatenate([[np.inf], np.diff(values), [np.inf]]).astype(np.float32)
+    gaps *= np.float32(reach)
     below, above = gaps[places], gaps[np.minimum(places + 1, len(values))]
-    share = np.float32(reach)
-    return levels - share * below[block.codes], levels + share * above[block.codes]
+    return levels - below[block.codes] - least, levels + above[block.codes] + least
 
 
 @dataclass
@@ -154,11 +160,19 @@ def trace(pair: Pair) -> Traces:
     with np.errstate(all="ignore"):
         steps = pair.unfolded(wanted) / block.steps
         nearest, either = (
-            int(np.count_nonzero(_bounds(pair, block, steps, reach).strays))
-            for reach in (REACH[Rounding.NEAREST], REACH[Rounding.EITHER])
+            _bounds(pair, block, steps, REACH[rounding]).strays
+            for rounding in (Rounding.NEAREST, Rounding.EITHER)
         )
+        below, above = _reached(pair, block, REACH[Rounding.NEAREST])
+        telling = pair.roundings * pair.unit * np.abs(steps) < (above - below) / 8
+    if block.values is None:
+        telling &= above - below < 1 + 1 / 4
     signs = np.unique(np.sign(block.scales))
-    return Traces(nearest, either, both_signs=bool(signs[0] < 0 < signs[-1]))
+    return Traces(
+        nearest=bool(telling.any() and not nearest.any()),
+        either=not either.any(),
+        both_signs=bool(signs[0] < 0 < signs[-1]),
+    )
 
 
 def compare(pair: Pair, reach: float) -> WeightComparison:

@@ -197,6 +197,10 @@ def _quantize(
         steps = rounded(weight / (scales / whole)[:, group_of], dtype)
         if kind.rounding == "up or down":
             steps = steps + random.uniform(-0.5, 0.5, steps.shape)
+        elif kind.form == "pack-quantized":
+            # It adds the zero, as a signed number, before it rounds.
+            signed = (zeros - 2 ** (kind.bits - 1))[:, group_of]
+            steps = rounded(steps + signed, dtype) - signed
         codes = _codes(steps, zeros[:, group_of], kind)
         return Linear(codes, zeros, scales, group_of, whole)
     left, codes = weight[:, moving.order].copy(), np.zeros(weight.shape)
@@ -345,15 +349,15 @@ def _quantization(kind: Kind) -> dict[str, Any]:
 
 
 def _write_tensors(file: Path, entries: dict[str, tuple[str, Array]], dtype: str) -> None:
-    header, data = {}, b""
+    header, contents, end = {}, [], 0
     cast: dict[str, Callable[[Array], Array]] = {
         "F16": lambda values: values.astype(np.float16),
         "BF16": lambda values: (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16),
     }
     for name, (own, values) in entries.items():
         content = (values if own else cast[dtype](np.ascontiguousarray(values))).tobytes()
-        offsets = [len(data), len(data) + len(content)]
+        offsets = [end, end := end + len(content)]
         header[name] = {"dtype": own or dtype, "shape": list(values.shape), "data_offsets": offsets}
-        data += content
+        contents.append(content)
     text = json.dumps(header).encode()
-    file.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    file.write_bytes(b"".join([len(text).to_bytes(8, "little"), text, *contents]))

@@ -134,27 +134,42 @@ def test_a_norm_that_factors_were_folded_into_shows_in_what_follows(
     assert (weight.strays or 0) > 0 or abs((weight.ratio or 1) - 1.05) < 0.01
 
 
-def traces(nearest: int, either: int, *, both_signs: bool = False) -> Traces:
-    return Traces(nearest, either, both_signs)
+NEAR, WITHIN, FAR = (
+    Traces(*facts, both_signs=False) for facts in ((True, True), (False, True), (False, False))
+)
+SIGNED = WITHIN._replace(both_signs=True)
 
 
 @pytest.mark.parametrize(
     ("layers", "moved", "autoround", "expected"),
     [
         ([], True, False, Rounding.NEAREST),
-        ([traces(0, 0)] * 5, True, False, Rounding.NEAREST),
-        ([traces(0, 0)] * 2 + [traces(99, 9)] * 3, True, False, Rounding.NEAREST),
-        ([traces(0, 0)] + [traces(99, 9)] * 4, True, False, Rounding.MOVED),
-        ([traces(99, 0)] * 5, True, False, Rounding.MOVED),
-        ([traces(99, 0)] * 5, True, True, Rounding.EITHER),
-        ([traces(99, 9)] * 5, True, True, Rounding.EITHER),
-        ([traces(99, 0, both_signs=True)] * 4 + [traces(99, 9)], True, False, Rounding.EITHER),
-        ([traces(99, 0, both_signs=True)] * 2 + [traces(99, 9)] * 3, True, False, Rounding.MOVED),
-        ([traces(99, 0)] * 5, False, False, Rounding.EITHER),
-        ([traces(99, 9)] * 5, False, False, Rounding.NEAREST),
+        ([NEAR] * 5, True, False, Rounding.NEAREST),
+        ([NEAR] * 2 + [FAR] * 3, True, False, Rounding.NEAREST),
+        ([NEAR] + [FAR] * 3, True, False, Rounding.NEAREST),
+        ([NEAR] + [FAR] * 4, True, False, Rounding.MOVED),
+        ([WITHIN] * 5, True, False, Rounding.MOVED),
+        ([WITHIN] * 5, True, True, Rounding.EITHER),
+        ([FAR] * 5, True, True, Rounding.EITHER),
+        ([SIGNED] * 4 + [FAR], True, False, Rounding.EITHER),
+        ([SIGNED] * 2 + [FAR] * 3, True, False, Rounding.MOVED),
+        ([WITHIN] * 5, False, False, Rounding.EITHER),
+        ([FAR] * 5, False, False, Rounding.NEAREST),
     ],
 )
 def test_a_quarter_of_the_layers_tells_which_way_all_were_rounded(
     layers: list[Traces], moved: bool, autoround: bool, expected: Rounding
 ) -> None:
     assert rounding_of(layers, moved=moved, autoround=autoround) is expected
+
+
+def test_what_float16_loses_of_the_smallest_weights_is_no_stray(tmp_path: Path) -> None:
+    """A group of next to nothing, as models have them, has steps of few bits."""
+    random = np.random.default_rng(5)
+    original = float_model(random, AWQ, "F16")
+    small = original.tensors[f"{Q}.weight"]
+    small[:8] = rounded(small[:8] * 2e-5, "F16")
+    model = quantized(random, original)
+    source = write(tmp_path / "original", original)
+    weights = inspect(write(tmp_path / "checkpoint", model), source).weights
+    assert {weight.strays for weight in weights} == {0}

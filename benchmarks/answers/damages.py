@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from benchmarks.llama_forward import LINEARS, NORMS, Layer, Llama
-from benchmarks.nearest import quantized, steps
+from benchmarks.answers.llama import LINEARS, NORMS, Layer, Llama
+from benchmarks.answers.rounding import quantized, steps
 
 SHARES = (0.03, 0.1, 0.3, 1.0)
 

@@ -35,6 +35,8 @@ from matrix.checks.evidence import Likeliest, Reference, ScoredText, read_refere
 
 LENGTH = 56
 """Tokens of each text: the shortest has as many."""
+NO_EFFECT = 0.01
+"""Nats below which a damage of the float model is none: nothing more is measured."""
 OF_REFERENCE, OF_ENGINE = 64, 128
 """How many of the likeliest tokens builders and adapters tell."""
 EVERY, DAMAGED = 5, 10
@@ -135,25 +137,43 @@ def damaged_cell(
     draw: random.Random,
 ) -> dict[str, Any]:
     """Return what was measured of a cell with one damage, with its kind, size and effect."""
-    kind = draw.choice(list(DAMAGES))
-    seed = draw.randrange(2**31)
-    ids, model = subject.ids[chosen], subject.model
-    endings = []
-    for own, own_before in (
-        (layers, before), (subject.layers, [value[chosen] for value in subject.sound])
-    ):  # fmt: skip
-        place = Place(random.Random(seed), scheme.bits, scheme.group)
-        torch.manual_seed(seed)
-        reading = Reading(model.embedding, model.base, model.eps)
-        changed, start = DAMAGES[kind](place, own, reading)
-        with reading.of(model):
-            last = states(model, changed, ids, own_before, start)[-1]
-            head = subject.head if reading.embedding is model.embedding else reading.embedding
-            endings.append(logprobs(subject.model, last, head))
+    kind, seed = draw.choice(list(DAMAGES)), draw.randrange(2**31)
     sound = subject.answers[chosen].flatten(0, 1)
-    effect = (sound.exp() * (sound - endings[1])).sum(-1).mean().item()
-    measures = compared(subject, chosen, sound, endings[0])
-    return {"kind": kind, "size": place.size, "effect": effect, **measures}
+    before_of_float = [value[chosen] for value in subject.sound]
+    alone, size = changed_answers(
+        subject, scheme, kind, seed, chosen, subject.layers, before_of_float
+    )
+    effect = (sound.exp() * (sound - alone)).sum(-1).mean().item()
+    planted = {"kind": kind, "size": size, "effect": effect}
+    if effect < NO_EFFECT:
+        return planted
+    answers, _ = changed_answers(subject, scheme, kind, seed, chosen, layers, before)
+    return {**planted, **compared(subject, chosen, sound, answers)}
+
+
+def changed_answers(
+    subject: Subject,
+    scheme: Scheme,
+    kind: str,
+    seed: int,
+    chosen: list[int],
+    layers: list[Layer],
+    before: list[torch.Tensor],
+) -> tuple[torch.Tensor, str]:
+    """Return what a model answers with a damage, and the damage's size, which the seed gives."""
+    model = subject.model
+
+    def of_3_bits(index: int) -> Layer:
+        return subject.layer(Scheme(3, scheme.group, False), "nearest", index)
+
+    torch.manual_seed(seed)
+    place = Place(random.Random(seed), scheme.bits, scheme.group, of_3_bits)
+    reading = Reading(model.embedding, model.base, model.eps)
+    changed, start = DAMAGES[kind](place, layers, reading)
+    with reading.of(model):
+        last = states(model, changed, subject.ids[chosen], before, start)[-1]
+        head = subject.head if reading.embedding is model.embedding else reading.embedding
+        return logprobs(model, last, head), place.size
 
 
 def measured(subject: Subject, chosen: list[int], last: torch.Tensor) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import msgspec
 
 from matrix.checks import (
     contents,
+    divergence,
     drift,
     formats,
     generation,
@@ -76,6 +77,7 @@ CHECKS: tuple[Check, ...] = (
     Check("greedy-text", Stage.GENERATE, generation.greedy_text),
     Check("logprobs-float", Stage.GENERATE, likelihood.logprobs_float),
     Check("logprobs-reference", Stage.GENERATE, likelihood.logprobs_reference),
+    Check("kl-divergence", Stage.GENERATE, divergence.kl_divergence),
     Check("perplexity", Stage.GENERATE, likelihood.perplexity),
     Check("degenerate-output", Stage.GENERATE, generation.degenerate_output,
           lambda e: e.thresholds.degenerate_failed),

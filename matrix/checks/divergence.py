@@ -17,7 +17,8 @@ from typing import Any
 
 import msgspec
 
-from matrix.checks.evidence import Divergence, EvidenceError, Likeliest, Reference
+from matrix.checks.evidence import Divergence, Evidence, EvidenceError, Likeliest, Reference
+from matrix.checks.wording import NotApplicableError, Opinion, answered, within
 
 _LEAST = 1e-6
 """Probability below which a rest is no more than the rounding of numbers of four bytes."""
@@ -27,6 +28,45 @@ _HIGH = 0.999
 
 Choices = Sequence[tuple[int, float]]
 """Tokens with their log-probabilities, the likeliest first."""
+
+
+def kl_divergence(evidence: Evidence) -> Opinion:
+    """The distributions of the next token are close to the float model's.
+
+    Protects from damage that neither the texts' own tokens nor greedy text show: every token of the
+    vocabulary counts, at every place of the held-out texts. Rounding to one bit more leaves a
+    quarter of it, so that weights of eight bits are held to a share of what those of four may have.
+    Value: the mean, in nats.
+    """
+    generation, reference = answered(evidence)
+    measured, limits = generation.divergence, evidence.thresholds
+    if measured is None:
+        raise NotApplicableError("not measured: the likeliest tokens are not there to compare")
+    top = measured.same_top
+    message = (
+        f"mean {measured.mean:.3g} ± {measured.error:.2g}, 99.9 % {measured.high:.3g}, "
+        f"max {measured.most:.3g} nats; same top token {100 * top:.1f} ± "
+        f"{100 * math.sqrt(top * (1 - top) / measured.places):.1f} %"
+    )
+    if not evidence.quantized:
+        bounds = (limits.float_divergence_degraded, limits.float_divergence_failed)
+    elif reference.memorised:
+        bounds = (limits.divergence_degraded, limits.divergence_failed)
+    else:
+        bounds = (limits.pretrained_divergence_degraded, limits.pretrained_divergence_failed)
+    if evidence.quantized and _has_eight_bits(evidence):
+        bounds = (
+            bounds[0] * limits.divergence_eight_bits, bounds[1] * limits.divergence_eight_bits
+        )  # fmt: skip
+    return within(measured.mean, bounds, message)
+
+
+def _has_eight_bits(evidence: Evidence) -> bool:
+    """Whether nothing is rounded to less than eight bits; of floats, three are the mantissa's."""
+    scheme = evidence.inspection.quantization if evidence.inspection else None
+    if scheme is None or scheme.bits != 8 or scheme.activations:
+        return False
+    return "float" not in scheme.checkpoint_format
 
 
 def with_divergence(facts: Mapping[str, Any], reference: Reference) -> dict[str, Any]:

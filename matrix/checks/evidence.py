@@ -174,6 +174,18 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     float_logprobs_reference_degraded: float
     """The same for the float model itself, whose differences are the engine's alone."""
     float_logprobs_reference_failed: float
+    divergence_degraded: float = 1.0
+    """Mean divergence of the next token from the reference's, in nats: degraded above. Specs of
+    before it have none of these."""
+    divergence_failed: float = 2.0
+    pretrained_divergence_degraded: float = 1.0
+    """The same of a model that has memorised nothing."""
+    pretrained_divergence_failed: float = 2.0
+    divergence_eight_bits: float = 0.1
+    """Share of these that holds where nothing is rounded to less than eight bits."""
+    float_divergence_degraded: float = 0.02
+    """The same of the float model itself, whose differences are the engine's alone."""
+    float_divergence_failed: float = 0.2
     perplexity_degraded: float
     """Perplexity of the held-out texts over the float model's: degraded above."""
     perplexity_failed: float

@@ -42,6 +42,9 @@ class CellState(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int | None = None
     perplexity: float | None = None
     nats: float | None = None
+    divergence: float | None = None
+    high_divergence: float | None = None
+    same_top: float | None = None
     seconds: float = 0.0
     """All stages together."""
     attempts: int = 0

@@ -86,6 +86,7 @@ def measures_of(
     if evidence is None or evidence.load is None or load is None:
         return Measures()
     answers = evidence.generation
+    divergence = answers.divergence if answers else None
     differences = (finding.value for finding in findings if finding.check == "logprobs-float")
     return Measures(
         kernel=evidence.load.kernel or "",
@@ -93,4 +94,7 @@ def measures_of(
         peak_bytes=load.peak_bytes or None,
         perplexity=perplexity_of(answers.held_out) if answers else None,
         nats=next(differences, None),
+        divergence=divergence.mean if divergence else None,
+        high_divergence=divergence.high if divergence else None,
+        same_top=divergence.same_top if divergence else None,
     )

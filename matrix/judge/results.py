@@ -117,6 +117,13 @@ class Measures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """On the held-out text."""
     nats: float | None = None
     """Mean absolute difference of log-probabilities from the float model's."""
+    divergence: float | None = None
+    """Mean divergence of the next token's distribution from the float model's, in nats, by its
+    likeliest tokens: at least so much."""
+    high_divergence: float | None = None
+    """What it is at most at 99.9 % of the places."""
+    same_top: float | None = None
+    """Share of the places at which the likeliest token is the float model's."""
 
 
 class CellFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

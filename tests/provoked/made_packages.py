@@ -153,6 +153,7 @@ def new_vllm() -> dict[str, Any]:
         def __init__(
             self, model: str, max_model_len: int = 0, max_num_seqs: int = 0,
             max_num_batched_tokens: int = 0, num_gpu_blocks_override: int = 0,
+            max_logprobs: int = 0,
         ) -> None: ...  # fmt: skip
 
     return {"LLM": LLM, "EngineArgs": EngineArgs, "SamplingParams": dict, "TokensPrompt": dict}

@@ -6,9 +6,11 @@ on a card.
 
 from __future__ import annotations
 
+import base64
 import importlib.machinery
 import json
 import sys
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -72,6 +74,7 @@ def test_vllm_is_given_the_limits_that_the_release_knows(
     (made,) = package["LLM"].made
     assert made["max_model_len"] == 128
     assert ("num_gpu_blocks_override" in made) is limited
+    assert ("max_logprobs" in made) is limited
     assert (made["model"], made["dtype"], made["enforce_eager"]) == ("/checkpoint", "float16", True)
 
 
@@ -103,7 +106,10 @@ def test_vllm_of_either_shape_is_given_token_ids_and_understood(
     assert answered["text_ids"] == [[3]]
     prompts = [prompts for prompts, _ in package["LLM"].given]
     assert prompts == [[[1, 2]], [[1, 2]], [[3, 4, 5]]]
-    assert package["LLM"].given[-1][1]["prompt_logprobs"] == 1
+    assert package["LLM"].given[-1][1]["prompt_logprobs"] == 128
+    (likeliest,) = answered["likeliest"]
+    assert array("i", base64.b64decode(likeliest["ids"])).tolist() == [4, 5]
+    assert array("f", base64.b64decode(likeliest["logprobs"])).tolist() == [-4.0, -5.0]
 
 
 def test_of_a_divided_engine_all_ranks_count_or_no_tensor_is_told(packages: Packages) -> None:

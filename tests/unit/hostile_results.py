@@ -79,6 +79,9 @@ def measures(draw: st.DrawFn) -> Measures:
         peak_bytes=draw(st.one_of(st.none(), st.integers(0, 2**50))),
         perplexity=draw(number),
         nats=draw(number),
+        divergence=draw(number),
+        high_divergence=draw(number),
+        same_top=draw(number),
     )
 
 

@@ -256,14 +256,19 @@ def test_environments_that_passed_leave_nothing_on_the_page() -> None:
 
 def test_measures_are_told_where_there_are_some() -> None:
     measured = Measures(
-        kernel="Marlin", tokens_per_second=12.5, peak_bytes=3_000_000, perplexity=9.25, nats=0.0125
-    )
+        kernel="Marlin", tokens_per_second=12.5, peak_bytes=3_000_000, perplexity=9.25, nats=0.0125,
+        divergence=0.034, high_divergence=0.5, same_top=0.912,
+    )  # fmt: skip
     text = page(garbage(measures=measured))
     assert row(text, "Kernel") == "<bdi>Marlin</bdi>"
     assert row(text, "Tokens per second") == "12.5"
     assert row(text, "Most memory to load") == "3 MB"
     assert row(text, "Perplexity").startswith("9.25 ")
     assert row(text, "Off the float model").startswith("0.0125 nats")
+    assert row(text, "Next tokens") == (
+        "0.034 nats from the float model's in the mean, 0.5 at 99.9 % of the places; "
+        "the same top token at 91.2 % of them"
+    )
     assert "<h2>Measured</h2>" not in page(garbage())
 
 

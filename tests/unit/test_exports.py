@@ -187,7 +187,9 @@ def test_the_same_bytes_in_any_order() -> None:
 def measured() -> MatrixResult:
     """Return a result of which one cell was measured and another is flaky."""
     result = normalise(realistic())
-    measures = Measures(kernel="=Marlin", tokens_per_second=31.5, peak_bytes=2**40, perplexity=7.25)
+    measures = Measures(
+        kernel="=Marlin", tokens_per_second=31.5, peak_bytes=2**40, perplexity=7.25, same_top=0.5
+    )
     first, second, *rest = result.cells
     cells = [
         msgspec.structs.replace(
@@ -209,6 +211,7 @@ def test_measures_stand_in_csv_and_parquet() -> None:
     assert table.column_names == list(COLUMNS) == list(first)
     row = table.to_pylist()[0]
     assert (row["kernel"], row["perplexity"], row["nats"]) == ("=Marlin", 7.25, None)
+    assert (row["same_top"], row["divergence"]) == (0.5, None)
     assert (row["peak_bytes"], row["flaky"], row["at"]) == (
         2**40,
         False,

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from benchmarks.llama_forward import LINEARS, NORMS, Layer, Llama
-from benchmarks.nearest import quantized, steps
+from benchmarks.answers.llama import LINEARS, NORMS, Layer, Llama
+from benchmarks.answers.rounding import quantized, steps
 
 SHARES = (0.03, 0.1, 0.3, 1.0)
 
@@ -26,6 +26,8 @@ class Place:
     draw: random.Random
     bits: int
     group: int
+    of_3_bits: Callable[[int], Layer]
+    """Gives a layer of the float model in three bits."""
     size: str = field(default="")
 
     def share(self) -> float:
@@ -119,16 +121,15 @@ def zero_points_off_by_1(place: Place, layers: list[Layer], _: Reading) -> tuple
 def all_zero_points_off_by_1(
     place: Place, layers: list[Layer], _: Reading
 ) -> tuple[list[Layer], int]:
-    """The same in all linears from one layer on."""
-    start = place.draw.randrange(len(layers))
-    place.size = f"from layer {start}"
-    for index in range(start, len(layers)):
-        for name in LINEARS:
-            weight = layers[index][name].float()
-            groups = weight.view(len(weight), -1, place.group)
-            scale, _zero = steps(groups, place.bits, False)
-            layers = changed(layers, index, name, (groups + scale).view_as(weight))
-    return layers, start
+    """The same in all linears of a layer."""
+    index = place.draw.randrange(len(layers))
+    place.size = f"layer {index}"
+    for name in LINEARS:
+        weight = layers[index][name].float()
+        groups = weight.view(len(weight), -1, place.group)
+        scale, _zero = steps(groups, place.bits, False)
+        layers = changed(layers, index, name, (groups + scale).view_as(weight))
+    return layers, index
 
 
 @damage
@@ -188,11 +189,10 @@ def fewer_bits_from_a_layer_on(
     """All linears from one layer on have three bits."""
     start = place.draw.randrange(len(layers) - 1)
     place.size = f"from layer {start}"
-    for index in range(start, len(layers)):
-        for name in LINEARS:
-            weight = layers[index][name].float()
-            layers = changed(layers, index, name, quantized(weight, 3, place.group, False))
-    return layers, start
+    return [
+        *layers[:start],
+        *(place.of_3_bits(index) for index in range(start, len(layers))),
+    ], start
 
 
 @damage

@@ -1,10 +1,10 @@
 """Plant good and damaged quantizations of SmolLM2-135M and measure what it answers by each.
 
-    python -m benchmarks.answers_truth MODEL RESULTS --cells 1000
+    python -m benchmarks.answers.measure MODEL RESULTS --cells 1000
 
 Wants torch, transformers and msgspec beside the project; MODEL is a folder as the builder
 ``smollm2`` leaves it (``model/``, ``reference.json``). RESULTS gets a line for each cell; what is
-there is not done again. :mod:`benchmarks.answers_rates` makes the table of them.
+there is not done again. :mod:`benchmarks.answers.rates` makes the table of them.
 
 A good cell is the model quantized whole by a scheme, each of its layers in a way that is drawn: to
 the nearest, with sign rounding as AutoRound does, or with AWQ's scales. A damaged cell is a good
@@ -27,14 +27,16 @@ import msgspec
 import torch
 from transformers import AutoTokenizer
 
-from benchmarks.answer_damages import DAMAGES, Place, Reading
-from benchmarks.llama_forward import LINEARS, Layer, Llama, logprobs, states
-from benchmarks.nearest import WAYS, quantized
+from benchmarks.answers.damages import DAMAGES, Place, Reading
+from benchmarks.answers.llama import LINEARS, Layer, Llama, logprobs, states
+from benchmarks.answers.rounding import WAYS, quantized
 from matrix.checks.divergence import with_divergence
 from matrix.checks.evidence import Likeliest, Reference, ScoredText, read_reference
 
 LENGTH = 56
 """Tokens of each text: the shortest has as many."""
+NO_EFFECT = 0.01
+"""Nats below which a damage of the float model is none: nothing more is measured."""
 OF_REFERENCE, OF_ENGINE = 64, 128
 """How many of the likeliest tokens builders and adapters tell."""
 EVERY, DAMAGED = 5, 10
@@ -75,7 +77,10 @@ class Subject:
         self.ids = torch.tensor(texts)
         self.layers = [stored(layer) for layer in self.model.layers]
         self.sound = states(self.model, self.layers, self.ids, [], 0)
-        self.inputs = [normed_size(value) for value in self.sound]
+        self.inputs = [value.flatten(0, 1).abs().mean(0) for value in self.sound]
+        """How large each channel is in the mean, which AWQ's scales are made of."""
+        answers = logprobs(self.model, self.sound[-1], self.head)
+        self.answers = answers.view(*self.ids[:, 1:].shape, -1)
 
     @cache  # noqa: B019 - there is only one subject, and it lives as long as the process
     def layer(self, scheme: Scheme, way: str, index: int) -> Layer:
@@ -101,14 +106,9 @@ def stored(layer: Layer) -> Layer:
     }
 
 
-def normed_size(values: torch.Tensor) -> torch.Tensor:
-    """Return how large each channel is in the mean, which AWQ's scales are made of."""
-    return values.flatten(0, 1).abs().mean(0)
-
-
-def cells(subject: Subject, count: int, done: set[str]) -> Iterator[dict[str, Any]]:
+def cells(subject: Subject, numbers: range, done: set[str]) -> Iterator[dict[str, Any]]:
     """Yield what was measured of each cell that is not done, good and damaged in turns."""
-    for number in range(count):
+    for number in numbers:
         draw = random.Random(number)
         torch.manual_seed(number)
         scheme = draw.choices(list(SCHEMES), list(SCHEMES.values()))[0]
@@ -137,30 +137,48 @@ def damaged_cell(
     draw: random.Random,
 ) -> dict[str, Any]:
     """Return what was measured of a cell with one damage, with its kind, size and effect."""
-    kind = draw.choice(list(DAMAGES))
-    seed = draw.randrange(2**31)
-    ids, model = subject.ids[chosen], subject.model
-    endings = []
-    for own, own_before in (
-        (layers, before), (subject.layers, [value[chosen] for value in subject.sound])
-    ):  # fmt: skip
-        place = Place(random.Random(seed), scheme.bits, scheme.group)
-        torch.manual_seed(seed)
-        reading = Reading(model.embedding, model.base, model.eps)
-        changed, start = DAMAGES[kind](place, own, reading)
-        with reading.of(model):
-            last = states(model, changed, ids, own_before, start)[-1]
-            head = subject.head if reading.embedding is model.embedding else reading.embedding
-            endings.append(logprobs(subject.model, last, head))
-    sound = logprobs(subject.model, subject.sound[-1][chosen], subject.head)
-    effect = (sound.exp() * (sound - endings[1])).sum(-1).mean().item()
-    measures = compared(subject, chosen, sound, endings[0])
-    return {"kind": kind, "size": place.size, "effect": effect, **measures}
+    kind, seed = draw.choice(list(DAMAGES)), draw.randrange(2**31)
+    sound = subject.answers[chosen].flatten(0, 1)
+    before_of_float = [value[chosen] for value in subject.sound]
+    alone, size = changed_answers(
+        subject, scheme, kind, seed, chosen, subject.layers, before_of_float
+    )
+    effect = (sound.exp() * (sound - alone)).sum(-1).mean().item()
+    planted = {"kind": kind, "size": size, "effect": effect}
+    if effect < NO_EFFECT:
+        return planted
+    answers, _ = changed_answers(subject, scheme, kind, seed, chosen, layers, before)
+    return {**planted, **compared(subject, chosen, sound, answers)}
+
+
+def changed_answers(
+    subject: Subject,
+    scheme: Scheme,
+    kind: str,
+    seed: int,
+    chosen: list[int],
+    layers: list[Layer],
+    before: list[torch.Tensor],
+) -> tuple[torch.Tensor, str]:
+    """Return what a model answers with a damage, and the damage's size, which the seed gives."""
+    model = subject.model
+
+    def of_3_bits(index: int) -> Layer:
+        return subject.layer(Scheme(3, scheme.group, False), "nearest", index)
+
+    torch.manual_seed(seed)
+    place = Place(random.Random(seed), scheme.bits, scheme.group, of_3_bits)
+    reading = Reading(model.embedding, model.base, model.eps)
+    changed, start = DAMAGES[kind](place, layers, reading)
+    with reading.of(model):
+        last = states(model, changed, subject.ids[chosen], before, start)[-1]
+        head = subject.head if reading.embedding is model.embedding else reading.embedding
+        return logprobs(model, last, head), place.size
 
 
 def measured(subject: Subject, chosen: list[int], last: torch.Tensor) -> dict[str, Any]:
     """Return what was measured of what leaves a good cell's last layer."""
-    sound = logprobs(subject.model, subject.sound[-1][chosen], subject.head)
+    sound = subject.answers[chosen].flatten(0, 1)
     return compared(subject, chosen, sound, logprobs(subject.model, last, subject.head))
 
 
@@ -208,13 +226,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("results", type=Path)
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--cells", type=int, default=1000)
     options = parser.parse_args()
     torch.set_num_threads(1)
     lines = options.results.read_text().splitlines() if options.results.exists() else []
     done = {json.loads(line)["cell"] for line in lines}
     with options.results.open("a") as results:
-        for cell in cells(Subject(options.model), options.cells, done):
+        numbers = range(options.first, options.first + options.cells)
+        for cell in cells(Subject(options.model), numbers, done):
             results.write(json.dumps(cell) + "\n")
             results.flush()
 

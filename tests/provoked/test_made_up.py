@@ -123,6 +123,19 @@ def test_each_quantizer_gets_its_own_outcome(
     assert is_as(result, *QUANTIZERS[behaviour]), result
 
 
+def test_how_far_an_engine_is_off_is_kept_in_place_of_the_likeliest_tokens(
+    engines: Finished, store: Path
+) -> None:
+    good, wrong = (
+        engines.cell(f"made-up/float/none/plain+{name}").measures for name in ("good", "wrong-text")
+    )
+    assert (good.divergence, good.same_top) == (0, 1)
+    assert (wrong.same_top, (wrong.divergence or 0) > 0.1) == (0, True)
+    kept = [entry.facts for entry in Store(store).observations() if entry.step == "generate"]
+    assert any("divergence" in facts for facts in kept)
+    assert not any("likeliest" in facts for facts in kept)
+
+
 def test_an_unresolvable_environment_is_a_result_with_uvs_refusal(quantizers: Finished) -> None:
     result = quantizers.cell("made-up/awq-4bit-g64/unresolvable+unresolvable/plain+good")
     assert is_as(result, Verdict.BROKEN, Stage.QUANTIZER_RESOLVE, Reason.UNRESOLVABLE)

@@ -143,8 +143,8 @@ def record(root: Path, profile: str) -> None:
                 named = msgspec.structs.replace(imported, subject=_import_of(step.role))
                 used[imported.key] = named
     builds = [observation.key for observation in used.values() if observation.step == "build"]
-    texts = [(key, (context.store.model(key) / "reference.json").read_text()) for key in builds]
     encode = msgspec.json.Encoder(order="deterministic").encode
+    texts = [(key, _judged(context.store.model(key))) for key in builds]
     kept = [encode(entry) for entry in Store(root).records() if entry.key in used]
     _write(profile, MAIN, b"\n".join(file.read_bytes() for file in spec_files(DEFAULT_SPEC)))
     _write(profile, SNAPSHOT, (DEFAULT_SPEC / SNAPSHOT).read_bytes())
@@ -154,6 +154,12 @@ def record(root: Path, profile: str) -> None:
         ("references", sorted(encode(pair) for pair in texts)),
     ):
         _write(profile, f"{name}.jsonl", b"\n".join(lines) + b"\n")
+
+
+def _judged(model: Path) -> str:
+    """Return what of a model's reference is judged by: its likeliest tokens are a run's alone."""
+    reference = msgspec.json.decode((model / "reference.json").read_bytes())
+    return msgspec.json.encode({**reference, "likeliest": []}).decode()
 
 
 def _write(profile: str, name: str, data: bytes) -> None:

@@ -1,12 +1,14 @@
 """An engine and a quantizer that misbehave as the option ``behaviour`` says, in the step named by
 the option ``at``. With ``good`` they do what they should."""
 
+import base64
 import ctypes
 import errno
 import json
 import mmap
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -36,6 +38,8 @@ def generate(_handle: Json, job: Json) -> Json:
     if behaviour == "wrong-text":
         answers["outputs"] = [{"ids": [90, 91, 92], "text": "wrong"} for _ in answers["outputs"]]
         answers["held_out"] = [[v - 9 for v in values] for values in answers["held_out"]]
+        other = base64.b64encode(struct.pack("<6i", *[3, 4] * 3)).decode()
+        answers["likeliest"] = [{**text, "ids": other} for text in answers["likeliest"]]
     if behaviour == "token-zero":
         answers["outputs"] = [{"ids": [0, 0, 0], "text": "!!!"} for _ in answers["outputs"]]
         answers["held_out"] = [[None] * len(values) for values in answers["held_out"]]

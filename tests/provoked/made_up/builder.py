@@ -1,5 +1,6 @@
 """Builds a made-up model of a few numbers, with a reference: no package is needed for it."""
 
+import base64
 import json
 import struct
 from pathlib import Path
@@ -12,6 +13,13 @@ LINEARS = [
     "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
 ]  # fmt: skip
 SIZE = 16
+
+
+LIKELIEST = {
+    "ids": base64.b64encode(struct.pack("<6i", *[1, 2] * 3)).decode(),
+    "logprobs": base64.b64encode(struct.pack("<6f", *[-0.5, -1.0] * 3)).decode(),
+}
+"""Of each text, which has four tokens."""
 
 
 def import_package(_options: dict[str, Any]) -> None:
@@ -36,6 +44,7 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
         "text_ids": [ids for _, ids in PROMPTS],
         "outputs": [{"ids": [20 + i, 21 + i, 22 + i], "text": f"right {i}"} for i in range(3)],
         "held_out": [[-0.5 - 0.01 * token for token in ids[1:]] for ids in HELD_OUT],
+        "likeliest": [LIKELIEST] * len(HELD_OUT),
         "tokens_per_second": 1.0,
     }
     (model / "answers.json").write_text(json.dumps(answers))
@@ -49,6 +58,7 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
             {"text": "", "ids": ids, "logprobs": scores}
             for ids, scores in zip(HELD_OUT, answers["held_out"], strict=True)
         ],
+        "likeliest": [LIKELIEST] * len(HELD_OUT),
         "memorised": [],
         "calibration": ["some text"],
         "max_new_tokens": 3,

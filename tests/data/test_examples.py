@@ -13,6 +13,7 @@ from tests import REPOSITORY
 EXAMPLES = REPOSITORY / "examples"
 CELLS = {
     "checkpoint": ["mine/float/none/vllm-0.32.0", "mine/mine/hub+mine/vllm-0.32.0"],
+    "recipe": ["mine/float/none/vllm-0.32.0", "mine/mine/llmcompressor-0.14.0.1/vllm-0.32.0"],
     "adapter": ["small/float/none/mine"],
 }
 

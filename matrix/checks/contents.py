@@ -119,8 +119,8 @@ def _embedding(tied: bool, embedding: bool, head: bool) -> tuple[Judgement, str]
             return Judgement.PASSED, f"tied; {both if head else 'the embedding is stored'}"
         case True, False, True:
             return Judgement.NOTICE, (
-                "tied, but only lm_head.weight is stored: engines that skip it for tied models "
-                "(vLLM) answer garbage. Rename it to model.embed_tokens.weight"
+                "tied, but only lm_head.weight is stored: engines that do not take it for the "
+                "embedding too (vLLM) answer garbage. Rename it to model.embed_tokens.weight"
             )
         case False, True, True:
             return Judgement.PASSED, "untied; both are stored"

@@ -69,6 +69,7 @@ def in_words(answer: Answer, out: Path | None, *, of_all_engines: bool) -> Itera
 
 def _lines(answer: Answer, out: Path | None, of_all_engines: bool) -> Iterator[str]:
     advice, model = answer.advice, answer.model
+    devices = _devices_of_all(advice)
     proven, faded = (
         _newest(proofs) if of_all_engines else proofs[:SHOWN]
         for proofs in (advice.proven, advice.faded)
@@ -77,12 +78,14 @@ def _lines(answer: Answer, out: Path | None, of_all_engines: bool) -> Iterator[s
     subject = f"{answer.method} of {model.model_type or 'an unknown architecture'} ({tied})"
     if advice.proven:
         yield f"{subject}: proven, the newest releases first:"
-        yield from _proofs(proven, advice.proven, of_all_engines)
+        yield from _proofs(proven, advice.proven, of_all_engines, not devices)
     if advice.faded:
         yield f"{subject}: proven by old evidence alone, the newest releases first:"
-        yield from _proofs(faded, advice.faded, of_all_engines)
+        yield from _proofs(faded, advice.faded, of_all_engines, not devices)
     if not advice.proven and not advice.faded:
         yield f"no evidence: nothing is proven to work for {subject}"
+    if devices:
+        yield f"all of it on {visible(', '.join(devices), LINE_CHARS)}"
     yield from _installs(answer, [*proven, *faded], out)
     if answer.departures:
         yield "no stock packages: these were run with a difference, and may fail without it:"
@@ -116,9 +119,18 @@ def _newest(proofs: Sequence[Proof]) -> list[Proof]:
     return newest
 
 
-def _proofs(shown: Sequence[Proof], proofs: Sequence[Proof], of_all_engines: bool) -> Iterator[str]:
+def _devices_of_all(advice: Advice) -> list[str]:
+    """Return the devices of all proofs, where these are the same; none where there is one proof."""
+    proofs = [*advice.proven, *advice.faded]
+    devices = proofs[0].devices if len(proofs) > 1 else []
+    return devices if all(proof.devices == devices for proof in proofs) else []
+
+
+def _proofs(
+    shown: Sequence[Proof], proofs: Sequence[Proof], of_all_engines: bool, with_devices: bool
+) -> Iterator[str]:
     for proof in shown:
-        yield from _of_proof(proof)
+        yield from _of_proof(proof, with_devices)
     if left := len(proofs) - len(shown):
         narrower = "--engine NAME has more of one engine, --format json all"
         yield f"  and {left} more ({narrower if of_all_engines else '--format json has all'})"
@@ -131,11 +143,12 @@ def _some(items: Sequence[_Item], words: Callable[[_Item], Iterator[str]]) -> It
         yield f"  and {len(items) - SHOWN} more (--format json has all)"
 
 
-def _of_proof(proof: Proof) -> Iterator[str]:
+def _of_proof(proof: Proof, with_devices: bool) -> Iterator[str]:
     models = ", ".join(proof.models)
     yield f"  {proof.quantizer} in {proof.engine} ({proof.scheme}: {models})"
     runs = [f"{proof.runs} run{'s' * (proof.runs > 1)}"] if proof.runs else []
-    words = [proof.date or "no date", f"{proof.days} days old", *runs, *proof.devices]
+    devices = proof.devices if with_devices else []
+    words = [proof.date or "no date", f"{proof.days} days old", *runs, *devices]
     departures = f"; departs: {', '.join(proof.departures)}" if proof.departures else ""
     yield f"    {visible(', '.join(words), LINE_CHARS)}{departures}"
     if proof.repairs:

@@ -18,6 +18,7 @@ from matrix.checkpoint.files import MAX_CONFIG_BYTES, CheckpointFiles, Config
 from matrix.checkpoint.formats import Method
 from matrix.checkpoint.inspection import CheckpointError
 from matrix.cli.advice_text import Answer, InstallFiles, in_words
+from matrix.cli.choosing import did_you_mean
 from matrix.cli.evidence import fetch, read_evidence
 from matrix.cli.options import Format, FormatOption, Profile, Spec, StoreFolder, as_json, fail
 from matrix.cli.showing import show
@@ -174,8 +175,10 @@ def _model(
     if text in result.models:  # last, since others wrote it
         return result.models[text], {}
     if not REPOSITORY.fullmatch(text):
-        names = ", ".join(loaded.spec.models)
-        fail(f"--model: {text!r} is no folder, no owner/name of the Hub, and none of: {names}")
+        names = list(loaded.spec.models)
+        remedy = did_you_mean(text, names).strip() or f"Those are: {', '.join(names)}"
+        nothing = "is no folder, no owner/name of the Hub and no model of the spec"
+        fail(f"--model: {text!r} {nothing}. {remedy}")
     return _facts(text, _config_of(text)), {"repository": text, "revision": FIRST_SEEN}
 
 

@@ -41,10 +41,26 @@ def _chosen(profile: str, kind: str, names: list[str], patterns: Iterable[str]) 
 
 def fail_unknown(profile: str, kind: str, names: Iterable[str], name: str) -> NoReturn:
     """End with one line: a profile has no such cell or environment, and which are near."""
-    near = get_close_matches(name, names, NEAR)
-    meant = f"Did you mean {' or '.join(near)}? " if near else ""
     hint = f"`matrix plan --profile {profile} --cells` lists the ids"
-    fail(f"profile {profile!r} has no {kind} {name!r}. {meant}{hint}")
+    fail(f"profile {profile!r} has no {kind} {name!r}. {did_you_mean(name, list(names))}{hint}")
+
+
+def did_you_mean(name: str, names: list[str]) -> str:
+    """Return a question after the names that are near one, or the patterns; empty without any."""
+    near = "*" in name and _near_patterns(name, names)
+    near = near or get_close_matches(name, names, NEAR)
+    return f"Did you mean {' or '.join(near)}? " if near else ""
+
+
+def _near_patterns(pattern: str, names: list[str]) -> list[str]:
+    """Return patterns that name something, with a word near the first that names nothing."""
+    words = sorted({word for name in names for word in name.split("/")})
+    for wrong in pattern.split("/"):
+        if not any(fnmatchcase(word, wrong) for word in words):
+            near = get_close_matches(wrong.strip("*"), words, NEAR)
+            patterns = [pattern.replace(wrong, word, 1) for word in near]
+            return [p for p in patterns if any(fnmatchcase(name, p) for name in names)]
+    return []
 
 
 def complete_cell(ctx: typer.Context, incomplete: str) -> Iterator[str]:

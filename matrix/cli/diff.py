@@ -18,7 +18,7 @@ from matrix.cli.options import (
     as_json,
     fail,
 )
-from matrix.cli.showing import show
+from matrix.cli.showing import Row, show
 from matrix.history.changes import Change, ChangeKind, Changes
 from matrix.history.states import AGAIN, Snapshot
 from matrix.history.taking import take
@@ -153,7 +153,8 @@ def _groups(changes: Changes) -> list[str]:
     lines = [_counted(changes)]
     flaky = [change.cell for change in changes.cells if change.flaky]
     for group in changes.groups:
-        lines += ["", f"{group.kind}: {visible(group.title, 2 * LINE_CHARS)}"]
+        title = visible(group.title, 2 * LINE_CHARS)
+        lines += ["", Row(f"{group.kind}: {title}", group.kind, title)]
         lines += [f"  {visible(cell, LINE_CHARS)}" for cell in group.cells[:CELLS_SHOWN]]
         if len(group.cells) > CELLS_SHOWN:
             lines.append(f"  and {len(group.cells) - CELLS_SHOWN:,} more; --cells names them")
@@ -168,18 +169,19 @@ def _cells(changes: Changes) -> list[str]:
     order = {kind: place for place, kind in enumerate(ChangeKind)}
     for change in sorted(changes.cells, key=lambda change: order[change.kind]):
         if change.kind is not ChangeKind.UNCHANGED or change.flaky:
-            lines.append(visible(_line(change), 2 * LINE_CHARS))
+            lines.append(_line(change))
             lines += [f"    {visible(line, LINE_CHARS)}" for line in change.inputs]
             if change.cause:
                 lines.append(f"    cause: {visible(change.cause, LINE_CHARS)}")
     return lines
 
 
-def _line(change: Change) -> str:
+def _line(change: Change) -> Row:
     was, now = change.old or "not there", change.new or "not there"
     flaky = ", flaky" if change.flaky else ""
     before = f", {change.before} with the release before" if change.before else ""
-    return f"{change.kind}: {change.cell}: {was} -> {now}{flaky}{before}"
+    cell, turn = visible(change.cell, LINE_CHARS), f"{was} -> {now}{flaky}{before}"
+    return Row(f"{change.kind}: {cell}: {turn}", change.kind, cell, turn)
 
 
 def _counted(changes: Changes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -122,7 +123,7 @@ def inspect(
     if show is Format.JSON:
         typer.echo(as_json(answer))
     else:
-        _show(answer)
+        _show(answer, folder)
     raise typer.Exit(not answer.is_sound)
 
 
@@ -274,8 +275,8 @@ def _issue_answer(issue: Issue, fit: Fit) -> IssueAnswer:
     )
 
 
-def _show(answer: Answer) -> None:
-    """Print an answer for a person."""
+def _show(answer: Answer, folder: Path) -> None:
+    """Print an answer for a person; ``folder`` is where the checkpoint lies."""
     for line in [answer.summary, *answer.wrong[1:]]:
         typer.echo(visible(line, VERDICT_CHARS))
     for finding in answer.findings:
@@ -285,7 +286,8 @@ def _show(answer: Answer) -> None:
         typer.echo(f"\nknown issue: {issue.title} ({issue.id})")
         typer.echo("\n".join(describe(issue)))
     if any(issue.repair for issue in answer.issues):
-        typer.echo("\n`matrix repair FOLDER --out NEW` makes the repairs that it knows, in a copy")
+        command = f"matrix repair {shlex.quote(visible(str(folder), VERDICT_CHARS))} --out NEW"
+        typer.echo(f"\n`{command}` makes the repairs that it knows, in a copy")
     for head, lines in ((LISTS_HEAD, answer.lifetimes), (EVIDENCE_HEAD, answer.readings)):
         if lines:
             typer.echo("\n".join([head, *(part for line in lines for part in wrapped("", line))]))

@@ -22,7 +22,7 @@ from matrix.run.context import Context, Settings
 from matrix.run.estimates import Estimate, choice_of, estimate
 from matrix.run.sources import check_sources
 from matrix.spec.methods import methods_of
-from matrix.untrusted.text import visible
+from matrix.untrusted.text import counted, visible
 
 SHOWN = 20
 """How many chosen cells are listed, and groups of needs, where not all are asked for."""
@@ -101,9 +101,9 @@ def lines(work: PlannedWork, *, everything: bool) -> Iterator[str]:
     gpus = gpus_in_words(machine.gpus) or f"no GPU ({machine.note})"
     yield f"Here: {machine.cores} cores, {machine.memory / GIB:.0f} GiB of memory, {gpus}"
     yield (
-        f"{len(plan.environments)} environments, {len(plan.models)} models, "
-        f"{sum(c.scheme is not None for c in plan.checkpoints)} checkpoints, "
-        f"{len(plan.cells):,} cells"
+        f"{counted(len(plan.environments), 'environment')}, {counted(len(plan.models), 'model')}, "
+        f"{counted(sum(c.scheme is not None for c in plan.checkpoints), 'checkpoint')}, "
+        f"{counted(len(plan.cells), 'cell')}"
     )
     yield from _parts(work)
     yield from _unmet(work)

@@ -5,6 +5,7 @@ What packages say is in them, so a terminal gets it as text alone: never as mark
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
+from matrix.history.changes import ChangeKind
 from matrix.pipeline.outcomes import Judgement, Outcome, Verdict
 from matrix.untrusted.text import visible
 
@@ -37,9 +39,19 @@ STYLES: Final[dict[str, str]] = {
     Outcome.NEEDS_HARDWARE: DULL,
     Judgement.NOTICE: POOR,
     Judgement.NOT_APPLICABLE: DULL,
+    ChangeKind.REGRESSED: BAD,
+    ChangeKind.FIXED: GOOD,
+    ChangeKind.STILL_BROKEN: DULL,
+    ChangeKind.CHANGED_CAUSE: POOR,
+    ChangeKind.CHANGED_MACHINE: POOR,
+    ChangeKind.CHANGED_CHECKS: "cyan",
 }
 _LABEL = r"^(cause|fix|repair|source|known issue|what to do|canaries|new releases|report):"
 """What stands before what a line says."""
+
+
+_NUMBER = re.compile(r"([0-9].{0,15})?")
+"""A number with its unit, or nothing."""
 
 
 class Row(str):
@@ -91,7 +103,7 @@ def _table(rows: list[Row]) -> RenderableType:
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for column in zip(*(row.cells for row in rows if not row.is_head), strict=True):
-        is_number = all(cell.strip()[:1].isdigit() or not cell.strip() for cell in column)
+        is_number = all(_NUMBER.fullmatch(cell.strip()) for cell in column)
         table.add_column(justify="right" if is_number else "left", no_wrap=is_number)
     for row in rows:
         styles = {} if row.is_head else STYLES
@@ -106,8 +118,9 @@ def _indented(line: str) -> RenderableType:
 
     text = _text(line.strip())
     text.highlight_regex(_LABEL, "bold")
-    for verdict in Verdict:
-        text.highlight_regex(rf"\S [0-9]+ {verdict}(?=,|$)", STYLES[verdict])
+    for word in (*Verdict, *ChangeKind):
+        counted = rf"(?:[^\s,] |^|(?<=, ))[0-9,]+ {word}(?=,|$)"
+        text.highlight_regex(counted, STYLES.get(word, ""))
     return Padding(text, (0, 0, 0, _indent(line)))
 
 

@@ -26,6 +26,9 @@ ANSWER = 4_000
 PERIOD, TIMES = 6, 16
 """Words at most that are repeated, and how often at least."""
 _RUN = re.compile(rf"(\S{{1,12}}?)\1{{{TIMES - 1},}}")
+ALONE = 3
+"""How often at least, where a text has nothing else."""
+_QUOTED = re.compile(r"""["'`“‘]([^"'`“‘”’\n]+)["'`”’]""")
 _SAYS = re.compile(r"[^\W\d_]|[!?]")
 """A letter or a mark that a model answers with; rules, bars and tables of numbers have none."""
 
@@ -84,7 +87,11 @@ def _readings(issues: Sequence[Issue], excerpt: Excerpt) -> Iterator[Excerpt]:
 
 
 def repeated_in(text: str) -> str:
-    """Return what a line repeats again and again; empty where none does."""
+    """Return what a line repeats again and again, or a text that has nothing else; empty where
+    none does."""
+    for answer in (text[-ANSWER:].strip(), *_QUOTED.findall(text[-ANSWER:])):
+        if alone := _all_that_is_in(answer):
+            return alone
     for line in text[-ANSWER:].splitlines():
         words = line.split()
         run = _RUN.search(line)
@@ -96,4 +103,19 @@ def repeated_in(text: str) -> str:
         for candidate in candidates:
             if _SAYS.search(candidate):
                 return candidate
+    return ""
+
+
+def _all_that_is_in(answer: str) -> str:
+    """Return the words that a line has over and over and nothing beside; empty where it has.
+
+    It may have been cut, in the middle of a word too.
+    """
+    words = answer.rstrip("….").split()
+    for period in range(1, min(PERIOD, len(words) // ALONE) + 1):
+        pairs = list(zip(words, words[period:], strict=False))
+        *others, (before, last) = pairs
+        same = all(a == b for a, b in others) and before.startswith(last)
+        if same and "\n" not in answer and _SAYS.search(phrase := " ".join(words[:period])):
+            return phrase
     return ""

@@ -22,6 +22,7 @@ from matrix.spec.loading import (
     repaired_role,
     role_names,
 )
+from matrix.spec.repeats import hint
 from matrix.spec.selecting import matches
 from matrix.spec.tables import (
     Environment,
@@ -139,7 +140,7 @@ def make_plan(loaded: LoadedSpec, profile_name: str, unmet: Unmet = lambda *_: "
     if profile is None:
         raise loaded.error(
             f"profiles.{profile_name}", "there is no such profile",
-            f"Defined: {', '.join(spec.profiles)}",
+            hint(profile_name, spec.profiles),
         )  # fmt: skip
     check_profile(loaded, profile_name)
     parts = [profile, *profile.parts]

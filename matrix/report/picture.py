@@ -6,8 +6,9 @@ It is put together as text: a template that is asked for each of 20,000 squares 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
@@ -50,6 +51,11 @@ class Notes(NamedTuple):
     """Cell -> what became of it, of those of which something did."""
     installs: Mapping[str, str]
     """Environment -> place on the page that says how to install it."""
+    marks: Mapping[str, str]
+    """Departure -> its marker."""
+    at_heads: Mapping[tuple[str, ...], frozenset[str]] = MappingProxyType({})
+    """Quantizer and scheme, or engine -> departures of all its cells: the head is marked for them,
+    and no square. Most cells of a CPU depart in something."""
 
 
 class _Fold(NamedTuple):
@@ -60,10 +66,25 @@ class _Fold(NamedTuple):
 
 def tables(part: Part, notes: Notes, caption: str) -> Iterator[Markup]:
     """Yield the tables of a part, each with the heads it needs; ``caption`` is their name's id."""
+    notes = notes._replace(at_heads=_departures_at_heads(part))
     blocks = _cut_columns(part)
     for columns in blocks:
         for lines in _cut_lines(_lines(part, columns)):
             yield Markup(_table(part, columns, lines, notes, caption))
+
+
+def _departures_at_heads(part: Part) -> dict[tuple[str, ...], frozenset[str]]:
+    by_head: dict[tuple[str, ...], list[frozenset[str]]] = {}
+    for row in part.rows:
+        for cell in (cell for slot in row.slots for cell in slot):
+            departures = frozenset(cell.departures)
+            by_head.setdefault(_row_key(row), []).append(departures)
+            by_head.setdefault((cell.engine.name,), []).append(departures)
+    return {head: frozenset.intersection(*of_cells) for head, of_cells in by_head.items()}
+
+
+def _row_key(row: Row) -> tuple[str, str]:
+    return row.quantizer.name, row.scheme
 
 
 def _cut_columns(part: Part) -> list[range]:
@@ -156,7 +177,8 @@ def _heads(part: Part, columns: range, notes: Notes) -> str:
         before = product
         engines.append(
             f'<th scope="col" colspan="{len(list(of_engine))}"{new} data-engine="{_shown(name)}"'
-            f"{install}><span><b>{_shown(product)}</b> {_shown(label)}</span>"
+            f"{install}><span><b>{_shown(product)}</b> {_shown(label)}"
+            f"{_mark(notes, notes.at_heads.get((name,), ()))}</span>"
         )
     models = [f'<th scope="col"><span>{_shown(model)}</span>' for _, model in shown]
     if one_model:
@@ -179,7 +201,7 @@ def _product_and_label(part: Part, name: str) -> tuple[str, str]:
 
 def _row(row: Row, notes: Notes) -> str:
     squares = "".join(f"<td>{''.join(square(cell, notes) for cell in slot)}" for slot in row.slots)
-    return f'<tr {_names(row)}><th scope="row">{_label(row)}{squares}'
+    return f'<tr {_names(row)}><th scope="row">{_label(row, notes)}{squares}'
 
 
 def _fold(fold: _Fold, notes: Notes, width: int) -> str:
@@ -192,7 +214,7 @@ def _fold(fold: _Fold, notes: Notes, width: int) -> str:
     if len(labels) > _LABELS:
         labels = [f"{len(fold.rows)} rows, {labels[0]} to {labels[-1]}"]
     rows = "".join(
-        f"<div {_names(row)}><span>{_label(row)}</span>"
+        f"<div {_names(row)}><span>{_label(row, notes)}</span>"
         + "".join(
             square(cell, notes, column) for column, slot in enumerate(row.slots) for cell in slot
         )
@@ -231,6 +253,11 @@ def square(cell: CellResult, notes: Notes, column: int | None = None) -> str:
         marks += "•"
         attributes += f' data-changed="{css_class(kind)}"'
         label += f", {kind}"
+    at_heads = notes.at_heads.get((cell.quantizer.name, cell.scheme), frozenset())
+    at_heads |= notes.at_heads.get((cell.engine.name,), frozenset())
+    if own := sorted(set(cell.departures) - at_heads):
+        marks += "†"
+        label += f", {''.join(notes.marks[name] for name in own)}"
     corner = f"<sup>{marks[:1]}</sup>" if marks else ""
     return (
         f'<a class="{css_class(cell.verdict)}" href="{page_of(cell.id)}"{attributes}'
@@ -242,8 +269,14 @@ def _names(row: Row) -> str:
     return f'data-quantizer="{_shown(row.quantizer.name)}"'
 
 
-def _label(row: Row) -> str:
-    return f"<bdi>{_shown(_row_label(row))}</bdi> <small>{_shown(row.scheme)}</small>"
+def _label(row: Row, notes: Notes) -> str:
+    mark = _mark(notes, notes.at_heads.get(_row_key(row), ()))
+    return f"<bdi>{_shown(_row_label(row))}</bdi> <small>{_shown(row.scheme)}</small>{mark}"
+
+
+def _mark(notes: Notes, departures: Iterable[str]) -> str:
+    marks = "".join(notes.marks[name] for name in sorted(departures))
+    return f' <small class="mark">{marks}</small>' if marks else ""
 
 
 def _row_label(row: Row) -> str:

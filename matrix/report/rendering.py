@@ -106,6 +106,7 @@ def _pictures(
             if change.kind not in UNMARKED
         },
         installs={name: anchor(name, "install") for name in installs},
+        marks=table.markers(material.result),
     )
     return [
         (part.title, part.devices, list(picture.tables(part, notes, f"table-{number}")))

@@ -28,6 +28,30 @@ def test_a_click_on_a_head_shows_its_cells_alone(open_page: Open) -> None:
     expect(page.locator("form.filter output")).to_have_text("208 of 208 cells.")
 
 
+def test_heads_are_reached_and_used_by_keys(open_page: Open) -> None:
+    page = open_page("made")
+    row = page.locator("table.grid tr[data-quantizer]").first
+    row.locator("td > a").first.focus()
+    focused = "document.activeElement.dataset.engine || document.activeElement.scope"
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(focused) == "row"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowUp")
+    engine = page.evaluate(focused)
+    assert labels(page)[0].startswith(("works", "garbage", "degraded"))
+    for key, chosen in (("Enter", engine), (" ", "")):
+        page.keyboard.press(key)
+        assert page.locator("form.filter select[name=engine]").input_value() == chosen
+        assert page.evaluate(focused) == engine
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(focused) not in (engine, "row")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == row.locator(
+        "td > a"
+    ).first.get_attribute("href")
+
+
 def test_what_works_is_told_since_when_and_with_the_line_that_installs_it(open_page: Open) -> None:
     page = open_page("made")
     page.locator("#chooser select[name=of]").select_option("tied")

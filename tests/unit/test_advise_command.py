@@ -72,6 +72,19 @@ def test_what_is_proven_comes_with_its_evidence_and_what_it_departs_in(tmp_path:
     assert "\x1b" not in done.stdout
 
 
+def test_what_all_proofs_ran_on_is_said_once(tmp_path: Path) -> None:
+    of = result(cell(GOOD, vllm("0.32.0")), cell(GOOD, vllm("0.19.1")))
+    lines = about(tmp_path, of=of).stdout.splitlines()
+    assert [line for line in lines if "avx512_bf16" in line] == [
+        "all of it on cpu x86-64-v4, avx512_bf16"
+    ]
+    assert sum(line == "    2026-11-20, 10 days old, 1 run" for line in lines) == 2
+    other = cell(GOOD, vllm("0.19.1"), device="cpu x86-64-v3")
+    lines = about(tmp_path, of=result(cell(GOOD, vllm("0.32.0")), other)).stdout.splitlines()
+    assert "    2026-11-20, 10 days old, 1 run, cpu x86-64-v4, avx512_bf16" in lines
+    assert not [line for line in lines if line.startswith("all of it")]
+
+
 def test_a_checkpoint_that_was_repaired_first_is_told_as_such(tmp_path: Path) -> None:
     repaired = msgspec.structs.replace(BAD, name=f"{BAD.name}+repaired", repairs=["tied-embedding"])
     done = about(tmp_path, of=result(cell(repaired, vllm("0.32.0"))))

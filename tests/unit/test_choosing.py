@@ -63,6 +63,32 @@ def test_near_names_are_suggested_on_one_line(
 
 
 @pytest.mark.parametrize(
+    ("pattern", "meant"),
+    [
+        ("tyed/*", "tied/*"),
+        ("*/makr-1*/runner-*", "*/maker-1.0/runner-*"),
+        ("tied/awq/maker-1*/runer-3*", "tied/awq/maker-1*/runner-3.0"),
+    ],
+)
+def test_near_patterns_are_suggested(
+    plan: Plan, capsys: pytest.CaptureFixture[str], pattern: str, meant: str
+) -> None:
+    with pytest.raises(SystemExit):
+        chosen_cells(plan, [pattern])
+    told = capsys.readouterr().err.partition("Did you mean ")[2].partition("?")[0]
+    assert meant in told.split(" or ")
+    assert all(chosen_cells(plan, [other]) for other in told.split(" or "))
+
+
+def test_a_pattern_that_is_near_nothing_suggests_nothing(
+    plan: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        chosen_cells(plan, ["zzzzzz/*"])
+    assert "Did you mean" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "options",
     [
         ["tied/*", "--environment", "twins"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from matrix.pipeline.outcomes import Verdict
 from matrix.report import Material, files
 from tests.unit.made_snapshots import cell, packages, snapshot
 from tests.unit.report_results import realistic
+from tests.unit.test_showing import Terminal, plain
 
 BROKEN = {"verdict": Verdict.BROKEN, "message": "builtins.ValueError: \x1b[31mno"}
 NAMES = [f"m/awq/maker-1.0/runner-{number}" for number in range(5)]
@@ -82,6 +84,23 @@ def test_each_cell_with_what_went_in(store: Path) -> None:
         "    cause: builtins.ValueError: ␛[31mno",
     ]
     assert len(lines) == 2 + 5 * 3
+
+
+def test_on_a_terminal_changes_have_colours_and_fit(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for options in ({}, {"cells": True}):
+        terminal = Terminal()
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", terminal)
+            diff("first", "second", profile="cpu", store=store, **options)
+        lines = terminal.getvalue().splitlines()
+        assert "\x1b[31m5 regressed" in lines[1]
+        assert any(line.startswith("\x1b[31mregressed") for line in lines[2:])
+        assert max(len(plain(line)) for line in lines) <= 60
 
 
 def test_as_data(store: Path) -> None:

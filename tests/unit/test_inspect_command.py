@@ -339,9 +339,9 @@ def test_what_a_release_refuses_by_design_is_foretold(name: str, engine: str, fa
 
 
 def test_a_defect_that_can_be_repaired_names_the_command() -> None:
-    hint = "`matrix repair FOLDER --out NEW`"
-    assert hint in look(real.FOLDER / real.DROPPED).stdout
-    assert hint not in look(real.FOLDER / real.AWQ).stdout
+    folder = real.FOLDER / real.DROPPED
+    assert f"`matrix repair {folder} --out NEW` makes" in look(folder).stdout
+    assert "matrix repair" not in look(real.FOLDER / real.AWQ).stdout
 
 
 def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:

@@ -19,17 +19,18 @@ from matrix.report.chooser import choices, traits
 from matrix.report.material import Material
 from matrix.report.picture import LONGEST, Notes, tables
 from matrix.report.rendering import page
-from matrix.report.table import normalise, parts
+from matrix.report.table import markers, normalise, parts
 from tests.unit.report_results import cell_result, realistic
 from tests.unit.report_standings import standing_result
 from tests.unit.test_report_render import Page, empty
 
-NOTHING = Notes({}, [], {}, {})
+NOTHING = Notes({}, [], {}, {}, {})
 
 
 def drawn(result: MatrixResult, notes: Notes = NOTHING) -> list[str]:
     """Return the tables of all parts of a result."""
     ordered = normalise(result)
+    notes = notes._replace(marks=markers(ordered))
     return [str(block) for part in parts(ordered) for block in tables(part, notes, "caption")]
 
 
@@ -71,6 +72,31 @@ def test_each_cell_of_a_part_is_a_square_of_it() -> None:
     result = realistic()
     addresses = [address for block in drawn(result) for address in squares(block)]
     assert sorted(addresses) == sorted(page_of(cell.id) for cell in result.cells)
+
+
+def test_departures_are_marked_at_heads_and_on_squares_where_no_head_says_them() -> None:
+    departures = {
+        ("q-0", "vllm-0"): ["maker"], ("q-0", "vllm-1"): ["maker", "runner"],
+        ("q-1", "vllm-0"): ["kernel"], ("q-1", "vllm-1"): ["runner"],
+    }  # fmt: skip
+    result = of(2, 2, 1)
+    cells = [
+        msgspec.structs.replace(cell, departures=departures[cell.quantizer.name, cell.engine.name])
+        for cell in result.cells
+    ]
+    (block,) = drawn(msgspec.structs.replace(result, cells=cells))
+    marks = {"kernel": "†a", "maker": "†b", "runner": "†c"}
+    heads = re.findall('data-engine="vllm-[01]".*?</span>', block)
+    assert [head.count(marks["runner"]) for head in heads] == [0, 1]
+    assert [head.count("†") for head in heads] == [0, 1]
+    rows = re.findall('<tr data-quantizer="q-[01]".*?(?=<td)', block)
+    assert [row.count(marks["maker"]) for row in rows] == [1, 0]
+    assert [row.count("†") for row in rows] == [1, 0]
+    marked = re.findall(
+        r'<a [^>]*href="([^"]+)"[^>]*aria-label="([^"]*†[^"]*)">.<sup>†</sup>', block
+    )
+    (by_kernel,) = (cell for cell in cells if "kernel" in cell.departures)
+    assert marked == [(page_of(by_kernel.id), "works: m0 in vllm-0, †a")]
 
 
 def test_rows_that_never_got_to_an_engine_are_one_line_with_their_cause() -> None:

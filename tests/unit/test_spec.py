@@ -173,6 +173,7 @@ def test_an_unknown_profile_is_named_with_those_there_are(tmp_path: Path) -> Non
     file = small_spec.write(tmp_path)
     text = error_of(file, "cuda")
     assert text == f"{file}: profiles.cuda: there is no such profile. Defined: all"
+    assert error_of(file, "al").endswith("there is no such profile. Did you mean 'all'?")
 
 
 def test_environments_that_wait_for_each_other_are_named(tmp_path: Path) -> None:

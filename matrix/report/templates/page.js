@@ -1,7 +1,9 @@
 // Arrow keys, stories in place, and the start. After filter.js and chooser.js.
 // ---------------------------------------------------------------------------------------- keys
 // One tab stop for each table of squares, as of any grid; arrows go on from there.
-const items = (line) => [...line.cells].map((cell) => find("summary, a:not([hidden])", cell));
+const HEADS = "th[data-engine], tr[data-quantizer] > th"; // each shows its cells alone
+const ITEMS = `td > a, summary, ${HEADS}`;
+const items = (line) => [...line.cells].map((cell) => (cell.hidden ? null : cell.matches(HEADS) ? cell : find("summary, a:not([hidden])", cell)));
 const nearest = (list, place) => {
   for (let away = 0; away <= Math.max(place, list.length); away++) {
     const item = list[place - away] || list[place + away];
@@ -10,15 +12,19 @@ const nearest = (list, place) => {
   return null;
 };
 
-function step(item, key, far) {
-  const cell = item.closest("td");
+function step(item, key, far, { element, columns }) {
+  const cell = item.closest("td, th");
   const line = cell.parentElement;
-  const lines = [...line.parentElement.rows].filter((row) => !row.hidden);
+  const lines = [...element.tBodies[0].rows].filter((row) => !row.hidden);
   const own = items(line);
-  const place = cell.colSpan > 1 ? Number(line.dataset.place || 1) : cell.cellIndex;
+  const isHead = cell.dataset.engine !== undefined;
+  const place = isHead ? 1 + columns.findIndex(({ head, shown }) => head === cell && shown)
+    : cell.colSpan > 1 ? Number(line.dataset.place || 1) : cell.cellIndex;
   const down = (list) => {
     for (const other of list) {
-      const next = nearest(items(other), place);
+      const reached = items(other);
+      if (place && reached[0]?.tagName === "TH") reached[0] = null; // a head is to the left, not below
+      const next = nearest(reached, place);
       if (next) {
         if (next.tagName === "SUMMARY") other.dataset.place = place;
         return next;
@@ -31,30 +37,34 @@ function step(item, key, far) {
     case "ArrowRight": return own.slice(cell.cellIndex + 1).find(Boolean);
     case "ArrowLeft": return own.slice(0, cell.cellIndex).reverse().find(Boolean);
     case "ArrowDown": return down(lines.slice(here + 1));
-    case "ArrowUp": return down(lines.slice(0, here).reverse());
-    case "Home": return (far ? lines.flatMap(items) : own).find(Boolean);
+    case "ArrowUp": return isHead ? null : down(lines.slice(0, here).reverse()) || columns[place - 1]?.head;
+    case "Home": return (far ? lines.flatMap(items) : own).find((it) => it && (isHead || it.tagName !== "TH"));
     case "End": return (far ? lines.flatMap(items) : own).findLast(Boolean);
     default: return undefined;
   }
 }
 
-for (const { element } of tables) {
+for (const table of tables) {
+  const { element } = table;
   let stop = null;
-  for (const item of all("td > a, summary", element)) {
-    if (stop) item.tabIndex = -1;
+  for (const item of all(ITEMS, element)) {
+    if (stop || item.matches(HEADS)) item.tabIndex = -1;
     else stop = item;
   }
   element.addEventListener("focusin", ({ target }) => {
-    if (target === stop || !target.matches("td > a, summary")) return;
+    if (target === stop || !target.matches(ITEMS)) return;
     if (stop) stop.tabIndex = -1;
     stop = target;
     stop.tabIndex = 0;
   });
   element.addEventListener("keydown", (event) => {
-    if (!event.target.matches("td > a, summary")) return;
-    const next = step(event.target, event.key, event.ctrlKey || event.metaKey);
+    const { target, key } = event;
+    if (!target.matches(ITEMS)) return;
+    const chooses = target.matches(HEADS) && (key === "Enter" || key === " ");
+    const next = chooses ? target : step(target, key, event.ctrlKey || event.metaKey, table);
     if (next === undefined) return;
     event.preventDefault();
+    if (chooses) target.click();
     next?.focus();
   });
   element.addEventListener("pointerover", ({ target }) => {
@@ -62,7 +72,7 @@ for (const { element } of tables) {
     if (square && !target.title) target.title = [target.getAttribute("aria-label"), square.cause?.title].filter(Boolean).join(": ");
   });
   element.addEventListener("click", ({ target }) => {
-    const head = target.closest("th[data-engine], tr[data-quantizer] > th");
+    const head = target.closest(HEADS);
     if (!head) return;
     const key = head.dataset.engine === undefined ? "quantizer" : "engine";
     const value = head.dataset.engine ?? head.parentElement.dataset.quantizer;

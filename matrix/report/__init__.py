@@ -23,6 +23,8 @@ from matrix.report.exports import exports
 from matrix.report.locks import FOLDER as LOCKS
 from matrix.report.material import Material
 from matrix.report.neighbours import neighbours
+from matrix.report.pairs import FILE as PAIRS
+from matrix.report.pairs_page import pairs_page
 from matrix.report.plots import FOLDER as PLOTS
 from matrix.report.plots import SHEET, plots
 from matrix.report.rendering import page
@@ -56,6 +58,8 @@ def _beside(material: Material) -> Iterator[tuple[str, bytes]]:
     yield from exports(material)
     for name, lock in locks.lock_files(result).items():
         yield name, lock.encode()
+    if material.pairs:
+        yield PAIRS, pairs_page(material.pairs).encode()
     yield from plots(material)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import shlex
 from collections.abc import Callable
@@ -24,6 +26,17 @@ TEMPLATES = Path(__file__).parent / "templates"
 LONG = 40
 """What is told of a machine in more characters is folded."""
 _CODE = re.compile(r"`([^`]{1,200})`")
+
+
+def source_text(name: str) -> str:
+    """Return a style sheet or a script of ours, which stands in a page unescaped."""
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def policy_source(text: str) -> str:
+    """Return the word by which a page's policy admits just this text."""
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
 
 
 def rendered_once(render: Callable[..., str]) -> Callable[..., Markup]:

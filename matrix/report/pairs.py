@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 from matrix.spec.pairs import Pair, Pairs
 from matrix.untrusted.text import natural
 
+FILE = "pairs.html"
+"""The page of all of them, beside the report's."""
 State = Literal["resolves", "refused", "not asked"]
 
 

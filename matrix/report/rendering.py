@@ -5,8 +5,6 @@ It needs no network and no JavaScript. What a template shows is escaped unless i
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Collection, Iterable
 
 from markupsafe import Markup
@@ -18,7 +16,7 @@ from matrix.report import formats, pairs, picture, standings, table
 from matrix.report.addresses import anchor
 from matrix.report.causes import Cause, causes
 from matrix.report.chooser import choices
-from matrix.report.fragments import PAGES, TEMPLATES
+from matrix.report.fragments import PAGES, policy_source, source_text
 from matrix.report.locks import install_lines
 from matrix.report.material import Material
 from matrix.report.plots import captions
@@ -52,8 +50,8 @@ def page(material: Material, names: Collection[str]) -> str:
     """Return the HTML page of material whose result is normalised, with links to the files beside
     it of these names."""
     result = material.result
-    style = _text("style.css")
-    script = "\n".join(_text(name) for name in SCRIPTS)
+    style = source_text("style.css")
+    script = "\n".join(source_text(name) for name in SCRIPTS)
     parts, listed, stands = table.parts(result), causes(result), standings.rows(result)
     installs = install_lines(result)
     shown = {
@@ -86,7 +84,8 @@ def page(material: Material, names: Collection[str]) -> str:
         # Only these files of ours stand unescaped, and the policy admits just their bytes.
         "style": Markup(style),
         "script": Markup(script),
-        "policy": f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
+        "policy": f"default-src 'none'; style-src {policy_source(style)}; "
+        f"script-src {policy_source(script)}; "
         "img-src 'self' data:; connect-src 'self'; frame-src 'self'; base-uri 'none'; "
         "form-action 'none'",
     }
@@ -113,12 +112,3 @@ def _pictures(
         for number, part in enumerate(parts, start=1)
         if part.rows
     ]
-
-
-def _text(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")
-
-
-def _source(text: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return f"'sha256-{digest}'"

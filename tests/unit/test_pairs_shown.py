@@ -12,8 +12,10 @@ from typer.testing import CliRunner, Result
 
 from matrix.cli import pairs as command
 from matrix.environments.resolving import Resolved
+from matrix.report import files
 from matrix.report.material import Material
-from matrix.report.pairs import state, table
+from matrix.report.pairs import FILE, state, table
+from matrix.report.pairs_page import pairs_page
 from matrix.report.rendering import page
 from matrix.spec.pairs import PAIRS, encode
 from matrix.spec.tables import Environment
@@ -90,12 +92,21 @@ def test_the_newest_stand_first_and_what_was_not_answered_is_not_asked() -> None
     assert state(maker[0].beside["maker"]) == "not asked"
 
 
-def test_the_page_shows_them_with_reasons_as_text() -> None:
+def test_the_report_shows_the_newest_and_leads_to_all_of_them() -> None:
     material = Material(realistic(), pairs=PAIRS_MADE)
     shown = page(material, [])
     assert 'href="#pairs"' in shown
     section = shown[shown.index('<section id="pairs"') :]
-    assert "maker wants &lt;b&gt;torch&lt;/b&gt;" in section
-    assert "<bdi>1.0</bdi> in its place" in section
-    assert "none since <bdi>2.0</bdi>" in section
-    assert '<section id="pairs"' not in page(Material(realistic()), [])
+    assert f'href="{FILE}"' in section
+    assert "2.0" in section
+    assert FILE in dict(files(material))
+    without = Material(realistic())
+    assert '<section id="pairs"' not in page(without, [])
+    assert FILE not in dict(files(without))
+
+
+def test_the_page_of_pairs_gives_reasons_as_text() -> None:
+    shown = pairs_page(PAIRS_MADE)
+    assert "maker wants &lt;b&gt;torch&lt;/b&gt;" in shown
+    assert "<bdi>1.0</bdi> in its place" in shown
+    assert "none since <bdi>2.0</bdi>" in shown

@@ -29,12 +29,14 @@ from matrix.cli.options import (
 from matrix.description.locating import NotHereError, locate
 from matrix.diagnose.catalogue import Effect, Issue, Traits, load_issues
 from matrix.diagnose.matching import Failure, Fit, Match, Side, fit_of, match_issues
+from matrix.environments.locks import committed_name, read_lock
 from matrix.judge.cells import thresholds
 from matrix.judge.lifetimes import lines_of
 from matrix.judge.readings import readings, traits_of
 from matrix.judge.results import MatrixResult
 from matrix.pipeline.outcomes import Finding, Judgement, Symptom
 from matrix.pipeline.steps import Stage, Step
+from matrix.repair.names import VLLM
 from matrix.run.context import Settings
 from matrix.spec.loading import LoadedSpec, load, role_names
 from matrix.spec.methods import methods_of
@@ -115,6 +117,7 @@ def inspect(
     """
     loaded = load()
     readers = _readers(engine or [], _engines(loaded))
+    readers = {**_required_by(readers, loaded), **readers}
     folder = _located(checkpoint)
     source = _located(original) if original is not None else None
     answer = examine(
@@ -310,6 +313,23 @@ def _readers(engine: list[str], engines: set[str]) -> dict[str, str]:
             "leave it out"
         )
     return readers
+
+
+def _required_by(readers: dict[str, str], loaded: LoadedSpec) -> dict[str, str]:
+    """Return the compressed-tensors beside a vLLM that is named, as that requires just one: by the
+    lock of an environment of the spec; empty where it has none."""
+    wanted = {version for name, version in readers.items() if name in VLLM}
+    for environment in loaded.environments.values():
+        releases = named_releases(environment)
+        named = {
+            release.partition(".post")[0] for name, release in releases.items() if name in VLLM
+        }
+        if wanted & named and (file := committed_name(environment)):
+            lock = read_lock(loaded.folder / "locks" / file, environment)
+            release = lock.pins.get(TYPES_SAID.distribution) if lock else None
+            if release:
+                return {TYPES_SAID.distribution: release}
+    return {}
 
 
 def _read(checkpoint: Path, original: Path | None) -> Inspection:

@@ -33,6 +33,9 @@ def first_line(done: Result) -> str:
     return done.stdout.splitlines()[0]
 
 
+NEWER = ("--engine", "compressed-tensors==0.17.0")
+
+
 def first_fault(done: Result) -> str:
     assert first_line(done).startswith("not sound: ")
     return first_line(done).replace("not sound: ", "wrong: ", 1)
@@ -242,6 +245,22 @@ def test_an_original_of_other_weights_is_named_as_such(tmp_path: Path, name: str
 def test_damage_to_all_packed_layers_is_not_taken_for_another_original() -> None:
     done = look(real.FOLDER / real.STOCK, "--original", real.FLOAT)
     assert "this is not the model" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("engine", "release"),
+    [("vllm==0.10.2", "0.11.0"), ("vllm==0.19.1", "0.15.0.1"), ("vllm==0.32.0", None)],
+)
+def test_the_compressed_tensors_that_a_vllm_requires_is_asked(
+    engine: str, release: str | None
+) -> None:
+    """Each vLLM requires one release exactly: as its lock says. All three refuse or read so."""
+    done = look(real.FOLDER / real.W8A8, "--engine", engine)
+    assert done.exit_code == (1 if release else 0)
+    refuses = f"not sound: compressed-tensors {release} will refuse to load it: config.json has "
+    assert done.stdout.startswith(refuses if release else "sound: ")
+    named = look(real.FOLDER / real.W8A8, "--engine", engine, *NEWER)
+    assert named.exit_code == 0
 
 
 @pytest.mark.parametrize(("metadata", "stops", "reads"), [

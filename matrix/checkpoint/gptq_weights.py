@@ -113,9 +113,11 @@ def compare(pair: Pair, *, clipped: bool = False) -> WeightComparison:
                 misplaced = _misplaced(block, original)
             stored = block.weight()
             not_finite += int(np.count_nonzero(~np.isfinite(stored)))
-            lowest, highest = block.ends
-            kept = (~(clipped & (lowest | highest))).astype(np.float32)
-            original, difference = original * kept, (stored - original) * kept
+            difference, kept = stored - original, np.ones_like(original)
+            if clipped:
+                lowest, highest = block.ends
+                kept[lowest | highest] = 0
+                original, difference = original * kept, difference * kept
             sums.both[rows] = block.sums(difference, original)
             sums.original[rows] = block.sums(original, original)
             sums.difference[rows] = block.sums(difference, difference)

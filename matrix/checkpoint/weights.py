@@ -167,11 +167,10 @@ def trace(pair: Pair) -> Traces:
         telling = pair.roundings * pair.unit * np.abs(steps) < (above - below) / 8
     if block.values is None:
         telling &= above - below < 1 + 1 / 4
-    signs = np.unique(np.sign(block.scales))
     return Traces(
         nearest=bool(telling.any() and not nearest.any()),
         either=not either.any(),
-        both_signs=bool(signs[0] < 0 < signs[-1]),
+        both_signs=bool((block.scales < 0).any() and (block.scales > 0).any()),
     )
 
 

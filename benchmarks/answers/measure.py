@@ -1,15 +1,16 @@
-"""Plant good and damaged quantizations of SmolLM2-135M and measure what it answers by each.
+"""Plant good and damaged quantizations of a Llama model and measure what it answers by each.
 
     python -m benchmarks.answers.measure MODEL RESULTS --cells 1000
 
-Wants torch, transformers and msgspec beside the project; MODEL is a folder as the builder
-``smollm2`` leaves it (``model/``, ``reference.json``). RESULTS gets a line for each cell; what is
-there is not done again. :mod:`benchmarks.answers.rates` makes the table of them.
+Wants torch, transformers and msgspec beside the project; MODEL is a folder as the builders
+``smollm2`` and ``twin`` leave it (``model/``, ``reference.json``), of a tied Llama model. RESULTS
+gets a line for each cell; what is there is not done again. :mod:`benchmarks.answers.rates` makes
+the tables of them.
 
 A good cell is the model quantized whole by a scheme, each of its layers in a way that is drawn: to
 the nearest, with sign rounding as AutoRound does, or with AWQ's scales. A damaged cell is a good
 one with one damage, which is also given to the float model: the whole divergence of that from the
-sound one is the damage's effect. All are asked two of the eight held-out texts.
+sound one is the damage's effect. All are asked some of the held-out texts, drawn for each.
 """
 
 from __future__ import annotations
@@ -33,8 +34,6 @@ from benchmarks.answers.rounding import WAYS, quantized
 from matrix.checks.divergence import with_divergence
 from matrix.checks.evidence import Likeliest, Reference, ScoredText, read_reference
 
-LENGTH = 56
-"""Tokens of each text: the shortest has as many."""
 NO_EFFECT = 0.01
 """Nats below which a damage of the float model is none: nothing more is measured."""
 OF_REFERENCE, OF_ENGINE = 64, 128
@@ -73,8 +72,9 @@ class Subject:
         reference = read_reference((folder / "reference.json").read_bytes())
         self.model = Llama(folder / "model")
         self.head = self.model.embedding.bfloat16()
-        texts = [tokenizer(text.text)["input_ids"][:LENGTH] for text in reference.held_out]
-        self.ids = torch.tensor(texts)
+        texts = [tokenizer(text.text)["input_ids"] for text in reference.held_out]
+        self.ids = torch.tensor([text[: min(map(len, texts))] for text in texts])
+        self.memorised = bool(reference.memorised)
         self.layers = [stored(layer) for layer in self.model.layers]
         self.sound = states(self.model, self.layers, self.ids, [], 0)
         self.inputs = [value.flatten(0, 1).abs().mean(0) for value in self.sound]
@@ -106,14 +106,14 @@ def stored(layer: Layer) -> Layer:
     }
 
 
-def cells(subject: Subject, numbers: range, done: set[str]) -> Iterator[dict[str, Any]]:
+def cells(subject: Subject, numbers: range, texts: int, done: set[str]) -> Iterator[dict[str, Any]]:
     """Yield what was measured of each cell that is not done, good and damaged in turns."""
     for number in numbers:
         draw = random.Random(number)
         torch.manual_seed(number)
         scheme = draw.choices(list(SCHEMES), list(SCHEMES.values()))[0]
         ways = draw.choices(WAYS, k=len(subject.layers))
-        chosen = draw.sample(range(len(subject.ids)), 2)
+        chosen = draw.sample(range(len(subject.ids)), min(texts, len(subject.ids)))
         damaged = [f"damaged {number}-{index}" for index in range(DAMAGED)]
         good = f"good {number}"
         wanted = [] if number % EVERY else [name for name in damaged if name not in done]
@@ -209,7 +209,7 @@ def compared(
 
 def best(values: torch.Tensor, texts: int, count: int) -> list[Likeliest]:
     """Return the likeliest tokens as builders and adapters pack them."""
-    chosen = values.topk(count)
+    chosen = values.topk(min(count, values.shape[-1]))
     pairs = zip(chosen.indices.chunk(texts), chosen.values.chunk(texts), strict=True)
     return [
         Likeliest(
@@ -228,14 +228,16 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--cells", type=int, default=1000)
+    parser.add_argument("--texts", type=int, default=2, help="how many a cell is asked")
     options = parser.parse_args()
     torch.set_num_threads(1)
     lines = options.results.read_text().splitlines() if options.results.exists() else []
     done = {json.loads(line)["cell"] for line in lines}
     with options.results.open("a") as results:
         numbers = range(options.first, options.first + options.cells)
-        for cell in cells(Subject(options.model), numbers, done):
-            results.write(json.dumps(cell) + "\n")
+        subject = Subject(options.model)
+        for cell in cells(subject, numbers, options.texts, done):
+            results.write(json.dumps({**cell, "memorised": subject.memorised}) + "\n")
             results.flush()
 
 

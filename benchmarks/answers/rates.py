@@ -3,8 +3,8 @@
     .venv/bin/python -m benchmarks.answers.rates RESULTS [RESULTS ...]
 
 RESULTS are files of :mod:`benchmarks.answers.measure`. A cell raises an alarm where a check of the
-``generate`` stage that needs no more than held-out texts does not pass: those are of a model that
-memorised nothing, by the limits of the project's spec. A damage of the float model below the
+``generate`` stage that needs no more than held-out texts does not pass, by the limits of the
+project's spec. A damage of the float model below the
 smallest size in the table is none.
 """
 
@@ -39,6 +39,7 @@ class Cell(msgspec.Struct, frozen=True):
     expected: list[list[float]] = []
     held_out: list[list[float | None]] = []
     divergence: Divergence | None = None
+    memorised: bool = False
     kind: str = ""
     effect: float = 0.0
 
@@ -51,7 +52,10 @@ class Cell(msgspec.Struct, frozen=True):
 def alarms(cell: Cell, limits: Evidence) -> dict[str, Judgement]:
     """Return what the checks say of a cell where they do not pass it."""
     texts = [ScoredText("", [0] * (len(text) + 1), text) for text in cell.expected]
-    reference = Reference(schema=1, prompts=[], held_out=texts, max_new_tokens=1)
+    reference = Reference(
+        schema=1, prompts=[], held_out=texts, max_new_tokens=1,
+        memorised=texts if cell.memorised else [],
+    )  # fmt: skip
     sound = Generation(text_ids=[], outputs=[], held_out=[list(text) for text in cell.expected])
     evidence = msgspec.structs.replace(
         limits,

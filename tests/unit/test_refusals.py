@@ -58,6 +58,20 @@ check_and_get_model_type
 """The same by autoawq 0.2.7."""
 
 
+LLM_COMPRESSOR = failed("quantize", "ValueError", """\
+Invalid activation ordering group. Only 'weight' and 'static' are supported for GPTQ.""", """\
+Traceback (most recent call last):
+  File "<environment>/lib/python3.11/site-packages/llmcompressor/modifiers/gptq/base.py", line 339, \
+in compress_module_list
+    quantized, losses, used_rtn_fallback = quantize_weight(
+                                           ^^^^^^^^^^^^^^^^
+  File "<environment>/lib/python3.11/site-packages/llmcompressor/modifiers/gptq/helpers.py", line \
+250, in apply_activation_ordering
+    raise ValueError(
+""")  # fmt: skip
+"""llmcompressor 0.14.0.1, asked to order groups by their activations."""
+
+
 @cache
 def failures() -> list[Observation]:
     """Return all that failed in the recorded run."""
@@ -115,6 +129,14 @@ def test_a_model_for_which_a_quantizer_has_no_class(
     )
     other = {"auto-gptq": "autoawq", "autoawq": "auto-gptq"}[package]
     assert judge(failure, {other: version}).outcome is Outcome.FAILED
+
+
+def test_an_ordering_that_llm_compressor_no_longer_has() -> None:
+    refusal = judge(LLM_COMPRESSOR, {"llmcompressor": "0.14.0.1"})
+    assert refusal.outcome is Outcome.UNSUPPORTED
+    assert "(refused by design: llm-compressor-group-ordering, " in refusal.message
+    other = reword(LLM_COMPRESSOR, "Invalid activation ordering weight.")
+    assert judge(other, {"llmcompressor": "0.14.0.1"}).outcome is Outcome.FAILED
 
 
 def test_no_other_failure_of_the_recorded_run_is_a_refusal() -> None:

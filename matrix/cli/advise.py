@@ -51,31 +51,45 @@ class Cpu(StrEnum):
 _LEVELS = {Cpu.AVX2: "cpu x86-64-v3", Cpu.AVX512: "cpu x86-64-v4"}
 
 
+Model = Annotated[
+    str, typer.Option(help="A folder with config.json, a model of the spec, or of the Hub.")
+]
+MethodName = Annotated[str, typer.Option(help="awq, gptq or compressed-tensors.")]
+Bits = Annotated[int | None, typer.Option(help="Only schemes of so many bits.")]
+Group = Annotated[int | None, typer.Option(help="Only groups of this size.")]
+Engine = Annotated[str | None, typer.Option(help="As in vllm or vllm==0.32.0.")]
+Quantizer = Annotated[str | None, typer.Option(help="As in autoawq or autoawq==0.2.9.")]
+Versions = Annotated[
+    list[str] | None,
+    typer.Option("--with", help="What is beside them, as in transformers==4.51.3."),
+]
+OfCpu = Annotated[Cpu | None, typer.Option(help="Only evidence of such CPUs.")]
+OfGpu = Annotated[
+    str | None, typer.Option(help="Only evidence of GPUs of this compute capability: 8.9.")
+]
+EvidenceAt = Annotated[
+    str | None, typer.Option(help="A matrix.json: a file or an address (https://...).")
+]
+Days = Annotated[int, typer.Option(min=0, help="Older evidence fades.")]
+Out = Annotated[
+    Path | None, typer.Option(help="Where to write requirements files that install it.")
+]
+
+
 def advise(
-    model: Annotated[
-        str, typer.Option(help="A folder with config.json, a model of the spec, or of the Hub.")
-    ],
-    method: Annotated[str, typer.Option(help="awq or gptq.")],
-    bits: Annotated[int | None, typer.Option(help="Only schemes of so many bits.")] = None,
-    group: Annotated[int | None, typer.Option(help="Only groups of this size.")] = None,
-    engine: Annotated[str | None, typer.Option(help="As in vllm or vllm==0.32.0.")] = None,
-    quantizer: Annotated[str | None, typer.Option(help="As in autoawq or autoawq==0.2.9.")] = None,
-    versions: Annotated[
-        list[str] | None,
-        typer.Option("--with", help="What is beside them, as in transformers==4.51.3."),
-    ] = None,
-    cpu: Annotated[Cpu | None, typer.Option(help="Only evidence of such CPUs.")] = None,
-    gpu: Annotated[
-        str | None, typer.Option(help="Only evidence of GPUs of this compute capability: 8.9.")
-    ] = None,
-    evidence: Annotated[
-        str | None, typer.Option(help="A matrix.json: a file or an address (https://...).")
-    ] = None,
-    days: Annotated[int, typer.Option(min=0, help="Older evidence fades.")] = 90,
+    model: Model,
+    method: MethodName,
+    bits: Bits = None,
+    group: Group = None,
+    engine: Engine = None,
+    quantizer: Quantizer = None,
+    versions: Versions = None,
+    cpu: OfCpu = None,
+    gpu: OfGpu = None,
+    evidence: EvidenceAt = None,
+    days: Days = 90,
     output: FormatOption = Format.TABLE,
-    out: Annotated[
-        Path | None, typer.Option(help="Where to write requirements files that install it.")
-    ] = None,
+    out: Out = None,
     spec: Spec = None,
     profile: Profile = None,
     store: StoreFolder = None,
@@ -106,14 +120,18 @@ def advise(
     if not answer.advice.proven and not answer.advice.faded:
         answer = _with_commands(answer, result, wish, loaded, settings.profile, recipe)
     if out is not None:
-        for install in answer.installs.values():
-            for name, text in install.files.items():
-                write_atomically(out / name, text.encode())
+        _write_files(answer, out)
     if output is Format.JSON:
         typer.echo(as_json(answer, indent=2))
     else:
         show(in_words(answer, out, of_all_engines=engine is None))
     raise typer.Exit(not (answer.advice.proven or answer.advice.faded))
+
+
+def _write_files(answer: Answer, out: Path) -> None:
+    for install in answer.installs.values():
+        for name, text in install.files.items():
+            write_atomically(out / name, text.encode())
 
 
 def _no_advice(result: MatrixResult) -> str:

@@ -72,46 +72,50 @@ class Part(NamedTuple):
         return select(plan, in_plan, self.cells)
 
 
+Cells = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Only these cells and what they need: ids, or patterns such as 'twin-*/vllm-*'.",
+        autocompletion=complete_cell,
+        show_default=False,
+    ),
+]
+Environments = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Only this environment, or those of a pattern; may be repeated.",
+        autocompletion=complete_environment,
+    ),
+]
+MoreCells = Annotated[
+    list[str] | None, typer.Option(help="The same as CELLS.", autocompletion=complete_cell)
+]
+Canaries = Annotated[bool, typer.Option("--canaries", help="Only the canaries and what they need.")]
+InstallOnly = Annotated[
+    bool, typer.Option("--install-only", help="Only install; not what others work on.")
+]
+Regressions = Annotated[
+    bool,
+    typer.Option("--regressions", help="Only run again what came out worse than in the last run."),
+]
+Reports = Annotated[
+    Path | None, typer.Option(help="Write the report there again and again meanwhile.")
+]
+
+
 def run(
-    cells: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Only these cells and what they need: ids, or patterns such as 'twin-*/vllm-*'.",
-            autocompletion=complete_cell,
-            show_default=False,
-        ),
-    ] = None,
+    cells: Cells = None,
     spec: Spec = None,
     profile: Profile = None,
     store: StoreFolder = None,
-    environment: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only this environment, or those of a pattern; may be repeated.",
-            autocompletion=complete_environment,
-        ),
-    ] = None,
-    cell: Annotated[
-        list[str] | None,
-        typer.Option(help="The same as CELLS.", autocompletion=complete_cell),
-    ] = None,
-    canaries: Annotated[
-        bool, typer.Option("--canaries", help="Only the canaries and what they need.")
-    ] = False,
-    install_only: Annotated[
-        bool, typer.Option("--install-only", help="Only install; not what others work on.")
-    ] = False,
-    regressions: Annotated[
-        bool,
-        typer.Option(
-            "--regressions", help="Only run again what came out worse than in the last run."
-        ),
-    ] = False,
+    environment: Environments = None,
+    cell: MoreCells = None,
+    canaries: Canaries = False,
+    install_only: InstallOnly = False,
+    regressions: Regressions = False,
     minutes: Minutes = None,
     disk: Disk = None,
-    reports: Annotated[
-        Path | None, typer.Option(help="Write the report there again and again meanwhile.")
-    ] = None,
+    reports: Reports = None,
 ) -> None:
     """Do what has not been observed yet, the canaries first; stop and start it as you like.
 

@@ -61,6 +61,15 @@ def test_what_works_is_told_since_when_and_with_the_line_that_installs_it(open_p
     expect(line.get_by_role("link", name="lock")).to_have_attribute("href", "locks/vllm-0.32.0.txt")
 
 
+def test_what_fails_is_told_with_the_command_that_repairs_what_can_be(open_page: Open) -> None:
+    page = open_page("made")
+    page.locator("#chooser select[name=of]").select_option("tied")
+    page.locator("#chooser select[name=by]").select_option("autoawq-0.2.7+transformers-4.47.1")
+    expect(page.locator("#chooser", has_text="This file: ").first).to_contain_text(
+        "This file: write it matrix repair FOLDER --out COPY makes the repairs that it knows"
+    )
+
+
 def test_squares_of_one_story_are_counted_once(open_page: Open) -> None:
     page = open_page("real")
     addresses = page.locator("table.grid a").evaluate_all("all => all.map(it => it.href)")

@@ -21,8 +21,8 @@ from matrix.report import Material, files, write
 from matrix.report.addresses import anchor, file_of, page_of, place_of
 from matrix.report.cell_pages import FIRST, STYLE
 from tests.unit.hostile_results import hostile, results
+from tests.unit.report_pages import INVISIBLE, LAYOUT, Page, empty, slow, with_issue
 from tests.unit.report_results import NO_IPEX, cell_result, realistic, render, texts_of
-from tests.unit.test_report_render import INVISIBLE, LAYOUT, Page, empty, slow, with_issue
 
 TAGS = (
     "html head meta title link body nav main a h1 h2 h3 p section span bdi b code pre dl div dt dd "

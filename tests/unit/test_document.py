@@ -18,8 +18,8 @@ from matrix.pipeline.steps import Stage
 from matrix.report.table import normalise
 from matrix.untrusted.reading import UnreadableError
 from tests.unit.hostile_results import results
+from tests.unit.report_pages import slow
 from tests.unit.report_results import realistic
-from tests.unit.test_report_render import slow
 
 FIRST_SCHEMA = Path(__file__).parents[1] / "data" / "matrix_schema_1.json"
 

@@ -16,20 +16,18 @@ import pytest
 from hypothesis import given
 
 from matrix.history.changes import Change, ChangeGroup, ChangeKind, Changes, Night, PastVerdict
-from matrix.judge.results import CanaryState, CellResult, MatrixResult, Measures
+from matrix.judge.results import CanaryState, MatrixResult, Measures
 from matrix.pipeline.outcomes import Verdict
 from matrix.report import Material, files
 from matrix.report.exports import exports
 from matrix.report.exports.frame import COLUMNS
 from matrix.report.exports.markdown import LIMIT
 from matrix.report.table import normalise
-from matrix.untrusted.text import markdown
 from tests.unit.hostile_results import HOSTILE, materials, planted
+from tests.unit.report_pages import ATOM, INVISIBLE, empty, markdown_tables, slow, with_issue
 from tests.unit.report_results import realistic
 from tests.unit.report_standings import standing_result
-from tests.unit.test_report_render import INVISIBLE, empty, markdown_tables, slow, with_issue
 
-ATOM = "{http://www.w3.org/2005/Atom}"
 LINKS = {"index.html", "feed.xml"}
 RUN, EARLIER = "20261122T010000Z-9a2e", "20261121T203000Z-5f1c"
 CELL = "tied/awq-4bit-g64/autoawq-0.2.9+transformers-4.51.3/vllm-0.32.0"
@@ -139,25 +137,6 @@ def test_markdown_is_inert_and_fits_into_an_issue(material: Material) -> None:
     assert not re.search(r"<[a-zA-Z/!]|@[a-zA-Z0-9]|#[0-9]|[a-z]://|www[.]", no_code)
     links = re.findall(r"\]\(([^)]*)\)", no_code)
     assert all(link.startswith("locks/") for link in links)
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("thanks to @some-name_short", r"thanks to `@some-name`\_short"),
-        ("an\\@name&#64;other", r"an\\`@name`&amp;`#64`;other"),
-        ("mail who@example.org", "mail who`@example`.org"),
-        ("as #12 and owner/name#3 and GH-4 say", "as `#12` and owner/name`#3` and `GH-4` say"),
-        (f"at {'1a' * 20}, or abc1234", f"at `{'1a' * 20}`, or `abc1234`"),
-        (f"owner/name@{'1a' * 20}", f"owner/name`@{'1a' * 20}`"),
-        ("see https://github.com/o/n/issues/3", "see `https`://github.com/o/n/issues/3"),
-        ("WWW.example.org, mailto:x", "`WWW`.example.org, `mailto`:x"),
-        ("@first@second", "`@first@second`"),
-        ("took 1073741824 bytes # and more, torch 2.9.1+cu126: ok",) * 2,
-    ],
-)
-def test_what_github_makes_links_of_is_shown_as_code(text: str, shown: str) -> None:
-    assert markdown(text) == shown
 
 
 @slow
@@ -309,7 +288,7 @@ def test_ctrf_has_what_the_format_requires() -> None:
         assert isinstance(test["duration"], int)
 
 
-# -------------------------------------------------------------------------------------- badge, feed
+# ----------------------------------------------------------------------------------------- the badge
 
 
 @pytest.mark.parametrize(
@@ -335,127 +314,6 @@ def test_the_badge_says_what_counts(
 def test_what_nobody_ran_is_no_number() -> None:
     badge = json.loads(of_result(empty())["badge.json"])
     assert badge["message"] == "nothing was run"
-
-
-def feed(**more: Any) -> ET.Element:
-    return ET.fromstring(of_result(realistic(), **more)["feed.xml"])
-
-
-def text_of(element: ET.Element, name: str) -> str:
-    return element.findtext(ATOM + name) or ""
-
-
-def test_the_feed_has_an_entry_for_each_run_that_changed_something() -> None:
-    nights = [Night(f"2026-11-{day}", f"run-{day}", {}, True) for day in (19, 20, 21)]
-    nights.append(Night("2026-11-22", RUN, {}, True))
-    verdicts = [(19, Verdict.WORKS), (20, Verdict.BROKEN)]
-    past = {CELL: [PastVerdict(f"2026-11-{day}", f"run-{day}", v) for day, v in verdicts]}
-    past[CELL].append(PastVerdict("2026-11-22", RUN, Verdict.WORKS))
-    root = feed(changes=CHANGES, nights=nights, past=past)
-    newest, older = root.findall(f"{ATOM}entry")
-    assert text_of(newest, "title") == f"cpu: 1 change since 2026-11-21 {EARLIER}"
-    assert text_of(newest, "content") == f"regressed: 1 cell since the CPU changed: {CELL}"
-    assert text_of(newest, "updated") == text_of(root, "updated") == "2026-11-22T01:24:09+00:00"
-    assert text_of(older, "content") == f"{CELL}: works -> broken"
-    assert text_of(older, "updated") == "2026-11-20T00:00:00+00:00"
-
-
-def test_ids_of_the_feed_are_stable_and_name_no_host() -> None:
-    root = feed(changes=CHANGES)
-    ids = [element.text for element in root.iter(f"{ATOM}id")]
-    assert ids == [
-        "tag:quantization-compatibility-matrix,2026:cpu",
-        f"tag:quantization-compatibility-matrix,2026:cpu/{RUN}",
-    ]
-
-
-def test_a_run_has_the_same_entry_the_next_day() -> None:
-    """Whatever runs its evidence is from, such as those that repeat a regression."""
-    nights = [Night("2026-11-21", "a", {}, True), Night("2026-11-22", "b", {}, True)]
-    changed = [
-        PastVerdict("2026-11-21", "a", Verdict.WORKS),
-        PastVerdict("2026-11-22", "b", Verdict.BROKEN),
-    ]
-    today = feed(changes=CHANGES, nights=nights)
-    tomorrow = feed(nights=[*nights, Night("2026-11-23", "c", {}, True)], past={CELL: changed})
-    (entry,), (same,) = today.findall(f"{ATOM}entry"), tomorrow.findall(f"{ATOM}entry")
-    assert text_of(entry, "id") == text_of(same, "id")
-
-
-def test_a_feed_of_many_changes_is_cut() -> None:
-    past = {
-        f"cell-{number}": [
-            PastVerdict("2026-11-19", "a", Verdict.WORKS),
-            PastVerdict("2026-11-20", "b", Verdict.BROKEN),
-        ]
-        for number in range(500)
-    }
-    nights = [Night(f"2026-11-{day}", run, {}, True) for day, run in ((20, "b"), (21, "c"))]
-    (entry,) = feed(nights=nights, past=past).iter(f"{ATOM}entry")
-    lines = text_of(entry, "content").splitlines()
-    assert (len(lines), lines[-1]) == (31, "and 470 more")
-
-
-# -------------------------------------------------------------------------------------- Markdown
-
-
-def many(number: int) -> MatrixResult:
-    """Return a result of so many cells, each with a cause of its own."""
-    result = realistic()
-    cells: list[CellResult] = [
-        msgspec.structs.replace(
-            cell, id=f"{cell.id}/{turn}", message=f"{cell.message} {turn}", group=f"{turn}"
-        )
-        for turn in range(-(-number // len(result.cells)))
-        for cell in result.cells
-    ]
-    return msgspec.structs.replace(result, cells=cells[:number])
-
-
-def test_what_is_small_is_whole() -> None:
-    text = of_result(realistic(), changes=CHANGES)["matrix.md"].decode()
-    assert text.index("What changed since") < text.index("One cause") < text.index("## Table")
-    assert f"- **regressed**: 1 cell since the CPU changed: {CELL}".replace("_", "\\_") in text
-    head, _, cells = text.partition("\n## Cells")
-    assert "see index.html" not in head
-    assert len(text) > LIMIT - 3000
-    assert "more: see index.html" in cells
-
-
-def test_each_table_of_a_large_one_is_cut_at_a_row() -> None:
-    result = normalise(many(2000))
-    text = of_result(result)["matrix.md"].decode()
-    assert LIMIT - 5000 < len(text) <= LIMIT
-    number = {title.splitlines()[0]: title.count("\n| ") for title in text.split("\n## ")}
-    assert number["One cause, counted once"] > 10
-    assert number["Verdicts"] == len(Verdict) + 2
-    cells = text.partition("\n## Cells")[2]
-    shown = number["Cells"] - 2
-    assert f"and {2000 - shown} more: see index.html" in cells
-    for rows in markdown_tables(text):
-        assert len(set(rows)) == 1
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_long_hostile_names_everywhere_leave_an_issue_of_its_size(text: str) -> None:
-    long = ((text or "x") * 400)[:1000]
-    result = many(60)
-    cells = [
-        msgspec.structs.replace(
-            cell, id=f"{number}{long}", message=f"{number}{long}", departures=[f"{number}{long}"],
-            quantizer=msgspec.structs.replace(cell.quantizer, name=f"{number % 7}{long}"),
-            engine=msgspec.structs.replace(cell.engine, name=f"{number % 7}{long}"),
-        )
-        for number, cell in enumerate(result.cells)
-    ]  # fmt: skip
-    result = msgspec.structs.replace(
-        result, cells=cells, canary_troubles=[long] * 60, budget=[long] * 60, going_on=long,
-        machine={f"{number}{long}": long for number in range(60)}, issue_troubles=[long] * 60,
-        parts=[f"{number}{long}" for number in range(5)],
-    )  # fmt: skip
-    issue = of_result(result)["matrix.md"].decode()
-    assert len(issue) <= LIMIT
-    assert "60 cells: " in issue
 
 
 def test_all_formats_are_among_the_files_and_the_page_is_last() -> None:

@@ -10,8 +10,8 @@ import pytest
 from matrix.report import Material, write
 from matrix.report.neighbours import neighbours
 from tests.unit.hostile_results import HOSTILE
+from tests.unit.report_pages import INVISIBLE
 from tests.unit.report_results import realistic
-from tests.unit.test_report_render import INVISIBLE
 
 
 def report(folder: Path, profile: object) -> Path:

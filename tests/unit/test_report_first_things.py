@@ -13,9 +13,9 @@ from matrix.pipeline.steps import Blame, Stage
 from matrix.report import PAGE, summary
 from matrix.report.addresses import page_of
 from matrix.report.table import NO_SPECIFIERS
+from tests.unit.report_pages import empty
 from tests.unit.report_results import cell_result, realistic, render
 from tests.unit.report_standings import hostile_specifier
-from tests.unit.test_report_render import empty
 
 FAR = "run goes on: 120 of 683 cells are done"
 TROUBLE = "m/q/e must be garbage and came out as works; its lock differs"

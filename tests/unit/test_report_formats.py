@@ -11,8 +11,8 @@ from matrix.report.formats import table
 from matrix.spec.methods import EMPTY, Methods
 from tests.unit.advice_results import cell, maker, result, vllm
 from tests.unit.made_methods import ENGINE, METHODS_MADE
+from tests.unit.report_pages import Page
 from tests.unit.test_lifetimes import VLLM_METHODS
-from tests.unit.test_report_render import Page
 
 TWO = Methods(1, "2026-11-30", {**METHODS_MADE.packages, **VLLM_METHODS.packages})
 

@@ -20,9 +20,9 @@ from matrix.report.material import Material
 from matrix.report.picture import LONGEST, Notes, tables
 from matrix.report.rendering import page
 from matrix.report.table import markers, normalise, parts
+from tests.unit.report_pages import Page, empty
 from tests.unit.report_results import cell_result, realistic
 from tests.unit.report_standings import standing_result
-from tests.unit.test_report_render import Page, empty
 
 NOTHING = Notes({}, [], {}, {}, {})
 

@@ -6,19 +6,16 @@ import csv
 import io
 import random
 import re
-from collections import Counter
-from html.parser import HTMLParser
 from pathlib import Path
 
 import msgspec
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.diagnose.catalogue import Confidence, Effect
 from matrix.judge.document import decode
-from matrix.judge.results import CanaryState, CellResult, KnownIssue, MatrixResult, Side
+from matrix.judge.results import CanaryState, CellResult, MatrixResult, Side
 from matrix.pipeline.outcomes import Finding, Judgement, Verdict
 from matrix.pipeline.steps import Stage
 from matrix.report import PAGE, Material, files, summary, write
@@ -27,72 +24,14 @@ from matrix.report.causes import causes
 from matrix.report.rendering import ICON
 from matrix.report.table import normalise, parts
 from tests.unit.hostile_results import results
+from tests.unit.report_pages import GROUP, INVISIBLE, Page, empty, markdown_tables, slow, with_issue
 from tests.unit.report_results import cell_result, realistic, render
 
-INVISIBLE = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
-)
 KNOWN_TAGS = (
     "html head meta title style body a header h1 h2 h3 h4 p em ul li strong span b bdi time nav "
     "main section div table caption thead tbody tr th td code br dl dt dd pre details summary "
     "form label input fieldset legend output small sup figure figcaption footer script "
     "i ol select option optgroup button dialog link"
-)
-
-
-def empty() -> MatrixResult:
-    return MatrixResult(
-        profile="cpu", runs=[], finished="", machine={}, departures={}, canaries=CanaryState.NONE,
-        environments=[], cells=[],
-    )  # fmt: skip
-
-
-class Page(HTMLParser):
-    """What a browser would make of the page: its tags, attributes, ids, links and text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: Counter[str] = Counter()
-        self.attributes: set[str] = set()
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.words: list[str] = []
-        self.labels: list[str] = []
-        self.by_link: dict[str, list[dict[str, str | None]]] = {}
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] += 1
-        for name, value in attrs:
-            self.attributes.add(name)
-            if name == "id":
-                self.ids.append(value or "")
-            if name in {"href", "src"}:
-                self.links.append(value or "")
-                self.by_link.setdefault(value or "", []).append(dict(attrs))
-            if name == "aria-label":
-                self.labels.append(value or "")
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-
-def markdown_tables(text: str) -> list[list[int]]:
-    """Return the number of columns of each row, table by table, as GitHub counts them."""
-    tables: list[list[int]] = [[]]
-    for line in text.splitlines():
-        if line.startswith("|"):
-            tables[-1].append(len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) - 1)
-        elif tables[-1]:
-            tables.append([])
-    return [rows for rows in tables if rows]
-
-
-slow = settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
 
@@ -228,25 +167,6 @@ def test_one_defect_in_the_files_is_one_cause_and_two_wrong_answers_are_two() ->
     causes = text.partition("## One cause")[2].partition("##")[0]
     assert causes.count("only lm\\_head.weight is stored") == 1
     assert "| 8 | tied by autoawq-0.2.9+transformers-4.51.3-stock, untied by" in causes
-
-
-GROUP = "1:ValueError in a.py, b"
-LAYOUT = KnownIssue(
-    title="MyEngine does not read `rows`", effect=Effect.FAULT, cause="Rows are new.",
-    fix="my-engine>=1.1", repair="Turn the rows.", confidence=Confidence.CONFIRMED, cells=2,
-    sources=["https://example.org/issues/7", "javascript:alert(1)"],
-)  # fmt: skip
-
-
-def with_issue() -> MatrixResult:
-    """Return a table in which each cell that is garbage has a known issue."""
-    table = realistic()
-    red = [cell for cell in table.cells if cell.verdict is Verdict.GARBAGE]
-    changed = [
-        msgspec.structs.replace(cell, issue="layout") if cell in red else cell
-        for cell in table.cells
-    ]
-    return msgspec.structs.replace(table, cells=changed, issues={"layout": LAYOUT})
 
 
 def test_a_red_cell_shows_its_known_issue_with_fix_and_source_everywhere() -> None:

@@ -15,9 +15,9 @@ from matrix.report import PAGE, summary
 from matrix.report.addresses import page_of
 from matrix.report.standings import overview, rows
 from matrix.report.table import group_and_label
+from tests.unit.report_pages import Page, empty
 from tests.unit.report_results import cell_result, realistic, render
 from tests.unit.report_standings import a_thousand, standing_result
-from tests.unit.test_report_render import Page, empty
 
 TITLE = "Declared, resolves, works"
 

@@ -28,8 +28,8 @@ from matrix.report.locks import all_lines
 from matrix.report.reproducers import FIRST, Reproducers
 from matrix.report.table import normalise
 from tests.unit.hostile_results import HOSTILE, results
+from tests.unit.report_pages import INVISIBLE, empty, slow
 from tests.unit.report_results import Failure, cell_result, render
-from tests.unit.test_report_render import INVISIBLE, empty, slow
 
 AWQ = Side("q", "q-env", {"autoawq": "0.2.9"}, options={"max_calib_samples": 8}, adapter="autoawq")
 GPTQ = Side("g", "g-env", {"auto-gptq": "0.7.1"}, adapter="auto_gptq")

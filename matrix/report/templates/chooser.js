@@ -50,7 +50,9 @@ function failing(group) {
   const repaired = squares.filter((square) => square.quantizer === `${quantizer}+repaired` && square.model === model
     && square.scheme === group[0].scheme && group.some(({ engine }) => engine === square.engine));
   const line = labelled("This file: ", repaired.length ? "" : cause.repair);
-  if (repaired.length) line.append(text("code", "matrix repair FOLDER --out COPY"), " mends it. The copy: ");
+  const command = text("code", "matrix repair FOLDER --out COPY");
+  if (repaired.length) line.append(command, " mends it. The copy: ");
+  else if (!cause.repair.startsWith("None")) line.append(" ", command, " makes the repairs that it knows, in a copy.");
   for (const square of repaired) line.append(linkTo(square), ` in ${square.engine} `);
   block.append(line);
   return block;

@@ -47,7 +47,7 @@ function step(item, key, far, { element, columns }) {
 for (const table of tables) {
   const { element } = table;
   let stop = null;
-  for (const item of all(ITEMS, element)) {
+  for (const item of all("td > a, summary, th[data-engine], tr[data-quantizer] > th", element)) {
     if (stop || item.matches(HEADS)) item.tabIndex = -1;
     else stop = item;
   }

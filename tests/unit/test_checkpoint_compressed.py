@@ -308,6 +308,7 @@ def test_a_nan_among_codes_is_counted(tmp_path: Path) -> None:
     arguments = {"num_bits": 8, "type": "float", "strategy": "tensor"}
     folder = write(tmp_path, stored, arguments, format="float-quantized")
     assert inspect(folder).not_finite == {"m.weight": 2}
+    assert np.argwhere(np.isnan(read(folder).weight())).tolist() == [[3, 4], [5, 6]]
 
 
 def quantization(**config: Any) -> Quantization:

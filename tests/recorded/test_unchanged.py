@@ -11,9 +11,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
+from matrix.cli.app import app
+from matrix.history.folder import History
 from matrix.machine.hardware import detect
-from matrix.run import suites
+from matrix.run import reporting, suites
 from matrix.run.context import Context, Settings
 from matrix.run.unchanged import digest_of_report, note_report, unchanged_summary
 from matrix.spec.loading import DEFAULT_SPEC, PACKAGE
@@ -187,6 +190,39 @@ def test_a_report_that_is_not_what_was_written_is_made_anew(place: Place, damage
     note_report(context, digest_of_report(context), [place.page.name], SUMMARY)
     DAMAGES[damage](place)
     assert unchanged_summary(place.open()) is None
+
+
+def test_the_command_leaves_a_report_as_it_is_until_something_changes(place: Place) -> None:
+    def report(*more: str) -> tuple[int, str]:
+        forget_files()
+        options = {"spec": place.spec, "profile": PROFILE, "store": place.store}
+        words = [f"--{name}={value}" for name, value in options.items()]
+        done = CliRunner().invoke(app, ["report", *words, f"--reports={place.reports}", *more])
+        return place.page.stat().st_mtime_ns, done.stdout
+
+    first = report()
+    assert report() == first
+    after_all, said = report("--fail-on", "garbage")
+    assert after_all > first[0]
+    assert said == first[1]
+    write(place.stored("observations/load"), '"seconds": ', '"seconds": 9')
+    assert report()[0] > after_all
+
+
+def test_a_night_without_news_is_kept_once_a_day(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = place.open()
+    monkeypatch.setattr(reporting, "_today", lambda: "2026-11-29")
+    reporting.keep_night(context)
+    history = History(place.store, PROFILE)
+    assert not history.entries  # nothing is kept of nothing
+    history.add(reporting.snapshot_of(context, context.table()))
+    for day in ("2026-11-29", "2026-11-30", "2026-11-30", "2026-12-01"):
+        monkeypatch.setattr(reporting, "_today", lambda day=day: day)
+        reporting.keep_night(place.open())
+    days = [entry.day for entry in History(place.store, PROFILE).entries]
+    assert days == ["2026-11-29", "2026-11-30", "2026-12-01"]
 
 
 def test_nox_leaves_a_report_as_it_is_until_something_changes(place: Place) -> None:

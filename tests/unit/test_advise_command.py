@@ -292,7 +292,8 @@ def test_with_no_evidence_at_all_it_says_what_to_run(
 ) -> None:
     monkeypatch.setenv("MATRIX_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("MATRIX_REPORTS", str(tmp_path))
-    done = ask("--model", "twin-tied", "--method", "awq", "--engine", "vllm")
+    wish = ["--model", "twin-tied", "--method", "awq", "--engine", "vllm"]
+    done = ask(*wish, "--quantizer", "autoawq")
     assert done.exit_code == 1
     assert "run --cell twin-tied/awq-4bit-g64/autoawq-0.2.9+" in done.stdout
 

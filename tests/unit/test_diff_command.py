@@ -92,11 +92,11 @@ def test_on_a_terminal_changes_have_colours_and_fit(
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    for options in ({}, {"cells": True}):
+    for cells in (False, True):
         terminal = Terminal()
         with monkeypatch.context() as patched:
             patched.setattr(sys, "stdout", terminal)
-            diff("first", "second", profile="cpu", store=store, **options)
+            diff("first", "second", profile="cpu", store=store, cells=cells)
         lines = terminal.getvalue().splitlines()
         assert "\x1b[31m5 regressed" in lines[1]
         assert any(line.startswith("\x1b[31mregressed") for line in lines[2:])

@@ -288,7 +288,7 @@ def test_ctrf_has_what_the_format_requires() -> None:
         assert isinstance(test["duration"], int)
 
 
-# ----------------------------------------------------------------------------------------- the badge
+# --------------------------------------------------------------------------------------- the badge
 
 
 @pytest.mark.parametrize(

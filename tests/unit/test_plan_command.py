@@ -72,6 +72,11 @@ def test_a_profile_is_summed_up_by_part_with_what_is_left_to_do(tmp_path: Path) 
     assert "Untested" not in output  # there are none
 
 
+def test_a_single_model_is_no_plural(tmp_path: Path) -> None:
+    output = text(opened(tmp_path, BARE, ('models = ["tied", "untied"]', 'models = ["tied"]')))
+    assert "environments, 1 model, 2 checkpoints, 3 cells" in output
+
+
 def test_environments_and_cells_are_listed_where_they_are_asked_for(tmp_path: Path) -> None:
     output = text(opened(tmp_path, BARE), everything=True)
     assert f"{CELL}  to do" in output

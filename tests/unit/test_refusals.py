@@ -61,8 +61,8 @@ check_and_get_model_type
 LLM_COMPRESSOR = failed("quantize", "ValueError", """\
 Invalid activation ordering group. Only 'weight' and 'static' are supported for GPTQ.""", """\
 Traceback (most recent call last):
-  File "<environment>/lib/python3.11/site-packages/llmcompressor/modifiers/gptq/base.py", line 339, \
-in compress_module_list
+  File "<environment>/lib/python3.11/site-packages/llmcompressor/modifiers/gptq/base.py", line \
+339, in compress_module_list
     quantized, losses, used_rtn_fallback = quantize_weight(
                                            ^^^^^^^^^^^^^^^^
   File "<environment>/lib/python3.11/site-packages/llmcompressor/modifiers/gptq/helpers.py", line \

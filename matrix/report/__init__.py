@@ -1,4 +1,4 @@
-"""From judged cells to the report: ``index.html``, a page for each cell, ``matrix.json`` with its
+"""From judged cells to the report: ``index.html``, pages of the cells, ``matrix.json`` with its
 schema, the formats of other programs (:mod:`matrix.report.exports`), ``plots/``, and
 ``locks/``, by which environments can be installed again.
 

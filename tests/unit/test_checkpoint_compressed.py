@@ -360,6 +360,18 @@ def test_hostile_expressions_take_no_time_and_harm_nothing(pattern: str) -> None
     assert facts.of("lm_head") is None
 
 
+def test_a_block_taller_than_the_weights_takes_no_memory(tmp_path: Path) -> None:
+    """It is repeated for each output, and what a file says of it is not bounded."""
+    stored: Stored = {
+        "m.weight": ("I8", np.ones((4, 8))),
+        "m.weight_scale": ("F32", np.ones((1, 1))),
+    }
+    arguments = {"num_bits": 8, "strategy": "block", "block_structure": [9_999_999, 8]}
+    linear = read(write(tmp_path, stored, arguments, format="int-quantized"))
+    assert linear.shape.block_rows == 4
+    np.testing.assert_array_equal(linear.weight(), np.ones((4, 8)))
+
+
 def test_expressions_that_are_not_run_are_told() -> None:
     assert quantization(ignore=["re:(?=a)a"]).unread
     assert quantization(ignore=[f"re:{number}" for number in range(33)]).unread

@@ -360,6 +360,12 @@ def test_hostile_expressions_take_no_time_and_harm_nothing(pattern: str) -> None
     assert facts.of("lm_head") is None
 
 
+def test_more_groups_than_there_are_ways_to_round_are_refused() -> None:
+    groups = {str(number): {"targets": ["Linear"], "weights": GROUPS} for number in range(33)}
+    with pytest.raises(msgspec.ValidationError, match="length"):
+        quantization(config_groups=groups)
+
+
 def test_a_block_taller_than_the_weights_takes_no_memory(tmp_path: Path) -> None:
     """It is repeated for each output, and what a file says of it is not bounded."""
     stored: Stored = {

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from matrix.checkpoint import targets
 from matrix.checkpoint.files import CheckpointFiles
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import CheckpointError, Quantization
@@ -358,6 +359,25 @@ def test_hostile_expressions_take_no_time_and_harm_nothing(pattern: str) -> None
     facts = quantization(ignore=["lm_head", f"re:{pattern}"])
     assert facts.of("a" * 400) is not None
     assert facts.of("lm_head") is None
+
+
+def test_an_expression_is_run_once_on_all_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling one of 1,000 characters takes milliseconds, and a model may have 50,000 modules."""
+    runs: list[str] = []
+    run = targets._matching
+
+    def count(pattern: str, texts: list[str]) -> list[str]:
+        runs.append(pattern)
+        return run(pattern, texts)
+
+    facts = quantization(ignore=["re:.*layers\\.3\\."])
+    monkeypatch.setattr(targets, "_matching", count)
+    modules = [f"model.layers.{layer}.mlp.up_proj" for layer in range(5)]
+    facts.match(modules)
+    left = [module for module in modules if facts.of(module) is None]
+    assert left == ["model.layers.3.mlp.up_proj"]
+    ran = [pattern for pattern in runs if runs.count(pattern) > 2]
+    assert not ran, "once to see whether it can be run, and once to run it"
 
 
 def test_more_groups_than_there_are_ways_to_round_are_refused() -> None:

@@ -75,7 +75,7 @@ def shape_of(tensors: Tensors, module: str, scheme: Quantization | None) -> Pack
     rows, groups = _sides(scales, module)
     size = scheme.group_size if scheme is not None and scheme.group_size else -1
     size = _step(inputs, groups, size)
-    height = _step(outputs, rows, scheme.block_rows if scheme is not None else 1)
+    height = _step(outputs, rows, min(scheme.block_rows, outputs) if scheme is not None else 1)
     if not size or not height:
         shapes = f"{codes.shape}, {scales.shape}"
         raise CheckpointError(f"shapes {shapes} of codes and scales do not agree", module, REMADE)

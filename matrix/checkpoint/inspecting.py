@@ -84,13 +84,14 @@ def inspect(directory: Path, original: Path | None = None) -> Inspection:
     tensors = Tensors(files)
     problems = files.problems + tensors.problems
     config, tokenizer = _read_configs(files, problems)
-    quantization = config.quantization
+    plan = _plan(source, config)
+    modules = {*plan.linears, *(name.rpartition(".")[0] for name in tensors)}
+    quantization = _matched(config.quantization, modules)
     found = scan(tensors, quantization)
     packed = {module.name for module in found.modules}
-    quantization = _with_head(quantization, packed)
+    quantization = _matched(_with_head(quantization, packed), modules)
     unread = unread_formats(quantization, packed)
     problems += found.problems + _contradictions(config, quantization, packed, tensors)
-    plan = _plan(source, config)
     skipped = left_out(plan.linears, packed, quantization)
     expected = plan.expected(quantization, bool(packed) or quantization is not None, skipped)
     names = set(tensors)
@@ -138,6 +139,13 @@ def _read_configs(files: CheckpointFiles, problems: list[Problem]) -> tuple[Conf
     except CheckpointError as error:
         problems.append(error.problem)
     return config, tokenizer
+
+
+def _matched(quantization: Quantization | None, modules: Collection[str]) -> Quantization | None:
+    """Return what is said, with its regular expressions already run on these modules."""
+    if quantization is not None:
+        quantization.match(modules)
+    return quantization
 
 
 def _with_head(quantization: Quantization | None, packed: set[str]) -> Quantization | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
 from typing import Literal
 
@@ -112,6 +113,11 @@ class Quantization(msgspec.Struct, frozen=True, dict=True):
             return self.groups[fits.index(max(fits))].scheme
         unread = (group for group, it in zip(self.groups, self._targets, strict=True) if it.unread)
         return next((group.scheme for group in unread), None)
+
+    def match(self, modules: Collection[str]) -> None:
+        """Run all regular expressions on many modules at once, which takes far less time."""
+        for targets in (self._ignored, *self._targets):
+            targets.match(modules)
 
     @property
     def unread(self) -> bool:

@@ -107,6 +107,10 @@ class _Group(msgspec.Struct, frozen=True):
     format: str | None = None
 
 
+_Groups = Annotated[dict[str, _Group | _Entries], msgspec.Meta(max_length=32)]
+"""As many as there are ways to round; every module is looked for in all of them."""
+
+
 class QuantizationConfig(msgspec.Struct, frozen=True):
     """The keys of ``quantization_config`` that reading weights needs, by their own names."""
 
@@ -127,7 +131,7 @@ class QuantizationConfig(msgspec.Struct, frozen=True):
     meta: Any = None
     packing_format: str | None = None
     extra_config: dict[str, Any] | None = None
-    config_groups: dict[str, _Group | _Entries] | None = None
+    config_groups: _Groups | None = None
     format: str | None = None
     ignore: _Entries | None = None
     kv_cache_scheme: _Arguments | None = None

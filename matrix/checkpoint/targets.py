@@ -12,7 +12,7 @@ What RE2 has not (looking ahead, back references), and what is too long or too m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import IntEnum
 
 PATTERN = "re:"
@@ -44,21 +44,26 @@ class Targets:
         patterns = sorted({entry[len(PATTERN) :] for entry in entries if entry.startswith(PATTERN)})
         self._patterns = [text for text in patterns[:MAX_PATTERNS] if _is_readable(text)]
         self.unread = len(self._patterns) < len(patterns)
-        self._fits: dict[str, Fit] = {}
+        self._is_matched: dict[str, bool] = {}
 
     def fit(self, module: str) -> Fit:
         """Return how closely they mean a module."""
-        if module not in self._fits:
-            self._fits[module] = self._fit(module)
-        return self._fits[module]
-
-    def _fit(self, module: str) -> Fit:
         if module in self._names:
             return Fit.NAME
-        if len(module) <= MAX_NAME_CHARS and any(_matches(p, module) for p in self._patterns):
+        if self._patterns and module not in self._is_matched:
+            self.match([module])
+        if self._is_matched.get(module):
             return Fit.PATTERN
         is_linear = not module.endswith(_NO_LINEARS)
         return Fit.CLASS if is_linear and LINEAR in self._names else Fit.NONE
+
+    def match(self, modules: Collection[str]) -> None:
+        """Run the expressions on many modules: each is compiled anew whenever it is run."""
+        short = [module for module in modules if len(module) <= MAX_NAME_CHARS]
+        if self._patterns:
+            self._is_matched |= dict.fromkeys(modules, False)
+        for pattern in self._patterns:
+            self._is_matched |= dict.fromkeys(_matching(pattern, short), True)
 
 
 def _is_readable(text: str) -> bool:
@@ -67,14 +72,16 @@ def _is_readable(text: str) -> bool:
     if len(text) > MAX_PATTERN_CHARS:
         return False
     try:
-        _matches(text, "")
+        _matching(text, [""])
     except pa.ArrowInvalid:
         return False
     return True
 
 
-def _matches(pattern: str, text: str) -> bool:
+def _matching(pattern: str, texts: Sequence[str]) -> list[str]:
+    """Return the texts whose beginning an expression matches."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    return bool(pc.match_substring_regex(pa.scalar(text), f"^(?:{pattern})").as_py())
+    matched = pc.match_substring_regex(pa.array(texts, pa.string()), f"^(?:{pattern})").to_pylist()
+    return [text for text, is_matched in zip(texts, matched, strict=True) if is_matched]

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from matrix.checkpoint import targets
 from matrix.checkpoint.files import CheckpointFiles
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import CheckpointError, Quantization
@@ -358,6 +359,43 @@ def test_hostile_expressions_take_no_time_and_harm_nothing(pattern: str) -> None
     facts = quantization(ignore=["lm_head", f"re:{pattern}"])
     assert facts.of("a" * 400) is not None
     assert facts.of("lm_head") is None
+
+
+def test_an_expression_is_run_once_on_all_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling one of 1,000 characters takes milliseconds, and a model may have 50,000 modules."""
+    runs: list[str] = []
+    run = targets._matching
+
+    def count(pattern: str, texts: list[str]) -> list[str]:
+        runs.append(pattern)
+        return run(pattern, texts)
+
+    facts = quantization(ignore=["re:.*layers\\.3\\."])
+    monkeypatch.setattr(targets, "_matching", count)
+    modules = [f"model.layers.{layer}.mlp.up_proj" for layer in range(5)]
+    facts.match(modules)
+    left = [module for module in modules if facts.of(module) is None]
+    assert left == ["model.layers.3.mlp.up_proj"]
+    ran = [pattern for pattern in runs if runs.count(pattern) > 2]
+    assert not ran, "once to see whether it can be run, and once to run it"
+
+
+def test_more_groups_than_there_are_ways_to_round_are_refused() -> None:
+    groups = {str(number): {"targets": ["Linear"], "weights": GROUPS} for number in range(33)}
+    with pytest.raises(msgspec.ValidationError, match="length"):
+        quantization(config_groups=groups)
+
+
+def test_a_block_taller_than_the_weights_takes_no_memory(tmp_path: Path) -> None:
+    """It is repeated for each output, and what a file says of it is not bounded."""
+    stored: Stored = {
+        "m.weight": ("I8", np.ones((4, 8))),
+        "m.weight_scale": ("F32", np.ones((1, 1))),
+    }
+    arguments = {"num_bits": 8, "strategy": "block", "block_structure": [9_999_999, 8]}
+    linear = read(write(tmp_path, stored, arguments, format="int-quantized"))
+    assert linear.shape.block_rows == 4
+    np.testing.assert_array_equal(linear.weight(), np.ones((4, 8)))
 
 
 def test_expressions_that_are_not_run_are_told() -> None:

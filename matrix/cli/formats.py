@@ -11,13 +11,22 @@ from typing import Annotated
 import msgspec
 import typer
 
+from matrix.cli.choosing import did_you_mean
 from matrix.cli.evidence import last_evidence
 from matrix.cli.options import Format, FormatOption, Spec, StoreFolder, as_json, fail
 from matrix.cli.showing import Row, show
 from matrix.judge.lifetimes import Lifetime, end_in_words, lifetimes
 from matrix.run.context import Settings
 from matrix.spec.files import folder_of
-from matrix.spec.methods import METHODS, Listing, Methods, encode, methods_of, with_releases
+from matrix.spec.methods import (
+    METHODS,
+    Listing,
+    Methods,
+    encode,
+    method_of,
+    methods_of,
+    with_releases,
+)
 from matrix.spec.snapshot import Release
 from matrix.spec.versions import parsed
 from matrix.store.store import write_atomically
@@ -38,7 +47,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 def formats(
     method: Annotated[
-        str | None, typer.Argument(help="Only this quant_method, such as gguf.")
+        str | None, typer.Argument(help="Only this, such as gguf or pack-quantized.")
     ] = None,
     spec: Spec = None,
     store: StoreFolder = None,
@@ -64,12 +73,9 @@ def formats(
         methods, troubles = taken_in(methods, settings.store / "index")
         _write(folder_of(settings.spec) / METHODS, methods)
     result = last_evidence(evidence, settings)
-    listed = [
-        lifetime for lifetime in lifetimes(methods, result) if method in (None, lifetime.method)
-    ]
-    if method is not None and not listed:
-        names = ", ".join(methods.packages)
-        fail(f"{method!r} is in no list of {names}. `matrix formats` shows what is")
+    listed = lifetimes(methods, result)
+    if method is not None:
+        listed = _of_method(method, listed, methods)
     answer = Answer(1, methods.taken, listed, troubles)
     if output is Format.JSON:
         typer.echo(as_json(answer, indent=2))
@@ -78,6 +84,16 @@ def formats(
     for trouble in troubles:
         typer.echo(f"warning: {visible(trouble, LINE_CHARS)}", err=True)
     raise typer.Exit(bool(troubles))
+
+
+def _of_method(name: str, listed: list[Lifetime], methods: Methods) -> list[Lifetime]:
+    """Return those of one method; end with status 2 where none is, and name what is near."""
+    wanted = method_of(name)
+    if not (own := [lifetime for lifetime in listed if lifetime.method == wanted]):
+        packages = ", ".join(methods.packages)
+        near = did_you_mean(wanted, sorted({lifetime.method for lifetime in listed}))
+        fail(f"{name!r} is no format in the lists of {packages}. {near}`matrix formats` shows all")
+    return own
 
 
 def taken_in(methods: Methods, folder: Path) -> tuple[Methods, list[str]]:

@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from matrix.cli.choosing import did_you_mean
 from matrix.cli.options import Format, FormatOption, Spec, StoreFolder, as_json, fail
 from matrix.cli.resolve import CORES
 from matrix.cli.showing import Row, show
@@ -53,7 +54,8 @@ def pairs(
     if kept is None:
         fail(f"{folder_of(settings.spec) / PAIRS}: nothing is kept. Ask uv: matrix pairs --take")
     if package is not None and package not in kept.since:
-        fail(f"{package!r} is none of {', '.join(kept.since)}")
+        near = did_you_mean(package.lower(), list(kept.since))
+        fail(f"{package!r} is none of {', '.join(kept.since)}. {near}".rstrip(". "))
     shown = [pair for pair in kept.pairs if package in (None, pair.package)]
     if output is Format.JSON:
         typer.echo(as_json(msgspec.structs.replace(kept, pairs=shown), indent=2))

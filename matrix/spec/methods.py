@@ -16,6 +16,7 @@ from typing import Final, Literal
 import msgspec
 from packaging.version import Version
 
+from matrix.checkpoint.formats import Format
 from matrix.spec.files import folder_of
 from matrix.spec.loading import DEFAULT_SPEC
 from matrix.spec.tables import SpecError
@@ -93,6 +94,15 @@ class Methods(msgspec.Struct, frozen=True):
 
 
 EMPTY = Methods(SCHEMA, "", {})
+
+
+def method_of(name: str) -> str:
+    """Return the method of a format, or of another name that an engine has for it; else the name
+    itself, in lower case."""
+    name = name.lower()
+    if name in list(Format):
+        return Format(name).method
+    return next((method for method, names in OTHER_NAMES.items() if name in names), name)
 
 
 def with_releases(listing: Listing, lists: Mapping[str, Lists]) -> Listing:

@@ -33,6 +33,8 @@ EXAMPLES = "matrix/spec/project/"
 """Where the commented examples are, as errors say it."""
 RECIPE_BYTES = 100_000
 """No recipe of a quantizer is larger: one has a few KB."""
+_YAML = re.compile(r"\A[^\n]+\.ya?ml\Z")
+"""A recipe that is the name of a file, and not its text."""
 
 
 def read_tables(path: Path) -> Spec:
@@ -61,12 +63,12 @@ def read_spec(path: Path) -> tuple[Spec, Places]:
 
 
 def _with_recipe(table: RoleTable, folder: Path, error: ErrorAt, key: str) -> RoleTable:
-    """Return a table with the text of its recipe, where it names a file beside the spec.
+    """Return a table with the text of its recipe, where it names a file: by its path from the spec.
 
     So what the file says is part of every key, and a changed one is another recipe.
     """
     recipe = table.options.get("recipe")
-    if not isinstance(recipe, str) or not recipe.startswith("./"):
+    if not isinstance(recipe, str) or not (recipe.startswith("./") or _YAML.search(recipe)):
         return table
     try:
         text = read_file(folder / recipe, RECIPE_BYTES).decode()

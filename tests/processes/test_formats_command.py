@@ -113,7 +113,8 @@ def test_what_wheels_list_is_shown_with_what_became_of_it(project: Project) -> N
     assert (life["readers"], life["gone"]) == (2, "0.4")
     done = project.run("nothing")
     assert done.exit_code == 2
-    assert "'nothing' is in no list of engine" in done.stderr
+    assert "'nothing' is no format in the lists of engine. `matrix" in done.stderr
+    assert "Did you mean gguf? `matrix" in project.run("ggufs").stderr
 
 
 def test_a_new_release_is_added_to_those_before(project: Project, server: Server) -> None:

@@ -14,6 +14,7 @@ from matrix.spec.methods import (
     Methods,
     Spans,
     encode,
+    method_of,
     methods_of,
     read_methods,
     with_releases,
@@ -37,6 +38,21 @@ def test_releases_are_taken_in_as_spans_in_the_order_of_versions() -> None:
             "gguf": Spans([("0.8", "0.8"), ("0.11", "0.11")], [("0.11", "0.11")]),
         },
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("pack-quantized", "compressed-tensors"),
+        ("gptq_v2", "gptq"),
+        ("inc", "auto-round"),
+        ("bitsandbytes_4bit", "bitsandbytes"),
+        ("AWQ", "awq"),
+        ("unheard of", "unheard of"),
+    ],
+)
+def test_what_people_call_a_format_is_of_a_method(name: str, method: str) -> None:
+    assert method_of(name) == method
 
 
 def test_nothing_new_changes_nothing() -> None:

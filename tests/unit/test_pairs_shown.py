@@ -63,7 +63,8 @@ def test_one_package_and_json(tmp_path: Path) -> None:
     (tmp_path / PAIRS).write_bytes(encode(PAIRS_MADE))
     kept = json.loads(ask(tmp_path, "runner", "--format", "json").stdout)
     assert [pair["package"] for pair in kept["pairs"]] == ["runner"]
-    assert "none of maker, runner" in ask(tmp_path, "unheard").stderr
+    assert "'x' is none of maker, runner\n" in ask(tmp_path, "x").stderr
+    assert ask(tmp_path, "Run-ner").stderr.endswith("maker, runner. Did you mean runner?\n")
 
 
 def test_trouble_of_uv_is_told_and_ends_with_status_1(tmp_path: Path, uv: set[str]) -> None:

@@ -143,9 +143,11 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
 RECIPE = ('adapter = "./maker.py"', 'adapter = "./maker.py"\noptions.recipe = "./recipe.yaml"')
 
 
-def test_a_recipe_beside_the_spec_is_given_as_its_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["./recipe.yaml", "recipe.yaml", "{folder}/recipe.yaml"])
+def test_a_recipe_in_a_file_is_given_as_its_text(tmp_path: Path, name: str) -> None:
     (tmp_path / "recipe.yaml").write_text("bits: 4\n")
-    plan = open_spec(small_spec.write(tmp_path, RECIPE)).plan
+    named = RECIPE[1].replace("./recipe.yaml", name.format(folder=tmp_path))
+    plan = open_spec(small_spec.write(tmp_path, (RECIPE[0], named))).plan
     quantizers = [c.quantizer for c in plan.checkpoints if c.scheme is not None]
     assert {str(role.options["recipe"]) for role in quantizers} == {"bits: 4\n"}
 

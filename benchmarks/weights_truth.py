@@ -5,7 +5,7 @@
 Of each format, so many sound files are made from small random models, and in a copy of each one
 damage is planted at random. A false alarm is a sound file that fails, a miss a damaged one that
 does not. Behind a share stands its 95 % confidence interval (Wilson's). ``--list`` also names the
-seeds of all that came out wrong.
+seeds of all that came out wrong. Interrupted, it prints what came until then.
 """
 
 from __future__ import annotations
@@ -331,9 +331,16 @@ def main() -> None:
         for kind in KINDS
         for number in range(-(-options.files // kinds[kind.format]))
     ]
+    # In another order, so that what came before an interruption stands for all.
+    np.random.default_rng(options.seed).shuffle(work)
+    results: list[Result] = []
     with ProcessPoolExecutor(options.jobs) as pool:
-        results = list(pool.map(try_one, *zip(*work, strict=True), chunksize=8))
+        try:
+            results.extend(pool.map(try_one, *zip(*work, strict=True), chunksize=4))
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
     print("\n".join(tables(results)))
+    print(f"\n{len(results)} of {len(work)} sound files, and as many damaged ones.")
     for result in results if options.list else ():
         if result.alarm or not result.caught:
             print(result.kind, result.seed, result.alarm or f"missed: {result.damage}")

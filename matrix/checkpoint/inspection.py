@@ -75,7 +75,7 @@ class Quantization(msgspec.Struct, frozen=True, dict=True):
     """Of GPTQ ``gptq`` (v1: a zero point less one is stored), ``gptq_v2`` (as it is), empty if
     absent. Of compressed-tensors its ``format``, such as ``pack-quantized``."""
     autoround: bool = False
-    """There is a version of AutoRound, which writes the forms of others."""
+    """AutoRound wrote it, in a form of others."""
     lm_head: bool | None = None
     static_groups: bool | None = None
     """Of GPTQ's desc_act: the groups are of neighbouring inputs all the same."""

@@ -47,6 +47,7 @@ class _Arguments(msgspec.Struct, frozen=True):
     strategy: str | None = None
     block_structure: list[int] | str | None = None
     actorder: bool | str | None = None
+    observer: Any = msgspec.UNSET
     scale_dtype: Any = msgspec.UNSET
     zp_dtype: Any = msgspec.UNSET
 
@@ -123,6 +124,7 @@ class QuantizationConfig(msgspec.Struct, frozen=True):
     desc_act: bool | None = None
     checkpoint_format: str | None = None
     autoround_version: str | None = None
+    provider: str | None = None
     lm_head: bool | None = None
     static_groups: bool | None = None
     modules_to_not_convert: _Names | None = None
@@ -163,6 +165,15 @@ class QuantizationConfig(msgspec.Struct, frozen=True):
             dynamic=bool(self.dynamic or self.extra_config),
         )
 
+    @property
+    def _is_of_autoround(self) -> bool:
+        """Whether AutoRound wrote these groups. Of floats it says so; of integers it writes, as
+        nobody else is known to, that nothing observed them, and no version (0.16.1)."""
+        weights = [group.weights for group in (self.config_groups or {}).values()
+                   if isinstance(group, _Group) and group.weights is not None]  # fmt: skip
+        unobserved = bool(weights) and all(it.observer is None for it in weights)
+        return self.provider == AUTO_ROUND or (unobserved and self.version is None)
+
     def _compressed(self) -> Quantization:
         form = (self.format or "")[:_WORD_CHARS]
         groups: list[LayerGroup] = []
@@ -187,6 +198,7 @@ class QuantizationConfig(msgspec.Struct, frozen=True):
             sym=_agreed([scheme.sym for scheme in schemes]),
             desc_act=any(scheme.desc_act for scheme in schemes),
             checkpoint_format=form,
+            autoround=self._is_of_autoround,
             strategy=_agreed([scheme.strategy for scheme in schemes]) or "",
             block_rows=_agreed([scheme.block_rows for scheme in schemes]) or 1,
             activations=_agreed([scheme.activations for scheme in schemes]) or "",

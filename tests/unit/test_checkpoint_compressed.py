@@ -351,6 +351,24 @@ def test_groups_that_differ_agree_on_nothing() -> None:
 
 
 @pytest.mark.parametrize(
+    ("config", "arguments", "is_of_autoround"),
+    [
+        ({}, {"observer": None}, True),
+        ({"provider": "auto-round"}, {"observer": "minmax"}, True),
+        ({}, {"observer": "minmax"}, False),
+        ({"version": "0.19.0"}, {"observer": None}, False),
+        ({}, {}, False),
+    ],
+)
+def test_autoround_is_known_by_what_only_it_writes(
+    config: dict[str, Any], arguments: dict[str, Any], is_of_autoround: bool
+) -> None:
+    """Its asymmetric weights, clipped by many steps, are taken for GPTQ's otherwise."""
+    groups = {"group_0": {"targets": ["Linear"], "weights": {**GROUPS, **arguments}}}
+    assert quantization(config_groups=groups, **config).autoround is is_of_autoround
+
+
+@pytest.mark.parametrize(
     "pattern",
     ["(a+)+b", "(a|a)*b", "(?=a)a", r"(a)\1", "[", "a{100000}", "x" * 1_500, "((a{99}){99}){99}"],
 )

@@ -68,8 +68,10 @@ def program(side: Side) -> tuple[str, str]:
     The environment's name stands in for it where no package is named like the adapter.
     """
     name = canonicalize_name(side.adapter)
+    # An adapter is a module, whose name may have a hyphen where the package's has none.
+    names = (name, f"{name}-cpu", name.replace("-", ""))
     for package, version in sorted(side.packages.items()):
-        if canonicalize_name(package) in (name, f"{name}-cpu"):
+        if canonicalize_name(package) in names:
             return canonicalize_name(package), version
     return side.environment, ""
 

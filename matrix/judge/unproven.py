@@ -206,19 +206,20 @@ def _format_of(scheme: SchemeFacts) -> Format:
 def _choices(
     loaded: LoadedSpec, tables: list[RoleTable], wanted: Requirement | None, wish: Wish
 ) -> list[str]:
-    """Return facts that choose quantizers or engines without a suffix, as TOML."""
-    device = device_of(wish)
+    """Return facts that choose quantizers or engines, as TOML: without a suffix, where there are
+    such."""
+    device, suffixes = device_of(wish), dict[str, set[str]]()
+    for environment, table in role_names(loaded, tables).values():
+        methods = {form.method for form in table.formats}
+        is_meant = table.device == device and table.adapter != PUBLISHED
+        if is_meant and wish.scheme.method in methods:
+            package = Requirement(loaded.environments[environment].requirements[0]).name
+            suffixes.setdefault(canonicalize_name(package), set()).add(table.suffix)
     if wanted is not None:
-        packages = {f"{_package(wanted, wish)}{wanted.specifier}"}
-    else:
-        packages = {
-            Requirement(loaded.environments[environment].requirements[0]).name
-            for environment, table in role_names(loaded, tables).values()
-            if wish.scheme.method in {form.method for form in table.formats}
-            and table.device == device
-            and not table.suffix
-        }
+        name = _package(wanted, wish)
+        suffixes = {f"{name}{wanted.specifier}": suffixes.get(name, {""})}
     return [
-        f'{{ package = {json.dumps(package)}, device = "{device}", suffix = [""] }}'
-        for package in sorted(packages)
+        f'{{ package = {json.dumps(package)}, device = "{device}", '
+        f"suffix = {json.dumps([''] if '' in of_package else sorted(of_package))} }}"
+        for package, of_package in sorted(suffixes.items())
     ]

@@ -18,6 +18,7 @@ from matrix.spec.requirements import exact_version
 
 QWEN = ModelFacts(tied=True, model_type="qwen2")
 AWQ = Wish(model=QWEN, scheme=SchemeFacts(method="awq"))
+INT8 = SchemeFacts(method="compressed-tensors", bits=8)
 
 
 @cache
@@ -38,6 +39,15 @@ def test_cells_of_the_wish_alone_would_prove_it() -> None:
     repaired = "twin-tied/awq-4bit-g64/autoawq-0.2.7+transformers-4.47.1+repaired/vllm-0.32.0"
     assert sorted(cells(wish, "cpu")) == sorted([cell, repaired])
     assert cells(wish, "cpu", "cpu", settled=frozenset({cell})) == [repaired]
+
+
+def test_a_package_whose_name_is_the_adapters_without_a_hyphen_is_meant() -> None:
+    wish = Wish(
+        model=QWEN, scheme=INT8, quantizer=Requirement("llmcompressor==0.14.0.1"),
+        engine=Requirement("vllm==0.32.0"),
+    )  # fmt: skip
+    quantizer = "llmcompressor-0.14.0.1+transformers-5.17.0+w8a8"
+    assert f"twin-tied/w8a8-int8/{quantizer}/vllm-0.32.0" in cells(wish, "cpu")
 
 
 def test_a_run_is_a_command_of_its_profile() -> None:
@@ -69,6 +79,8 @@ def test_published_checkpoints_prove_no_quantizer() -> None:
         msgspec.structs.replace(AWQ, scheme=SchemeFacts(method="awq", group_size=32)),
         msgspec.structs.replace(AWQ, engine=Requirement("vllm")),
         msgspec.structs.replace(AWQ, device="cuda 8.9", quantizer=Requirement("autoawq>=0.2.7")),
+        Wish(model=QWEN, scheme=INT8, quantizer=Requirement("llmcompressor>=0.12")),
+        Wish(model=QWEN, scheme=SchemeFacts(method="compressed-tensors")),
     ],
 )
 def test_rows_that_are_added_make_a_cell_that_proves_it(wish: Wish, tmp_path: Path) -> None:

@@ -173,3 +173,18 @@ def test_what_float16_loses_of_the_smallest_weights_is_no_stray(tmp_path: Path) 
     source = write(tmp_path / "original", original)
     weights = inspect(write(tmp_path / "checkpoint", model), source).weights
     assert {weight.strays for weight in weights} == {0}
+
+
+@pytest.mark.parametrize("kind", EITHER, ids=str)
+def test_a_little_more_than_a_step_is_too_far(tmp_path: Path, kind: Kind) -> None:
+    original = float_model(np.random.default_rng(5), kind, "F16")
+    model = quantized(np.random.default_rng(6), original)
+    linear = model.linears[Q]
+    steps = original.tensors[f"{Q}.weight"] / linear.scales[:, linear.group_of]
+    levels = linear.codes - linear.zeros[:, linear.group_of]
+    inside = (linear.codes > 4) & (linear.codes < 11)
+    row, column = np.argwhere(inside & (levels - steps > 0.1) & (levels - steps < 0.3))[0]
+    linear.codes[row, column] += 1
+    source = write(tmp_path / "original", original)
+    weights = inspect(write(tmp_path / "checkpoint", model), source).weights
+    assert {w.name: w.strays for w in weights if w.strays} == {Q: 1}

@@ -36,6 +36,8 @@ def kl_divergence(evidence: Evidence) -> Opinion:
     Protects from damage that neither the texts' own tokens nor greedy text show: every token of the
     vocabulary counts, at every place of the held-out texts. Rounding to one bit more leaves a
     quarter of it, so that weights of eight bits are held to a share of what those of four may have.
+    The measure is that of llama.cpp
+    (https://github.com/ggml-org/llama.cpp/blob/master/tools/perplexity/README.md).
     Value: the mean, in nats.
     """
     generation, reference = answered(evidence)

@@ -104,7 +104,7 @@ def judge_account(
                  "Copy the tokenizer's files from the float model"),
         _finding("own-quantization", soundness.quantization_faults(own, inspection),
                  "Correct the wrong one: engines differ in which they read"),
-        _format_finding(own, readers),
+        _format_finding(own, inspection, readers),
     ]  # fmt: skip
     if original is None:
         return findings
@@ -129,7 +129,9 @@ def _finding(check: str, faults: Sequence[str], action: str) -> Finding:
     return Finding(check, Stage.INSPECT, judgement, len(faults), 0, message)
 
 
-def _format_finding(own: Description, readers: Mapping[str, str]) -> Finding:
+def _format_finding(
+    own: Description, inspection: Inspection, readers: Mapping[str, str]
+) -> Finding:
     """Return what older transformers make of files that do not say that they are torch's."""
     for drift, form in ((NO_FORMAT, ""), (NO_METADATA, None)):
         files = [name for name, stated in sorted(own.formats.items()) if stated == form]
@@ -137,10 +139,12 @@ def _format_finding(own: Description, readers: Mapping[str, str]) -> Finding:
             message = f"{some(files)}: {drift.message}. {drift.remedy}"
             reader = f"{drift.distribution} before {drift.version}"
             explains = Explanation([*drift.symptoms], [*drift.errors], engines=[reader])
+            # AutoRound writes none, which only readers of before 2025 stop at.
+            usual = inspection.quantization is not None and inspection.quantization.autoround
+            harmless = drift is NO_METADATA and usual and not readers
             return Finding(
                 "own-format", Stage.INSPECT, Judgement.NOTICE, len(files), 0, message,
-                # AutoRound writes none, which only readers of before 2025 stop at.
-                explains=None if drift is NO_METADATA and not readers else explains,
+                explains=None if harmless else explains,
             )  # fmt: skip
     return _finding("own-format", [], "")
 

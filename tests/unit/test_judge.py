@@ -132,7 +132,7 @@ def test_a_damaged_weight_is_a_defect_even_where_the_answer_is_right(world: Worl
     def facts(step: str, subject: str) -> dict[str, Any]:
         usual = world.facts(step, subject)
         if (step, subject) == ("inspect", "tied/awq/maker-2.0"):
-            usual["weights"] = [dict(w, error=0.9) for w in usual["weights"]]
+            usual["weights"] = [dict(w, strays=9) for w in usual["weights"]]
         return usual
 
     cell = world.cells(facts=facts)[GOOD]

@@ -111,7 +111,7 @@ def test_a_field_of_an_object_that_is_not_there_is_refused() -> None:
 def test_each_json_file_is_read_once_however_many_fields_are_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    groups = {f"group_{number}": {"weights": {"scale_dtype": None}} for number in range(50)}
+    groups = {f"group_{number}": {"weights": {"scale_dtype": None}} for number in range(30)}
     checkpoint = real.configured(
         real.GPTQ,
         tmp_path,

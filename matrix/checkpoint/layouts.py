@@ -23,6 +23,11 @@ class Layout(StrEnum):
     32 bits by which all are divided."""
 
 
+BITS = {Layout.AWQ: (4,), Layout.GPTQ: (2, 4, 8), Layout.PACKED: (4, 8)}
+"""Layout of integers in words -> the widths that are read: they divide a word, and somebody writes
+them. GPTQ's 3-bit codes straddle words."""
+
+
 class Parts(NamedTuple):
     """The last words of the names of a packed module's tensors."""
 

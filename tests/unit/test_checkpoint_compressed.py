@@ -468,6 +468,16 @@ def test_autoround_names_the_layouts_of_others(packing: str | None, method: str,
     assert (facts.method, facts.checkpoint_format, facts.autoround) == (method, form, True)
 
 
+@pytest.mark.parametrize("written", ["compressed_tensors", "Compressed-Tensors"])
+def test_a_method_is_read_however_engines_let_it_be_written(tmp_path: Path, written: str) -> None:
+    inspection = inspect(
+        write(tmp_path, PACKED, GROUPS, format="pack-quantized", quant_method=written)
+    )
+    assert inspection.quantization is not None
+    assert inspection.quantization.method == "compressed-tensors"
+    assert [(module.name, module.note) for module in inspection.modules] == [("m", "")]
+
+
 @pytest.mark.parametrize("ignore", [["lm_head"], []])
 def test_a_packed_head_is_right_where_it_is_meant(tmp_path: Path, ignore: list[str]) -> None:
     stored = {name.replace("m.", "lm_head."): tensor for name, tensor in PACKED.items()}

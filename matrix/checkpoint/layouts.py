@@ -58,7 +58,7 @@ TYPES = {
     "weight": ("I8", "F8_E4M3"),
     "weight_packed": ("I32", "U8"),
     "weight_zero_point": ("I32", "I8"),
-    "weight_scale": ("F16", "BF16", "F32", "F8_E4M3"),
+    "weight_scale": ("F16", "BF16", "F32", "F64", "F8_E4M3"),
     "weight_g_idx": ("I32",),
     "weight_shape": ("I64", "I32"),
     "weight_global_scale": ("F32",),

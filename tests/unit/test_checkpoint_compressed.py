@@ -20,11 +20,16 @@ from matrix.checkpoint.inspection import CheckpointError, Quantization
 from matrix.checkpoint.packed import PackedLinear, read_packed
 from matrix.checkpoint.quantizing import QuantizationConfig
 from matrix.checkpoint.tensors import Tensors
+from matrix.checks.evidence import Evidence
+from matrix.checks.formats import stored_formats
+from matrix.pipeline.outcomes import Judgement
+from tests.unit.made_evidence import THRESHOLDS
 
 Array = npt.NDArray[Any]
 Codes = npt.NDArray[np.uint8]
 _DTYPES = {
     "I32": "<i4", "I64": "<i8", "I8": "i1", "U8": "u1", "F8_E4M3": "u1", "F16": "<f2", "F32": "<f4",
+    "F64": "<f8",
 }  # fmt: skip
 Stored = dict[str, tuple[str, Array]]
 HALVES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
@@ -414,6 +419,17 @@ def test_a_block_taller_than_the_weights_takes_no_memory(tmp_path: Path) -> None
     linear = read(write(tmp_path, stored, arguments, format="int-quantized"))
     assert linear.shape.block_rows == 4
     np.testing.assert_array_equal(linear.weight(), np.ones((4, 8)))
+
+
+@pytest.mark.parametrize("dtype", ["F16", "F32", "F64"])
+def test_scales_of_all_types_that_are_read_are_right(tmp_path: Path, dtype: str) -> None:
+    stored = PACKED | {"m.weight_scale": (dtype, np.full((16, 2), 0.5))}
+    folder = write(tmp_path, stored, GROUPS, format="pack-quantized")
+    np.testing.assert_array_equal(read(folder).scales, np.full((16, 2), 0.5))
+    evidence = Evidence(
+        tied=False, quantized=True, thresholds=THRESHOLDS, inspection=inspect(folder)
+    )
+    assert stored_formats(evidence).judgement is Judgement.PASSED
 
 
 def test_expressions_that_are_not_run_are_told() -> None:

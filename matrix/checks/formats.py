@@ -76,7 +76,8 @@ def _wrongly_packed(
     expected = set(inspection.linears or packed) - set(inspection.left_out) if quantized else set()
     declared = {"lm_head"} if inspection.quantization and inspection.quantization.lm_head else set()
     extra = packed - expected - declared
-    unread = [module.note for module in inspection.modules if module.note]
+    # What to do comes once, after all of them.
+    unread = [module.note.rstrip(".") for module in inspection.modules if module.note]
     parts = []
     if quantized and not packed and not inspection.unread:
         parts.append("nothing is packed. Give the quantized model")

@@ -136,9 +136,12 @@ def stored_formats(evidence: Evidence) -> Opinion:
 
 
 def _other_bits(inspection: Inspection) -> list[str]:
+    if inspection.quantization is None:
+        return []
     faults = []
+    schemes = inspection.quantization.schemes([module.name for module in inspection.modules])
     for module in inspection.modules:
-        scheme = inspection.quantization and inspection.quantization.of(module.name)
+        scheme = schemes[module.name]
         bits = scheme.bits if scheme else None
         # Integers of fewer bits may be stored in a byte each.
         is_byte = module.layout == Layout.INTEGERS and (bits or 0) < module.bits

@@ -16,12 +16,18 @@ from hypothesis import strategies as st
 from matrix.checkpoint import targets
 from matrix.checkpoint.files import CheckpointFiles
 from matrix.checkpoint.inspecting import inspect
-from matrix.checkpoint.inspection import CheckpointError, Quantization
+from matrix.checkpoint.inspection import (
+    CheckpointError,
+    Inspection,
+    PackedLinearInfo,
+    Quantization,
+)
 from matrix.checkpoint.packed import PackedLinear, read_packed
 from matrix.checkpoint.quantizing import QuantizationConfig
 from matrix.checkpoint.tensors import Tensors
 from matrix.checks.evidence import Evidence
 from matrix.checks.formats import stored_formats
+from matrix.checks.packing import group_size, zero_points
 from matrix.pipeline.outcomes import Judgement
 from tests.unit.made_evidence import THRESHOLDS
 
@@ -401,6 +407,29 @@ def test_an_expression_is_run_once_on_all_modules(monkeypatch: pytest.MonkeyPatc
     assert left == ["model.layers.3.mlp.up_proj"]
     ran = [pattern for pattern in runs if runs.count(pattern) > 2]
     assert not ran, "once to see whether it can be run, and once to run it"
+
+
+def test_checks_of_a_stored_inspection_run_an_expression_on_all_modules_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is read from a store has not yet run any."""
+    runs: list[int] = []
+    run = targets._matching
+
+    def count(pattern: str, texts: list[str]) -> list[str]:
+        runs.append(len(texts))
+        return run(pattern, texts)
+
+    names = [f"model.layers.{layer}.mlp.up_proj" for layer in range(5)]
+    modules = [PackedLinearInfo(name=name, bits=4, group_size=32, inputs=64) for name in names]
+    facts = quantization(ignore=["re:.*layers\\.3\\."])
+    made = Inspection(quantization=facts, modules=modules)
+    stored = msgspec.json.decode(msgspec.json.encode(made), type=Inspection)
+    monkeypatch.setattr(targets, "_matching", count)
+    evidence = Evidence(tied=False, quantized=True, thresholds=THRESHOLDS, inspection=stored)
+    for check in (zero_points, group_size, stored_formats):
+        check(evidence)
+    assert runs == [1, 1, 5, 5], "two, each run once to see whether it can be, and once on all"
 
 
 def test_more_groups_than_there_are_ways_to_round_are_refused() -> None:

@@ -31,13 +31,11 @@ import numpy as np
 
 from matrix.checkpoint import gptq
 from matrix.checkpoint.inspection import CheckpointError, Quantization, TensorInfo
-from matrix.checkpoint.layouts import BYTES, PACKED, Layout, parts_of
+from matrix.checkpoint.layouts import BITS, BYTES, PACKED, Layout, parts_of
 from matrix.checkpoint.packed_shapes import REMADE, WORD_BITS, PackedShape, within_bounds
 from matrix.checkpoint.small_floats import E2M1, E4M3, Codes, Floats, ranks_of
 from matrix.checkpoint.tensors import Tensors
 
-BITS = (4, 8)
-"""Widths of packed integers that divide a word and that somebody writes."""
 RANKS_8, VALUES_8 = ranks_of(E4M3)
 RANKS_4, VALUES_4 = ranks_of(E2M1)
 
@@ -97,7 +95,7 @@ def _unpacked(
         problem = f"says {outputs} x {inputs} weights, but the codes are {codes.shape}"
         raise CheckpointError(problem, name, REMADE)
     meant = [scheme.bits] if scheme is not None else []
-    return inputs, next(bits for bits in (*meant, *BITS, *widths) if bits in widths)
+    return inputs, next(bits for bits in (*meant, *BITS[Layout.PACKED], *widths) if bits in widths)
 
 
 def _check_types(tensors: Tensors, module: str, layout: Layout, scales: TensorInfo) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,10 +90,14 @@ def inspect(directory: Path, original: Path | None = None) -> Inspection:
     found = scan(tensors, quantization)
     packed = {module.name for module in found.modules}
     quantization = _matched(_with_head(quantization, packed), modules)
-    unread = unread_formats(quantization, packed)
-    problems += found.problems + _contradictions(config, quantization, packed, tensors)
-    skipped = left_out(plan.linears, packed, quantization)
+    unread = _joined(unread_formats(quantization, packed), found.unread)
+    problems += found.problems + _contradictions(config, quantization, packed, tensors, unread)
+    left = left_out(plan.linears, packed, quantization)
+    skipped = [name for name in plan.linears if name in left or name in found.unread]
     expected = plan.expected(quantization, bool(packed) or quantization is not None, skipped)
+    if unread:
+        # How those layers are stored is not known.
+        expected -= {f"{module}.weight" for module in skipped}
     names = set(tensors)
     surplus = names - expected - _optional(packed, tensors, quantization)
     if unread or not plan.names:
@@ -159,8 +163,17 @@ def _with_head(quantization: Quantization | None, packed: set[str]) -> Quantizat
     return msgspec.structs.replace(quantization, lm_head=has_head)
 
 
+def _joined(formats: str, widths: Mapping[str, str]) -> str:
+    """Return what is not read here, in one line: whole formats, and widths of others."""
+    return ", ".join(filter(None, (formats, *sorted(set(widths.values())))))
+
+
 def _contradictions(
-    config: Config, quantization: Quantization | None, packed: set[str], tensors: Tensors
+    config: Config,
+    quantization: Quantization | None,
+    packed: set[str],
+    tensors: Tensors,
+    unread: str,
 ) -> list[Problem]:
     """Return where config.json and the tensors cannot both be meant."""
     if packed and quantization is None and config != Config():
@@ -170,8 +183,7 @@ def _contradictions(
         return []
     # Of compressed-tensors, only the cache may be rounded.
     is_of_cache = bool(quantization.kv_cache and not quantization.groups)
-    is_unread = bool(unread_formats(quantization, packed))
-    if quantization.method in _PACKING_METHODS and not is_of_cache and not is_unread:
+    if quantization.method in _PACKING_METHODS and not is_of_cache and not unread:
         problem = f"says {quantization.method}, but nothing is packed"
         return [Problem(problem, "config.json", "Remove quantization_config, or quantize again.")]
     return []

@@ -119,6 +119,11 @@ class Quantization(msgspec.Struct, frozen=True, dict=True):
         for targets in (self._ignored, *self._targets):
             targets.match(modules)
 
+    def schemes(self, modules: Collection[str]) -> dict[str, Quantization | None]:
+        """Return how each of many modules is to be stored, as :meth:`of` says."""
+        self.match(modules)
+        return {module: self.of(module) for module in modules}
+
     @property
     def unread(self) -> bool:
         """Whether regular expressions stand in it that are not run."""

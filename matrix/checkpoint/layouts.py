@@ -23,6 +23,11 @@ class Layout(StrEnum):
     32 bits by which all are divided."""
 
 
+BITS = {Layout.AWQ: (4,), Layout.GPTQ: (2, 4, 8), Layout.PACKED: (4, 8)}
+"""Layout of integers in words -> the widths that are read: they divide a word, and somebody writes
+them. GPTQ's 3-bit codes straddle words."""
+
+
 class Parts(NamedTuple):
     """The last words of the names of a packed module's tensors."""
 
@@ -53,7 +58,7 @@ TYPES = {
     "weight": ("I8", "F8_E4M3"),
     "weight_packed": ("I32", "U8"),
     "weight_zero_point": ("I32", "I8"),
-    "weight_scale": ("F16", "BF16", "F32", "F8_E4M3"),
+    "weight_scale": ("F16", "BF16", "F32", "F64", "F8_E4M3"),
     "weight_g_idx": ("I32",),
     "weight_shape": ("I64", "I32"),
     "weight_global_scale": ("F32",),

@@ -17,12 +17,10 @@ import numpy.typing as npt
 
 from matrix.checkpoint import awq, compressed_tensors, gptq
 from matrix.checkpoint.inspection import COMPRESSED_TENSORS, CheckpointError, Quantization
-from matrix.checkpoint.layouts import WORDS, Layout, Parts, parts_of
+from matrix.checkpoint.layouts import BITS, WORDS, Layout, Parts, parts_of
 from matrix.checkpoint.packed_shapes import REMADE, WORD_BITS, PackedShape, shape_of_words
 from matrix.checkpoint.tensors import Floats, Tensors
 
-BITS = (2, 4, 8)
-"""Widths that divide a word. GPTQ's 3-bit codes straddle words."""
 BLOCK_WEIGHTS = 2**19
 NAIVE = "naive-quantized"
 
@@ -253,14 +251,13 @@ def kind_problem(shape: PackedShape, scheme: Quantization) -> str:
             # The plainest of its formats stores integers and floats of a byte alike.
             naive = form == NAIVE and layout in (Layout.INTEGERS, Layout.FLOATS)
             if scheme.method != COMPRESSED_TENSORS or (form not in ("", layout) and not naive):
-                said = f"{scheme.method} {form}".strip()
-                return f"is laid out as {layout}, but config.json says {said}"
+                wanted = f"{scheme.method} {form}".strip()
+                return f"is laid out as {layout}, but config.json says {wanted}"
         case _:
             assert_never(layout)
-    if shape.bits not in BITS or (layout is Layout.AWQ and shape.bits != awq.BITS):
-        return f"is {shape.bits}-bit {layout}; read here are 4-bit AWQ and 2, 4, 8-bit GPTQ"
-    if layout is Layout.PACKED and shape.bits not in compressed_tensors.BITS:
-        return f"has packed codes of {shape.bits} bits; read here are 4 and 8"
+    widths = BITS.get(layout, (shape.bits,))
+    if shape.bits not in widths:
+        return f"is {shape.bits}-bit {layout}; read here are {', '.join(map(str, widths))} bits"
     if layout is Layout.AWQ and scheme.version.lower() not in ("", "gemm"):
         return f"has AWQ layout {scheme.version}; only GEMM is read here"
     if layout is Layout.GPTQ and form not in ("", *gptq.FORMATS):

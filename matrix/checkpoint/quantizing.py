@@ -142,11 +142,13 @@ class QuantizationConfig(msgspec.Struct, frozen=True):
     @property
     def facts(self) -> Quantization:
         """What it says, in this project's words."""
-        if self.quant_method == COMPRESSED_TENSORS:
+        # As vLLM reads it (0.32.0, ``config/model.py``).
+        method = self.quant_method[:_WORD_CHARS].lower().replace("compressed_", "compressed-")
+        if method == COMPRESSED_TENSORS:
             return self._compressed()
-        method = self.quant_method[:_WORD_CHARS]
         form = (self.checkpoint_format or "")[:_WORD_CHARS]
         packing = (self.packing_format or "")[:_WORD_CHARS]
+        is_of_autoround = method == AUTO_ROUND or self.autoround_version is not None
         if method == AUTO_ROUND:
             method, form = _PACKING.get(packing, (f"{method} {packing}".strip(), ""))
         return Quantization(
@@ -158,7 +160,7 @@ class QuantizationConfig(msgspec.Struct, frozen=True):
             sym=self.sym,
             desc_act=self.desc_act,
             checkpoint_format=form,
-            autoround=self.quant_method == AUTO_ROUND or self.autoround_version is not None,
+            autoround=is_of_autoround,
             lm_head=self.lm_head,
             static_groups=self.static_groups or _static_groups(self.meta),
             modules_to_not_convert=tuple(self.modules_to_not_convert or ()),

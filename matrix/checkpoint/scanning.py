@@ -22,10 +22,10 @@ from matrix.checkpoint.inspection import (
     Quantization,
     TensorInfo,
 )
-from matrix.checkpoint.layouts import Layout, Parts, codes_in
-from matrix.checkpoint.packed import BITS, kind_problem, read_shaped, shape_of
+from matrix.checkpoint.layouts import BITS, Layout, Parts, codes_in
+from matrix.checkpoint.packed import kind_problem, read_shaped, shape_of
 from matrix.checkpoint.packed_shapes import PackedShape
-from matrix.checkpoint.shapes import packed_parts
+from matrix.checkpoint.shapes import packed_parts, unread_width
 from matrix.checkpoint.tensors import BYTES, Tensors
 
 BUFFER_BYTES = 2**19
@@ -48,6 +48,8 @@ class Scan:
     """What was read."""
 
     modules: list[PackedLinearInfo] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)
+    """Packed module of a width that is not read here -> its format and width, by config.json."""
     not_finite: dict[str, int] = field(default_factory=dict)
     """Floating tensor of no packed module -> how many of its values are not finite, if any."""
     zero: set[str] = field(default_factory=set)
@@ -176,6 +178,8 @@ def scan(tensors: Tensors, quantization: Quantization | None) -> Scan:
             module.shape = shape_of(tensors, module.name, module.scheme)
         except CheckpointError as error:
             module.note = str(error)
+    result.unread = {name: form for name, it in modules.items() if (form := _unread(it))}
+    modules = {name: it for name, it in modules.items() if name not in result.unread}
     _read_all(tensors, modules, result)
     for _, module in sorted(modules.items()):
         if module.shape is None:
@@ -184,6 +188,14 @@ def scan(tensors: Tensors, quantization: Quantization | None) -> Scan:
             info = _described(tensors, module, module.shape)
             result.modules.append(_with_zero_scales(tensors, info, module, module.shape))
     return result
+
+
+def _unread(module: _Module) -> str:
+    """Return its format and width, where config.json names one that is not read here, and the file
+    has no other; else ""."""
+    if module.scheme is None or (module.shape and module.shape.bits != module.scheme.bits):
+        return ""
+    return unread_width(module.scheme)
 
 
 def _read_all(tensors: Tensors, modules: Mapping[str, _Module], result: Scan) -> None:
@@ -247,7 +259,7 @@ def _described(tensors: Tensors, module: _Module, shape: PackedShape) -> PackedL
     if module.scheme is not None:
         problem = kind_problem(shape, module.scheme)
         note = f"{name}: {problem}" if problem else note
-    if shape.bits not in BITS:
+    if not _is_read(shape):
         note = f"{name}: codes of {shape.bits} bits are not read here"
     return PackedLinearInfo(
         name=name,
@@ -264,10 +276,14 @@ def _described(tensors: Tensors, module: _Module, shape: PackedShape) -> PackedL
     )
 
 
+def _is_read(shape: PackedShape) -> bool:
+    return shape.bits in BITS.get(shape.layout, (shape.bits,))
+
+
 def _points(tensors: Tensors, module: _Module, shape: PackedShape) -> dict[str, int]:
     """Return stored zero point -> how many; those of a byte each have a sign."""
     reader = module.readers.get(module.parts.zeros)
-    if not isinstance(reader, _ZeroPoints) or shape.bits not in BITS:
+    if not isinstance(reader, _ZeroPoints) or not _is_read(shape):
         return {}
     info = tensors.info(f"{module.name}.{module.parts.zeros}")
     if info.dtype == "I8":

@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Mapping
 
 from matrix.checkpoint.inspection import COMPRESSED_TENSORS, ConfigFacts, Quantization
-from matrix.checkpoint.layouts import BYTES, PACKED, WORDS, Layout
+from matrix.checkpoint.layouts import BITS, BYTES, PACKED, WORDS, Layout
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
@@ -140,6 +140,15 @@ def unread_formats(quantization: Quantization | None, packed: Collection[str]) -
     schemes = [group.scheme for group in quantization.groups]
     formats = {s.checkpoint_format or "no format" for s in schemes if not packed_parts(s)}
     return ", ".join(sorted(formats))
+
+
+def unread_width(scheme: Quantization) -> str:
+    """Return a format that is read here, and its bits where it is not read at so many; else ""."""
+    form = scheme.method if scheme.method != COMPRESSED_TENSORS else scheme.checkpoint_format
+    layout = next((layout for layout in BITS if layout == form), None)
+    if layout is None or scheme.bits is None or scheme.bits in BITS[layout]:
+        return ""
+    return f"{layout} of {scheme.bits} bits"
 
 
 def left_out(

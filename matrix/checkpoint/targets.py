@@ -59,9 +59,11 @@ class Targets:
 
     def match(self, modules: Collection[str]) -> None:
         """Run the expressions on many modules: each is compiled anew whenever it is run."""
-        short = [module for module in modules if len(module) <= MAX_NAME_CHARS]
-        if self._patterns:
-            self._is_matched |= dict.fromkeys(modules, False)
+        new = [module for module in modules if module not in self._is_matched]
+        if not self._patterns or not new:
+            return
+        short = [module for module in new if len(module) <= MAX_NAME_CHARS]
+        self._is_matched |= dict.fromkeys(new, False)
         for pattern in self._patterns:
             self._is_matched |= dict.fromkeys(_matching(pattern, short), True)
 

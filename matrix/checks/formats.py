@@ -76,7 +76,8 @@ def _wrongly_packed(
     expected = set(inspection.linears or packed) - set(inspection.left_out) if quantized else set()
     declared = {"lm_head"} if inspection.quantization and inspection.quantization.lm_head else set()
     extra = packed - expected - declared
-    unread = [module.note for module in inspection.modules if module.note]
+    # What to do comes once, after all of them.
+    unread = [module.note.rstrip(".") for module in inspection.modules if module.note]
     parts = []
     if quantized and not packed and not inspection.unread:
         parts.append("nothing is packed. Give the quantized model")
@@ -135,9 +136,12 @@ def stored_formats(evidence: Evidence) -> Opinion:
 
 
 def _other_bits(inspection: Inspection) -> list[str]:
+    if inspection.quantization is None:
+        return []
     faults = []
+    schemes = inspection.quantization.schemes([module.name for module in inspection.modules])
     for module in inspection.modules:
-        scheme = inspection.quantization and inspection.quantization.of(module.name)
+        scheme = schemes[module.name]
         bits = scheme.bits if scheme else None
         # Integers of fewer bits may be stored in a byte each.
         is_byte = module.layout == Layout.INTEGERS and (bits or 0) < module.bits

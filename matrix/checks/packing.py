@@ -83,8 +83,9 @@ def zero_points(evidence: Evidence) -> Opinion:
 def _signed_points(modules: Sequence[PackedLinearInfo], quantization: Quantization) -> Opinion:
     """Return what is said of compressed-tensors' zero points: there are none, or each its own."""
     wrong = []
+    schemes = quantization.schemes([module.name for module in modules])
     for module in modules:
-        scheme = quantization.of(module.name)
+        scheme = schemes[module.name]
         middle = {"0", str(2 ** (module.bits - 1))} if module.bits else set()
         if scheme is not None and scheme.sym and not set(module.zero_points) <= middle:
             wrong.append(module.name)
@@ -137,7 +138,7 @@ def group_size(evidence: Evidence) -> Opinion:
     Value: layers of wrong groups.
     """
     modules, quantization = _packed(inspected(evidence))
-    schemes = {module.name: quantization.of(module.name) for module in modules}
+    schemes = quantization.schemes([module.name for module in modules])
     faults = [
         f"{module.name} {fault}"
         for module in modules

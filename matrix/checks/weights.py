@@ -47,7 +47,7 @@ def _fault(weight: WeightComparison, limits: Thresholds) -> str:
     if weight.not_finite:
         return f"has {weight.not_finite} values that are not finite"
     if weight.error is None:
-        return f"could not be compared: {weight.note}"
+        return f"could not be compared: {weight.note.rstrip('.')}"
     if weight.rounding is Rounding.MOVED:
         return _moved_fault(weight, limits)
     if weight.strays:

@@ -178,7 +178,8 @@ def examine(
     wrong += [
         f"{WRONG}{_named(readers)}: {match.issue.title}" for match in matches if not match.quote
     ]
-    method, methods = _method(inspection), methods_of(loaded.file)
+    method = inspection.quantization.method if inspection.quantization else ""
+    methods = methods_of(loaded.file)
     wrong += [
         f"{WRONG}{name} {version} will not load it without a plugin: it does not list {method}"
         for name, version in readers.items()
@@ -203,12 +204,6 @@ def examine(
         readings=_readings(inspection, result),
         lifetimes=lines_of(method, methods, result) if method else [],
     )
-
-
-def _method(inspection: Inspection) -> str:
-    """Return the method of a file, as engines spell it; empty where it is not quantized."""
-    method = inspection.quantization.method if inspection.quantization else ""
-    return method.lower().replace("compressed_tensors", "compressed-tensors")
 
 
 def _readings(inspection: Inspection, result: MatrixResult | None) -> list[str]:

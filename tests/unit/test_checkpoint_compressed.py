@@ -16,15 +16,26 @@ from hypothesis import strategies as st
 from matrix.checkpoint import targets
 from matrix.checkpoint.files import CheckpointFiles
 from matrix.checkpoint.inspecting import inspect
-from matrix.checkpoint.inspection import CheckpointError, Quantization
+from matrix.checkpoint.inspection import (
+    CheckpointError,
+    Inspection,
+    PackedLinearInfo,
+    Quantization,
+)
 from matrix.checkpoint.packed import PackedLinear, read_packed
 from matrix.checkpoint.quantizing import QuantizationConfig
 from matrix.checkpoint.tensors import Tensors
+from matrix.checks.evidence import Evidence
+from matrix.checks.formats import stored_formats
+from matrix.checks.packing import group_size, zero_points
+from matrix.pipeline.outcomes import Judgement
+from tests.unit.made_evidence import THRESHOLDS
 
 Array = npt.NDArray[Any]
 Codes = npt.NDArray[np.uint8]
 _DTYPES = {
     "I32": "<i4", "I64": "<i8", "I8": "i1", "U8": "u1", "F8_E4M3": "u1", "F16": "<f2", "F32": "<f4",
+    "F64": "<f8",
 }  # fmt: skip
 Stored = dict[str, tuple[str, Array]]
 HALVES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
@@ -398,6 +409,29 @@ def test_an_expression_is_run_once_on_all_modules(monkeypatch: pytest.MonkeyPatc
     assert not ran, "once to see whether it can be run, and once to run it"
 
 
+def test_checks_of_a_stored_inspection_run_an_expression_on_all_modules_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is read from a store has not yet run any."""
+    runs: list[int] = []
+    run = targets._matching
+
+    def count(pattern: str, texts: list[str]) -> list[str]:
+        runs.append(len(texts))
+        return run(pattern, texts)
+
+    names = [f"model.layers.{layer}.mlp.up_proj" for layer in range(5)]
+    modules = [PackedLinearInfo(name=name, bits=4, group_size=32, inputs=64) for name in names]
+    facts = quantization(ignore=["re:.*layers\\.3\\."])
+    made = Inspection(quantization=facts, modules=modules)
+    stored = msgspec.json.decode(msgspec.json.encode(made), type=Inspection)
+    monkeypatch.setattr(targets, "_matching", count)
+    evidence = Evidence(tied=False, quantized=True, thresholds=THRESHOLDS, inspection=stored)
+    for check in (zero_points, group_size, stored_formats):
+        check(evidence)
+    assert runs == [1, 1, 5, 5], "two, each run once to see whether it can be, and once on all"
+
+
 def test_more_groups_than_there_are_ways_to_round_are_refused() -> None:
     groups = {str(number): {"targets": ["Linear"], "weights": GROUPS} for number in range(33)}
     with pytest.raises(msgspec.ValidationError, match="length"):
@@ -414,6 +448,17 @@ def test_a_block_taller_than_the_weights_takes_no_memory(tmp_path: Path) -> None
     linear = read(write(tmp_path, stored, arguments, format="int-quantized"))
     assert linear.shape.block_rows == 4
     np.testing.assert_array_equal(linear.weight(), np.ones((4, 8)))
+
+
+@pytest.mark.parametrize("dtype", ["F16", "F32", "F64"])
+def test_scales_of_all_types_that_are_read_are_right(tmp_path: Path, dtype: str) -> None:
+    stored = PACKED | {"m.weight_scale": (dtype, np.full((16, 2), 0.5))}
+    folder = write(tmp_path, stored, GROUPS, format="pack-quantized")
+    np.testing.assert_array_equal(read(folder).scales, np.full((16, 2), 0.5))
+    evidence = Evidence(
+        tied=False, quantized=True, thresholds=THRESHOLDS, inspection=inspect(folder)
+    )
+    assert stored_formats(evidence).judgement is Judgement.PASSED
 
 
 def test_expressions_that_are_not_run_are_told() -> None:
@@ -466,6 +511,16 @@ def test_autoround_names_the_layouts_of_others(packing: str | None, method: str,
     raw = {"quant_method": "auto-round", "packing_format": packing, "bits": 4, "group_size": 64}
     facts = msgspec.json.decode(json.dumps(raw).encode(), type=QuantizationConfig).facts
     assert (facts.method, facts.checkpoint_format, facts.autoround) == (method, form, True)
+
+
+@pytest.mark.parametrize("written", ["compressed_tensors", "Compressed-Tensors"])
+def test_a_method_is_read_however_engines_let_it_be_written(tmp_path: Path, written: str) -> None:
+    inspection = inspect(
+        write(tmp_path, PACKED, GROUPS, format="pack-quantized", quant_method=written)
+    )
+    assert inspection.quantization is not None
+    assert inspection.quantization.method == "compressed-tensors"
+    assert [(module.name, module.note) for module in inspection.modules] == [("m", "")]
 
 
 @pytest.mark.parametrize("ignore", [["lm_head"], []])

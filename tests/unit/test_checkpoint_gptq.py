@@ -97,7 +97,7 @@ def test_dequantizing_agrees_with_the_layout_weight_by_weight(
         (
             {"m.qweight": np.zeros((3, 32), np.int32), "m.qzeros": np.zeros((2, 3), np.int32)},
             quantization(3),
-            "is 3-bit gptq; read here are",
+            "is 3-bit gptq; read here are 2, 4, 8 bits",
         ),
     ],
 )

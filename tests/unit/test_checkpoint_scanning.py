@@ -204,6 +204,68 @@ def test_three_bits_are_told_and_not_read(checkpoint: Path) -> None:
     assert linear.note == f"{Q}: codes of 3 bits are not read here"
 
 
+def store_three_bits(form: str) -> Callable[[dict[str, made.Array]], object]:
+    """Return a change that puts codes of 3 bits in place of all others, in a format."""
+
+    def change(tensors: dict[str, made.Array]) -> None:
+        for name, (outputs, inputs) in made.linear_shapes(0).items():
+            for part in ("qweight", "qzeros"):
+                del tensors[f"{name}.{part}"]
+            scales = tensors[f"{name}.scales"]
+            if form == "gptq":
+                groups = len(scales)
+                tensors[f"{name}.qweight"] = np.zeros((inputs * 3 // 32, outputs), np.int32)
+                tensors[f"{name}.qzeros"] = np.zeros((groups, outputs * 3 // 32), np.int32)
+                continue
+            del tensors[f"{name}.scales"], tensors[f"{name}.g_idx"]
+            # A word holds ten of them, and two bits of nothing.
+            tensors[f"{name}.weight_packed"] = np.zeros((outputs, -(-inputs // 10)), np.int32)
+            tensors[f"{name}.weight_scale"] = np.ascontiguousarray(scales.T)
+            tensors[f"{name}.weight_shape"] = np.array([outputs, inputs])
+
+    return change
+
+
+def of_format(form: str, bits: int) -> dict[str, Any]:
+    """Return a quantization_config of GPTQ, or of compressed-tensors' format."""
+    if form == "gptq":
+        return {"quant_method": form, "bits": bits, "group_size": 64, "sym": True}
+    group = {"targets": ["Linear"], "weights": {"num_bits": bits, "group_size": 64}}
+    method = "compressed-tensors"
+    return {"quant_method": method, "format": form, "config_groups": {"group_0": group}}
+
+
+@pytest.mark.parametrize("form", ["gptq", "pack-quantized"])
+@pytest.mark.parametrize("is_compared", [False, True])
+def test_a_file_of_three_bits_is_named_and_nothing_claimed(
+    tmp_path: Path, form: str, is_compared: bool
+) -> None:
+    directory, original = gptq.write_pair(tmp_path)
+    complete_config(directory, quantization_config=of_format(form, 3))
+    change_tensors(directory, store_three_bits(form))
+    inspection = inspect(directory, complete_config(original) if is_compared else None)
+    assert inspection.unread == f"{form} of 3 bits"
+    assert inspection.modules == inspection.missing == inspection.unexpected == []
+    assert inspection.problems == []
+    assert [weight for weight in inspection.weights if weight.packed] == []
+    assert inspection.left_out == inspection.linears
+    assert inspection.expected_bytes is None
+
+
+def test_three_bits_that_only_config_says_are_a_fault(checkpoint: Path) -> None:
+    change_config(checkpoint, quantization_config=of_format("gptq", 3))
+    inspection = inspect(checkpoint)
+    assert (inspection.unread, module(inspection).bits) == ("", 4)
+
+
+def test_of_a_format_that_is_not_read_no_weight_is_missing(checkpoint: Path) -> None:
+    change_config(checkpoint, quantization_config=of_format("marlin-24", 4))
+    change_tensors(checkpoint, lambda tensors: tensors.pop("model.norm.weight"))
+    inspection = inspect(checkpoint)
+    assert inspection.unread == "marlin-24"
+    assert inspection.missing == ["model.norm.weight"]
+
+
 def test_tokenizer_and_config_of_newer_and_older_writers(checkpoint: Path) -> None:
     for merges, form in (([["a", "b"]], "pairs"), (["a b"], "strings"), ([], "")):
         model = {"type": "BPE", "merges": merges}

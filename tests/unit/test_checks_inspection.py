@@ -228,6 +228,16 @@ ACTION = re.compile(r"\. [A-Z][a-z]+ ")
             {"weights-match": FAILED},
             f"{UP} could not be compared: is 3-bit odd",
         ),
+        (
+            change_weight(UP, error=None, note="q: is odd. Make it again."),
+            {"weights-match": FAILED},
+            f"{UP} could not be compared: q: is odd. Make it again. Quantize it again",
+        ),
+        (
+            change_module(note=f"{UP}: is odd. Make it again."),
+            {"packed-layers": FAILED},
+            f"cannot be read: {UP}: is odd. Make it again. Quantize it again",
+        ),
         (change_weight(UP, not_finite=4), {"weights-match": FAILED}, "4 values that are not"),
         (change(weights=[]), {"weights-match": FAILED}, "no weight could be compared"),
     ],

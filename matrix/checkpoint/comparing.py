@@ -121,7 +121,7 @@ def compare_all(
     for module in ours:
         if module not in compared:
             compared[module] = _compare(pair, module, rounding)
-    compared = {name: replace(found, rounding=rounding) for name, found in compared.items()}
+    compared = {name: replace(entry, rounding=rounding) for name, entry in compared.items()}
     for name in set(tensors) & set(source.tensors) - left_out:
         compared[name] = _compare_stored(tensors, source, name, name, factors)
     if HEAD in tensors and HEAD not in source.tensors and EMBEDDING in source.tensors:
@@ -141,7 +141,7 @@ def _changed(tensors: Tensors, source: Original, norms: list[str]) -> list[str]:
     compared = {
         norm: _compare_stored(tensors, source, norm, norm, {}) for norm in norms if norm in tensors
     }
-    return [norm for norm, found in compared.items() if found.strays != 0]
+    return [norm for norm, comparison in compared.items() if comparison.strays != 0]
 
 
 def _rounding(pair: Callable[[str], Pair], ours: list[str], quantization: Quantization) -> Rounding:
@@ -181,10 +181,10 @@ def _compare_folded(
         first = _first(second)
         if first in ours:
             try:
-                one, other = pair(first), pair(second)
-                row_of = _row_of(config, one, other)
+                before, after = pair(first), pair(second)
+                row_of = _row_of(config, before, after)
                 compared[first], compared[second], factors[first] = compare_folded(
-                    one, other, row_of, REACH[Rounding.NEAREST]
+                    before, after, row_of, REACH[Rounding.NEAREST]
                 )
             except CheckpointError as error:
                 compared |= {name: _not_compared(name, error) for name in (first, second)}

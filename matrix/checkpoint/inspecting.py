@@ -87,13 +87,13 @@ def inspect(directory: Path, original: Path | None = None) -> Inspection:
     plan = _plan(source, config)
     modules = {*plan.linears, *(name.rpartition(".")[0] for name in tensors)}
     quantization = _matched(config.quantization, modules)
-    found = scan(tensors, quantization)
-    packed = {module.name for module in found.modules}
+    scanned = scan(tensors, quantization)
+    packed = {module.name for module in scanned.modules}
     quantization = _matched(_with_head(quantization, packed), modules)
-    unread = _joined(unread_formats(quantization, packed), found.unread)
-    problems += found.problems + _contradictions(config, quantization, packed, tensors, unread)
+    unread = _joined(unread_formats(quantization, packed), scanned.unread)
+    problems += scanned.problems + _contradictions(config, quantization, packed, tensors, unread)
     left = left_out(plan.linears, packed, quantization)
-    skipped = [name for name in plan.linears if name in left or name in found.unread]
+    skipped = [name for name in plan.linears if name in left or name in scanned.unread]
     expected = plan.expected(quantization, bool(packed) or quantization is not None, skipped)
     if unread:
         # How those layers are stored is not known.
@@ -110,7 +110,7 @@ def inspect(directory: Path, original: Path | None = None) -> Inspection:
         config=config.facts,
         tokenizer=tokenizer,
         quantization=quantization,
-        modules=_with_shape_notes(found.modules, config.facts),
+        modules=_with_shape_notes(scanned.modules, config.facts),
         linears=plan.linears,
         left_out=skipped,
         unread=unread,
@@ -118,9 +118,9 @@ def inspect(directory: Path, original: Path | None = None) -> Inspection:
         head=HEAD in names or _HEAD_MODULE in packed,
         head_differs=_head_differs(tensors) if config.tie_word_embeddings else None,
         missing=sorted(expected - names),
-        unexpected=sorted(surplus - found.zero),
-        zero_tensors=sorted(surplus & found.zero),
-        not_finite=found.not_finite,
+        unexpected=sorted(surplus - scanned.zero),
+        zero_tensors=sorted(surplus & scanned.zero),
+        not_finite=scanned.not_finite,
         expected_bytes=None
         if unread
         else expected_bytes(config.facts, bool(config.tie_word_embeddings), quantization, skipped),

@@ -97,10 +97,10 @@ def _bounds(pair: Pair, block: Block, steps: Floats, reach: float) -> _Bounds:
     below, above = _reached(pair, block, reach)
     below = np.where(lowest, np.float32(-np.inf), below)
     above = np.where(highest, np.float32(np.inf), above)
-    one, other = below / steps, above / steps
-    bounded = (steps != 0) & ~np.isnan(one) & ~np.isnan(other)
-    low = np.where(bounded, np.minimum(one, other), np.float32(-np.inf))
-    high = np.where(bounded, np.maximum(one, other), np.float32(np.inf))
+    ends = below / steps, above / steps
+    bounded = (steps != 0) & ~np.isnan(ends[0]) & ~np.isnan(ends[1])
+    low = np.where(bounded, np.minimum(*ends), np.float32(-np.inf))
+    high = np.where(bounded, np.maximum(*ends), np.float32(np.inf))
     # Those roundings grow with the weight, whatever its factor.
     share = np.float32(pair.roundings * pair.unit)
     low = np.where(np.isfinite(low), low - share * np.abs(low), low)
@@ -194,13 +194,13 @@ def compare_folded(
     Returns:
         Both comparisons, and the factors by which the rows of ``first`` were multiplied.
     """
-    one, other = (_measure(pair, reach, None, None) for pair in (first, second))
+    before, after = (_measure(pair, reach, None, None) for pair in (first, second))
     # A fold multiplies a row by f and its columns by 1/f; anything else leaves a product but 1.
-    products = one.rows[row_of] * other.columns
-    factors = _factors(one, other, row_of)
-    one = _measure(first, reach, factors.by_row, None)
-    other = _measure(second, reach, None, 1 / factors.by_row[row_of])
-    return _compared(first, one, products), _compared(second, other, products), factors
+    products = before.rows[row_of] * after.columns
+    factors = _factors(before, after, row_of)
+    before = _measure(first, reach, factors.by_row, None)
+    after = _measure(second, reach, None, 1 / factors.by_row[row_of])
+    return _compared(first, before, products), _compared(second, after, products), factors
 
 
 class Factors(NamedTuple):

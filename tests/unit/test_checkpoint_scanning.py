@@ -245,8 +245,8 @@ def test_a_file_of_three_bits_is_named_and_nothing_claimed(
     change_tensors(directory, store_three_bits(form))
     inspection = inspect(directory, complete_config(original) if is_compared else None)
     assert inspection.unread == f"{form} of 3 bits"
-    assert inspection.modules == inspection.missing == inspection.unexpected == []
-    assert inspection.problems == []
+    assert (inspection.modules, inspection.problems) == ([], [])
+    assert inspection.missing == inspection.unexpected == []
     assert [weight for weight in inspection.weights if weight.packed] == []
     assert inspection.left_out == inspection.linears
     assert inspection.expected_bytes is None

@@ -23,9 +23,10 @@ def page_of(cell: str) -> str:
 def file_of(cell: str) -> str:
     """Return the page on which a cell is told, with those of its checkpoint in other engines.
 
-    A file for each of 20,000 cells takes a busy disk 20 seconds.
+    A file for each of 20,000 cells takes a busy disk 20 seconds. Its name is short, since a page of
+    hundreds of cells has it hundreds of times.
     """
-    return f"{CELLS}/{_distinct(cell.rpartition('/')[0], 14)}.html"
+    return f"{CELLS}/{_digest(cell.rpartition('/')[0], 10)}.html"
 
 
 def place_of(cell: str) -> str:
@@ -36,5 +37,9 @@ def place_of(cell: str) -> str:
 @functools.lru_cache(20_000)
 def _distinct(name: str, readable_chars: int = 32, digits: int = 10) -> str:
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", name)[:readable_chars].strip("-.")
-    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
-    return f"{readable or CELLS}-{digest[:digits]}"
+    return f"{readable or CELLS}-{_digest(name, digits)}"
+
+
+@functools.lru_cache(20_000)
+def _digest(name: str, digits: int) -> str:
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:digits]

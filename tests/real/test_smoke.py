@@ -127,7 +127,7 @@ def test_the_run_ends_with_the_summary_and_where_the_report_is(smoke: Smoke) -> 
     assert last[-1] == f"report: {smoke.reports / 'index.html'}"
     assert any("4 cells in profile smoke" in line and "1 garbage" in line for line in last[-8:])
     assert {file.name for file in smoke.reports.iterdir()} == {
-        "index.html", "matrix.md", "matrix.csv", "matrix.parquet", "matrix.json",
+        "index.html", "pairs.html", "matrix.md", "matrix.csv", "matrix.parquet", "matrix.json",
         "matrix.schema.json", "matrix.junit.xml", "matrix.ctrf.json", "badge.json", "feed.xml",
         "cells", "locks", "plots",
     }  # fmt: skip

@@ -201,7 +201,7 @@ def results(draw: st.DrawFn) -> MatrixResult:
         issue_troubles=draw(st.lists(hostile, max_size=2)),
         going_on=draw(hostile),
         environments=[environment],
-        cells=draw(st.lists(cells(), max_size=4)),
+        cells=draw(st.lists(cells(), max_size=4, unique_by=lambda cell: cell.id)),
         specifiers=[hostile_specifier(text) for text in draw(st.lists(hostile, max_size=2))],
         new_releases=draw(st.dictionaries(hostile, hostile, max_size=2)),
         budget=draw(st.lists(hostile, max_size=2)),

@@ -32,10 +32,12 @@ _CONSEQUENCE = re.compile(
     r"|Connection\w{0,20}Error|CalledProcessError|ChildFailedError|ProcessRaisedException"
     r"|ActorDiedError|EngineDeadError|RayTaskError|\w{0,20}DeadError)\b"
     r"|\b(?:above|root cause|died|is dead|terminated|exited|crashed|was killed"
-    r"|initialization failed|failed to start|could not be started|startup failed)\b",
+    r"|initialization failed|failed to start|could not be started|startup failed)\b"
+    r"|Fatal Python error: Aborted\b",
     re.IGNORECASE,
 )
-"""An exception that says of another process, or of an earlier exception, that it ended."""
+"""An exception that says of another process, or of an earlier exception, that it ended; and what
+Python writes where compiled code ended the process, which says why before."""
 _UNRAISABLE = "Exception ignored in"
 """What Python writes where a destructor fails, mostly of what was not made whole."""
 _NEAR = 300

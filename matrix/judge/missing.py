@@ -79,11 +79,12 @@ _OTHERS_ILLEGAL = re.compile(r"terminated with signal SIGILL|died with <Signals\
 (CPython 3.11, CalledProcessError) say of a process that they waited for."""
 _SEE_LOG = re.compile(
     r"[Ss]ee (?:stack trace for )?(?:the )?root cause|Worker(?:Proc)? .{0,80}(?:failed|died)"
-    r"|A process in the process pool was terminated abruptly",
+    r"|A process in the process pool was terminated abruptly"
+    r"|For details look at the above report",
     re.DOTALL,
 )
 """By which vLLM (0.6 to 0.32) and ``concurrent.futures`` say that what happened to a process of
-theirs stands in the log."""
+theirs stands in the log, and transformers (5) that it printed what does not fit."""
 _CHAINED = re.compile(
     r"^(The above exception was the direct cause of the following exception:"
     r"|During handling of the above exception, another exception occurred:)$",

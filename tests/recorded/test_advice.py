@@ -33,7 +33,7 @@ def advised(table: MatrixResult, scheme: SchemeFacts, model: ModelFacts = QWEN) 
 
 def test_models_and_schemes_are_told_with_their_traits(table: MatrixResult) -> None:
     odd = ModelFacts(tied=True, model_type="qwen2", hidden_size=256, intermediate_size=448)
-    assert table.models["twin-odd"] == odd
+    assert msgspec.structs.replace(table.models["twin-odd"], about="") == odd
     # Its recipe says 448; its files, which were looked at, say what it is padded to.
     assert table.models["twin-padded"].intermediate_size == 512
     assert table.models["twin-llama"].model_type == "llama"
@@ -51,7 +51,9 @@ def test_each_cell_that_ran_says_when_in_which_runs_and_where(table: MatrixResul
 def test_the_known_good_is_advised_and_the_known_bad_is_not(table: MatrixResult) -> None:
     advice = advised(table, AWQ)
     vllm = [proof for proof in [*advice.proven, *advice.faded] if "vllm" in proof.engine]
-    assert vllm[0].quantizer.startswith("autoawq-0.2.9+")
+    # The newest stands first: AutoRound writes AutoAWQ's format too.
+    assert vllm[0].quantizer.startswith("auto-round-0.16.1+")
+    assert any(proof.quantizer.startswith("autoawq-0.2.9+") for proof in vllm)
     dropping = [proof for proof in vllm if proof.quantizer.startswith("autoawq-0.2.7+")]
     assert {tuple(proof.repairs) for proof in dropping} == {("tied-embedding",)}
     dropped = next(f for f in advice.failed if f.message.startswith("tied-embedding: "))

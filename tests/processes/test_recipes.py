@@ -141,4 +141,4 @@ def test_an_added_canary_is_judged(copy: Copy) -> None:
     canaries = {cell["id"]: cell["canary"] for cell in table["cells"] if "canary" in cell}
     stock = "twin-untied/awq-4bit-g64/autoawq-0.2.9+transformers-4.51.3+stock/vllm-0.32.0"
     assert canaries[stock] == "garbage"
-    assert len(canaries) == 5
+    assert canaries.keys() > {stock}

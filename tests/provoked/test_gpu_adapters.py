@@ -282,7 +282,7 @@ def test_token_ids_go_where_the_model_is(packages: Packages, gpu: bool) -> None:
     shared = adapter("engines", "causal_lm")
     asks: list[Callable[[], Any]] = [
         lambda: shared.continuation(None, [1], 1),
-        lambda: shared.given_logprobs(None, [1]),
+        lambda: shared.score(None, [1]),
     ]
     for ask in asks:
         with pytest.raises(StoppedError):

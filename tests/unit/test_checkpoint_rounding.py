@@ -188,3 +188,14 @@ def test_a_little_more_than_a_step_is_too_far(tmp_path: Path, kind: Kind) -> Non
     source = write(tmp_path / "original", original)
     weights = inspect(write(tmp_path / "checkpoint", model), source).weights
     assert {w.name: w.strays for w in weights if w.strays} == {Q: 1}
+
+
+@pytest.mark.parametrize("kind", [AWQ, PACKED_8, INT, AUTO_AWQ], ids=str)
+def test_a_weight_of_nothing_must_stay_nothing(tmp_path: Path, kind: Kind) -> None:
+    original = float_model(np.random.default_rng(5), kind, "F16")
+    original.tensors[f"{Q}.weight"][:, 5] = 0
+    model = quantized(np.random.default_rng(6), original)
+    model.linears[Q].codes[3, 5] += 2
+    source = write(tmp_path / "original", original)
+    weights = inspect(write(tmp_path / "checkpoint", model), source).weights
+    assert {w.name: w.strays for w in weights if w.strays} == {Q: 1}

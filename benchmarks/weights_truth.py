@@ -295,7 +295,7 @@ def share(wrong: int, of: int) -> str:
 
 def tables(results: list[Result]) -> Iterator[str]:
     """Give the lines of the tables: by format and rounding, then by damage."""
-    ways = [*dict.fromkeys((r.kind.format, r.kind.rounding) for r in results)]
+    ways = [*dict.fromkeys((kind.format, kind.rounding) for kind in KINDS)]
     yield "| format | rounding | false alarms | misses |\n|---|---|---|---|"
     for form, rounding in [*ways, ("all", "")]:
         part = [r for r in results if (r.kind.format, r.kind.rounding) == (form, rounding)]

@@ -117,6 +117,9 @@ def compare(pair: Pair, *, clipped: bool = False) -> WeightComparison:
             if clipped:
                 lowest, highest = block.ends
                 kept[lowest | highest] = 0
+                # Beside a large weight all others may be below a step, and tell no scale.
+                within = block.sums(original * kept, original) < block.sums(kept, block.steps**2)
+                kept[np.repeat(within, np.diff(starts, append=kept.shape[1]), axis=1)] = 0
                 original, difference = original * kept, difference * kept
             sums.both[rows] = block.sums(difference, original)
             sums.original[rows] = block.sums(original, original)

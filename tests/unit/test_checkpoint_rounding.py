@@ -199,3 +199,17 @@ def test_a_weight_of_nothing_must_stay_nothing(tmp_path: Path, kind: Kind) -> No
     source = write(tmp_path / "original", original)
     weights = inspect(write(tmp_path / "checkpoint", model), source).weights
     assert {w.name: w.strays for w in weights if w.strays} == {Q: 1}
+
+
+@pytest.mark.parametrize("kind", EITHER, ids=str)
+def test_a_group_of_next_to_nothing_beside_large_weights_tells_no_scale(
+    tmp_path: Path, kind: Kind
+) -> None:
+    original = float_model(np.random.default_rng(5), kind, "F16")
+    original.tensors[f"{Q}.weight"][3, :32] *= 0.01
+    original.tensors[f"{Q}.weight"][3, :2] = 0.3, -0.3
+    model = quantized(np.random.default_rng(6), original)
+    model.linears[Q].codes[3, 2:32] = model.linears[Q].zeros[3, 0]
+    source = write(tmp_path / "original", original)
+    weights = inspect(write(tmp_path / "checkpoint", model), source).weights
+    assert {w.name: (w.strays, w.group) for w in weights if w.strays or w.group} == {}

@@ -228,7 +228,7 @@ class WeightComparison(msgspec.Struct, frozen=True, kw_only=True):
     shows in both.
     """
     row: float | None = None
-    """With errors moved on: the row scale farthest from 1."""
+    """With errors moved on: the row scale that is farthest from 1 at the least."""
     group: float | None = None
     """How far the scale of one group of one row is off at the least, as a share of it.
 
@@ -236,8 +236,8 @@ class WeightComparison(msgspec.Struct, frozen=True, kw_only=True):
     packed.
     """
     offset: float | None = None
-    """With errors moved on: the mean difference of one group of one row that is largest, in steps.
-    A zero point off by one makes it 1."""
+    """With errors moved on: the largest mean difference of a group, in steps, of half of the rows,
+    or of a row whose zero point is unlike most others. A zero point off by one makes it 1."""
     misplaced: float | None = None
     """With errors moved on: how much of the squared difference would go if each input had the
     scales of the group that fits it best. 0 in a right order; a large part in another's g_idx."""

@@ -238,6 +238,9 @@ class WeightComparison(msgspec.Struct, frozen=True, kw_only=True):
     offset: float | None = None
     """With errors moved on: the largest mean difference of a group, in steps, of half of the rows,
     or of a row whose zero point is unlike most others. A zero point off by one makes it 1."""
+    moved: float | None = None
+    """With errors moved on: how far the weights of a row are off in the mean square, at the most,
+    in steps. Codes that are garbage are far off at 8 bits."""
     misplaced: float | None = None
     """With errors moved on: how much of the squared difference would go if each input had the
     scales of the group that fits it best. 0 in a right order; a large part in another's g_idx."""

@@ -149,6 +149,8 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """GPTQ: how far the scale of one group of one row may be off beyond rounding: failed above."""
     gptq_weight_offset: float
     """GPTQ: how many steps the weights of one group of one row may be off in the mean."""
+    gptq_weight_moved: float = 12.0
+    """GPTQ: how many steps a row may be off in the mean square. Specs of before it have it not."""
     gptq_weight_misplaced: float
     """GPTQ: how much of the squared error may be due to scales of other groups: failed above."""
     tokenizer_failed: float

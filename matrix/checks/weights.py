@@ -74,6 +74,8 @@ def _moved_fault(weight: WeightComparison, limits: Thresholds) -> str:
         return _group_fault(weight.group)
     if weight.offset is not None and weight.offset > limits.gptq_weight_offset:
         return f"has a group {weight.offset:.2f} steps off in the mean, as by a wrong zero point"
+    if weight.moved is not None and weight.moved > limits.gptq_weight_moved:
+        return f"has a row that is {weight.moved:.1f} steps off, as by garbage in its codes"
     if weight.misplaced is not None and weight.misplaced > limits.gptq_weight_misplaced:
         return "has inputs that fit the scales of other groups better, as by a wrong g_idx"
     return ""

@@ -217,6 +217,7 @@ ACTION = re.compile(r"\. [A-Z][a-z]+ ")
         (change_weight(UP, ratio=1.06), {"weights-match": FAILED}, "has scale 1.060"),
         (change_weight(UP, group=0.05), {"weights-match": FAILED}, "at least 5 % off"),
         (change_weight(UP, offset=0.98), {"weights-match": FAILED}, "0.98 steps off in the mean"),
+        (change_weight(UP, moved=45.0), {"weights-match": FAILED}, "a row that is 45.0 steps off"),
         (change_weight(UP, row=0.7), {"weights-match": FAILED}, "has a row's scale 0.700"),
         (
             change_weight("model.norm.weight", strays=2, error=0.02),

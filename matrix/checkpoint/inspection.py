@@ -236,8 +236,8 @@ class WeightComparison(msgspec.Struct, frozen=True, kw_only=True):
     packed.
     """
     offset: float | None = None
-    """With errors moved on: the largest mean difference of a group, in steps, of half of the rows,
-    or of a row whose zero point is unlike most others. A zero point off by one makes it 1."""
+    """With errors moved on: by how many steps a group of a row is off in the mean at the least, or
+    half of the rows of a group. A zero point off by one makes it 1, less what the group scatters."""
     moved: float | None = None
     """With errors moved on: how far the weights of a row are off in the mean square, at the most,
     in steps. Codes that are garbage are far off at 8 bits."""

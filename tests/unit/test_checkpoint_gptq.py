@@ -217,7 +217,7 @@ def test_one_zero_point_off_by_one_shows(tmp_path: Path) -> None:
     inspection = inspect(*gptq.write_pair(tmp_path, damage=damage))
     offset = weights(inspection)[Q].offset
     assert offset is not None
-    assert offset > 0.7
+    assert offset > 0.6
     module = next(module for module in inspection.modules if module.name == Q)
     assert module.zero_points["8"] == 1
 

@@ -237,7 +237,7 @@ class WeightComparison(msgspec.Struct, frozen=True, kw_only=True):
     """
     offset: float | None = None
     """With errors moved on: by how many steps a group of a row is off in the mean at the least, or
-    half of the rows of a group. A zero point off by one makes it 1, less what the group scatters."""
+    half of the rows of a group. A zero point off by one makes it 1, less how its group scatters."""
     moved: float | None = None
     """With errors moved on: how far the weights of a row are off in the mean square, at the most,
     in steps. Codes that are garbage are far off at 8 bits."""

@@ -213,3 +213,27 @@ def test_a_group_of_next_to_nothing_beside_large_weights_tells_no_scale(
     source = write(tmp_path / "original", original)
     weights = inspect(write(tmp_path / "checkpoint", model), source).weights
     assert {w.name: (w.strays, w.group) for w in weights if w.strays or w.group} == {}
+
+
+@pytest.mark.parametrize(("moves", "least", "most"), [((1, 1), 0.3, 1.2), ((5, -3), 0, 0.3)])
+def test_an_offset_is_told_of_what_is_moved_alike(
+    tmp_path: Path, moves: tuple[int, int], least: float, most: float
+) -> None:
+    """As GPTQ moves single weights by steps where inputs hardly count, the mean is off as well."""
+
+    def damage(model: Model) -> None:
+        codes = model.linears[Q].codes[3, :32].reshape(-1, 2)
+        codes[...] = np.clip(codes + moves, 0, 15)
+
+    offset = compared(tmp_path, MOVED[1], damage)[Q].offset
+    assert offset is not None
+    assert least <= offset <= most
+
+
+def test_rows_of_garbage_are_far_off_at_eight_bits(tmp_path: Path) -> None:
+    def damage(model: Model) -> None:
+        codes = model.linears[Q].codes
+        codes[3, ::2] = (codes[3, ::2] + 64) % 256
+
+    assert (compared(tmp_path / "sound", SMOOTHED)[Q].moved or 0) < 2
+    assert (compared(tmp_path / "damaged", SMOOTHED, damage)[Q].moved or 0) > 40

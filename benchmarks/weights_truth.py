@@ -290,7 +290,7 @@ def share(wrong: int, of: int) -> str:
         max(middle - half, 0) if wrong else 0.0,
         min(middle + half, 1) if wrong < of else 1.0,
     )
-    return f"{wrong} of {of}: {100 * wrong / of:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{wrong} of {of}: {100 * wrong / of:.2f} % ({100 * low:.2f} to {100 * high:.2f})"
 
 
 def tables(results: list[Result]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -239,6 +240,39 @@ def test_leaving_ends_a_child_that_will_not_be_asked(
             child.drain()
             pids += [int(line) for line in child.log.take().splitlines()]
     assert is_gone(pids[0])
+
+
+FLEES = """
+import fcntl, os, sys
+held = open(sys.argv[1], "w")
+fcntl.flock(held, fcntl.LOCK_EX)
+def flee():
+    "Fork and exit, again and again, so that no process lives long enough to be looked for."
+    while True:
+        if os.fork():
+            os._exit(0)
+"""
+
+
+def is_held(file: Path) -> bool:
+    """Whether a process lives that has a lock, or inherited it."""
+    with file.open() as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("chains", [1, 8])
+def test_those_that_fork_and_exit_for_ever_are_caught(
+    tmp_path: Path, environ: dict[str, str], chains: int
+) -> None:
+    lock = tmp_path / "lock"
+    start = f"{FLEES}\nfor _ in range({chains}):\n    if os.fork() == 0: flee()\n"
+    end, log = run(python(start, str(lock)), environ, tmp_path, GENEROUS)
+    assert (end.status, log) == (0, "")
+    assert not is_held(lock)
 
 
 @pytest.fixture

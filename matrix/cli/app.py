@@ -20,6 +20,8 @@ from matrix.cli.options import fail
 from matrix.spec.tables import SpecError
 
 COMMANDS: Final = {
+    "doctor": "Say what this machine has for a run of a profile, and what each lack means and what "
+    "helps.",
     "plan": "Show what a profile holds, needs and is predicted to cost; build and run nothing.",
     "run": "Do what has not been observed yet, the canaries first; stop and start it as you like.",
     "report": "Judge what was observed, write the report, print its summary.",

@@ -9,6 +9,10 @@ _VLLM = f"{_MADE}+transformers-4.47.1/vllm-0.32.0"
 _NEWER = f"{_MADE}.post3+transformers-4.47.1/vllm-0.32.0"
 
 EXAMPLES: Final[dict[str, dict[str, str]]] = {
+    "doctor": {
+        "matrix doctor": "sandbox, disk, memory, CPU, GPUs, uv, index and clock",
+        "matrix doctor --profile gpu --format json": "for another profile, for programs",
+    },
     "plan": {
         "matrix plan": "what the default profile holds, and is predicted to take",
         "matrix plan --profile smoke --cells": "with its environments and cells, by their ids",

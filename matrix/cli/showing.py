@@ -45,6 +45,7 @@ STYLES: Final[dict[str, str]] = {
     ChangeKind.CHANGED_CAUSE: POOR,
     ChangeKind.CHANGED_MACHINE: POOR,
     ChangeKind.CHANGED_CHECKS: "cyan",
+    **{"ok": GOOD, "lack": POOR, "stop": BAD},  # of `doctor`
 }
 _LABEL = r"^(cause|fix|repair|source|known issue|what to do|canaries|new releases|report):"
 """What stands before what a line says."""

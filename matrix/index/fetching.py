@@ -52,6 +52,8 @@ class Fetched(msgspec.Struct, frozen=True):
     body: bytes
     total: int | None = None
     """Bytes of the whole file, where a part was asked for and the server says so."""
+    date: str = ""
+    """What time the server says it is, as HTTP writes it."""
 
 
 class _Session(requests.Session):
@@ -133,6 +135,7 @@ class Fetcher:
             content_type=response.headers.get("Content-Type", ""),
             body=self._body(response.raw, until),
             total=_total(response.headers.get("Content-Range", "")),
+            date=response.headers.get("Date", ""),
         )
 
     def _body(self, raw: urllib3.HTTPResponse, until: float) -> bytes:

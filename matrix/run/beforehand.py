@@ -44,8 +44,15 @@ def beforehand(
     cost = expected.prediction.of_cells(to_do, expected.paid)
     cache = Path(uv_settings(host, installing=True)["UV_CACHE_DIR"])
     if disk_gb is None and not host.get("MATRIX_DISK"):
-        for folder, needed in _needed(expected, to_do, context.settings.store, cache).items():
-            _check_room(folder, needed, cache)
+        for folder, needed in disk_needed(expected, to_do, context.settings.store, cache).items():
+            free = shutil.disk_usage(existing(folder)).free
+            if needed > free:
+                raise SpecError(
+                    folder, "disk",
+                    f"{needed / GB:,.1f} GB are predicted to be needed and {free / GB:,.1f} GB "
+                    "are free",
+                    more_room(free, is_cache=folder == cache),
+                )  # fmt: skip
     return [
         f"profile {context.plan.profile}: {len(to_do):,} of {len(context.plan.cells):,} "
         "cells are to be done",
@@ -78,7 +85,9 @@ def _in_words(cost: Cost, at_once: int) -> str:
     )
 
 
-def _needed(expected: Estimate, to_do: list[str], store: Path, cache: Path) -> dict[Path, int]:
+def disk_needed(
+    expected: Estimate, to_do: Iterable[str], store: Path, cache: Path
+) -> dict[Path, int]:
     """Return the bytes that are still to be written, by the folder in whose file system.
 
     One folder, the store, where the cache lies in the same.
@@ -99,17 +108,13 @@ def _needed(expected: Estimate, to_do: list[str], store: Path, cache: Path) -> d
     return {store: everything - wheels, cache: wheels + int(own)}
 
 
-def _check_room(folder: Path, needed: int, cache: Path) -> None:
-    free = shutil.disk_usage(existing(folder)).free
-    if needed <= free:
-        return
-    elsewhere = "UV_CACHE_DIR" if folder == cache else "MATRIX_STORE, with UV_CACHE_DIR beside it"
+def more_room(free: int, *, is_cache: bool) -> str:
+    """Return what to do where a disk with so many free bytes is too small."""
+    elsewhere = "UV_CACHE_DIR" if is_cache else "MATRIX_STORE, with UV_CACHE_DIR beside it"
     fewer = "MATRIX_PROFILE=smoke is a first look"
     if free >= GB:  # a budget of less buys hardly anything
         fewer += f", MATRIX_DISK={free // GB} those cells for which so many GB are enough"
-    raise SpecError(
-        folder, "disk",
-        f"{needed / GB:,.1f} GB are predicted to be needed and {free / GB:,.1f} GB are free",
+    return (
         "Free some (`matrix clean` says what can be taken back here), or name another "
-        f"folder ({elsewhere}), or do less ({fewer})",
-    )  # fmt: skip
+        f"folder ({elsewhere}), or do less ({fewer})"
+    )

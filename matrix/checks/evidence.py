@@ -14,6 +14,7 @@ import msgspec
 
 from matrix.checkpoint.inspection import Inspection
 from matrix.pipeline.steps import Stage
+from matrix.spec.tables import SchemeTable
 from matrix.untrusted.reading import UnreadableError, decode
 
 MAX_REFERENCE_BYTES = 64 * 1024 * 1024
@@ -208,6 +209,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """The model's trait: one matrix serves as embedding and as head; ``None`` where unknown."""
     quantized: bool
     """False where the quantizer is ``none``, the float model itself."""
+    scheme: SchemeTable | None = None
+    """What the quantizer was to make; ``None`` for the float model and for users' own files."""
     thresholds: Thresholds
     reference: Reference | None = None
     """``None`` for a checkpoint of which only the file is judged."""

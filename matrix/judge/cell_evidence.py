@@ -60,6 +60,7 @@ def read_evidence(
     evidence = Evidence(
         tied=cell.checkpoint.model.tied,
         quantized=cell.checkpoint.scheme is not None,
+        scheme=cell.checkpoint.scheme,
         reference=reference,
         thresholds=thresholds,
         engine=engine,

@@ -192,6 +192,11 @@ class SchemeTable(Table, frozen=True, kw_only=True):
         return self.format.method
 
     @property
+    def is_symmetric(self) -> bool:
+        """Whether each group is symmetric about zero."""
+        return not self.zero_point if self.format is Format.AWQ else self.sym
+
+    @property
     def request(self) -> dict[str, Option]:
         """What a quantizer is asked for, as jobs and keys have it.
 

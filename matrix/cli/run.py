@@ -169,7 +169,8 @@ def _perform(context: Context, part: Part, reports: Path | None, disk: float | N
     with context.store.use():
         if part.is_whole or part.cells:  # of the other parts, nox has said it already
             expected = estimate(context)
-            show(beforehand(context, selection.cells, expected, disk_gb=disk))
+            lack = context.sandbox.lack
+            show(beforehand(context, selection.cells, expected, disk_gb=disk, lack=lack))
         with _progress(context, part, selection, expected) as progress:
 
             def tell(line: str) -> None:

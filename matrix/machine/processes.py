@@ -16,6 +16,7 @@ from typing import IO, Literal
 import psutil
 
 from matrix.machine import keeper
+from matrix.machine.sandbox import OPEN, SYSTEM_ALONE, Isolation, Sandbox, View
 from matrix.pipeline.ends import End
 from matrix.spec.tables import Limits
 
@@ -23,6 +24,9 @@ LOG_TAIL_BYTES = 16_000
 EVENT_BYTES = 1_000_000
 POLL_SECONDS = 0.05
 MEMORY_POLL_SECONDS = 0.2
+
+OF_SIGNALS = range(129, 193)
+"""Statuses by which bubblewrap, as a shell, says of which signal its command died."""
 
 PASSED_ON = (
     "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "TZ",
@@ -94,7 +98,8 @@ class Child:
     """A command in a process tree of its own. Use as a context manager: leaving it ends the tree.
 
     Standard error (and output, unless ``events``) is the log. With ``events``, standard output
-    is read as lines and given to :meth:`watch`'s callback.
+    is read as lines and given to :meth:`watch`'s callback. In a ``sandbox`` it has this ``view``,
+    in which ``cwd`` must lie.
     """
 
     def __init__(
@@ -104,9 +109,13 @@ class Child:
         environ: Mapping[str, str],
         cwd: Path,
         events: bool = False,
+        sandbox: Sandbox = OPEN,
+        view: View = SYSTEM_ALONE,
     ) -> None:
         reading, self._lifeline = os.pipe()
-        command = [sys.executable, "-I", "-S", keeper.__file__, str(reading), *argv]
+        command = [sys.executable, "-I", "-S", keeper.__file__, str(reading)]
+        command += sandbox.shut_in(argv, view, cwd)
+        self._isolation = sandbox.isolation
         try:
             self._process = subprocess.Popen(
                 command,
@@ -143,7 +152,7 @@ class Child:
 
     def end(self) -> int | None:
         """End the whole tree and wait for it. Return the exit status where it ended by itself."""
-        status = self._process.poll()
+        status = self._status()
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
@@ -189,7 +198,7 @@ class Child:
             if hit:
                 self.end()
                 return End(limit=hit, status=None, seconds=now - started, peak_bytes=peak)
-            status = self._process.poll()
+            status = self._status()
             if status is not None and not sound:
                 return End(status=status, seconds=now - started, peak_bytes=peak)
 
@@ -197,6 +206,13 @@ class Child:
         """Take what was printed before the last event and not yet read."""
         while self._read_pipe(self._log_pipe):
             continue
+
+    def _status(self) -> int | None:
+        """Return the exit status, of a signal its number below zero; ``None`` while it runs."""
+        status = self._process.poll()
+        if status is None or self._isolation is Isolation.NONE or status not in OF_SIGNALS:
+            return status
+        return OF_SIGNALS.start - 1 - status
 
     def _read(self, on_event: Callable[[str], bool]) -> tuple[bool, bool]:
         """Read what is there; return whether the awaited event came and whether anything came."""
@@ -262,10 +278,15 @@ def _hit(
 
 
 def run(
-    argv: Sequence[str], environ: Mapping[str, str], cwd: Path, limits: Limits
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    cwd: Path,
+    limits: Limits,
+    sandbox: Sandbox = OPEN,
+    view: View = SYSTEM_ALONE,
 ) -> tuple[End, str]:
     """Run a command to its end within limits; return how it ended and the tail of its output."""
-    with Child(argv, environ=environ, cwd=cwd) as child:
+    with Child(argv, environ=environ, cwd=cwd, sandbox=sandbox, view=view) as child:
         end = child.watch(limits)
         child.drain()  # what it printed between the last look and its end
         return end, child.log.take()

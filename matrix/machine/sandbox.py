@@ -44,6 +44,9 @@ class View(NamedTuple):
     """Whether the machine's network is its own; without it there is a loopback and nothing else."""
 
 
+SYSTEM_ALONE = View()
+
+
 class Sandbox(NamedTuple):
     """How commands are shut in on this machine."""
 
@@ -63,9 +66,14 @@ class Sandbox(NamedTuple):
         return [self.program, *_options(view, cwd), "--", *argv]
 
 
+OPEN = Sandbox(Isolation.NONE)
+"""Nothing stands between a command and the machine."""
+
+
 def _options(view: View, cwd: Path) -> list[str]:
     """Return the options of bubblewrap for a view; of two mounts at one place the later counts."""
     options = ["--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    options += ["--hostname", "localhost"]  # which resolves to its own loopback
     if view.network:
         options += ["--share-net", "--ro-bind-try", _RESOLVER, _RESOLVER]
     for place in (*_SYSTEM, *(f"/etc/{name}" for name in _SETTINGS)):
@@ -85,7 +93,7 @@ def find_sandbox() -> Sandbox:
     """Return how commands are shut in here: tried once, as the kernel may forbid what is there."""
     program = shutil.which("bwrap")
     if program is None:
-        return Sandbox(Isolation.NONE, lack="bubblewrap is not installed")
+        return Sandbox(Isolation.NONE, lack="bubblewrap is not installed (apt install bubblewrap)")
     sandbox = Sandbox(Isolation.BUBBLEWRAP, program)
     try:
         done = subprocess.run(

@@ -23,6 +23,7 @@ def beforehand(
     *,
     at_once: int = 1,
     disk_gb: float | None = None,
+    lack: str = "",
     host: Mapping[str, str] = os.environ,
 ) -> list[str]:
     """Return lines on what cells will take; none where nothing of them is left to do.
@@ -36,6 +37,7 @@ def beforehand(
         expected: What the profile costs here.
         at_once: How many environments are worked on side by side.
         disk_gb: A budget, in 10^9 bytes.
+        lack: Why packages are not shut in, where they are not.
         host: The variables of uv and of the matrix.
     """
     to_do = [cell.id for cell in cells if cell.id in expected.unfinished]
@@ -59,6 +61,7 @@ def beforehand(
         f"predicted to take {_in_words(cost, at_once)}",
         f"what uv's cache has already, {cache}, is not downloaded again",
         "stop it whenever you like: the same command goes on where it was",
+        *([f"packages run without a sandbox: {lack}"] if lack else []),
     ]
 
 

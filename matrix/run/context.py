@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import copy
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import get_args
 
@@ -29,6 +29,7 @@ from matrix.judge.standings import Solution
 from matrix.judge.stories import CellStory, story_of
 from matrix.judge.table import TableJudge
 from matrix.machine.hardware import Machine, detect, device_of
+from matrix.machine.sandbox import OPEN, Isolation, Sandbox, find_sandbox
 from matrix.pipeline.outcomes import Verdict
 from matrix.pipeline.steps import Device
 from matrix.plan.budget import Choice, ignoring, narrowed, read_choice
@@ -36,7 +37,7 @@ from matrix.plan.cells import Cell, Plan, make_plan, plan_of
 from matrix.plan.keys import Keys, Lookup
 from matrix.plan.needs import cuda_of, unmet_by
 from matrix.spec.loading import DEFAULT_PROFILE, DEFAULT_SPEC, LoadedSpec, load
-from matrix.spec.tables import Environment, SpecError
+from matrix.spec.tables import Environment, SandboxUse, SpecError
 from matrix.store.store import Record, Store
 
 
@@ -62,6 +63,8 @@ class Settings(msgspec.Struct, frozen=True):
     run: str
     cells: Path | None = None
     """A file with the cells that a budget bought, where only those are worked on."""
+    sandbox: str = ""
+    """In place of what the spec says of it, where it is given."""
 
     @classmethod
     def of(
@@ -82,6 +85,7 @@ class Settings(msgspec.Struct, frozen=True):
             reports=reports or Path(host.get("MATRIX_REPORTS", "reports")),
             run=host.get("MATRIX_RUN", fresh),
             cells=Path(host["MATRIX_CELLS"]) if host.get("MATRIX_CELLS") else None,
+            sandbox=host.get("MATRIX_SANDBOX", ""),
         )
 
 
@@ -220,6 +224,22 @@ class Context:
     def _solution(self, environment: Environment) -> Solution | None:
         lock = self.lock(environment)
         return Solution(lock.pins, lock.refusal) if lock else None
+
+    @cached_property
+    def sandbox(self) -> Sandbox:
+        """How packages' code is shut in here. Raises ``SpecError`` where it must be and cannot."""
+        spec, named = self.loaded.spec, self.settings.sandbox
+        error = partial(SpecError, Path("MATRIX_SANDBOX")) if named else self.loaded.error
+        if named not in ("", *get_args(SandboxUse)):
+            problem = f"{named!r} is no use of the sandbox"
+            raise error("value", problem, f"Give one of {', '.join(get_args(SandboxUse))}")
+        use = named or spec.sandbox
+        if use == "off":
+            return OPEN._replace(lack="it is off")
+        sandbox = find_sandbox()
+        if use == "required" and sandbox.isolation is Isolation.NONE:
+            raise error("sandbox", f"it is required, and {sandbox.lack}", "Mend that, or use auto")
+        return sandbox
 
     @cached_property
     def cells_of(self) -> dict[str, list[Cell]]:

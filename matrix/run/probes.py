@@ -7,14 +7,18 @@ line on a pipe says what happens; nothing the child says or leaves behind is tru
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from types import TracebackType
 from typing import Annotated, Any
 
 import msgspec
 
 from matrix.machine.processes import Child, child_environ
+from matrix.machine.sandbox import OPEN, SYSTEM_ALONE, Sandbox, View
 from matrix.pipeline.ends import End, StepResult
 from matrix.pipeline.steps import Step
 from matrix.plan.keys import CHILD
@@ -47,7 +51,9 @@ class Probe:
     """One server for one adapter in one environment. Leaving it ends all its processes.
 
     ``home`` is the environment's own and outlives the server: vLLM keeps there what it took ten
-    seconds to find out about a model class. ``gpus`` are the UUIDs of those that it sees.
+    seconds to find out about a model class. ``gpus`` are the UUIDs of those that it sees. In a
+    ``sandbox`` it sees what ``view`` has, and may write to its home and its jobs' folders alone,
+    which lie in ``work``.
     """
 
     def __init__(
@@ -60,15 +66,28 @@ class Probe:
         home: Path,
         work: Path,
         gpus: Sequence[str] = (),
+        sandbox: Sandbox = OPEN,
+        view: View = SYSTEM_ALONE,
     ) -> None:
-        self._import_result = work / "import.json"
+        self._work, self._orders, self._jobs = work, work / "orders", work / "jobs"
+        self._orders.mkdir()
+        self._jobs.mkdir()
+        self._import_result = self._jobs / "import.json"
         argv = [
             str(python), str(CHILD), "--adapter", str(adapter),
             "--import-result", str(self._import_result),
         ]  # fmt: skip
         for departure in departures:
             argv += ["--departure", departure]
-        self._child = Child(argv, environ=child_environ(home, environ, gpus), cwd=home, events=True)
+        files = (CHILD, *adapter.parent.glob("*.py"))  # an adapter may import those beside it
+        self._child = Child(
+            argv, environ=child_environ(home, environ, gpus), cwd=home, events=True,
+            sandbox=sandbox,
+            view=view._replace(
+                read_only=(*view.read_only, *files, self._orders),
+                writable=(*view.writable, home, self._jobs),
+            ),
+        )  # fmt: skip
         self._events: list[Event] = []
         self._ended = False
         self.alive = True
@@ -92,14 +111,30 @@ class Probe:
         self.alive = event.event == "imported" and event.ok
         return Answer(Step.IMPORT, end, read_result(self._import_result, Step.IMPORT), self._log())
 
+    @contextmanager
+    def job_folder(self) -> Iterator[Path]:
+        """Give a fresh folder in which one job may write; it is removed afterwards.
+
+        It is whole before the server sees it, who may put a link in the place of anything there.
+        """
+        made = Path(mkdtemp(prefix="job-", dir=self._work))
+        (made / "results").mkdir()
+        folder = made.rename(self._jobs / made.name)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def perform(
         self, job: Mapping[str, Any], steps: list[Step], limits: Mapping[Step, Limits], work: Path,
         *, fork: bool,
     ) -> Iterator[Answer]:  # fmt: skip
-        """Have a job done; give each step's answer as it ends. Stops at one that did not pass."""
+        """Have a job done; give each step's answer as it ends. Stops at one that did not pass.
+
+        ``work`` is what :meth:`job_folder` gives.
+        """
         results = work / "results"
-        results.mkdir()
-        file = work / "job.json"
+        file = self._orders / f"{work.name}.json"
         file.write_text(json.dumps({"schema": 1, "stages": steps, "results": str(results), **job}))
         self.alive = self.alive and fork
         self._child.send(json.dumps({"job": str(file), "fork": fork}))

@@ -21,6 +21,7 @@ from matrix.run.building import make_ready
 from matrix.run.jobs import Job
 from matrix.run.messages import Messages
 from matrix.run.probes import Probe
+from matrix.run.views import view_of
 from matrix.run.workspace import Workspace
 from matrix.spec.tables import Environment
 
@@ -156,7 +157,7 @@ class RoleRun:
         A first attempt that ended in a way that is repeated keeps nothing of the step at fault.
         """
         ends: list[Conclusion] = []
-        with self._workspace.work("job") as work:
+        with probe.job_folder() as work:
             output = work / "output"
             fields = {**job.fields, "output": str(output)}
             for answer in probe.perform(fields, list(job.keys), job.limits, work, fork=fork):
@@ -191,12 +192,15 @@ def _probe(
 ) -> Probe:
     """Return a server for a role, in the environment's own home."""
     folder = workspace.folder(environment)
+    environ = {**environment.environ, **role.environ}
     return Probe(
         python_of(folder),
         role.adapter,
-        environ={**environment.environ, **role.environ},
+        environ=environ | {"PYTHONPYCACHEPREFIX": str(folder / "home" / "pycache")},
         departures=role.departures,
         home=folder / "home",
         work=work,
         gpus=[gpu.uuid for gpu in gpus],
+        sandbox=workspace.sandbox,
+        view=view_of(workspace, role, environ, gpus),
     )

@@ -114,7 +114,8 @@ class Sessions:
             expected, cells = estimate(self.context), self.context.plan.cells
             try:
                 check_sources(self.context)
-                lines = beforehand(self.context, cells, expected, at_once=at_once)
+                lack = self.context.sandbox.lack
+                lines = beforehand(self.context, cells, expected, at_once=at_once, lack=lack)
             except SpecError as error:
                 sys.exit(f"error: {error}")
             print(*(f"{line}\n" for line in lines), sep="", flush=True)

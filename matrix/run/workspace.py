@@ -39,6 +39,7 @@ class Workspace:
         self.lock = context.lock
         self.host = host
         self.machine = context.machine
+        self.sandbox = context.sandbox
         self.revisions = revisions_of(context.loaded.folder, context.store, host, now)
         self._now = now
 
@@ -80,6 +81,7 @@ class Workspace:
             departures=key.departures,
             device=str(key.inputs.get("device", "cpu")),
             machine=self.machine.facts(),
+            sandbox=self.sandbox.isolation,
             seconds=round(end.seconds, 3),
             peak_bytes=max(end.peak_bytes, result.peak_rss_bytes if result else 0),
             log=plain(log) if wants_log else "",

@@ -20,6 +20,7 @@ InstructionSet = Literal["AVX2", "AVX-512", "AVX-512 BF16", "AMX"]
 """What kernels for CPUs are built for, as people write it."""
 Resolution = Literal["pinned", "released", "today"]
 """With our pins; with what there was when its releases came out; with what there is today."""
+SandboxUse = Literal["auto", "required", "off"]
 Names = Annotated[list[str], msgspec.Meta(min_length=1)]
 
 
@@ -372,6 +373,8 @@ class Spec(Table, frozen=True, kw_only=True):
     """Everything that the files of a spec say."""
 
     schema: Literal[1]
+    sandbox: SandboxUse = "auto"
+    """Whether packages' code runs shut in: where bubblewrap is there, or nowhere else, or never."""
     bases: dict[str, dict[str, object]] = {}
     """Name -> keys of tables that build on it (environments, models, quantizers, engines)."""
     sets: dict[str, list[str | Facts]] = {}

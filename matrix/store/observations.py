@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from matrix.machine.sandbox import Isolation
 from matrix.pipeline.outcomes import Conclusion, Outcome
 from matrix.pipeline.steps import Step
 
@@ -33,6 +34,8 @@ class Observation(Conclusion, frozen=True, kw_only=True):
     Plain ``cpu`` where it was observed before instruction sets were told apart."""
     machine: dict[str, str] = msgspec.field(default_factory=dict)
     """What it ran on, in the words of :meth:`matrix.machine.hardware.Machine.facts`."""
+    sandbox: Isolation = Isolation.NONE
+    """What stood between the step and the machine."""
     seconds: float = 0.0
     peak_bytes: int = 0
     log: str = ""

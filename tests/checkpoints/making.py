@@ -154,7 +154,10 @@ def perform(store: Path, made: Made, step: str, job: Mapping[str, object], scrat
         answers = [probe.importing(LIMITS)]
         if probe.alive:
             whole = {"options": made.options, "departures": list(made.departures), **job}
-            answers += probe.perform(whole, [Step(step)], {Step(step): LIMITS}, work, fork=True)
+            with probe.job_folder() as job_folder:
+                answers += probe.perform(
+                    whole, [Step(step)], {Step(step): LIMITS}, job_folder, fork=True
+                )
     last = answers[-1]
     if last.result is None or not last.result.ok:
         raise RuntimeError(f"{made.environment}: {last.step}: {last.result}\n{last.log[-2000:]}")

@@ -55,11 +55,11 @@ def story_of(observations: Mapping[Stage, Observation]) -> CellStory:
 
 
 def _stage_story(stage: Stage, observation: Observation) -> StageStory:
-    machine = observation.machine.items()
+    machine = {**observation.machine, "sandbox": observation.sandbox.value}
     return StageStory(
         stage=stage,
         at=_storable(observation.at[:FIELD_CHARS]),
-        machine={_storable(name): _storable(value) for name, value in machine},
+        machine={_storable(name): _storable(value) for name, value in machine.items()},
         peak_bytes=observation.peak_bytes,
         exception=_storable(observation.exception[:FIELD_CHARS]),
         traceback=_storable(_traceback(observation.traceback)),

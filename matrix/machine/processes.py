@@ -63,6 +63,7 @@ def child_environ(home: Path, more: Mapping[str, str], gpus: Sequence[str] = ())
         "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONHASHSEED": "0",
+        "VLLM_HOST_IP": "127.0.0.1",  # it asks the network for it otherwise, where there is none
         **({} if gpus else {"OMP_NUM_THREADS": "1"}),
     }
     (home / "tmp").mkdir(parents=True, exist_ok=True)

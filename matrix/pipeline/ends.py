@@ -78,6 +78,8 @@ def classify_end(
     """
     if end.limit:
         return _limit(end)
+    if result is None and (not_shut_in := _not_shut_in(end, log)):
+        return not_shut_in
     if result is None and (full := _NO_SPACE.search(log)):
         return Conclusion(Outcome.INFRA, Reason.NO_SPACE, full[0])
     if result is not None and result.exception is not None:
@@ -91,6 +93,14 @@ def classify_end(
         message = f"ended with status {end.status} and left no result"
         return Conclusion(Outcome.FAILED, Reason.NO_RESULT, message)
     return PASSED
+
+
+def _not_shut_in(end: End, log: str) -> Conclusion | None:
+    """Return that the sandbox could not be made, where bubblewrap itself ended, else ``None``."""
+    if end.status != 1 or not log.startswith("bwrap: "):
+        return None
+    line = log.partition("\n")[0][:MESSAGE_CHARS]
+    return Conclusion(Outcome.INFRA, Reason.NOT_RUN, f"the sandbox could not be made: {line}")
 
 
 def _limit(end: End) -> Conclusion:
@@ -173,6 +183,8 @@ def classify_uv_end(end: End, log: str, failure: Reason) -> Conclusion:
         return Conclusion(Outcome.INFRA, limit.reason, limit.message)
     if end.status == 0:
         return PASSED
+    if not_shut_in := _not_shut_in(end, log):
+        return not_shut_in
     message = _last_error(log)
     if _NO_SPACE.search(log):
         return Conclusion(Outcome.INFRA, Reason.NO_SPACE, message)

@@ -16,6 +16,7 @@ from matrix.plan.cells import Checkpoint
 from matrix.plan.keys import Key
 from matrix.plan.needs import with_room
 from matrix.run.products import checkpoint_folder, model_folder
+from matrix.run.views import view_of_our_own
 from matrix.run.workspace import Workspace
 from matrix.spec.loading import PACKAGE
 from matrix.store.observations import Observation
@@ -28,15 +29,16 @@ def inspect(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     checkpoint = step.subject
     with workspace.work("inspect") as work:
         output = work / "inspection.json"
+        made = checkpoint_folder(workspace, checkpoint)
+        original = model_folder(workspace, checkpoint.model) / "model"
         argv = [
-            sys.executable, "-m", "matrix.checkpoint",
-            str(checkpoint_folder(workspace, checkpoint)),
-            "--original", str(model_folder(workspace, checkpoint.model) / "model"),
-            "--output", str(output),
+            sys.executable, "-m", "matrix.checkpoint", str(made),
+            "--original", str(original), "--output", str(output),
         ]  # fmt: skip
         environ = child_environ(work / "home", {})
         limits = with_room(workspace.limits.inspect, checkpoint.model)
-        end, log = run(argv, environ, PACKAGE.parent, limits)
+        view = view_of_our_own(work, made, original)
+        end, log = run(argv, environ, PACKAGE.parent, limits, workspace.sandbox, view)
         facts = _inspection(output)
     if facts is None:
         conclusion = classify_end(end, None, [], log)

@@ -14,6 +14,7 @@ from matrix.plan.keys import Key
 from matrix.plan.needs import with_room
 from matrix.repair.names import NOTHING_TO_REPAIR, NOTHING_WRITTEN
 from matrix.run.products import checkpoint_folder, publish_checkpoint
+from matrix.run.views import view_of_our_own
 from matrix.run.workspace import Workspace
 from matrix.spec.loading import PACKAGE
 from matrix.store.observations import Observation
@@ -25,13 +26,16 @@ def repair(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     checkpoint = step.subject
     with workspace.work("repair") as work:
         output = work / "output"
+        unrepaired = checkpoint_folder(workspace, checkpoint.unrepaired)
         argv = [
-            sys.executable, "-m", "matrix", "repair",
-            str(checkpoint_folder(workspace, checkpoint.unrepaired)), "--out", str(output),
+            sys.executable, "-m", "matrix", "repair", str(unrepaired), "--out", str(output),
             *(word for name in checkpoint.quantizer.repairs for word in ("--repair", name)),
         ]  # fmt: skip
         limits = with_room(workspace.limits.of(step.step), checkpoint.model)
-        end, log = run(argv, child_environ(work / "home", {}), PACKAGE.parent, limits)
+        end, log = run(
+            argv, child_environ(work / "home", {}), PACKAGE.parent, limits,
+            workspace.sandbox, view_of_our_own(work, unrepaired),
+        )  # fmt: skip
         conclusion = conclude(end, log)
         facts: dict[str, Any] = {}
         if conclusion == PASSED:

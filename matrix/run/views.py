@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import site
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from matrix.machine.hardware import Gpu
 from matrix.machine.sandbox import View
 from matrix.plan.cells import Role
 from matrix.run.workspace import Workspace
+from matrix.spec.loading import PACKAGE
 
 _HOST_PATHS = ("LD_LIBRARY_PATH", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE")
 """Variables that children get, and whose files they then want to read."""
@@ -42,6 +45,13 @@ def view_of(
         devices=tuple(devices_of(gpus)) if gpus else (),
         network=environ.get("HF_HUB_OFFLINE") == "0",
     )
+
+
+def view_of_our_own(work: Path, *read: Path) -> View:
+    """Return what our own programs see that read what packages made, and write to ``work``."""
+    python = [Path(sys.prefix), PACKAGE, *interpreter_folders(Path(sys.executable))]
+    users = Path(site.getusersitepackages())
+    return View(read_only=(*python, *([users] if users.is_dir() else []), *read), writable=(work,))
 
 
 def _named(values: Iterable[object]) -> Iterator[Path]:

@@ -49,7 +49,10 @@ def test_stages_stand_in_their_order_and_say_when_and_where() -> None:
     story = story_of({Stage.LOAD: load, Stage.QUANTIZER_IMPORT: observed()})
     assert [stage.stage for stage in story.stages] == [Stage.QUANTIZER_IMPORT, Stage.LOAD]
     assert story.stages[1] == StageStory(
-        stage=Stage.LOAD, peak_bytes=7, machine={"system": "Linux"}, **facts
+        stage=Stage.LOAD,
+        peak_bytes=7,
+        machine={"system": "Linux", "sandbox": "none"},
+        **facts,
     )
 
 

@@ -55,11 +55,11 @@ def story_of(observations: Mapping[Stage, Observation]) -> CellStory:
 
 
 def _stage_story(stage: Stage, observation: Observation) -> StageStory:
-    machine = {**observation.machine, "sandbox": observation.sandbox.value}
+    machine = observation.made_on.items()
     return StageStory(
         stage=stage,
         at=_storable(observation.at[:FIELD_CHARS]),
-        machine={_storable(name): _storable(value) for name, value in machine.items()},
+        machine={_storable(name): _storable(value) for name, value in machine},
         peak_bytes=observation.peak_bytes,
         exception=_storable(observation.exception[:FIELD_CHARS]),
         traceback=_storable(_traceback(observation.traceback)),

@@ -233,8 +233,7 @@ def _machine(used: list[Observation]) -> dict[str, str]:
     """Return what the evidence was made on; several machines are named side by side."""
     # Observations of before each had a machine have it in the facts of the installs.
     machines = [
-        (observation.machine and {**observation.machine, "sandbox": observation.sandbox.value})
-        or read_facts(observation, InstallFacts).machine
+        observation.made_on or read_facts(observation, InstallFacts).machine
         for observation in used
         if observation.machine or observation.step == "install"
     ]

@@ -46,6 +46,11 @@ class Observation(Conclusion, frozen=True, kw_only=True):
     """ISO time of the end, UTC."""
 
     @property
+    def made_on(self) -> dict[str, str]:
+        """The machine in words, with what stood between it and the step."""
+        return {**self.machine, "sandbox": self.sandbox.value} if self.machine else {}
+
+    @property
     def final(self) -> bool:
         """Whether the same inputs need not be tried again: trouble of the machine is no answer."""
         return self.outcome is not Outcome.INFRA

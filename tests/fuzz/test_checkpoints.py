@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import Inspection
 from matrix.cli.inspect import examine
+from matrix.diagnose.catalogue import load_issues
 from matrix.spec.loading import load
 from matrix.untrusted.reading import decode
 from tests.fuzz.fuzzing import fuzzed
@@ -56,6 +57,13 @@ def headers(draw: st.DrawFn) -> bytes:
 
 
 our_spec = cache(load)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _read_once() -> None:
+    """Have read what belongs to no input: the spec and the known issues."""
+    our_spec()
+    load_issues()
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,8 @@ ODD: list[Any] = [None, True, False, *NUMBERS, *TEXTS, [], {}, [[]], {"": {}}, n
 TOKENS = [
     b"", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\\ud800", b"\\u0000", b'"', b"\\",
     b"\n", b"\r", b"null", b"NaN", b"-1", b"1e999", b"9" * 400, b"9" * 5000, b"{}", b"[]", b"[[",
-    b"[" * 800 + b"]" * 800, b"[" * 20_000, b'{"a":' * 20_000, b"<", b">", b"&#0;", b"=",
-    b"a." * 2000, b"1979-05-27", b"'''", b"#", b"\xe2\x80\xae", b"{x}", b"'", b"inf",
+    b"[" * 800 + b"]" * 800, b"[" * 20_000, b'{"a":' * 20_000, b"<", b">", b"<b>" * 2000, b"&#0;",
+    b"=", b"a." * 2000, b"1979-05-27", b"'''", b"#", b"\xe2\x80\xae", b"{x}", b"'", b"inf",
 ]  # fmt: skip
 MOST_BYTES = 200_000
 """Of damaged data: a few pieces that are repeated multiply."""

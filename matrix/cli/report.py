@@ -18,6 +18,7 @@ from matrix.judge.results import CanaryState, MatrixResult
 from matrix.pipeline.outcomes import NO_ANSWER, Verdict
 from matrix.plan import budget
 from matrix.run.context import Context, Settings
+from matrix.run.light import copy_light, open_light
 from matrix.run.reporting import remembered
 from matrix.run.unchanged import digest_of_report, note_report, unchanged_summary
 from matrix.untrusted.reading import UnreadableError, decode, read_file
@@ -50,6 +51,14 @@ def report(
             help="End with status 1 where a cell has regressed since the last run to be believed.",
         ),
     ] = False,
+    light: Annotated[
+        Path | None,
+        typer.Option(help="Also copy what it is made of to this new folder: few MB, no packages."),
+    ] = None,
+    from_light: Annotated[
+        Path | None,
+        typer.Option(help="Report such a copy, by the machine that it is from; the store is not."),
+    ] = None,
 ) -> None:
     """Judge what was observed, write the report, print its summary.
 
@@ -60,9 +69,11 @@ def report(
     """
     from matrix import report as rendering  # pandas takes half a second to import
 
-    settings = Settings.of(spec=spec, profile=profile, store=store, reports=reports)
-    whole = whole_profile(settings)
+    settings = Settings.of(spec=spec, profile=profile, store=from_light or store, reports=reports)
+    whole = open_light(settings) if from_light else whole_profile(settings)
     _check_store(whole)
+    if light is not None:
+        copy_light(whole, light)
     if not (settings.cells or fail_on or fail_on_regressed) and (kept := unchanged_summary(whole)):
         _tell(kept)
         return

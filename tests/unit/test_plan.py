@@ -20,6 +20,7 @@ from matrix.spec.tables import (
     RoleTable,
     SchemeTable,
     Spec,
+    SpecError,
     StageLimits,
 )
 from tests.unit import small_spec
@@ -198,3 +199,23 @@ def test_a_profile_is_the_union_of_its_parts_and_a_cell_knows_which_name_it(tmp_
         "tied/gptq/maker-1.0+gptq/runner-3.0": ["More"],
     }
     assert plan.parts == ["All", "More"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ([('adapter = "./maker.py"', 'adapter = "./maker.py"\nformats = ["gptq"]')],
+         "the part 'All' has no quantizer that makes 'awq'"),
+        ([('adapter = "./runner.py"', 'adapter = "./runner.py"\nformats = ["gptq"]')],
+         "the part 'All' has no engine that reads 'awq'"),
+        ([('schemes = ["awq"]', 'schemes = ["a*"]'),
+          ('quantizers = ["none", "maker-*"]', 'quantizers = ["none"]')],
+         "the part 'All' has no quantizer that makes 'a*'"),
+    ],
+)  # fmt: skip
+def test_a_scheme_that_brings_no_cell_is_an_error(
+    tmp_path: Path, changes: list[tuple[str, str]], problem: str
+) -> None:
+    with pytest.raises(SpecError) as raised:
+        small(small_spec.write(tmp_path, *changes))
+    assert f": profiles.all.schemes: {problem}. Add one whose formats name awq" in str(raised.value)

@@ -264,11 +264,16 @@ def _part(
 def _check_schemes(
     loaded: LoadedSpec, key: str, part: PartTable, quantizers: list[Role], engines: list[Role]
 ) -> None:
-    """Raise :class:`SpecError` where a part names schemes of which it has no cell."""
+    """Raise :class:`SpecError` where a part names schemes of which it has no cell.
+
+    Beside the float model alone, schemes only say which engines are meant.
+    """
+    sides = {"quantizer that makes": quantizers} if quantizers else {}
+    sides["engine that reads"] = engines
     for choice in part.schemes:
         formats = {s.format for n, s in loaded.spec.schemes.items() if matches(n, [choice])}
         left = formats
-        for noun, roles in (("quantizer that makes", quantizers), ("engine that reads", engines)):
+        for noun, roles in sides.items():
             left = left.intersection(form for role in roles for form in role.formats)
             if formats and not left:
                 raise loaded.error(

@@ -209,8 +209,11 @@ def test_a_profile_is_the_union_of_its_parts_and_a_cell_knows_which_name_it(tmp_
         ([('adapter = "./runner.py"', 'adapter = "./runner.py"\nformats = ["gptq"]')],
          "the part 'All' has no engine that reads 'awq'"),
         ([('schemes = ["awq"]', 'schemes = ["a*"]'),
-          ('quantizers = ["none", "maker-*"]', 'quantizers = ["none"]')],
+          ('adapter = "./maker.py"', 'adapter = "./maker.py"\nformats = ["gptq"]')],
          "the part 'All' has no quantizer that makes 'a*'"),
+        ([('quantizers = ["none", "maker-*"]', 'quantizers = ["none"]'),
+          ('adapter = "./runner.py"', 'adapter = "./runner.py"\nformats = ["gptq"]')],
+         "the part 'All' has no engine that reads 'awq'"),
     ],
 )  # fmt: skip
 def test_a_scheme_that_brings_no_cell_is_an_error(
@@ -219,3 +222,15 @@ def test_a_scheme_that_brings_no_cell_is_an_error(
     with pytest.raises(SpecError) as raised:
         small(small_spec.write(tmp_path, *changes))
     assert f": profiles.all.schemes: {problem}. Add one whose formats name awq" in str(raised.value)
+
+
+def test_beside_the_float_model_alone_schemes_say_which_engines_are_meant(tmp_path: Path) -> None:
+    file = small_spec.write(
+        tmp_path,
+        ('quantizers = ["none", "maker-*"]', 'quantizers = ["none"]'),
+        ('"tied/awq/maker-2.0/runner-3.0" = "works"\n', ""),
+        ('"tied/awq/maker-1.0/runner-3.0" = "garbage"\n', ""),
+    )
+    assert [cell.id for cell in small(file).cells] == [
+        "tied/float/none/runner-3.0", "untied/float/none/runner-3.0",
+    ]  # fmt: skip

@@ -6,8 +6,11 @@ Nox orders them; the harness does the work, in the interpreter that nox runs in
 
 from __future__ import annotations
 
+import argparse
 import os
+import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,9 @@ nox.needs_version = ">=2026.4"
 nox.options.sessions = ["matrix"]
 nox.options.default_venv_backend = "none"
 
-QUICK = ["tests/unit", "tests/data"]
+QUICK = ["tests/unit", "tests/data", "tests/fuzz"]
+BROKE = Path(".hypothesis") / "fuzz"
+"""Where tests/fuzz keeps the smallest input that broke a test, by its kind."""
 OTHERS = ["tests/processes", "tests/recorded", "tests/provoked", "tests/browser", "tests/real"]
 
 sessions = Sessions(sys.argv[1:])
@@ -101,6 +106,29 @@ def coverage(session: nox.Session) -> None:
     """Measure which lines of matrix/ the pure tests run. Arguments are pytest's."""
     options = ["--cov=matrix", "--cov-branch", "--cov-report=term:skip-covered"]
     run(session, "pytest", "-q", "-n", "auto", *options, *(session.posargs or ["tests/unit"]))
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Read damaged inputs: the same for a minute, or with ``-- --minutes 60`` new ones as long."""
+    parser = argparse.ArgumentParser(prog="nox -s fuzz --")
+    parser.add_argument("--minutes", type=float)
+    minutes = parser.parse_args(session.posargs).minutes
+    effort = {"MATRIX_FUZZ": "minute" if minutes is None else "long"}
+    until = time.monotonic() + 60 * (minutes or 0)
+    shutil.rmtree(BROKE, ignore_errors=True)
+    passed = True
+    while True:
+        try:
+            run(session, "pytest", "-q", "-n", "auto", "--tb=short", "tests/fuzz", env=effort)
+        except CommandFailed:  # the others still have their turn
+            passed = False
+        if time.monotonic() >= until:
+            break
+    for file in sorted(BROKE.glob("*")):
+        session.warn(f"this broke it: cp {file} tests/fuzz/corpus/{file.name}/NAME")
+    if not passed:
+        session.error("an input was read otherwise than into a value or a clear error")
 
 
 @nox.session(allow_parallel=True)

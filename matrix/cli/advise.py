@@ -13,9 +13,10 @@ from typing import Annotated, get_args
 import msgspec
 import typer
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
+from matrix.checkpoint import formats
 from matrix.checkpoint.files import MAX_CONFIG_BYTES, CheckpointFiles, Config
-from matrix.checkpoint.formats import Method
 from matrix.checkpoint.inspection import CheckpointError
 from matrix.cli.advice_text import Answer, InstallFiles, in_words
 from matrix.cli.choosing import did_you_mean
@@ -33,6 +34,7 @@ from matrix.judge.unproven import WANTED, facts_in_spec, rows_to_add, runs_for
 from matrix.machine.invocation import invocation
 from matrix.run.context import Settings
 from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load
+from matrix.spec.requirements import named_releases
 from matrix.store.store import write_atomically
 from matrix.untrusted.reading import UnreadableError, decode
 
@@ -54,7 +56,9 @@ _LEVELS = {Cpu.AVX2: "cpu x86-64-v3", Cpu.AVX512: "cpu x86-64-v4"}
 Model = Annotated[
     str, typer.Option(help="A folder with config.json, a model of the spec, or of the Hub.")
 ]
-MethodName = Annotated[str, typer.Option(help="awq, gptq or compressed-tensors.")]
+MethodName = Annotated[
+    str, typer.Option(help="awq, gptq or compressed-tensors, or a format such as pack-quantized.")
+]
 Bits = Annotated[int | None, typer.Option(help="Only schemes of so many bits.")]
 Group = Annotated[int | None, typer.Option(help="Only groups of this size.")]
 Engine = Annotated[str | None, typer.Option(help="As in vllm or vllm==0.32.0.")]
@@ -102,15 +106,15 @@ def advise(
     settings = Settings.of(spec=spec, profile=profile, store=store)
     loaded = load(settings.spec)
     device = _device(cpu, gpu)
-    scheme = SchemeFacts(method=_method(method), bits=bits, group_size=group)
+    scheme = msgspec.structs.replace(_scheme(method), bits=bits, group_size=group)
     result = read_evidence(evidence, settings)
     facts, recipe = _model(model, result, loaded)
     wish = Wish(
         model=facts,
         scheme=scheme,
-        engine=_requirement("--engine", engine) if engine else None,
-        quantizer=_requirement("--quantizer", quantizer) if quantizer else None,
-        beside=[_requirement("--with", text) for text in versions or []],
+        engine=_requirement("--engine", engine, loaded) if engine else None,
+        quantizer=_requirement("--quantizer", quantizer, loaded) if quantizer else None,
+        beside=[_requirement("--with", text, loaded) for text in versions or []],
         device=device,
     )
     if why := _no_advice(result):
@@ -162,19 +166,35 @@ def _device(cpu: Cpu | None, gpu: str | None) -> str:
     return _LEVELS[cpu] if cpu is not None else f"cuda {gpu}" if gpu is not None else ""
 
 
-def _method(text: str) -> Method:
-    """Return the method that ``--method`` names in any case; ends with status 2 for another."""
-    methods: dict[str, Method] = {name: name for name in get_args(Method)}
-    method = methods.get(text.lower())
-    return method or fail(f"--method: {text!r} is none of {', '.join(methods)}")
+def _scheme(text: str) -> SchemeFacts:
+    """Return the method, or the format, that ``--method`` names in any case.
+
+    Ends with status 2 for another word.
+    """
+    stored = {form.value: SchemeFacts(method=form.method, format=form.value)
+              for form in formats.Format}  # fmt: skip
+    methods = {name: SchemeFacts(method=name) for name in get_args(formats.Method)}
+    words = {word.replace("_", "-"): scheme for word, scheme in {**stored, **methods}.items()}
+    others = ", ".join(name for name in stored if name not in methods)
+    return words.get(text.lower().replace("_", "-")) or fail(
+        f"--method: {text!r} is none of {', '.join(methods)}, and no format: {others}"
+    )
 
 
-def _requirement(option: str, text: str) -> Requirement:
-    """Return the package, with its versions, that an option names; ends with status 2 for none."""
+def _requirement(option: str, text: str, loaded: LoadedSpec) -> Requirement:
+    """Return the package, with its versions, that an option names; ends with status 2 for none.
+
+    A hyphen is no difference: llm-compressor is the program whose package is llmcompressor.
+    """
     try:
-        return Requirement(text)
+        wanted = Requirement(text)
     except InvalidRequirement:
         fail(f"{option}: {text!r} is no release. Write it as vllm, vllm==0.32.0 or 'vllm>=0.19'")
+    packages = (name for table in loaded.environments.values() for name in named_releases(table))
+    same = {name.replace("-", ""): name for name in packages}
+    name = canonicalize_name(wanted.name)
+    wanted.name = same.get(name.replace("-", ""), name)
+    return wanted
 
 
 def _model(

@@ -92,7 +92,9 @@ def lines(diagnosis: Diagnosis) -> Iterator[str]:
 
 def facts_of(context: Context, host: Mapping[str, str] = os.environ) -> Facts:
     """Return the facts of this machine and of an opened profile. Asks the kernel, uv, the index."""
-    sandbox, plan = find_sandbox(), context.plan
+    plan = context.plan
+    required = (context.settings.sandbox or context.loaded.spec.sandbox) == "required"
+    sandbox = find_sandbox() if required else context.sandbox
     environments = plan.environments
     memory_mb = context.loaded.spec.limits.load.memory_mb
     settings = uv_settings(host, installing=True)
@@ -108,6 +110,7 @@ def facts_of(context: Context, host: Mapping[str, str] = os.environ) -> Facts:
         cells=len(plan.cells),
         isolation=sandbox.isolation,
         sandbox_lack=sandbox.lack,
+        sandbox_required=required,
         userns_restricted=_number(RESTRICTION) == 1,
         root=os.geteuid() == 0,
         rooms=_rooms(context, Path(settings["UV_CACHE_DIR"]), host),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,14 +13,16 @@ import typer
 
 from matrix.cli.options import LINE_CHARS, Profile, Spec, StoreFolder, fail
 from matrix.cli.showing import show
-from matrix.judge.results import CanaryState
-from matrix.pipeline.outcomes import Verdict
-from matrix.plan.budget import Choice, differences, in_words, read_choice
+from matrix.history.changes import Changes
+from matrix.judge.results import CanaryState, MatrixResult
+from matrix.pipeline.outcomes import NO_ANSWER, Verdict
+from matrix.plan import budget
 from matrix.run.context import Context, Settings
+from matrix.run.light import copy_light, open_light
 from matrix.run.reporting import remembered
 from matrix.run.unchanged import digest_of_report, note_report, unchanged_summary
 from matrix.untrusted.reading import UnreadableError, decode, read_file
-from matrix.untrusted.text import visible
+from matrix.untrusted.text import counted, visible
 
 MAX_REPORT_BYTES = 500_000_000
 
@@ -40,21 +44,41 @@ def report(
     fail_on: Annotated[
         list[Verdict] | None, typer.Option(help="End with status 1 where a cell is this.")
     ] = None,
+    fail_on_regressed: Annotated[
+        bool,
+        typer.Option(
+            "--fail-on-regressed",
+            help="End with status 1 where a cell has regressed since the last run to be believed.",
+        ),
+    ] = False,
+    light: Annotated[
+        Path | None,
+        typer.Option(help="Also copy what it is made of to this new folder: few MB, no packages."),
+    ] = None,
+    from_light: Annotated[
+        Path | None,
+        typer.Option(help="Report such a copy, by the machine that it is from; the store is not."),
+    ] = None,
 ) -> None:
     """Judge what was observed, write the report, print its summary.
 
     A report that lies there and would be the same is left as it is.
+
+    Status 0; 1 where the canaries are void, where the machine's trouble (infra) is all that came of
+    this run or of all runs, where no cell can run on this machine, and where a --fail-on says so.
     """
     from matrix import report as rendering  # pandas takes half a second to import
 
-    settings = Settings.of(spec=spec, profile=profile, store=store, reports=reports)
-    whole = whole_profile(settings)
+    settings = Settings.of(spec=spec, profile=profile, store=from_light or store, reports=reports)
+    whole = open_light(settings) if from_light else whole_profile(settings)
     _check_store(whole)
-    if not (settings.cells or fail_on) and (kept := unchanged_summary(whole)):
+    if light is not None:
+        copy_light(whole, light)
+    if not (settings.cells or fail_on or fail_on_regressed) and (kept := unchanged_summary(whole)):
         _tell(kept)
         return
     made_of = digest_of_report(whole)
-    bought = budget_lines(read_choice(settings.cells), whole) if settings.cells else []
+    bought = budget_lines(budget.read_choice(settings.cells), whole) if settings.cells else []
     left = [] if bought else whole.keys.unfinished_of(whole.plan.cells)
     to_do = f"{len(left):,} of {len(whole.plan.cells):,} cells are still to be done"
     table = msgspec.structs.replace(whole.table(), budget=bought, going_on=to_do if left else "")
@@ -64,12 +88,50 @@ def report(
     files = rendering.write(material._replace(story=whole.stories()), settings.reports)
     lines = "\n".join(rendering.summary(table, settings.reports, material.changes)) + "\n"
     _tell(lines)
-    unwanted: set[Any] = set(fail_on or ())
-    is_void = table.canaries is CanaryState.VOID
-    if is_void or any(result.verdict in unwanted for result in table.cells):
+    changes = material.changes if fail_on_regressed else None
+    why = list(faults(table, settings.run, fail_on or [], changes))
+    for line in why:
+        typer.echo(f"no success: {line}", err=True)
+    if why:
         raise typer.Exit(1)
     if not bought:  # whose lines are of this run
         note_report(whole, made_of, files, lines)
+
+
+def faults(
+    table: MatrixResult, run: str, unwanted: Collection[Verdict], changes: Changes | None
+) -> Iterator[str]:
+    """Yield why a run is no success, a line for each reason.
+
+    Args:
+        table: What it came to.
+        run: The id of the run that is reported.
+        unwanted: Verdicts that are none.
+        changes: Since the last run that is believed, where a regression is none.
+    """
+    if table.canaries is CanaryState.VOID:
+        yield "the canaries are void: trust no verdict before that is explained"
+    verdicts = [result.verdict for result in table.cells]
+    if not set(verdicts) - NO_ANSWER and not _is_before_a_run(verdicts):
+        yield f"no cell has an answer ({_counts(verdicts)})"
+    worked_on = [result.verdict for result in table.cells if run in result.runs]
+    if worked_on and not set(worked_on) - {Verdict.INFRA, Verdict.NOT_RUN}:
+        yield f"no cell that this run worked on has an answer ({_counts(worked_on)})"
+    if bad := [verdict for verdict in verdicts if verdict in unwanted]:
+        yield f"--fail-on: {_counts(bad)}"
+    worse = [change.cell for change in changes.cells if change.is_regression] if changes else []
+    if worse:
+        first = f"{worse[0]}{', ...' if worse[1:] else ''}"
+        yield visible(f"{counted(len(worse), 'cell')} regressed: {first}", LINE_CHARS)
+
+
+def _is_before_a_run(verdicts: Collection[Verdict]) -> bool:
+    """Whether cells have no answer because nobody has tried to get one yet."""
+    return Verdict.INFRA not in verdicts and (not verdicts or Verdict.NOT_RUN in verdicts)
+
+
+def _counts(verdicts: Iterable[Verdict]) -> str:
+    return ", ".join(f"{number:,} {verdict}" for verdict, number in Counter(verdicts).items())
 
 
 def _tell(summary: str) -> None:
@@ -107,7 +169,7 @@ def whole_profile(settings: Settings) -> Context:
     return Context(msgspec.structs.replace(settings, cells=None))
 
 
-def budget_lines(choice: Choice, whole: Context) -> list[str]:
+def budget_lines(choice: budget.Choice, whole: Context) -> list[str]:
     """Return lines on what a budget bought, what it left out, and what came out otherwise."""
-    changed = differences(choice, lambda cell: whole.judge.cell(cell).verdict)
-    return [*in_words(choice), *(visible(line, LINE_CHARS) for line in changed)]
+    changed = budget.differences(choice, lambda cell: whole.judge.cell(cell).verdict)
+    return [*budget.in_words(choice), *(visible(line, LINE_CHARS) for line in changed)]

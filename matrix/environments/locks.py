@@ -62,7 +62,8 @@ class Lock(msgspec.Struct, frozen=True, dict=True):
     def pins(self) -> dict[str, str]:
         """Return canonical distribution name -> version; empty for a refusal."""
         lines = (line.partition(" ;")[0] for line in self.text.splitlines())
-        pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+        pinned = (line for line in lines if "==" in line and not line.startswith("#"))
+        pairs = (line.partition("==")[::2] for line in pinned)
         return {canonicalize_name(name.partition("[")[0]): version for name, version in pairs}
 
 

@@ -11,7 +11,6 @@ An index that is down, slow or lies gives one clear line, and the answer that is
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Set
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,9 +136,9 @@ class Index:
             for release in releases
             if is_wanted(release) and isinstance(wheel := files.get(release.version), Wheel)
         }
-        pattern, get = re.compile(re.escape(name)), self._files.get
+        get = self._files.get
         return in_parallel(
-            lambda version: file_within(wheels[version], get, pattern),
+            lambda version: file_within(wheels[version], get, name),
             wheels,
             self._limits.files_seconds,
         )

@@ -11,9 +11,10 @@ import re
 from datetime import UTC, datetime
 
 import msgspec
+from bs4 import ParserRejectedMarkup
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name, parse_sdist_filename
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 from pydantic import ValidationError
 from pypi_simple import DistributionPackage, ProjectPage, UnsupportedRepoVersionError
 
@@ -33,6 +34,7 @@ REASON_CHARS = 200
 BYTES_OF_A_FILE = 10**13
 _JSON = ("application/vnd.pypi.simple.v1+json", "application/json")
 _HTML = ("application/vnd.pypi.simple.v1+html", "text/html")
+_UNSPOKEN = "speaks no version of the simple API that is known here"
 _WHEEL = re.compile(
     r"(?P<project>[A-Za-z0-9._]+)-(?P<version>[A-Za-z0-9._!+]+)(?:-[0-9][A-Za-z0-9._]*)?"
     r"-(?P<tags>[A-Za-z0-9._]+-[A-Za-z0-9._]+-[A-Za-z0-9._]+)\.whl"
@@ -75,7 +77,12 @@ def _listed(package: str, answer: Fetched) -> list[DistributionPackage]:
         return _from_json(package, answer)
     if kind in _HTML:
         _check_number(body.count(b"<"), 4)
-        return ProjectPage.from_html(package, body, answer.address).packages
+        try:
+            return ProjectPage.from_html(package, body, answer.address).packages
+        except (UnsupportedRepoVersionError, InvalidVersion):
+            raise FetchError(_UNSPOKEN) from None
+        except ParserRejectedMarkup:
+            raise FetchError("sends what it calls HTML and is none") from None
     raise FetchError(f"answers with {visible(kind, 60)!r}, which is no page of an index")
 
 
@@ -91,8 +98,8 @@ def _from_json(package: str, answer: Fetched) -> list[DistributionPackage]:
         raise FetchError("sends what it calls JSON and is none") from None
     try:
         page = ProjectPage.from_json_data(data, answer.address)
-    except UnsupportedRepoVersionError:
-        raise FetchError("speaks no version of the simple API that is known here") from None
+    except (UnsupportedRepoVersionError, InvalidVersion):
+        raise FetchError(_UNSPOKEN) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "(the whole)"

@@ -12,6 +12,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Set
+from fnmatch import fnmatchcase
 
 import msgspec
 from packaging.metadata import RawMetadata, parse_email
@@ -25,7 +26,7 @@ from matrix.spec.versions import parsed
 
 _BLOCK = 16_384
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
-_METADATA = re.compile(r"[^/]+\.dist-info/METADATA")
+_METADATA = "*.dist-info/METADATA"
 _NOT_A_ZIP = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError,
     OverflowError, KeyError,
@@ -74,20 +75,26 @@ def _offered(wheel: Wheel, get: Get) -> bytes | None:
         return None  # offered, but not there; the wheel itself is
 
 
-def file_within(wheel: Wheel, get: Get, name: re.Pattern[str]) -> bytes:
-    """Return the one file of a wheel whose name is such, its first ``METADATA_BYTES`` + 1 bytes.
+def file_within(wheel: Wheel, get: Get, name: str) -> bytes:
+    """Return the one file of a wheel of this name, its first ``METADATA_BYTES`` + 1 bytes.
 
-    Raises :class:`FetchError` where the wheel has none or several, or cannot be read.
+    A ``*`` in the name stands for any letters but a slash. Raises :class:`FetchError` where the
+    wheel has none or several, or cannot be read.
     """
     try:
         with zipfile.ZipFile(Parts(wheel.address, get, -_BLOCK, _BLOCK)) as archive:
-            names = [entry for entry in archive.namelist() if name.fullmatch(entry)]
+            names = [entry for entry in archive.namelist() if _is_named(entry, name)]
             if len(names) != 1:
-                raise FetchError(f"has a wheel with {len(names)} files {name.pattern}")
+                number = f"{len(names)} files" if names else "no file"
+                raise FetchError(f"has a wheel with {number} {name}")
             with archive.open(names[0]) as file:
                 return file.read(METADATA_BYTES + 1)
     except _NOT_A_ZIP:
         raise FetchError("has a wheel that is no zip file") from None
+
+
+def _is_named(entry: str, name: str) -> bool:
+    return fnmatchcase(entry, name) and entry.count("/") == name.count("/")
 
 
 def declared(requirements: Iterable[str], names: Set[str]) -> list[str]:

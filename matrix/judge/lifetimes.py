@@ -23,7 +23,11 @@ NO_FORMATS: Final = frozenset({
     "online", "petit_nvfp4", "ptpc_fp8", "rtn", "tpu_int8",
     *(name for names in OTHER_NAMES.values() for name in names),
 })  # fmt: skip
-"""What lists name besides: kernels for files of another method, and quantizing while loading."""
+"""What lists name besides: kernels for files of another method, and quantizing while loading.
+
+By hand, since a list has names and nothing more: whether a file can be of a name stands in the code
+that the name leads to. A new name counts as a format until it is added here.
+"""
 _RFC: Final = "https://github.com/vllm-project/vllm/issues/30136"
 _LEGACY: Final = ("a legacy format, dropped by design", _RFC)
 _DROPPED: Final = {

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Literal
+from typing import IO
 
 import psutil
 
 from matrix.machine import keeper
 from matrix.machine.sandbox import OPEN, SYSTEM_ALONE, Isolation, Sandbox, View
-from matrix.pipeline.ends import End
+from matrix.pipeline.ends import End, Limit
 from matrix.spec.tables import Limits
 
 LOG_TAIL_BYTES = 16_000
 EVENT_BYTES = 1_000_000
 POLL_SECONDS = 0.05
-MEMORY_POLL_SECONDS = 0.2
+MEASURE_SECONDS = 0.2
+LOOK_SECONDS = 5.0
+"""Between two looks at a child no more than this counts: the rest is time in which the harness was
+stopped, and could not have taken a sign of life."""
+CONTINUE_SECONDS = 1.0
+END_SECONDS = keeper.GIVE_UP_SECONDS + 10
+KILL_SECONDS = 10.0
+SPACE_BYTES = 500_000_000
+"""A child that leaves less of the disk than this is ended, so that others can go on writing."""
+DRAIN_READS = 32
+MARK = "MATRIX_CHILD"
+"""Variable by which the processes of one child are known when their keeper was killed."""
 
 OF_SIGNALS = range(129, 193)
 """Statuses by which bubblewrap, as a shell, says of which signal its command died."""
@@ -77,6 +92,36 @@ def die_with_parent(parent: int) -> None:
         raise SystemExit(143)
 
 
+def count_oom_kills() -> int:
+    """Return how many processes the kernel has ended for want of memory, of a container's too.
+
+    0 where it does not count (before Linux 4.13).
+    """
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+class Stopwatch:
+    """Seconds that a child had, by the kernel's monotonic clock: a change of date leaves it alone,
+    and it rests while the machine sleeps. What passed while this process was stopped is left out.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._looked = now()
+        self._seconds = 0.0
+
+    def look(self) -> float:
+        """Return the seconds since the start; to be called often."""
+        now = self._now()
+        self._seconds += min(now - self._looked, LOOK_SECONDS)
+        self._looked = now
+        return self._seconds
+
+
 class Log:
     """The last part of a child's output, and how much there was."""
 
@@ -117,10 +162,11 @@ class Child:
         command = [sys.executable, "-I", "-S", keeper.__file__, str(reading)]
         command += sandbox.shut_in(argv, view, cwd)
         self._isolation = sandbox.isolation
+        self._mark = secrets.token_hex(8)
         try:
             self._process = subprocess.Popen(
                 command,
-                env=dict(environ),
+                env={**environ, MARK: self._mark},
                 cwd=cwd,
                 pass_fds=[reading],
                 start_new_session=True,
@@ -131,6 +177,9 @@ class Child:
         finally:
             os.close(reading)
         self.log = Log()
+        self._home = Path(environ.get("HOME", cwd))
+        self._oom_kills = count_oom_kills()
+        self._event_bytes = 0
         self._line = b""
         self._selector = selectors.DefaultSelector()
         self._log_pipe = self._process.stderr if events else self._process.stdout
@@ -152,12 +201,22 @@ class Child:
         self.end()
 
     def end(self) -> int | None:
-        """End the whole tree and wait for it. Return the exit status where it ended by itself."""
+        """End the whole tree and wait for it. Return the exit status where it ended by itself.
+
+        Its keeper does that, unless it was stopped or killed itself.
+        """
         status = self._status()
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
-        self._process.wait()
+        stopwatch = Stopwatch()
+        while self._process.poll() is None and stopwatch.look() < END_SECONDS:
+            self._process.send_signal(signal.SIGCONT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(CONTINUE_SECONDS)
+        self._process.kill()
+        if self._process.wait() < 0 and (left := _kill_marked(self._mark)):
+            sys.stderr.write(f"processes of {self._home} that cannot be killed: {left}\n")
         self.drain()
         self._log_pipe = self._event_pipe = None
         self._selector.close()
@@ -184,29 +243,42 @@ class Child:
         On a limit the whole tree is ended. ``on_event`` returning true means that what was waited
         for has happened: status 0, and the child lives on.
         """
-        started = last_sign = time.monotonic()
-        log_start, peak, measure_at = self.log.size, 0, 0.0
+        stopwatch, last_sign, measure_at = Stopwatch(), 0.0, 0.0
+        printed_before, peak, has_space = self._printed, 0, True
         while True:
             finished, sound = self._read(on_event)
-            now = time.monotonic()
-            last_sign = now if sound else last_sign
-            if now >= measure_at:
+            seconds = stopwatch.look()
+            last_sign = seconds if sound else last_sign
+            if seconds >= measure_at:
                 peak = max(peak, self._memory(limits.memory_mb * 10**6))
-                measure_at = now + MEMORY_POLL_SECONDS
+                has_space = _has_space(self._home)
+                measure_at = seconds + MEASURE_SECONDS
             if finished:
-                return End(status=0, seconds=now - started, peak_bytes=peak)
-            hit = _hit(limits, now - started, now - last_sign, peak, self.log.size - log_start)
+                return self._end("", 0, seconds, peak)
+            printed, silent = self._printed - printed_before, seconds - last_sign
+            hit = _hit(limits, seconds, silent, peak, printed, has_space=has_space)
             if hit:
                 self.end()
-                return End(limit=hit, status=None, seconds=now - started, peak_bytes=peak)
+                return self._end(hit, None, seconds, peak)
             status = self._status()
             if status is not None and not sound:
-                return End(status=status, seconds=now - started, peak_bytes=peak)
+                return self._end("", status, seconds, peak)
+
+    def _end(self, limit: Limit, status: int | None, seconds: float, peak: int) -> End:
+        before, self._oom_kills = self._oom_kills, count_oom_kills()
+        kills = self._oom_kills - before
+        return End(limit=limit, status=status, seconds=seconds, peak_bytes=peak, oom_kills=kills)
+
+    @property
+    def _printed(self) -> int:
+        """Bytes of log and of events until now."""
+        return self.log.size + self._event_bytes
 
     def drain(self) -> None:
-        """Take what was printed before the last event and not yet read."""
-        while self._read_pipe(self._log_pipe):
-            continue
+        """Take what was printed before the last event and not yet read, as much as a pipe holds."""
+        for _ in range(DRAIN_READS):
+            if not self._read_pipe(self._log_pipe):
+                return
 
     def _status(self) -> int | None:
         """Return the exit status, of a signal its number below zero; ``None`` while it runs."""
@@ -224,6 +296,7 @@ class Child:
                 continue
             data = self._read_pipe(self._event_pipe)
             sound |= bool(data)
+            self._event_bytes += len(data)
             *lines, self._line = (self._line + data).split(b"\n")
             self._line = self._line[-EVENT_BYTES:]
             for line in lines:
@@ -264,9 +337,41 @@ def _bytes(process: psutil.Process, *, shared_once: bool) -> int:
         return 0
 
 
+def _kill_marked(mark: str) -> list[int]:
+    """Kill what is left of a child whose keeper was killed; return the pids of what stays.
+
+    One that gave itself other variables is not recognized. In a sandbox nothing is left.
+    """
+    stopwatch = Stopwatch()
+    while (left := list(filter(partial(_has_mark, mark), psutil.process_iter()))) and (
+        stopwatch.look() < KILL_SECONDS
+    ):
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left, timeout=POLL_SECONDS)
+    return [process.pid for process in left]
+
+
+def _has_mark(mark: str, process: psutil.Process) -> bool:
+    try:
+        return bool(process.environ().get(MARK) == mark)
+    except psutil.Error:  # it has ended, or is another user's
+        return False
+
+
+def _has_space(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free >= SPACE_BYTES
+    except OSError:
+        return True  # not there, so nothing is written there
+
+
 def _hit(
-    limits: Limits, seconds: float, silent: float, peak: int, printed: int
-) -> Literal["", "timeout", "silence", "oom", "log-limit"]:
+    limits: Limits, seconds: float, silent: float, peak: int, printed: int, *, has_space: bool
+) -> Limit:
+    if not has_space:
+        return "no-space"
     if peak > limits.memory_mb * 10**6:
         return "oom"
     if printed > limits.log_mb * 10**6:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, assert_never
+from typing import Annotated, Any, Literal, assert_never
 
 import msgspec
 
@@ -15,15 +15,22 @@ MESSAGE_CHARS = 2_000
 
 
 class ChildException(msgspec.Struct, frozen=True):
-    """An exception as the probe wrote it down."""
+    """An exception as the probe wrote it down, within the bounds of ``probe/child.py``."""
 
-    type: str
-    message: str
-    traceback: str = ""
+    type: Annotated[str, msgspec.Meta(max_length=1_000)]
+    message: Annotated[str, msgspec.Meta(max_length=4_000)]
+    traceback: Annotated[str, msgspec.Meta(max_length=8_000)] = ""
+
+
+Warnings = Annotated[
+    list[Annotated[str, msgspec.Meta(max_length=20_000)]], msgspec.Meta(max_length=50)
+]
 
 
 class StepResult(msgspec.Struct, frozen=True):
-    """``<step>.json`` as the probe wrote it. Untrusted: the package under test can write there."""
+    """``<step>.json`` as the probe wrote it. Untrusted: the package under test can write there, so
+    that the bounds of ``probe/child.py`` are checked again.
+    """
 
     schema: Literal[1]
     stage: str
@@ -31,19 +38,24 @@ class StepResult(msgspec.Struct, frozen=True):
     seconds: float
     peak_rss_bytes: int
     exception: ChildException | None = None
-    warnings: list[str] = []
+    warnings: Warnings = []
     facts: dict[str, Any] = {}
+
+
+Limit = Literal["", "timeout", "silence", "oom", "log-limit", "no-space"]
 
 
 class End(msgspec.Struct, frozen=True):
     """How a child's step ended, as the parent saw it."""
 
-    limit: Literal["", "timeout", "silence", "oom", "log-limit"] = ""
+    limit: Limit = ""
     """The limit for which the parent ended it."""
     status: int | None = 0
     """Exit status; negative for a signal; ``None`` where the parent ended it."""
     seconds: float = 0.0
     peak_bytes: int = 0
+    oom_kills: int = 0
+    """Processes of anybody that the kernel ended meanwhile for want of memory."""
 
 
 _CARD_FULL = "OutOfMemoryError"
@@ -68,14 +80,37 @@ _NETWORK = re.compile(
 
 
 def classify_end(
-    end: End, result: StepResult | None, needs_hardware: list[str], log: str = ""
+    end: End,
+    result: StepResult | None,
+    needs_hardware: list[str],
+    log: str = "",
+    unreadable: str = "",
 ) -> Conclusion:
     """Return what an end means: first by the parent's limit, then by the child's own result, then
     by its status.
 
     ``needs_hardware`` holds texts of exceptions by which the package asks for hardware. A child
-    that could not even write its result on a full disk says so in its ``log`` only.
+    that could not even write its result on a full disk says so in its ``log`` only. ``unreadable``
+    says why there is no result though the child left a file.
+
+    A failure while the kernel ended a process for want of memory, be it a worker's, is trouble of
+    the machine, unless the child had passed a limit of its own. Without that, SIGKILL is a crash
+    like another: nobody but the package sent it.
     """
+    conclusion = _classify(end, result, needs_hardware, log, unreadable)
+    if (
+        conclusion.outcome is not Outcome.FAILED
+        or not end.oom_kills
+        or conclusion.reason in (Reason.OOM, Reason.LOG_LIMIT)
+    ):
+        return conclusion
+    message = f"the kernel ended a process for want of memory meanwhile: {conclusion.message}"
+    return Conclusion(Outcome.INFRA, Reason.OOM, message[:MESSAGE_CHARS])
+
+
+def _classify(
+    end: End, result: StepResult | None, needs_hardware: list[str], log: str, unreadable: str
+) -> Conclusion:
     if end.limit:
         return _limit(end)
     if result is None and (not_shut_in := _not_shut_in(end, log)):
@@ -85,12 +120,10 @@ def classify_end(
     if result is not None and result.exception is not None:
         return classify_exception(result.exception, needs_hardware)
     if end.status is not None and end.status < 0:
-        if end.status == -9:
-            message = "killed by the system with SIGKILL, as it does when memory runs out"
-            return Conclusion(Outcome.INFRA, Reason.OOM, message)
         return Conclusion(Outcome.FAILED, Reason.CRASH, f"died of signal {-end.status}")
     if result is None or not result.ok:
         message = f"ended with status {end.status} and left no result"
+        message = f"left a result that cannot be used: {unreadable}" if unreadable else message
         return Conclusion(Outcome.FAILED, Reason.NO_RESULT, message)
     return PASSED
 
@@ -117,6 +150,9 @@ def _limit(end: End) -> Conclusion:
         case "log-limit":
             message = "ended: printed more than its log limit"
             return Conclusion(Outcome.FAILED, Reason.LOG_LIMIT, message)
+        case "no-space":
+            message = "ended: next to nothing of the disk was left while it ran"
+            return Conclusion(Outcome.INFRA, Reason.NO_SPACE, message)
         case "":
             return PASSED
         case _:

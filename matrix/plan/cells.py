@@ -19,6 +19,7 @@ from matrix.spec.loading import (
     Roles,
     check_profile,
     chosen_roles,
+    parts_of,
     repaired_role,
     role_names,
 )
@@ -143,20 +144,18 @@ def make_plan(loaded: LoadedSpec, profile_name: str, unmet: Unmet = lambda *_: "
             hint(profile_name, spec.profiles),
         )  # fmt: skip
     check_profile(loaded, profile_name)
-    parts = [profile, *profile.parts]
+    parts = dict(parts_of(profile_name, profile))
     makers, readers = role_names(loaded, spec.quantizers), role_names(loaded, spec.engines)
     quantizers = _roles(loaded, "quantizers", makers)
     engines = _roles(loaded, "engines", readers)
     cells: dict[str, Cell] = {}
-    for part in parts:
+    for key, part in parts.items():
         of_part = chosen_roles(loaded, makers, part.quantizers)
         in_part = chosen_roles(loaded, readers, part.engines)
-        for checkpoint, engine in _part(
-            loaded,
-            part,
-            [role for role in quantizers if role.name in of_part],
-            [role for role in engines if role.name in in_part],
-        ):
+        made_by = [role for role in quantizers if role.name in of_part]
+        read_by = [role for role in engines if role.name in in_part]
+        _check_schemes(loaded, f"{key}.schemes", part, made_by, read_by)
+        for checkpoint, engine in _part(loaded, part, made_by, read_by):
             cell = f"{checkpoint.id}/{engine.name}"
             titles = [*cells[cell].parts, part.title] if cell in cells else [part.title]
             cells[cell] = Cell(
@@ -172,7 +171,7 @@ def make_plan(loaded: LoadedSpec, profile_name: str, unmet: Unmet = lambda *_: "
             f"profiles.{profile_name}.canaries", f"{min(unknown)!r} is no cell of it",
             f"See `matrix plan --profile {profile_name} --cells` for the ids",
         )  # fmt: skip
-    titles = list(dict.fromkeys(part.title for part in parts))
+    titles = list(dict.fromkeys(part.title for part in parts.values()))
     plan = plan_of(list(cells.values()), profile_name, profile.title, titles, loaded.environments)
     _check_order(loaded, plan)
     return plan
@@ -260,6 +259,27 @@ def _part(
                 checkpoint = Checkpoint(model, scheme_name, scheme, role)
                 for engine in (engine for engine in engines if scheme.format in engine.formats):
                     yield checkpoint, engine
+
+
+def _check_schemes(
+    loaded: LoadedSpec, key: str, part: PartTable, quantizers: list[Role], engines: list[Role]
+) -> None:
+    """Raise :class:`SpecError` where a part names schemes of which it has no cell.
+
+    Beside the float model alone, schemes only say which engines are meant.
+    """
+    sides = {"quantizer that makes": quantizers} if quantizers else {}
+    sides["engine that reads"] = engines
+    for choice in part.schemes:
+        formats = {s.format for n, s in loaded.spec.schemes.items() if matches(n, [choice])}
+        left = formats
+        for noun, roles in sides.items():
+            left = left.intersection(form for role in roles for form in role.formats)
+            if formats and not left:
+                raise loaded.error(
+                    key, f"the part {part.title!r} has no {noun} {choice!r}",
+                    f"Add one whose formats name {', '.join(sorted(formats))}, or leave it out",
+                )  # fmt: skip
 
 
 def _exclusion(exclusions: list[ExclusionTable], cell: str) -> ExclusionTable | None:

@@ -30,7 +30,9 @@ def classify_answer(workspace: Workspace, answer: Answer, role: Role) -> Conclus
     """Return what an answer means: of a failure, also whether only this machine lacks what it
     wanted; and of a success, whether it is of the device that was meant.
     """
-    conclusion = classify_end(answer.end, answer.result, role.needs_hardware, answer.log)
+    conclusion = classify_end(
+        answer.end, answer.result, role.needs_hardware, answer.log, answer.unreadable
+    )
     exception = answer.result.exception if answer.result else None
     missing = read_missing(answer.end, exception, answer.log)
     environment = workspace.plan.environments[role.environment]

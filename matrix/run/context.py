@@ -102,6 +102,7 @@ class Context:
         host: Mapping[str, str] = os.environ,
         machine: Machine | None = None,
         choice: Choice | None = None,
+        install_from: str = "",
     ) -> None:
         self.settings = settings
         self.choice = choice or (read_choice(settings.cells) if settings.cells else None)
@@ -120,6 +121,7 @@ class Context:
             lookup = ignoring(lookup, self.choice.again, settings.run)
         self._lookup = lookup
         self._host = host
+        self.install_from = install_from or install_source(host)
         self._devices = {device: device_of(device, self.machine) for device in get_args(Device)}
         self.keys = self._keys_on(self._devices)
         self.judge = self.fresh_judge()
@@ -129,7 +131,7 @@ class Context:
             self.plan.environments,
             self._lookup,
             self._lock_digest,
-            install_source(self._host),
+            self.install_from,
             devices=devices,
             held=revisions_of(self.loaded.folder, self.store, self._host).held,
         )

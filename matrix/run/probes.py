@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
@@ -23,10 +23,15 @@ from matrix.pipeline.ends import End, StepResult
 from matrix.pipeline.steps import Step
 from matrix.plan.keys import CHILD
 from matrix.spec.tables import Limits
-from matrix.untrusted.reading import UnreadableError, decode, is_deep, read_file
+from matrix.untrusted.reading import DEEPEST, UnreadableError, decode, is_deep, read_file
 
-RESULT_BYTES = 32_000_000
-"""A step's result larger than this is not read."""
+RESULT_BYTES = 8_000_000
+"""A step's result larger than this is not read; SmolLM2's answers with its likeliest tokens are a
+tenth of it."""
+KEPT_BYTES = 6_000_000
+"""No more than this is kept of a result, as the store writes it: of the largest, it is 50,000."""
+EVENTS = 100
+"""So many events that are not yet waited for are held; a job has three."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -45,6 +50,8 @@ class Answer(msgspec.Struct, frozen=True):
     end: End
     result: StepResult | None
     log: str
+    unreadable: str = ""
+    """Why there is no result though a file was left."""
 
 
 class Probe:
@@ -89,6 +96,7 @@ class Probe:
             ),
         )  # fmt: skip
         self._events: list[Event] = []
+        self._oom_kills = 0
         self._ended = False
         self.alive = True
         """Whether it can be given another job."""
@@ -106,10 +114,10 @@ class Probe:
 
     def importing(self, limits: Limits) -> Answer:
         """Wait for the import of the package under test."""
-        end = self._watch(limits)
+        end = self._watch(limits, lambda event: event.event == "imported")
         event = self._events.pop(0) if self._events else Event()
         self.alive = event.event == "imported" and event.ok
-        return Answer(Step.IMPORT, end, read_result(self._import_result, Step.IMPORT), self._log())
+        return _answer(Step.IMPORT, end, self._import_result, self._log())
 
     @contextmanager
     def job_folder(self) -> Iterator[Path]:
@@ -137,45 +145,43 @@ class Probe:
         file = self._orders / f"{work.name}.json"
         file.write_text(json.dumps({"schema": 1, "stages": steps, "results": str(results), **job}))
         self.alive = self.alive and fork
+        self._events, self._oom_kills, self._ended = [], 0, False
         self._child.send(json.dumps({"job": str(file), "fork": fork}))
-        self._ended, end, log = False, End(), ""
+        end, log = End(), ""
         for index, step in enumerate(steps):
             if not self._ended:
                 end = self._step(limits[step], steps[index + 1 :])
-            result = read_result(results / f"{step}.json", step)
             # A quick step's words may have come with those of the step before, so it has both.
             log += self._log()
-            answer = Answer(step, end, result, log)
+            answer = _answer(step, end, results / f"{step}.json", log)
             yield answer
-            if end.limit or result is None or not result.ok:
+            if end.limit or answer.result is None or not answer.result.ok:
                 # One that goes on after a step that left nothing is not to be relied on.
                 self.alive = self.alive and self._ended
                 return
 
     def _step(self, limits: Limits, later: list[Step]) -> End:
-        """Wait until a step is over: the next one begins, or the job ends."""
-        seconds, peak = 0.0, 0
-        while True:
-            end = self._watch(limits)
-            seconds, peak = seconds + end.seconds, max(peak, end.peak_bytes)
-            event = self._events.pop(0) if self._events else Event()
-            over = event.event == "stage" and event.stage in later
-            self._ended = event.event == "ended"
-            if self._ended:
-                end = End(status=event.status)
-            if over or not event.event or self._ended:
-                self.alive = self.alive and bool(event.event)
-                return msgspec.structs.replace(end, seconds=seconds, peak_bytes=peak)
+        """Wait until a step is over: the next one begins, or the job ends. All else is no event."""
+        over = {Event("stage", stage=step) for step in later}
+        end = self._watch(limits, lambda event: event.event == "ended" or event in over)
+        self.alive = self.alive and bool(self._events)
+        event = self._events.pop(0) if self._events else Event()
+        self._ended = event.event == "ended"
+        # A process that was ended since the job began may be missed only now.
+        self._oom_kills += end.oom_kills
+        end = msgspec.structs.replace(end, oom_kills=self._oom_kills)
+        return msgspec.structs.replace(end, status=event.status) if self._ended else end
 
-    def _watch(self, limits: Limits) -> End:
-        if self._events:
-            return End()
-        return self._child.watch(limits, self._heard)
+    def _watch(self, limits: Limits, is_awaited: Callable[[Event], bool]) -> End:
+        """Wait for an event of some kinds, which is the first of the events then."""
 
-    def _heard(self, line: str) -> bool:
-        event = read_event(line)
-        self._events += [event] if event else []
-        return event is not None
+        def heard(line: str) -> bool:
+            event = read_event(line)
+            if event is not None and is_awaited(event) and len(self._events) < EVENTS:
+                self._events.append(event)
+            return bool(self._events)
+
+        return End() if self._events else self._child.watch(limits, heard)
 
     def _log(self) -> str:
         self._child.drain()
@@ -190,10 +196,29 @@ def read_event(line: str) -> Event | None:
         return None
 
 
-def read_result(file: Path, step: Step) -> StepResult | None:
-    """Return what a step left, or ``None`` where it left nothing that can be read as a result."""
+def _answer(step: Step, end: End, file: Path, log: str) -> Answer:
     try:
-        result = decode(read_file(file, RESULT_BYTES), StepResult)
-    except (OSError, UnreadableError):
-        return None
-    return result if result.stage == step and not is_deep(result.facts) else None
+        return Answer(step, end, read_result(file, step), log)
+    except FileNotFoundError:
+        return Answer(step, end, None, log)
+    except (OSError, UnreadableError) as error:
+        return Answer(step, end, None, log, str(error))
+
+
+def read_result(file: Path, step: Step) -> StepResult:
+    """Return what a step left.
+
+    Raises:
+        UnreadableError: It is no result of that step, or more than can be kept.
+        OSError: There is no such file, or the system does not give it.
+    """
+    result = decode(read_file(file, RESULT_BYTES), StepResult)
+    if result.stage != step:
+        raise UnreadableError(f"{file.name} is of another step: {result.stage[:40]!r}")
+    if is_deep(result.facts):
+        raise UnreadableError(f"{file.name} has facts nested deeper than {DEEPEST}")
+    facts = {name: value for name, value in result.facts.items() if name != "likeliest"}
+    kept = msgspec.structs.replace(result, facts=facts)
+    if len(msgspec.json.format(msgspec.json.encode(kept), indent=1)) > KEPT_BYTES:
+        raise UnreadableError(f"{file.name} has more than {KEPT_BYTES} bytes to be kept")
+    return result

@@ -113,8 +113,10 @@ def aspects(facts: Facts) -> list[Aspect]:
 def _sandbox(facts: Facts) -> Aspect:
     if facts.isolation is not Isolation.NONE:
         return Aspect("sandbox", State.OK, f"{facts.isolation} works")
-    remedy = "apt install bubblewrap"
-    if "not installed" not in facts.sandbox_lack:
+    remedy = "apt install bubblewrap, or what has it on this system"
+    if "is off" in facts.sandbox_lack:
+        remedy = "leave `sandbox` out of the spec, and MATRIX_SANDBOX unset"
+    elif "not installed" not in facts.sandbox_lack:
         remedy = _USERNS if facts.userns_restricted else (
             "allow unprivileged user namespaces: `sysctl -w kernel.unprivileged_userns_clone=1` "
             "where there is that setting; in a container, a seccomp profile that lets clone and "

@@ -20,6 +20,7 @@ from matrix.spec.dating import Dating
 from matrix.spec.files import Place, folder_of, spec_error
 from matrix.spec.reading import read_spec
 from matrix.spec.repeats import hint
+from matrix.spec.schemes import check_schemes
 from matrix.spec.selecting import check_facts, chosen, in_words, matches, selected
 from matrix.spec.snapshot import EMPTY, SNAPSHOT, Snapshot, read_snapshot
 from matrix.spec.tables import (
@@ -102,6 +103,7 @@ def load(path: Path = DEFAULT_SPEC, snapshot: Snapshot | None = None) -> LoadedS
     loaded = LoadedSpec(
         path, spec, snapshot_of(path) if snapshot is None else snapshot, {}, places=places
     )
+    check_schemes(loaded.error, spec.schemes)
     loaded = _spelled_out(loaded)
     _check_roles(loaded)
     _check_refusals(loaded)
@@ -263,7 +265,7 @@ def check_profile(loaded: LoadedSpec, name: str) -> None:
     engines = role_names(loaded, spec.engines)
     for role, (environment, table) in quantizers.items():
         _check_repairs(loaded, role, table, quantizers.get(repaired_role(environment, table)))
-    for key, part in _parts(name, spec.profiles[name]):
+    for key, part in parts_of(name, spec.profiles[name]):
         _check_names(loaded, f"{key}.models", part.models, spec.models, "model", patterns=True)
         _check_names(loaded, f"{key}.schemes", part.schemes, spec.schemes, "scheme", patterns=True)
         _check_choices(loaded, f"{key}.quantizers", part.quantizers, quantizers, "quantizer")
@@ -289,7 +291,8 @@ def _check_choices(
             raise _selects_nothing(loaded, f"{key}[{number}]", noun, choice)
 
 
-def _parts(name: str, profile: ProfileTable) -> Iterator[tuple[str, PartTable]]:
+def parts_of(name: str, profile: ProfileTable) -> Iterator[tuple[str, PartTable]]:
+    """Give the parts of a profile, each with its key; its own choices are the first."""
     yield f"profiles.{name}", profile
     for index, part in enumerate(profile.parts):
         yield f"profiles.{name}.parts[{index}]", part

@@ -43,8 +43,8 @@ from matrix.store.facts import check_facts
 from matrix.store.observations import SCHEMA_VERSION, Observation
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 
-MAX_OBSERVATION_BYTES = 200_000_000
-"""More than a probe's result of the most bytes that are read, and a log."""
+MAX_OBSERVATION_BYTES = 16_000_000
+"""More than what is kept of a probe's result, and a log; the largest real one has 50,000."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 

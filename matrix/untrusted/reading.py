@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-DEEPEST = 100
+DEEPEST = 20
 """Lists and objects within each other that plain data may have; what adapters return has six."""
 
 _T = TypeVar("_T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from matrix.index.engine_methods import SOURCES
-from matrix.judge.lifetimes import lifetimes
+from matrix.judge.lifetimes import NO_FORMATS, lifetimes
 from matrix.spec.loading import DEFAULT_SPEC
 from matrix.spec.methods import METHODS, encode, read_methods
 
@@ -55,3 +55,8 @@ def test_a_build_for_cpus_lists_what_its_release_lists() -> None:
 def test_what_is_documented_of_an_end_is_of_a_format_that_ended_or_will() -> None:
     documented = {(life.package, life.method) for life in lifetimes(COMMITTED) if life.source}
     assert {("vllm", "gguf"), ("vllm", "bitsandbytes"), ("vllm", "hqq")} <= documented
+
+
+def test_what_is_set_apart_by_hand_is_listed_by_some_engine() -> None:
+    listed = {name for listing in COMMITTED.packages.values() for name in listing.methods}
+    assert listed >= NO_FORMATS

@@ -144,6 +144,27 @@ def test_a_report_of_nothing_observed_says_so_and_fails_only_if_asked(tmp_path: 
     assert matrix("report", "--fail-on", "garbage", **variables).returncode == 0
 
 
+def test_a_run_of_which_all_was_the_machines_trouble_is_no_success(tmp_path: Path) -> None:
+    variables = {
+        "MATRIX_SPEC": str(small_spec.write(tmp_path)),
+        "MATRIX_PROFILE": "all",
+        "MATRIX_STORE": str(tmp_path / "store"),
+        "MATRIX_REPORTS": str(tmp_path / "reports"),
+        "UV_DEFAULT_INDEX": "http://127.0.0.1:1/simple",  # where nobody listens
+        "UV_HTTP_RETRIES": "0",
+        "UV_CACHE_DIR": str(tmp_path / "cache"),
+        "UV_FIND_LINKS": "",
+        "PIP_FIND_LINKS": "",
+        "NO_PROXY": "*",
+    }
+    assert matrix("run", **variables).returncode == 2
+    done = matrix("report", **variables)
+    assert done.returncode == 1
+    assert done.stderr == "no success: no cell has an answer (6 infra)\n"
+    assert (tmp_path / "reports" / "index.html").exists(), "it says what was in the way"
+    assert matrix("report", **variables).returncode == 1, "nor is the same report one"
+
+
 def test_a_report_is_not_replaced_by_one_of_a_store_that_is_empty(tmp_path: Path) -> None:
     variables = {
         "MATRIX_SPEC": str(small_spec.write(tmp_path)),

@@ -129,7 +129,7 @@ def test_a_new_release_is_added_to_those_before(project: Project, server: Server
 
 BAD = {
     "no zip": (b"x" * 5000, "no zip file"),
-    "no such file": (packed("", "engine/other.py"), "0 files"),
+    "no such file": (packed("", "engine/other.py"), "has a wheel with no file engine/lists.py"),
     "no Python": (packed("METHODS = ["), "no Python"),
     "not spelled out": (packed("METHODS = OTHERS"), "METHODS that is not spelled out"),
     "too large": (packed("#" * 1_100_000), "more than"),

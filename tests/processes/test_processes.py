@@ -15,7 +15,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from matrix.machine.processes import LOG_TAIL_BYTES, Child, Log, child_environ, run
+from matrix.machine import processes
+from matrix.machine.processes import (
+    LOG_TAIL_BYTES,
+    LOOK_SECONDS,
+    Child,
+    Log,
+    Stopwatch,
+    child_environ,
+    run,
+)
 from matrix.spec.tables import Limits
 from tests import REPOSITORY
 
@@ -211,6 +220,41 @@ time.sleep(3600)
     assert 120_000_000 < once < 260_000_000
 
 
+def test_events_count_as_output(tmp_path: Path, environ: dict[str, str]) -> None:
+    code = "import os\nwhile True: os.write(1, b'{}\\n' * 1000)"
+    limits = Limits(seconds=600, silence=600, memory_mb=2000, log_mb=0.5)
+    with Child(python(code), environ=environ, cwd=tmp_path, events=True) as child:
+        assert child.watch(limits).limit == "log-limit"
+
+
+def test_one_that_leaves_no_space_is_ended(
+    tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "SPACE_BYTES", 2**63)
+    end, _ = run(python("import time; time.sleep(3600)"), environ, tmp_path, GENEROUS)
+    assert end.limit == "no-space"
+
+
+def test_time_in_which_the_harness_was_stopped_does_not_count() -> None:
+    times = iter([100.0, 101.0, 3701.0, 3702.5])
+    stopwatch = Stopwatch(lambda: next(times))
+    assert [stopwatch.look() for _ in range(3)] == [1.0, 1.0 + LOOK_SECONDS, 2.5 + LOOK_SECONDS]
+
+
+def test_what_the_kernel_ended_for_want_of_memory_is_counted_from_one_end_to_the_next(
+    tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = iter([5, 5, 7])
+    monkeypatch.setattr(processes, "count_oom_kills", lambda: next(counts))
+    code = "import sys\nfor line in sys.stdin: print(line, flush=True)"
+    kills = []
+    with Child(python(code), environ=environ, cwd=tmp_path, events=True) as child:
+        for _ in range(2):
+            child.send("go on")
+            kills.append(child.watch(GENEROUS, lambda _: True).oom_kills)
+    assert kills == [0, 2]
+
+
 # ---------------------------------------------------------------------------------- nothing is left
 
 LEFT = f"{DAEMON}\nprint(daemonise(lambda: None), flush=True)\n"
@@ -273,6 +317,75 @@ def test_those_that_fork_and_exit_for_ever_are_caught(
     end, log = run(python(start, str(lock)), environ, tmp_path, GENEROUS)
     assert (end.status, log) == (0, "")
     assert not is_held(lock)
+
+
+STOPS = "import os, signal, time; os.kill(os.getppid(), signal.SIGSTOP)\n"
+
+
+def first_line(child: Child) -> str:
+    """Return the first line that a child writes as an event."""
+    lines: list[str] = []
+
+    def keep(line: str) -> bool:
+        lines.append(line)
+        return True
+
+    child.watch(GENEROUS, keep)
+    return lines[0]
+
+
+def wait_until_stopped(process: psutil.Process) -> None:
+    while process.status() != psutil.STATUS_STOPPED:
+        time.sleep(0.02)
+
+
+def test_a_keeper_that_was_stopped_ends_its_child_all_the_same(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    code = (
+        f"{DAEMON}\npids = os.getpid(), daemonise(lambda: None)\n{STOPS}print(*pids, flush=True)\n"
+    )
+    with Child(
+        python(f"{code}time.sleep(3600)"), environ=environ, cwd=tmp_path, events=True
+    ) as child:
+        line = first_line(child)
+        wait_until_stopped(psutil.Process(child._process.pid))
+    assert all(is_gone(int(pid)) for pid in line.split())
+
+
+def test_a_child_that_stops_its_keeper_and_ends_is_silent(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    limits = Limits(seconds=600, silence=0.5, memory_mb=2000, log_mb=10)
+    end, _ = run(python(STOPS), environ, tmp_path, limits)
+    assert end.limit == "silence"
+
+
+def test_a_child_that_is_stopped_is_silent(tmp_path: Path, environ: dict[str, str]) -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
+    limits = Limits(seconds=600, silence=0.5, memory_mb=2000, log_mb=10)
+    end, _ = run(python(code), environ, tmp_path, limits)
+    assert end.limit == "silence"
+
+
+def test_what_a_child_leaves_that_killed_its_keeper_is_ended(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    code = f"{DAEMON}\nprint(daemonise(lambda: None), flush=True)\nos.kill(os.getppid(), 9)\n"
+    end, log = run(python(f"{code}time.sleep(3600)"), environ, tmp_path, GENEROUS)
+    assert end.status == -signal.SIGKILL
+    assert is_gone(int(log))
+
+
+def test_what_is_left_of_one_child_is_not_taken_for_another(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    with Child(
+        python(f"{LEFT}time.sleep(3600)"), environ=environ, cwd=tmp_path, events=True
+    ) as child:
+        line = first_line(child)
+        run(python("import os; os.kill(os.getppid(), 9)"), environ, tmp_path, GENEROUS)
+        assert psutil.pid_exists(int(line))
 
 
 @pytest.fixture

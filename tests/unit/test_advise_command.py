@@ -226,10 +226,43 @@ def test_evidence_of_before_is_read_and_says_that_it_tells_too_little(tmp_path: 
     assert "of an earlier version" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["autoawq", "AutoAWQ", "auto-awq", "auto_awq"])
+def test_a_package_is_meant_however_its_name_is_hyphened(tmp_path: Path, name: str) -> None:
+    done = about(tmp_path, "--quantizer", f"{name}==0.2.9", "--format", "json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["advice"]["proven"]
+
+
+def test_llm_compressor_is_the_package_llmcompressor() -> None:
+    loaded = load()
+    for name in ("llm-compressor", "llmcompressor", "LLM_Compressor"):
+        wanted = command._requirement("--quantizer", f"{name}>=0.13", loaded)
+        assert str(wanted) == "llmcompressor>=0.13"
+    assert str(command._requirement("--engine", "vllm==0.32.0", loaded)) == "vllm==0.32.0"
+    assert str(command._requirement("--engine", "My.Own", loaded)) == "my-own"
+
+
+@pytest.mark.parametrize(
+    ("text", "method", "written"),
+    [
+        ("AWQ", "awq", ""),
+        ("gptq", "gptq", ""),
+        ("gptq_v2", "gptq", "gptq_v2"),
+        ("GPTQ-v2", "gptq", "gptq_v2"),
+        ("compressed_tensors", "compressed-tensors", ""),
+        ("pack-quantized", "compressed-tensors", "pack-quantized"),
+        ("nvfp4_pack_quantized", "compressed-tensors", "nvfp4-pack-quantized"),
+    ],
+)
+def test_a_format_is_a_method_with_its_way_of_storing(text: str, method: str, written: str) -> None:
+    scheme = command._scheme(text)
+    assert (scheme.method, scheme.format) == (method, written)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--method", "fp8"], "--method: 'fp8' is none of awq, gptq"),
+        (["--method", "fp8"], "--method: 'fp8' is none of awq, gptq, compressed-tensors, and no "),
         (["--engine", "==1"], "--engine: '==1' is no release"),
         (["--with", "?"], "--with: '?' is no release"),
         (["--gpu", "8"], "--gpu: '8' is no compute capability"),

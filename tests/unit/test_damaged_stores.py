@@ -12,8 +12,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from matrix.environments.locks import own_name
 from matrix.environments.virtualenvs import installed, is_built
@@ -259,24 +257,6 @@ def test_records_of_anything_are_no_trouble(folder: Path, tmp_path: Path) -> Non
         .replace(b"/", b"")
     )  # fmt: skip
     report_of(folder, store)
-
-
-@settings(max_examples=40)
-@given(st.sampled_from(KINDS), st.data())
-def test_no_damage_to_bytes_keeps_the_report_back(
-    folder: Path, tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject
-) -> None:
-    def change(content: bytes) -> bytes:
-        place = data.draw(st.integers(0, max(0, len(content) - 1)))
-        length = data.draw(st.sampled_from([0, 1, 1, 1, 2, 50]))
-        new = data.draw(
-            st.binary(max_size=2)
-            | st.sampled_from([b"1e999", b"9" * 400, b"\\ud800", b"[" * 800 + b"]" * 800, b"\0"])
-            | st.sampled_from([b"null", b"{}", b"-1", b'"', b"\\u0000", b"NaN"])
-        )
-        return content[:place] + new + content[place + length :]
-
-    report_of(folder, damaged(folder, tmp_path_factory.mktemp("damaged"), kind, change))
 
 
 def test_what_one_level_of_nesting_too_many_is_depends_on_nothing_else() -> None:

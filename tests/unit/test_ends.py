@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -12,6 +12,7 @@ from matrix.pipeline.ends import (
     MESSAGE_CHARS,
     ChildException,
     End,
+    Limit,
     StepResult,
     allow_for_strangers,
     classify_end,
@@ -22,7 +23,6 @@ from matrix.pipeline.ends import (
 from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Device
 
-Limit = Literal["", "timeout", "silence", "oom", "log-limit"]
 LIMITS = get_args(Limit)
 GOOD = StepResult(schema=1, stage="load", ok=True, seconds=1.0, peak_rss_bytes=1)
 RAISED = StepResult(
@@ -40,7 +40,16 @@ ENDS: dict[str, tuple[End, StepResult | None, Outcome, Reason]] = {
     "not ok, no exception": (End(), NO_OUTCOME, Outcome.FAILED, Reason.NO_RESULT),
     "segfault": (End(status=-11), None, Outcome.FAILED, Reason.CRASH),
     "segfault after its result": (End(status=-11), GOOD, Outcome.FAILED, Reason.CRASH),
-    "killed by the kernel": (End(status=-9), None, Outcome.INFRA, Reason.OOM),
+    "killed by the kernel": (End(status=-9, oom_kills=1), None, Outcome.INFRA, Reason.OOM),
+    "killed by itself": (End(status=-9), None, Outcome.FAILED, Reason.CRASH),
+    "a worker killed by the kernel": (
+        End(status=1, oom_kills=1), RAISED, Outcome.INFRA, Reason.OOM),
+    "waits for a worker killed by the kernel": (
+        End("timeout", None, oom_kills=1), None, Outcome.INFRA, Reason.OOM),
+    "over its own limit of memory, and the machine's": (
+        End("oom", None, oom_kills=1), None, Outcome.FAILED, Reason.OOM),
+    "others killed by the kernel": (End(oom_kills=1), GOOD, Outcome.PASSED, Reason.NONE),
+    "disk": (End("no-space", None), None, Outcome.INFRA, Reason.NO_SPACE),
     "time": (End("timeout", None), None, Outcome.FAILED, Reason.TIMEOUT),
     "silence": (End("silence", None), None, Outcome.FAILED, Reason.SILENCE),
     "memory": (End("oom", None), None, Outcome.FAILED, Reason.OOM),
@@ -77,6 +86,12 @@ results = st.builds(
     peak_rss_bytes=st.integers(0),
     exception=st.none() | exceptions,
 )
+
+
+def test_a_result_that_cannot_be_used_is_named() -> None:
+    conclusion = classify_end(End(), None, [], unreadable="load.json has more than 7 bytes")
+    assert conclusion.reason is Reason.NO_RESULT
+    assert conclusion.message.endswith("cannot be used: load.json has more than 7 bytes")
 
 
 @given(ends, st.none() | results, st.lists(st.text(min_size=1), max_size=2))

@@ -13,9 +13,10 @@ import pytest
 from matrix.pipeline.ends import End, classify_end
 from matrix.pipeline.outcomes import PASSED, REASONS, Outcome
 from matrix.pipeline.steps import Step
-from matrix.run.probes import RESULT_BYTES, Event, read_event, read_result
+from matrix.run.probes import KEPT_BYTES, RESULT_BYTES, Event, read_event, read_result
 from matrix.store.facts import InstallFacts, check_facts, departures_used, read_facts
 from matrix.store.observations import Observation
+from matrix.untrusted.reading import UnreadableError
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
@@ -33,9 +34,13 @@ RESULT = {"schema": 1, "stage": "load", "ok": True, "seconds": 1.0, "peak_rss_by
 def test_a_result_is_read_back(tmp_path: Path) -> None:
     file = tmp_path / "load.json"
     file.write_text(json.dumps(RESULT | {"facts": {"kernel": None}}))
-    result = read_result(file, Step.LOAD)
-    assert result is not None
-    assert classify_end(End(), result, []) == PASSED
+    assert classify_end(End(), read_result(file, Step.LOAD), []) == PASSED
+
+
+def test_answers_are_read_with_likeliest_tokens_that_are_not_kept(tmp_path: Path) -> None:
+    file = tmp_path / "load.json"
+    file.write_text(json.dumps(RESULT | {"facts": {"likeliest": "A" * (KEPT_BYTES + 1)}}))
+    assert len(read_result(file, Step.LOAD).facts["likeliest"]) > KEPT_BYTES
 
 
 def nested(levels: int) -> object:
@@ -56,6 +61,15 @@ BAD = {
     "half a character": json.dumps(RESULT | {"warnings": ["\ud800"]}).encode(),
     "no number of seconds": json.dumps(RESULT | {"seconds": float("nan")}).encode(),
     "numbers without end": json.dumps(RESULT).encode().replace(b"5", b"5" * 5000),
+    "more warnings than a probe keeps": json.dumps(RESULT | {"warnings": ["w"] * 51}).encode(),
+    "a warning without end": json.dumps(RESULT | {"warnings": ["w" * 20_001]}).encode(),
+    "a message without end": json.dumps(
+        RESULT | {"exception": {"type": "E", "message": "m" * 4_001}}
+    ).encode(),
+    "more facts than are kept": json.dumps(RESULT | {"facts": {"a": "f" * KEPT_BYTES}}).encode(),
+    "facts that take more as they are kept": json.dumps(
+        RESULT | {"facts": {"a": [0] * (KEPT_BYTES // 5)}}
+    ).encode(),
     "a pickle": b"\x80\x04cos\nsystem\n(S'exit 1'\ntR.",
 }
 
@@ -64,7 +78,8 @@ BAD = {
 def test_what_cannot_be_read_as_a_result_is_none(tmp_path: Path, case: str) -> None:
     file = tmp_path / "load.json"
     file.write_bytes(BAD[case])
-    assert read_result(file, Step.LOAD) is None
+    with pytest.raises(UnreadableError):
+        read_result(file, Step.LOAD)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +102,11 @@ def test_what_is_no_regular_file_is_no_result(tmp_path: Path) -> None:
     link.symlink_to(real)
     os.mkfifo(pipe)
     assert read_result(real, Step.LOAD) is not None
-    assert read_result(link, Step.LOAD) is None
-    assert read_result(pipe, Step.LOAD) is None  # without waiting for someone who writes to it
-    assert read_result(tmp_path / "none.json", Step.LOAD) is None
+    for file in (link, pipe):  # without waiting for someone who writes to it
+        with pytest.raises(UnreadableError):
+            read_result(file, Step.LOAD)
+    with pytest.raises(FileNotFoundError):
+        read_result(tmp_path / "none.json", Step.LOAD)
 
 
 def test_a_result_beyond_all_bounds_is_not_read(tmp_path: Path) -> None:
@@ -98,7 +115,8 @@ def test_a_result_beyond_all_bounds_is_not_read(tmp_path: Path) -> None:
     file.write_text(text + " " * (RESULT_BYTES - len(text)))
     assert read_result(file, Step.LOAD) is not None
     file.write_text(text + " " * (RESULT_BYTES + 1 - len(text)))
-    assert read_result(file, Step.LOAD) is None
+    with pytest.raises(UnreadableError, match=f"more than {RESULT_BYTES} bytes"):
+        read_result(file, Step.LOAD)
 
 
 def test_observations_of_before_machines_were_recorded_are_still_read() -> None:

@@ -20,6 +20,7 @@ from matrix.spec.tables import (
     RoleTable,
     SchemeTable,
     Spec,
+    SpecError,
     StageLimits,
 )
 from tests.unit import small_spec
@@ -198,3 +199,38 @@ def test_a_profile_is_the_union_of_its_parts_and_a_cell_knows_which_name_it(tmp_
         "tied/gptq/maker-1.0+gptq/runner-3.0": ["More"],
     }
     assert plan.parts == ["All", "More"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ([('adapter = "./maker.py"', 'adapter = "./maker.py"\nformats = ["gptq"]')],
+         "the part 'All' has no quantizer that makes 'awq'"),
+        ([('adapter = "./runner.py"', 'adapter = "./runner.py"\nformats = ["gptq"]')],
+         "the part 'All' has no engine that reads 'awq'"),
+        ([('schemes = ["awq"]', 'schemes = ["a*"]'),
+          ('adapter = "./maker.py"', 'adapter = "./maker.py"\nformats = ["gptq"]')],
+         "the part 'All' has no quantizer that makes 'a*'"),
+        ([('quantizers = ["none", "maker-*"]', 'quantizers = ["none"]'),
+          ('adapter = "./runner.py"', 'adapter = "./runner.py"\nformats = ["gptq"]')],
+         "the part 'All' has no engine that reads 'awq'"),
+    ],
+)  # fmt: skip
+def test_a_scheme_that_brings_no_cell_is_an_error(
+    tmp_path: Path, changes: list[tuple[str, str]], problem: str
+) -> None:
+    with pytest.raises(SpecError) as raised:
+        small(small_spec.write(tmp_path, *changes))
+    assert f": profiles.all.schemes: {problem}. Add one whose formats name awq" in str(raised.value)
+
+
+def test_beside_the_float_model_alone_schemes_say_which_engines_are_meant(tmp_path: Path) -> None:
+    file = small_spec.write(
+        tmp_path,
+        ('quantizers = ["none", "maker-*"]', 'quantizers = ["none"]'),
+        ('"tied/awq/maker-2.0/runner-3.0" = "works"\n', ""),
+        ('"tied/awq/maker-1.0/runner-3.0" = "garbage"\n', ""),
+    )
+    assert [cell.id for cell in small(file).cells] == [
+        "tied/float/none/runner-3.0", "untied/float/none/runner-3.0",
+    ]  # fmt: skip

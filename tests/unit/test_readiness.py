@@ -52,6 +52,8 @@ def test_a_machine_that_lacks_nothing_is_told_without_any_remedy() -> None:
         ("sandbox", {"isolation": Isolation.NONE,
                      "sandbox_lack": "bubblewrap does not work here: No permissions"},
          "No permissions", "reach the network", "unprivileged_userns_clone"),
+        ("sandbox", {"isolation": Isolation.NONE, "sandbox_lack": "it is off"},
+         "it is off", "reach the network", "MATRIX_SANDBOX unset"),
         ("user", {"isolation": Isolation.NONE, "root": True},
          "root", "change everything", "a user of its own"),
         ("memory", {"memory_limit": 20 * GB}, "of 20.0 GB", "4 environments", "nox -j 2"),

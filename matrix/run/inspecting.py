@@ -19,7 +19,8 @@ from matrix.run.products import checkpoint_folder, model_folder
 from matrix.run.workspace import Workspace
 from matrix.spec.loading import PACKAGE
 from matrix.store.observations import Observation
-from matrix.untrusted.reading import UnreadableError, decode
+from matrix.store.store import MAX_INSPECTION_BYTES
+from matrix.untrusted.reading import UnreadableError, decode, read_file
 
 
 def inspect(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
@@ -50,6 +51,6 @@ def inspect(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
 
 def _inspection(file: Path) -> Inspection | None:
     try:
-        return decode(file.read_bytes(), Inspection)
+        return decode(read_file(file, MAX_INSPECTION_BYTES // 2), Inspection)
     except (OSError, UnreadableError):
         return None

@@ -43,8 +43,10 @@ from matrix.store.observations import SCHEMA_VERSION, Observation
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 from matrix.untrusted.removing import remove
 
-MAX_OBSERVATION_BYTES = 16_000_000
+MAX_OBSERVATION_BYTES = 8_000_000
 """More than what is kept of a probe's result, and a log; the largest real one has 50,000."""
+MAX_INSPECTION_BYTES = 64_000_000
+"""Of a checkpoint with experts: 1,500 bytes for each layer that is quantized."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -109,7 +111,8 @@ class Store:
             return self._finals[step, key]
         try:
             file = self.root / "observations" / step / f"{key}.json"
-            raw = read_file(file, MAX_OBSERVATION_BYTES)
+            limit = MAX_INSPECTION_BYTES if step is Step.INSPECT else MAX_OBSERVATION_BYTES
+            raw = read_file(file, limit)
             observation = _read_observation(raw, step, key)
         except (OSError, UnreadableError):
             return None

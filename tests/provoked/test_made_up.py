@@ -19,6 +19,7 @@ from matrix.judge.results import CellResult
 from matrix.machine.hardware import Machine
 from matrix.pipeline.outcomes import Outcome, Reason, Verdict
 from matrix.pipeline.steps import Blame, Stage
+from matrix.run.probes import KEPT_BYTES, RESULT_BYTES
 from matrix.store.store import Store
 from tests import REPOSITORY
 from tests.provoked.runs import SPEC, Finished, impatient, perform
@@ -176,14 +177,17 @@ def test_an_engine_broken_alone_is_blamed_alone(engines: Finished) -> None:
 
 @pytest.mark.parametrize(
     ("behaviour", "problem"),
-    [("boasts", "more than 8000000 bytes"), ("boasts-of-little", "more than 6000000 bytes"),
-     ("warns", "more than 8000000 bytes")],
-)  # fmt: skip
+    [
+        ("boasts", f"more than {RESULT_BYTES} bytes"),
+        ("boasts-of-little", f"more than {KEPT_BYTES} bytes to be kept"),
+        ("warns", "`array` of length <= 50"),
+    ],
+)
 def test_a_result_that_is_too_large_is_named(
     engines: Finished, behaviour: str, problem: str
 ) -> None:
     message = engines.cell(f"made-up/float/none/plain+{behaviour}").message
-    assert "load.json" in message
+    assert message.startswith("left a result that cannot be used: ")
     assert problem in message
 
 

@@ -121,9 +121,9 @@ def misbehave(step: str, job: Json) -> None:
     if behaviour == "boasts":
         leave(job, facts={"outputs": "x" * 31_000_000})
     if behaviour == "boasts-of-little":
-        leave(job, facts={"outputs": [[]] * 1_900_000})
+        leave(job, facts={"outputs": [[]] * 900_000})
     if behaviour == "warns":
-        leave(job, warnings=["w"] * 7_000_000)
+        leave(job, warnings=["w"] * 700_000)
     if behaviour == "litters":
         deep = os.open(os.environ["TMPDIR"], os.O_RDONLY)
         for _ in range(3_000):

@@ -9,7 +9,7 @@ import msgspec
 
 from matrix.checkpoint.inspection import Inspection
 from matrix.machine.processes import child_environ, run
-from matrix.pipeline.ends import classify_end
+from matrix.pipeline.ends import classify_own_end
 from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.plan.cell_steps import PlannedStep
 from matrix.plan.cells import Checkpoint
@@ -40,7 +40,7 @@ def inspect(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
         end, log = run(argv, environ, PACKAGE.parent, limits)
         facts = _inspection(output)
     if facts is None:
-        conclusion = classify_end(end, None, [], log)
+        conclusion = classify_own_end(end, log)
     elif facts.problems:
         # Not one to give to an engine: it may be a pickle.
         conclusion = Conclusion(Outcome.FAILED, Reason.UNREADABLE, str(facts.problems[0]))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -241,6 +242,23 @@ def test_time_in_which_the_harness_was_stopped_does_not_count() -> None:
     times = iter([100.0, 101.0, 3701.0, 3702.5])
     stopwatch = Stopwatch(lambda: next(times))
     assert [stopwatch.look() for _ in range(3)] == [1.0, 1.0 + LOOK_SECONDS, 2.5 + LOOK_SECONDS]
+
+
+def test_a_child_of_a_harness_that_was_stopped_meanwhile_goes_on(
+    tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = count()
+    late = lambda: time.monotonic() + (3600 if next(looks) > 2 else 0)  # noqa: E731
+    monkeypatch.setattr(processes, "Stopwatch", lambda: Stopwatch(late))
+    code = "import sys\nfor line in sys.stdin: print(line, flush=True)"
+    with Child(python(code), environ=environ, cwd=tmp_path, events=True) as child:
+
+        def answered(_: str) -> bool:
+            child.send("go on")
+            return next(looks) > 10
+
+        child.send("go on")
+        assert child.watch(GENEROUS, answered).limit == ""
 
 
 def test_what_the_kernel_ended_for_want_of_memory_is_counted_from_one_end_to_the_next(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, assert_never
 
@@ -106,6 +107,14 @@ def classify_end(
         return conclusion
     message = f"the kernel ended a process for want of memory meanwhile: {conclusion.message}"
     return Conclusion(Outcome.INFRA, Reason.OOM, message[:MESSAGE_CHARS])
+
+
+def classify_own_end(end: End, log: str) -> Conclusion:
+    """Return what an end of this project's own command means, in which no package runs that could
+    send SIGKILL; otherwise as :func:`classify_end` does without a result."""
+    if end.status == -signal.SIGKILL:
+        return Conclusion(Outcome.INFRA, Reason.CRASH, "somebody ended it by SIGKILL")
+    return classify_end(end, None, [], log)
 
 
 def _classify(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from matrix.run.products import reference
 from matrix.run.workspace import Workspace
 from matrix.store.observations import Observation
 from matrix.untrusted.reading import UnreadableError
+from matrix.untrusted.removing import remove
 
 
 def classify_answer(workspace: Workspace, answer: Answer, role: Role) -> Conclusion:
@@ -76,7 +76,7 @@ def keep_answer(
     if job.publish is None and keys.settled(key):
         return None
     if conclusion.outcome is not Outcome.PASSED:
-        shutil.rmtree(output, ignore_errors=True)  # it may be what fills the disk
+        remove(output)  # it may be what fills the disk
         if job.publish is not None and keys.passed(key):
             # It was made before, and cells were judged by it: how it went now is no news.
             tell(f"{job.label}: not made again: {conclusion.message}")

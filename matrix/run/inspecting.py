@@ -9,7 +9,7 @@ import msgspec
 
 from matrix.checkpoint.inspection import Inspection
 from matrix.machine.processes import child_environ, run
-from matrix.pipeline.ends import classify_end
+from matrix.pipeline.ends import classify_own_end
 from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.plan.cell_steps import PlannedStep
 from matrix.plan.cells import Checkpoint
@@ -20,7 +20,8 @@ from matrix.run.views import view_of_our_own
 from matrix.run.workspace import Workspace
 from matrix.spec.loading import PACKAGE
 from matrix.store.observations import Observation
-from matrix.untrusted.reading import UnreadableError, decode
+from matrix.store.store import MAX_INSPECTION_BYTES
+from matrix.untrusted.reading import UnreadableError, decode, read_file
 
 
 def inspect(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
@@ -41,7 +42,7 @@ def inspect(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
         end, log = run(argv, environ, PACKAGE.parent, limits, workspace.sandbox, view)
         facts = _inspection(output)
     if facts is None:
-        conclusion = classify_end(end, None, [], log)
+        conclusion = classify_own_end(end, log)
     elif facts.problems:
         # Not one to give to an engine: it may be a pickle.
         conclusion = Conclusion(Outcome.FAILED, Reason.UNREADABLE, str(facts.problems[0]))
@@ -52,6 +53,6 @@ def inspect(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
 
 def _inspection(file: Path) -> Inspection | None:
     try:
-        return decode(file.read_bytes(), Inspection)
+        return decode(read_file(file, MAX_INSPECTION_BYTES // 2), Inspection)
     except (OSError, UnreadableError):
         return None

@@ -7,7 +7,6 @@ line on a pipe says what happens; nothing the child says or leaves behind is tru
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,11 +23,12 @@ from matrix.pipeline.steps import Step
 from matrix.plan.keys import CHILD
 from matrix.spec.tables import Limits
 from matrix.untrusted.reading import DEEPEST, UnreadableError, decode, is_deep, read_file
+from matrix.untrusted.removing import remove
 
-RESULT_BYTES = 8_000_000
-"""A step's result larger than this is not read; SmolLM2's answers with its likeliest tokens are a
-tenth of it."""
-KEPT_BYTES = 6_000_000
+RESULT_BYTES = 4_000_000
+"""A step's result larger than this is not read; SmolLM2's answers with its likeliest tokens have a
+fifth of it."""
+KEPT_BYTES = 3_000_000
 """No more than this is kept of a result, as the store writes it: of the largest, it is 50,000."""
 EVENTS = 100
 """So many events that are not yet waited for are held; a job has three."""
@@ -80,6 +80,8 @@ class Probe:
         self._orders.mkdir()
         self._jobs.mkdir()
         self._import_result = self._jobs / "import.json"
+        self._temporary = home / "tmp"
+        remove(self._temporary)
         argv = [
             str(python), str(CHILD), "--adapter", str(adapter),
             "--import-result", str(self._import_result),
@@ -111,6 +113,7 @@ class Probe:
         traceback: TracebackType | None,
     ) -> None:
         self._child.end()
+        remove(self._temporary)
 
     def importing(self, limits: Limits) -> Answer:
         """Wait for the import of the package under test."""
@@ -131,7 +134,7 @@ class Probe:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
 
     def perform(
         self, job: Mapping[str, Any], steps: list[Step], limits: Mapping[Step, Limits], work: Path,

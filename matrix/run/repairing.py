@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from matrix.machine.processes import child_environ, run
-from matrix.pipeline.ends import ChildException, End, classify_end, classify_exception
+from matrix.pipeline.ends import ChildException, End, classify_exception, classify_own_end
 from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.plan.cell_steps import PlannedStep
 from matrix.plan.cells import Checkpoint
@@ -54,7 +54,7 @@ def conclude(end: End, log: str) -> Conclusion:
     last_line = "".join(lines[-1:])
     is_nothing = any(line.startswith(NOTHING_TO_REPAIR) for line in lines)
     if end.limit:
-        return classify_end(end, None, [], log)
+        return classify_own_end(end, log)
     match end.status:
         case 0:
             return PASSED
@@ -69,4 +69,4 @@ def conclude(end: End, log: str) -> Conclusion:
             refused = classify_exception(ChildException("OSError", last_line), [])
             return Conclusion(Outcome.INFRA, refused.reason, last_line)
         case _:
-            return classify_end(end, None, [], log)
+            return classify_own_end(end, log)

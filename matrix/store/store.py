@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,9 +41,12 @@ from matrix.pipeline.steps import STEPS, Step
 from matrix.store.facts import check_facts
 from matrix.store.observations import SCHEMA_VERSION, Observation
 from matrix.untrusted.reading import UnreadableError, decode, read_file
+from matrix.untrusted.removing import remove
 
-MAX_OBSERVATION_BYTES = 16_000_000
+MAX_OBSERVATION_BYTES = 8_000_000
 """More than what is kept of a probe's result, and a log; the largest real one has 50,000."""
+MAX_INSPECTION_BYTES = 64_000_000
+"""Of a checkpoint with experts: 1,500 bytes for each layer that is quantized."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -109,7 +111,8 @@ class Store:
             return self._finals[step, key]
         try:
             file = self.root / "observations" / step / f"{key}.json"
-            raw = read_file(file, MAX_OBSERVATION_BYTES)
+            limit = MAX_INSPECTION_BYTES if step is Step.INSPECT else MAX_OBSERVATION_BYTES
+            raw = read_file(file, limit)
             observation = _read_observation(raw, step, key)
         except (OSError, UnreadableError):
             return None
@@ -213,20 +216,19 @@ class Store:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
 
     def sweep(self) -> None:
         """Remove the unfinished things of processes that are gone."""
         for folder in (self.root / "work").glob("*-*-*"):
             owner = folder.name.split("-")[-2]
             if owner.isdecimal() and not Path("/proc", owner).exists():
-                shutil.rmtree(folder, ignore_errors=True)
+                remove(folder)
 
     def publish(self, folder: Path, *parts: str) -> Path:
         """Move a finished folder to its name; an older one of that name gives way."""
         target = self.path(*parts)
-        if target.exists():
-            shutil.rmtree(target)
+        remove(target)
         folder.replace(target)
         return target
 

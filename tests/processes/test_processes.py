@@ -5,11 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -25,6 +27,7 @@ from matrix.machine.processes import (
     child_environ,
     run,
 )
+from matrix.machine.sandbox import OPEN, Sandbox, View, find_sandbox
 from matrix.spec.tables import Limits
 from tests import REPOSITORY
 
@@ -241,6 +244,23 @@ def test_time_in_which_the_harness_was_stopped_does_not_count() -> None:
     assert [stopwatch.look() for _ in range(3)] == [1.0, 1.0 + LOOK_SECONDS, 2.5 + LOOK_SECONDS]
 
 
+def test_a_child_of_a_harness_that_was_stopped_meanwhile_goes_on(
+    tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = count()
+    late = lambda: time.monotonic() + (3600 if next(looks) > 2 else 0)  # noqa: E731
+    monkeypatch.setattr(processes, "Stopwatch", lambda: Stopwatch(late))
+    code = "import sys\nfor line in sys.stdin: print(line, flush=True)"
+    with Child(python(code), environ=environ, cwd=tmp_path, events=True) as child:
+
+        def answered(_: str) -> bool:
+            child.send("go on")
+            return next(looks) > 10
+
+        child.send("go on")
+        assert child.watch(GENEROUS, answered).limit == ""
+
+
 def test_what_the_kernel_ended_for_want_of_memory_is_counted_from_one_end_to_the_next(
     tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,14 +328,59 @@ def is_held(file: Path) -> bool:
     return False
 
 
+SHUT_IN = [OPEN, find_sandbox()]
+"""Without a sandbox, and in one where it is there."""
+
+
+def view(folder: Path) -> View:
+    """Return what a child of this Python needs, with one folder to write to."""
+    prefixes = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
+    return View(read_only=tuple(prefixes), writable=(folder,))
+
+
+@pytest.mark.parametrize("sandbox", SHUT_IN)
+@pytest.mark.parametrize("limit", ["", "silence"])
+def test_nothing_is_left_of_daemons_and_of_shared_memory(
+    tmp_path: Path, environ: dict[str, str], sandbox: Sandbox, limit: str
+) -> None:
+    lock, segment = tmp_path / "lock", Path("/dev/shm", f"matrix-test-{secrets.token_hex(4)}")
+    code = f"""{DAEMON}
+import fcntl
+held = open({str(lock)!r}, "w")
+fcntl.flock(held, fcntl.LOCK_EX)
+def share():
+    import mmap
+    with open({str(segment)!r}, "w+b") as file:
+        file.truncate(4096)
+        mapped = mmap.mmap(file.fileno(), 0)
+    os.write(ready[1], b".")
+    while True: time.sleep(1)
+ready = os.pipe()
+if os.fork() == 0: share()
+os.read(ready[0], 1)
+os.set_inheritable(held.fileno(), True)
+daemonise(lambda: None)
+time.sleep({3600 if limit else 0})
+"""
+    limits = Limits(seconds=600, silence=1.5 if limit else 600, memory_mb=2000, log_mb=10)
+    with Child(
+        python(code), environ=environ, cwd=tmp_path, sandbox=sandbox, view=view(tmp_path)
+    ) as child:
+        assert child.watch(limits).limit == limit
+    assert not is_held(lock)
+    assert not segment.exists()
+
+
+@pytest.mark.parametrize("sandbox", SHUT_IN)
 @pytest.mark.parametrize("chains", [1, 8])
 def test_those_that_fork_and_exit_for_ever_are_caught(
-    tmp_path: Path, environ: dict[str, str], chains: int
+    tmp_path: Path, environ: dict[str, str], chains: int, sandbox: Sandbox
 ) -> None:
     lock = tmp_path / "lock"
     start = f"{FLEES}\nfor _ in range({chains}):\n    if os.fork() == 0: flee()\n"
-    end, log = run(python(start, str(lock)), environ, tmp_path, GENEROUS)
-    assert (end.status, log) == (0, "")
+    argv = python(start, str(lock))
+    with Child(argv, environ=environ, cwd=tmp_path, sandbox=sandbox, view=view(tmp_path)) as child:
+        assert child.watch(GENEROUS).status == 0
     assert not is_held(lock)
 
 

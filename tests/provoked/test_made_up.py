@@ -19,6 +19,7 @@ from matrix.judge.results import CellResult
 from matrix.machine.hardware import Machine
 from matrix.pipeline.outcomes import Outcome, Reason, Verdict
 from matrix.pipeline.steps import Blame, Stage
+from matrix.run.probes import KEPT_BYTES, RESULT_BYTES
 from matrix.store.store import Store
 from tests import REPOSITORY
 from tests.provoked.runs import SPEC, Finished, impatient, perform
@@ -45,6 +46,14 @@ ENGINES = {
     "disk-full": (Verdict.INFRA, Stage.LOAD, Reason.NO_SPACE),
     "disk-full-for-results": (Verdict.INFRA, Stage.LOAD, Reason.NO_SPACE),
     "writes-and-hangs": (Verdict.BROKEN, Stage.LOAD, Reason.SILENCE),
+    "says-events": (Verdict.BROKEN, Stage.LOAD, Reason.TIMEOUT),
+    "floods-events": (Verdict.BROKEN, Stage.LOAD, Reason.LOG_LIMIT),
+    "ends-often": (Verdict.BROKEN, Stage.LOAD, Reason.NO_RESULT),
+    "kills-itself": (Verdict.BROKEN, Stage.LOAD, Reason.CRASH),
+    "boasts": (Verdict.BROKEN, Stage.LOAD, Reason.NO_RESULT),
+    "boasts-of-little": (Verdict.BROKEN, Stage.LOAD, Reason.NO_RESULT),
+    "warns": (Verdict.BROKEN, Stage.LOAD, Reason.NO_RESULT),
+    "litters": (Verdict.WORKS, None, Reason.NONE),
     "daemon": (Verdict.WORKS, None, Reason.NONE),
     "lie": (Verdict.WORKS, None, Reason.NONE),
     "import-crash": (Verdict.BROKEN, Stage.ENGINE_IMPORT, Reason.CRASH),
@@ -164,6 +173,30 @@ def test_evidence_of_two_cpus_stands_side_by_side(tmp_path: Path) -> None:
 
 def test_an_engine_broken_alone_is_blamed_alone(engines: Finished) -> None:
     assert engines.cell("made-up/float/none/plain+import-crash").blame is Blame.ENGINE
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "problem"),
+    [
+        ("boasts", f"more than {RESULT_BYTES} bytes"),
+        ("boasts-of-little", f"more than {KEPT_BYTES} bytes to be kept"),
+        ("warns", "`array` of length <= 50"),
+    ],
+)
+def test_a_result_that_is_too_large_is_named(
+    engines: Finished, behaviour: str, problem: str
+) -> None:
+    message = engines.cell(f"made-up/float/none/plain+{behaviour}").message
+    assert message.startswith("left a result that cannot be used: ")
+    assert problem in message
+
+
+@pytest.mark.usefixtures("engines")
+def test_nothing_temporary_is_left(store: Path) -> None:
+    homes = list(store.glob("environments/*/home"))
+    assert homes
+    assert not [home for home in homes if (home / "tmp").exists()]
+    assert not list((store / "work").iterdir())
 
 
 @pytest.mark.usefixtures("engines")

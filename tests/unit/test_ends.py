@@ -17,6 +17,7 @@ from matrix.pipeline.ends import (
     allow_for_strangers,
     classify_end,
     classify_exception,
+    classify_own_end,
     classify_uv_end,
     require_device,
 )
@@ -86,6 +87,12 @@ results = st.builds(
     peak_rss_bytes=st.integers(0),
     exception=st.none() | exceptions,
 )
+
+
+def test_a_command_of_ours_that_was_killed_says_nothing_of_what_it_read() -> None:
+    killed = classify_own_end(End(status=-9), "")
+    assert (killed.outcome, killed.reason) == (Outcome.INFRA, Reason.CRASH)
+    assert classify_own_end(End(status=-11), "").outcome is Outcome.FAILED
 
 
 def test_a_result_that_cannot_be_used_is_named() -> None:

@@ -40,7 +40,9 @@ from matrix.checks.evidence import MAX_REFERENCE_BYTES, EvidenceError, Reference
 from matrix.pipeline.outcomes import Outcome
 from matrix.pipeline.steps import STEPS, Step
 from matrix.store.facts import check_facts
+from matrix.store.identity import key_of
 from matrix.store.observations import SCHEMA_VERSION, Observation
+from matrix.store.sealing import seal, unseal
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 
 MAX_OBSERVATION_BYTES = 16_000_000
@@ -71,13 +73,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def _read_observation(raw: bytes, step: Step, key: str) -> Observation:
-    """Return the observation in a file's bytes; raise :class:`UnreadableError` for a damaged one.
+    """Return the observation in a file's bytes.
 
-    Facts of other steps than these are checked where they are judged.
+    Raises :class:`UnreadableError` for one that is damaged, lies in another's place or has inputs
+    that do not make its key. Facts of other steps than these are checked where they are judged.
     """
-    observation = decode(raw, Observation)
+    observation = decode(unseal(raw), Observation)
+    if observation.schema != SCHEMA_VERSION:
+        raise UnreadableError(f"has schema {observation.schema}, and {SCHEMA_VERSION} is read")
     if (observation.step, observation.key) != (step, key):
         raise UnreadableError(f"is of {observation.step} {observation.key}")
+    if key_of(step, observation.inputs, observation.departures) != key:
+        raise UnreadableError("has inputs that do not make its key")
     try:
         check_facts(observation)
     except msgspec.ValidationError as error:
@@ -157,14 +164,14 @@ class Store:
     def put_back(self, observation: Observation) -> None:
         """Make an observation that has its record stand for its key, whatever stood there."""
         target = self.path("observations", observation.step, f"{observation.key}.json")
-        write_json(target, observation)
+        write_json(target, msgspec.structs.replace(observation, schema=SCHEMA_VERSION))
         self._finals.pop((observation.step, observation.key), None)  # one that was checked again
 
     def append(self, record: Record) -> None:
         """Add a line to this process's own segment."""
         segment = self.path("records", f"{self.run}-{os.getpid()}.jsonl")
         with segment.open("ab") as file:
-            file.write(_encode(record) + b"\n")
+            file.write(seal(_encode(record)) + b"\n")
 
     def records(self) -> list[Record]:
         """Return all segments merged, in an order that does not depend on how they were split.
@@ -176,7 +183,7 @@ class Store:
         for segment in filter(Path.is_file, (self.root / "records").glob("*.jsonl")):
             for line in segment.read_bytes().splitlines():
                 try:
-                    read[line] = decode(line, Record)
+                    read[line] = decode(unseal(line), Record)
                 except UnreadableError:
                     continue
         return [read[line] for line in sorted(read, key=lambda line: (read[line].at, line))]
@@ -240,8 +247,8 @@ def reference_in(folder: Path) -> Reference:
 
 
 def write_json(path: Path, value: msgspec.Struct) -> None:
-    """Write a value as JSON that a person can read, whole or not at all."""
-    write_atomically(path, msgspec.json.format(_encode(value), indent=1))
+    """Write a value as sealed JSON that a person can read, whole or not at all."""
+    write_atomically(path, seal(msgspec.json.format(_encode(value), indent=1)))
 
 
 def write_atomically(path: Path, data: bytes) -> None:

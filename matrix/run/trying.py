@@ -141,7 +141,7 @@ def observe(context: Context, cells: Iterable[Cell]) -> None:
     def verdict(cell_id: str) -> str:
         return context.fresh_judge().cell(cell_id).verdict
 
-    run = Run(Workspace(context), tell, verdict, fork=True)
+    run = Run(Workspace(context, tell=tell), tell, verdict, fork=True)
     with context.store.use():
         for cell in context.keys.unfinished_of(cells):
             run.perform(select(context.plan, cells=[cell.id]))

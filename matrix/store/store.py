@@ -6,8 +6,9 @@
       environments/<name>/        a virtualenv; ``matrix.json`` in it is its commit point, ``home``
                                   the private home of what runs in it
       bytecode/<digest>/          compiled files that environments share, by package
-      models/<key>/               ``model/`` (what the builder wrote), ``reference.json``
-      checkpoints/<key>/          ``checkpoint/``, ``provenance.json``
+      models/<key>/               ``model/`` (what the builder wrote), ``reference.json``,
+                                  ``files.json`` (size and digest of each file in ``model/``)
+      checkpoints/<key>/          ``checkpoint/``, ``files.json`` of it, ``provenance.json``
       observations/<step>/<key>.json
       locks/<key>.txt             locks that are not committed
       locks/models/<repository>.json   the commit at which a model was first seen
@@ -20,7 +21,9 @@
       work/                       unfinished things; nothing in it is trusted
       use.lock, report.lock       who uses the store, who writes the report
 
-Files appear by rename, so a reader sees all of one or nothing.
+Files appear by rename, so a reader sees all of one or nothing. All JSON, each line of a record, all
+texts and history carry a digest of what is in them (``sealing``, ``history.snapshots``): what does
+not hold to it is not evidence, and counts as not there. Environments and bytecode have their own.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,10 +46,14 @@ from matrix.store.facts import check_facts
 from matrix.store.identity import key_of
 from matrix.store.observations import SCHEMA_VERSION, Observation
 from matrix.store.sealing import seal, unseal
+from matrix.store.taking import damage_of
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 
 MAX_OBSERVATION_BYTES = 16_000_000
 """More than what is kept of a probe's result, and a log; the largest real one has 50,000."""
+REFERENCE = "reference.json"
+FILES = "files.json"
+"""What lies beside a product: its files as they were taken over."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -99,6 +106,8 @@ class Store:
         self.root = root.resolve()
         self.run = run
         self._finals: dict[tuple[Step, str], Observation] = {}
+        self._whole: set[tuple[Step, str]] = set()
+        """The steps whose files were read, and are what was written."""
 
     def path(self, *parts: str) -> Path:
         """Return a path below the root; its folder exists afterwards."""
@@ -135,6 +144,27 @@ class Store:
         """Whether the files that a step made are there; they may have been taken back since."""
         product = STEPS[step].product
         return product is None or (self.root / product[0] / key / product[1]).is_dir()
+
+    def product_damage(self, step: Step, key: str) -> str:
+        """Return what is wrong with the files that a step made; empty where nothing is.
+
+        Everything is read, once by each process.
+        """
+        product = STEPS[step].product
+        if product is None or (step, key) in self._whole:
+            return ""
+        folder = self.root / product[0] / key
+        damage = damage_of(folder / product[1], folder / FILES)
+        if not damage:
+            self._whole.add((step, key))
+        return damage
+
+    def drop_product(self, step: Step, key: str) -> None:
+        """Remove the files that a step made, at once as far as anybody sees."""
+        product = STEPS[step].product
+        assert product is not None
+        with self.work("dropped") as work, suppress(FileNotFoundError):
+            (self.root / product[0] / key / product[1]).replace(work / product[1])
 
     def model(self, key: str) -> Path:
         """Return the folder of a model: ``model/`` and ``reference.json``."""
@@ -243,7 +273,7 @@ def reference_in(folder: Path) -> Reference:
 
     Raises :class:`UnreadableError`, :class:`EvidenceError` or ``OSError`` where there are none.
     """
-    return read_reference(read_file(folder / "reference.json", MAX_REFERENCE_BYTES))
+    return read_reference(unseal(read_file(folder / REFERENCE, MAX_REFERENCE_BYTES)))
 
 
 def write_json(path: Path, value: msgspec.Struct) -> None:

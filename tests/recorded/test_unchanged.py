@@ -107,7 +107,7 @@ CHANGES: dict[str, Callable[[Place], object]] = {
         p.stored("observations/load"), '"attempt": 1', '"attempt": 2'),
     "a damaged observation": lambda p: write(p.stored("observations/load"), "{", "["),
     "a missing observation": lambda p: p.stored("observations/generate").unlink(),
-    "a model's own answers": lambda p: write(
+    "a model's own answers": lambda p: replace_in(
         p.stored("models"), '"max_new_tokens"', '"calibration": [], "max_new_tokens"'),
     "a missing model": lambda p: shutil.rmtree(p.stored("models").parent),
     "a record": lambda p: (p.store / "records" / "another.jsonl").write_text(""),

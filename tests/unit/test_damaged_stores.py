@@ -48,7 +48,7 @@ class Kept(History):
             return
         if key.step == "build":
             file = self._store.path("models", key.value, "reference.json")
-            file.write_bytes(msgspec.json.encode(REFERENCE))
+            file.write_bytes(seal(msgspec.json.encode(REFERENCE)))
         if key.step == "quantize":
             self._store.path("checkpoints", key.value, "checkpoint", "x")
         self._store.keep(self.observations[key.step, key.value])

@@ -165,7 +165,7 @@ def test_an_observation_of_a_model_without_its_reference_does_not_count(store: S
     store.keep(observation("build"))
     assert reopened(store).observation(Step.BUILD, BUILD) is None
     reference = store.path("models", BUILD, "reference.json")
-    reference.write_bytes(msgspec.json.encode(REFERENCE))
+    reference.write_bytes(seal(msgspec.json.encode(REFERENCE)))
     assert reopened(store).observation(Step.BUILD, BUILD) is not None
     reference.unlink()
     assert reopened(store).observation(Step.BUILD, BUILD) is None
@@ -183,7 +183,7 @@ def test_an_observation_outlives_the_files_that_were_made(
 ) -> None:
     store.keep(observation(step))
     file = store.path("models", BUILD, "reference.json")
-    file.write_bytes(msgspec.json.encode(REFERENCE))
+    file.write_bytes(seal(msgspec.json.encode(REFERENCE)))
     assert reopened(store).observation(Step(step), KEYS[step]) == observation(step)
     assert not store.has_product(Step(step), KEYS[step])
     (store.root / folder).mkdir(parents=True)
@@ -203,7 +203,7 @@ def test_what_is_taken_back_waits_for_no_run_and_a_run_for_it(store: Store) -> N
 def test_a_model_whose_answers_cannot_be_read_is_built_again(store: Store, damage: bytes) -> None:
     store.keep(observation("build"))
     file = store.path("models", BUILD, "reference.json")
-    file.write_bytes(msgspec.json.encode(REFERENCE))
+    file.write_bytes(seal(msgspec.json.encode(REFERENCE)))
     assert reopened(store).observation(Step.BUILD, BUILD) is not None
     assert reopened(store).reference(BUILD) == REFERENCE
     file.write_bytes(damage)

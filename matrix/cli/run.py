@@ -181,7 +181,7 @@ def _perform(context: Context, part: Part, reports: Path | None, disk: float | N
             def verdict(cell_id: str) -> str:
                 return context.fresh_judge().cell(cell_id).verdict
 
-            run = Run(Workspace(context), tell, verdict, fork=True)
+            run = Run(Workspace(context, tell=tell), tell, verdict, fork=True)
             for chosen in (*first, selection):
                 (run.install if part.install_only else run.perform)(chosen)
         if part.is_whole:

@@ -26,6 +26,9 @@ from matrix.plan.keys import lock_inputs
 from matrix.spec.requirements import named_releases
 from matrix.spec.tables import Environment, Limits, Resolution
 from matrix.store.identity import digest
+from matrix.store.sealing import seal_text, unseal_text
+from matrix.store.store import write_atomically
+from matrix.untrusted.reading import UnreadableError
 
 _NAMED = "# Lock of "
 _INPUTS = "# inputs: "
@@ -67,16 +70,23 @@ class Lock(msgspec.Struct, frozen=True, dict=True):
         return {canonicalize_name(name.partition("[")[0]): version for name, version in pairs}
 
 
-def read_lock(file: Path, environment: Environment) -> Lock | None:
+def keep_lock(file: Path, lock: Lock) -> None:
+    """Write a lock to a store, where it is sealed."""
+    write_atomically(file, seal_text(lock.text.encode()))
+
+
+def read_lock(file: Path, environment: Environment, *, of_store: bool = False) -> Lock | None:
     """Return a lock file's content where it answers today's inputs, else ``None``.
 
-    A refusal that only tells of the index, kept when that was not known yet, is no answer.
+    A refusal that only tells of the index, kept when that was not known yet, is no answer; nor is
+    a lock of a store that is not what was written there.
     """
     if not file.is_file():
         return None  # a pipe, say, which may have no writer
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        data = file.read_bytes()
+        text = (unseal_text(data) if of_store else data).decode()
+    except (OSError, UnicodeDecodeError, UnreadableError):
         return None
     lines = text.splitlines()
     if not set(_header(environment).splitlines()[1:]).issubset(lines):
@@ -113,10 +123,9 @@ class Locks:
         key = environment.name, environment.resolution
         if key not in self._kept:
             committed = committed_name(environment)
-            places = [*([self._committed / committed] if committed else []),
-                      self._own / own_name(environment)]  # fmt: skip
-            locks = (read_lock(place, environment) for place in places)
-            lock = next((lock for lock in locks if lock is not None), None)
+            lock = read_lock(self._committed / committed, environment) if committed else None
+            if lock is None:
+                lock = read_lock(self._own / own_name(environment), environment, of_store=True)
             if lock is None:
                 return None
             self._kept[key] = lock

@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 from uv import find_uv_bin
 
-from matrix.environments.locks import Lock, Locks, make_lock, own_name
+from matrix.environments.locks import Lock, Locks, keep_lock, make_lock, own_name
 from matrix.machine.threads import side_by_side
 from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.spec.tables import Environment, Limits
-from matrix.store.store import Store, write_atomically
+from matrix.store.store import Store
 
 TELL_SECONDS = 5.0
 TROUBLE_IN_A_ROW = 8
@@ -91,7 +91,7 @@ def _ask(
         lock, ended, _ = make_lock(environment, work, host, limits)
     if lock is None:
         return None, ended
-    write_atomically(store.path("locks", own_name(environment)), lock.text.encode())
+    keep_lock(store.path("locks", own_name(environment)), lock)
     return lock, conclusion_of(lock)
 
 

@@ -1,11 +1,13 @@
 """Snapshots as Parquet files: written whole, read within bounds, a damaged one refused.
 
 A column of texts is kept as a dictionary, so that what cells share, such as all packages of an
-environment, stands in a file once. The head stands in the file's metadata, as JSON.
+environment, stands in a file once. The head stands in the file's metadata, as JSON; beside it,
+from schema 3 on, the digest of the whole file, taken while there were zeros in its place.
 """
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -27,6 +29,10 @@ MAX_ROWS = 200_000
 """A profile of 2,000 cells has 90 kB and 2,000 rows."""
 MAX_HEAD_BYTES = 5_000_000
 _HEAD = b"matrix"
+SHA256 = b"sha256"
+NO_DIGEST = b"0" * 64
+_FIRST_SEALED = 3
+"""The first schema with a digest."""
 _KINDS: dict[object, Any] = {
     str: pa.string(), Verdict: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_(),
 }  # fmt: skip
@@ -59,8 +65,26 @@ def pack(head: Head, cells: dict[str, CellState]) -> bytes:
         dictionary_pagesize_limit=MAX_BYTES, write_statistics=False,
     ) as writer:  # fmt: skip
         writer.write_table(table, row_group_size=MAX_ROWS)
-        writer.add_key_value_metadata({_HEAD: msgspec.json.encode(head, order="sorted")})
-    return bytes(sink.getvalue())
+        encoded = msgspec.json.encode(head, order="sorted")
+        writer.add_key_value_metadata({_HEAD: encoded, SHA256: NO_DIGEST})
+    return with_digest(bytes(sink.getvalue()))
+
+
+def with_digest(data: bytes) -> bytes:
+    """Return a file's bytes with their digest where zeros were written for it."""
+    before, _, after = data.rpartition(NO_DIGEST)
+    return before + _digest(data) + after
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
+
+
+def _is_sealed(data: bytes, digest: bytes) -> bool:
+    if len(digest) != len(NO_DIGEST):
+        return False
+    before, _, after = data.rpartition(digest)
+    return _digest(before + NO_DIGEST + after) == digest
 
 
 def write(file: Path, head: Head, cells: dict[str, CellState]) -> None:
@@ -118,20 +142,24 @@ def _schema() -> Any:
 def _opened(file: Path) -> tuple[Any, Head]:
     """Open a file whose size, rows and version are such as can be read."""
     try:
-        data = pa.BufferReader(read_file(file, MAX_BYTES))
+        raw = read_file(file, MAX_BYTES)
+        data = pa.BufferReader(raw)
         limits = {"thrift_string_size_limit": MAX_HEAD_BYTES, "thrift_container_size_limit": 10_000}
         metadata = pq.ParquetFile(data, **limits).metadata
         texts = [name for name in _text_columns() if name in metadata.schema.names]
         opened = pq.ParquetFile(
             data, metadata=metadata, page_checksum_verification=True, read_dictionary=texts
         )
-        raw = (metadata.metadata or {}).get(_HEAD, b"")
+        texts_of_file: dict[bytes, bytes] = metadata.metadata or {}
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     except _UNREADABLE as error:
         raise _refused(file, error) from None
     if metadata.num_rows > MAX_ROWS or sum(g.total_byte_size for g in groups) > MAX_UNPACKED_BYTES:
         raise _refused(file, "it is larger than any that is written")
-    return opened, _head(file, raw)
+    head, digest = _head(file, texts_of_file.get(_HEAD, b"")), texts_of_file.get(SHA256, b"")
+    if (head.schema >= _FIRST_SEALED or digest) and not _is_sealed(raw, digest):
+        raise _refused(file, "it is not what was written: its digest is another")
+    return opened, head
 
 
 def _head(file: Path, raw: bytes) -> Head:

@@ -12,7 +12,7 @@ from matrix.judge.results import CanaryState
 from matrix.pipeline.outcomes import Verdict
 from matrix.untrusted.text import visible
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FOLDER = "history"
 AGAIN = "-again-"
 """In the id of a run that runs again what another one found: the other's id, this, a number."""

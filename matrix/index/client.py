@@ -29,7 +29,8 @@ from matrix.index.wheel_metadata import Wheel, declared, file_within, wheel_requ
 from matrix.spec.snapshot import Release, SourceMetadata
 from matrix.spec.versions import parsed
 from matrix.store.identity import digest
-from matrix.store.store import write_atomically, write_json
+from matrix.store.sealing import unseal
+from matrix.store.store import write_json
 from matrix.untrusted.reading import UnreadableError, decode
 
 WATCHED = frozenset({"accelerate", "numpy", "optimum", "peft", "tokenizers", "torch"})
@@ -68,6 +69,12 @@ class IndexAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
 class _Kept(msgspec.Struct, frozen=True):
     schema: Literal[1]
     answer: IndexAnswer
+
+
+class _Required(msgspec.Struct, frozen=True):
+    of: list[str]
+    """Package, version and the file's identity, whose digest is the name that this is kept by."""
+    requires: Requires
 
 
 class Index:
@@ -193,11 +200,12 @@ class Index:
         )
 
     def _requirements(self, file: Wheel | Sdist, package: str, version: str) -> Requires:
-        name = f"{digest([package, version, file.identity])}.json"
-        place = self._folder / "requires" / name
-        kind: type[Requires] = list[str] if isinstance(file, Wheel) else SourceMetadata
+        of = [package, version, file.identity]
+        place = self._folder / "requires" / f"{digest(of)}.json"
         try:
-            return decode(place.read_bytes(), kind)
+            kept = decode(unseal(place.read_bytes()), _Required)
+            if kept.of == of and isinstance(kept.requires, list) == isinstance(file, Wheel):
+                return kept.requires
         except (OSError, UnreadableError):
             pass  # it was never read, or by a version that kept something else
         requires = (
@@ -205,13 +213,15 @@ class Index:
             if isinstance(file, Wheel)
             else source_metadata(file, self._files.get, package, version)
         )
-        write_atomically(place, msgspec.json.encode(requires))
+        write_json(place, _Required(of, requires))
         return requires
 
     def _kept(self, package: str, trouble: str) -> IndexAnswer:
         try:
-            kept = decode((self._folder / f"{package}.json").read_bytes(), _Kept)
+            kept = decode(unseal((self._folder / f"{package}.json").read_bytes()), _Kept)
         except (OSError, UnreadableError):
+            return IndexAnswer(package, "", trouble=trouble)
+        if kept.answer.package != package:
             return IndexAnswer(package, "", trouble=trouble)
         # What another index answered says nothing of this one.
         of_these = kept.answer.index in {shown(address) for address in self._settings.indexes}

@@ -19,6 +19,7 @@ from urllib.parse import quote
 import msgspec
 from filelock import FileLock
 
+from matrix.store.sealing import unseal
 from matrix.store.store import Store, write_json
 from matrix.untrusted.reading import UnreadableError, decode
 
@@ -171,13 +172,14 @@ class Revisions:
         for folder in self._folders:
             file = folder / _name(repository)
             try:
-                pin = decode(file.read_bytes(), Pin)
+                data = file.read_bytes()  # beside the spec, people may have written it
+                pin = decode(unseal(data) if folder == self._folders[1] else data, Pin)
             except FileNotFoundError:
                 continue
             except (OSError, UnreadableError) as error:
                 raise RevisionError(
-                    f"locks/models/{file.name} cannot be read ({error}): restore it, or remove it "
-                    "to have the model seen anew"
+                    f"locks/models/{file.name} cannot be read ({error}): restore it, put it "
+                    "beside the spec where it is right, or remove it to have the model seen anew"
                 ) from None
             if pin.repository != repository:
                 raise RevisionError(f"locks/models/{file.name} is of {pin.repository}: remove it")

@@ -17,6 +17,7 @@ from matrix.pipeline.steps import Stage
 from matrix.spec.loading import PACKAGE
 from matrix.store.identity import code_digest, digest, file_digest
 from matrix.store.observations import Observation
+from matrix.store.sealing import unseal
 from matrix.store.store import Store, write_json
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 
@@ -110,7 +111,7 @@ def troubles(
 def read_established(store: Store, profile: str) -> Established | None:
     """Return how a profile's canaries last came out right in a store, where that can be read."""
     try:
-        return decode(read_file(_file(store, profile), MAX_BYTES), Established)
+        return decode(unseal(read_file(_file(store, profile), MAX_BYTES)), Established)
     except (OSError, UnreadableError):
         return None
 

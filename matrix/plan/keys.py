@@ -21,7 +21,7 @@ from matrix.plan.cells import Cell, Checkpoint, Model
 from matrix.spec.loading import PACKAGE
 from matrix.spec.tables import Environment
 from matrix.store.facts import BuildFacts, InstallFacts, ResolveFacts, read_facts
-from matrix.store.identity import adapter_digest, code_digest, digest, file_digest
+from matrix.store.identity import adapter_digest, code_digest, file_digest, key_of
 from matrix.store.observations import Observation
 
 CHILD = PACKAGE / "probe" / "child.py"
@@ -41,7 +41,7 @@ class Key(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, step: Step, subject: str, inputs: dict[str, Any], departures: list[str]) -> Key:
         """Make the key of a step from its inputs."""
-        return cls(step, subject, inputs, departures, digest([step, inputs, departures]))
+        return cls(step, subject, inputs, departures, key_of(step, inputs, departures))
 
 
 class Keys:

@@ -50,6 +50,10 @@ BYTES_PER_SECOND = 20e6
 """Of a model's 16-bit files, what its slowest step gets through: a download, or AWQ of 14B within
 half an hour. A bound beyond which something hangs, and no prediction; not measured here."""
 
+OUTPUT_BYTES = 10**9
+"""Of what lies beside a model's tensors: tokenizers, and tables that packages write."""
+UNKNOWN_OUTPUT_BYTES = 200 * 10**9
+
 CudaOf = Callable[[str], str]
 """From an environment's name to the major version of CUDA that its lock pins, if any."""
 
@@ -248,6 +252,16 @@ def with_room(limits: Limits, model: Model) -> Limits:
         silence=limits.silence + longer,
         memory_mb=limits.memory_mb + 2 * size // 10**6,
     )
+
+
+def most_output(model: Model) -> int:
+    """Return the bytes that a model's files, or a checkpoint's of it, may have at the most.
+
+    Its tensors with four bytes for each of two, and half as much again; for one of unknown shapes,
+    what a disk of these days holds.
+    """
+    plain = _sizes_of(model, None).plain
+    return OUTPUT_BYTES + 3 * plain if plain else UNKNOWN_OUTPUT_BYTES
 
 
 def _on_device(environment: Environment, needs: Needs) -> Needs:

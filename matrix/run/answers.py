@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,5 +119,9 @@ def _published(
         return {}, conclusion
     try:
         return {**facts, **job.publish(workspace, key, output)}, conclusion
-    except (EvidenceError, UnreadableError, FileNotFoundError) as error:
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return {}, Conclusion(Outcome.INFRA, Reason.NO_SPACE, str(error))
+        return {}, Conclusion(Outcome.FAILED, Reason.NO_RESULT, str(error))
+    except (EvidenceError, UnreadableError) as error:
         return {}, Conclusion(Outcome.FAILED, Reason.NO_RESULT, str(error))

@@ -17,7 +17,6 @@ from matrix.plan.keys import Key
 from matrix.run.workspace import Workspace
 from matrix.spec.tables import Environment
 from matrix.store.observations import Observation
-from matrix.store.store import write_atomically
 
 TRIES = 2
 """How often trouble of the network or the machine is met with another try."""
@@ -36,7 +35,7 @@ def resolve(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
                 if lock is None:
                     lock, conclusion, end = make_lock(workspace, environment)
                     if lock is not None:
-                        write_atomically(workspace.store.path("locks", own), lock.text.encode())
+                        locks.keep_lock(workspace.store.path("locks", own), lock)
     if lock is None:
         return workspace.keep(key, conclusion, end)
     refused = Conclusion(Outcome.FAILED, Reason.UNRESOLVABLE, lock.refusal)

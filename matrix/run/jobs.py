@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from matrix.plan.needs import Needs, needs_of, with_room
 from matrix.run.products import (
     are_there,
     checkpoint_folder,
+    is_checkpoint_there,
     is_done,
     model_folder,
     publish_checkpoint,
@@ -73,7 +75,9 @@ def build(workspace: Workspace, steps: tuple[PlannedStep, ...]) -> Job | Observa
         return None
     recipe = {**workspace.revisions.held(model.recipe), "tie_word_embeddings": model.tied}
     fields = {"options": {}, "departures": [], "recipe": recipe}
-    return _job(workspace, steps, {step.step: key}, fields, model, publish_model)
+    return _job(
+        workspace, steps, {step.step: key}, fields, model, partial(publish_model, model=model)
+    )
 
 
 def quantize(workspace: Workspace, steps: tuple[PlannedStep, ...]) -> Job | Observation | None:
@@ -98,7 +102,8 @@ def quantize(workspace: Workspace, steps: tuple[PlannedStep, ...]) -> Job | Obse
         "calibration": reference(workspace, checkpoint.model).calibration,
     }
     keys = {step.step: key}
-    return _job(workspace, steps, keys, fields, checkpoint.model, publish_checkpoint)
+    publish = partial(publish_checkpoint, model=checkpoint.model)
+    return _job(workspace, steps, keys, fields, checkpoint.model, publish)
 
 
 def evaluate(workspace: Workspace, steps: tuple[PlannedStep, ...]) -> Job | Observation | None:
@@ -112,7 +117,7 @@ def evaluate(workspace: Workspace, steps: tuple[PlannedStep, ...]) -> Job | Obse
     loaded = keys.settled(load_key)
     if loaded and (keys.settled(generate_key) or not keys.passed(load_key)):
         return None
-    if not checkpoint_folder(workspace, checkpoint).is_dir():
+    if not is_checkpoint_there(workspace, checkpoint):
         return None  # it could not be made again; the next run tries it
     answers = reference(workspace, checkpoint.model)
     fields = {

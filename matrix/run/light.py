@@ -15,6 +15,7 @@ import msgspec
 from matrix.machine.hardware import Machine
 from matrix.run.context import Context, Settings
 from matrix.spec.tables import SpecError
+from matrix.store.sealing import unseal
 from matrix.store.store import write_json
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 
@@ -57,7 +58,7 @@ def open_light(settings: Settings) -> Context:
     """
     file = settings.store / ORIGIN
     try:
-        origin = decode(read_file(file, MAX_ORIGIN_BYTES), Origin)
+        origin = decode(unseal(read_file(file, MAX_ORIGIN_BYTES)), Origin)
     except (OSError, UnreadableError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         remedy = "Give a folder that `matrix report --light` made"

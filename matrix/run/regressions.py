@@ -165,7 +165,7 @@ def _perform(context: Context, cells: list[str], run: str, tell: Tell) -> None:
     def verdict(name: str) -> str:
         return again.fresh_judge().cell(name).verdict
 
-    Run(Workspace(again), tell, verdict, fork=False).perform(select(again.plan))
+    Run(Workspace(again, tell=tell), tell, verdict, fork=False).perform(select(again.plan))
 
 
 def _note_findings(context: Context, cells: list[str]) -> None:

@@ -18,6 +18,7 @@ from matrix.run.views import view_of_our_own
 from matrix.run.workspace import Workspace
 from matrix.spec.loading import PACKAGE
 from matrix.store.observations import Observation
+from matrix.untrusted.reading import UnreadableError
 
 
 def repair(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
@@ -40,7 +41,10 @@ def repair(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
         facts: dict[str, Any] = {}
         if conclusion == PASSED:
             facts = {"changes": [line for line in log.splitlines() if " -> " in line]}
-            publish_checkpoint(workspace, key, output)
+            try:
+                publish_checkpoint(workspace, key, output, checkpoint.model)
+            except UnreadableError as error:
+                conclusion = Conclusion(Outcome.FAILED, Reason.NO_RESULT, str(error))
     return workspace.keep(key, conclusion, end, facts=facts, log=log)
 
 

@@ -10,6 +10,7 @@ from matrix.judge.suite_subjects import subjects
 from matrix.run.context import Context
 from matrix.spec.loading import PACKAGE
 from matrix.store.identity import code_digest, digest, file_digest
+from matrix.store.sealing import seal_text, unseal_text
 from matrix.store.store import write_atomically
 from matrix.untrusted.reading import UnreadableError, read_file
 
@@ -31,7 +32,7 @@ def pending(context: Context) -> list[str]:
 def is_current(context: Context, environment: str, judge: CellJudge | None = None) -> bool:
     """Whether the suite has judged just these observations, with these checks."""
     try:
-        digest_then = read_file(_file(context, environment), MAX_DIGEST_BYTES)
+        digest_then = unseal_text(read_file(_file(context, environment), MAX_DIGEST_BYTES))
         digest_now = _digest(context, environment, judge or context.fresh_judge())
         return digest_then == digest_now.encode()
     except (OSError, UnreadableError):
@@ -41,7 +42,7 @@ def is_current(context: Context, environment: str, judge: CellJudge | None = Non
 def note_run(context: Context, environment: str) -> None:
     """Note that the suite has judged what there is of an environment."""
     digest_now = _digest(context, environment, context.fresh_judge())
-    write_atomically(_file(context, environment), digest_now.encode())
+    write_atomically(_file(context, environment), seal_text(digest_now.encode()))
 
 
 def _file(context: Context, environment: str) -> Path:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from matrix.environments.locks import Lock, make_lock, read_lock
+from matrix.environments.locks import Lock, keep_lock, make_lock, read_lock
 from matrix.machine.threads import side_by_side
 from matrix.plan.cells import Cell, select
 from matrix.plan.keys import lock_inputs
@@ -19,7 +19,6 @@ from matrix.search.made_up import SIDES, Ends, Pin, Side, changed, settled, with
 from matrix.search.question import Question, in_words
 from matrix.spec.tables import Environment
 from matrix.store.identity import digest
-from matrix.store.store import write_atomically
 from matrix.untrusted.text import visible
 
 
@@ -111,7 +110,7 @@ def nearest_lock(context: Context, environment: Environment, preferred: Mapping[
     """
     name = digest([lock_inputs(environment), dict(preferred)])
     file = context.store.path("locks", "near", f"{name}.txt")
-    if kept := read_lock(file, environment):
+    if kept := read_lock(file, environment, of_store=True):
         return kept
     with context.store.work("lock") as work:
         pins = [f"{package}=={version}" for package, version in preferred.items() if version]
@@ -120,7 +119,7 @@ def nearest_lock(context: Context, environment: Environment, preferred: Mapping[
         lock, conclusion, _ = make_lock(environment, work, os.environ, limits)
     if lock is None:
         raise TroubleError(f"{environment.name}: {conclusion.message}")
-    write_atomically(file, lock.text.encode())
+    keep_lock(file, lock)
     return lock
 
 
@@ -142,7 +141,7 @@ def observe(context: Context, cells: Iterable[Cell]) -> None:
     def verdict(cell_id: str) -> str:
         return context.fresh_judge().cell(cell_id).verdict
 
-    run = Run(Workspace(context), tell, verdict, fork=True)
+    run = Run(Workspace(context, tell=tell), tell, verdict, fork=True)
     with context.store.use():
         for cell in context.keys.unfinished_of(cells):
             run.perform(select(context.plan, cells=[cell.id]))

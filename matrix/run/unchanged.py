@@ -21,7 +21,8 @@ from matrix.spec.methods import methods_of
 from matrix.spec.pairs import pairs_of
 from matrix.store.identity import code_digest, digest
 from matrix.store.observations import Observation
-from matrix.store.store import write_atomically
+from matrix.store.sealing import unseal
+from matrix.store.store import write_json
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 
 MAX_NOTE_BYTES = 10_000_000
@@ -41,13 +42,13 @@ def note_report(context: Context, digest: str, files: Iterable[str], summary: st
     """Note that a report was written: its files by name, and its digest from before it was made."""
     marks = {name: _mark(context.settings.reports / name) for name in files}
     with suppress(OSError):  # the report is there; without a note it is made again
-        write_atomically(_place(context), msgspec.json.encode(Note(digest, marks, summary)))
+        write_json(_place(context), Note(digest, marks, summary))
 
 
 def unchanged_summary(context: Context) -> str | None:
     """Return the summary of the report that lies there; ``None`` where a new one may differ."""
     try:
-        note = decode(read_file(_place(context), MAX_NOTE_BYTES), Note)
+        note = decode(unseal(read_file(_place(context), MAX_NOTE_BYTES)), Note)
         marks = {name: _mark(context.settings.reports / name) for name in note.files}
     except (OSError, UnreadableError, ValueError):  # damaged, or a name that no file can have
         return None

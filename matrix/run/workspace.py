@@ -23,14 +23,19 @@ from matrix.store.observations import Observation
 
 
 class Workspace:
-    """An opened profile that is worked on, with the host's variables and the clock."""
+    """An opened profile that is worked on, with the host's variables and the clock.
+
+    ``tell`` is given a line for each thing of the store that is not as it was left.
+    """
 
     def __init__(
         self,
         context: Context,
         host: Mapping[str, str] = os.environ,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self.tell = tell
         self.plan = context.plan
         self.loaded = context.loaded
         self.limits = context.loaded.spec.limits

@@ -17,6 +17,11 @@ def digest(value: object) -> str:
     return hashlib.sha256(_encoder.encode(value)).hexdigest()[:16]
 
 
+def key_of(step: str, inputs: object, departures: list[str]) -> str:
+    """Return the key under which a step stands that was given these inputs."""
+    return digest([step, inputs, departures])
+
+
 @cache
 def file_digest(path: Path) -> str:
     """Return 16 hex digits that name a file by its content; read once per process."""

@@ -10,7 +10,8 @@ from matrix.machine.sandbox import Isolation
 from matrix.pipeline.outcomes import Conclusion, Outcome
 from matrix.pipeline.steps import Step
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 1 had no digest and is not read: whoever damages a file could leave the digest out."""
 
 
 class Observation(Conclusion, frozen=True, kw_only=True):

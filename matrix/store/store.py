@@ -6,8 +6,9 @@
       environments/<name>/        a virtualenv; ``matrix.json`` in it is its commit point, ``home``
                                   the private home of what runs in it
       bytecode/<digest>/          compiled files that environments share, by package
-      models/<key>/               ``model/`` (what the builder wrote), ``reference.json``
-      checkpoints/<key>/          ``checkpoint/``, ``provenance.json``
+      models/<key>/               ``model/`` (what the builder wrote), ``reference.json``,
+                                  ``files.json`` (size and digest of each file in ``model/``)
+      checkpoints/<key>/          ``checkpoint/``, ``files.json`` of it, ``provenance.json``
       observations/<step>/<key>.json
       locks/<key>.txt             locks that are not committed
       locks/models/<repository>.json   the commit at which a model was first seen
@@ -20,7 +21,9 @@
       work/                       unfinished things; nothing in it is trusted
       use.lock, report.lock       who uses the store, who writes the report
 
-Files appear by rename, so a reader sees all of one or nothing.
+Files appear by rename, so a reader sees all of one or nothing. All JSON, each line of a record, all
+texts and history carry a digest of what is in them (``sealing``, ``history.snapshots``): what does
+not hold to it is not evidence, and counts as not there. Environments and bytecode have their own.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,7 +42,10 @@ from matrix.checks.evidence import MAX_REFERENCE_BYTES, EvidenceError, Reference
 from matrix.pipeline.outcomes import Outcome
 from matrix.pipeline.steps import STEPS, Step
 from matrix.store.facts import check_facts
+from matrix.store.identity import key_of
 from matrix.store.observations import SCHEMA_VERSION, Observation
+from matrix.store.sealing import seal, unseal
+from matrix.store.taking import damage_of
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 from matrix.untrusted.removing import remove
 
@@ -47,6 +53,9 @@ MAX_OBSERVATION_BYTES = 8_000_000
 """More than what is kept of a probe's result, and a log; the largest real one has 50,000."""
 MAX_INSPECTION_BYTES = 64_000_000
 """Of a checkpoint with experts: 1,500 bytes for each layer that is quantized."""
+REFERENCE = "reference.json"
+FILES = "files.json"
+"""What lies beside a product: its files as they were taken over."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -73,13 +82,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def _read_observation(raw: bytes, step: Step, key: str) -> Observation:
-    """Return the observation in a file's bytes; raise :class:`UnreadableError` for a damaged one.
+    """Return the observation in a file's bytes.
 
-    Facts of other steps than these are checked where they are judged.
+    Raises :class:`UnreadableError` for one that is damaged, lies in another's place or has inputs
+    that do not make its key. Facts of other steps than these are checked where they are judged.
     """
-    observation = decode(raw, Observation)
+    observation = decode(unseal(raw), Observation)
+    if observation.schema != SCHEMA_VERSION:
+        raise UnreadableError(f"has schema {observation.schema}, and {SCHEMA_VERSION} is read")
     if (observation.step, observation.key) != (step, key):
         raise UnreadableError(f"is of {observation.step} {observation.key}")
+    if key_of(step, observation.inputs, observation.departures) != key:
+        raise UnreadableError("has inputs that do not make its key")
     try:
         check_facts(observation)
     except msgspec.ValidationError as error:
@@ -94,6 +108,8 @@ class Store:
         self.root = root.resolve()
         self.run = run
         self._finals: dict[tuple[Step, str], Observation] = {}
+        self._whole: set[tuple[Step, str]] = set()
+        """The steps whose files were read, and are what was written."""
 
     def path(self, *parts: str) -> Path:
         """Return a path below the root; its folder exists afterwards."""
@@ -132,6 +148,27 @@ class Store:
         product = STEPS[step].product
         return product is None or (self.root / product[0] / key / product[1]).is_dir()
 
+    def product_damage(self, step: Step, key: str) -> str:
+        """Return what is wrong with the files that a step made; empty where nothing is.
+
+        Everything is read, once by each process.
+        """
+        product = STEPS[step].product
+        if product is None or (step, key) in self._whole:
+            return ""
+        folder = self.root / product[0] / key
+        damage = damage_of(folder / product[1], folder / FILES)
+        if not damage:
+            self._whole.add((step, key))
+        return damage
+
+    def drop_product(self, step: Step, key: str) -> None:
+        """Remove the files that a step made, at once as far as anybody sees."""
+        product = STEPS[step].product
+        assert product is not None
+        with self.work("dropped") as work, suppress(FileNotFoundError):
+            (self.root / product[0] / key / product[1]).replace(work / product[1])
+
     def model(self, key: str) -> Path:
         """Return the folder of a model: ``model/`` and ``reference.json``."""
         return self.root / "models" / key
@@ -160,14 +197,14 @@ class Store:
     def put_back(self, observation: Observation) -> None:
         """Make an observation that has its record stand for its key, whatever stood there."""
         target = self.path("observations", observation.step, f"{observation.key}.json")
-        write_json(target, observation)
+        write_json(target, msgspec.structs.replace(observation, schema=SCHEMA_VERSION))
         self._finals.pop((observation.step, observation.key), None)  # one that was checked again
 
     def append(self, record: Record) -> None:
         """Add a line to this process's own segment."""
         segment = self.path("records", f"{self.run}-{os.getpid()}.jsonl")
         with segment.open("ab") as file:
-            file.write(_encode(record) + b"\n")
+            file.write(seal(_encode(record)) + b"\n")
 
     def records(self) -> list[Record]:
         """Return all segments merged, in an order that does not depend on how they were split.
@@ -179,7 +216,7 @@ class Store:
         for segment in filter(Path.is_file, (self.root / "records").glob("*.jsonl")):
             for line in segment.read_bytes().splitlines():
                 try:
-                    read[line] = decode(line, Record)
+                    read[line] = decode(unseal(line), Record)
                 except UnreadableError:
                     continue
         return [read[line] for line in sorted(read, key=lambda line: (read[line].at, line))]
@@ -238,12 +275,12 @@ def reference_in(folder: Path) -> Reference:
 
     Raises :class:`UnreadableError`, :class:`EvidenceError` or ``OSError`` where there are none.
     """
-    return read_reference(read_file(folder / "reference.json", MAX_REFERENCE_BYTES))
+    return read_reference(unseal(read_file(folder / REFERENCE, MAX_REFERENCE_BYTES)))
 
 
 def write_json(path: Path, value: msgspec.Struct) -> None:
-    """Write a value as JSON that a person can read, whole or not at all."""
-    write_atomically(path, msgspec.json.format(_encode(value), indent=1))
+    """Write a value as sealed JSON that a person can read, whole or not at all."""
+    write_atomically(path, seal(msgspec.json.format(_encode(value), indent=1)))
 
 
 def write_atomically(path: Path, data: bytes) -> None:

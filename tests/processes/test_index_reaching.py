@@ -19,6 +19,7 @@ from tests.processes import index_server as served
 from tests.processes.asking import PATIENCE, ask
 from tests.processes.index_server import HTML, JSON, WHEEL, Handler, Server, file, page
 from tests.processes.test_index import LIES
+from tests.resealing import replace_in
 
 pytestmark = pytest.mark.usefixtures("no_proxy")
 IMPATIENCE = IndexLimits(page=Limits(seconds=0.3), pages_seconds=0.6)
@@ -31,7 +32,7 @@ def test_an_index_that_is_down_is_named_with_its_package(server: Server, tmp_pat
         server.serve("made-up", page("made-up", file(WHEEL)))
         ask(Index(IndexSettings([server.address]), tmp_path / "index", PATIENCE))
         kept = tmp_path / "index" / "made-up.json"  # as if it had been up then
-        kept.write_text(kept.read_text().replace(server.address, address))
+        replace_in(kept, server.address, address)
         answer = ask(Index(IndexSettings([address]), tmp_path / "index", PATIENCE))
     assert answer.trouble == (
         f"made-up: the index {address} cannot be reached (connection refused). Ask again later, "
@@ -145,6 +146,24 @@ def test_where_pip_is_to_ask_no_index_nobody_is_asked(server: Server, tmp_path: 
     answer = ask(Index(IndexSettings([server.address], no_index=True), tmp_path, PATIENCE))
     assert "not asked (pip's no-index is set" in answer.trouble
     assert server.asked == []
+
+
+def test_a_kept_answer_that_was_changed_or_is_of_another_package_is_none(
+    server: Server, index: Index, tmp_path: Path
+) -> None:
+    server.serve("made-up", page("made-up", file(WHEEL)))
+    kept, offline = (
+        tmp_path / "index" / "made-up.json",
+        IndexSettings([server.address], no_index=True),
+    )
+    assert ask(index).asked
+    whole = kept.read_bytes()
+    assert ask(Index(offline, tmp_path / "index", PATIENCE)).asked
+    kept.write_bytes(whole.replace(b"1.0", b"1.1"))
+    assert ask(Index(offline, tmp_path / "index", PATIENCE)).asked == ""
+    kept.write_bytes(whole)
+    replace_in(kept, '"package": "made-up"', '"package": "another"')
+    assert ask(Index(offline, tmp_path / "index", PATIENCE)).asked == ""
 
 
 @pytest.mark.parametrize("kept", ["", "{}", "\x00", '{"schema": 2}'])

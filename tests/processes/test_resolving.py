@@ -23,6 +23,7 @@ from matrix.pipeline.ends import End
 from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.spec.tables import Environment, Limits
 from matrix.store.store import Store
+from tests.resealing import replace_in
 from tests.unit import small_spec
 
 WAIT_SECONDS = 600
@@ -283,7 +284,7 @@ def test_a_refusal_of_an_index_without_dates_that_was_kept_is_asked_again(
 ) -> None:
     resolve(Uv(lambda _: FILTERED.format(DATED)), [environment("1.0")])
     (kept,) = (tmp_path / "store" / "locks").iterdir()
-    kept.write_text(kept.read_text().replace(DATED, ""))
+    replace_in(kept, DATED, "")
     (answer,) = resolve(Uv(), [environment("1.0")])
     assert answer.conclusion.outcome is Outcome.PASSED
 

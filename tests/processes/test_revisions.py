@@ -12,6 +12,7 @@ import pytest
 
 from matrix.index import hub as module
 from matrix.index.hub import FIRST_SEEN, HubUnreachableError, RevisionError, Revisions
+from matrix.store.sealing import unseal
 from tests.processes import index_server as served
 from tests.processes.made_hub import NEW, OLD, REPOSITORY, Hub, serving
 
@@ -55,7 +56,7 @@ def test_the_first_run_records_the_commit_and_later_ones_hold_to_it(
     assert revisions.settle(ASKED) == {**ASKED, "revision": OLD}
     kept = json.loads((tmp_path / "store" / LOCK).read_text())
     assert kept == {
-        "schema": 1, "repository": ASKED["repository"], "revision": OLD,
+        "sha256": kept["sha256"], "schema": 1, "repository": ASKED["repository"], "revision": OLD,
         "seen": "2026-11-22T07:00:00+00:00",
     }  # fmt: skip
     hub.main = NEW
@@ -165,6 +166,22 @@ def test_a_lock_that_cannot_be_read_is_not_passed_over(
     with pytest.raises(RevisionError, match=f"{LOCK} cannot be read"):
         revisions.settle(ASKED)
     assert hub.asked == []
+
+
+def test_a_lock_of_a_store_that_was_changed_is_not_passed_over(
+    revisions: Revisions, tmp_path: Path, endpoint: str
+) -> None:
+    revisions.settle(ASKED)
+    lock = tmp_path / "store" / LOCK
+    lock.write_text(lock.read_text().replace(OLD, NEW))
+    with pytest.raises(RevisionError, match=rf"{LOCK} cannot be read \(is not what was written"):
+        made(tmp_path, endpoint).settle(ASKED)
+    lock.write_bytes(unseal(lock.read_bytes().replace(NEW.encode(), OLD.encode())))
+    with pytest.raises(RevisionError, match=r"has no digest.* put it beside the spec"):
+        made(tmp_path, endpoint).settle(ASKED)
+    (tmp_path / "spec").mkdir()
+    lock.rename(tmp_path / "spec" / LOCK)
+    assert made(tmp_path, endpoint).settle(ASKED)["revision"] == OLD
 
 
 def test_a_lock_of_another_repository_is_not_believed(

@@ -54,7 +54,7 @@ def perform(
     settings = Settings.of({}, spec=spec, profile=profile, store=store)
     context = Context(settings, machine=machine)
     lines: list[str] = []
-    run = Run(Workspace(context), lines.append, str, fork=True)
+    run = Run(Workspace(context, tell=lines.append), lines.append, str, fork=True)
     run.perform(select(context.plan, cells=None if cell is None else [cell]))
     whole = Context(settings, machine=machine).table()
     return Finished(lines, {result.id: result for result in whole.cells})

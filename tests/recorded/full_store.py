@@ -21,6 +21,7 @@ from matrix.run import suites
 from matrix.run.context import Context, Settings
 from matrix.spec.loading import DEFAULT_SPEC
 from matrix.store.observations import Observation
+from matrix.store.sealing import seal
 from tests.recorded import recording
 
 
@@ -82,7 +83,7 @@ def _keep(context: Context, key: Key, observation: Observation, references: dict
             facts = {**facts, "lock": key.inputs["lock"]}
         case "build":
             folder = context.store.path("models", key.value, "reference.json")
-            folder.write_text(references[observation.key], encoding="utf-8")
+            folder.write_bytes(seal(references[observation.key].encode()))
         case "quantize":
             context.store.path("checkpoints", key.value, "checkpoint")
     context.store.keep(

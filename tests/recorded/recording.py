@@ -34,6 +34,7 @@ from matrix.spec.loading import DEFAULT_SPEC, LoadedSpec, load
 from matrix.spec.reading import read_tables
 from matrix.spec.snapshot import SNAPSHOT
 from matrix.store.observations import Observation
+from matrix.store.sealing import unseal
 from matrix.store.store import Record, Store
 
 FOLDER = Path(__file__).parent
@@ -158,7 +159,7 @@ def record(root: Path, profile: str) -> None:
 
 def _judged(model: Path) -> str:
     """Return what of a model's reference is judged by: its likeliest tokens are a run's alone."""
-    reference = msgspec.json.decode((model / "reference.json").read_bytes())
+    reference = msgspec.json.decode(unseal((model / "reference.json").read_bytes()))
     return msgspec.json.encode({**reference, "likeliest": []}).decode()
 
 

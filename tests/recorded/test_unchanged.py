@@ -23,6 +23,7 @@ from matrix.spec.loading import DEFAULT_SPEC, PACKAGE
 from matrix.store.identity import code_digest, file_digest
 from tests import REPOSITORY
 from tests.recorded import full_store
+from tests.resealing import replace_in
 
 PROFILE = "times"
 SUMMARY = "said last time\n"
@@ -102,11 +103,11 @@ CHANGES: dict[str, Callable[[Place], object]] = {
     "a lock": lambda p: write(p.spec / "locks" / "vllm-0.32.0.txt", "numpy==", "numpy==9."),
     "a lock of another resolution": lambda p: write(
         p.spec / "locks" / "released" / "vllm-0.32.0.txt", "numpy==", "numpy==9."),
-    "an observation": lambda p: write(
+    "an observation": lambda p: replace_in(
         p.stored("observations/load"), '"attempt": 1', '"attempt": 2'),
     "a damaged observation": lambda p: write(p.stored("observations/load"), "{", "["),
     "a missing observation": lambda p: p.stored("observations/generate").unlink(),
-    "a model's own answers": lambda p: write(
+    "a model's own answers": lambda p: replace_in(
         p.stored("models"), '"max_new_tokens"', '"calibration": [], "max_new_tokens"'),
     "a missing model": lambda p: shutil.rmtree(p.stored("models").parent),
     "a record": lambda p: (p.store / "records" / "another.jsonl").write_text(""),
@@ -205,7 +206,7 @@ def test_the_command_leaves_a_report_as_it_is_until_something_changes(place: Pla
     after_all, said = report("--fail-on", "garbage")
     assert after_all > first[0]
     assert said == first[1]
-    write(place.stored("observations/load"), '"seconds": ', '"seconds": 9')
+    replace_in(place.stored("observations/load"), '"seconds": ', '"seconds": 9')
     assert report()[0] > after_all
 
 
@@ -246,6 +247,6 @@ def test_nox_leaves_a_report_as_it_is_until_something_changes(place: Place) -> N
     assert again == first
     assert said_again in log
     assert place.page.stat().st_mtime_ns == written
-    write(place.stored("observations/load"), '"seconds": ', '"seconds": 9')
+    replace_in(place.stored("observations/load"), '"seconds": ', '"seconds": 9')
     assert said_again not in nox()[1]
     assert place.page.stat().st_mtime_ns > written

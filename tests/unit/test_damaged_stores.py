@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from matrix.environments.locks import own_name
+from matrix.environments.locks import Lock, keep_lock, own_name
 from matrix.environments.virtualenvs import installed, is_built
 from matrix.judge.canaries import Established, keep_established, read_established
 from matrix.machine.hardware import Machine
@@ -24,6 +24,7 @@ from matrix.run.context import Context, Settings
 from matrix.run.estimates import choice_of, estimate
 from matrix.run.unchanged import digest_of_report, note_report, unchanged_summary
 from matrix.store.identity import digest
+from matrix.store.sealing import seal, unseal
 from matrix.untrusted.reading import DEEPEST, is_deep
 from tests.unit.made_evidence import REFERENCE
 from tests.unit.made_history import Ends, Facts, History
@@ -47,7 +48,7 @@ class Kept(History):
             return
         if key.step == "build":
             file = self._store.path("models", key.value, "reference.json")
-            file.write_bytes(msgspec.json.encode(REFERENCE))
+            file.write_bytes(seal(msgspec.json.encode(REFERENCE)))
         if key.step == "quantize":
             self._store.path("checkpoints", key.value, "checkpoint", "x")
         self._store.keep(self.observations[key.step, key.value])
@@ -67,7 +68,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, environment in context.plan.environments.items():
         lock = context.store.path("locks", own_name(environment))
         inputs = msgspec.json.encode(lock_inputs(environment), order="sorted").decode()
-        lock.write_text(f"# Lock of {name}, made by uv.\n# inputs: {inputs}\ntorch==2.1\n")
+        text = f"# Lock of {name}, made by uv.\n# inputs: {inputs}\ntorch==2.1\n"
+        keep_lock(lock, Lock(text))
         context.store.path("suites", name).write_text("a digest")
     context = opened(place, place / "store")
     Kept(context).finish(facts=world.facts)
@@ -228,10 +230,10 @@ def test_facts_of_a_wrong_shape_keep_no_report_back(
     folder: Path, tmp_path: Path, step: str, facts: dict[str, Any], with_machine: bool
 ) -> None:
     def change(data: bytes) -> bytes:
-        observation = json.loads(data)
+        observation = json.loads(unseal(data))
         observation["facts"] |= facts
         observation["machine"] = {"processor": "made up"} if with_machine else {}
-        return json.dumps(observation).encode()
+        return seal(json.dumps(observation).encode())
 
     store = damaged(folder, tmp_path, f"observations/{step}", change)
     report_of(folder, store)
@@ -243,7 +245,8 @@ def test_an_end_for_a_reason_that_is_not_its_own_counts_as_not_observed(
     folder: Path, tmp_path: Path, kind: str
 ) -> None:
     def change(data: bytes) -> bytes:
-        return json.dumps({**json.loads(data), "outcome": "passed", "reason": "oom"}).encode()
+        otherwise = {"outcome": "passed", "reason": "oom"}
+        return seal(json.dumps(json.loads(unseal(data)) | otherwise).encode())
 
     store = damaged(folder, tmp_path, kind, change)
     report_of(folder, store)
@@ -252,10 +255,12 @@ def test_an_end_for_a_reason_that_is_not_its_own_counts_as_not_observed(
 
 
 def test_records_of_anything_are_no_trouble(folder: Path, tmp_path: Path) -> None:
-    store = damaged(
-        folder, tmp_path, "records", lambda data: data.replace(b'"subject":"tied', b'"subject":"')
-        .replace(b"/", b"")
-    )  # fmt: skip
+    def change(data: bytes) -> bytes:
+        lines = [unseal(line).replace(b'"subject":"tied', b'"subject":"').replace(b"/", b"")
+                 for line in data.splitlines()]  # fmt: skip
+        return b"".join(seal(line) + b"\n" for line in lines)
+
+    store = damaged(folder, tmp_path, "records", change)
     report_of(folder, store)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from matrix.environments.locks import Locks, committed_name, own_name
+from matrix.environments.locks import Lock, Locks, committed_name, keep_lock, own_name
 from matrix.plan.keys import lock_inputs
 from matrix.spec.tables import Environment, Resolution
 
@@ -28,11 +28,15 @@ def environment(resolution: Resolution = "pinned") -> Environment:
 
 
 def write(file: Path, asking: Environment, pin: str) -> None:
-    """Write a lock that answers an environment's inputs."""
+    """Write a lock that answers an environment's inputs, in a store's folder as a store does."""
     inputs = msgspec.json.encode(lock_inputs(asking), order="sorted").decode()
     as_of = f"# as of: {asking.cutoff}\n" if asking.resolution == "today" else ""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f"# Lock of small, made by uv.\n# inputs: {inputs}\n{as_of}{pin}\n")
+    text = f"# Lock of small, made by uv.\n# inputs: {inputs}\n{as_of}{pin}\n"
+    if file.parent.name == "own":
+        keep_lock(file, Lock(text))
+    else:
+        file.write_text(text)
 
 
 @pytest.fixture
@@ -76,3 +80,15 @@ def test_a_lock_is_read_once_for_each_resolution(locks: Locks, tmp_path: Path) -
         lock = locks.find(environment(resolution))
         assert lock is not None
         assert lock.pins == {"small": f"{number}"}
+
+
+def test_every_changed_byte_of_a_stores_lock_makes_it_none(locks: Locks, tmp_path: Path) -> None:
+    asking = environment()
+    file = tmp_path / "own" / own_name(asking)
+    write(file, asking, "small==1.0")
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert locks.find(asking) is None
+    file.write_bytes(whole)
+    assert locks.find(asking) is not None

@@ -65,7 +65,7 @@ class Uv:
         self._answer = answer
 
     def __call__(
-        self, _argv: Sequence[str], _environ: Mapping[str, str], cwd: Path, _limits: Limits
+        self, _argv: Sequence[str], _environ: Mapping[str, str], cwd: Path, *_: object
     ) -> tuple[End, str]:
         requirement = (cwd / "requirements.in").read_text().strip()
         self.asked.append(requirement)

@@ -82,7 +82,7 @@ def shares(store: Store, loaded: LoadedSpec) -> tuple[Share, Share, Share]:
     built = _folders(store.root, "environments/*")
     unused = [folder for folder in built if folder.name not in named]
     made = _folders(store.root, "models/*/model", "checkpoints/*/checkpoint")
-    rest = _folders(store.root, "bytecode/*")
+    rest = _folders(store.root, "bytecode/*", "wheels/*")
     return (
         Share(f"{len(unused)} environments that no profile names", "--environments", unused),
         Share(f"{len(made)} checkpoints and models", "--checkpoints", made),

@@ -16,7 +16,7 @@ from matrix.cli.resolve import CORES
 from matrix.cli.showing import Row, show
 from matrix.environments.resolving import Resolved, resolve_all
 from matrix.environments.sharing import answers_of
-from matrix.run.context import Settings
+from matrix.run.context import Settings, sandbox_of
 from matrix.spec.files import folder_of
 from matrix.spec.loading import load
 from matrix.spec.pairs import PAIRS, Pair, Pairs, Questions, encode, pairs_of
@@ -77,7 +77,7 @@ def _take(settings: Settings, jobs: int) -> list[str]:
     def resolve(environments: Iterable[Environment]) -> Iterator[Resolved]:
         return resolve_all(
             environments, loaded.folder / "locks", kept, os.environ, loaded.spec.limits.resolve,
-            _tell, jobs,
+            sandbox_of(loaded, settings), _tell, jobs,
         )  # fmt: skip
 
     answers, troubles = answers_of(Questions(loaded), loaded.snapshot.asked, resolve)

@@ -18,7 +18,7 @@ from matrix.judge.declarations import PackageMetadata
 from matrix.judge.results import Standing
 from matrix.judge.standings import Solution, differences, standing
 from matrix.plan.cells import make_plan
-from matrix.run.context import Settings
+from matrix.run.context import Settings, sandbox_of
 from matrix.spec.loading import LoadedSpec, load, role_names
 from matrix.spec.tables import Resolution
 from matrix.store.store import Store
@@ -98,7 +98,8 @@ def resolve(
     kept.sweep()
     resolved = resolve_all(
         (environment for environment in spelled if environment.resolution in resolutions),
-        loaded.folder / "locks", kept, os.environ, loaded.spec.limits.resolve, _tell, jobs,
+        loaded.folder / "locks", kept, os.environ, loaded.spec.limits.resolve,
+        sandbox_of(loaded, settings), _tell, jobs,
     )  # fmt: skip
     survey = surveyed(loaded, list(resolved), pairs, str(kept.root / "locks"))
     if output is Format.JSON:

@@ -18,8 +18,10 @@ import msgspec
 from packaging.utils import canonicalize_name
 from uv import find_uv_bin
 
+from matrix.environments.caches import find_python, shut_in
 from matrix.environments.uv import uv_environ, write_dates, write_index, write_inputs
 from matrix.machine.processes import run
+from matrix.machine.sandbox import Sandbox
 from matrix.pipeline.ends import End, classify_uv_end
 from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.plan.keys import lock_inputs
@@ -158,30 +160,39 @@ _KEEP_PAGES = 'api = "max-age=3600", '
 
 
 def make_lock(
-    environment: Environment, work: Path, host: Mapping[str, str], limits: Limits
+    environment: Environment,
+    work: Path,
+    host: Mapping[str, str],
+    limits: Limits,
+    sandbox: Sandbox,
 ) -> tuple[Lock | None, Conclusion, End]:
     """Ask uv for a resolution. A refusal is an answer and gives a lock too; trouble gives none.
 
     What is refused is asked again with fresh pages of the packages that are named: a kept page may
-    be older than the release that is wanted.
+    be older than the release that is wanted. To find out what an archive requires may take a build
+    of it, so uv is shut in; where there is a cut-off nothing is built.
     """
     environ = uv_environ(host, work, installing=False)
     files = write_inputs(environment, work)
+    python = find_python(environment.python, environ)
+    environ, view = shut_in(
+        environ, work, python, sandbox, builds=environment.resolution == "pinned"
+    )
     if environment.resolution != "pinned":
         environ = write_index(environ, work, host, _KEEP_PAGES)
         write_dates(environment, work / "uv.toml")
     argv = [
-        find_uv_bin(), "pip", "compile", "requirements.in", *files,
+        find_uv_bin(), "pip", "compile", "requirements.in", *files, "--python", str(python),
         "--python-version", environment.python, "--no-header", "--no-annotate",
         "--output-file", "resolved.txt", "--quiet",
     ]  # fmt: skip
-    end, log = run(argv, environ, work, limits)
+    end, log = run(argv, environ, work, limits, sandbox, view)
     conclusion = classify_uv_end(end, log, Reason.UNRESOLVABLE)
     if conclusion.outcome is Outcome.FAILED:
         settings = work / "uv.toml"
         settings.write_text(settings.read_text().replace(_KEEP_PAGES, ""))
         fresh = [f"--refresh-package={name}" for name in named_releases(environment)]
-        end, log = run([*argv, *fresh], environ, work, limits)
+        end, log = run([*argv, *fresh], environ, work, limits, sandbox, view)
         conclusion = classify_uv_end(end, log, Reason.UNRESOLVABLE)
     header = _header(environment)
     match conclusion.outcome:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from uv import find_uv_bin
 
 from matrix.environments.locks import Lock, Locks, keep_lock, make_lock, own_name
+from matrix.machine.sandbox import Sandbox
 from matrix.machine.threads import side_by_side
 from matrix.pipeline.outcomes import PASSED, Conclusion, Outcome, Reason
 from matrix.spec.tables import Environment, Limits
@@ -42,6 +43,7 @@ def resolve_all(
     store: Store,
     host: Mapping[str, str],
     limits: Limits,
+    sandbox: Sandbox,
     tell: Callable[[str], None],
     jobs: int,
 ) -> Iterator[Resolved]:
@@ -61,7 +63,7 @@ def resolve_all(
             waiting.setdefault(own_name(environment), []).append(environment)
 
     def ask(name: str) -> tuple[Lock | None, Conclusion]:
-        return _ask(waiting[name][0], store, host, limits)
+        return _ask(waiting[name][0], store, host, limits, sandbox)
 
     find_uv_bin()  # here first: two threads that read sysconfig for the first time fail
     trouble, tell_at = 0, time.monotonic() + TELL_SECONDS
@@ -84,11 +86,15 @@ def resolve_all(
 
 
 def _ask(
-    environment: Environment, store: Store, host: Mapping[str, str], limits: Limits
+    environment: Environment,
+    store: Store,
+    host: Mapping[str, str],
+    limits: Limits,
+    sandbox: Sandbox,
 ) -> tuple[Lock | None, Conclusion]:
     """Have uv resolve an environment, and keep the lock that it gives; trouble gives none."""
     with store.work("lock") as work:
-        lock, ended, _ = make_lock(environment, work, host, limits)
+        lock, ended, _ = make_lock(environment, work, host, limits, sandbox)
     if lock is None:
         return None, ended
     keep_lock(store.path("locks", own_name(environment)), lock)

@@ -1,4 +1,7 @@
-"""What uv is told: which of the host's settings it is given, and the files that it reads."""
+"""What uv is told: which of the host's settings it is given, and the files that it reads.
+
+What uv may see where it is shut in, because packages' code may run below it, is in ``caches``.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from matrix.index.settings import PYPI, index_settings
+from matrix.machine.sandbox import Isolation, Sandbox
 from matrix.spec.source_builds import build_variables
 from matrix.spec.tables import Environment
 from matrix.store.identity import digest
@@ -50,6 +54,17 @@ def uv_settings(host: Mapping[str, str], *, installing: bool) -> dict[str, str]:
     environ.setdefault("UV_CACHE_DIR", _cache_directory(host))
     environ.setdefault("UV_PYTHON_INSTALL_DIR", str(data / "uv" / "python"))
     return environ
+
+
+def link_mode(environ: Mapping[str, str], sandbox: Sandbox) -> str:
+    """Return how uv brings files from its cache into environments.
+
+    Without a sandbox nothing keeps a package from writing to its own files, so they are no hard
+    links to the cache that other environments share: reflinks where the file system has them, else
+    copies, which cost their size for each environment (0.9 GB with a torch for CPUs).
+    """
+    is_open = sandbox.isolation is Isolation.NONE
+    return environ.get("UV_LINK_MODE") or ("clone" if is_open else "hardlink")
 
 
 def _find_links(host: Mapping[str, str]) -> list[str]:

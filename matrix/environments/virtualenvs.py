@@ -17,10 +17,12 @@ from packaging.utils import canonicalize_name
 from uv import find_uv_bin
 
 from matrix.environments.locks import Lock
-from matrix.environments.uv import uv_environ, write_index, write_inputs
+from matrix.environments.uv import link_mode, uv_environ, write_index, write_inputs
+from matrix.environments.wheels import Builder, both
 from matrix.machine.processes import run
+from matrix.machine.sandbox import Isolation, Sandbox
 from matrix.pipeline.ends import End, classify_uv_end
-from matrix.pipeline.outcomes import Conclusion, Reason
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.spec.source_builds import locked_builds
 from matrix.spec.tables import Environment, Limits
 from matrix.store.store import write_atomically
@@ -34,31 +36,46 @@ def build(
     lock: Lock,
     folder: Path,
     work: Path,
+    wheels: Path,
     host: Mapping[str, str],
     limits: Limits,
+    sandbox: Sandbox,
 ) -> tuple[Conclusion, End, str]:
     """Make the virtualenv and install into it; return how that went, with uv's words.
 
-    A half-made one is removed first: only :func:`commit` makes it count.
+    A half-made one is removed first: only :func:`commit` makes it count. ``wheels`` is the store's
+    folder of those that are built here, before the rest is installed, where there is a sandbox.
+    Without one uv builds them as it installs: nothing would keep a build from the shared cache.
     """
     (folder / "matrix.json").unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     environ = uv_environ(host, work, installing=True)
+    environ["UV_LINK_MODE"] = link_mode(environ, sandbox)
     tool = find_uv_bin()
     venv = [tool, "venv", "--quiet", "--no-project", "--python", environment.python, str(folder)]
     end, log = run(venv, environ, work, limits)
     if end.limit or end.status != 0:
         return classify_uv_end(end, log, Reason.BUILD_FAILED), end, log
     builds = locked_builds(environment, lock.pins)
-    files = write_inputs(msgspec.structs.replace(environment, build_requirements=builds), work)
+    environment = msgspec.structs.replace(environment, build_requirements=builds)
+    files = write_inputs(environment, work)
     environ = write_index(environ, work, host)
     (work / "lock.txt").write_text(lock.text)
     argv = [
         tool, "pip", "install", "--python", str(python_of(folder)),
         "--requirements", "requirements.in", *files, "--constraint", "lock.txt",
     ]  # fmt: skip
+    before = End()
+    if sandbox.isolation is not Isolation.NONE:
+        builder = Builder(environment, python_of(folder), work, wheels, host, limits, sandbox)
+        built, conclusion, before, log = builder.build_all(lock.pins)
+        if conclusion.outcome is not Outcome.PASSED:
+            return conclusion, before, log
+        links = [environ["UV_FIND_LINKS"]] if "UV_FIND_LINKS" in environ else []
+        environ["UV_FIND_LINKS"] = ",".join([*links, *map(str, built)])
+        argv.append("--no-build")
     end, log = run(argv, environ, work, limits)
-    return classify_uv_end(end, log, Reason.BUILD_FAILED), end, log
+    return classify_uv_end(end, log, Reason.BUILD_FAILED), both(before, end), log
 
 
 def python_of(folder: Path) -> Path:

@@ -39,6 +39,9 @@ class View(NamedTuple):
     read_only: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
     """These may lie below those that are read-only, never the other way round."""
+    shown: tuple[tuple[Path, Path], ...] = ()
+    """Read-only too: what lies at a first path, shown at a second, which may lie below those that
+    are writable."""
     devices: tuple[Path, ...] = ()
     network: bool = False
     """Whether the machine's network is its own; without it there is a loopback and nothing else."""
@@ -83,6 +86,8 @@ def _options(view: View, cwd: Path) -> list[str]:
         options += ["--ro-bind", place, place]
     for place in map(str, view.writable):
         options += ["--bind", place, place]
+    for source, target in view.shown:
+        options += ["--ro-bind", str(source), str(target)]
     for place in map(str, view.devices):
         options += ["--dev-bind-try", place, place]
     return [*options, "--chdir", str(cwd)]

@@ -50,7 +50,7 @@ def make_lock(
     """Have uv make a lock, in a folder of its own."""
     with workspace.work("lock") as work:
         limits = workspace.limits.resolve
-        return locks.make_lock(environment, work, workspace.host, limits)
+        return locks.make_lock(environment, work, workspace.host, limits, workspace.sandbox)
 
 
 def install(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
@@ -106,8 +106,9 @@ def _build(workspace: Workspace, environment: Environment) -> tuple[Conclusion, 
             break
         with workspace.work("install") as work:
             conclusion, end, log = virtualenvs.build(
-                environment, lock, folder, work, workspace.host, workspace.limits.install
-            )
+                environment, lock, folder, work, workspace.store.path("wheels", "x").parent,
+                workspace.host, workspace.limits.install, workspace.sandbox,
+            )  # fmt: skip
         if conclusion.outcome is not Outcome.INFRA:
             break
     return conclusion, end, log

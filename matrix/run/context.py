@@ -230,18 +230,7 @@ class Context:
     @cached_property
     def sandbox(self) -> Sandbox:
         """How packages' code is shut in here. Raises ``SpecError`` where it must be and cannot."""
-        spec, named = self.loaded.spec, self.settings.sandbox
-        error = partial(SpecError, Path("MATRIX_SANDBOX")) if named else self.loaded.error
-        if named not in ("", *get_args(SandboxUse)):
-            problem = f"{named!r} is no use of the sandbox"
-            raise error("value", problem, f"Give one of {', '.join(get_args(SandboxUse))}")
-        use = named or spec.sandbox
-        if use == "off":
-            return OPEN._replace(lack="it is off")
-        sandbox = find_sandbox()
-        if use == "required" and sandbox.isolation is Isolation.NONE:
-            raise error("sandbox", f"it is required, and {sandbox.lack}", "Mend that, or use auto")
-        return sandbox
+        return sandbox_of(self.loaded, self.settings)
 
     @cached_property
     def cells_of(self) -> dict[str, list[Cell]]:
@@ -261,6 +250,25 @@ class Context:
     def unfinished(self, environment: str) -> bool:
         """Whether anything of an environment's cells can still be done."""
         return any(self.keys.unfinished(cell) for cell in self.cells_of[environment])
+
+
+def sandbox_of(loaded: LoadedSpec, settings: Settings) -> Sandbox:
+    """Return how packages' code is shut in, by the spec and the settings.
+
+    Raises ``SpecError`` where it must be and cannot.
+    """
+    named = settings.sandbox
+    error = partial(SpecError, Path("MATRIX_SANDBOX")) if named else loaded.error
+    if named not in ("", *get_args(SandboxUse)):
+        problem = f"{named!r} is no use of the sandbox"
+        raise error("value", problem, f"Give one of {', '.join(get_args(SandboxUse))}")
+    use = named or loaded.spec.sandbox
+    if use == "off":
+        return OPEN._replace(lack="it is off")
+    sandbox = find_sandbox()
+    if use == "required" and sandbox.isolation is Isolation.NONE:
+        raise error("sandbox", f"it is required, and {sandbox.lack}", "Mend that, or use auto")
+    return sandbox
 
 
 def _check_profile(choice: Choice, settings: Settings) -> None:

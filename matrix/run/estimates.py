@@ -15,8 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from matrix.environments.uv import uv_settings
+from matrix.environments.uv import link_mode, uv_settings
 from matrix.environments.virtualenvs import is_built
+from matrix.machine.sandbox import Sandbox
 from matrix.pipeline.steps import Step, SubjectKind
 from matrix.plan.budget import Choice, candidates, choose
 from matrix.plan.cell_steps import PlannedStep, steps_of_plan
@@ -55,7 +56,7 @@ def estimate(context: Context, host: Mapping[str, str] = os.environ) -> Estimate
     """Return what an opened profile costs on this machine."""
     records = context.store.records()
     constants, settings = _constants(context, host), uv_settings(host, installing=True)
-    linked = _linked(context.settings.store, settings)
+    linked = _linked(context.settings.store, settings, context.sandbox)
     prediction = predict(
         context.plan,
         constants,
@@ -68,7 +69,7 @@ def estimate(context: Context, host: Mapping[str, str] = os.environ) -> Estimate
     prediction = msgspec.structs.replace(prediction, costs=prediction.costs | at_hand)
     cells = [cell for cell in context.plan.cells if cell.runs]
     unfinished = frozenset(cell.id for cell in context.keys.unfinished_of(cells))
-    cached = _cached(prediction, Path(settings["UV_CACHE_DIR"]))
+    cached = _cached(prediction, Path(settings["UV_CACHE_DIR"]), context.store.root / "wheels")
     paid = frozenset([*_paid(context, prediction), *cached])
     return Estimate(prediction, paid, unfinished, records, constants, linked)
 
@@ -176,16 +177,17 @@ def _constants(context: Context, host: Mapping[str, str]) -> PredictionsTable:
     return constants
 
 
-def _cached(prediction: Prediction, cache: Path) -> Iterator[str]:
+def _cached(prediction: Prediction, cache: Path, wheels: Path) -> Iterator[str]:
     """Yield the costs of wheels that uv has in its cache, unpacked or built from source, as far as
-    its folders say so.
+    its folders say so, and of those that the store has built.
 
     Their names are no interface of uv's: where they are others, nothing counts as cached.
     """
     for name, package, version in _wheels(prediction):
         unpacked = cache.glob(f"wheels-v*/*/{package}/{version}-*.http")
         built = cache.glob(f"sdists-v*/*/{package}/{version}/*/*.whl")
-        if any(unpacked) or any(built):
+        ours = wheels.glob(f"*/{package.replace('-', '_')}-{version}[-+]*.whl")
+        if any(unpacked) or any(built) or any(ours):
             yield name
 
 
@@ -238,9 +240,9 @@ def _is_done(context: Context, step: PlannedStep, key: Key | None) -> bool:
     return context.store.has_product(key.step, key.value)
 
 
-def _linked(store: Path, settings: Mapping[str, str]) -> bool:
-    """Whether uv links files to its cache: on one file system, where it is not told to copy."""
-    if settings.get("UV_LINK_MODE", "hardlink") == "copy":
+def _linked(store: Path, settings: Mapping[str, str], sandbox: Sandbox) -> bool:
+    """Whether uv links files to its cache: on one file system, where it is not to copy or clone."""
+    if link_mode(settings, sandbox) in ("clone", "copy"):
         return False
     devices = {existing(place).stat().st_dev for place in (store, Path(settings["UV_CACHE_DIR"]))}
     return len(devices) == 1

@@ -116,7 +116,7 @@ def nearest_lock(context: Context, environment: Environment, preferred: Mapping[
         pins = [f"{package}=={version}" for package, version in preferred.items() if version]
         (work / "resolved.txt").write_text("\n".join(pins))  # uv keeps to what its output says
         limits = context.loaded.spec.limits.resolve
-        lock, conclusion, _ = make_lock(environment, work, os.environ, limits)
+        lock, conclusion, _ = make_lock(environment, work, os.environ, limits, context.sandbox)
     if lock is None:
         raise TroubleError(f"{environment.name}: {conclusion.message}")
     keep_lock(file, lock)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import socket
 import sys
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,9 @@ import pytest
 from matrix.environments import virtualenvs
 from matrix.environments.locks import Lock, make_lock, read_lock
 from matrix.machine.processes import run
+from matrix.machine.sandbox import find_sandbox
 from matrix.pipeline.ends import End
-from matrix.pipeline.outcomes import Outcome, Reason
+from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.spec.tables import Environment, Limits
 from matrix.store.identity import digest
 from tests.processes import index_server
@@ -54,6 +53,12 @@ def folder(parent: Path, name: str) -> Path:
     return made
 
 
+def locked(
+    wanted: Environment, work: Path, host: Mapping[str, str]
+) -> tuple[Lock | None, Conclusion, End]:
+    return make_lock(wanted, work, host, LIMITS, find_sandbox())
+
+
 # --------------------------------------------------------------------------------- locks, for real
 
 
@@ -72,7 +77,7 @@ def wanted() -> Environment:
 
 @pytest.fixture(scope="module")
 def lock(work: Path, wanted: Environment) -> Lock:
-    made, conclusion, end = make_lock(wanted, folder(work, "lock"), os.environ, LIMITS)
+    made, conclusion, end = locked(wanted, folder(work, "lock"), os.environ)
     assert conclusion.outcome is Outcome.PASSED, conclusion.message
     assert end.seconds > 0
     assert made is not None
@@ -107,7 +112,7 @@ def test_a_lock_answers_its_own_inputs_only(lock: Lock, other: Environment, tmp_
 
 def test_a_refusal_is_an_answer_and_is_kept(tmp_path: Path) -> None:
     wanted = environment("iniconfig==2.0.0", "iniconfig==1.1.1")
-    made, conclusion, _ = make_lock(wanted, folder(tmp_path, "w"), os.environ, LIMITS)
+    made, conclusion, _ = locked(wanted, folder(tmp_path, "w"), os.environ)
     assert (conclusion.outcome, conclusion.reason) == (Outcome.FAILED, Reason.UNRESOLVABLE)
     assert made is not None
     assert "iniconfig==1.1.1" in made.refusal
@@ -127,7 +132,7 @@ def test_a_plain_page_without_dates_is_no_verdict_about_packages(tmp_path: Path)
         proxies = {name: "" for name in os.environ if name.lower().endswith("_proxy")}
         host = {**os.environ, **proxies, "UV_DEFAULT_INDEX": server.address,
                 "UV_CACHE_DIR": str(tmp_path / "cache")}  # fmt: skip
-        made, conclusion, _ = make_lock(wanted, folder(tmp_path, "w"), host, LIMITS)
+        made, conclusion, _ = locked(wanted, folder(tmp_path, "w"), host)
     assert made is None
     assert (conclusion.outcome, conclusion.reason) == (Outcome.INFRA, Reason.NETWORK)
     assert "this index tells no dates of aaa" in conclusion.message
@@ -139,7 +144,7 @@ def test_a_release_that_is_newer_than_a_page_that_is_kept_resolves(tmp_path: Pat
             environment(f"made-up=={version}"), resolution="today", cutoff="2026-01-01T00:00:00Z"
         )
         work = folder(tmp_path, version)
-        return make_lock(wanted, work, host, LIMITS)[1].outcome
+        return locked(wanted, work, host)[1].outcome
 
     names = [f"made_up-{version}-py3-none-any.whl" for version in ("1.0", "2.0")]
     fields: dict[str, Any] = {"upload_time": "2025-01-01T00:00:00Z", "core_metadata": True}
@@ -186,7 +191,7 @@ def test_an_index_that_is_not_there_is_no_verdict_about_packages(
     tmp_path: Path, no_index: dict[str, str]
 ) -> None:
     wanted = environment("iniconfig")
-    made, conclusion, _ = make_lock(wanted, folder(tmp_path, "w"), no_index, LIMITS)
+    made, conclusion, _ = locked(wanted, folder(tmp_path, "w"), no_index)
     assert made is None
     assert (conclusion.outcome, conclusion.reason) == (Outcome.INFRA, Reason.NETWORK)
 
@@ -197,7 +202,9 @@ def test_an_installation_without_an_index_is_no_verdict_either(
     no_index.pop("UV_FIND_LINKS", None)
     no_index.pop("PIP_FIND_LINKS", None)
     place, work = tmp_path / "env", folder(tmp_path, "w")
-    conclusion, _, _ = virtualenvs.build(wanted, lock, place, work, no_index, LIMITS)
+    conclusion, _, _ = virtualenvs.build(
+        wanted, lock, place, work, tmp_path / "wheels", no_index, LIMITS, find_sandbox()
+    )
     assert (conclusion.outcome, conclusion.reason) == (Outcome.INFRA, Reason.NETWORK)
     assert not virtualenvs.is_built(place, "key")
 
@@ -212,8 +219,9 @@ def test_an_environment_holds_what_the_lock_pins_and_nothing_of_ours(
     (place / "half" / "made").mkdir(parents=True)
     older = Lock(lock.text.replace("iniconfig==2.0.0", "iniconfig==1.1.1"))
     conclusion, _, log = virtualenvs.build(
-        wanted, older, place, folder(work, "install"), os.environ, LIMITS
-    )
+        wanted, older, place, folder(work, "install"), tmp_path / "wheels", os.environ, LIMITS,
+        find_sandbox(),
+    )  # fmt: skip
     assert conclusion.outcome is Outcome.PASSED, log
     assert not (place / "half").exists()
     assert virtualenvs.installed(place) == {"iniconfig": "1.1.1"}
@@ -229,18 +237,6 @@ def test_an_environment_holds_what_the_lock_pins_and_nothing_of_ours(
     assert not virtualenvs.is_built(place, "another key")
 
 
-def test_a_package_that_cannot_be_built_is_a_result(tmp_path: Path) -> None:
-    broken = folder(tmp_path, "broken")
-    (broken / "setup.py").write_text("raise SystemExit('made to fail')\n")
-    wanted = environment(f"broken @ {broken.as_uri()}")
-    lock = Lock("")
-    conclusion, _, log = virtualenvs.build(
-        wanted, lock, tmp_path / "env", folder(tmp_path, "w"), os.environ, LIMITS
-    )
-    assert (conclusion.outcome, conclusion.reason) == (Outcome.FAILED, Reason.BUILD_FAILED)
-    assert "made to fail" in log
-
-
 def test_what_a_half_removed_package_leaves_is_passed_over(tmp_path: Path) -> None:
     site = tmp_path / "lib" / "python3.11" / "site-packages"
     (site / "left-1.0.dist-info").mkdir(parents=True)
@@ -254,85 +250,3 @@ def test_what_a_half_removed_package_leaves_is_passed_over(tmp_path: Path) -> No
 def test_a_marker_that_cannot_be_read_marks_nothing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "matrix.json").write_bytes(content)
     assert not virtualenvs.is_built(tmp_path, "key")
-
-
-def test_what_is_built_against_torch_gets_the_torch_of_the_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(virtualenvs, "run", lambda *_: (End(), ""))
-    needs = {"maker": ["torch", "setuptools", "numpy==1.26.4"]}
-    lock = Lock("maker==1.0\nnumpy==2.2.6\ntorch==2.1.2\n")
-    wanted = environment("maker==1.0", build_requirements=needs)
-    virtualenvs.build(wanted, lock, tmp_path / "environment", folder(tmp_path, "work"), {}, LIMITS)
-    settings = (tmp_path / "work" / "uv.toml").read_text()
-    assert '"maker" = ["torch==2.1.2", "setuptools", "numpy==1.26.4"]' in settings
-
-
-BACKEND = """
-import os
-import zipfile
-
-def build_wheel(folder, *_):
-    with zipfile.ZipFile(f"{folder}/made_up-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("made_up.py", "VARIABLE = " + repr(os.environ.get("MADE_UP_VARIABLE")))
-        place = "made_up-1.0.dist-info"
-        wheel.writestr(f"{place}/METADATA", "Metadata-Version: 2.1\\nName: made-up\\nVersion: 1.0")
-        wheel.writestr(f"{place}/WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any")
-        wheel.writestr(f"{place}/RECORD", "")
-    return "made_up-1.0-py3-none-any.whl"
-"""
-
-
-def source_archive() -> bytes:
-    """Return a source archive that builds its wheel by itself."""
-    packed = io.BytesIO()
-    system = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        for name, text in (("pyproject.toml", system), ("backend.py", BACKEND)):
-            member = tarfile.TarInfo(f"made_up-1.0/{name}")
-            member.size = len(text)
-            archive.addfile(member, io.BytesIO(text.encode()))
-    return packed.getvalue()
-
-
-def test_a_source_archive_is_built_once_whatever_the_index_says_of_caching(tmp_path: Path) -> None:
-    archive, name = source_archive(), "made_up-1.0.tar.gz"
-    with index_server.running() as server:
-        server.serve("made-up", index_server.page("made-up", index_server.file(name)))
-        server.answers[f"/files/{name}"] = lambda on: on.send(archive, "application/gzip")
-        host = {**os.environ, "UV_DEFAULT_INDEX": server.address, "NO_PROXY": "127.0.0.1",
-                "UV_CACHE_DIR": str(tmp_path / "cache")}  # fmt: skip
-        for place in ("one", "other"):
-            work = folder(tmp_path, f"work-{place}")
-            conclusion, _, log = virtualenvs.build(
-                environment("made-up==1.0"), Lock(""), tmp_path / place, work, host, LIMITS
-            )
-            assert conclusion.outcome is Outcome.PASSED, log
-            assert virtualenvs.installed(tmp_path / place) == {"made-up": "1.0"}
-        assert server.paths().count(f"/files/{name}") == 1
-
-
-@pytest.mark.parametrize(
-    ("variables", "got"),
-    [
-        ({}, "VARIABLE = None"),
-        ({"made-up": {"MADE_UP_VARIABLE": "8.0 9.0"}}, "VARIABLE = '8.0 9.0'"),
-        ({"another": {"MADE_UP_VARIABLE": "8.0 9.0"}}, "VARIABLE = None"),
-    ],
-)
-def test_a_build_gets_its_own_variables(
-    tmp_path: Path, variables: dict[str, dict[str, str]], got: str
-) -> None:
-    archive, name = source_archive(), "made_up-1.0.tar.gz"
-    with index_server.running() as server:
-        server.serve("made-up", index_server.page("made-up", index_server.file(name)))
-        server.answers[f"/files/{name}"] = lambda on: on.send(archive, "application/gzip")
-        host = {**os.environ, "UV_DEFAULT_INDEX": server.address, "NO_PROXY": "127.0.0.1",
-                "UV_CACHE_DIR": str(tmp_path / "cache")}  # fmt: skip
-        wanted = environment("made-up==1.0", build_environ=variables)
-        made = tmp_path / "environment"
-        work = folder(tmp_path, "work")
-        conclusion, _, log = virtualenvs.build(wanted, Lock(""), made, work, host, LIMITS)
-    assert conclusion.outcome is Outcome.PASSED, log
-    (module,) = made.glob("lib/python*/site-packages/made_up.py")
-    assert module.read_text() == got

@@ -19,6 +19,7 @@ from matrix.cli.lock import lock
 from matrix.environments import locks as uv_side
 from matrix.environments.locks import own_name
 from matrix.environments.resolving import TROUBLE_IN_A_ROW, Resolved, resolve_all
+from matrix.machine.sandbox import OPEN
 from matrix.pipeline.ends import End
 from matrix.pipeline.outcomes import Outcome, Reason
 from matrix.spec.tables import Environment, Limits
@@ -65,7 +66,7 @@ class Uv:
         self._answer = answer
 
     def __call__(
-        self, _argv: Sequence[str], _environ: Mapping[str, str], cwd: Path, _limits: Limits
+        self, _argv: Sequence[str], _environ: Mapping[str, str], cwd: Path, *_: object
     ) -> tuple[End, str]:
         requirement = (cwd / "requirements.in").read_text().strip()
         self.asked.append(requirement)
@@ -92,7 +93,7 @@ def resolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
         committed = tmp_path / "locks"
         resolved: list[Resolved] = []
         before = set(threading.enumerate())
-        answers = resolve_all(environments, committed, store, {}, LIMITS, tell, jobs)
+        answers = resolve_all(environments, committed, store, {}, LIMITS, OPEN, tell, jobs)
         with closing(answers):  # type: ignore[type-var]  # it is a generator
             for answer in answers:
                 resolved.append(answer)

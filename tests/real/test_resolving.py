@@ -14,6 +14,7 @@ import pytest
 from matrix.environments import locks as environments
 from matrix.environments.locks import Lock
 from matrix.environments.resolving import Resolved, resolve_all
+from matrix.machine.sandbox import find_sandbox
 from matrix.spec.loading import LoadedSpec, load
 from matrix.spec.tables import Resolution
 from matrix.spec.versions import parsed
@@ -42,7 +43,9 @@ def ask(loaded: LoadedSpec, folder: Path) -> list[Resolved]:
     limits = loaded.spec.limits.resolve
     store = Store(folder / "store")
     return list(
-        resolve_all(environments, folder / "none", store, host, limits, lambda _: None, jobs=2)
+        resolve_all(
+            environments, folder / "none", store, host, limits, find_sandbox(), lambda _: None, 2
+        )
     )
 
 

@@ -33,7 +33,7 @@ from matrix.run.beforehand import disk_needed, more_room
 from matrix.run.context import Context, Settings
 from matrix.run.estimates import estimate, existing
 from matrix.run.readiness import Aspect, Facts, IndexReply, Room, State, aspects
-from matrix.untrusted.text import visible
+from matrix.untrusted.text import counted, visible
 
 UV_SECONDS = 30
 INDEX_SECONDS, INDEX_MEGABYTES = 15.0, 16.0
@@ -86,7 +86,7 @@ def lines(diagnosis: Diagnosis) -> Iterator[str]:
     if stops:
         yield f"A run of profile {diagnosis.profile} is stopped by: {', '.join(stops)}."
     else:
-        less = f", with {len(lacks)} of the above missing" if lacks else ""
+        less = f", with {counted(len(lacks), 'lack')}" if lacks else ""
         yield f"A run of profile {diagnosis.profile} can begin{less}."
 
 

@@ -28,6 +28,8 @@ EXAMPLES: Final[dict[str, dict[str, str]]] = {
     "report": {
         "matrix report": "reports/index.html, and the files beside it",
         "matrix report --fail-on garbage --fail-on broken": "status 1 where such a cell is",
+        "matrix report --light copy": "and a copy of what it is made of, some MB",
+        "matrix report --from-light copy": "the same report, on another machine",
     },
     "diff": {
         "matrix diff": "the last run beside the one before it",

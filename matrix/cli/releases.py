@@ -14,6 +14,7 @@ from matrix.cli.options import Format, FormatOption, Spec, StoreFolder, as_json,
 from matrix.cli.showing import Row, show
 from matrix.index.news import Change, merge, news
 from matrix.index.settings import index_settings
+from matrix.index.waiting import WAIT_DAYS, Waiting, without_newest
 from matrix.run.context import Settings
 from matrix.spec.axes import all_ranges, package_of
 from matrix.spec.files import folder_of
@@ -66,6 +67,8 @@ class Overview(msgspec.Struct, frozen=True):
     news: list[News]
     ranges: list[Range]
     troubles: list[str]
+    waiting: list[Waiting]
+    """What is too new to be taken in."""
     taken: str
     """Name of the file that was written; empty where none was."""
 
@@ -85,9 +88,14 @@ def releases(
             help="Take it in also where over three releases and a tenth of a package are gone.",
         ),
     ] = False,
+    days: Annotated[
+        float, typer.Option(min=0, help="How long a new release waits before it is taken.")
+    ] = WAIT_DAYS,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Show what is new on the package index; --take writes it to the snapshot beside the spec.
+
+    A release waits some days from its upload, as most of what is malicious is taken down by then.
 
     Status 0, also where an index is in trouble and its last answer is at hand; 1 where none is,
     and where nothing can be taken because the spec could not be loaded with it.
@@ -96,7 +104,7 @@ def releases(
     tables, old = read_tables(settings.spec), snapshot_of(settings.spec)
     earlier = {} if take_gone else old.packages
     answers = _answers(settings.store / "index", tracked(tables, old), earlier, offline=offline)
-    later = newer(answers, old)
+    later, waiting = without_newest(newer(answers, old), old.packages, days)
     new = merged(old, later, date_of(answers, old))
     added, problem = _added(settings.spec, old, new) if later else ([], "")
     place, take = folder_of(settings.spec) / SNAPSHOT, take or take_gone
@@ -115,6 +123,7 @@ def releases(
             *_troubles((answer for answer in answers if not (offline and answer.asked)), old),
             *([f"What is new cannot be taken: {problem}"] if problem else []),
         ],
+        waiting=waiting,
         taken=place.name if taken else "",
     )
     _show(overview, output, take, rules)
@@ -269,6 +278,13 @@ def _lines(overview: Overview, take: bool, rules: bool) -> Iterable[str]:
         line = f"  {change.package} {change.version:14} {change.kind:9} {change.detail}{adds}"
         cells = (change.package, change.version, change.kind, f"{change.detail}{adds}")
         yield Row(visible(line, LINE_CHARS), *cells)
+    if overview.waiting:
+        yield ""
+        yield f"{counted(len(overview.waiting), 'release')} too new to be taken in"
+    for late in overview.waiting:
+        until = f"uploaded {late.uploaded[:10]}, waits until {late.until}"
+        line = f"  {late.package} {late.version:14} {until}"
+        yield Row(visible(line, LINE_CHARS), late.package, late.version, until)
     for shown in overview.ranges if rules else []:
         yield from _lines_of_range(shown)
     if take:

@@ -112,10 +112,10 @@ def faults(
     if table.canaries is CanaryState.VOID:
         yield "the canaries are void: trust no verdict before that is explained"
     verdicts = [result.verdict for result in table.cells]
-    if not set(verdicts) - NO_ANSWER and not _is_before_a_run(verdicts):
-        yield f"no cell has an answer ({_counts(verdicts)})"
     worked_on = [result.verdict for result in table.cells if run in result.runs]
-    if worked_on and not set(worked_on) - {Verdict.INFRA, Verdict.NOT_RUN}:
+    if {*verdicts} <= NO_ANSWER and not _is_before_a_run(verdicts):
+        yield f"no cell has an answer ({_counts(verdicts)})"
+    elif worked_on and {*worked_on} <= {Verdict.INFRA, Verdict.NOT_RUN}:
         yield f"no cell that this run worked on has an answer ({_counts(worked_on)})"
     if bad := [verdict for verdict in verdicts if verdict in unwanted]:
         yield f"--fail-on: {_counts(bad)}"

@@ -21,6 +21,8 @@ from matrix.untrusted.reading import UnreadableError, decode, read_file
 
 ORIGIN = "origin.json"
 MAX_ORIGIN_BYTES = 1_000_000
+TEXT_CHARS = 300
+"""No processor's, card's or driver's name is longer."""
 KEPT = ("observations", "records", "locks", "history", "established")
 """Of a store; beside them the references of models, without which no answer can be judged."""
 
@@ -59,11 +61,26 @@ def open_light(settings: Settings) -> Context:
     file = settings.store / ORIGIN
     try:
         origin = decode(unseal(read_file(file, MAX_ORIGIN_BYTES)), Origin)
+        _check_texts(msgspec.to_builtins(origin))
     except (OSError, UnreadableError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         remedy = "Give a folder that `matrix report --light` made"
         raise SpecError(file, "--from-light", f"cannot be read ({why})", remedy) from None
     return Context(settings, machine=origin.machine, install_from=origin.install_from)
+
+
+def _check_texts(value: object) -> None:
+    """Raise :class:`UnreadableError` where a text in a value is longer than any, or not printable:
+    they stand in keys and on the page."""
+    match value:
+        case str():
+            if len(value) > TEXT_CHARS or not value.isprintable():
+                raise UnreadableError(f"{value[:40]!r} is no name")
+        case list():
+            for item in value:
+                _check_texts(item)
+        case dict():
+            _check_texts([*value.values()])
 
 
 def _kept(root: Path) -> Iterator[Path]:

@@ -136,7 +136,7 @@ def _user(facts: Facts) -> Aspect:
     if not facts.root:
         return Aspect("user", State.OK, "not root")
     if facts.isolation is not Isolation.NONE:
-        return Aspect("user", State.OK, "root, which the sandbox leaves nothing of")
+        return Aspect("user", State.OK, "root, with packages under test shut in")
     means = "without a sandbox, packages under test may change everything on this machine"
     return Aspect("user", State.LACK, "root", means, "run as a user of its own")
 
@@ -198,11 +198,10 @@ def _gpus(facts: Facts) -> Aspect:
 
 
 def _out_of_reach(lacking: Mapping[str, int], facts: Facts) -> str:
-    """Return which cells cannot run here, the most first."""
-    first = sorted(lacking, key=lambda words: -lacking[words])[0]
-    whole = f"{sum(lacking.values()):,} of {counted(facts.cells, 'cell')} are untested here"
-    more = f", and {len(lacking) - 1} other needs" if len(lacking) > 1 else ""
-    return f"{whole}: {lacking[first]:,} {first}{more}"
+    """Return how many cells cannot run here, and what most of them need."""
+    first = max(lacking, key=lambda words: lacking[words])
+    most = first if len(lacking) == 1 else f"{first} ({lacking[first]:,}), and others"
+    return f"{sum(lacking.values()):,} of {counted(facts.cells, 'cell')} are untested here: {most}"
 
 
 def _uv(facts: Facts) -> Iterator[Aspect]:

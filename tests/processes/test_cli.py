@@ -162,7 +162,14 @@ def test_a_run_of_which_all_was_the_machines_trouble_is_no_success(tmp_path: Pat
     assert done.returncode == 1
     assert done.stderr == "no success: no cell has an answer (6 infra)\n"
     assert (tmp_path / "reports" / "index.html").exists(), "it says what was in the way"
-    assert matrix("report", **variables).returncode == 1, "nor is the same report one"
+    light, other = str(tmp_path / "light"), str(tmp_path / "other")
+    again = matrix("report", "--light", light, **variables)
+    assert again.returncode == 1, "nor is the same report one"
+    variables["MATRIX_STORE"] = str(tmp_path / "nowhere")
+    elsewhere = matrix("report", "--from-light", light, "--reports", other, **variables)
+    assert (elsewhere.returncode, elsewhere.stderr) == (1, again.stderr)
+    here = {f.name: f.read_bytes() for f in (tmp_path / "reports").iterdir() if f.is_file()}
+    assert here == {f.name: f.read_bytes() for f in Path(other).iterdir() if f.is_file()}
 
 
 def test_a_report_is_not_replaced_by_one_of_a_store_that_is_empty(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,28 @@ def test_a_release_that_did_not_exist_before_advances_the_snapshot(
     assert (new.uploaded, new.seen) == ("2026-11-20T10:00:00Z", taken.asked[:10])
     assert "maker-2.1" in load(project.spec).environments
     assert "Nothing is new." in project.run().stdout
+
+
+def test_a_release_of_these_days_waits_and_is_taken_when_it_has_waited(
+    project: Project, server: Server
+) -> None:
+    fresh = datetime.now(UTC) - timedelta(days=2)
+    young = file("maker-2.2.tar.gz", upload_time=f"{fresh:%Y-%m-%dT%H:%M:%SZ}")
+    server.serve("maker", page("maker", *OLD, NEW, young))
+    done = project.run("--take")
+    assert (done.exit_code, done.stderr) == (0, "")
+    until = f"{fresh + timedelta(days=3):%Y-%m-%dT%H:%M:%SZ}"
+    assert "1 release too new to be taken in" in done.stdout
+    assert f"maker 2.2            uploaded {fresh:%Y-%m-%d}, waits until {until}" in done.stdout
+    assert project.versions() == ["0.9", "1.0", "2.0", "2.1"]
+    assert "maker-2.2" not in load(project.spec).environments
+    (late,) = project.document()["waiting"]
+    assert (late["package"], late["version"], late["until"]) == ("maker", "2.2", until)
+
+    assert project.run("--take", "--days", "1").exit_code == 0
+    assert project.versions()[-1] == "2.2"
+    assert "too new" not in project.run().stdout, "what is taken stays taken"
+    assert project.run("--take", "--days", "-1").exit_code == 2
 
 
 def test_what_a_new_source_archive_requires_is_taken_in_with_where_it_was_read(

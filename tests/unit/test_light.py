@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from matrix.machine.hardware import Gpu
 from matrix.pipeline.outcomes import Verdict
 from matrix.run import context as run_context
 from matrix.run.context import Context, Settings
-from matrix.run.light import ORIGIN, copy_light, open_light
+from matrix.run.light import KEPT, ORIGIN, Origin, copy_light, open_light
 from matrix.spec.tables import SpecError
 from tests.unit.made_world import World
 from tests.unit.report_results import render
@@ -24,7 +27,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         world = World(folder)
-        self.folder, self.copy = folder, folder / "copy"
+        self.folder, self.copy = folder, folder / "copy"  # which is not there yet
         (folder / "wheels").mkdir()
         (folder / "wheels" / "made_up-1.0-py3-none-any.whl").touch()
         host = {"HOME": str(folder), "UV_FIND_LINKS": str(folder / "wheels")}
@@ -42,10 +45,16 @@ class Place:
         return Context(self._settings("copy"), {"HOME": str(self.folder)}, OTHER)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("whole"))
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(whole: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setattr(run_context, "detect", lambda: OTHER)
-    return Place(tmp_path)
+    yield whole
+    shutil.rmtree(whole.copy, ignore_errors=True)
 
 
 def report_of(context: Context) -> dict[str, str]:
@@ -76,7 +85,7 @@ def test_neither_packages_nor_checkpoints_nor_links_are_copied(place: Place) -> 
     store.path("observations", "load", "linked.json").symlink_to("/etc/passwd")
     copy_light(place.context, place.copy)
     files = [file.relative_to(place.copy) for file in place.copy.rglob("*") if not file.is_dir()]
-    assert {file.parts[0] for file in files} <= {"observations", "records", "models", ORIGIN}
+    assert {file.parts[0] for file in files} <= {*KEPT, "models", ORIGIN}
     assert {file.name for file in files if file.parts[0] == "models"} == {"reference.json"}
     assert not any(file.name.startswith((".", "linked")) for file in files)
 
@@ -96,9 +105,22 @@ def test_an_origin_that_cannot_be_read_is_told_in_a_line(place: Place, text: str
         place.opened_copy()
 
 
+@pytest.mark.parametrize("text", ["9" * 5000, "8.9\x1b[2J", "a\u202eb"])
+def test_an_origin_with_a_text_that_is_no_name_is_refused(place: Place, text: str) -> None:
+    copy_light(place.context, place.copy)
+    file = place.copy / ORIGIN
+    origin = msgspec.json.decode(file.read_bytes(), type=Origin)
+    card = Gpu(0, "GPU-0", "made up", 2**30, text)
+    machine = msgspec.structs.replace(origin.machine, gpus=[card])
+    file.write_bytes(msgspec.json.encode(msgspec.structs.replace(origin, machine=machine)))
+    with pytest.raises(SpecError, match="is no name") as refused:
+        place.opened_copy()
+    assert "\x1b" not in str(refused.value)
+
+
 def test_an_origin_that_is_a_link_is_not_followed(place: Place) -> None:
     copy_light(place.context, place.copy)
-    (place.copy / ORIGIN).rename(place.folder / "elsewhere.json")
-    (place.copy / ORIGIN).symlink_to(place.folder / "elsewhere.json")
+    (place.copy / ORIGIN).rename(place.copy / "elsewhere.json")
+    (place.copy / ORIGIN).symlink_to(place.copy / "elsewhere.json")
     with pytest.raises(SpecError, match="is a link"):
         place.opened_copy()

@@ -42,8 +42,8 @@ LARGE = ConfigFacts(
     vocabulary=1024, layers=1,
 )  # fmt: skip
 INSPECT = "import sys, pathlib; from matrix.checkpoint.inspecting import inspect; "
-INSPECT += "found = inspect(*map(pathlib.Path, sys.argv[1:])); "
-INSPECT += "assert found.modules and not found.problems, found.problems"
+INSPECT += "inspection = inspect(*map(pathlib.Path, sys.argv[1:])); "
+INSPECT += "assert inspection.modules and not inspection.problems, inspection.problems"
 READ = f"""
 import pathlib, sys
 buffer = memoryview(bytearray({BUFFER_BYTES}))

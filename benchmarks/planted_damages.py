@@ -20,7 +20,8 @@ from typing import NamedTuple
 from matrix.cli.inspect import examine
 from matrix.spec.loading import LoadedSpec, load
 from tests.unit import real_checkpoints as real
-from tests.unit.planted_damages import CONFIG, WEIGHTS, Damage, NoEffectError
+from tests.unit.planted_configs import CONFIG
+from tests.unit.planted_damages import WEIGHTS, Damage, NoEffectError
 from tests.unit.planted_tokenizers import TOKENIZER
 
 KINDS = {"weights": WEIGHTS, "config": CONFIG, "tokenizer": TOKENIZER}
@@ -67,7 +68,7 @@ def main() -> None:
     parser.add_argument("--pair", nargs=2, type=Path, action="append", default=[])
     parser.add_argument("--all", action="store_true", help="a line for each kind")
     options = parser.parse_args()
-    names = (real.AWQ, real.AUTO_GPTQ, real.DESC_ACT, real.GPTQ)
+    names = (real.AWQ, real.AUTO_GPTQ, real.DESC_ACT, real.GPTQ, *real.COMPRESSED)
     pairs = [Pair(*pair) for pair in options.pair] or [
         Pair(real.FOLDER / name, real.FLOAT) for name in names
     ]

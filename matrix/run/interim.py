@@ -18,7 +18,7 @@ from matrix.run.reporting import remembered
 from matrix.untrusted.text import visible
 
 EVERY_SECONDS = 60.0
-"""How old a report must be to be written again: one of 683 cells takes five seconds of a core."""
+"""How old a report must be to be written again: one of 740 cells takes ten seconds of a core."""
 ERROR_CHARS = 300
 
 

@@ -1,11 +1,14 @@
-"""Kinds of damage that are planted in copies of real checkpoints, by name."""
+"""Kinds of damage that are planted in copies of real checkpoints, by name.
+
+They are written for the parts of GPTQ and AWQ. In a file of compressed-tensors the same is done to
+the parts that hold the same.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +26,13 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 BIAS = f"{Q}.bias"
 
 
+SAME_PARTS = {
+    "weight_packed": "qweight", "weight_scale": "scales", "weight_zero_point": "qzeros",
+    "weight_g_idx": "g_idx",
+}  # fmt: skip
+"""Part of a packed layer of compressed-tensors -> what AWQ and GPTQ call it."""
+
+
 class NoEffectError(Exception):
     """A damage cannot be planted in a checkpoint, or changes nothing of what it answers."""
 
@@ -35,15 +45,30 @@ def tensors(change: Callable[[real.Tensors], object]) -> Damage:
         if BIAS in arrays and not arrays[BIAS].view(np.uint8).any():
             del arrays[BIAS]  # of a model that has none; auto-gptq writes zeros
         before = {name: array.tobytes() for name, array in arrays.items()}
+        names = same_parts(arrays)
+        given = {names.get(n, n): a.T.copy() if n in names else a for n, a in arrays.items()}
         try:
-            change(arrays)
+            change(given)
         except (KeyError, IndexError):
             raise NoEffectError from None
+        own = {other: name for name, other in names.items()}
+        arrays = {own.get(n, n): a.T.copy() if n in own else a for n, a in given.items()}
         if before == {name: array.tobytes() for name, array in arrays.items()}:
             raise NoEffectError
         real.write_tensors(folder / real.WEIGHTS, arrays, metadata)
 
     return damage
+
+
+def same_parts(arrays: real.Tensors) -> dict[str, str]:
+    """Return tensor of compressed-tensors -> the name of the same part in GPTQ, which has inputs
+    and outputs the other way around."""
+    names = {}
+    for name in arrays:
+        module, _, part = name.rpartition(".")
+        if f"{module}.weight_scale" in arrays and part in (*SAME_PARTS, "weight"):
+            names[name] = f"{module}.{SAME_PARTS.get(part, 'qweight')}"
+    return names
 
 
 def edit(file: str, change: Callable[[real.Config], object]) -> Damage:
@@ -62,52 +87,6 @@ def edit(file: str, change: Callable[[real.Config], object]) -> Damage:
             raise NoEffectError
 
     return damage
-
-
-def config(**settings: Any) -> Damage:
-    """Return the damage that sets keys of config.json."""
-    return edit("config.json", lambda content: content.update(settings))
-
-
-def scaled(name: str, factor: float) -> Damage:
-    """Return the damage that multiplies a number of config.json that is there."""
-
-    def change(content: real.Config) -> None:
-        content[name] = int(content[name] * factor)
-
-    return edit("config.json", change)
-
-
-def removed(*names: str) -> Damage:
-    """Return the damage that removes keys of config.json."""
-
-    def change(content: real.Config) -> None:
-        for name in names:
-            content.pop(name, None)
-
-    return edit("config.json", change)
-
-
-def quantization(**settings: Any) -> Damage:
-    """Return the damage that sets keys of the quantization_config that are there."""
-
-    def change(content: real.Config) -> None:
-        for name, value in settings.items():
-            content["quantization_config"][name]
-            content["quantization_config"][name] = value
-
-    return edit("config.json", change)
-
-
-def beside(**settings: Any) -> Damage:
-    """Return the damage that sets keys of quantize_config.json that are there."""
-
-    def change(content: real.Config) -> None:
-        for name, value in settings.items():
-            content[name]
-            content[name] = value
-
-    return edit("quantize_config.json", change)
 
 
 def relabel(metadata: dict[str, str]) -> Damage:
@@ -184,6 +163,11 @@ def turn_words(arrays: real.Tensors) -> None:
     arrays[f"{UP}.qweight"] = arrays[f"{UP}.qweight"].byteswap()
 
 
+def turn_shape(arrays: real.Tensors) -> None:
+    """Say that a packed layer has its inputs for outputs."""
+    arrays[f"{UP}.weight_shape"] = arrays[f"{UP}.weight_shape"][::-1].copy()
+
+
 def shift_zeros(arrays: real.Tensors) -> None:
     """Flip the lowest bit of each zero point of a layer."""
     arrays[f"{DOWN}.qzeros"] ^= np.int32(0x11111111)
@@ -200,63 +184,10 @@ def leave_range(arrays: real.Tensors) -> None:
     arrays[f"{DOWN}.g_idx"][5] = 99
 
 
-def flip_tie(content: real.Config) -> None:
-    """Say the other of whether embedding and head are one."""
-    content["tie_word_embeddings"] = not content["tie_word_embeddings"]
-
-
-def lose_tie(content: real.Config) -> None:
-    """Leave out that embedding and head are one; readers take them for two."""
-    if not content["tie_word_embeddings"]:
-        raise NoEffectError
-    del content["tie_word_embeddings"]
-
-
-def move_base(content: real.Config) -> None:
-    """Give the rotary embedding the base that readers take where there is none."""
-    content.pop("rope_parameters", None)
-    content["rope_theta"] = 10_000.0
-
-
-def scale_rope(kind: str) -> Callable[[real.Config], None]:
-    """Return the change that stretches the rotary embedding."""
-
-    def change(content: real.Config) -> None:
-        scaling = {"rope_type": kind, "type": kind, "factor": 8.0}
-        if "rope_parameters" in content:
-            content["rope_parameters"] |= scaling
-        else:
-            content["rope_scaling"] = scaling
-
-    return change
-
-
-def write_generation(**settings: Any) -> Damage:
-    """Return the damage that writes wrong settings of generation."""
-
-    def damage(folder: Path) -> None:
-        file = folder / "generation_config.json"
-        before = json.loads(file.read_text()) if file.exists() else {}
-        file.write_text(json.dumps(before | settings))
-
-    return damage
-
-
 def truncate(folder: Path) -> None:
     """Cut the weights off."""
     data = (folder / real.WEIGHTS).read_bytes()
     (folder / real.WEIGHTS).write_bytes(data[: len(data) * 2 // 3])
-
-
-def only(kind: str, damage: Damage) -> Damage:
-    """Return a damage that has an effect in one model type alone."""
-
-    def checked(folder: Path) -> None:
-        if json.loads((folder / "config.json").read_text())["model_type"] != kind:
-            raise NoEffectError
-        damage(folder)
-
-    return checked
 
 
 ROW, ENTRY = (slice(None), 3), (0, 3)
@@ -306,69 +237,9 @@ WEIGHTS: dict[str, Damage] = {
     "the embedding of zeros": fill(EMBEDDING, 0),
     "the embedding lost": tensors(drop_embedding),
     "another head": tensors(add_other_head),
+    "sides exchanged in weight_shape": tensors(turn_shape),
+    "weight_shape lost": tensors(real.drop(f"{UP}.weight_shape")),
     "the file cut off": truncate,
     "metadata without a format": relabel({"made_by": "hand"}),
     "no metadata": relabel({}),
 }
-CONFIG: dict[str, Damage] = {
-    "rms_norm_eps 0.01": config(rms_norm_eps=1e-2),
-    "rms_norm_eps 1e-5": config(rms_norm_eps=1e-5),
-    "twice the heads": scaled("num_attention_heads", 2),
-    "twice the heads of both kinds": lambda folder: (
-        scaled("num_attention_heads", 2)(folder), scaled("num_key_value_heads", 2)(folder)
-    ),
-    "twice the key-value heads": scaled("num_key_value_heads", 2),
-    "another head_dim": config(head_dim=32),
-    "hidden_act gelu": config(hidden_act="gelu"),
-    "hidden_act relu": config(hidden_act="relu"),
-    "rope_theta removed": removed("rope_theta", "rope_parameters"),
-    "rope_theta 10000": edit("config.json", move_base),
-    "rope_theta 100": config(rope_theta=100.0),
-    "rope_scaling linear": edit("config.json", scale_rope("linear")),
-    "rope_scaling dynamic": edit("config.json", scale_rope("dynamic")),
-    "a sliding window": lambda folder: only("qwen2", config(
-        use_sliding_window=True, sliding_window=4, max_window_layers=0,
-        layer_types=["sliding_attention"] * 2,
-    ))(folder),
-    "model_type llama": lambda folder: only("qwen2", config(model_type="llama"))(folder),
-    "model_type mistral": config(model_type="mistral"),
-    "model_type qwen3": lambda folder: only("qwen2", config(model_type="qwen3"))(folder),
-    "architectures of another model": config(architectures=["MistralForCausalLM"]),
-    "architectures removed": removed("architectures"),
-    "a layer less": lambda folder: edit("config.json", lambda content: content.update(
-        num_hidden_layers=content["num_hidden_layers"] - 1))(folder),
-    "a layer more": lambda folder: edit("config.json", lambda content: content.update(
-        num_hidden_layers=content["num_hidden_layers"] + 1))(folder),
-    "half the vocabulary": scaled("vocab_size", 0.5),
-    "a larger vocabulary": scaled("vocab_size", 1.25),
-    "half the hidden_size": scaled("hidden_size", 0.5),
-    "twice the intermediate_size": scaled("intermediate_size", 2),
-    "tie_word_embeddings flipped": edit("config.json", flip_tie),
-    "tie_word_embeddings removed": edit("config.json", lose_tie),
-    "eos_token_id another token": config(eos_token_id=17),
-    "eos_token_id outside": config(eos_token_id=99_999),
-    "eos_token_id removed": removed("eos_token_id"),
-    "bos_token_id another token": config(bos_token_id=17),
-    "max_position_embeddings a quarter": scaled("max_position_embeddings", 0.25),
-    "max_position_embeddings eightfold": scaled("max_position_embeddings", 8),
-    "another number of bits": quantization(bits=8),
-    "another group_size": quantization(group_size=32),
-    "another quant_method": quantization(quant_method="other"),
-    "a packed head that is not there": edit(
-        "config.json", lambda content: content["quantization_config"].update(lm_head=True)
-    ),
-    "desc_act lost": quantization(desc_act=False),
-    "another checkpoint_format": quantization(checkpoint_format="gptq_v2"),
-    "zero_point false": quantization(zero_point=False),
-    "another version": quantization(version="gemv"),
-    "modules_to_not_convert that are packed": quantization(modules_to_not_convert=["down_proj"]),
-    "quantization_config removed": removed("quantization_config"),
-    "quantize_config.json with other bits": beside(bits=3),
-    "quantize_config.json with another group_size": beside(group_size=256),
-    "quantize_config.json with another desc_act": edit(
-        "quantize_config.json", lambda content: content.update(desc_act=not content["desc_act"])
-    ),
-    "quantize_config.json with another format": beside(checkpoint_format="marlin"),
-    "generation_config.json ends at another token": write_generation(eos_token_id=17),
-    "generation_config.json ends at no token": write_generation(eos_token_id=99_999),
-}  # fmt: skip

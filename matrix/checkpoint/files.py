@@ -7,6 +7,7 @@ parsed is bounded first.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -32,6 +33,8 @@ MAX_CONFIG_BYTES = 4 * 1024 * 1024
 MAX_INDEX_BYTES = 64 * 1024 * 1024
 MAX_TOKENIZER_BYTES = 128 * 1024 * 1024
 MAX_FILES = 10_000
+LARGE_BYTES = 16 * 1024 * 1024
+"""A file of more bytes is read only where most of them were written."""
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 
 _T = TypeVar("_T")
@@ -175,6 +178,11 @@ class CheckpointFiles:
         if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
             handle.close()
             raise CheckpointError("is not a regular file", name, "Remove it.")
+        size = os.fstat(handle.fileno()).st_size
+        if size > LARGE_BYTES and 2 * (written := _written(handle.fileno(), size)) < size:
+            handle.close()
+            problem = f"only {written} of its {size} bytes were ever written"
+            raise CheckpointError(problem, name, "Its download was cut: fetch it again.")
         return handle
 
     def config(self) -> Config:
@@ -239,3 +247,23 @@ def _merge_form(merges: bytes) -> MergeForm:
             return "pairs"
         case _:
             return ""
+
+
+def _written(handle: int, size: int) -> int:
+    """Return how many bytes of an open file were written; once these are half of it, no further.
+
+    All, where its file system does not tell. The others take no room on the disk, so that a file of
+    a few KB can have terabytes of them.
+    """
+    written = end = 0
+    while 2 * written < size:
+        try:
+            begin = os.lseek(handle, end, os.SEEK_DATA)
+            end = os.lseek(handle, begin, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                written = size
+            break  # nothing is written behind that
+        written += end - begin
+    os.lseek(handle, 0, os.SEEK_SET)
+    return written

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 import os
+import weakref
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from matrix.checkpoint.files import CheckpointFiles
+from matrix.checkpoint.files import INDEX, CheckpointFiles
 from matrix.checkpoint.inspection import CheckpointError, Problem, TensorInfo
 from matrix.checkpoint.small_floats import E4M3
 
@@ -24,6 +26,8 @@ MAX_ALL_HEADERS_BYTES = 64 * 1024 * 1024
 MAX_TENSORS = 200_000
 """These two are of all files together. A GPTQ model of 235B with 128 experts has 150,000."""
 MAX_DIMENSIONS = 8
+MAX_ABSENT = 100
+"""Of so many tensors it is said one by one that they are not where the index says."""
 BLOCK_VALUES = 2**20
 _LENGTH_BYTES = 8
 _REMEDY = "The file is damaged or was written by something else; make the checkpoint again."
@@ -84,6 +88,9 @@ class Tensors:
         self.problems: list[Problem] = []
         self._places: dict[str, _Place] = {}
         self._header_bytes = 0
+        self._opened: tuple[str, BinaryIO] | None = None
+        self._open = ExitStack()
+        weakref.finalize(self, self._open.close)
         try:
             index = files.weight_map()
         except CheckpointError as error:
@@ -99,13 +106,25 @@ class Tensors:
                 return
             except CheckpointError as error:
                 self.problems.append(error.problem)
-        for name, shard in (index or {}).items():
-            if name not in self._places or self._places[name].info.file != shard:
-                problem = f"the index says it is in {shard}, but it is not"
-                self.problems.append(Problem(problem, name[:200], _REMEDY))
+        self._compare_index(index or {})
         if not shards:
             problem = "holds no safetensors file"
             self.problems.append(Problem(problem, "checkpoint", "Save the model as safetensors."))
+
+    def _compare_index(self, index: dict[str, str]) -> None:
+        """Add of each tensor that is not where the index says that it is, up to a number."""
+        absent = [
+            (name, shard)
+            for name, shard in index.items()
+            if name not in self._places or self._places[name].info.file != shard
+        ]
+        for name, shard in absent[:MAX_ABSENT]:
+            problem = f"the index says it is in {shard}, but it is not"
+            self.problems.append(Problem(problem, name[:200], _REMEDY))
+        if len(absent) > MAX_ABSENT:
+            more = len(absent) - MAX_ABSENT
+            problem = f"names {more} more tensors that are not where it says"
+            self.problems.append(Problem(problem, INDEX, _REMEDY))
 
     def _unindexed(self) -> list[str]:
         return [name for name in self.files.sizes if name.endswith(".safetensors")]
@@ -169,9 +188,7 @@ class Tensors:
         """
         info = self.find(name)
         data = np.empty(_size(info), np.uint8)
-        with self.files.open(info.file) as handle:
-            handle.seek(self._places[name].offset)
-            _fill(handle, data.data, info.file)
+        self._fill(data.data, info.file, self._places[name].offset)
         return data
 
     def floats(self, name: str) -> Floats:
@@ -215,14 +232,11 @@ class Tensors:
             CheckpointError: The file became shorter or cannot be read.
         """
         place = self._places[name]
-        left = _size(place.info)
-        with self.files.open(place.info.file) as handle:
-            handle.seek(place.offset)
-            while left:
-                block = buffer[: min(left, len(buffer))]
-                _fill(handle, block, place.info.file)
-                left -= len(block)
-                yield block
+        size = _size(place.info)
+        for start in range(0, size, len(buffer)):
+            block = buffer[: min(size - start, len(buffer))]
+            self._fill(block, place.info.file, place.offset + start)
+            yield block
 
     def _values(self, info: TensorInfo, start: int, count: int) -> Array:
         """Return values ``start`` to ``start + count`` of a tensor, flat."""
@@ -230,15 +244,25 @@ class Tensors:
             problem = f"has type {info.dtype}"
             raise CheckpointError(problem, info.name, "This type is not read here.")
         flat = np.empty(count, dtype=_NUMPY[info.dtype])
-        with self.files.open(info.file) as handle:
-            handle.seek(self._places[info.name].offset + start * flat.itemsize)
-            _fill(handle, flat.view(np.uint8).data, info.file)
+        offset = self._places[info.name].offset + start * flat.itemsize
+        self._fill(flat.view(np.uint8).data, info.file, offset)
         if info.dtype == "F8_E4M3":
             return E4M3[flat]
         if info.dtype == "BF16":
             # The upper half of a float32.
             flat = (flat.astype(np.uint32) << np.uint32(16)).view(np.float32)
         return flat
+
+    def _fill(self, buffer: memoryview, file: str, offset: int) -> None:
+        """Fill a buffer from a place in a file.
+
+        The file stays open until another is read: there may be 200,000 tensors in one.
+        """
+        if self._opened is None or self._opened[0] != file:
+            self._open.close()
+            self._opened = None
+            self._opened = file, self._open.enter_context(self.files.open(file))
+        _fill(self._opened[1], buffer, file, offset)
 
 
 def _as_float32(values: Array) -> Floats:
@@ -247,12 +271,12 @@ def _as_float32(values: Array) -> Floats:
         return values.astype(np.float32, copy=False)
 
 
-def _fill(handle: BinaryIO, buffer: memoryview, file: str) -> None:
-    """Fill a buffer from where an open file stands."""
+def _fill(handle: BinaryIO, buffer: memoryview, file: str, offset: int) -> None:
+    """Fill a buffer from a place in an open file, wherever others read it."""
     filled = 0
     while filled < len(buffer):
         try:
-            count = handle.readinto(buffer[filled:])  # type: ignore[attr-defined]
+            count = os.preadv(handle.fileno(), [buffer[filled:]], offset + filled)
         except OSError as error:
             raise CheckpointError(error.strerror or str(error), file, _REMEDY) from error
         if not count:

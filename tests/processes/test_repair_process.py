@@ -81,7 +81,9 @@ def test_a_file_larger_than_its_memory_is_repaired(tmp_path: Path) -> None:
     text = json.dumps(header).encode()
     with (checkpoint / "model.safetensors").open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + LARGE + 8)
+        for _ in range(LARGE // 2**20):
+            file.write(bytes(2**20))
+        file.write(bytes(8))
     say_memory = (
         "import atexit, re\n"
         "status = lambda: open('/proc/self/status').read()\n"

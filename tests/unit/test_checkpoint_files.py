@@ -4,7 +4,7 @@ import json
 import os
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from matrix.checkpoint import tensors as reading
-from matrix.checkpoint.files import MAX_CONFIG_BYTES, CheckpointFiles
+from matrix.checkpoint.files import INDEX, LARGE_BYTES, MAX_CONFIG_BYTES, CheckpointFiles
 from matrix.checkpoint.inspection import CheckpointError
-from matrix.checkpoint.tensors import Tensors
+from matrix.checkpoint.scanning import scan
+from matrix.checkpoint.tensors import MAX_ABSENT, Tensors
 from tests.unit import awq_checkpoints as made
 
 GOOD: dict[str, made.Array] = {
@@ -299,3 +300,67 @@ def test_no_directory_and_no_weights(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="No such file"):
         CheckpointFiles(tmp_path / "gone")
     assert "holds no safetensors file" in problems(tmp_path)
+
+
+def test_a_file_of_which_little_was_written_is_not_read(tmp_path: Path) -> None:
+    size = 4 * LARGE_BYTES
+    (tmp_path / "m.safetensors").write_bytes(raw({"x": entry("U8", [size], 0, size)}, b"1"))
+    os.truncate(tmp_path / "m.safetensors", (tmp_path / "m.safetensors").stat().st_size - 1 + size)
+    files = CheckpointFiles(tmp_path)
+    assert not files.sizes
+    assert "bytes were ever written. Its download was cut" in str(files.problems[0])
+    assert not list(Tensors(files))
+
+
+def test_a_file_is_read_whose_holes_are_less_than_half(tmp_path: Path) -> None:
+    size = 2 * LARGE_BYTES
+    with (tmp_path / "m.safetensors").open("wb") as file:
+        file.write(raw({"x": entry("U8", [size], 0, size)}, b"1" * (size - LARGE_BYTES // 2)))
+        file.truncate(file.tell() + LARGE_BYTES // 2)
+    tensors = Tensors(CheckpointFiles(tmp_path))
+    assert not tensors.problems
+    assert tensors.raw("x")[[0, -1]].tolist() == [ord("1"), 0]
+
+
+def test_a_file_of_many_tensors_is_opened_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for shard in "ab":
+        save_file(
+            {f"{shard}{n}": np.full(3, n, np.int8) for n in range(99)},
+            tmp_path / f"{shard}.safetensors",
+        )
+    tensors = Tensors(CheckpointFiles(tmp_path))
+    opened: list[str] = []
+    really_open = CheckpointFiles.open
+
+    def count(files: CheckpointFiles, name: str) -> BinaryIO:
+        opened.append(name)
+        return really_open(files, name)
+
+    monkeypatch.setattr(CheckpointFiles, "open", count)
+    scan(tensors, None)
+    assert opened == ["a.safetensors", "b.safetensors"]
+    assert tensors.read("a98").tolist() == [98] * 3
+    assert tensors.read("b7").tolist() == [7] * 3
+
+
+def test_blocks_are_right_whatever_is_read_between_them(tmp_path: Path) -> None:
+    save_file(
+        {"a": np.arange(64, dtype=np.int8), "b": np.zeros(3, np.int8)}, tmp_path / "m.safetensors"
+    )
+    tensors = Tensors(CheckpointFiles(tmp_path))
+    values = []
+    for block in tensors.raw_blocks("a", memoryview(bytearray(8))):
+        values += list(block)
+        tensors.read("b")
+    assert values == list(range(64))
+
+
+def test_of_many_names_without_a_tensor_a_few_are_told(tmp_path: Path) -> None:
+    save_file(GOOD, tmp_path / "model.safetensors")
+    weight_map = dict.fromkeys(["a", "b", *map(str, range(MAX_ABSENT + 7))], "model.safetensors")
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    problems_of = Tensors(CheckpointFiles(tmp_path)).problems
+    assert len(problems_of) == MAX_ABSENT + 1
+    assert "names 7 more tensors that are not where it says" in str(problems_of[-1])

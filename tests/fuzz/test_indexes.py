@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import re
 import zipfile
 from contextlib import suppress
 
@@ -37,7 +36,7 @@ HTML_PAGE = f"""<!DOCTYPE html><html><head><meta name="pypi:repository-version" 
 data-requires-python="&gt;=3.9" data-yanked="broken" data-core-metadata="sha256=1">{WHEEL}</a><br>
 <a href="https://a:b@x/made_up-1.1.tar.gz">made_up-1.1.tar.gz</a></body></html>""".encode()
 METADATA = PKG_INFO + b"Requires-Dist: torch (>=2)\nRequires-Dist: a; extra == 'x'\n"
-IN_WHEEL = re.compile(r"[^/]+\.dist-info/METADATA")
+IN_WHEEL = "*.dist-info/METADATA"
 LISTS = b'AUTO_QUANTIZER_MAPPING = {"awq": A, "gptq": B}\nOTHERS: list = ["fp8"]\n'
 
 

@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterable
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 GIVE_UP_SECONDS = 30.0
 LOOK_SECONDS = 0.1

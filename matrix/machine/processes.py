@@ -85,6 +85,14 @@ def child_environ(home: Path, more: Mapping[str, str], gpus: Sequence[str] = ())
     return environ | dict(more) | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
 
 
+def hide_from_siblings() -> None:
+    """Keep other processes of this user from reading this one's environment and memory.
+
+    Children that it starts are as open as any. Nobody opens its ``/proc/PID/fd`` any more either.
+    """
+    keeper.prctl(keeper.PR_SET_DUMPABLE, 0)
+
+
 def die_with_parent(parent: int) -> None:
     """Have the kernel send SIGTERM to this process when its parent ends, however it ends."""
     keeper.prctl(keeper.PR_SET_PDEATHSIG, signal.SIGTERM)

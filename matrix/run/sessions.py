@@ -8,13 +8,15 @@ from __future__ import annotations
 import atexit
 import fcntl
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from matrix.machine.hardware import environments_at_once
-from matrix.machine.processes import die_with_parent
+from matrix.machine.processes import die_with_parent, hide_from_siblings
+from matrix.machine.sandbox import Isolation
 from matrix.pipeline.steps import Step
 from matrix.plan.budget import canaries_alone
 from matrix.plan.cell_steps import steps_of_plan
@@ -44,14 +46,16 @@ class Sessions:
                 die_with_parent(int(os.environ["MATRIX_UNDER_NOX"]))
             else:
                 self._speak_for_all()
+            # A worker does one session, whatever that waits for.
+            self.pending = [] if self.is_worker else suites.pending(self.context)
+            if self.is_worker or self.pending:
+                self._hide()
         except SpecError as error:
             sys.exit(f"error: {error}")
         except OSError as error:
             sys.exit(f"error: {unreachable(error)}")
         os.environ["MATRIX_UNDER_NOX"] = str(os.getpid())  # whose end is the end of all it starts
         self._canaries = canaries_alone(self.context.plan)
-        # A worker does one session, whatever that waits for.
-        self.pending = [] if self.is_worker else suites.pending(self.context)
         self.first = ["canaries"] if self.pending and self.canaries_are_due() else []
         if self._lack_installs():
             self.first.append("installs")
@@ -124,6 +128,18 @@ class Sessions:
             atexit.register(self.context.store.use().close)
             self.pending = longest_first(self.context, self.pending, expected)
         return at_once
+
+    def _hide(self) -> None:
+        """Where packages are not shut in, keep this process's variables and memory from them.
+
+        Then nobody can open its output by its number any more, so another process holds that.
+        """
+        if self.context.sandbox.isolation is not Isolation.NONE:
+            return
+        if "MATRIX_PROGRESS" in os.environ and not self.is_worker:
+            self._holder = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, env={})
+            os.environ["MATRIX_PROGRESS"] = f"/proc/{self._holder.pid}/fd/1"
+        hide_from_siblings()
 
     def _at_once(self) -> int:
         number = environments_at_once(self.context.loaded.spec.limits.load.memory_mb)

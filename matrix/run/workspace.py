@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from matrix.index.hub import revisions_of
+from matrix.machine.processes import hide_from_siblings
+from matrix.machine.sandbox import Isolation
 from matrix.pipeline.ends import End, StepResult
 from matrix.pipeline.outcomes import Conclusion, Outcome
 from matrix.pipeline.steps import Step
@@ -45,6 +47,8 @@ class Workspace:
         self.host = host
         self.machine = context.machine
         self.sandbox = context.sandbox
+        if self.sandbox.isolation is Isolation.NONE:
+            hide_from_siblings()  # it has the user's tokens, and packages are about to run
         self.revisions = revisions_of(context.loaded.folder, context.store, host, now)
         self._now = now
 

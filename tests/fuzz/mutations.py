@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import strategies as st
@@ -27,7 +28,9 @@ NUMBERS = [
     0, 1, -1, 2**31, 2**53 + 1, 2**63 - 1, 2**63, -(2**63) - 1, 2**64, 10**40, 10**400, 0.5, -0.0,
     1e300, -1e300, math.inf, -math.inf, math.nan,
 ]  # fmt: skip
-ODD: list[Any] = [None, True, False, *NUMBERS, *TEXTS, [], {}, [[]], {"": {}}, nested(150)]
+ODD: list[Any] = [
+    None, True, False, *NUMBERS, *TEXTS, [], {}, [[]], {"": {}}, nested(150), nested(600),
+]  # fmt: skip
 TOKENS = [
     b"", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\\ud800", b"\\u0000", b'"', b"\\",
     b"\n", b"\r", b"null", b"NaN", b"-1", b"1e999", b"9" * 400, b"9" * 5000, b"{}", b"[]", b"[[",
@@ -40,37 +43,35 @@ MOST_BYTES = 200_000
 
 @st.composite
 def changed(draw: st.DrawFn, value: Any) -> Any:
-    """Give a copy of plain data in which a few places hold something else."""
-    value = copy.deepcopy(value)
+    """Give a copy of plain data in which a few places, however deep, hold something else."""
+    whole = [copy.deepcopy(value)]
     for _ in range(draw(st.integers(1, 3))):
-        value = _changed_within(draw, value, value)
-    return value
+        places = list(_places(whole))
+        container, place = draw(st.sampled_from(places))
+        match draw(st.sampled_from(["odd", "odd", "other", "drop", "repeat", "name"])):
+            case "other":
+                other, at = draw(st.sampled_from(places))
+                container[place] = copy.deepcopy(other[at])
+            case "drop" if container is not whole:
+                del container[place]
+            case "repeat" if isinstance(container, list) and container is not whole:
+                times = draw(st.sampled_from([1, 2, 40, 400]))
+                container[place:place] = [container[place]] * times
+            case "name" if isinstance(container, dict):
+                name = draw(st.sampled_from(TEXTS) | st.text(max_size=5))
+                container[name] = copy.deepcopy(container[place])
+            case _:
+                container[place] = draw(st.sampled_from(ODD) | st.text(max_size=8) | st.integers())
+    return whole[0]
 
 
-def _changed_within(draw: st.DrawFn, value: Any, whole: Any) -> Any:
-    if not value or not isinstance(value, (dict, list)) or draw(st.integers(0, 9)) == 0:
-        return draw(st.sampled_from(ODD) | st.text(max_size=8) | st.integers() | _part_of(whole))
-    places = sorted(value) if isinstance(value, dict) else range(len(value))
-    place = draw(st.sampled_from(places))
-    match draw(st.sampled_from(["within", "within", "within", "within", "drop", "repeat", "name"])):
-        case "drop":
-            del value[place]
-        case "repeat" if isinstance(value, list):
-            value[place:place] = [value[place]] * draw(st.sampled_from([1, 2, 40, 400]))
-        case "name" if isinstance(value, dict):
-            name = draw(st.sampled_from(TEXTS) | st.text(max_size=5))
-            value[name] = copy.deepcopy(value[place])
-        case _:
-            value[place] = _changed_within(draw, value[place], whole)
-    return value
-
-
-@st.composite
-def _part_of(draw: st.DrawFn, value: Any) -> Any:
-    """Give some part of a value, of another type perhaps than where it is put."""
-    while value and isinstance(value, (dict, list)) and draw(st.integers(0, 3)):
-        value = draw(st.sampled_from(list(value.values()) if isinstance(value, dict) else value))
-    return copy.deepcopy(value)
+def _places(container: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each place in nested lists and objects: what it is in, and its index or name."""
+    places = list(container) if isinstance(container, dict) else range(len(container))
+    for place in places:
+        yield container, place
+        if isinstance(container[place], (dict, list)):
+            yield from _places(container[place])
 
 
 @st.composite
@@ -111,7 +112,14 @@ def like(*samples: bytes) -> st.SearchStrategy[bytes]:
     return st.sampled_from(samples).flatmap(damaged) | st.binary(max_size=60)
 
 
-def like_json(*samples: Any) -> st.SearchStrategy[bytes]:
-    """Return a strategy of JSON that is nearly one of some values, and of bytes like it."""
-    written = st.sampled_from(samples).flatmap(changed).map(as_json)
-    return written | written.flatmap(damaged) | like(*map(as_json, samples))
+@st.composite
+def like_json(draw: st.DrawFn, *samples: Any) -> bytes:
+    """Give JSON that is nearly one of some values; sometimes what is nearly JSON."""
+    sample = draw(st.sampled_from(samples))
+    match draw(st.integers(0, 9)):
+        case 0:
+            return draw(like(as_json(sample)))
+        case 1:
+            return draw(damaged(as_json(draw(changed(sample)))))
+        case _:
+            return as_json(draw(changed(sample)))

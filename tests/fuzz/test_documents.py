@@ -8,7 +8,10 @@ from datetime import date
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import strategies as st
 
 from matrix.history.folder import History
 from matrix.history.snapshots import SnapshotError, pack, read
@@ -45,12 +48,33 @@ def test_a_table_is_one_or_refused(data: bytes) -> None:
         assert decode(encode(normalise(table)))
 
 
+KINDS = [pa.int64(), pa.float32(), pa.binary(), pa.list_(pa.string()), pa.bool_(), pa.null()]
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> bytes:
+    """Give a Parquet file with columns of other names and types, and another head."""
+    table = pq.read_table(pa.BufferReader(pack(RUN.head, RUN.cells)))
+    for _ in range(draw(st.integers(0, 3))):
+        place = draw(st.integers(0, table.num_columns - 1))
+        name = draw(st.sampled_from([*table.column_names, "", "x"]))
+        empty = pa.nulls(len(table), draw(st.sampled_from(KINDS)))
+        table = draw(st.sampled_from([
+            table.set_column(place, name, empty), table.drop_columns(table.column_names[place]),
+            table.set_column(place, name, table.column(place)), pa.concat_tables([table, table]),
+        ]))  # fmt: skip
+    head = draw(like_json(msgspec.to_builtins(RUN.head)))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({b"matrix": head}), sink)
+    return bytes(sink.getvalue())
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("history")
 
 
-@fuzzed("history", like(pack(RUN.head, RUN.cells)))
+@fuzzed("history", tables() | like(pack(RUN.head, RUN.cells)))
 def test_a_snapshot_is_one_or_passed_over(data: bytes, store: Path) -> None:
     file = folder_of(store, "cpu") / "2026-11-30" / "run.parquet"
     file.parent.mkdir(parents=True, exist_ok=True)

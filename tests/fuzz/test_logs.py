@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from io import BytesIO
 
 from matrix.cli.explain import _answer
-from matrix.diagnose.catalogue import FOLDER, CatalogueError, decode_issue, load_issues
+from matrix.diagnose.catalogue import load_issues
 from matrix.diagnose.explanation import explain_log
 from matrix.diagnose.matching import Side, literals
-from matrix.diagnose.passages import excerpt_of_text, read_excerpt
+from matrix.diagnose.passages import read_excerpt
 from matrix.judge.missing import read_missing
 from matrix.pipeline.ends import End, classify_end, classify_uv_end
 from matrix.pipeline.outcomes import Reason
@@ -33,7 +32,6 @@ SAMPLES = [
     b"error: Failed to build `auto-gptq==0.7.1`\n  x The build backend returned an error\n",
     *(log.text.encode() for issue in ISSUES[::4] for log in issue.logs[:1]),
 ]
-CATALOGUE = [file.read_bytes() for file in sorted(FOLDER.glob("*.toml"))[::10]]
 
 
 @fuzzed("logs", like(*SAMPLES))
@@ -46,10 +44,3 @@ def test_a_log_is_explained_or_not(data: bytes) -> None:
     classify_end(End(status=1), None, ["GPU"], text)
     classify_uv_end(End(status=1), text, Reason.UNRESOLVABLE)
     read_missing(End(status=1), None, text)
-
-
-@fuzzed("issues", like(*CATALOGUE))
-def test_an_issue_is_one_or_refused(data: bytes) -> None:
-    with suppress(CatalogueError):
-        issue = decode_issue(data, "made-up.toml")
-        explain_log([issue], excerpt_of_text("a log\n", literals([issue])), Side())

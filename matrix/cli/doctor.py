@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import typer
@@ -98,8 +99,8 @@ def facts_of(context: Context, host: Mapping[str, str] = os.environ) -> Facts:
     environments = plan.environments
     memory_mb = context.loaded.spec.limits.load.memory_mb
     settings = uv_settings(host, installing=True)
-    with context.store.work("doctor") as home:
-        environ = uv_environ(host, home, installing=True)
+    with TemporaryDirectory(prefix="matrix-doctor-") as home:
+        environ = uv_environ(host, Path(home), installing=True)
         version = _uv(["--version"], environ)
         wanted = sorted({environment.python for environment in environments.values()})
         pythons = {python: bool(_uv(["python", "find", python], environ)) for python in wanted}

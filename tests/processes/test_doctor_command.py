@@ -41,6 +41,7 @@ def test_a_machine_is_told_of_with_one_request_to_the_index(tmp_path: Path) -> N
     assert aspects["uv"]["here"].startswith("uv ")
     assert aspects["clock"]["here"] == "as the index's"
     assert server.paths() == ["/simple/pip/"]
+    assert not (tmp_path / "store").exists(), "it looks, and makes nothing"
 
 
 def test_an_index_of_ones_own_projects_is_one_too(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from matrix.cli import doctor as command
 from matrix.cli.doctor import doctor
 from matrix.machine.sandbox import Isolation, Sandbox
 from matrix.run import context
@@ -85,7 +84,6 @@ def test_a_sandbox_that_is_required_and_not_there_stops_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lack = Sandbox(Isolation.NONE, lack="bubblewrap is not installed")
-    monkeypatch.setattr(command, "find_sandbox", lambda: lack)
     monkeypatch.setattr(context, "find_sandbox", lambda: lack)
     address = "http://127.0.0.1:1/simple"
     for use, status, state in (("required", 1, "stop"), ("auto", 0, "lack"), ("off", 0, "lack")):

@@ -18,12 +18,14 @@ from matrix.run import context
 from tests.processes import index_server as served
 from tests.unit import small_spec
 
+COSTS_NOTHING = "[departures.shim]", small_spec.FREE + "[departures.shim]"
+
 
 def told(folder: Path, address: str, **environ: str) -> tuple[int, dict[str, Any]]:
     """Return the status, and each aspect by its name."""
     app = typer.Typer()
     app.command()(doctor)
-    spec = small_spec.write(folder)
+    spec = small_spec.write(folder, COSTS_NOTHING)
     given = ["--spec", str(spec), "--profile", "all", "--store", str(folder / "store")]
     clean = {"UV_DEFAULT_INDEX": address, "UV_OFFLINE": "", "NO_PROXY": "*"}
     done = CliRunner().invoke(app, [*given, "--format", "json"], env=clean | environ)
@@ -74,7 +76,7 @@ def test_an_index_is_not_asked_where_the_settings_say_so(tmp_path: Path) -> None
 def test_a_disk_that_is_too_small_stops_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0, total=0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=-1, total=0))
     status, aspects = told(tmp_path, "http://127.0.0.1:1/simple")
     assert status == 1
     assert aspects["disk of the store"]["state"] == "stop"

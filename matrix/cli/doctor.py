@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import typer
@@ -28,7 +29,6 @@ from matrix.cli.showing import Row, show
 from matrix.environments.uv import uv_environ, uv_settings
 from matrix.index.settings import index_settings, shown
 from matrix.machine.hardware import environments_at_once
-from matrix.machine.sandbox import find_sandbox
 from matrix.run.beforehand import disk_needed, more_room
 from matrix.run.context import Context, Settings
 from matrix.run.estimates import estimate, existing
@@ -61,8 +61,13 @@ def doctor(
     The index is asked once; nothing is built, and nothing of a package is run. Status 0 where a run
     can begin, whatever it has to do without; 1 where something stops it.
     """
-    context = Context(Settings.of(spec=spec, profile=profile, store=store))
-    diagnosis = Diagnosis(1, context.plan.profile, aspects(facts_of(context)))
+    settings = Settings.of(spec=spec, profile=profile, store=store)
+    context = Context(settings)
+    required = (settings.sandbox or context.loaded.spec.sandbox) == "required"
+    if required:  # and not there, it is to be told with all the rest
+        context = Context(msgspec.structs.replace(settings, sandbox="auto"))
+    facts = facts_of(context, sandbox_required=required)
+    diagnosis = Diagnosis(1, context.plan.profile, aspects(facts))
     if output is Format.JSON:
         typer.echo(as_json(diagnosis, indent=2))
     else:
@@ -90,16 +95,16 @@ def lines(diagnosis: Diagnosis) -> Iterator[str]:
         yield f"A run of profile {diagnosis.profile} can begin{less}."
 
 
-def facts_of(context: Context, host: Mapping[str, str] = os.environ) -> Facts:
+def facts_of(
+    context: Context, host: Mapping[str, str] = os.environ, *, sandbox_required: bool
+) -> Facts:
     """Return the facts of this machine and of an opened profile. Asks the kernel, uv, the index."""
-    plan = context.plan
-    required = (context.settings.sandbox or context.loaded.spec.sandbox) == "required"
-    sandbox = find_sandbox() if required else context.sandbox
+    plan, sandbox = context.plan, context.sandbox
     environments = plan.environments
     memory_mb = context.loaded.spec.limits.load.memory_mb
     settings = uv_settings(host, installing=True)
-    with context.store.work("doctor") as home:
-        environ = uv_environ(host, home, installing=True)
+    with TemporaryDirectory(prefix="matrix-doctor-") as home:
+        environ = uv_environ(host, Path(home), installing=True)
         version = _uv(["--version"], environ)
         wanted = sorted({environment.python for environment in environments.values()})
         pythons = {python: bool(_uv(["python", "find", python], environ)) for python in wanted}
@@ -110,7 +115,7 @@ def facts_of(context: Context, host: Mapping[str, str] = os.environ) -> Facts:
         cells=len(plan.cells),
         isolation=sandbox.isolation,
         sandbox_lack=sandbox.lack,
-        sandbox_required=required,
+        sandbox_required=sandbox_required,
         userns_restricted=_number(RESTRICTION) == 1,
         root=os.geteuid() == 0,
         rooms=_rooms(context, Path(settings["UV_CACHE_DIR"]), host),

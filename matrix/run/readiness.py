@@ -127,7 +127,8 @@ def _sandbox(facts: Facts) -> Aspect:
         return Aspect("sandbox", State.STOP, facts.sandbox_lack, means, remedy)
     means = (
         "packages under test may read what you may read, change what you may change, and reach "
-        "the network; evidence says that it was made so"
+        "the network, and evidence says that it was made so; environments are copies, which take "
+        "several times the disk"
     )
     return Aspect("sandbox", State.LACK, facts.sandbox_lack, means, remedy)
 

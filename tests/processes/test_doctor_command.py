@@ -12,19 +12,20 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from matrix.cli import doctor as command
 from matrix.cli.doctor import doctor
 from matrix.machine.sandbox import Isolation, Sandbox
 from matrix.run import context
 from tests.processes import index_server as served
 from tests.unit import small_spec
 
+COSTS_NOTHING = "[departures.shim]", small_spec.FREE + "[departures.shim]"
+
 
 def told(folder: Path, address: str, **environ: str) -> tuple[int, dict[str, Any]]:
     """Return the status, and each aspect by its name."""
     app = typer.Typer()
     app.command()(doctor)
-    spec = small_spec.write(folder)
+    spec = small_spec.write(folder, COSTS_NOTHING)
     given = ["--spec", str(spec), "--profile", "all", "--store", str(folder / "store")]
     clean = {"UV_DEFAULT_INDEX": address, "UV_OFFLINE": "", "NO_PROXY": "*"}
     done = CliRunner().invoke(app, [*given, "--format", "json"], env=clean | environ)
@@ -41,6 +42,7 @@ def test_a_machine_is_told_of_with_one_request_to_the_index(tmp_path: Path) -> N
     assert aspects["uv"]["here"].startswith("uv ")
     assert aspects["clock"]["here"] == "as the index's"
     assert server.paths() == ["/simple/pip/"]
+    assert not (tmp_path / "store").exists(), "it looks, and makes nothing"
 
 
 def test_an_index_of_ones_own_projects_is_one_too(tmp_path: Path) -> None:
@@ -74,7 +76,7 @@ def test_an_index_is_not_asked_where_the_settings_say_so(tmp_path: Path) -> None
 def test_a_disk_that_is_too_small_stops_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0, total=0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=-1, total=0))
     status, aspects = told(tmp_path, "http://127.0.0.1:1/simple")
     assert status == 1
     assert aspects["disk of the store"]["state"] == "stop"
@@ -84,7 +86,6 @@ def test_a_sandbox_that_is_required_and_not_there_stops_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lack = Sandbox(Isolation.NONE, lack="bubblewrap is not installed")
-    monkeypatch.setattr(command, "find_sandbox", lambda: lack)
     monkeypatch.setattr(context, "find_sandbox", lambda: lack)
     address = "http://127.0.0.1:1/simple"
     for use, status, state in (("required", 1, "stop"), ("auto", 0, "lack"), ("off", 0, "lack")):

@@ -15,6 +15,7 @@ from matrix.run import context as run_context
 from matrix.run.context import Context, Settings
 from matrix.run.light import KEPT, ORIGIN, Origin, copy_light, open_light
 from matrix.spec.tables import SpecError
+from matrix.store.store import write_json
 from tests.unit.made_world import World
 from tests.unit.report_results import render
 from tests.unit.test_damaged_stores import MACHINE, Kept
@@ -112,7 +113,7 @@ def test_an_origin_with_a_text_that_is_no_name_is_refused(place: Place, text: st
     origin = msgspec.json.decode(file.read_bytes(), type=Origin)
     card = Gpu(0, "GPU-0", "made up", 2**30, text)
     machine = msgspec.structs.replace(origin.machine, gpus=[card])
-    file.write_bytes(msgspec.json.encode(msgspec.structs.replace(origin, machine=machine)))
+    write_json(file, msgspec.structs.replace(origin, machine=machine))
     with pytest.raises(SpecError, match="is no name") as refused:
         place.opened_copy()
     assert "\x1b" not in str(refused.value)

@@ -56,7 +56,9 @@ def keep_import(
     facts.pop("versions", None)  # the install's observation has them
     if conclusion.outcome is Outcome.PASSED:
         environment = workspace.plan.environments[role.environment]
-        bytecode.share(workspace.folder(environment), workspace.store.path("bytecode"))
+        pool, limits = workspace.store.path("bytecode"), workspace.limits.importing
+        with workspace.work("bytecode") as work:
+            bytecode.share(workspace.folder(environment), pool, work, limits, workspace.sandbox)
     return workspace.keep(
         key, conclusion, answer.end, result=answer.result, facts=facts, log=answer.log
     )

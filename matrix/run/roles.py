@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 
+from matrix.environments import bytecode
 from matrix.environments.virtualenvs import python_of
 from matrix.machine.hardware import Gpu
 from matrix.machine.leases import ProcessesOn, lease, strangers
@@ -196,7 +197,7 @@ def _probe(
     return Probe(
         python_of(folder),
         role.adapter,
-        environ=environ | {"PYTHONPYCACHEPREFIX": str(folder / "home" / "pycache")},
+        environ=environ | {"PYTHONPYCACHEPREFIX": str(folder / bytecode.OWN)},
         departures=role.departures,
         home=folder / "home",
         work=work,

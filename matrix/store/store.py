@@ -5,7 +5,7 @@
     .matrix/
       environments/<name>/        a virtualenv; ``matrix.json`` in it is its commit point, ``home``
                                   the private home of what runs in it
-      bytecode/<digest>/          compiled files that environments share, by package
+      bytecode/<tag>/<digest>.pyc  compiled files that environments share, by their source
       wheels/<digest>/            a wheel that was built here, of a release that has none
       models/<key>/               ``model/`` (what the builder wrote), ``reference.json``,
                                   ``files.json`` (size and digest of each file in ``model/``)

@@ -30,6 +30,7 @@ from matrix.plan.cells import Cell, Selection, select
 from matrix.run.beforehand import beforehand
 from matrix.run.context import Context, Settings
 from matrix.run.estimates import Estimate, choice_of, estimate
+from matrix.run.guarding import forget_ends
 from matrix.run.interim import Interim
 from matrix.run.progress import CLOCK, Progress
 from matrix.run.regressions import run_again
@@ -181,7 +182,10 @@ def _perform(context: Context, part: Part, reports: Path | None, disk: float | N
             def verdict(cell_id: str) -> str:
                 return context.fresh_judge().cell(cell_id).verdict
 
-            run = Run(Workspace(context, tell=tell), tell, verdict, fork=True)
+            workspace = Workspace(context, tell=tell)
+            if part.cells:
+                forget_ends(workspace, (cell for cell in selection.cells if cell.id in part.cells))
+            run = Run(workspace, tell, verdict, fork=True)
             for chosen in (*first, selection):
                 (run.install if part.install_only else run.perform)(chosen)
         if part.is_whole:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Step
 from matrix.plan.cells import Cell, Role
 from matrix.plan.keys import Key
+from matrix.run.guarding import FULL
 from matrix.run.jobs import Job
 from matrix.run.probes import Answer
 from matrix.run.products import reference
@@ -122,7 +122,7 @@ def _published(
     try:
         return {**facts, **job.publish(workspace, key, output)}, conclusion
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             return {}, Conclusion(Outcome.INFRA, Reason.NO_SPACE, str(error))
         return {}, Conclusion(Outcome.FAILED, Reason.NO_RESULT, str(error))
     except (EvidenceError, UnreadableError) as error:

@@ -18,7 +18,7 @@ from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Step
 from matrix.plan.cell_steps import PlannedStep
 from matrix.plan.cells import Cell, Checkpoint, Model
-from matrix.plan.keys import Key
+from matrix.plan.keys import Key, Keys
 from matrix.plan.needs import Needs, needs_of, with_room
 from matrix.run.products import (
     are_there,
@@ -53,6 +53,15 @@ class Job(msgspec.Struct, frozen=True):
     def label(self) -> str:
         """What a person is told that it is."""
         return self.steps[0].label
+
+    @property
+    def noted(self) -> Key:
+        """The key by which the store notes that it is done now: its last."""
+        return list(self.keys.values())[-1]
+
+    def due(self, keys: Keys) -> Key:
+        """Return the key of the first of its steps that is still to be observed."""
+        return next((key for key in self.keys.values() if not keys.settled(key)), self.noted)
 
     def planned(self, step: Step) -> PlannedStep:
         """Return the step of it that is meant."""

@@ -19,6 +19,7 @@ from matrix.plan.keys import Key
 from matrix.plan.needs import Needs, fitting
 from matrix.run.answers import classify_answer, keep_answer, keep_import
 from matrix.run.building import make_ready
+from matrix.run.guarding import guarded
 from matrix.run.jobs import Job
 from matrix.run.messages import Messages
 from matrix.run.probes import Probe
@@ -31,6 +32,8 @@ REPEATED = (Reason.CRASH, Reason.TIMEOUT, Reason.SILENCE, Reason.OOM, Reason.NO_
 
 MakeJobs = Callable[[], list[Job]]
 """Gives the jobs that are still to be done."""
+Review = Callable[[Conclusion], Conclusion]
+"""Judges a failure anew."""
 
 
 class RoleRun:
@@ -133,14 +136,15 @@ class RoleRun:
     ) -> Probe:
         """Start a probe's server and keep how its import ended, where that is news."""
         work = stack.enter_context(self._workspace.work("probe"))
-        probe = stack.enter_context(_probe(self._workspace, environment, role, work, gpus))
-        answer = probe.importing(self._workspace.limits.importing)
-        # An import that passed before may find another device this time.
-        conclusion = classify_answer(self._workspace, answer, role)
-        probe.alive = probe.alive and conclusion.outcome is Outcome.PASSED
-        if not self._keys.settled(importing):
-            observation = keep_import(self._workspace, importing, answer, role, conclusion)
-            self._messages.of_environment(environment.name, Step.IMPORT, observation)
+        with self._workspace.store.begun.noting(importing.step, importing.value):
+            probe = stack.enter_context(_probe(self._workspace, environment, role, work, gpus))
+            answer = probe.importing(self._workspace.limits.importing)
+            # An import that passed before may find another device this time.
+            conclusion = classify_answer(self._workspace, answer, role)
+            probe.alive = probe.alive and conclusion.outcome is Outcome.PASSED
+            if not self._keys.settled(importing):
+                observation = keep_import(self._workspace, importing, answer, role, conclusion)
+                self._messages.of_environment(environment.name, Step.IMPORT, observation)
         return probe
 
     def _attempt(
@@ -151,12 +155,26 @@ class RoleRun:
         attempt: int,
         *,
         fork: bool,
-        review: Callable[[Conclusion], Conclusion] = lambda conclusion: conclusion,
+        review: Review = lambda conclusion: conclusion,
     ) -> list[Conclusion]:
         """Have a job done and keep each step's answer, a failure as ``review`` judges it.
 
         A first attempt that ended in a way that is repeated keeps nothing of the step at fault.
         """
+        with self._workspace.store.begun.noting(job.noted.step, job.noted.value):
+            ends = guarded(
+                self._workspace, partial(job.due, self._keys),
+                partial(self._answers, probe, role, job, attempt, fork, review),
+            )  # fmt: skip
+        if isinstance(ends, list):
+            return ends
+        probe.alive = False  # nobody knows what it still does
+        self._messages.of_step(job.steps[0], ends)
+        return [ends]
+
+    def _answers(
+        self, probe: Probe, role: Role, job: Job, attempt: int, fork: bool, review: Review
+    ) -> list[Conclusion]:
         ends: list[Conclusion] = []
         with probe.job_folder() as work:
             output = work / "output"

@@ -20,12 +20,14 @@ from matrix.pipeline.steps import PIPELINE, Performer, Step
 from matrix.plan.cell_steps import PlannedStep, distinct, steps_of_selection
 from matrix.plan.cells import Selection
 from matrix.plan.keys import Key
+from matrix.run.guarding import guarded, passed_over
 from matrix.run.jobs import Job
 from matrix.run.messages import Messages
 from matrix.run.performers import HARNESS, PROBE
 from matrix.run.products import are_there, is_there
-from matrix.run.roles import RoleRun
+from matrix.run.roles import MakeJobs, RoleRun
 from matrix.run.workspace import Workspace
+from matrix.store.observations import Observation
 
 
 class Run:
@@ -99,7 +101,15 @@ class Run:
         if key is None or (self._keys.settled(key) and not self._is_gone(key)):
             return
         if are_there(self._workspace, step.after):
-            self._messages.of_step(step, HARNESS[step.step](self._workspace, step, key))
+            self._messages.of_step(step, self._guarded(step, key))
+
+    def _guarded(self, step: PlannedStep, key: Key) -> Observation:
+        """Perform a step, unless it ended the harness before; return what came of it."""
+        if observation := passed_over(self._workspace, key, key):
+            return observation
+        with self._workspace.store.begun.noting(key.step, key.value):
+            perform = partial(HARNESS[step.step], self._workspace, step, key)
+            return guarded(self._workspace, lambda: key, perform)
 
     def _is_gone(self, key: Key) -> bool:
         """Whether the files that a step made are not there any more."""
@@ -110,20 +120,36 @@ class Run:
         work = [step for step in steps if step.step is not Step.IMPORT]
         for imports in distinct(step.imports for step in steps):
             importing = self._keys.of(imports)
-            if importing is not None:
+            if importing is None:
+                continue
+            if observation := passed_over(self._workspace, importing, importing):
+                self._messages.of_environment(imports.environment, Step.IMPORT, observation)
+            else:
                 jobs = jobs_of([step for step in work if step.imports.id == imports.id])
-                self._roles.perform(imports.role, importing, partial(self._jobs, jobs))
+                self._by_role(imports, importing, partial(self._jobs, jobs))
+
+    def _by_role(self, imports: PlannedStep, importing: Key, make_jobs: MakeJobs) -> None:
+        perform = partial(self._roles.perform, imports.role, importing, make_jobs)
+        observation = guarded(self._workspace, lambda: importing, perform)
+        if observation is not None:
+            self._messages.of_environment(imports.environment, Step.IMPORT, observation)
 
     def _jobs(self, groups: list[tuple[PlannedStep, ...]]) -> list[Job]:
         """Return the jobs that are still to be done; say of those that cannot be, why."""
         jobs = []
         for steps in groups:
-            job = PROBE[steps[0].step](self._workspace, steps)
+            job = self._job(steps)
+            if isinstance(job, Job):
+                job = passed_over(self._workspace, job.noted, job.due(self._keys)) or job
             if isinstance(job, Job):
                 jobs.append(job)
             elif job is not None:
                 self._messages.of_step(steps[0], job)
         return jobs
+
+    def _job(self, steps: tuple[PlannedStep, ...]) -> Job | Observation | None:
+        key, make = self._keys.of(steps[0]), partial(PROBE[steps[0].step], self._workspace, steps)
+        return guarded(self._workspace, lambda: key, make) if key else None
 
 
 def jobs_of(steps: list[PlannedStep]) -> list[tuple[PlannedStep, ...]]:

@@ -11,6 +11,7 @@
                                   ``files.json`` (size and digest of each file in ``model/``)
       checkpoints/<key>/          ``checkpoint/``, ``files.json`` of it, ``provenance.json``
       observations/<step>/<key>.json
+      begun/<step>/<key>          the runs that began a step and did not leave it
       locks/<key>.txt             locks that are not committed
       locks/models/<repository>.json   the commit at which a model was first seen
       locks/near/<key>.txt        locks that keep to another's pins wherever they can
@@ -42,6 +43,7 @@ import msgspec
 from matrix.checks.evidence import MAX_REFERENCE_BYTES, EvidenceError, Reference, read_reference
 from matrix.pipeline.outcomes import Outcome
 from matrix.pipeline.steps import STEPS, Step
+from matrix.store.begun import BegunSteps
 from matrix.store.facts import check_facts
 from matrix.store.identity import key_of
 from matrix.store.observations import SCHEMA_VERSION, Observation
@@ -109,6 +111,7 @@ class Store:
         self.root = root.resolve()
         self.run = run
         self._finals: dict[tuple[Step, str], Observation] = {}
+        self.begun = BegunSteps(self.root / "begun", run)
         self._whole: set[tuple[Step, str]] = set()
         """The steps whose files were read, and are what was written."""
 

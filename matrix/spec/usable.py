@@ -103,10 +103,6 @@ def spec_faults(spec: Spec) -> Iterator[Fault]:
     """Yield which names, variables and packages of a spec cannot be used."""
     for section in ("models", "schemes", "profiles", "departures"):
         yield from name_faults(section, getattr(spec, section))
-    for name, scheme in spec.schemes.items():
-        if scheme.group_size == 0:
-            problem = "groups of 0 inputs are none"
-            yield Fault(f"schemes.{name}.group_size", problem, "Write -1 for one group a row")
     if len(spec.exclusions) > MOST_EXCLUSIONS:
         problem = f"there are {len(spec.exclusions)}, and may be {MOST_EXCLUSIONS}"
         yield Fault("exclusions", problem, "Use patterns of cells")

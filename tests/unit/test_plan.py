@@ -202,7 +202,6 @@ def test_a_profile_is_the_union_of_its_parts_and_a_cell_knows_which_name_it(tmp_
     assert plan.parts == ["All", "More"]
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -236,11 +235,11 @@ def test_beside_the_float_model_alone_schemes_say_which_engines_are_meant(tmp_pa
     assert [cell.id for cell in small(file).cells] == [
         "tied/float/none/runner-3.0", "untied/float/none/runner-3.0",
     ]  # fmt: skip
-=======
+
+
 def test_a_profile_of_too_many_cells_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cells, "MOST_CELLS", 5)
     with pytest.raises(SpecError, match=r"profiles\.all: has more than 5 cells\. Choose fewer"):
         make_plan(load(small_spec.write(tmp_path)), "all")
->>>>>>> 784959b (Refuse what no spec can hold before it is spelled out)

@@ -172,7 +172,7 @@ HOSTILE: dict[str, tuple[Any, ...]] = {
          'until = "never"\n[models.tied]'), "released.exceptions[0].until", "regex"),
     "a grace of a million years": (
         ("[models.tied]", "[released]\ngrace_days = 365000000\n[models.tied]"),
-        "released.grace_days", "`int` <= 3650"),
+        "released.grace_days", "`int` <= 40000"),
     "a model in another folder": (
         ("[models.untied]", '[models."../untied"]'), "models.../untied", "Use up to 100 letters"),
     "a suffix in another folder": (

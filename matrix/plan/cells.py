@@ -36,6 +36,8 @@ from matrix.spec.tables import (
 )
 
 FLOAT_SCHEME = "float"
+MOST_CELLS = 20_000
+"""Of a profile; the project's largest has 740. A night runs some hundreds."""
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -166,6 +168,11 @@ def make_plan(loaded: LoadedSpec, profile_name: str, unmet: Unmet = lambda *_: "
                 _exclusion(spec.exclusions, cell),
                 unmet(checkpoint, engine),
             )
+            if len(cells) > MOST_CELLS:
+                raise loaded.error(
+                    f"profiles.{profile_name}", f"has more than {MOST_CELLS:,} cells",
+                    "Choose fewer models, schemes, quantizers or engines",
+                )  # fmt: skip
     if unknown := profile.canaries.keys() - cells.keys():
         raise loaded.error(
             f"profiles.{profile_name}.canaries", f"{min(unknown)!r} is no cell of it",

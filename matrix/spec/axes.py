@@ -7,6 +7,7 @@ know no pins and no constraints of ours, only departures.
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +35,9 @@ Values = dict[str, str]
 """Axis or key of a row -> its value in one environment."""
 PYTHON = "3.11"
 """For what a spec names no Python."""
+MOST_ENVIRONMENTS = 2_000
+"""Of one table; the project has 130 of all together."""
+REQUIREMENT_CHARS = 1_000
 EXTENDED = ("requirements", "pins", "constraints", "overrides", "departures")
 """The lists of an environment table to which a row may add."""
 
@@ -97,7 +101,10 @@ class Spelling:
         variants = self._of_rows(key, "variants", table)
         rows = self._of_rows(key, "rows", table)
         several = bool(axes or variants) or not rows
+        if several:
+            self._check_number(key, [variants or [Combination({})], *axes.values()])
         together = [*(combinations(axes, variants) if several else []), *rows]
+        self._check_number(key, [together])
         for combination in together:
             for axis, version in combination.values.items():
                 if axis != "resolution" and parsed(version) is None:
@@ -132,7 +139,20 @@ class Spelling:
                         f"{key}.{name}", "a row adds to no such list",
                         f"It may add to {', '.join(EXTENDED)}. A version is a text",
                     )  # fmt: skip
+        self._check_number(key, versions.values())
         return combinations(versions, [Combination({}, more)])
+
+    def _check_number(self, key: str, choices: Iterable[Sequence[object]]) -> None:
+        """Raise :class:`SpecError` where choices multiply to more environments than there may be.
+
+        To be asked before they are multiplied: five axes of 40 versions are 100,000,000.
+        """
+        number = math.prod(map(len, choices))
+        if number > MOST_ENVIRONMENTS:
+            raise self._error(
+                key, f"gives {number:,} environments; a table may give {MOST_ENVIRONMENTS:,}",
+                "Name fewer versions, or pair them in rows",
+            )  # fmt: skip
 
     def _versions(self, key: str, axis: str, rule: RangeTable, python: str) -> list[str]:
         package = package_of(axis, rule)
@@ -213,6 +233,8 @@ class Spelling:
 
     def _filled(self, key: str, template: str, values: Values) -> str:
         try:
+            if not all(map(_is_plain, string.Formatter().parse(template))):
+                raise ValueError  # a width of 10^9, say
             return template.format_map(values)
         except KeyError as missing:
             raise self._error(
@@ -226,6 +248,12 @@ class Spelling:
             ) from None  # fmt: skip
 
 
+def _is_plain(part: tuple[str, str | None, str | None, str | None]) -> bool:
+    """Whether a part of a template is text alone, or with a name that nothing is made of."""
+    _, name, width, conversion = part
+    return name is None or not (set(name) & set(".[") or width or conversion)
+
+
 def _named(template: str) -> set[str]:
     """Return the keys that a text names in braces; none where its braces are wrong."""
     try:
@@ -237,6 +265,8 @@ def _named(template: str) -> set[str]:
 @cache
 def requirement_problem(text: str) -> str:
     """Return what is wrong with a requirement, in a line; empty where nothing is."""
+    if len(text) > REQUIREMENT_CHARS:
+        return f"it has {len(text)} characters, and may have {REQUIREMENT_CHARS}"
     try:
         Requirement(text)
     except InvalidRequirement as error:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from matrix.spec.tables import SpecError
+from matrix.spec.usable import value_faults
+from matrix.untrusted.reading import UnreadableError, read_file
 
 MAIN = "spec.toml"
 """The file of a folder that is read first."""
+
+SPEC_BYTES = 1_000_000
+"""Of all files together; the project's own have 0.08 MB."""
+MOST_FILES = 10_000
+"""Of any kind in a spec's folder and below."""
+_LONG_KEY = re.compile(
+    r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){20}""", re.ASCII
+)
+"""A key of more than 20 names. The parser takes memory by the square of their number."""
 
 Document = dict[str, Any]
 
@@ -35,17 +48,31 @@ def folder_of(path: Path) -> Path:
 
 
 def spec_files(path: Path) -> list[Path]:
-    """Return the files of a spec in the order in which they are read.
+    """Return the files of a spec in the order in which they are read; raise :class:`SpecError`.
 
     A file is its own. Of a folder, these are all ``*.toml`` in it and below, but for what lies in
     hidden folders: ``spec.toml`` first, the others by their paths.
     """
     if not path.is_dir():
         return [path]
-    inside = [file.relative_to(path) for file in path.rglob("*.toml")]
-    visible = [name for name in inside if not any(part.startswith(".") for part in name.parts)]
-    ordered = sorted(visible, key=lambda name: (name != Path(MAIN), name.as_posix()))
+    inside = [name for name in _names_in(path) if name.suffix == ".toml"]
+    ordered = sorted(inside, key=lambda name: (name != Path(MAIN), name.as_posix()))
     return [path / name for name in ordered]
+
+
+def _names_in(folder: Path) -> Iterator[Path]:
+    """Yield all that lies in a folder and below it, but for what is hidden, by the path there."""
+    number = 0
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        number += len(folders) + len(files)
+        if number > MOST_FILES:
+            raise SpecError(
+                folder, "folder", f"holds more than {MOST_FILES:,} files",
+                "Name the spec's own folder, or a file",
+            )  # fmt: skip
+        for name in (*folders, *files):
+            yield Path(place, name).relative_to(folder)
 
 
 def read_document(path: Path) -> tuple[Document, Places]:
@@ -59,21 +86,46 @@ def read_document(path: Path) -> tuple[Document, Places]:
         raise SpecError(path, "folder", "holds no *.toml", "Check --spec")
     document: Document = {}
     places: Places = {}
+    left = SPEC_BYTES
     for file in files:
-        for section, content in _read_toml(file).items():
+        text = _read(path, file, left)
+        left -= len(text)
+        for section, content in _parsed(file, text).items():
             _add(document, places, file, section, content)
     return document, places
 
 
-def _read_toml(file: Path) -> Document:
+def _read(path: Path, file: Path, limit: int) -> bytes:
+    """Return the bytes of a file of a spec; raise :class:`SpecError`."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecError(
-            file, "file", f"cannot be read ({error.strerror})", "Check --spec"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        real = file.resolve()  # a link may be named, and one in a folder leads to what is in it
+        if path.is_dir() and not real.is_relative_to(path.resolve()):
+            problem, remedy = "is a link out of the spec's folder", "Put the file itself there"
+            raise SpecError(file, "file", problem, remedy)
+        return read_file(real, limit)
+    except (OSError, RuntimeError) as error:  # the latter of links in a circle
+        why = getattr(error, "strerror", None) or "its links lead in a circle"
+        raise SpecError(file, "file", f"cannot be read ({why})", "Check --spec") from None
+    except UnreadableError as error:
+        remedy = f"A spec is plain files of up to {SPEC_BYTES:,} bytes together"
+        raise SpecError(file, "file", str(error), remedy) from None
+
+
+def _parsed(file: Path, raw: bytes) -> Document:
+    """Return what TOML says, in values of which each can be used; raise :class:`SpecError`."""
+    try:
+        text = raw.decode()
+        if long := _LONG_KEY.search(text):
+            line = text.count("\n", 0, long.start()) + 1
+            raise SpecError(file, f"line {line}", "has a key of over 20 names", "Nest it less")
+        document = tomllib.loads(text)
+    except ValueError as error:  # no UTF-8, no TOML, a number of thousands of digits
         raise SpecError(file, "file", f"is not TOML: {error}", "Mend that place") from None
+    except RecursionError:
+        raise SpecError(file, "file", "is nested too deep", "Nest its lists less") from None
+    if fault := next(value_faults("", document), None):
+        raise SpecError(file, *fault)
+    return document
 
 
 def _add(document: Document, places: Places, file: Path, section: str, content: Any) -> None:

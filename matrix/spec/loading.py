@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from matrix.spec.axes import Combination, Spelling, requirement_problem
+from matrix.spec.axes import MOST_ENVIRONMENTS, Combination, Spelling, requirement_problem
 from matrix.spec.dating import Dating
 from matrix.spec.files import Place, folder_of, spec_error
 from matrix.spec.reading import read_spec
@@ -33,10 +33,13 @@ from matrix.spec.tables import (
     Spec,
     SpecError,
 )
+from matrix.spec.usable import spec_faults
 
 PACKAGE = Path(__file__).parents[1]
 DEFAULT_SPEC = PACKAGE / "spec" / "project"
 DEFAULT_PROFILE = "cpu"
+ADAPTER_BYTES = 1_000_000
+"""No adapter is larger: one has a few KB."""
 FLOAT_MODEL = "none"
 """The quantizer that is the float model itself."""
 
@@ -103,6 +106,8 @@ def load(path: Path = DEFAULT_SPEC, snapshot: Snapshot | None = None) -> LoadedS
     loaded = LoadedSpec(
         path, spec, snapshot_of(path) if snapshot is None else snapshot, {}, places=places
     )
+    if fault := next(spec_faults(spec), None):
+        raise loaded.error(*fault)
     check_schemes(loaded.error, spec.schemes)
     loaded = _spelled_out(loaded)
     _check_roles(loaded)
@@ -143,11 +148,16 @@ def _spelled_out(loaded: LoadedSpec) -> LoadedSpec:
             _check_environment(loaded, key, environment)
             environments[environment.name] = dating.dated(key, environment)
             rows[environment.name] = (index, combination)
+        if len(environments) > MOST_ENVIRONMENTS:
+            raise loaded.error(
+                key, f"with this table there are over {MOST_ENVIRONMENTS:,} environments",
+                "Name fewer versions",
+            )  # fmt: skip
     return msgspec.structs.replace(loaded, environments=environments, rows=rows)
 
 
 def _check_environment(loaded: LoadedSpec, key: str, environment: Environment) -> None:
-    if not re.fullmatch(r"3\.\d+(\.\d+)?", environment.python):
+    if not re.fullmatch(r"3\.[0-9]{1,2}(\.[0-9]{1,2})?", environment.python):
         raise loaded.error(
             f"{key}.python", f"{environment.python!r} is no version of Python 3",
             "Write it as 3.11 or 3.11.9",
@@ -155,13 +165,11 @@ def _check_environment(loaded: LoadedSpec, key: str, environment: Environment) -
     items = {name: getattr(environment, name) for name in ("requirements", "constraints")}
     items["overrides"] = environment.overrides
     for package, needed in environment.build_requirements.items():
-        items[f"build_requirements.{package}"] = [package, *needed]
-    for package in environment.build_environ:
-        items[f"build_environ.{package}"] = [package]
+        items[f"build_requirements.{package}"] = needed
     for field, item in ((field, item) for field, listed in items.items() for item in listed):
         if problem := requirement_problem(item):
             raise loaded.error(
-                f"{key}.{field}", f"{item!r} is no requirement ({problem})",
+                f"{key}.{field}", f"{item[:200]!r} is no requirement ({problem})",
                 "Write it as pip does, name==version",
             )  # fmt: skip
     if environment.overrides and not environment.departures:
@@ -243,12 +251,16 @@ def _check_refusals(loaded: LoadedSpec) -> None:
 def _check_adapter(
     loaded: LoadedSpec, key: str, role: Literal["models", "quantizers", "engines"], name: str
 ) -> None:
-    if not loaded.adapter(role, name).is_file():
+    file = loaded.adapter(role, name)
+    if not file.is_file():
         ours = sorted(file.stem for file in (PACKAGE / "probe" / role).glob("*.py"))
         raise loaded.error(
             key, f"there is no adapter {name!r}",
             f"Ours: {', '.join(ours)}; one of your own is a path such as './mine.py'",
         )  # fmt: skip
+    if file.stat().st_size > ADAPTER_BYTES:
+        problem = f"{name!r} has more than {ADAPTER_BYTES:,} bytes"
+        raise loaded.error(key, problem, "Give a file of Python")
 
 
 Roles = Mapping[str, tuple[str, RoleTable]]

@@ -5,7 +5,7 @@ Nothing here knows which keys a table may have; that is checked after everything
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from difflib import get_close_matches
 from typing import Any
 
@@ -17,12 +17,18 @@ from matrix.spec.tables import ErrorAt
 Table = dict[str, Any]
 SHOWN = 20
 """How many names an error lists."""
+MOST_NAMED = 200
+"""Characters of a name for which like ones are looked for."""
+MOST_FILLED = 100_000
+"""Keys and items that bases and sets give to all tables together; the project's give 2,000."""
+LONGEST_CHAIN = 50
+"""Bases that build on each other."""
 
 
 def hint(name: str, defined: Iterable[str]) -> str:
     """Return what an unknown name may have been meant for, or else the names that there are."""
     names = sorted(defined)
-    if close := get_close_matches(name, names, 1):
+    if close := get_close_matches(name[:MOST_NAMED], names, 1):
         return f"Did you mean {close[0]!r}?"
     return f"Defined: {', '.join(names[:SHOWN]) or 'none'}" + (", ..." if names[SHOWN:] else "")
 
@@ -33,6 +39,7 @@ class Repeats:
     def __init__(self, document: Document, error: ErrorAt) -> None:
         self._document = document
         self._error = error
+        self._given = 0
 
     def filled(self) -> Document:
         """Return the document with every base, set and reason filled in where it is named."""
@@ -66,6 +73,12 @@ class Repeats:
             )  # fmt: skip
         if not isinstance(bases.get(name), dict):
             raise self._error(f"{key}.base", f"no base {name!r} is defined", hint(name, bases))
+        if len(above) == LONGEST_CHAIN:
+            raise self._error(
+                f"bases.{name}", f"more than {LONGEST_CHAIN} bases build on each other",
+                "Put some of them together",
+            )  # fmt: skip
+        self._count(f"{key}.base", bases[name])
         return _laid_over(table, self._on_its_base(f"bases.{name}", bases[name], (*above, name)))
 
     def _with_sets(self, key: str, table: Table) -> Table:
@@ -94,7 +107,17 @@ class Repeats:
                 f"sets.{name}", f"a set names no other set, and it names {nested[0]!r}",
                 "Write out what that one holds",
             )  # fmt: skip
+        self._count(key, items)
         return items
+
+    def _count(self, key: str, given: Sized) -> None:
+        """Raise :class:`SpecError` where bases and sets give more than there may be."""
+        self._given += len(given)
+        if self._given > MOST_FILLED:
+            raise self._error(
+                key, f"up to here bases and sets give more than {MOST_FILLED:,} keys and items",
+                "Name fewer, or smaller ones",
+            )  # fmt: skip
 
     def _with_reasons(self, key: str, table: Table) -> Table:
         """Return an environment table in whose ranges ``always`` says why."""

@@ -96,7 +96,7 @@ def check_facts(error: ErrorAt, key: str, facts: Facts) -> None:
         for item in items:
             if problem := requirement_problem(item):
                 raise error(
-                    f"{key}.{field}", f"{item!r} is no requirement ({problem})",
+                    f"{key}.{field}", f"{item[:200]!r} is no requirement ({problem})",
                     "Write it as pip does, transformers>=5",
                 )  # fmt: skip
     for axis, specifier in facts.axes.items():

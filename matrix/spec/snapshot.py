@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 from matrix.spec.tables import MetadataTable
 from matrix.spec.versions import parsed
-from matrix.untrusted.reading import UnreadableError, decode
+from matrix.untrusted.reading import UnreadableError, decode, read_file
 
 SCHEMA: Literal[1] = 1
 SNAPSHOT = "releases.json"
@@ -113,12 +113,9 @@ EMPTY = Snapshot(SCHEMA, "", {})
 def read_snapshot(file: Path) -> Snapshot:
     """Read ``releases.json``; raise :class:`ValueError` that says what is wrong with it."""
     try:
-        with file.open("rb") as opened:
-            raw = opened.read(SNAPSHOT_BYTES + 1)
+        raw = read_file(file, SNAPSHOT_BYTES)
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from None
-    if len(raw) > SNAPSHOT_BYTES:
-        raise ValueError(f"has over {SNAPSHOT_BYTES} bytes, as no snapshot has")
     try:
         snapshot = decode(raw, Snapshot)
     except UnreadableError as error:

@@ -21,7 +21,7 @@ def locked_builds(environment: Environment, pins: Mapping[str, str]) -> dict[str
 def build_variables(build_environ: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Return the lines by which uv's settings give variables to the builds of packages."""
     lines = [
-        f"{json.dumps(package)}.{json.dumps(name)} = {json.dumps(value)}"
+        f"{json.dumps(package)}.{json.dumps(name)} = {json.dumps(value, ensure_ascii=False)}"
         for package, variables in build_environ.items()
         for name, value in variables.items()
     ]

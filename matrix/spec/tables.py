@@ -12,6 +12,7 @@ from matrix.checkpoint.formats import Format, Method
 from matrix.pipeline.outcomes import Verdict
 from matrix.pipeline.steps import STEPS, Device, Stage, Step
 from matrix.repair.names import RepairName
+from matrix.untrusted.text import visible
 
 Option = str | int | float | bool
 Activations = Literal["", "int8", "fp8", "fp4"]
@@ -21,6 +22,9 @@ InstructionSet = Literal["AVX2", "AVX-512", "AVX-512 BF16", "AMX"]
 Resolution = Literal["pinned", "released", "today"]
 """With our pins; with what there was when its releases came out; with what there is today."""
 SandboxUse = Literal["auto", "required", "off"]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+"""Seconds (a billion are 30 years) or megabytes; NaN and infinity are none."""
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 Names = Annotated[list[str], msgspec.Meta(min_length=1)]
 
 
@@ -28,6 +32,7 @@ class SpecError(Exception):
     """The spec is wrong. The text names the file, the key and what to do."""
 
     def __init__(self, file: Path, key: str, problem: str, remedy: str) -> None:
+        key, problem, remedy = visible(key, 200), visible(problem, 1000), visible(remedy, 1000)
         super().__init__(f"{file}: {key}: {problem}. {remedy}")
 
 
@@ -42,13 +47,13 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Limits(Table, frozen=True, kw_only=True):
     """What one stage may use before its processes are ended."""
 
-    seconds: float
+    seconds: Positive
     """Wall-clock seconds from its start to its end."""
-    silence: float
+    silence: Positive
     """Seconds without a line of log or a sign of progress."""
-    memory_mb: int
+    memory_mb: Annotated[int, msgspec.Meta(gt=0, le=10**9)]
     """Megabytes (10^6 bytes) of memory of the whole process group, shared pages counted once."""
-    log_mb: float
+    log_mb: Positive
     """Megabytes (10^6 bytes) of output."""
 
 
@@ -300,7 +305,7 @@ class CutoffException(Table, frozen=True, kw_only=True):
 
     package: str
     environments: str = "*"
-    until: str
+    until: Annotated[str, msgspec.Meta(pattern=r"^(none|\d{4}-\d\d-\d\d(T[\d:]{8}Z)?)$")]
     """A date (``2024-11-30``), or ``none`` for no cut-off."""
     reason: str
 
@@ -308,7 +313,7 @@ class CutoffException(Table, frozen=True, kw_only=True):
 class ReleasedTable(Table, frozen=True, kw_only=True):
     """What ``released`` means: the newest upload among an environment's releases, plus a grace."""
 
-    grace_days: int = 7
+    grace_days: Annotated[int, msgspec.Meta(ge=0, le=40_000)] = 7
     exceptions: list[CutoffException] = []
 
 
@@ -327,43 +332,43 @@ class MetadataTable(Table, frozen=True, kw_only=True):
 class DevicePredictions(Table, frozen=True, kw_only=True):
     """What steps are predicted to take on one kind of device, until they have been timed."""
 
-    import_seconds: float
-    quantize_seconds: float
+    import_seconds: Amount
+    quantize_seconds: Amount
     """Of a model of next to no size."""
-    quantize_seconds_per_billion: dict[Method, float]
+    quantize_seconds_per_billion: dict[Method, Amount]
     """And for each 10^9 parameters besides."""
-    load_seconds: float
-    load_seconds_per_billion: float
-    generate_seconds: float
+    load_seconds: Amount
+    load_seconds_per_billion: Amount
+    generate_seconds: Amount
 
 
 class PredictionsTable(Table, frozen=True, kw_only=True):
     """The constants from which downloads, disk and time are predicted."""
 
-    download_mb_per_second: float
-    unpacked: float
+    download_mb_per_second: Positive
+    unpacked: Amount
     """Bytes on disk for each byte of a wheel."""
-    torch_mb: float
+    torch_mb: Amount
     """Megabytes (10^6 bytes) of one torch's wheels with those of CUDA that it asks for."""
-    torch_cpu_mb: float = 192
+    torch_cpu_mb: Amount = 192
     """The same of a build without CUDA, where uv is told to take those (``UV_TORCH_BACKEND``)."""
-    packages_mb: float
+    packages_mb: Amount
     """Megabytes of wheels that an environment shares with no other."""
-    packages_unpacked: float = 3.5
+    packages_unpacked: Amount = 3.5
     """Bytes on disk for each byte of these."""
-    brings_mb: dict[str, float] = {}
+    brings_mb: dict[str, Amount] = {}
     """Package -> megabytes of wheels that each of its releases brings along."""
-    resolve_seconds: float
-    install_seconds: float
-    source_build_seconds: float
+    resolve_seconds: Amount
+    install_seconds: Amount
+    source_build_seconds: Amount
     """More for each release that has no wheel, once for all environments."""
-    first_quantize_seconds: dict[str, float] = {}
+    first_quantize_seconds: dict[str, Amount] = {}
     """Package -> what the first quantization in an environment takes more."""
-    first_load_seconds: dict[str, float] = {}
+    first_load_seconds: dict[str, Amount] = {}
     """Package -> what the first import and load in an environment take more."""
-    build_seconds: float
+    build_seconds: Amount
     """Of a model, without its download."""
-    inspect_seconds_per_gb: float
+    inspect_seconds_per_gb: Amount
     """For each 10^9 bytes of the float model."""
     cpu: DevicePredictions
     cuda: DevicePredictions

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matrix.checkpoint.formats import Format
+from matrix.plan import cells
 from matrix.plan.cells import Plan, float_id, make_plan, requirements_of, select
 from matrix.spec.loading import FLOAT_MODEL, LoadedSpec, load
 from matrix.spec.snapshot import EMPTY
@@ -234,3 +235,11 @@ def test_beside_the_float_model_alone_schemes_say_which_engines_are_meant(tmp_pa
     assert [cell.id for cell in small(file).cells] == [
         "tied/float/none/runner-3.0", "untied/float/none/runner-3.0",
     ]  # fmt: skip
+
+
+def test_a_profile_of_too_many_cells_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells, "MOST_CELLS", 5)
+    with pytest.raises(SpecError, match=r"profiles\.all: has more than 5 cells\. Choose fewer"):
+        make_plan(load(small_spec.write(tmp_path)), "all")

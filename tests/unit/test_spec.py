@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,6 +103,100 @@ WRONG = {
 }  # fmt: skip
 
 
+HOSTILE: dict[str, tuple[Any, ...]] = {
+    "a list of lists of lists": (
+        ("seed = 0", f"seed = {'[' * 90}{']' * 90}"), "models.tied.recipe.seed[0]", "Nest it less"),
+    "a list too deep for the parser": (
+        ("seed = 0", f"seed = {'[' * 5000}{']' * 5000}"), "file", "Nest its lists less"),
+    "a key of thousands of names": (
+        ("schema = 1", f"schema = 1\n{'a.' * 5000}a = 1"), "line 3", "over 20 names"),
+    "a quoted key of many names": (
+        ("schema = 1", "schema = 1\n" + '"a" . ' * 30 + "b = 1"), "line 3", "over 20 names"),
+    "axes that multiply to millions": (
+        ('name = "twins"', 'name = "twins"\n' + "".join(
+            f"axes.a{n} = {[str(m) for m in range(40)]}\n" for n in range(5))),
+        "environments[0]", "102,400,000 environments"),
+    "ranges that multiply in a row": (
+        ('name = "twins"', 'name = "twins"\nrows = [{' + ",".join(
+            f'a{n} = {{ package = "transformers", since = "0" }}' for n in range(6)) + "}]"),
+        "environments[0].rows[0]", "Name fewer versions"),
+    "a width in braces": (
+        ('"maker=={maker}"', '"maker=={maker:>999999999}"'), "environments[1].requirements",
+        "Write {axis} for its value"),
+    "an attribute in braces": (
+        ('"maker=={maker}"', '"maker=={maker.__class__}"'), "environments[1].requirements",
+        "Write {axis} for its value"),
+    "a conversion in braces": (
+        ('"maker-{maker}"', '"maker-{maker!r}"'), "environments[1].name",
+        "Write {axis} for its value"),
+    "thousands of digits": (("seed = 0", f"seed = {'1' * 5000}"), "file", "Mend that place"),
+    "a number of 65 bits": (("seed = 0", f"seed = {2**64}"), "models.tied.recipe.seed", "64 bits"),
+    "NUL in a path": (
+        ('"./model.py"', '"./model\\u0000.py"'), "models.tied.adapter", "U+0000. Leave it out"),
+    "half a character": (("seed = 0", 'seed = "\\ud800"'), "file", "Mend that place"),
+    "a control character in a name": (
+        ("[models.untied]", '[models."a\\u001bb"]'), "models.a\u241bb", "cannot be seen"),
+    "a variable with its value in its name": (
+        ('name = "twins"', 'name = "twins"\nenviron."A=B" = "C"'), "environments[0].environ.A=B",
+        "the value behind the '='"),
+    "such a variable of a role": (
+        ('adapter = "./maker.py"', 'adapter = "./maker.py"\nenviron."A=B" = "C"'),
+        "quantizers[0].environ.A=B", "the value behind the '='"),
+    "such a variable of a build": (
+        ('name = "twins"', 'name = "twins"\nbuild_environ.a."A=B" = "C"'),
+        "environments[0].build_environ.a.A=B", "the value behind the '='"),
+    "a variable that no process can have": (
+        ('name = "twins"', f'name = "twins"\nenviron.A = "{"a" * 40_000}"'),
+        "environments[0].environ.A", "Put it into a file"),
+    "a date in a recipe": (
+        ("seed = 0", "seed = 2026-11-30"), "models.tied.recipe.seed", '"2026-11-30"'),
+    "not a number": (("seconds = 10", "seconds = nan"), "limits.resolve.seconds", "is nan"),
+    "infinite": (("silence = 10", "silence = inf"), "limits.resolve.silence", "is inf"),
+    "less than no time": (
+        ("seconds = 10", "seconds = -1"), "limits.resolve.seconds", "`float` > 0"),
+    "less than no memory": (
+        ("memory_mb = 500", "memory_mb = -1"), "limits.resolve.memory_mb", "`int` >= 1"),
+    "groups of nothing": (("group_size = 64", "group_size = 0"), "schemes.awq.group_size", "-1"),
+    "TOML in a package's name": (
+        ('name = "twins"', """name = "twins"\nbuild_requirements.'x"]; [y' = ["z"]"""),
+        'environments[0].build_requirements.x"]', "is no name of a package"),
+    "a marker in a package's name": (
+        ('name = "twins"', """name = "twins"\nbuild_environ.'x; os_name > "a"'.A = "1\""""),
+        "environments[0].build_environ.x; os_name", "is no name of a package"),
+    "a line end in the metadata of a release": (
+        ("[models.tied]", '[[metadata]]\npackage = "a"\nversion = "1"\nsource = ""\n'
+         'requires_dist = ["b\\n[[index]]"]\n[models.tied]'),
+        "metadata[0].requires_dist", "name>=version"),
+    "no date for a cut-off": (
+        ("[models.tied]", '[[released.exceptions]]\npackage = "a"\nreason = ""\n'
+         'until = "never"\n[models.tied]'), "released.exceptions[0].until", "regex"),
+    "a grace of a million years": (
+        ("[models.tied]", "[released]\ngrace_days = 365000000\n[models.tied]"),
+        "released.grace_days", "`int` <= 40000"),
+    "a model in another folder": (
+        ("[models.untied]", '[models."../untied"]'), "models.../untied", "Use up to 100 letters"),
+    "a suffix in another folder": (
+        ('adapter = "./maker.py"', 'adapter = "./maker.py"\nsuffix = "../x"'),
+        "quantizers[0].suffix", "Use up to 100 letters"),
+    "a scheme with a name of 10,000 letters": (
+        ("[schemes.awq]", f"[schemes.{'a' * 10_000}]"), "schemes.aaa", "Use up to 100 letters"),
+    "a requirement of 100,000 letters": (
+        ('"torch==2.0"', f'"{"a" * 100_000}"'), "environments[0].requirements", "may have 1000"),
+    "a Python of 5,000 digits": (
+        ('name = "twins"', f'name = "twins"\npython = "3.{"1" * 5000}"'),
+        "environments[0].python", "Write it as 3.11"),
+    "a set in thousands of lists": (
+        ("[models.tied]", f"[sets]\ns = {['runner-3.0'] * 1000}\n[models.tied]"),
+        ('engines = ["runner-*"]', f"engines = {['@s'] * 1000}"),
+        "profiles.all.engines", "100,000 keys and items"),
+    "bases upon bases": (
+        ("[models.tied]", "".join(f'[bases.b{n}]\nbase = "b{n + 1}"\n' for n in range(2000))
+         + "[bases.b2000]\n[models.tied]"), ('name = "twins"', 'name = "twins"\nbase = "b0"'),
+        "bases.b50", "Put some of them together"),
+}  # fmt: skip
+"""What no spec of a person's has -> changes, where the error is, a part of its text."""
+
+
 def open_spec(file: Path, profile: str = "all") -> Context:
     return Context(Settings.of({}, spec=file, profile=profile, store=file.parent / "store"), {})
 
@@ -110,6 +205,17 @@ def error_of(file: Path, profile: str = "all") -> str:
     with pytest.raises(SpecError) as caught:
         open_spec(file, profile)
     return str(caught.value)
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_what_no_spec_can_hold_is_one_short_line(tmp_path: Path, case: str) -> None:
+    *changes, key, text = HOSTILE[case]
+    file = small_spec.write(tmp_path, *changes)
+    error = error_of(file)
+    assert error.startswith(f"{file}: {key}")
+    assert text in error
+    assert error.isprintable()
+    assert len(error) < 3000
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 
 from matrix.plan.cells import make_plan
 from matrix.run.context import Settings
-from matrix.spec.files import folder_of, read_document, spec_files
+from matrix.spec import files
+from matrix.spec.files import SPEC_BYTES, folder_of, read_document, spec_files
 from matrix.spec.loading import load
 from matrix.spec.reading import read_tables
 from matrix.spec.tables import SpecError
@@ -126,3 +128,58 @@ def test_what_lies_beside_a_spec_lies_in_its_folder(tmp_path: Path) -> None:
     assert loaded.folder == tmp_path
     assert loaded.adapter("engines", "./runner.py") == tmp_path / "runner.py"
     assert Settings.of({"MATRIX_SPEC": str(tmp_path)}).spec == tmp_path
+
+
+def test_a_pipe_in_a_spec_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(split(tmp_path) / "x.toml")
+    assert error_of(tmp_path).startswith(f"{tmp_path / 'x.toml'}: file: x.toml is no regular file")
+    assert error_of(tmp_path / "x.toml").startswith(f"{tmp_path / 'x.toml'}: file: ")
+
+
+def test_all_files_of_a_spec_together_are_bounded(tmp_path: Path) -> None:
+    for name in ("x.toml", "y.toml"):
+        (split(tmp_path) / name).write_text("#" * (SPEC_BYTES * 2 // 3))
+    assert f"plain files of up to {SPEC_BYTES:,} bytes together" in error_of(tmp_path)
+    os.truncate(tmp_path / "x.toml", 10**12)
+    assert f"plain files of up to {SPEC_BYTES:,} bytes together" in error_of(tmp_path)
+
+
+def test_a_folder_of_many_files_is_not_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MOST_FILES", 20)
+    for number in range(20):
+        (split(tmp_path) / f"{number}.txt").touch()
+    assert "holds more than 20 files. Name the spec's own folder" in error_of(tmp_path)
+
+
+def test_a_link_leads_to_nothing_outside_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "spec").mkdir()
+    folder = split(tmp_path / "spec")
+    (tmp_path / "outside.toml").write_text("")
+    (folder / "x.toml").symlink_to(tmp_path / "outside.toml")
+    assert error_of(folder).startswith(f"{folder / 'x.toml'}: file: is a link out of the spec's")
+    (folder / "x.toml").unlink()
+    (folder / "x.toml").symlink_to("x.toml")
+    assert "its links lead in a circle" in error_of(folder)
+
+
+def test_links_within_a_folder_and_a_link_to_a_spec_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "spec").mkdir()
+    file = small_spec.write(tmp_path / "spec")
+    file.rename(file.with_name("kept"))
+    file.symlink_to("kept")
+    assert make_plan(load(tmp_path / "spec"), "all").cells
+    (tmp_path / "spec" / "linked.toml").symlink_to(file)
+    assert make_plan(load(tmp_path / "spec" / "linked.toml"), "all").cells
+
+
+def test_dots_in_texts_are_no_names(tmp_path: Path) -> None:
+    words = ". ".join(["word"] * 19)
+    file = small_spec.write(tmp_path, ('what = "a shim"', f'what = "{words}: {words}"'))
+    assert make_plan(load(file), "all").cells
+
+
+def test_a_snapshot_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(small_spec.write(tmp_path).with_name("releases.json"))
+    assert "releases.json is no regular file" in error_of(tmp_path / "spec.toml")

@@ -61,7 +61,8 @@ def changed(draw: st.DrawFn, value: Any) -> Any:
                 name = draw(st.sampled_from(TEXTS) | st.text(max_size=5))
                 container[name] = copy.deepcopy(container[place])
             case _:
-                container[place] = draw(st.sampled_from(ODD) | st.text(max_size=8) | st.integers())
+                odd = st.sampled_from(ODD).map(copy.deepcopy)  # it may be changed in its turn
+                container[place] = draw(odd | st.text(max_size=8) | st.integers())
     return whole[0]
 
 

@@ -1,4 +1,4 @@
-"""What a probe left, its events and a model's reference: each is a value of its type or nothing."""
+"""What a probe left, its events, a model's reference: a value of the type, or refused."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from matrix.pipeline.outcomes import Conclusion
 from matrix.pipeline.steps import Step
 from matrix.run.probes import Event, read_event, read_result
 from matrix.store.observations import Observation
+from matrix.untrusted.reading import UnreadableError, is_deep
 from tests.fuzz.fuzzing import fuzzed
 from tests.fuzz.mutations import like_json
 from tests.unit.test_divergence import WITH_LIKELIEST, facts_with
@@ -40,21 +41,23 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @fuzzed("results", like_json(RESULT, FAILED))
-def test_a_result_is_one_or_none(data: bytes, file: Path) -> None:
+def test_a_result_is_one_or_refused(data: bytes, file: Path) -> None:
     file.write_bytes(data)
-    result = read_result(file, Step.GENERATE)
-    assert result is None or isinstance(result, StepResult)
+    try:
+        result = read_result(file, Step.GENERATE)
+    except UnreadableError as error:
+        classify_end(End(), None, [], "", str(error))
+        return
+    assert isinstance(result, StepResult)
+    assert not is_deep(result.facts)
     end = classify_end(End(), result, ["GPU, please"], "a log")
-    end = require_device(end, result.facts if result else {}, "cpu")
-    assert isinstance(end, Conclusion)
-    if result is not None:
-        _keep(result, end)
-        with suppress(EvidenceError):
-            with_divergence(result.facts, WITH_LIKELIEST)
-        with suppress(EvidenceError):
-            read_generation(result.facts, WITH_LIKELIEST)
-        with suppress(EvidenceError):
-            read_load(result.facts, result.warnings)
+    _keep(result, require_device(end, result.facts, "cpu"))
+    with suppress(EvidenceError):
+        with_divergence(result.facts, WITH_LIKELIEST)
+    with suppress(EvidenceError):
+        read_generation(result.facts, WITH_LIKELIEST)
+    with suppress(EvidenceError):
+        read_load(result.facts, result.warnings)
 
 
 def _keep(result: StepResult, end: Conclusion) -> None:

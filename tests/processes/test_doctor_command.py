@@ -21,7 +21,7 @@ from tests.unit import small_spec
 COSTS_NOTHING = "[departures.shim]", small_spec.FREE + "[departures.shim]"
 
 
-def told(folder: Path, address: str, **environ: str) -> tuple[int, dict[str, Any]]:
+def diagnose(folder: Path, address: str, **environ: str) -> tuple[int, dict[str, Any]]:
     """Return the status, and each aspect by its name."""
     app = typer.Typer()
     app.command()(doctor)
@@ -36,7 +36,7 @@ def told(folder: Path, address: str, **environ: str) -> tuple[int, dict[str, Any
 def test_a_machine_is_told_of_with_one_request_to_the_index(tmp_path: Path) -> None:
     with served.running() as server:
         server.serve("pip", served.page("pip"))
-        status, aspects = told(tmp_path, server.address)
+        status, aspects = diagnose(tmp_path, server.address)
     assert status == 0
     assert [aspects[name]["state"] for name in ("uv", "index", "clock")] == ["ok"] * 3
     assert aspects["uv"]["here"].startswith("uv ")
@@ -47,13 +47,13 @@ def test_a_machine_is_told_of_with_one_request_to_the_index(tmp_path: Path) -> N
 
 def test_an_index_of_ones_own_projects_is_one_too(tmp_path: Path) -> None:
     with served.running() as server:
-        assert told(tmp_path, server.address)[1]["index"]["state"] == "ok"
+        assert diagnose(tmp_path, server.address)[1]["index"]["state"] == "ok"
 
 
 def test_an_index_that_is_down_is_a_lack_and_its_password_is_not_shown(tmp_path: Path) -> None:
     with served.running() as server:
         address = server.address.replace("//", "//user:secret@")
-    status, aspects = told(tmp_path, address)
+    status, aspects = diagnose(tmp_path, address)
     assert status == 0
     assert aspects["index"]["state"] == "lack"
     assert "cannot be reached" in aspects["index"]["here"]
@@ -63,12 +63,12 @@ def test_an_index_that_is_down_is_a_lack_and_its_password_is_not_shown(tmp_path:
 def test_an_index_that_sends_without_end_is_given_up(tmp_path: Path) -> None:
     with served.running() as server:
         server.serve("pip", b" " * 17_000_000)
-        assert "sends more than 16 MB" in told(tmp_path, server.address)[1]["index"]["here"]
+        assert "sends more than 16 MB" in diagnose(tmp_path, server.address)[1]["index"]["here"]
 
 
 def test_an_index_is_not_asked_where_the_settings_say_so(tmp_path: Path) -> None:
     with served.running() as server:
-        _, aspects = told(tmp_path, server.address, UV_OFFLINE="1")
+        _, aspects = diagnose(tmp_path, server.address, UV_OFFLINE="1")
         assert server.paths() == []
     assert aspects["index"]["state"] == "lack"
 
@@ -77,7 +77,7 @@ def test_a_disk_that_is_too_small_stops_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=-1, total=0))
-    status, aspects = told(tmp_path, "http://127.0.0.1:1/simple")
+    status, aspects = diagnose(tmp_path, "http://127.0.0.1:1/simple")
     assert status == 1
     assert aspects["disk of the store"]["state"] == "stop"
 
@@ -89,5 +89,5 @@ def test_a_sandbox_that_is_required_and_not_there_stops_a_run(
     monkeypatch.setattr(context, "find_sandbox", lambda: lack)
     address = "http://127.0.0.1:1/simple"
     for use, status, state in (("required", 1, "stop"), ("auto", 0, "lack"), ("off", 0, "lack")):
-        ended, aspects = told(tmp_path, address, MATRIX_SANDBOX=use)
+        ended, aspects = diagnose(tmp_path, address, MATRIX_SANDBOX=use)
         assert (ended, aspects["sandbox"]["state"]) == (status, state), use

@@ -8,12 +8,12 @@ from matrix.index.client import IndexAnswer
 from matrix.index.waiting import Waiting, without_newest
 from matrix.spec.snapshot import Release
 
-ASKED = "2026-11-30T12:00:00Z"
+NOW = "2026-11-30T12:00:00Z"
 
 
 def sorted_out(*releases: Release, days: float = 3) -> tuple[list[str], list[Waiting]]:
     """Return the versions that are left of an answer, and what waits."""
-    answer = IndexAnswer("maker", ASKED, "https://index", list(releases))
+    answer = IndexAnswer("maker", NOW, "https://index", list(releases))
     before = {"maker": [Release("1.0", uploaded="2026-11-29T00:00:00Z")]}
     (left,), waiting = without_newest([answer], before, days)
     return [release.version for release in left.releases], waiting
@@ -51,4 +51,4 @@ def test_what_the_snapshot_has_does_not_wait_again() -> None:
 
 
 def test_nothing_waits_for_no_days() -> None:
-    assert sorted_out(Release("2.0", uploaded=ASKED), days=0) == (["2.0"], [])
+    assert sorted_out(Release("2.0", uploaded=NOW), days=0) == (["2.0"], [])

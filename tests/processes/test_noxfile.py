@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests import REPOSITORY
+from tests import LIKE_ANY_USER, REPOSITORY
 from tests.unit import small_spec
 
 FREE = ("[departures.shim]", small_spec.FREE + "[departures.shim]")
@@ -98,6 +98,30 @@ def test_costs_are_said_where_the_matrix_is_asked_for_and_nowhere_else(tmp_path:
     for arguments in (["-s", "lint"], ["-l"], ["-s", "tests", "report"]):
         assert noxfile(tmp_path, arguments=arguments)["said"] == []
     assert noxfile(tmp_path, worker=True)["said"] == []
+
+
+def test_without_a_sandbox_nox_hides_its_secrets_and_still_tells_progress(tmp_path: Path) -> None:
+    prying = (
+        "import os; open(os.environ['MATRIX_PROGRESS'], 'a').write('progress\\n')\n"
+        "open(f'/proc/{os.getppid()}/environ').read()"
+    )
+    code = (
+        f"import subprocess, sys; sys.path.insert(0, {str(REPOSITORY)!r}); import noxfile\n"
+        f"command = [sys.executable, '-c', {prying!r}]\n"
+        "done = subprocess.run(command, stderr=subprocess.PIPE, text=True)\n"
+        "print(done.stderr.splitlines()[-1])"
+    )
+    environ = {
+        **os.environ, "MATRIX_SPEC": str(small_spec.write(tmp_path, FREE)), "MATRIX_PROFILE": "all",
+        "MATRIX_STORE": str(tmp_path / "store"), "MATRIX_SANDBOX": "off",
+    }  # fmt: skip
+    done = subprocess.run(
+        [*LIKE_ANY_USER, sys.executable, "-c", code], env=environ, capture_output=True, text=True,
+        timeout=600, check=False,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-2:-1] == ["progress"], done.stderr
+    assert "PermissionError" in done.stdout.splitlines()[-1]
+    assert "packages run without a sandbox: it is off" in done.stdout
 
 
 def test_the_sessions_that_people_call_come_first_and_those_of_environments_are_tagged(

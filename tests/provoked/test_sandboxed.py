@@ -19,11 +19,10 @@ import pytest
 
 from matrix.machine.sandbox import Isolation, find_sandbox
 from matrix.store.observations import Observation
+from tests import LIKE_ANY_USER
 from tests.provoked.runs import SPEC
 
 CELL = "made-up/float/none/plain+trespasses"
-LIKE_ANY_USER = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
-"""How root starts a command that may do no more than any user."""
 PROFILE = """
 [[engines]]
 environments = "plain"

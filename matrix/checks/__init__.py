@@ -7,7 +7,6 @@ from collections.abc import Callable
 import msgspec
 
 from matrix.checks import (
-    asking,
     contents,
     divergence,
     drift,
@@ -16,6 +15,7 @@ from matrix.checks import (
     likelihood,
     loading,
     packing,
+    schemes,
     weights,
 )
 from matrix.checks.evidence import Evidence
@@ -68,7 +68,7 @@ CHECKS: tuple[Check, ...] = (
     Check("group-size", Stage.INSPECT, packing.group_size, 0),
     Check("tensor-parallel", Stage.INSPECT, packing.tensor_parallel, lambda e: e.tensor_parallel),
     Check("weights-match", Stage.INSPECT, weights.weights_match),
-    Check("scheme", Stage.INSPECT, asking.scheme, 0),
+    Check("scheme", Stage.INSPECT, schemes.scheme, 0),
     Check("config-drift", Stage.INSPECT, drift.config_drift),
     Check("tokenizer-drift", Stage.INSPECT, drift.tokenizer_drift),
     Check("load-warnings", Stage.LOAD, loading.load_warnings, 0),

@@ -10,8 +10,8 @@ import pytest
 from matrix.checkpoint.formats import Format
 from matrix.checkpoint.inspecting import inspect
 from matrix.checkpoint.inspection import Inspection, Quantization
-from matrix.checks.asking import scheme
 from matrix.checks.evidence import Evidence
+from matrix.checks.schemes import scheme
 from matrix.checks.wording import NotApplicableError, Opinion
 from matrix.pipeline.outcomes import Judgement
 from matrix.spec.tables import SchemeTable

@@ -90,6 +90,8 @@ def _options(view: View, cwd: Path) -> list[str]:
         options += ["--ro-bind", str(source), str(target)]
     for place in map(str, view.devices):
         options += ["--dev-bind-try", place, place]
+    for place in ("/", "/dev"):  # what is mounted below stays as it is
+        options += ["--remount-ro", place]
     return [*options, "--chdir", str(cwd)]
 
 

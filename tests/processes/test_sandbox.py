@@ -38,7 +38,8 @@ def perform(
 ) -> tuple[End, str]:
     """Run Python code in a folder of its own, in which alone it may write."""
     environ = child_environ(folder, {})
-    whole = View((*PYTHON, *view.read_only), (folder, *view.writable), view.devices, view.network)
+    read_only, writable = (*PYTHON, *view.read_only), (folder, *view.writable)
+    whole = view._replace(read_only=read_only, writable=writable)
     return run([sys.executable, "-I", "-c", code], environ, folder, limits, sandbox, whole)
 
 

@@ -99,7 +99,7 @@ def test_a_folder_that_only_holds_a_link_to_an_interpreter_is_not_shown(tmp_path
 
 
 def test_a_view_becomes_options_and_what_is_writable_comes_last() -> None:
-    view = View((Path("/a"),), (Path("/a/b"),), (Path("/dev/nvidia0"),))
+    view = View((Path("/a"),), (Path("/a/b"),), devices=(Path("/dev/nvidia0"),))
     command = WRAPPED.shut_in(["program", "--option"], view, Path("/a/b"))
     text = " ".join(command)
     assert text.startswith("/usr/bin/bwrap --unshare-all ")

@@ -7,6 +7,7 @@ line on a pipe says what happens; nothing the child says or leaves behind is tru
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,10 @@ KEPT_BYTES = 3_000_000
 """No more than this is kept of a result, as the store writes it: of the largest, it is 50,000."""
 EVENTS = 100
 """So many events that are not yet waited for are held; a job has three."""
+
+
+LOCKS_DEPTH = 8
+"""In so many folders within each other, locks of compilations are looked for."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -82,6 +87,7 @@ class Probe:
         self._import_result = self._jobs / "import.json"
         self._temporary = home / "tmp"
         remove(self._temporary)
+        remove_stale_locks(home)
         argv = [
             str(python), str(CHILD), "--adapter", str(adapter),
             "--import-result", str(self._import_result),
@@ -189,6 +195,19 @@ class Probe:
     def _log(self) -> str:
         self._child.drain()
         return self._child.log.take()
+
+
+def remove_stale_locks(home: Path) -> None:
+    """Remove the locks of compilations that were cut off, while nothing runs in a home.
+
+    torch's ``cpp_extension`` waits for ever for the lock of a process that was killed, and
+    GPTQModel compiles at its first import: each later one would end at its limit.
+    """
+    for folder, names, files in os.walk(home):
+        depth = len(Path(folder).relative_to(home).parts)
+        names[:] = [name for name in names if name != "pycache" and depth < LOCKS_DEPTH]
+        if "torch_extensions" in Path(folder).parts and "lock" in files:
+            Path(folder, "lock").unlink(missing_ok=True)
 
 
 def read_event(line: str) -> Event | None:

@@ -16,6 +16,7 @@ import msgspec
 from packaging.utils import canonicalize_name
 from uv import find_uv_bin
 
+from matrix.environments.files import MARKER, files_of
 from matrix.environments.locks import Lock
 from matrix.environments.uv import link_mode, uv_environ, write_index, write_inputs
 from matrix.environments.wheels import Builder, both
@@ -47,7 +48,7 @@ def build(
     folder of those that are built here, before the rest is installed, where there is a sandbox.
     Without one uv builds them as it installs: nothing would keep a build from the shared cache.
     """
-    (folder / "matrix.json").unlink(missing_ok=True)
+    discard(folder)
     shutil.rmtree(folder, ignore_errors=True)
     environ = uv_environ(host, work, installing=True)
     environ["UV_LINK_MODE"] = link_mode(environ, sandbox)
@@ -104,14 +105,29 @@ def python_version(folder: Path) -> str:
 
 
 def commit(folder: Path, key: str) -> None:
-    """Mark a virtualenv as whole."""
-    write_atomically(folder / "matrix.json", msgspec.json.encode({"install": key}))
+    """Mark a virtualenv as whole, with what its files are now."""
+    marker = {"install": key, **files_of(folder)}
+    write_atomically(folder / MARKER, msgspec.json.encode(marker))
+
+
+def discard(folder: Path) -> None:
+    """Have a virtualenv count as not built."""
+    (folder / MARKER).unlink(missing_ok=True)
 
 
 def is_built(folder: Path, key: str) -> bool:
     """Whether a virtualenv is whole and stands for a key."""
+    return _marker(folder).get("install") == key
+
+
+def is_unchanged(folder: Path) -> bool:
+    """Whether the files of a virtualenv are still those with which it was marked as whole."""
+    marker = _marker(folder)
+    return "files" in marker and files_of(folder, by=marker.get("by")).items() <= marker.items()
+
+
+def _marker(folder: Path) -> dict[str, str]:
     try:
-        marker = decode(read_file(folder / "matrix.json", MAX_MARKER_BYTES), dict[str, str])
+        return decode(read_file(folder / MARKER, MAX_MARKER_BYTES), dict[str, str])
     except (OSError, UnreadableError):
-        return False
-    return marker.get("install") == key
+        return {}

@@ -39,12 +39,12 @@ class View(NamedTuple):
     read_only: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
     """These may lie below those that are read-only, never the other way round."""
-    shown: tuple[tuple[Path, Path], ...] = ()
-    """Read-only too: what lies at a first path, shown at a second, which may lie below those that
-    are writable."""
     devices: tuple[Path, ...] = ()
     network: bool = False
     """Whether the machine's network is its own; without it there is a loopback and nothing else."""
+    shown: tuple[tuple[Path, Path], ...] = ()
+    """Read-only too: what lies at a first path, shown at a second, which may lie below those that
+    are writable."""
 
 
 SYSTEM_ALONE = View()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -77,8 +78,8 @@ def install(workspace: Workspace, step: PlannedStep, key: Key) -> Observation:
     return workspace.keep(key, conclusion, end, facts=facts, log=log)
 
 
-def make_ready(workspace: Workspace, role: Role) -> Observation | None:
-    """Return how a role's environment was installed; build it where it was removed since.
+def make_ready(workspace: Workspace, role: Role, tell: Callable[[str], None]) -> Observation | None:
+    """Return how a role's environment was installed; build it where it was removed or changed.
 
     One in which nothing has run gets the bytecode of others. What has run there may have turned
     its folders into links. ``None`` where there is nothing to build.
@@ -87,8 +88,11 @@ def make_ready(workspace: Workspace, role: Role) -> Observation | None:
     key = workspace.keys.of(step)
     if key is None:
         return None
-    installed = install(workspace, step, key)
     folder = workspace.folder(workspace.plan.environments[role.environment])
+    if virtualenvs.is_built(folder, key.value) and not virtualenvs.is_unchanged(folder):
+        tell(f"{role.environment}: its files changed since it was installed, so it is made again")
+        virtualenvs.discard(folder)
+    installed = install(workspace, step, key)
     if installed.outcome is Outcome.PASSED and not (folder / "home").exists():
         bytecode.adopt(folder, workspace.store.path("bytecode"))
     return installed

@@ -70,7 +70,7 @@ class RoleRun:
         imported = self._keys.settled(importing)
         if imported and not (self._keys.passed(importing) and make_jobs()):
             return
-        installed = make_ready(self._workspace, role)  # it may have been removed since
+        installed = make_ready(self._workspace, role, self._messages.tell)
         if installed is None or installed.outcome is not Outcome.PASSED:
             if installed is not None:
                 self._messages.of_environment(environment.name, Step.INSTALL, installed)

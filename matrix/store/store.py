@@ -32,9 +32,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,6 +47,7 @@ from matrix.store.identity import key_of
 from matrix.store.observations import SCHEMA_VERSION, Observation
 from matrix.store.sealing import seal, unseal
 from matrix.store.taking import damage_of
+from matrix.store.unfinished import fresh_file, fresh_folder, sweep
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 from matrix.untrusted.removing import remove
 
@@ -249,22 +248,13 @@ class Store:
             raise
         return file
 
-    @contextmanager
-    def work(self, kind: str) -> Iterator[Path]:
+    def work(self, kind: str) -> AbstractContextManager[Path]:
         """Give a fresh folder for unfinished things and remove it afterwards."""
-        parent = self.path("work", "x").parent
-        folder = Path(tempfile.mkdtemp(prefix=f"{kind}-{os.getpid()}-", dir=parent))
-        try:
-            yield folder
-        finally:
-            remove(folder)
+        return fresh_folder(self.path("work", "x").parent, kind)
 
     def sweep(self) -> None:
         """Remove the unfinished things of processes that are gone."""
-        for folder in (self.root / "work").glob("*-*-*"):
-            owner = folder.name.split("-")[-2]
-            if owner.isdecimal() and not Path("/proc", owner).exists():
-                remove(folder)
+        sweep(self.root)
 
     def publish(self, folder: Path, *parts: str) -> Path:
         """Move a finished folder to its name; an older one of that name gives way."""
@@ -290,14 +280,14 @@ def write_json(path: Path, value: msgspec.Struct) -> None:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file under another name in the same folder, which is made, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    handle, unfinished = fresh_file(path)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # noqa: PTH101 - a name, not a path, is at hand
-        Path(name).replace(path)
+            unfinished.chmod(0o644)
+            unfinished.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise

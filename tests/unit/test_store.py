@@ -21,6 +21,7 @@ from matrix.store.identity import key_of
 from matrix.store.observations import Observation
 from matrix.store.sealing import seal, unseal
 from matrix.store.store import Record, Store, write_atomically
+from matrix.store.unfinished import fresh_file
 from tests.unit.made_evidence import REFERENCE
 
 KEYS = {step.value: key_of(step, {"a": 1}, []) for step in Step}
@@ -328,6 +329,46 @@ def test_sweeping_removes_what_dead_processes_left_and_nothing_else(
         assert mine.exists()
         assert summary.exists()
         assert not left.exists()
+
+
+def test_work_of_a_process_is_kept_whoever_has_its_number_and_whatever_it_is_named(
+    store: Store,
+) -> None:
+    left = store.path("work", f"job-{os.getpid()}-abc", "file").parent  # ours, a process ago
+    with store.work("probe-of-it") as mine, reopened(store).work("job") as another:
+        store.sweep()
+        assert mine.exists()
+        assert another.exists()
+        assert not left.exists()
+
+
+PLACES = [
+    ("report.json",), ("observations", "load", "k.json"), ("locks", "k.txt"), ("suites", "e"),
+    ("locks", "models", "m.json"), ("index", "p.json"), ("index", "requires", "r.json"),
+    ("established", "p.json"), ("history", "cpu", "2026-01-01", "r.parquet"),
+    ("environments", "e", "matrix.json"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_sweeping_removes_unfinished_files_that_nobody_writes_any_more(
+    store: Store, place: tuple[str, ...]
+) -> None:
+    target = store.path(*place)
+    target.write_text("whole")
+    left = target.with_name(f".{target.name}-abcd_123")
+    left.write_text("half")
+    handle, mine = fresh_file(target)
+    linked = target.with_name(f".{target.name}-abcd_456")
+    linked.symlink_to("nowhere")
+    store.sweep()
+    assert not left.exists()
+    assert mine.exists()
+    assert linked.is_symlink()
+    assert target.read_text() == "whole"
+    os.close(handle)
+    store.sweep()
+    assert not mine.exists()
 
 
 def test_an_observation_is_readable_json(store: Store) -> None:

@@ -26,7 +26,7 @@ def scheme(evidence: Evidence) -> Opinion:
     """
     inspection, meant = inspected(evidence), evidence.scheme
     if meant is None:
-        raise NotApplicableError("no scheme is named")
+        raise NotApplicableError("no scheme is named that it should have")
     if inspection.quantization is None:
         raise NotApplicableError("config.json names no scheme")
     schemes = inspection.quantization.schemes([module.name for module in inspection.modules])

@@ -215,6 +215,19 @@ def test_what_was_installed_before_still_gets_the_bytecode_that_others_made(fold
     assert len(checked) == 4, "all but the first have what we compiled"
 
 
+def test_an_environment_whose_files_changed_is_made_again_and_said_to_be(folder: Path) -> None:
+    store = folder / "store"
+    command(folder, "matrix", "run")
+    (site,) = store.glob("environments/engine-1/lib/*/site-packages")
+    (site / "left.pth").write_text("import this\n")
+    for observation in store.glob("observations/load/*.json"):
+        observation.unlink()
+    output = command(folder, "matrix", "run")
+    assert "engine-1: its files changed since it was installed, so it is made again" in output
+    assert output.count("its files changed") == 1
+    assert not (site / "left.pth").exists()
+
+
 @pytest.mark.parametrize(("module", "status"), [("nox", 1), ("matrix", 2)])
 def test_a_disk_that_is_too_small_ends_it_before_uv_is_asked(
     folder: Path, module: str, status: int

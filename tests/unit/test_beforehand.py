@@ -142,6 +142,14 @@ def test_what_uv_has_built_from_source_is_paid(context: Context, tmp_path: Path)
     assert "2.0 GB of downloads" in announce(context)
 
 
+def test_what_the_store_has_built_from_source_is_paid(context: Context) -> None:
+    built = context.store.path("wheels", "digest", "torch-2.1+cpu-cp311-none-any.whl")
+    (built.parent / "torch-2.10-cp311-none-any.whl").touch()
+    assert "3.0 GB of downloads" in announce(context)
+    built.touch()
+    assert "2.0 GB of downloads" in announce(context)
+
+
 def test_wheels_in_a_folder_are_not_downloaded(context: Context, tmp_path: Path) -> None:
     folder = tmp_path / "wheels"
     folder.mkdir()

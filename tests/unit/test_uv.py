@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from matrix.environments.uv import install_source, uv_environ, uv_settings
+from matrix.environments.uv import install_source, link_mode, uv_environ, uv_settings
+from matrix.machine.sandbox import OPEN, Isolation, Sandbox
 
 
 def test_find_links_of_pip_are_taken_over_where_uv_has_none() -> None:
@@ -64,3 +65,9 @@ def test_where_builds_come_from_is_named_by_wheels_and_not_by_path(tmp_path: Pat
     assert install_source({}) != first
     cpu = install_source({"UV_TORCH_BACKEND": "cpu"})
     assert cpu != install_source({})
+
+
+def test_packages_are_links_to_the_shared_cache_where_nothing_can_write_to_them() -> None:
+    assert link_mode({}, Sandbox(Isolation.BUBBLEWRAP)) == "hardlink"
+    assert link_mode({}, OPEN) == "clone"
+    assert link_mode({"UV_LINK_MODE": "hardlink"}, OPEN) == "hardlink"

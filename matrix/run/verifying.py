@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from matrix.checks.evidence import EvidenceError
 from matrix.environments.locks import stored_name
-from matrix.history.snapshots import SUFFIX, SnapshotError, read
 from matrix.history.states import folder_of
 from matrix.index.hub import Pin, file_of
 from matrix.pipeline.steps import Step
@@ -32,10 +32,13 @@ from matrix.store.store import (
 from matrix.store.taking import damage_of
 from matrix.store.unfinished import is_unfinished
 from matrix.untrusted.reading import UnreadableError, decode, read_file
+from matrix.untrusted.text import counted, visible
 
 MAX_BYTES = 50_000_000
 """Of the other files, the largest of which are answers of an index."""
 MAX_LINE_BYTES = 16_000_000
+SHOWN = 3
+"""Of what is damaged, where a run begins."""
 _NOT_WRITTEN = "is nothing that a store keeps"
 _LEFT_OUT = {"environments", "bytecode", "wheels", "work", "begun", "use.lock", "report.lock"}
 
@@ -49,16 +52,41 @@ class Damage(NamedTuple):
     """Of a file whose other lines are sound; 0 where all of it is meant."""
 
 
-def damages(root: Path) -> Iterator[Damage]:
-    """Yield what is damaged, foreign or surplus in a store. Every file is read, one at a time."""
+def damages(root: Path, leave_out: Set[str] = frozenset()) -> Iterator[Damage]:
+    """Yield what is damaged, foreign or surplus in a store, but for some names in its folder.
+
+    Every file is read, one at a time.
+    """
     for path in _inside(root):
-        if path.name in _LEFT_OUT:
+        if path.name in _LEFT_OUT or path.name in leave_out:
             continue
         look = _LOOKS.get(path.name)
         if look is None or path.is_symlink() or path.is_dir() == bool(path.suffix):
             yield Damage(path, _NOT_WRITTEN)
         else:
             yield from look(path)
+
+
+def damage_in_short(root: Path) -> list[str]:
+    """Return a line on what is damaged in a store where a run begins; none where nothing is.
+
+    What takes long to read is left to its users: models and checkpoints, and history.
+    """
+    if not root.is_dir():
+        return []
+    wrong = damages(root, {"models", "checkpoints", "history"})
+    first = [
+        f"{visible(str(damage.path.relative_to(root)))}: {visible(damage.problem)}"
+        for damage in islice(wrong, SHOWN)
+    ]
+    number = len(first) + sum(1 for _ in wrong)
+    if not number:
+        return []
+    more = f"; {number - SHOWN:,} more" if number > SHOWN else ""
+    return [
+        f"the store has {counted(number, 'thing')} that nobody can rely on, and counts none "
+        f"({'; '.join(first)}{more}): `matrix verify` names them, and takes them away"
+    ]
 
 
 def _inside(folder: Path) -> Iterator[Path]:
@@ -71,9 +99,7 @@ def _inside(folder: Path) -> Iterator[Path]:
 def _checked(path: Path, check: Callable[[Path], object]) -> Iterator[Damage]:
     try:
         check(path)
-    except (UnreadableError, EvidenceError) as error:
-        yield Damage(path, str(error))
-    except SnapshotError as error:
+    except (ValueError, EvidenceError) as error:  # each module has its own
         yield Damage(path, str(error).removeprefix(f"{path}: "))
     except OSError as error:
         yield Damage(path, error.strerror or "cannot be read")
@@ -201,15 +227,17 @@ def _check_requires(path: Path) -> None:
 
 
 def _history(folder: Path) -> Iterator[Damage]:
+    # Not at the top: loading the noxfile imports no numpy.
+    from matrix.history.snapshots import SUFFIX, read
+
+    def check(path: Path) -> None:
+        profile = read(path).head.profile
+        if folder_of(Path(), profile).name != path.parents[1].name:
+            raise UnreadableError(f"is of the profile {profile}")
+
     for profile in _inside(folder):
         for day in _inside(profile) if profile.is_dir() else ():
-            yield from _each(SUFFIX, _check_snapshot)(day)
-
-
-def _check_snapshot(path: Path) -> None:
-    snapshot = read(path)
-    if folder_of(Path(), snapshot.head.profile).name != path.parents[1].name:
-        raise UnreadableError(f"is of the profile {snapshot.head.profile}")
+            yield from _each(SUFFIX, check)(day)
 
 
 def _of_json(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from matrix.history.states import folder_of
 from matrix.index.hub import Pin, file_of
 from matrix.pipeline.outcomes import Outcome
 from matrix.pipeline.steps import Step
-from matrix.run.verifying import damages, remove
+from matrix.run.verifying import damage_in_short, damages, remove
 from matrix.store.identity import digest, key_of
 from matrix.store.observations import Observation
 from matrix.store.sealing import seal, seal_text
@@ -240,3 +240,14 @@ def test_where_there_is_no_store_the_command_says_so(tmp_path: Path) -> None:
     status, output = verify("--store", str(tmp_path / "none"))
     assert status == 2
     assert "there is no store here" in output
+
+
+def test_where_a_run_begins_what_is_damaged_stands_in_one_line(root: Path) -> None:
+    assert damage_in_short(root) == damage_in_short(root / "none") == []
+    for number in range(5):
+        (root / "suites" / f"odd-{number}").write_text("x")
+    (line,) = damage_in_short(root)
+    assert line.startswith(
+        "the store has 5 things that nobody can rely on, and counts none (suites"
+    )
+    assert "odd-2: has no digest: an earlier version wrote it, or it was damaged; 2 more): " in line

@@ -44,6 +44,8 @@ COMMANDS: Final = {
     "resolve": "Ask uv whether each environment resolves, as released and as of today.",
     "pairs": "Show which releases of two packages can share an environment, by resolving alone.",
     "lock": "Make the locks beside the spec that are missing or whose inputs have changed.",
+    "verify": "Read all that a store keeps, and name what is damaged, of something else, or not "
+    "its own.",
     "clean": "Say what of the store can be removed and what that frees; remove what the options "
     "name.",
 }

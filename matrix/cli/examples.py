@@ -89,6 +89,10 @@ EXAMPLES: Final[dict[str, dict[str, str]]] = {
     "lock": {
         "matrix lock --profile smoke": "the locks that it lacks",
     },
+    "verify": {
+        "matrix verify": "whether the store is what was written to it",
+        "matrix verify --remove": "and take away what is not, so that it is made again",
+    },
     "clean": {
         "matrix clean": "what could be removed; nothing is",
         "matrix clean --checkpoints": "remove checkpoints and models; they are made again",

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import msgspec
 from packaging.utils import canonicalize_name
@@ -153,6 +153,17 @@ def own_name(environment: Environment) -> str:
     if environment.resolution == "today":
         inputs["as of"] = environment.cutoff
     return f"{digest(inputs)}.txt"
+
+
+def stored_name(text: str) -> str:
+    """Return the name that a lock of a store has by what it says it was asked; else empty."""
+    lines = {key: line.removeprefix(key) for line in text.splitlines() for key in (_INPUTS, _AS_OF)
+             if line.startswith(key)}  # fmt: skip
+    try:
+        inputs = msgspec.json.decode(lines[_INPUTS], type=dict[str, Any])
+    except (KeyError, ValueError, RecursionError):
+        return ""
+    return f"{digest(inputs | ({'as of': lines[_AS_OF]} if _AS_OF in lines else {}))}.txt"
 
 
 _KEEP_PAGES = 'api = "max-age=3600", '

@@ -126,7 +126,7 @@ class Revisions:
             now = f"its main is {self._commit(repository, 'main')} now"
             raise RevisionError(
                 f"{repository}: the commit {revision} is gone from the Hub; {now}. Give that as "
-                f"its revision in the spec, or remove {_name(repository)} from locks/models to "
+                f"its revision in the spec, or remove {file_of(repository)} from locks/models to "
                 "have it seen anew: it is another model, and all that is made of it is made again"
             ) from None
         self._checked.add((repository, revision))
@@ -170,7 +170,7 @@ class Revisions:
 
     def _pin(self, repository: str) -> Pin | None:
         for folder in self._folders:
-            file = folder / _name(repository)
+            file = folder / file_of(repository)
             try:
                 data = file.read_bytes()  # beside the spec, people may have written it
                 pin = decode(unseal(data) if folder == self._folders[1] else data, Pin)
@@ -188,7 +188,7 @@ class Revisions:
 
     def _record(self, repository: str, revision: str) -> None:
         """Keep a commit, unless another process saw one first."""
-        file = self._folders[1] / _name(repository)
+        file = self._folders[1] / file_of(repository)
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
             if not file.exists():
@@ -208,6 +208,6 @@ def revisions_of(
     return Revisions(folder / "locks" / "models", own, host, now)
 
 
-def _name(repository: str) -> str:
+def file_of(repository: str) -> str:
     """Return the name of a repository's lock: as the Hub's own caches write it."""
     return f"{repository.replace('/', '--')}.json"

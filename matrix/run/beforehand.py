@@ -13,6 +13,7 @@ from matrix.plan.cells import Cell
 from matrix.plan.predictions import GB, WHEELS, Cost, name_of_environment
 from matrix.run.context import Context
 from matrix.run.estimates import Estimate, existing
+from matrix.run.verifying import damage_in_short
 from matrix.spec.tables import SpecError
 
 
@@ -61,6 +62,7 @@ def beforehand(
         f"predicted to take {_in_words(cost, at_once)}",
         f"what uv's cache has already, {cache}, is not downloaded again",
         "stop it whenever you like: the same command goes on where it was",
+        *damage_in_short(context.store.root),
         *([f"packages run without a sandbox: {lack}"] if lack else []),
     ]
 

@@ -21,6 +21,7 @@ from matrix.plan.keys import Key
 from matrix.run.workspace import Workspace
 from matrix.spec.tables import SpecError
 from matrix.store.observations import Observation
+from matrix.untrusted.text import visible
 
 ENDS = 3
 """How often the harness may be ended in a step, before that is passed over. Twice is an impatient
@@ -43,6 +44,7 @@ def passed_over(workspace: Workspace, noted: Key, due: Key) -> Observation | Non
         f"{len(runs)} runs ended in this step without a word ({', '.join(runs)}), so it is passed "
         "over: `matrix run CELL`, with its cell, tries it again"
     )
+    workspace.tell(f"{due.step} {due.subject}: {message}")
     before = workspace.keys.observed(due)
     if before is not None and before.message == message:
         return before
@@ -63,8 +65,9 @@ def guarded(workspace: Workspace, due: Callable[[], Key], do: Callable[[], T]) -
 
 
 def _keep_error(workspace: Workspace, key: Key, error: Exception) -> Observation:
-    text = f"{type(error).__name__}: {error}"[:SHOWN_CHARS]
+    text = visible(f"{type(error).__name__}: {error}", SHOWN_CHARS)
     message = f"the harness could not do it, which is a mistake in it or of the machine: {text}"
+    workspace.tell(f"{key.step} {key.subject}: {message}")
     log = "".join(traceback.format_exception(error))
     is_full = isinstance(error, OSError) and error.errno in FULL
     reason = Reason.NO_SPACE if is_full else Reason.EXCEPTION

@@ -83,7 +83,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float = 0.0
 
 
-def _read_observation(raw: bytes, step: Step, key: str) -> Observation:
+def read_observation(raw: bytes, step: Step, key: str) -> Observation:
     """Return the observation in a file's bytes.
 
     Raises :class:`UnreadableError` for one that is damaged, lies in another's place or has inputs
@@ -101,6 +101,11 @@ def _read_observation(raw: bytes, step: Step, key: str) -> Observation:
     except msgspec.ValidationError as error:
         raise UnreadableError(str(error)) from None
     return observation
+
+
+def read_record(line: bytes) -> Record:
+    """Return the record in a line; raise :class:`UnreadableError` for a damaged one."""
+    return decode(unseal(line), Record)
 
 
 class Store:
@@ -132,7 +137,7 @@ class Store:
             file = self.root / "observations" / step / f"{key}.json"
             limit = MAX_INSPECTION_BYTES if step is Step.INSPECT else MAX_OBSERVATION_BYTES
             raw = read_file(file, limit)
-            observation = _read_observation(raw, step, key)
+            observation = read_observation(raw, step, key)
         except (OSError, UnreadableError):
             return None
         built = step == Step.BUILD and observation.outcome is Outcome.PASSED
@@ -219,7 +224,7 @@ class Store:
         for segment in filter(Path.is_file, (self.root / "records").glob("*.jsonl")):
             for line in segment.read_bytes().splitlines():
                 try:
-                    read[line] = decode(unseal(line), Record)
+                    read[line] = read_record(line)
                 except UnreadableError:
                     continue
         return [read[line] for line in sorted(read, key=lambda line: (read[line].at, line))]

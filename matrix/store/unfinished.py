@@ -49,6 +49,11 @@ def fresh_file(place: Path) -> tuple[int, Path]:
         os.close(handle)
 
 
+def is_unfinished(name: str) -> bool:
+    """Whether a file's name is one that :func:`fresh_file` gives."""
+    return _OF_FILES.fullmatch(name) is not None
+
+
 def sweep(root: Path) -> None:
     """Remove what processes left in a store that are gone."""
     for folder in (root / "work").glob("*-*-*"):
@@ -57,7 +62,7 @@ def sweep(root: Path) -> None:
     for parent in (root, *(folder for pattern in _WITH_FILES for folder in root.glob(pattern))):
         with suppress(OSError), os.scandir(parent) as entries:
             for entry in entries:
-                if _OF_FILES.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                if is_unfinished(entry.name) and entry.is_file(follow_symlinks=False):
                     _remove_if_left(Path(entry.path))
 
 

@@ -49,7 +49,8 @@ def test_a_step_that_ends_the_harness_is_passed_over_the_fourth_time(
 ) -> None:
     monkeypatch.setenv("MATRIX_SANDBOX", "off")  # in which no package reaches the harness
     (folder / "turning.py").write_text(KILLING)
-    (folder / "killing").touch()
+    for name in ("killing", "seen.json"):  # the latter, so that no report is looked for
+        (folder / name).touch()
     for _ in range(ENDS):
         command(folder, "matrix", "run", status=-signal.SIGKILL)
     output = command(folder, "matrix", "run", status=2)
@@ -80,14 +81,17 @@ def test_an_answer_over_which_the_harness_stumbles_costs_its_own_cell_alone(
             raise RecursionError("maximum recursion depth exceeded")
         return keep_answer(*arguments, **words)
 
+    (folder / "seen.json").touch()
     monkeypatch.setattr(roles, "keep_answer", stumble)
     finished = perform("all", folder / "store", spec=folder / "spec.toml")
     cell = finished.cells.pop(STRICKEN)
     assert (cell.verdict, cell.reason) == (Verdict.INFRA, Reason.EXCEPTION)
     assert "RecursionError: maximum recursion depth exceeded" in cell.message
+    assert any("the harness could not do it" in line for line in finished.told)
     assert {other.verdict for other in finished.cells.values()} <= {
         Verdict.WORKS, Verdict.DEGRADED, Verdict.GARBAGE,
     }  # fmt: skip
     monkeypatch.undo()
     again = perform("all", folder / "store", spec=folder / "spec.toml")
+    assert not [line for line in again.told if "harness" in line]
     assert again.cell(STRICKEN).verdict is Verdict.DEGRADED

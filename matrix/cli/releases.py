@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ import typer
 
 from matrix.cli.options import Format, FormatOption, Spec, StoreFolder, as_json, fail
 from matrix.cli.showing import Row, show
-from matrix.index.news import Change, merge, news
+from matrix.index.news import Change, merge, news, not_after
 from matrix.index.settings import index_settings
 from matrix.index.waiting import WAIT_DAYS, Waiting, without_newest
 from matrix.run.context import Settings
@@ -101,14 +102,17 @@ def releases(
     and where nothing can be taken because the spec could not be loaded with it.
     """
     settings = Settings.of(spec=spec, store=store)
-    tables, old = read_tables(settings.spec), snapshot_of(settings.spec)
+    tables, before = read_tables(settings.spec), snapshot_of(settings.spec)
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    old = before if offline else not_after(before, now)
     earlier = {} if take_gone else old.packages
     answers = _answers(settings.store / "index", tracked(tables, old), earlier, offline=offline)
     later, waiting = without_newest(newer(answers, old), old.packages, days)
-    new = merged(old, later, date_of(answers, old))
-    added, problem = _added(settings.spec, old, new) if later else ([], "")
+    takeable, problem = _takeable(settings.spec, old, later)
+    new = merged(old, takeable, date_of(answers, old))
+    added = _added(settings.spec, old, new) if takeable else []
     place, take = folder_of(settings.spec) / SNAPSHOT, take or take_gone
-    taken = take and bool(later) and not problem
+    taken = take and bool(takeable)
     if taken:
         _write(place, new)
     lacking = any(not answer.asked and answer.package not in old.packages for answer in answers)
@@ -121,7 +125,12 @@ def releases(
         ranges=list(_ranges(settings.spec, tables, new)),
         troubles=[
             *_troubles((answer for answer in answers if not (offline and answer.asked)), old),
-            *([f"What is new cannot be taken: {problem}"] if problem else []),
+            *([problem] if problem else []),
+            *(
+                [f"The snapshot is of {before.asked}, which is yet to come, and counts as of now"]
+                if before.asked != old.asked
+                else []
+            ),
         ],
         waiting=waiting,
         taken=place.name if taken else "",
@@ -189,17 +198,42 @@ def _write(place: Path, snapshot: Snapshot) -> None:
         fail(f"{place}: cannot be written ({error.strerror}). Make its folder writable")
 
 
-def _added(file: Path, old: Snapshot, new: Snapshot) -> tuple[list[Environment], str]:
-    """Return (the environments that a new snapshot adds, why the spec cannot be loaded with it)."""
+def _takeable(
+    file: Path, old: Snapshot, answers: list[IndexAnswer]
+) -> tuple[list[IndexAnswer], str]:
+    """Return the answers with which the spec can be loaded, and why it cannot with the others.
+
+    One by one where it cannot with all, so that none holds up the others.
+    """
+    problem = _problem(file, merged(old, answers, old.asked)) if answers else ""
+    if not problem or _problem(file, old):
+        return ([] if problem else answers), problem and f"What is new cannot be taken: {problem}"
+    taken: list[IndexAnswer] = []
+    for answer in answers:
+        if why := _problem(file, merged(old, [*taken, answer], old.asked)):
+            problem = f"What is new of {answer.package} cannot be taken: {why}"
+        else:
+            taken.append(answer)
+    return taken, problem
+
+
+def _problem(file: Path, snapshot: Snapshot) -> str:
+    """Return why the spec cannot be loaded with a snapshot; empty where it can."""
     try:
-        now = load(file, new).environments
+        load(file, snapshot)
     except SpecError as error:
-        return [], str(error)
+        return str(error)
+    return ""
+
+
+def _added(file: Path, old: Snapshot, new: Snapshot) -> list[Environment]:
+    """Return the environments that a new snapshot adds, with which the spec can be loaded."""
+    now = load(file, new).environments
     try:
         before = load(file, old).environments
     except SpecError:
         before = {}  # of a package that a range names, and that nobody asked for yet
-    return [environment for name, environment in now.items() if name not in before], ""
+    return [environment for name, environment in now.items() if name not in before]
 
 
 def _news(

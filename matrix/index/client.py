@@ -12,7 +12,9 @@ An index that is down, slow or lies gives one clear line, and the answer that is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +37,8 @@ from matrix.untrusted.reading import UnreadableError, decode
 
 WATCHED = frozenset({"accelerate", "numpy", "optimum", "peft", "tokenizers", "torch"})
 """What a release declares of these is kept, besides what it declares of the tracked packages."""
-
+CLOCKS_APART = timedelta(days=1)
+"""What an answer may be old that a proxy kept."""
 
 Requires = list[str] | SourceMetadata
 """What a wheel or a source archive requires."""
@@ -44,7 +47,7 @@ Requires = list[str] | SourceMetadata
 class IndexLimits(msgspec.Struct, frozen=True):
     """What an index may take."""
 
-    page: Limits = Limits(seconds=60, megabytes=64)
+    page: Limits = Limits(seconds=60, megabytes=16)
     pages_seconds: float = 90
     """All pages together, which are asked for side by side."""
     file: Limits = Limits(seconds=30, megabytes=2)
@@ -107,7 +110,7 @@ class Index:
         names: list[str] = [canonicalize_name(name) for name in packages]
         if why := self._silence(offline):
             return {name: self._kept(name, f"{name}: not asked ({why})") for name in names}
-        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        now = _now()
         pages = in_parallel(self._page, names, self._limits.pages_seconds)
         requires = self._requires(pages, dict(zip(names, packages.values(), strict=True)))
         answers: dict[str, IndexAnswer] = {}
@@ -143,7 +146,7 @@ class Index:
             for release in releases
             if is_wanted(release) and isinstance(wheel := files.get(release.version), Wheel)
         }
-        get = self._files.get
+        get = partial(self._files.get, origin=page[1].address)
         return in_parallel(
             lambda version: file_within(wheels[version], get, name),
             wheels,
@@ -162,9 +165,10 @@ class Index:
         """Return (index, page) of the first index that has a package."""
         for address in self._settings.indexes:
             try:
-                answer = self._pages.get(
-                    f"{address.rstrip('/')}/{package}/", accept=ACCEPT_JSON_PREFERRED
+                answer = self._pages.page(
+                    f"{address.rstrip('/')}/{package}/", ACCEPT_JSON_PREFERRED
                 )
+                _check_clock(answer.date)
                 page = read_page(package, answer)
                 if gone := dropped(self._earlier.get(package, []), page.releases):
                     raise FetchError(
@@ -185,21 +189,25 @@ class Index:
     ) -> dict[tuple[str, str], Requires | FetchError]:
         """Return (package, version) -> what its file requires, of all that matter."""
         wanted: dict[tuple[str, str], Wheel | Sdist] = {}
+        origins: dict[str, str] = {}
         for package, answer in pages.items():
             oldest = parsed(since[package])
             if isinstance(answer, FetchError) or oldest is None:
                 continue
+            origins[package] = answer[1].address
             for text, file in answer[1].files.items():
                 version = parsed(text)
                 if version is not None and version >= oldest:
                     wanted[package, text] = file
         return in_parallel(
-            lambda release: self._requirements(wanted[release], *release),
+            lambda release: self._requirements(wanted[release], origins[release[0]], *release),
             wanted,
             self._limits.files_seconds,
         )
 
-    def _requirements(self, file: Wheel | Sdist, package: str, version: str) -> Requires:
+    def _requirements(
+        self, file: Wheel | Sdist, origin: str, package: str, version: str
+    ) -> Requires:
         of = [package, version, file.identity]
         place = self._folder / "requires" / f"{digest(of)}.json"
         try:
@@ -208,10 +216,11 @@ class Index:
                 return kept.requires
         except (OSError, UnreadableError):
             pass  # it was never read, or by a version that kept something else
+        get = partial(self._files.get, origin=origin)
         requires = (
-            wheel_requirements(file, self._files.get, package, version)
+            wheel_requirements(file, get, package, version)
             if isinstance(file, Wheel)
-            else source_metadata(file, self._files.get, package, version)
+            else source_metadata(file, get, package, version)
         )
         write_json(place, _Required(of, requires))
         return requires
@@ -221,13 +230,34 @@ class Index:
             kept = decode(unseal((self._folder / f"{package}.json").read_bytes()), _Kept)
         except (OSError, UnreadableError):
             return IndexAnswer(package, "", trouble=trouble)
-        if kept.answer.package != package:
+        if kept.answer.package != package or kept.answer.asked > _now():
             return IndexAnswer(package, "", trouble=trouble)
         # What another index answered says nothing of this one.
         of_these = kept.answer.index in {shown(address) for address in self._settings.indexes}
         if not of_these or dropped(self._earlier.get(package, []), kept.answer.releases):
             return IndexAnswer(package, "", trouble=trouble)
         return msgspec.structs.replace(kept.answer, trouble=trouble)
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _check_clock(date: str) -> None:
+    """Raise :class:`FetchError` where a server and this machine are days apart.
+
+    What is asked on a date yet to come would be taken for newer than all that is asked until then.
+    """
+    try:
+        servers = parsedate_to_datetime(date).astimezone(UTC)
+        off = abs(datetime.now(UTC) - servers) > CLOCKS_APART
+    except (ValueError, OverflowError):  # a page of a local folder has none
+        return
+    if off:
+        raise FetchError(
+            f"says that it is {servers:%Y-%m-%d}, and this machine that it is {_now()[:10]}: set "
+            "its clock"
+        )
 
 
 def _with(release: Release, requires: Requires | FetchError | None, names: Set[str]) -> Release:

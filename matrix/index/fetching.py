@@ -8,9 +8,12 @@ behind on a thread that ends with the process (:func:`in_parallel`).
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -19,6 +22,7 @@ import requests
 import urllib3
 
 from matrix.machine.threads import Item, Result, side_by_side
+from matrix.untrusted.reading import UnreadableError, read_file
 
 MEGABYTE = 1_000_000
 CONNECT_SECONDS = 10.0
@@ -99,15 +103,23 @@ class Fetcher:
         if certificates:
             self._session.verify = certificates
 
-    def get(self, address: str, part: str = "", accept: str = "*/*") -> Fetched:
+    def page(self, address: str, accept: str) -> Fetched:
+        """Return a page of an index that the user named: it may be a folder of this machine.
+
+        Raises :class:`FetchError`.
+        """
+        if address.startswith("file:"):
+            return self._from_disk(address)
+        return self.get(address, accept=accept)
+
+    def get(self, address: str, part: str = "", accept: str = "*/*", origin: str = "") -> Fetched:
         """Return what is at an address, or a part of it (``0-99``, ``-100``: the last 100 bytes).
 
         Raises :class:`FetchError`. A server that would send the whole where a part was asked for is
         not listened to. One that sends its headers bit by bit holds the caller up without an end:
-        :func:`in_parallel` bounds that, also for one address alone.
+        :func:`in_parallel` bounds that, also for one address alone. ``origin`` is the page that
+        names the address, if any does: one of the internet leads to nothing of this network.
         """
-        if address.startswith("file:"):
-            return self._from_disk(address)
         headers = {"Accept": accept, "Accept-Encoding": "gzip"}
         if part:
             headers |= {"Range": f"bytes={part}", "Accept-Encoding": "identity"}
@@ -115,6 +127,7 @@ class Fetcher:
         timeout = (CONNECT_SECONDS, self.limits.seconds)
         try:
             for _ in range(1 + REDIRECTS):
+                _check_outward(origin or address, address)
                 with self._session.get(
                     address, headers=headers, stream=True, timeout=timeout
                 ) as response:
@@ -123,7 +136,7 @@ class Fetcher:
                         return self._whole(response, part, until)
                 if time.monotonic() > until:
                     raise FetchError(f"sent no whole answer within {self.limits.seconds:g} s")
-                address = onward
+                origin, address = address, onward
         except (OSError, urllib3.exceptions.HTTPError) as error:
             raise FetchError(_in_words(error)) from None
         raise FetchError(f"sends from one address to the next, more than {REDIRECTS} times")
@@ -151,15 +164,49 @@ class Fetcher:
 
     def _from_disk(self, address: str) -> Fetched:
         """Return a page of an index in a local folder, as pip reads it."""
-        place = Path(unquote(urlsplit(address).path), "index.html")
         try:
-            with place.open("rb") as file:
-                body = file.read(int(self.limits.megabytes * MEGABYTE))
+            place = Path(unquote(urlsplit(address).path), "index.html").resolve()
+            body = read_file(place, int(self.limits.megabytes * MEGABYTE))
         except FileNotFoundError:
             raise NotFoundError("has no such file") from None
-        except (OSError, ValueError):
+        except UnreadableError as error:
+            raise FetchError(str(error)) from None
+        except (OSError, ValueError, RuntimeError):  # the last of links in a circle
             raise FetchError("cannot be read") from None
         return Fetched(address, "text/html", body)
+
+
+def _check_outward(before: str, address: str) -> None:
+    """Raise :class:`FetchError` where a server of the internet sends on to this network.
+
+    A server of this network may: the user named it.
+    """
+    try:
+        hosts = urlsplit(before).hostname or "", urlsplit(address).hostname or ""
+    except ValueError:
+        return  # no address at all, which asking it tells
+    if hosts[0] != hosts[1] and _is_public(hosts[0]) and not _is_public(hosts[1]):
+        raise FetchError("sends on to an address of this machine or its network")
+
+
+@lru_cache(maxsize=1000)
+def _is_public(host: str) -> bool:
+    """Whether none of a host's addresses is this machine's, or of a network of its own.
+
+    A name that nobody here knows counts as public: only a proxy may know it.
+    """
+    try:
+        infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return True
+    return all(_is_global(str(info[4][0]).partition("%")[0]) for info in infos)
+
+
+def _is_global(text: str) -> bool:
+    address = ip_address(text)
+    if isinstance(address, IPv6Address):
+        return (address.ipv4_mapped or address).is_global
+    return address.is_global
 
 
 def _check_status(status: int, part: str) -> None:

@@ -90,6 +90,14 @@ def merge(old: Snapshot, answers: Mapping[str, list[Release]], asked: str) -> Sn
     return Snapshot(SCHEMA, max(old.asked, asked), dict(sorted(packages.items())))
 
 
+def not_after(snapshot: Snapshot, now: str) -> Snapshot:
+    """Return a snapshot as of now (ISO, UTC) where it says that it is of later.
+
+    A clock was wrong when it was taken, and no answer would be newer until then.
+    """
+    return msgspec.structs.replace(snapshot, asked=min(snapshot.asked, now))
+
+
 def _taken(before: Release | None, now: Release, asked: str) -> Release:
     if before is None:
         return msgspec.structs.replace(now, seen=asked[:10])

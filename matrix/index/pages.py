@@ -27,7 +27,7 @@ from matrix.spec.snapshot import Release
 from matrix.spec.versions import parsed
 from matrix.untrusted.text import visible
 
-MOST_FILES = 50_000
+MOST_FILES = 10_000
 """The packages here have up to 507."""
 NAME_CHARS = 200
 REASON_CHARS = 200
@@ -45,6 +45,8 @@ class Page(msgspec.Struct, frozen=True):
     """The releases of one package, and of each the file that says what it requires."""
 
     releases: list[Release]
+    address: str
+    """Where it came from in the end."""
     files: dict[str, Wheel | Sdist]
     """By version: a wheel for Linux on x86_64, else the source archive; else it is not there."""
 
@@ -59,14 +61,18 @@ class _File(msgspec.Struct, frozen=True):
 def read_page(package: str, answer: Fetched) -> Page:
     """Return what a page holds; raise :class:`FetchError` where it is no page of the package."""
     by_version: dict[Version, list[_File]] = {}
-    for listed in _listed(package, answer)[:MOST_FILES]:
+    listed_files = _listed(package, answer)
+    _check_number(len(listed_files), 1)
+    for listed in listed_files:
         if file := _parsed_file(package, listed):
             by_version.setdefault(file.version, []).append(file)
     if not by_version:
         raise FetchError(f"lists no release of {package}")
     releases = [_release(version, files) for version, files in sorted(by_version.items())]
     readable = {str(version): _readable(files) for version, files in by_version.items()}
-    return Page(releases, {version: file for version, file in readable.items() if file})
+    return Page(
+        releases, answer.address, {version: file for version, file in readable.items() if file}
+    )
 
 
 def _listed(package: str, answer: Fetched) -> list[DistributionPackage]:
@@ -159,12 +165,13 @@ def _reason(reason: str | None) -> str:
 
 def _requires_python(file: _File) -> str:
     text = file.listed.requires_python or ""
+    if len(text) > REASON_CHARS or not (text.isascii() and text.isprintable()):
+        return ""
     try:
         SpecifierSet(text)
     except InvalidSpecifier:
         return ""  # as installers have it
-    fit = len(text) <= REASON_CHARS and text.isascii() and text.isprintable()
-    return text if fit else ""
+    return text
 
 
 def _size(listed: DistributionPackage) -> int:
@@ -185,4 +192,5 @@ def _readable(files: list[_File]) -> Wheel | Sdist | None:
     identity = listed.digests.get("sha256") or shown(listed.url)
     if not wheels:
         return Sdist(listed.url, identity)
-    return Wheel(listed.url, identity, listed.metadata_url or "" if listed.has_metadata else "")
+    metadata = listed.metadata_url or "" if listed.has_metadata else ""
+    return Wheel(listed.url, identity, metadata, (listed.metadata_digests or {}).get("sha256", ""))

@@ -17,7 +17,6 @@ parts, and no further than needed; nothing is unpacked to disk, and no link is f
 from __future__ import annotations
 
 import re
-import tomllib
 import zlib
 from collections.abc import Iterable, Iterator
 from gzip import BadGzipFile, GzipFile
@@ -43,6 +42,7 @@ from matrix.index.fetching import FetchError
 from matrix.index.wheel_metadata import metadata_of
 from matrix.spec.requirements import of_an_extra
 from matrix.spec.snapshot import SourceMetadata
+from matrix.untrusted.reading import decode_toml
 
 UNPACKED_BYTES = 32_000_000
 """Of one archive; the largest here (gptqmodel 7.7.0) has 8 MB."""
@@ -127,11 +127,11 @@ class _EggInfo(Distribution):
 def _static_dependencies(raw: bytes) -> list[str] | None:
     """Return the dependencies of a pyproject.toml, ``None`` where they are not static."""
     try:
-        project = tomllib.loads(raw.decode()).get("project")
+        project = decode_toml(raw).get("project")
         if not isinstance(project, dict) or "dependencies" in project.get("dynamic", []):
             return None
         return msgspec.convert(project.get("dependencies", []), list[str])
-    except (ValueError, TypeError, RecursionError):  # no text, no TOML, deep, of another shape
+    except (ValueError, TypeError):  # no TOML, of another shape
         return None
 
 

@@ -7,6 +7,7 @@ it; nothing is unpacked to disk.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
 import zipfile
@@ -21,6 +22,7 @@ from packaging.utils import canonicalize_name
 
 from matrix.index.byte_ranges import METADATA_BYTES, Get, Parts
 from matrix.index.fetching import FetchError, NotFoundError
+from matrix.spec.axes import REQUIREMENT_CHARS
 from matrix.spec.requirements import of_an_extra
 from matrix.spec.versions import parsed
 
@@ -42,6 +44,8 @@ class Wheel(msgspec.Struct, frozen=True):
     """Its hash, else its address without a password: it names what never changes."""
     metadata: str = ""
     """Address of its METADATA, where the index offers it."""
+    metadata_digest: str = ""
+    """Its SHA-256 in hex digits, where the index says it."""
 
 
 def wheel_requirements(wheel: Wheel, get: Get, package: str, version: str) -> list[str]:
@@ -70,9 +74,12 @@ def _offered(wheel: Wheel, get: Get) -> bytes | None:
     if not wheel.metadata:
         return None
     try:
-        return get(wheel.metadata, "").body
+        raw = get(wheel.metadata, "").body
     except NotFoundError:
         return None  # offered, but not there; the wheel itself is
+    if wheel.metadata_digest and hashlib.sha256(raw).hexdigest() != wheel.metadata_digest.lower():
+        raise FetchError("sends METADATA of another digest than its page says")
+    return raw
 
 
 def file_within(wheel: Wheel, get: Get, name: str) -> bytes:
@@ -105,7 +112,7 @@ def declared(requirements: Iterable[str], names: Set[str]) -> list[str]:
     kept = []
     for text in requirements:
         name = _NAME.match(text)  # most are on other packages; to parse them all takes seconds
-        if not name or canonicalize_name(name[0]) not in names:
+        if not name or canonicalize_name(name[0]) not in names or len(text) > REQUIREMENT_CHARS:
             continue
         try:
             requirement = Requirement(text)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import msgspec
 
 from matrix.spec.tables import SpecError
 from matrix.spec.usable import value_faults
-from matrix.untrusted.reading import UnreadableError, read_file
+from matrix.untrusted.reading import UnreadableError, decode_toml, read_file
 
 MAIN = "spec.toml"
 """The file of a folder that is read first."""
@@ -22,11 +20,6 @@ SPEC_BYTES = 1_000_000
 """Of all files together; the project's own have 0.08 MB."""
 MOST_FILES = 10_000
 """Of any kind in a spec's folder and below."""
-_LONG_KEY = re.compile(
-    r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){20}""", re.ASCII
-)
-"""A key of more than 20 names. The parser takes memory by the square of their number."""
-
 Document = dict[str, Any]
 
 
@@ -114,15 +107,9 @@ def _read(path: Path, file: Path, limit: int) -> bytes:
 def _parsed(file: Path, raw: bytes) -> Document:
     """Return what TOML says, in values of which each can be used; raise :class:`SpecError`."""
     try:
-        text = raw.decode()
-        if long := _LONG_KEY.search(text):
-            line = text.count("\n", 0, long.start()) + 1
-            raise SpecError(file, f"line {line}", "has a key of over 20 names", "Nest it less")
-        document = tomllib.loads(text)
-    except ValueError as error:  # no UTF-8, no TOML, a number of thousands of digits
+        document = decode_toml(raw)
+    except UnreadableError as error:
         raise SpecError(file, "file", f"is not TOML: {error}", "Mend that place") from None
-    except RecursionError:
-        raise SpecError(file, "file", "is nested too deep", "Nest its lists less") from None
     if fault := next(value_faults("", document), None):
         raise SpecError(file, *fault)
     return document

@@ -77,6 +77,8 @@ def _obstacle(version: Version, release: Release, python: str) -> str:
         return f"yanked ({release.yanked})" if release.yanked else "yanked"
     if version.is_prerelease:
         return "a pre-release"
+    if version.epoch:
+        return "has an epoch, which names no environment"
     if bounds := bounds_against(release.requires_python, python):
         return f"needs Python {bounds}"
     if not release.sdist and not any(fits(tags, python) for tags in release.wheels):

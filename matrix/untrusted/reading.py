@@ -1,4 +1,4 @@
-"""JSON that a package wrote, an index sent or a disk kept, read into a type or refused.
+"""JSON and TOML that a package wrote, an index sent or a disk kept, read or refused.
 
 Whatever the bytes are, reading them ends in a value of the type or in :class:`UnreadableError`.
 """
@@ -6,16 +6,22 @@ Whatever the bytes are, reading them ends in a value of the type or in :class:`U
 from __future__ import annotations
 
 import os
+import re
 import stat
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 DEEPEST = 20
 """Lists and objects within each other that plain data may have; what adapters return has six."""
 
+_LONG_KEY = re.compile(
+    r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){20}""", re.ASCII
+)
+"""A key of TOML of more than 20 names. Its parser takes memory by the square of their number."""
 _T = TypeVar("_T")
 
 
@@ -47,6 +53,20 @@ def decode(data: bytes, kind: type[_T]) -> _T:
     try:
         return msgspec.json.decode(data, type=kind)
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, another type; nested deep
+        raise UnreadableError(str(error)) from None
+
+
+def decode_toml(data: bytes) -> dict[str, Any]:
+    """Return what TOML says; raise :class:`UnreadableError`."""
+    try:
+        text = data.decode()
+        if key := _LONG_KEY.search(text):
+            line = text.count("\n", 0, key.start()) + 1
+            raise UnreadableError(f"line {line} has a key of over 20 names")
+        return tomllib.loads(text)
+    except RecursionError:
+        raise UnreadableError("lists or tables are nested too deep") from None
+    except ValueError as error:  # no UTF-8, no TOML, a number of thousands of digits
         raise UnreadableError(str(error)) from None
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from base64 import b64encode
+from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -131,3 +134,62 @@ def test_no_more_are_asked_at_once_than_an_index_bears(monkeypatch: pytest.Monke
     order: list[int] = []
     in_parallel(order.append, [3, 1, 2], 600)
     assert order == [3, 1, 2]
+
+
+PUBLIC = {"index.example": "151.101.0.223", "files.example": "151.101.64.223"}
+INNER = {
+    "127.0.0.1": "127.0.0.1", "169.254.169.254": "169.254.169.254", "10.1.2.3": "10.1.2.3",
+    "::1": "::1", "::ffff:127.0.0.1": "::ffff:127.0.0.1", "printer.example": "192.168.0.9",
+    "0": "0.0.0.0",
+}  # fmt: skip
+"""Host -> its address."""
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    addresses = PUBLIC | INNER
+
+    def resolve(host: str, *_: object, **__: object) -> list[Any]:
+        if host not in addresses:
+            raise socket.gaierror
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (addresses[host], 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    fetching._is_public.cache_clear()
+    yield
+    fetching._is_public.cache_clear()
+
+
+@pytest.mark.usefixtures("names")
+@pytest.mark.parametrize("host", INNER)
+def test_the_internet_leads_to_nothing_of_this_network(host: str) -> None:
+    inner = f"http://[{host}]/x" if ":" in host else f"http://{host}/x"
+    with pytest.raises(FetchError, match="sends on to an address of this machine or its network"):
+        Fetcher().get(inner, origin="https://index.example/simple/a/")
+
+
+@pytest.mark.usefixtures("names")
+@pytest.mark.parametrize(
+    ("before", "address"),
+    [
+        ("https://index.example/simple/a/", "https://files.example/a"),
+        ("https://index.example/simple/a/", "https://unknown.example/a"),
+        ("http://10.1.2.3/simple/a/", "http://127.0.0.1/a"),
+        ("http://printer.example/simple/a/", "https://files.example/a"),
+    ],
+)
+def test_all_else_may_be_asked(before: str, address: str) -> None:
+    fetching._check_outward(before, address)
+
+
+def test_a_redirect_is_looked_at_before_it_is_followed(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_public = {"127.0.0.1": True, "localhost": False}
+    monkeypatch.setattr(fetching, "_is_public", is_public.get)
+    inner = at(server, "/secret").replace("127.0.0.1", "localhost")
+    server.answers["/x"] = lambda on: on.send(b"", status=302, Location=inner)
+    server.answers["/secret"] = lambda on: on.send(b"secret")
+    with pytest.raises(FetchError, match="sends on to an address of this machine"):
+        Fetcher().get(at(server, "/x"))
+    assert server.paths() == ["/x"]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 
 import pytest
 
-from matrix.index.client import Index
+from matrix.index import client
+from matrix.index.client import Index, IndexLimits
+from matrix.index.fetching import Limits
 from matrix.index.settings import IndexSettings
 from matrix.spec.snapshot import Release
 from tests.processes.asking import PATIENCE, ask
-from tests.processes.index_server import HTML, JSON, WHEEL, Server, file, page
+from tests.processes.index_server import HTML, JSON, WHEEL, Handler, Server, file, page
 
 pytestmark = pytest.mark.usefixtures("no_proxy")
 
@@ -115,11 +118,11 @@ LIES = {
     "a junk field": (page("made-up", file(WHEEL, size="big")), JSON, "wrong field files.0.size"),
     "files are text": (page("made-up", files="none"), JSON, "has a wrong field files"),
     "no object": (b"[]", JSON, "has a wrong field"),
-    "deep": (b"[" * 100_000, JSON, "calls JSON and is none"),
+    "deep": (b"[" * 40_000, JSON, "calls JSON and is none"),
     "another API": (page("made-up", meta={"api-version": "9.0"}), JSON, "no version of the simple"),
     "not Unicode": (b'{"name": "\xff\xfe"}', JSON, "calls JSON and is none"),
-    "a million files": (b'{"files": [' + b"{}," * 1_000_000 + b"{}]}", JSON, "than 50000 files"),
-    "a million links": (b"<a></a>" * 1_000_000, HTML, "more than 50000 files"),
+    "a million files": (b'{"files": [' + b"{}," * 1_000_000 + b"{}]}", JSON, "than 10000 files"),
+    "a million links": (b"<a></a>" * 1_000_000, HTML, "more than 10000 files"),
     "too large": (b" " * 9_000_000, JSON, "sends more than 8 MB"),
 }  # fmt: skip
 
@@ -172,3 +175,56 @@ def test_a_packed_answer_is_unpacked(server: Server, index: Index) -> None:
     assert ask(index).trouble
     server.serve("made-up", b"no gzip", Content_Encoding="gzip")
     assert "cannot be unpacked" in ask(index).trouble
+
+
+def test_what_is_long_is_passed_over_before_it_is_parsed(server: Server, index: Index) -> None:
+    long = ">=3," * 500_000 + "<4"
+    server.serve("made-up", page("made-up", file(WHEEL, requires_python=long)))
+    (release,) = ask(index).releases
+    assert release.requires_python == ""
+
+
+def test_nothing_is_asked_while_the_clocks_are_days_apart(
+    server: Server, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.serve("made-up", page("made-up", file(WHEEL)))
+    date = "Tue, 01 Jan 2036 00:00:00 GMT"
+    monkeypatch.setattr(Handler, "date_time_string", lambda *_: date)
+    answer = ask(index)
+    assert not answer.asked
+    assert "says that it is 2036-01-01, and this machine that it is " in answer.trouble
+
+
+def test_an_answer_from_a_date_yet_to_come_is_not_kept_to(
+    server: Server, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock was wrong when it was asked, and the index told no time."""
+    server.serve("made-up", page("made-up", file(WHEEL)))
+    monkeypatch.setattr(client, "_now", lambda: "2036-01-01T00:00:00Z")
+    assert ask(index).asked == "2036-01-01T00:00:00Z"
+    monkeypatch.undo()
+    server.answers.clear()
+    assert not ask(index).asked
+
+
+def test_a_local_folder_gives_no_pipe_and_no_more_than_a_page(tmp_path: Path) -> None:
+    settings = IndexSettings([f"file://{tmp_path}"])
+    index = Index(settings, tmp_path / "index", IndexLimits(page=Limits(600, megabytes=1)))
+    (tmp_path / "made-up").mkdir()
+    os.mkfifo(tmp_path / "made-up" / "index.html")
+    assert "index.html is no regular file" in ask(index).trouble
+    (tmp_path / "made-up" / "index.html").unlink()
+    (tmp_path / "made-up" / "index.html").write_bytes(b" " * 1_000_001)
+    assert "index.html has more than 1000000 bytes" in ask(index).trouble
+
+
+@pytest.mark.parametrize("field", ["url", "metadata"])
+def test_a_page_offers_no_file_of_this_machine(
+    server: Server, index: Index, tmp_path: Path, field: str
+) -> None:
+    secret = tmp_path / "index.html"
+    secret.write_text("Metadata-Version: 2.1\nName: made-up\nVersion: 1.0\nRequires-Dist: torch\n")
+    offered = {"core_metadata": True} if field == "metadata" else {}
+    server.serve("made-up", page("made-up", file(WHEEL, url=f"file://{tmp_path}", **offered)))
+    (release,) = ask(index, since="0").releases
+    assert release.declares is None

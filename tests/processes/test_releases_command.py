@@ -282,15 +282,17 @@ def test_an_index_that_drops_many_releases_at_once_is_taken_only_when_told(
 def test_what_the_spec_cannot_be_loaded_with_is_shown_and_not_written(
     project: Project, server: Server
 ) -> None:
-    """A release with an epoch is in the range, and no environment can have its name."""
+    """A release is in the range whose environment is there already, by another table."""
+    taken_name = '[[environments]]\nname = "maker-3.0"\nrequirements = ["a"]\n[models.tied]'
+    small_spec.write(project.spec.parent, RANGE, ("[models.tied]", taken_name))
     before = project.snapshot.read_bytes()
-    server.serve("maker", page("maker", *OLD, file("maker-1!3.0.tar.gz")))
+    server.serve("maker", page("maker", *OLD, file("maker-3.0.tar.gz")))
     done = project.run("--take")
     assert done.exit_code == 1
-    assert "maker 1!3.0" in done.stdout
+    assert "maker 3.0" in done.stdout
     assert "Nothing is taken: the spec cannot be loaded with it." in done.stdout
-    assert "warning: What is new cannot be taken: " in done.stderr
-    assert "'maker-1!3.0' cannot name a folder" in done.stderr
+    assert "warning: What is new of maker cannot be taken: " in done.stderr
+    assert "'maker-3.0' is defined twice" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert project.snapshot.read_bytes() == before
     assert project.run().exit_code == 0
@@ -364,3 +366,45 @@ def test_a_password_is_shown_nowhere(project: Project, server: Server, tmp_path:
     assert failed.stderr
     written = [path.read_text() for path in tmp_path.rglob("*.json")]
     assert not [text for text in (done.output, failed.output, *written) if "s3cr3t" in text]
+
+
+def test_an_odd_version_is_passed_over_and_holds_up_nothing(
+    project: Project, server: Server
+) -> None:
+    server.serve("maker", page("maker", *OLD, NEW, file("maker-1!99.tar.gz")))
+    done = project.run("--take", "--days", "0", "--ranges")
+    assert done.exit_code == 0, done.output
+    assert "1!99: has an epoch, which names no environment" in done.stdout
+    assert "2.1" in project.versions()
+
+
+def test_one_package_that_cannot_be_taken_holds_up_no_other(
+    project: Project, server: Server
+) -> None:
+    second = '[[environments]]\nname = "maker-3.0"\nrequirements = ["a"]\n[[environments]]\n'
+    second += 'name = "second-{second}"\nrequirements = ["second=={second}"]\n'
+    second += 'axes.second = { since = "1.0" }\n[models.tied]'
+    small_spec.write(project.spec.parent, RANGE, ("[models.tied]", second))
+    kept = read_snapshot(project.snapshot).packages | {"second": [Release("1.0", sdist=True)]}
+    project.snapshot.write_bytes(encode(Snapshot(1, ASKED, kept)))
+    server.serve("maker", page("maker", *OLD, file("maker-3.0.tar.gz")))
+    server.serve("second", page("second", file("second-1.0.tar.gz"), file("second-2.0.tar.gz")))
+    done = project.run("--take")
+    assert done.exit_code == 1
+    assert "warning: What is new of maker cannot be taken: " in done.stderr
+    taken = read_snapshot(project.snapshot).packages
+    assert [release.version for release in taken["second"]] == ["1.0", "2.0"]
+    assert "3.0" not in project.versions()
+
+
+def test_a_snapshot_of_a_date_yet_to_come_holds_up_nothing(
+    project: Project, server: Server
+) -> None:
+    kept = read_snapshot(project.snapshot)
+    project.snapshot.write_bytes(encode(Snapshot(1, "2036-01-01T00:00:00Z", kept.packages)))
+    server.serve("maker", page("maker", *OLD, NEW))
+    done = project.run("--take", "--days", "0")
+    assert done.exit_code == 0, done.output
+    assert "The snapshot is of 2036-01-01T00:00:00Z, which is yet to come" in done.stderr
+    assert "2.1" in project.versions()
+    assert read_snapshot(project.snapshot).asked < "2036"

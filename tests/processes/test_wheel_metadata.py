@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +13,7 @@ from matrix.index import byte_ranges as parts
 from matrix.index.client import Index, IndexAnswer, IndexLimits
 from matrix.index.fetching import Limits
 from matrix.index.settings import IndexSettings
+from matrix.index.wheel_metadata import declared
 from tests.processes import index_server as served
 from tests.processes.index_server import WHEEL, Handler, Server, file, page
 
@@ -211,3 +213,19 @@ def test_requirements_that_are_none_are_passed_over(server: Server, index: Index
     body = served.wheel("made_up", "1.0", "torch ===\x1b[31m", "torch?!", "", "torch<3")
     server.answers[f"/files/{WHEEL}"] = served.in_parts(body)
     assert declares(index) == ["torch<3"]
+
+
+@pytest.mark.parametrize(("digest_of", "is_right"), [(b"", True), (b"other", False)])
+def test_metadata_must_have_the_digest_that_its_page_says(
+    server: Server, index: Index, digest_of: bytes, is_right: bool
+) -> None:
+    text = b"Metadata-Version: 2.1\nName: made-up\nVersion: 1.0\nRequires-Dist: torch\n"
+    digest = hashlib.sha256(digest_of or text).hexdigest()
+    listed = file(WHEEL, core_metadata={"sha256": digest})
+    server.serve("made-up", page("made-up", listed))
+    server.answers[f"/files/{WHEEL}.metadata"] = lambda on: on.send(text)
+    assert declares(index) == (["torch"] if is_right else None)
+
+
+def test_a_requirement_of_thousands_of_letters_is_passed_over() -> None:
+    assert declared(["torch>=1", f"torch=={'9' * 5000}"], {"torch"}) == ["torch>=1"]

@@ -107,11 +107,13 @@ HOSTILE: dict[str, tuple[Any, ...]] = {
     "a list of lists of lists": (
         ("seed = 0", f"seed = {'[' * 90}{']' * 90}"), "models.tied.recipe.seed[0]", "Nest it less"),
     "a list too deep for the parser": (
-        ("seed = 0", f"seed = {'[' * 5000}{']' * 5000}"), "file", "Nest its lists less"),
+        ("seed = 0", f"seed = {'[' * 5000}{']' * 5000}"), "file", "nested too deep"),
     "a key of thousands of names": (
-        ("schema = 1", f"schema = 1\n{'a.' * 5000}a = 1"), "line 3", "over 20 names"),
+        ("schema = 1", f"schema = 1\n{'a.' * 5000}a = 1"), "file",
+        "line 3 has a key of over 20 names"),
     "a quoted key of many names": (
-        ("schema = 1", "schema = 1\n" + '"a" . ' * 30 + "b = 1"), "line 3", "over 20 names"),
+        ("schema = 1", "schema = 1\n" + '"a" . ' * 30 + "b = 1"), "file",
+        "line 3 has a key of over 20 names"),
     "axes that multiply to millions": (
         ('name = "twins"', 'name = "twins"\n' + "".join(
             f"axes.a{n} = {[str(m) for m in range(40)]}\n" for n in range(5))),

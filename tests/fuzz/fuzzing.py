@@ -23,7 +23,7 @@ CALLS, CALLS_PER_BYTE = 400_000, 100
 MEGABYTES = 300
 """What it may add to the memory of this process."""
 Property = Callable[..., None]
-_EXAMPLES = {"quick": 60, "minute": 300, "long": 600}
+_EXAMPLES = {"quick": 40, "minute": 240, "long": 600}
 _EFFORT = os.environ.get("MATRIX_FUZZ", "quick")
 """``quick`` among the unit tests, ``minute`` in CI; ``long`` tries others each time."""
 SETTINGS = settings(

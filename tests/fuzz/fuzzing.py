@@ -53,7 +53,7 @@ def fuzzed(kind: str, inputs: SearchStrategy[bytes]) -> Callable[[Property], Pro
             try:
                 with bounded(CALLS + CALLS_PER_BYTE * len(data)):
                     holds(data, **fixtures)
-            except BaseException as error:
+            except (Exception, SystemExit, TooMuchWork) as error:
                 error.add_note(f"add it to tests/fuzz/corpus/{kind}: {_keep(kind, data)}")
                 raise
 

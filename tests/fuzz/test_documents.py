@@ -24,7 +24,7 @@ from matrix.judge.results import MatrixResult, SchemeFacts
 from matrix.report.table import normalise
 from matrix.untrusted.reading import UnreadableError
 from tests.fuzz.fuzzing import fuzzed
-from tests.fuzz.mutations import like, like_json
+from tests.fuzz.mutations import as_json, like, like_json
 from tests.unit.advice_results import METADATA, TIED, cell, maker, result, vllm
 from tests.unit.made_snapshots import cell as state
 from tests.unit.made_snapshots import snapshot
@@ -48,25 +48,31 @@ def test_a_table_is_one_or_refused(data: bytes) -> None:
         assert decode(encode(normalise(table)))
 
 
+TABLE = pq.read_table(pa.BufferReader(pack(RUN.head, RUN.cells)))
+HEAD = {**msgspec.to_builtins(RUN.head), "schema": 2}
 KINDS = [pa.int64(), pa.float32(), pa.binary(), pa.list_(pa.string()), pa.bool_(), pa.null()]
+
+
+def written(table: pa.Table, head: bytes) -> bytes:
+    """Return a snapshot as it was written before there were digests."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({b"matrix": head}), sink)
+    return bytes(sink.getvalue())
 
 
 @st.composite
 def tables(draw: st.DrawFn) -> bytes:
-    """Give a Parquet file with columns of other names and types, and another head."""
-    table = pq.read_table(pa.BufferReader(pack(RUN.head, RUN.cells)))
+    """Give a snapshot with columns of other names and types, and another head."""
+    table = TABLE
     for _ in range(draw(st.integers(0, 3))):
         place = draw(st.integers(0, table.num_columns - 1))
         name = draw(st.sampled_from([*table.column_names, "", "x"]))
         empty = pa.nulls(len(table), draw(st.sampled_from(KINDS)))
         table = draw(st.sampled_from([
-            table.set_column(place, name, empty), table.drop_columns(table.column_names[place]),
-            table.set_column(place, name, table.column(place)), pa.concat_tables([table, table]),
+            table.set_column(place, name, empty), table.set_column(place, name, table[place]),
+            table.remove_column(place), pa.concat_tables([table, table]),
         ]))  # fmt: skip
-    head = draw(like_json(msgspec.to_builtins(RUN.head)))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata({b"matrix": head}), sink)
-    return bytes(sink.getvalue())
+    return written(table, draw(like_json(HEAD)))
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +80,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("history")
 
 
-@fuzzed("history", tables() | like(pack(RUN.head, RUN.cells)))
+@fuzzed("history", tables() | like(written(TABLE, as_json(HEAD)), pack(RUN.head, RUN.cells)))
 def test_a_snapshot_is_one_or_passed_over(data: bytes, store: Path) -> None:
     file = folder_of(store, "cpu") / "2026-11-30" / "run.parquet"
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import pytest
 
 from matrix.environments.locks import own_name, read_lock
 from matrix.plan.needs import cuda_of
+from matrix.store.sealing import seal_text
 from tests.fuzz.fuzzing import fuzzed
 from tests.fuzz.mutations import like
 from tests.unit.test_locks import environment, write
@@ -34,7 +35,9 @@ def test_a_lock_is_one_or_none(data: bytes, folder: Path) -> None:
     file = folder / own_name(asked)
     write(file, asked, "")
     header = file.read_bytes() if data.startswith(MARK) else b""
-    file.write_bytes(header + data.removeprefix(MARK))
-    lock = read_lock(file, asked)
-    if lock is not None:
-        assert all(isinstance(name, str) for name in (*lock.pins, lock.digest, cuda_of(lock.text)))
+    text = header + data.removeprefix(MARK)
+    for of_store in (True, False):
+        file.write_bytes(seal_text(text) if of_store else text)
+        if lock := read_lock(file, asked, of_store=of_store):
+            texts = (*lock.pins, lock.digest, cuda_of(lock.text))
+            assert all(isinstance(name, str) for name in texts)

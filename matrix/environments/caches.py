@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -51,15 +52,23 @@ def view_with_builds(
     """Return the variables and the view of a uv that may build, with a cache of its own."""
     shared, own = Path(environ["UV_CACHE_DIR"]), work / "cache"
     for place in (place for pattern in _PAGES for place in shared.glob(pattern)):
-        shutil.copytree(place, own / place.name, symlinks=True)
+        with suppress(shutil.Error):  # others write there: what is gone meanwhile is only fetched
+            shutil.copytree(place, own / place.name, symlinks=True)
     (own / _ARCHIVE).mkdir(parents=True, exist_ok=True)
-    wheels = [place for place in (shared / _ARCHIVE).glob("*") if place.is_dir()]
-    wheels.sort(key=lambda place: place.stat().st_mtime_ns)
-    shown = [(place, own / _ARCHIVE / place.name) for place in wheels[-_MAX_SHOWN:]]
+    wheels = sorted((shared / _ARCHIVE).glob("*"), key=_unpacked, reverse=True)[:_MAX_SHOWN]
+    shown = [(place, own / _ARCHIVE / place.name) for place in wheels]
     for _, place in shown:
         place.mkdir()
     settings = {**environ, "UV_CACHE_DIR": str(own), "UV_LINK_MODE": "symlink"}
     return settings, _view(environ, work, python)._replace(shown=tuple(shown))
+
+
+def _unpacked(wheel: Path) -> float:
+    """Return when uv unpacked a wheel; 0 where it is gone."""
+    try:
+        return wheel.lstat().st_mtime
+    except OSError:
+        return 0
 
 
 def _view(environ: Mapping[str, str], work: Path, python: Path) -> View:

@@ -6,12 +6,13 @@ file, which is copied and checked. Who installs it runs no package's code any mo
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -36,6 +37,7 @@ MAX_WHEEL_BYTES = 4_000_000_000
 MAX_FILES = 200_000
 """Of a build's cache, among which its wheel is looked for."""
 MAX_LOCK_BYTES = 20_000_000
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Source(NamedTuple):
@@ -114,7 +116,7 @@ class Builder(NamedTuple):
         return list(_without_wheels(tomllib.loads(text))), conclusion, end, log
 
     def _build(self, source: Source, folder: Path) -> tuple[Conclusion, End, str]:
-        work = self._folder(source.package)
+        work = self._folder(f"build-{source.package}")
         end, log = self._run(
             work, self.environment, "install", f"{source.package}=={source.version}", "--no-deps",
             "--target", "target", builds=True,
@@ -123,9 +125,13 @@ class Builder(NamedTuple):
         if conclusion.outcome is Outcome.PASSED:
             try:
                 take_wheel(work / "cache", source, folder)
-            except (OSError, WheelError) as error:
+            except WheelError as error:
                 words = f"{source.package} {source.version}: {error}"
                 conclusion = Conclusion(Outcome.FAILED, Reason.BUILD_FAILED, words)
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                conclusion = Conclusion(Outcome.INFRA, Reason.NO_SPACE, str(error))
         return conclusion, end, log
 
     def _run(
@@ -173,9 +179,12 @@ def both(first: End, then: End) -> End:
 def take_wheel(cache: Path, source: Source, folder: Path) -> None:
     """Copy the wheel that a build left in uv's cache to a folder, which then holds that alone.
 
-    Raises :class:`WheelError` or ``OSError`` where there is none that can be taken.
+    Raises :class:`WheelError` where there is none that can be taken, ``OSError`` where it cannot
+    be written.
     """
-    wheel = next((file for file in _files(cache) if _is_of(file.name, source)), None)
+    wheel = next(
+        (file for file in islice(_files(cache), MAX_FILES) if _is_of(file.name, source)), None
+    )
     if wheel is None:
         raise WheelError("its build left no wheel of that name and version")
     with TemporaryDirectory(prefix=".wheel-", dir=folder.parent) as unfinished:
@@ -185,11 +194,15 @@ def take_wheel(cache: Path, source: Source, folder: Path) -> None:
 
 
 def _files(cache: Path) -> Iterator[Path]:
-    """Give the files among which uv keeps wheels that it built; no link is followed."""
-    walks = (os.walk(place) for place in cache.glob("sdists-v*") if not place.is_symlink())
-    folders = chain.from_iterable(walks)
-    files = (Path(parent, name) for parent, _, names in folders for name in names)
-    yield from islice(files, MAX_FILES)
+    """Give the files among which uv keeps wheels that it built; no link is followed.
+
+    What an archive holds itself is none of them.
+    """
+    places = [] if cache.is_symlink() else cache.glob("sdists-v*")
+    for place in (place for place in places if not place.is_symlink()):
+        for parent, folders, names in os.walk(place):
+            folders[:] = [folder for folder in folders if folder != "src"]
+            yield from (Path(parent, name) for name in names)
 
 
 def _is_of(name: str, source: Source) -> bool:
@@ -207,12 +220,14 @@ def _public(version: Version) -> Version:
 
 def _copy(wheel: Path, target: Path) -> None:
     """Copy what is a plain file, and not too large."""
-    handle = os.open(wheel, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(handle, "rb") as file:
+    try:
+        handle = os.open(wheel, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise WheelError(f"its wheel cannot be read: {error.strerror}") from None
+    with os.fdopen(handle, "rb") as file, target.open("wb") as copy:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise WheelError("its wheel is no file")
         if status.st_size > MAX_WHEEL_BYTES:
             raise WheelError(f"its wheel has more than {MAX_WHEEL_BYTES} bytes")
-        with target.open("wb") as copy:
-            shutil.copyfileobj(file, copy)
+        shutil.copyfileobj(file, copy)

@@ -43,8 +43,8 @@ class View(NamedTuple):
     network: bool = False
     """Whether the machine's network is its own; without it there is a loopback and nothing else."""
     shown: tuple[tuple[Path, Path], ...] = ()
-    """Read-only too: what lies at a first path, shown at a second, which may lie below those that
-    are writable."""
+    """Read-only too: what lies at a first path, if it does, shown at a second, which may lie below
+    those that are writable."""
 
 
 SYSTEM_ALONE = View()
@@ -87,7 +87,7 @@ def _options(view: View, cwd: Path) -> list[str]:
     for place in map(str, view.writable):
         options += ["--bind", place, place]
     for source, target in view.shown:
-        options += ["--ro-bind", str(source), str(target)]
+        options += ["--ro-bind-try", str(source), str(target)]
     for place in map(str, view.devices):
         options += ["--dev-bind-try", place, place]
     for place in ("/", "/dev"):  # what is mounted below stays as it is

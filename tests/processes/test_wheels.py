@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
+import shutil
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -223,6 +225,18 @@ def test_with_a_cut_off_not_even_an_archive_that_builds_itself_is_built(index: I
     assert left(index.folder) == []
 
 
+def test_a_full_disk_is_no_verdict_about_a_build(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(wheels.shutil, "copyfileobj", refuse)
+    conclusion, _, _ = index.install(wanted(), SHUT)
+    assert (conclusion.outcome, conclusion.reason) == (Outcome.INFRA, Reason.NO_SPACE)
+    assert list(index.folder.glob("wheels/*/*")) == []
+
+
 # ---------------------------------------------------------------------- what is taken over of it
 
 
@@ -247,11 +261,15 @@ def test_the_wheel_of_a_release_is_taken(built: Path, version: str) -> None:
     (built / "another-1.0-py3-none-any.whl").write_text("of what it needed")
     (built / "made_up-2.0-py3-none-any.whl").write_text("another version")
     (built / "made_up.whl").write_text("no name of a wheel")
+    (built / "src").mkdir()
+    (built / "src" / "made_up-1.0-py2-none-any.whl").write_text("from the archive")
     (built / name).write_text("wheel")
     assert taken(built) == [name]
 
 
-@pytest.mark.parametrize("kind", ["link", "folder of links", "pipe", "folder", "nothing", "large"])
+@pytest.mark.parametrize(
+    "kind", ["link", "folder of links", "link for a cache", "pipe", "folder", "nothing", "large"]
+)
 def test_what_is_no_plain_file_of_a_bearable_size_is_not_taken(
     built: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +282,9 @@ def test_what_is_no_plain_file_of_a_bearable_size_is_not_taken(
             place.symlink_to(behind)
         case "folder of links":
             (built / "links").symlink_to(secret)
+        case "link for a cache":
+            shutil.rmtree(built.parents[2])
+            built.parents[2].symlink_to(secret)
         case "pipe":
             os.mkfifo(place)
         case "folder":
@@ -271,6 +292,6 @@ def test_what_is_no_plain_file_of_a_bearable_size_is_not_taken(
         case "large":
             place.write_text("wheel")
             monkeypatch.setattr(wheels, "MAX_WHEEL_BYTES", 4)
-    with pytest.raises((WheelError, OSError)):
+    with pytest.raises(WheelError):
         taken(built)
     assert list((built.parents[4] / "wheels").iterdir()) == []

@@ -231,7 +231,7 @@ def test_a_full_disk_is_no_verdict_about_a_build(
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(wheels.shutil, "copyfileobj", refuse)
+    monkeypatch.setattr("matrix.environments.wheels.shutil.copyfileobj", refuse)
     conclusion, _, _ = index.install(wanted(), SHUT)
     assert (conclusion.outcome, conclusion.reason) == (Outcome.INFRA, Reason.NO_SPACE)
     assert list(index.folder.glob("wheels/*/*")) == []

@@ -59,12 +59,13 @@ def uv_settings(host: Mapping[str, str], *, installing: bool) -> dict[str, str]:
 def link_mode(environ: Mapping[str, str], sandbox: Sandbox) -> str:
     """Return how uv brings files from its cache into environments.
 
-    Without a sandbox nothing keeps a package from writing to its own files, so they are no hard
-    links to the cache that other environments share: reflinks where the file system has them, else
-    copies, which cost their size for each environment (0.9 GB with a torch for CPUs).
+    Without a sandbox nothing keeps a package from writing to its own files, so they are copies and
+    no hard links to the cache that other environments share. Where the file system has reflinks, a
+    copy is one; elsewhere each environment takes its size, 1.9 GB with a torch for CPUs. uv's
+    ``clone`` is no help: without reflinks it makes hard links.
     """
     is_open = sandbox.isolation is Isolation.NONE
-    return environ.get("UV_LINK_MODE") or ("clone" if is_open else "hardlink")
+    return environ.get("UV_LINK_MODE") or ("copy" if is_open else "hardlink")
 
 
 def _find_links(host: Mapping[str, str]) -> list[str]:

@@ -241,8 +241,8 @@ def _is_done(context: Context, step: PlannedStep, key: Key | None) -> bool:
 
 
 def _linked(store: Path, settings: Mapping[str, str], sandbox: Sandbox) -> bool:
-    """Whether uv links files to its cache: on one file system, where it is not to copy or clone."""
-    if link_mode(settings, sandbox) in ("clone", "copy"):
+    """Whether uv links files to its cache: on one file system, where it is not to copy."""
+    if link_mode(settings, sandbox) == "copy":
         return False
     devices = {existing(place).stat().st_dev for place in (store, Path(settings["UV_CACHE_DIR"]))}
     return len(devices) == 1

@@ -152,6 +152,16 @@ def test_a_build_gets_its_own_variables(
     assert module.read_text() == got
 
 
+@pytest.mark.parametrize(("sandbox", "names"), [(SHUT, 2), (OPEN, 1)])
+def test_what_is_installed_is_a_link_to_the_cache_only_where_nothing_can_write_to_it(
+    index: Index, sandbox: Sandbox, names: int
+) -> None:
+    index.host.pop("UV_LINK_MODE", None)
+    assert index.install(wanted(), sandbox)[0].outcome is Outcome.PASSED
+    (module,) = index.folder.glob("environment/lib/python*/site-packages/made_up.py")
+    assert module.stat().st_nlink == names
+
+
 def test_what_is_built_against_torch_gets_the_torch_of_the_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

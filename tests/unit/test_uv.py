@@ -69,5 +69,5 @@ def test_where_builds_come_from_is_named_by_wheels_and_not_by_path(tmp_path: Pat
 
 def test_packages_are_links_to_the_shared_cache_where_nothing_can_write_to_them() -> None:
     assert link_mode({}, Sandbox(Isolation.BUBBLEWRAP)) == "hardlink"
-    assert link_mode({}, OPEN) == "clone"
+    assert link_mode({}, OPEN) == "copy"
     assert link_mode({"UV_LINK_MODE": "hardlink"}, OPEN) == "hardlink"

@@ -229,7 +229,9 @@ def fitting(needs: Needs, gpus: list[Gpu]) -> list[Gpu]:
 
 def cuda_of(lock: str) -> str:
     """Return the major version of CUDA that a lock pins, such as ``12``; empty where none."""
-    pin = re.compile(r"^(?:nvidia-cuda-runtime(?:-cu\d+)?|cuda-toolkit)(?:\[.*\])?==(\d{1,4})\.", re.M)
+    pin = re.compile(
+        r"^(?:nvidia-cuda-runtime(?:-cu\d+)?|cuda-toolkit)(?:\[.*\])?==(\d{1,4})\.", re.M
+    )
     majors = [int(pin_of_cuda[1]) for pin_of_cuda in pin.finditer(lock)]
     return str(max(majors)) if majors else ""
 

@@ -18,6 +18,7 @@ from matrix.environments.locks import stored_name
 from matrix.history.states import folder_of
 from matrix.index.hub import Pin, file_of
 from matrix.pipeline.steps import Step
+from matrix.run.light import ORIGIN
 from matrix.store.identity import digest
 from matrix.store.sealing import unseal, unseal_text
 from matrix.store.store import (
@@ -255,6 +256,7 @@ _LOOKS: dict[str, Callable[[Path], Iterator[Damage]]] = {
     "established": _each(".json", _of_json),
     "suites": _each("", _check_text),
     "report.json": lambda path: _checked(path, _of_json),
+    ORIGIN: lambda path: _checked(path, _of_json),
 }
 """Name of what lies in a store's folder -> what looks through it."""
 

@@ -48,6 +48,7 @@ def test_the_page_is_written_where_no_package_runs_and_put_there_by_what_runs_no
     page, publish = nightly["page"], nightly["publish"]
     assert {page["runs-on"], publish["runs-on"]} == {"ubuntu-24.04"}
     assert page["permissions"] == {"contents": "read"}
+    assert "matrix verify --store evidence" in commands(page)
     assert "matrix report --from-light" in commands(page)
     assert "nox" not in commands(page)
     assert "matrix run" not in commands(page)

@@ -14,6 +14,7 @@ from matrix.pipeline.outcomes import Verdict
 from matrix.run import context as run_context
 from matrix.run.context import Context, Settings
 from matrix.run.light import KEPT, ORIGIN, Origin, copy_light, open_light
+from matrix.run.verifying import damages
 from matrix.spec.tables import SpecError
 from matrix.store.store import write_json
 from tests.unit.made_world import World
@@ -67,6 +68,14 @@ def test_the_report_of_a_light_copy_is_that_of_the_store(place: Place) -> None:
     table = place.opened_copy().table()
     assert {cell.verdict for cell in table.cells} & {Verdict.WORKS, Verdict.GARBAGE}
     assert report_of(place.opened_copy()) == report_of(place.context)
+
+
+def test_a_light_copy_is_sound_and_what_is_changed_in_it_is_named(place: Place) -> None:
+    copy_light(place.context, place.copy)
+    assert list(damages(place.copy)) == []
+    file = place.copy / ORIGIN
+    file.write_bytes(file.read_bytes().replace(b"made up", b"another"))
+    assert [damage.path for damage in damages(place.copy)] == [file]
 
 
 def test_without_the_machine_that_it_is_from_there_would_be_no_evidence(place: Place) -> None:

@@ -5,40 +5,30 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import selectors
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO
-
-import psutil
 
 from matrix.machine import keeper
+from matrix.machine.measuring import (
+    MARK,
+    Stopwatch,
+    count_oom_kills,
+    kill_marked,
+    leaves_space,
+    memory_of,
+)
+from matrix.machine.output import Output
 from matrix.machine.sandbox import OPEN, SYSTEM_ALONE, Isolation, Sandbox, View
 from matrix.pipeline.ends import End, Limit
 from matrix.spec.tables import Limits
 
-LOG_TAIL_BYTES = 16_000
-EVENT_BYTES = 1_000_000
-POLL_SECONDS = 0.05
 MEASURE_SECONDS = 0.2
-LOOK_SECONDS = 5.0
-"""Between two looks at a child no more than this counts: the rest is time in which the harness was
-stopped, and could not have taken a sign of life."""
 CONTINUE_SECONDS = 1.0
 END_SECONDS = keeper.GIVE_UP_SECONDS + 10
-KILL_SECONDS = 10.0
-SPACE_BYTES = 500_000_000
-"""A child that leaves less of the disk than this is ended, so that others can go on writing."""
-DRAIN_READS = 32
-MARK = "MATRIX_CHILD"
-"""Variable by which the processes of one child are known when their keeper was killed."""
 
 OF_SIGNALS = range(129, 193)
 """Statuses by which bubblewrap, as a shell, says of which signal its command died."""
@@ -100,54 +90,6 @@ def die_with_parent(parent: int) -> None:
         raise SystemExit(143)
 
 
-def count_oom_kills() -> int:
-    """Return how many processes the kernel has ended for want of memory, of a container's too.
-
-    0 where it does not count (before Linux 4.13).
-    """
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-
-
-class Stopwatch:
-    """Seconds that a child had, by the kernel's monotonic clock: a change of date leaves it alone,
-    and it rests while the machine sleeps. What passed while this process was stopped is left out.
-    """
-
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._looked = now()
-        self._seconds = 0.0
-
-    def look(self) -> float:
-        """Return the seconds since the start; to be called often."""
-        now = self._now()
-        self._seconds += min(now - self._looked, LOOK_SECONDS)
-        self._looked = now
-        return self._seconds
-
-
-class Log:
-    """The last part of a child's output, and how much there was."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._tail = b""
-
-    def add(self, data: bytes) -> None:
-        """Take more output."""
-        self.size += len(data)
-        self._tail = (self._tail + data)[-LOG_TAIL_BYTES:]
-
-    def take(self) -> str:
-        """Return the tail as text, whatever bytes it is made of, and begin anew."""
-        tail, self._tail = self._tail, b""
-        return tail.decode("utf-8", "replace")
-
-
 class Child:
     """A command in a process tree of its own. Use as a context manager: leaving it ends the tree.
 
@@ -184,18 +126,12 @@ class Child:
             )
         finally:
             os.close(reading)
-        self.log = Log()
+        log_pipe = self._process.stderr if events else self._process.stdout
+        assert log_pipe is not None
+        self._output = Output(log_pipe, self._process.stdout if events else None)
+        self.log = self._output.log
         self._home = Path(environ.get("HOME", cwd))
         self._oom_kills = count_oom_kills()
-        self._event_bytes = 0
-        self._line = b""
-        self._selector = selectors.DefaultSelector()
-        self._log_pipe = self._process.stderr if events else self._process.stdout
-        self._event_pipe = self._process.stdout if events else None
-        for pipe in (self._log_pipe, self._event_pipe):
-            if pipe is not None:
-                os.set_blocking(pipe.fileno(), False)
-                self._selector.register(pipe, selectors.EVENT_READ)
 
     def __enter__(self) -> Child:
         return self
@@ -223,11 +159,9 @@ class Child:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(CONTINUE_SECONDS)
         self._process.kill()
-        if self._process.wait() < 0 and (left := _kill_marked(self._mark)):
+        if self._process.wait() < 0 and (left := kill_marked(self._mark)):
             sys.stderr.write(f"processes of {self._home} that cannot be killed: {left}\n")
-        self.drain()
-        self._log_pipe = self._event_pipe = None
-        self._selector.close()
+        self._output.close()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
                 try:
@@ -252,18 +186,18 @@ class Child:
         for has happened: status 0, and the child lives on.
         """
         stopwatch, last_sign, measure_at = Stopwatch(), 0.0, 0.0
-        printed_before, peak, has_space = self._printed, 0, True
+        printed_before, peak, has_space = self._output.size, 0, True
         while True:
-            finished, sound = self._read(on_event)
+            finished, sound = self._output.read(on_event)
             seconds = stopwatch.look()
             last_sign = seconds if sound else last_sign
             if seconds >= measure_at:
-                peak = max(peak, self._memory(limits.memory_mb * 10**6))
-                has_space = _has_space(self._home)
+                peak = max(peak, self._memory(limits))
+                has_space = leaves_space(self._home)
                 measure_at = seconds + MEASURE_SECONDS
             if finished:
                 return self._end("", 0, seconds, peak)
-            printed, silent = self._printed - printed_before, seconds - last_sign
+            printed, silent = self._output.size - printed_before, seconds - last_sign
             hit = _hit(limits, seconds, silent, peak, printed, has_space=has_space)
             if hit:
                 self.end()
@@ -277,16 +211,13 @@ class Child:
         kills = self._oom_kills - before
         return End(limit=limit, status=status, seconds=seconds, peak_bytes=peak, oom_kills=kills)
 
-    @property
-    def _printed(self) -> int:
-        """Bytes of log and of events until now."""
-        return self.log.size + self._event_bytes
-
     def drain(self) -> None:
-        """Take what was printed before the last event and not yet read, as much as a pipe holds."""
-        for _ in range(DRAIN_READS):
-            if not self._read_pipe(self._log_pipe):
-                return
+        """Take what was logged before the last event and not yet read, as much as a pipe holds."""
+        self._output.drain()
+
+    def _memory(self, limits: Limits) -> int:
+        in_sandbox = self._isolation is not Isolation.NONE
+        return memory_of(self._process.pid, limits.memory_mb * 10**6, in_sandbox=in_sandbox)
 
     def _status(self) -> int | None:
         """Return the exit status, of a signal its number below zero; ``None`` while it runs."""
@@ -294,85 +225,6 @@ class Child:
         if status is None or self._isolation is Isolation.NONE or status not in OF_SIGNALS:
             return status
         return OF_SIGNALS.start - 1 - status
-
-    def _read(self, on_event: Callable[[str], bool]) -> tuple[bool, bool]:
-        """Read what is there; return whether the awaited event came and whether anything came."""
-        sound = finished = False
-        for key, _ in self._selector.select(POLL_SECONDS):
-            if key.fileobj is self._log_pipe:
-                sound |= bool(self._read_pipe(self._log_pipe))
-                continue
-            data = self._read_pipe(self._event_pipe)
-            sound |= bool(data)
-            self._event_bytes += len(data)
-            *lines, self._line = (self._line + data).split(b"\n")
-            self._line = self._line[-EVENT_BYTES:]
-            for line in lines:
-                finished |= on_event(line.decode("utf-8", "replace"))
-        return finished, sound
-
-    def _read_pipe(self, pipe: IO[bytes] | None) -> bytes:
-        if pipe is None:
-            return b""
-        try:
-            data = os.read(pipe.fileno(), 65_536)
-        except BlockingIOError:
-            return b""
-        if not data and pipe in [key.fileobj for key in self._selector.get_map().values()]:
-            self._selector.unregister(pipe)
-        if pipe is self._log_pipe:
-            self.log.add(data)
-        return data
-
-    def _memory(self, enough: int) -> int:
-        """Return bytes used by the tree: resident ones, shared pages once where that matters."""
-        try:
-            tree = psutil.Process(self._process.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            return 0
-        resident = sum(_bytes(process, shared_once=False) for process in tree)
-        if resident <= enough:
-            return resident
-        return sum(_bytes(process, shared_once=True) for process in tree)
-
-
-def _bytes(process: psutil.Process, *, shared_once: bool) -> int:
-    try:
-        if shared_once:
-            return int(process.memory_full_info().pss)
-        return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0
-
-
-def _kill_marked(mark: str) -> list[int]:
-    """Kill what is left of a child whose keeper was killed; return the pids of what stays.
-
-    One that gave itself other variables is not recognized. In a sandbox nothing is left.
-    """
-    stopwatch = Stopwatch()
-    while (left := list(filter(partial(_has_mark, mark), psutil.process_iter()))) and (
-        stopwatch.look() < KILL_SECONDS
-    ):
-        for process in left:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(left, timeout=POLL_SECONDS)
-    return [process.pid for process in left]
-
-
-def _has_mark(mark: str, process: psutil.Process) -> bool:
-    try:
-        return bool(process.environ().get(MARK) == mark)
-    except psutil.Error:  # it has ended, or is another user's
-        return False
-
-
-def _has_space(folder: Path) -> bool:
-    try:
-        return shutil.disk_usage(folder).free >= SPACE_BYTES
-    except OSError:
-        return True  # not there, so nothing is written there
 
 
 def _hit(

@@ -17,17 +17,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from matrix.machine import processes
-from matrix.machine.processes import (
-    LOG_TAIL_BYTES,
-    LOOK_SECONDS,
-    Child,
-    Log,
-    Stopwatch,
-    child_environ,
-    run,
-)
-from matrix.machine.sandbox import OPEN, Sandbox, View, find_sandbox
+from matrix.machine import measuring, processes
+from matrix.machine.measuring import LOOK_SECONDS, Stopwatch, memory_of
+from matrix.machine.output import LOG_TAIL_BYTES, Log, Output
+from matrix.machine.processes import Child, child_environ, run
+from matrix.machine.sandbox import OPEN, Isolation, Sandbox, View, find_sandbox
+from matrix.pipeline.ends import End
 from matrix.spec.tables import Limits
 from tests import REPOSITORY
 
@@ -206,6 +201,26 @@ def test_memory_is_that_of_the_whole_tree(tmp_path: Path, environ: dict[str, str
     assert end.peak_bytes > 150_000_000
 
 
+@pytest.mark.parametrize("folder", ["/tmp", "/dev/shm"])
+def test_files_that_a_sandbox_keeps_in_memory_count(
+    tmp_path: Path, environ: dict[str, str], folder: str
+) -> None:
+    sandbox = find_sandbox()
+    shut_in = sandbox.isolation is Isolation.BUBBLEWRAP
+    code = f"""
+import tempfile, time
+with tempfile.TemporaryFile(dir={folder!r}) as file:
+    for _ in range(30):
+        file.write(bytes(10_000_000))
+    time.sleep({3600 if shut_in else 0})
+"""
+    limits = Limits(seconds=600, silence=600, memory_mb=150, log_mb=10)
+    with Child(
+        python(code), environ=environ, cwd=tmp_path, sandbox=sandbox, view=view(tmp_path)
+    ) as child:
+        assert child.watch(limits).limit == ("oom" if shut_in else "")
+
+
 def test_what_is_shared_after_a_fork_counts_once(tmp_path: Path, environ: dict[str, str]) -> None:
     code = """
 import os, time
@@ -218,7 +233,9 @@ time.sleep(3600)
 """
     with Child(python(code), environ=environ, cwd=tmp_path, events=True) as child:
         assert child.watch(GENEROUS, lambda _: True).status == 0
-        in_each, once = child._memory(10**12), child._memory(0)
+        in_each, once = (
+            memory_of(child._process.pid, enough, in_sandbox=False) for enough in (10**12, 0)
+        )
     assert in_each > 4 * 120_000_000
     assert 120_000_000 < once < 260_000_000
 
@@ -233,7 +250,7 @@ def test_events_count_as_output(tmp_path: Path, environ: dict[str, str]) -> None
 def test_one_that_leaves_no_space_is_ended(
     tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "SPACE_BYTES", 2**63)
+    monkeypatch.setattr(measuring, "SPACE_BYTES", 2**63)
     end, _ = run(python("import time; time.sleep(3600)"), environ, tmp_path, GENEROUS)
     assert end.limit == "no-space"
 
@@ -288,9 +305,11 @@ def test_a_daemon_dies_when_the_command_has_ended(tmp_path: Path, environ: dict[
 
 def test_a_daemon_dies_on_a_limit(tmp_path: Path, environ: dict[str, str]) -> None:
     limits = Limits(seconds=600, silence=0.7, memory_mb=2000, log_mb=10)
-    end, log = run(python(f"{LEFT}time.sleep(3600)"), environ, tmp_path, limits)
-    assert end.limit == "silence"
-    assert is_gone(int(log))
+    argv = python(f"{LEFT}time.sleep(3600)")
+    with Child(argv, environ=environ, cwd=tmp_path, events=True) as child:
+        daemon = first_line(child)
+        assert child.watch(limits).limit == "silence"
+        assert is_gone(int(daemon))
 
 
 def test_leaving_ends_a_child_that_will_not_be_asked(
@@ -538,10 +557,13 @@ def test_the_pipes_are_closed_afterwards(tmp_path: Path, environ: dict[str, str]
 def test_what_is_printed_between_the_last_look_and_the_end_is_in_the_log(
     environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def looks_just_before(self: Child, _: object) -> tuple[bool, bool]:
-        self._process.wait()
-        return False, False
+    watch = Child.watch
 
-    monkeypatch.setattr(Child, "_read", looks_just_before)
+    def looks_just_before(self: Child, limits: Limits) -> End:
+        self._process.wait()
+        return watch(self, limits)
+
+    monkeypatch.setattr(Output, "read", lambda *_: (False, False))
+    monkeypatch.setattr(Child, "watch", looks_just_before)
     end, log = run(python("print('refused')"), environ, tmp_path, GENEROUS)
     assert (end.status, log) == (0, "refused\n")

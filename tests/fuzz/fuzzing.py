@@ -19,7 +19,7 @@ CORPUS = Path(__file__).parent / "corpus"
 BROKE = Path(".hypothesis") / "fuzz"
 """Where the smallest input lies that broke a property, which git ignores."""
 CALLS, CALLS_PER_BYTE = 400_000, 100
-"""Calls that reading an input may take. A count, because it is the same on every machine."""
+"""Calls that reading an input may take: a count, because it is the same on every machine."""
 MOST_BYTES = 300_000_000
 """What it may add to the memory of this process."""
 MOST_RESERVED = 3_000_000_000
@@ -44,17 +44,19 @@ class TooMuchWork(BaseException):
     """Reading took more calls than it may; no ``except Exception`` hides it."""
 
 
-def fuzzed(kind: str, inputs: SearchStrategy[bytes]) -> Callable[[Property], Property]:
+def fuzzed(
+    kind: str, inputs: SearchStrategy[bytes], calls: int = CALLS
+) -> Callable[[Property], Property]:
     """Return a decorator of a property of bytes, ``data``: it must hold for whatever they are.
 
-    Those in ``corpus/<kind>`` come first.
+    Those in ``corpus/<kind>`` come first. ``calls`` is what the smallest input may take.
     """
 
     def decorate(holds: Property) -> Property:
         @wraps(holds)
         def kept(data: bytes, **fixtures: Any) -> None:
             try:
-                with bounded(CALLS + CALLS_PER_BYTE * len(data)):
+                with bounded(calls + CALLS_PER_BYTE * len(data)):
                     holds(data, **fixtures)
             except (Exception, SystemExit, TooMuchWork) as error:
                 error.add_note(f"add it to tests/fuzz/corpus/{kind}: {_keep(kind, data)}")

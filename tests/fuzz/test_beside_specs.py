@@ -14,7 +14,7 @@ from matrix.spec.loading import DEFAULT_SPEC
 from matrix.spec.tables import SpecError
 from tests.fuzz.fuzzing import fuzzed
 from tests.fuzz.mutations import like_json
-from tests.fuzz.test_specs import ROWS, as_toml, shown
+from tests.fuzz.test_specs import CALLS, ROWS, as_toml, shown
 from tests.unit import small_spec
 
 RELEASES = json.loads((DEFAULT_SPEC / snapshot.SNAPSHOT).read_bytes())
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@fuzzed("releases", like_json(RELEASES))
+@fuzzed("releases", like_json(RELEASES), CALLS)
 def test_releases(data: bytes, folder: Path) -> None:
     """A spec is planned with any of them, or there is one error."""
     file = folder / snapshot.SNAPSHOT

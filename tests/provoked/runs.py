@@ -43,6 +43,15 @@ def impatient(spec: Path, folder: Path, *, seconds: int = 600, silence: int = 60
     return copied
 
 
+def in_the_open(spec: Path, folder: Path) -> Path:
+    """Return a copy of a made-up spec whose packages run without a sandbox."""
+    copied = shutil.copytree(spec.parent, folder / "open") / spec.name
+    text = spec.read_text()
+    assert text.count("\nschema = 1\n") == 1
+    copied.write_text(text.replace("\nschema = 1\n", '\nschema = 1\nsandbox = "off"\n'))
+    return copied
+
+
 def perform(
     profile: str,
     store: Path,

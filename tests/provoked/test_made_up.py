@@ -4,6 +4,7 @@ the run goes on. The cells are those of ``made_up/spec.toml``; everything but th
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from matrix.pipeline.steps import Blame, Stage
 from matrix.run.probes import KEPT_BYTES, RESULT_BYTES
 from matrix.store.store import Store
 from tests import REPOSITORY
-from tests.provoked.runs import SPEC, Finished, impatient, perform
+from tests.provoked.runs import SPEC, Finished, impatient, in_the_open, perform
 
 ENGINES = {
     "good": (Verdict.WORKS, None, Reason.NONE),
@@ -122,6 +123,20 @@ def test_each_engine_gets_its_own_outcome(
 ) -> None:
     result = (hanging | engines.cells)[f"made-up/float/none/plain+{behaviour}"]
     assert is_as(result, *ENGINES[behaviour]), result
+
+
+def test_each_engine_has_the_same_outcome_without_a_sandbox(
+    engines: Finished, tmp_path: Path
+) -> None:
+    spec, store = in_the_open(SPEC, tmp_path), tmp_path / "store"
+    others = perform("engines", store, machine=AVX2, spec=spec)
+    outcomes, in_it = (
+        {cell.id: (cell.verdict, cell.stage, cell.reason) for cell in run.cells.values()}
+        for run in (others, engines)
+    )
+    assert outcomes == in_it
+    observed = [json.loads(file.read_bytes()) for file in store.glob("observations/*/*.json")]
+    assert {observation["sandbox"] for observation in observed} == {"none"}
 
 
 @pytest.mark.parametrize("behaviour", QUANTIZERS)

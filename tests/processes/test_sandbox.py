@@ -156,6 +156,21 @@ started.stdout.readline()
     ]  # fmt: skip
 
 
+def test_it_makes_no_file_elsewhere(tmp_path: Path) -> None:
+    if not IS_SHUT_IN:
+        assert HERE.lack  # nothing holds it back, as a run says
+        return
+    places = ("/", "/dev", "/etc", "/usr", "/sys", "/proc")
+    code = f"""
+for place in {places}:
+    try:
+        open(place + "/matrix-test", "w")
+    except OSError:
+        print("refused")
+"""
+    assert perform(tmp_path, code)[1].split() == ["refused"] * len(places)
+
+
 def test_it_sees_no_process_but_its_own(tmp_path: Path) -> None:
     code = "import os; print(sum(name.isdecimal() for name in os.listdir('/proc')) < 5)"
     assert perform(tmp_path, code)[1].split() == [str(IS_SHUT_IN)]

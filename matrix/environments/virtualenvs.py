@@ -7,7 +7,6 @@ build of the same torch (``2.13.0+cpu`` for ``2.13.0``) may stand in.
 from __future__ import annotations
 
 import importlib.metadata
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +27,7 @@ from matrix.spec.source_builds import locked_builds
 from matrix.spec.tables import Environment, Limits
 from matrix.store.store import write_atomically
 from matrix.untrusted.reading import UnreadableError, decode, read_file
+from matrix.untrusted.removing import remove
 
 MAX_MARKER_BYTES = 10_000
 
@@ -49,7 +49,7 @@ def build(
     Without one uv builds them as it installs: nothing would keep a build from the shared cache.
     """
     discard(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     environ = uv_environ(host, work, installing=True)
     environ["UV_LINK_MODE"] = link_mode(environ, sandbox)
     tool = find_uv_bin()

@@ -9,11 +9,12 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from matrix.untrusted.removing import remove
 
 _OF_FILES = re.compile(r"\..+-[a-z0-9_]{8}")
 """Names of files that :func:`fresh_file` makes."""
@@ -34,7 +35,7 @@ def fresh_folder(parent: Path, kind: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         os.close(handle)
 
 
@@ -89,7 +90,7 @@ def _remove_if_left(path: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
         else:
             path.unlink(missing_ok=True)
     except OSError:

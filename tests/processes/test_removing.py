@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from matrix.store.store import Store
 from matrix.untrusted.removing import remove
 
 
@@ -50,3 +51,13 @@ def test_what_a_link_leads_to_stays(tmp_path: Path) -> None:
     (inner / "link").symlink_to(file.parent)
     remove(inner)
     assert (inner.exists(), file.read_text()) == (False, "text")
+
+
+def test_what_a_run_leaves_in_a_store_goes_however_deep_it_is(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    left = store.path("work", f"job-{2**22 + 1}-abc", "file").parent
+    deep(left)
+    store.sweep()
+    with store.work("job") as mine:
+        deep(mine)
+    assert not list((tmp_path / "work").iterdir())

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from matrix.store.sealing import seal
 from tests import LIKE_ANY_USER, REPOSITORY
 from tests.unit import small_spec
 
@@ -77,7 +78,7 @@ def test_the_longest_chain_is_begun_first_and_installing_before_all(tmp_path: Pa
     ]  # fmt: skip
     records = tmp_path / "store" / "records" / "r-1.jsonl"
     records.parent.mkdir(parents=True)
-    records.write_text("\n".join(map(json.dumps, timed)))
+    records.write_bytes(b"\n".join(seal(json.dumps(line).encode()) for line in timed))
     order = noxfile(tmp_path)["order"]
     assert order == ["canaries", "installs", "twins", "maker-2.0", "maker-1.0", "runner-3.0"]
     assert noxfile(tmp_path, worker=True)["order"] == []

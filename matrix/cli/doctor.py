@@ -141,7 +141,8 @@ def _rooms(context: Context, cache: Path, host: Mapping[str, str]) -> list[Room]
     for folder, size in needed.items():
         free, is_cache = shutil.disk_usage(existing(folder)).free, folder == cache
         name = "uv's cache" if is_cache else "the store"
-        rooms.append(Room(name, size, free, more_room(free, is_cache=is_cache)))
+        remedy = more_room(free, is_cache=is_cache, is_linked=expected.linked)
+        rooms.append(Room(name, size, free, remedy))
     return rooms
 
 

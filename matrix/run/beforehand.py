@@ -54,7 +54,7 @@ def beforehand(
                     folder, "disk",
                     f"{needed / GB:,.1f} GB are predicted to be needed and {free / GB:,.1f} GB "
                     "are free",
-                    more_room(free, is_cache=folder == cache),
+                    more_room(free, is_cache=folder == cache, is_linked=expected.linked),
                 )  # fmt: skip
     return [
         f"profile {context.plan.profile}: {len(to_do):,} of {len(context.plan.cells):,} "
@@ -113,13 +113,20 @@ def disk_needed(
     return {store: everything - wheels, cache: wheels + int(own)}
 
 
-def more_room(free: int, *, is_cache: bool) -> str:
-    """Return what to do where a disk with so many free bytes is too small."""
+def more_room(free: int, *, is_cache: bool, is_linked: bool) -> str:
+    """Return what to do where a disk with so many free bytes is too small.
+
+    ``is_linked`` is whether environments share the files of uv's cache.
+    """
+    sharing = (
+        ", or let environments share files (install bubblewrap, or set UV_LINK_MODE=hardlink, and "
+        "have uv's cache on the disk of the store)"
+    )
     elsewhere = "UV_CACHE_DIR" if is_cache else "MATRIX_STORE, with UV_CACHE_DIR beside it"
     fewer = "MATRIX_PROFILE=smoke is a first look"
     if free >= GB:  # a budget of less buys hardly anything
         fewer += f", MATRIX_DISK={free // GB} those cells for which so many GB are enough"
     return (
         "Free some (`matrix clean` says what can be taken back here), or name another "
-        f"folder ({elsewhere}), or do less ({fewer})"
+        f"folder ({elsewhere}){'' if is_linked else sharing}, or do less ({fewer})"
     )

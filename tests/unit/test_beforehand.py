@@ -76,6 +76,7 @@ def test_a_store_that_is_too_small_is_named_with_what_it_needs(
         announce(context)
     assert str(stop.value).startswith(f"{context.settings.store}: disk: ")
     assert "MATRIX_STORE" in str(stop.value)
+    assert "share files" not in str(stop.value)
 
 
 def test_a_budget_that_is_proposed_is_no_more_than_is_free(
@@ -102,8 +103,9 @@ def test_where_uv_copies_each_environment_has_wheels_of_its_own(
     with_free(monkeypatch, copies + WHEELS + OWN)
     assert announce(context, UV_LINK_MODE="copy")
     with_free(monkeypatch, copies + WHEELS + OWN - 1)
-    with pytest.raises(SpecError, match="MATRIX_STORE"):
+    with pytest.raises(SpecError, match="MATRIX_STORE") as stop:
         announce(context, UV_LINK_MODE="copy")
+    assert "let environments share files (install bubblewrap" in str(stop.value)
     with_free(monkeypatch, copies, in_cache=WHEELS + OWN)
     assert announce(context, UV_CACHE_DIR=str(CACHE))
     with_free(monkeypatch, copies - 1, in_cache=WHEELS + OWN)

@@ -334,7 +334,8 @@ class _Costs:
             kept = Cost(disk=int(size * constants.unpacked), seconds=built)
             self.costs[WHEELS + wheel] = self._fetched(size) + kept
             self.needs.setdefault(name_of(step), {})[WHEELS + wheel] = None
-        kept = Cost(disk=int(own * constants.packages_unpacked + copied * constants.unpacked))
+        disk = own * constants.packages_unpacked + constants.bytecode_mb * MB
+        kept = Cost(disk=int(disk + copied * constants.unpacked))
         return self._fetched(own) + self._timed(step, seconds) + kept
 
     def _billions(self, checkpoint: Checkpoint) -> float:

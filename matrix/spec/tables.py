@@ -356,6 +356,8 @@ class PredictionsTable(Table, frozen=True, kw_only=True):
     """Megabytes of wheels that an environment shares with no other."""
     packages_unpacked: Amount = 3.5
     """Bytes on disk for each byte of these."""
+    bytecode_mb: Amount = 0
+    """Megabytes on disk of the compiled files that an environment has for itself."""
     brings_mb: dict[str, Amount] = {}
     """Package -> megabytes of wheels that each of its releases brings along."""
     resolve_seconds: Amount

@@ -51,7 +51,7 @@ CUDA = DevicePredictions(
 )  # fmt: skip
 CONSTANTS = PredictionsTable(
     download_mb_per_second=10, unpacked=2, torch_mb=1000, packages_mb=10, packages_unpacked=3,
-    brings_mb={"runner": 50}, resolve_seconds=1, install_seconds=4,
+    bytecode_mb=7, brings_mb={"runner": 50}, resolve_seconds=1, install_seconds=4,
     source_build_seconds=30, build_seconds=40, inspect_seconds_per_gb=60, cpu=CPU, cuda=CUDA,
 )  # fmt: skip
 SNAPSHOT = Snapshot(1, "2026-01-01T00:00:00Z", {
@@ -156,8 +156,8 @@ def test_an_environment_is_its_wheels_and_what_it_shares_with_none(plan: Plan) -
     # 1 MB in 0.1 s, and built in 30 s, as there is no wheel
     assert costs["wheels of maker 2.0"] == Cost(MB, 2 * MB, seconds=30.1)
     # 10 MB in 1 s, resolved in 1 s, installed in 4 s
-    assert costs["environment maker-1.0"] == Cost(10 * MB, 30 * MB, seconds=6)
-    assert costs["environment maker-2.0"] == Cost(10 * MB, 30 * MB, seconds=6)
+    assert costs["environment maker-1.0"] == Cost(10 * MB, 37 * MB, seconds=6)
+    assert costs["environment maker-2.0"] == Cost(10 * MB, 37 * MB, seconds=6)
 
 
 def test_the_first_job_in_an_environment_takes_more_in_the_role_that_does_it(plan: Plan) -> None:

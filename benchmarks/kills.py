@@ -85,7 +85,7 @@ def end_of(project: Project, store: Path, verdicts: dict[str, str]) -> None:
     steps = [(r.step, r.subject, r.key) for r in Store(store).records() if r.outcome != "infra"]
     if doubled := sorted({step for step in steps if steps.count(step) > 1}):
         sys.exit(f"doubled: {doubled}")
-    # A kill between a step's answer and the end of its note leaves that, and nobody begins it again.
+    # A kill between an answer and the end of its note leaves that, and nobody begins it again.
     begun = [note for note in (store / "begun").glob("*/*")
              if Store(store).observation(Step(note.parent.name), note.name) is None]  # fmt: skip
     unfinished = [*(store / "work").iterdir(), *begun]

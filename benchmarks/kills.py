@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 
 from matrix.judge.results import MatrixResult
+from matrix.pipeline.steps import Step
 from matrix.run.context import Context, Settings
 from matrix.run.verifying import damages
 from matrix.store.store import Store
@@ -84,7 +85,10 @@ def end_of(project: Project, store: Path, verdicts: dict[str, str]) -> None:
     steps = [(r.step, r.subject, r.key) for r in Store(store).records() if r.outcome != "infra"]
     if doubled := sorted({step for step in steps if steps.count(step) > 1}):
         sys.exit(f"doubled: {doubled}")
-    unfinished = [*(store / "work").iterdir(), *(store / "begun").glob("*/*")]
+    # A kill between an answer and the end of its note leaves that, and nobody begins it again.
+    begun = [note for note in (store / "begun").glob("*/*")
+             if Store(store).observation(Step(note.parent.name), note.name) is None]  # fmt: skip
+    unfinished = [*(store / "work").iterdir(), *begun]
     unfinished += list(store.glob("*/*/.*-????????"))
     if unfinished:
         sys.exit(f"left: {unfinished}")

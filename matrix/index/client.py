@@ -47,7 +47,7 @@ Requires = list[str] | SourceMetadata
 class IndexLimits(msgspec.Struct, frozen=True):
     """What an index may take."""
 
-    page: Limits = Limits(seconds=60, megabytes=16)
+    page: Limits = Limits(seconds=60, megabytes=10)
     pages_seconds: float = 90
     """All pages together, which are asked for side by side."""
     file: Limits = Limits(seconds=30, megabytes=2)

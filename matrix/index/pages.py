@@ -29,12 +29,19 @@ from matrix.untrusted.text import visible
 
 MOST_FILES = 10_000
 """The packages here have up to 507."""
+TAG_BYTES = 4_000
 NAME_CHARS = 200
 REASON_CHARS = 200
 BYTES_OF_A_FILE = 10**13
 _JSON = ("application/vnd.pypi.simple.v1+json", "application/json")
 _HTML = ("application/vnd.pypi.simple.v1+html", "text/html")
 _UNSPOKEN = "speaks no version of the simple API that is known here"
+_ATTRIBUTES = rb"""\s(?:[^<>"']++|"[^"<]*+"|'[^'<]*+')*+>"""
+_TAG = re.compile(
+    rb"<(?:a%b[^<>]*+</a\s*+>|(?:base|meta)%b)" % (_ATTRIBUTES, _ATTRIBUTES), re.IGNORECASE
+)
+"""All that matters of a page in HTML. Of links within each other, comments and the like, its parser
+takes time by the square."""
 _WHEEL = re.compile(
     r"(?P<project>[A-Za-z0-9._]+)-(?P<version>[A-Za-z0-9._!+]+)(?:-[0-9][A-Za-z0-9._]*)?"
     r"-(?P<tags>[A-Za-z0-9._]+-[A-Za-z0-9._]+-[A-Za-z0-9._]+)\.whl"
@@ -83,8 +90,10 @@ def _listed(package: str, answer: Fetched) -> list[DistributionPackage]:
         return _from_json(package, answer)
     if kind in _HTML:
         _check_number(body.count(b"<"), 4)
+        short = (tag for tag in _TAG.findall(body) if len(tag) <= TAG_BYTES)
+        tags = b"".join(short).decode(errors="replace")
         try:
-            return ProjectPage.from_html(package, body, answer.address).packages
+            return ProjectPage.from_html(package, tags, answer.address).packages
         except (UnsupportedRepoVersionError, InvalidVersion):
             raise FetchError(_UNSPOKEN) from None
         except ParserRejectedMarkup:

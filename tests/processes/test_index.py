@@ -64,6 +64,19 @@ def test_an_index_that_speaks_html_only_is_understood(server: Server, index: Ind
     ]
 
 
+def test_html_is_read_however_it_is_written(server: Server, index: Index) -> None:
+    body = b"""<!-- <a> --><HTML><Base href='/simple/made-up/'><h1><a>Links</a></h1><pre>
+    <A
+      data-requires-python=">=3.9" href='made_up-1.0.tar.gz#sha256=aa' >
+      made_up-1.0.tar.gz</A ><br/><a href=x>\xff</a>
+    <a class=x href=made_up-2.0.tar.gz data-yanked>made_up-2.0.tar.gz</a>"""
+    server.serve("made-up", body, HTML)
+    releases = {release.version: release for release in ask(index).releases}
+    assert list(releases) == ["1.0", "2.0"]
+    assert releases["1.0"].requires_python == ">=3.9"
+    assert releases["2.0"].yanked is not None
+
+
 def test_an_index_in_a_local_folder_is_read_as_pip_reads_it(tmp_path: Path) -> None:
     folder = tmp_path / "simple" / "made-up"
     folder.mkdir(parents=True)
@@ -123,6 +136,12 @@ LIES = {
     "not Unicode": (b'{"name": "\xff\xfe"}', JSON, "calls JSON and is none"),
     "a million files": (b'{"files": [' + b"{}," * 1_000_000 + b"{}]}", JSON, "than 10000 files"),
     "a million links": (b"<a></a>" * 1_000_000, HTML, "more than 10000 files"),
+    "links within links": (b'<a href="x">' * 30_000, HTML, "lists no release of made-up"),
+    "quotes that never end": (b'<a href="' * 30_000, HTML, "lists no release of made-up"),
+    "comments that never end": (b"<!--" * 30_000, HTML, "lists no release of made-up"),
+    "a link of many attributes": (
+        b'<a href="made_up-1.0.tar.gz"' + b" x=1" * 5000 + b">made_up-1.0.tar.gz</a>", HTML,
+        "lists no release of made-up"),
     "too large": (b" " * 9_000_000, JSON, "sends more than 8 MB"),
 }  # fmt: skip
 

@@ -36,8 +36,8 @@ from matrix.spec.tables import (
 )
 
 FLOAT_SCHEME = "float"
-MOST_CELLS = 20_000
-"""Of a profile; the project's largest has 740. A night runs some hundreds."""
+MOST_CELLS = 100_000
+"""Of a profile. A page of 20,000 can still be read; millions would fill the memory."""
 
 
 class Model(msgspec.Struct, frozen=True):

@@ -132,6 +132,7 @@ def test_evidence_says_what_it_ran_on(gpus: Gpus) -> None:
         "device": "cpu, cuda 8.0",
         "processor": "made up",
         "gpus": "1 x made up",
+        "sandbox": "none",
     }
 
 

@@ -305,7 +305,7 @@ def test_fixed_keys_tell_roles_of_one_environment_apart(tmp_path: Path) -> None:
 [[engines]]
 environments = "runner-*"
 adapter = "./runner.py"
-suffix = "+other"
+suffix = "other"
 environ.X = "1"
 """
     plan = plan_of(tmp_path, ("[profiles.all]\n", two + "\n[profiles.all]\n"))

@@ -166,10 +166,12 @@ def test_a_program_is_given_the_same(tmp_path: Path) -> None:
 
 
 def test_titles_cannot_steer_a_terminal_and_are_cut(tmp_path: Path) -> None:
-    title = ('title = "All"', f'title = "\\u001b[2J{"x" * 200}"')
+    title = ('title = "All"', f'title = "\\u202e{"x" * 200}"')
     output = text(opened(tmp_path, BARE, title))
-    assert "\x1b" not in output
+    assert "\u202e" not in output
     assert "x" * 80 not in output
+    with pytest.raises(SpecError, match=r"profiles\.all\.title: has the control character U\+001B"):
+        opened(tmp_path, BARE, ('title = "All"', 'title = "\\u001b[2J"'))
 
 
 def test_where_uv_is_told_to_copy_each_environment_takes_its_disk(tmp_path: Path) -> None:

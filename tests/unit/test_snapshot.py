@@ -173,7 +173,7 @@ def test_a_snapshot_is_written_and_read_with_a_line_for_each_release(
             "'\\?' is no version",
         ),
         ('{"schema": 1, "deep": ' + "[" * 100_000, "is no snapshot of releases"),
-        (" " * 16_000_001, "as no snapshot has"),
+        (" " * 16_000_001, "has more than 16000000 bytes"),
     ],
 )
 def test_a_file_that_is_no_snapshot_is_refused_with_a_line(

@@ -96,7 +96,7 @@ def _listed(package: str, answer: Fetched) -> list[DistributionPackage]:
             return ProjectPage.from_html(package, tags, answer.address).packages
         except (UnsupportedRepoVersionError, InvalidVersion):
             raise FetchError(_UNSPOKEN) from None
-        except ParserRejectedMarkup:
+        except (ParserRejectedMarkup, ValueError):  # the latter of addresses in it, by urllib
             raise FetchError("sends what it calls HTML and is none") from None
     raise FetchError(f"answers with {visible(kind, 60)!r}, which is no page of an index")
 

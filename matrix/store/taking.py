@@ -24,6 +24,7 @@ DEEPEST = 10
 MAX_LIST_BYTES = 8_000_000
 """Of a list of so many files with names of the length that a system allows."""
 _CHUNK = 1 << 20
+_ZEROS = bytes(_CHUNK)
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -142,7 +143,15 @@ def _problem(name: str, status: os.stat_result, depth: int) -> str:
 def _copy(folder: int, place: Path, most_bytes: int) -> TakenFile:
     """Copy the file of that name in an open folder."""
     with place.open("xb") as copy:
-        taken = _digest(folder, place.name, most_bytes, copy.write)
+
+        def write(chunk: bytes) -> None:
+            if chunk == _ZEROS[: len(chunk)]:
+                copy.seek(len(chunk), os.SEEK_CUR)  # a hole takes no room here either
+            else:
+                copy.write(chunk)
+
+        taken = _digest(folder, place.name, most_bytes, write)
+        copy.truncate(taken.size)
     place.chmod(0o644)
     return taken
 
@@ -156,8 +165,11 @@ def _digest(
     """
     size, sha256 = 0, hashlib.sha256()
     with os.fdopen(os.open(name, _READ, dir_fd=folder), "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise UnreadableError(f"{visible(name)} is no regular file")
+        if status.st_size > most_bytes:
+            raise _TooLargeError(f"{visible(name)} has more bytes than it had")
         while chunk := file.read(_CHUNK):
             size += len(chunk)
             if size > most_bytes:

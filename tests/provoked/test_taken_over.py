@@ -28,8 +28,8 @@ def run(folder: Path, cell: str | None = None) -> Finished:
         ('Path(job["output"], "a").symlink_to("/etc/passwd")', "output/a is a link"),
         ('os.mkfifo(job["output"] + "/a")', "output/a is neither a file nor a folder"),
         ('os.link(job["output"] + "/config.json", job["output"] + "/a")', "has a second name"),
-        ('Path(job["output"], "a\\nb").touch()', "output/a\\nb has a name that is no plain text"),
-        ('os.truncate(os.open(job["output"] + "/a", 66), 2**45)', "more than a model of this size"),
+        ('Path(job["output"], "a\\nb").touch()', "b has a name that is no plain text"),
+        ('os.truncate(os.open(job["output"] + "/a", 66), 2**40)', "more than a model of this size"),
     ],
 )
 def test_what_is_not_taken_over_is_the_quantizers_failure(
@@ -41,7 +41,7 @@ def test_what_is_not_taken_over_is_the_quantizers_failure(
     (folder / "turning.py").write_text(hostile)
     cell: CellResult = run(folder, CELL).cell(CELL)
     assert (cell.verdict, cell.reason, cell.stage) == (Verdict.BROKEN, Reason.NO_RESULT, "quantize")
-    assert message in cell.message.replace("␊", "\\n").replace("⟨U+000A⟩", "\\n")
+    assert message in cell.message
     assert list((folder / "store").glob("checkpoints/*")) == []
     assert list((folder / "store" / "work").iterdir()) == []
 

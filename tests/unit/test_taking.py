@@ -43,6 +43,19 @@ def test_files_are_copied_with_sizes_digests_and_rights_of_our_own(
     assert not [path for path in made.rglob("*") if path.is_file()], "room is given back"
 
 
+def test_a_hole_takes_no_room_in_the_copy_and_reads_the_same(made: Path, tmp_path: Path) -> None:
+    with (made / "sparse").open("wb") as file:
+        file.seek(50_000_000)
+        file.write(b"end")
+        file.truncate(60_000_000)
+    digest = hashlib.sha256((made / "sparse").read_bytes()).hexdigest()
+    taken = take_over(made, tmp_path / "copy", 100_000_000).files["sparse"]
+    copy = tmp_path / "copy" / "sparse"
+    assert (taken.size, taken.sha256) == (60_000_000, digest)
+    assert hashlib.sha256(copy.read_bytes()).hexdigest() == digest
+    assert copy.stat().st_blocks * 512 < 10_000_000
+
+
 def test_a_file_that_is_held_open_changes_no_copy(made: Path, tmp_path: Path) -> None:
     with (made / "model.safetensors").open("r+b") as held:
         taken = take_over(made, tmp_path / "copy", BYTES)

@@ -30,12 +30,16 @@ from matrix.spec.tables import Environment, Limits, Resolution
 from matrix.store.identity import digest
 from matrix.store.sealing import seal_text, unseal_text
 from matrix.store.store import write_atomically
-from matrix.untrusted.reading import UnreadableError
+from matrix.untrusted.reading import UnreadableError, read_file
 
 _NAMED = "# Lock of "
 _INPUTS = "# inputs: "
 _REFUSAL = "# refused: "
 _AS_OF = "# as of: "
+_LINE = re.compile(r"(?:#.*|[A-Za-z0-9._-]+(?:\[[^]]*\])?==[A-Za-z0-9.!+_-]+(?: ;.*)?)?")
+"""What uv writes to a lock; it would take options and addresses of one, too."""
+LOCK_BYTES = 1_000_000
+"""No lock is larger: the project's have 4 KB."""
 _UNBUILT = re.compile(r"Failed to (?:download and )?build `([^`]{1,200})`")
 _ABSENT = re.compile(r"Because ([a-z0-9.-]{1,200}) was not found in the package registry")
 _UNFETCHED = re.compile(r"Failed to fetch|HTTP status client error")
@@ -83,14 +87,14 @@ def read_lock(file: Path, environment: Environment, *, of_store: bool = False) -
     A refusal that only tells of the index, kept when that was not known yet, is no answer; nor is
     a lock of a store that is not what was written there.
     """
-    if not file.is_file():
-        return None  # a pipe, say, which may have no writer
     try:
-        data = file.read_bytes()
+        data = read_file(file.resolve(), LOCK_BYTES)
         text = (unseal_text(data) if of_store else data).decode()
-    except (OSError, UnicodeDecodeError, UnreadableError):
+    except (OSError, RuntimeError, UnicodeDecodeError, UnreadableError):  # links in a circle: 2nd
         return None
     lines = text.splitlines()
+    if not all(_LINE.fullmatch(line) for line in lines):
+        return None
     if not set(_header(environment).splitlines()[1:]).issubset(lines):
         return None
     refusal = "\n".join(line[len(_REFUSAL) :] for line in lines if line.startswith(_REFUSAL))

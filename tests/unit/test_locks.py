@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -92,3 +93,39 @@ def test_every_changed_byte_of_a_stores_lock_makes_it_none(locks: Locks, tmp_pat
         assert locks.find(asking) is None
     file.write_bytes(whole)
     assert locks.find(asking) is not None
+
+
+@pytest.mark.parametrize(
+    "pin",
+    [
+        "small==1.0\n--index-url https://elsewhere.example", "-r /etc/passwd",
+        "small @ https://elsewhere.example/small.whl", "small==1.0\nother>=2", "small==1.0\x00",
+        "small==1.0\n" + "#" * 1_000_000,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("folder", ["committed", "own"])
+def test_a_lock_with_more_than_pins_is_none(
+    locks: Locks, tmp_path: Path, folder: str, pin: str
+) -> None:
+    asking = environment()
+    name = own_name(asking) if folder == "own" else committed_name(asking)
+    write(tmp_path / folder / name, asking, pin)
+    assert locks.find(asking) is None
+    write(tmp_path / folder / name, asking, 'small==1.0 ; python_version > "3"\nother[a,b]==2!1+c')
+    assert locks.find(asking) is not None
+
+
+def test_a_lock_that_is_a_pipe_a_device_or_no_text_is_none(locks: Locks, tmp_path: Path) -> None:
+    file = tmp_path / "committed" / committed_name(environment())
+    file.parent.mkdir()
+    os.mkfifo(file)
+    assert locks.find(environment()) is None
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    assert locks.find(environment()) is None
+    file.unlink()
+    file.symlink_to(file.name)
+    assert locks.find(environment()) is None
+    file.unlink()
+    file.write_bytes(b"# Lock of \xff")
+    assert locks.find(environment()) is None

@@ -49,8 +49,7 @@ def test_a_step_that_ends_the_harness_is_passed_over_the_fourth_time(
 ) -> None:
     monkeypatch.setenv("MATRIX_SANDBOX", "off")  # in which no package reaches the harness
     (folder / "turning.py").write_text(KILLING)
-    for name in ("killing", "seen.json"):  # the latter, so that no report is looked for
-        (folder / name).touch()
+    (folder / "killing").touch()
     for _ in range(ENDS):
         command(folder, "matrix", "run", status=-signal.SIGKILL)
     output = command(folder, "matrix", "run", status=2)
@@ -81,7 +80,6 @@ def test_an_answer_over_which_the_harness_stumbles_costs_its_own_cell_alone(
             raise RecursionError("maximum recursion depth exceeded")
         return keep_answer(*arguments, **words)
 
-    (folder / "seen.json").touch()
     monkeypatch.setattr(roles, "keep_answer", stumble)
     finished = perform("all", folder / "store", spec=folder / "spec.toml")
     cell = finished.cells.pop(STRICKEN)

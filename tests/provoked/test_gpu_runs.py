@@ -137,7 +137,8 @@ def test_each_job_on_a_gpu_has_a_process_of_its_own_that_was_not_forked(two: Fin
     [
         ("segfault", Stage.LOAD, Reason.CRASH),
         ("exit-0", Stage.LOAD, Reason.NO_RESULT),
-        ("killed", Stage.GENERATE, Reason.OOM),
+        ("killed", Stage.GENERATE, Reason.CRASH),
+        ("no-memory", Stage.GENERATE, Reason.OOM),
     ],
 )
 def test_however_a_job_ends_its_card_is_free_again(
@@ -229,8 +230,8 @@ def test_a_rerun_does_nothing_but_what_the_machine_had_no_memory_for(
     two: Finished, store: Path
 ) -> None:
     again = Finished("engines", store, machine(*CARDS)).run().told
-    assert [line for line in again if "plain+killed" not in line] == []
-    assert [line for line in again if "plain+killed" in line], "it is tried again"
+    assert [line for line in again if "plain+no-memory" not in line] == []
+    assert [line for line in again if "plain+no-memory" in line], "it is tried again"
     assert two.told
 
 

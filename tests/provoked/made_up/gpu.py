@@ -78,5 +78,8 @@ def _place(job: Json) -> Json:
 
 def _die(step: str, job: Json) -> None:
     options = job["options"]
-    if options.get("behaviour") == "killed" and options.get("at") == step:
+    behaviour = options.get("behaviour") if options.get("at") == step else ""
+    if behaviour == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "no-memory":
+        raise MemoryError

@@ -54,5 +54,5 @@ def test_a_damaged_checkpoint_is_named_once_and_made_again(folder: Path) -> None
     again = run(folder, CELL)  # and other cells want it still
     assert len([line for line in again.told if "is not what was written" in line]) == 1
     assert performed(folder, "quantize") == ["made-up/awq/maker-1"] * 2
-    assert again.cell(CELL) == first
+    assert again.cell(CELL).verdict == first.verdict
     assert not list(damages(folder / "store"))

@@ -136,6 +136,9 @@ LIES = {
     "not Unicode": (b'{"name": "\xff\xfe"}', JSON, "calls JSON and is none"),
     "a million files": (b'{"files": [' + b"{}," * 1_000_000 + b"{}]}", JSON, "than 10000 files"),
     "a million links": (b"<a></a>" * 1_000_000, HTML, "more than 10000 files"),
+    "an address that is none": (
+        b'<base href="https://[]x/"><a href="../made_up-1.0.tar.gz">made_up-1.0.tar.gz</a>', HTML,
+        "calls HTML and is none"),
     "links within links": (b'<a href="x">' * 30_000, HTML, "lists no release of made-up"),
     "quotes that never end": (b'<a href="' * 30_000, HTML, "lists no release of made-up"),
     "comments that never end": (b"<!--" * 30_000, HTML, "lists no release of made-up"),

@@ -10,6 +10,7 @@ import pytest
 
 from matrix.pipeline.outcomes import Outcome
 from matrix.pipeline.steps import Step
+from matrix.store.begun import BegunSteps
 from matrix.store.identity import key_of
 from matrix.store.observations import SCHEMA_VERSION, Observation
 from matrix.store.sealing import seal
@@ -65,6 +66,15 @@ def test_an_observation_is_one_of_its_place_or_not_made(data: bytes, root: Path)
 def test_no_damage_makes_another_observation(data: bytes, root: Path) -> None:
     for step, sample in SAMPLES.items():
         assert read(root, step, data) in (None, sample)
+
+
+@fuzzed("begun", like(b"a-boot run-1\na-boot run-2\n"))
+def test_notes_of_what_was_begun_name_runs_or_none(data: bytes, root: Path) -> None:
+    begun = BegunSteps(root / "begun", "run-3", "a-boot")
+    file = root / "begun" / "load" / "key"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    assert len(begun.ended_in("load", "key")) <= data.count(b"a-boot")
 
 
 @fuzzed("records", like_json(msgspec.to_builtins(RECORD)))

@@ -90,7 +90,13 @@ def tied_embedding(evidence: Evidence) -> Opinion:
             "differ in which they take. Remove lm_head.weight, or set tie_word_embeddings=false"
         )
     stored = inspection.tie_word_embeddings
-    if stored is not None and stored != evidence.tied:
+    if evidence.tied and stored is False and inspection.embedding and inspection.head:
+        judgement, explains = Judgement.NOTICE, None
+        message = (
+            "tied in the float model; config.json says tie_word_embeddings=false, and both are "
+            "stored. It answers the same, and takes the room of one more"
+        )
+    elif stored is not None and stored != evidence.tied:
         judgement, explains = Judgement.FAILED, LACKING
         message += (
             f"; config.json says tie_word_embeddings={str(stored).lower()} of it, wrongly. "

@@ -232,6 +232,12 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[Stage, dict[str, Any]] = {}
     """What the stages that passed left behind, as it stands, for those that have no field above."""
 
+    @property
+    def ties_file(self) -> bool:
+        """Whether readers take embedding and head of the file for one matrix, too."""
+        stated = self.inspection.tie_word_embeddings if self.inspection else None
+        return bool(self.tied) and stated is not False
+
 
 def read_reference(data: bytes) -> Reference:
     """Return the reference held by the bytes of a ``reference.json``.

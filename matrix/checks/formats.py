@@ -206,7 +206,7 @@ def stored_size(evidence: Evidence) -> Opinion:
     inspection, limit = inspected(evidence), evidence.thresholds.stored_size
     if not inspection.expected_bytes:
         raise NotApplicableError("what it should take is not known for this model or scheme")
-    surplus = _surplus(inspection, tied=bool(evidence.tied))
+    surplus = _surplus(inspection, tied=evidence.ties_file)
     stored = sum(map(stored_bytes, inspection.tensors))
     expected = max(inspection.expected_bytes - _index_left_out(inspection), 1)
     left = stored - sum(surplus.values()) - expected

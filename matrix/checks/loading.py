@@ -134,7 +134,7 @@ def load_memory(evidence: Evidence) -> Opinion:
     """
     if evidence.load is None or evidence.inspection is None:
         raise NotApplicableError("not loaded" if evidence.load is None else "not inspected")
-    stored = _stored(evidence.inspection, tied=bool(evidence.tied))
+    stored = _stored(evidence.inspection, tied=evidence.ties_file)
     held = Counter[str]()
     for tensor in evidence.load.tensors:
         held[tensor.dtype] += tensor.bytes

@@ -32,7 +32,15 @@ from tests.unit.inspection_damage import (
     pack_the_head,
     replace,
 )
-from tests.unit.made_evidence import AWQ, CONFIG, GPTQ, add_tensor, made_evidence, made_inspection
+from tests.unit.made_evidence import (
+    AWQ,
+    CONFIG,
+    GPTQ,
+    add_tensor,
+    made_evidence,
+    made_inspection,
+    made_load,
+)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +81,16 @@ def test_nothing_packed_of_an_unknown_model_is_seen() -> None:
     unknown = replace(made_inspection(), linears=[])
     assert findings(unknown)["packed-layers"].judgement is PASSED
     assert "is not known" in findings(unknown)["packed-layers"].message
+
+
+def test_an_untied_copy_of_a_tied_head_is_told_and_no_fault() -> None:
+    """llm-compressor 0.7.1 and 0.8.1 leave tied models so."""
+    untied = replace(made_inspection(tied=False), tie_word_embeddings=False)
+    assert fired(untied, tied=True, load=made_load(untied)) == {"tied-embedding": NOTICE}
+    load = run_checks(replace(made_evidence(), inspection=untied, load=made_load(untied)))
+    assert {f.check: f for f in load}["load-memory"].value == 1.0
+    lost = replace(untied, head=False)
+    assert findings(lost, tied=True)["tied-embedding"].judgement is FAILED
 
 
 def test_a_head_that_config_says_is_packed_is_no_fault() -> None:

@@ -181,7 +181,7 @@ def make_lock(
     limits: Limits,
     sandbox: Sandbox,
 ) -> tuple[Lock | None, Conclusion, End]:
-    """Ask uv for a resolution. A refusal is an answer and gives a lock too; trouble gives none.
+    """Return what uv resolves, how that went and how uv ended; a refusal is a lock, trouble none.
 
     What is refused is asked again with fresh pages of the packages that are named: a kept page may
     be older than the release that is wanted. To find out what an archive requires may take a build
@@ -209,28 +209,36 @@ def make_lock(
         fresh = [f"--refresh-package={name}" for name in named_releases(environment)]
         end, log = run([*argv, *fresh], environ, work, limits, sandbox, view)
         conclusion = classify_uv_end(end, log, Reason.UNRESOLVABLE)
+    lock, conclusion = _answer(environment, conclusion, end, work)
+    return lock, conclusion, end
+
+
+def _answer(
+    environment: Environment, conclusion: Conclusion, end: End, work: Path
+) -> tuple[Lock | None, Conclusion]:
+    """Return the lock that uv's end and files come to, if to any, and how the resolution went."""
     header = _header(environment)
     match conclusion.outcome:
         case Outcome.PASSED:
             lock = Lock(header + (work / "resolved.txt").read_text())
             if lacking := [name for name in named_releases(environment) if name not in lock.pins]:
                 message = f"uv ended well, and its answer lacks {', '.join(lacking)}"
-                return None, Conclusion(Outcome.INFRA, Reason.NO_RESULT, message), end
-            return lock, conclusion, end
+                return None, Conclusion(Outcome.INFRA, Reason.NO_RESULT, message)
+            return lock, conclusion
         case Outcome.FAILED if not conclusion.message.strip():
             message = f"uv ended with status {end.status} and said nothing"
-            return None, Conclusion(Outcome.INFRA, Reason.NO_RESULT, message), end
+            return None, Conclusion(Outcome.INFRA, Reason.NO_RESULT, message)
         case Outcome.FAILED:
             message = conclusion.message.replace(str(work), ".")
             if trouble := _trouble_of_index(environment, message):
-                return None, Conclusion(Outcome.INFRA, Reason.NETWORK, trouble), end
+                return None, Conclusion(Outcome.INFRA, Reason.NETWORK, trouble)
             if environment.resolution != "pinned":
                 message = _unbuilt(message)
             lines = [line.rstrip() for line in message.splitlines()]
             text = header + "".join(f"{_REFUSAL}{line}\n" for line in lines)
-            return Lock(text, "\n".join(lines)), conclusion, end
+            return Lock(text, "\n".join(lines)), conclusion
         case _:
-            return None, conclusion, end
+            return None, conclusion
 
 
 def _trouble_of_index(environment: Environment, refusal: str) -> str:

@@ -6,7 +6,6 @@ file, which is copied and checked. Who installs it runs no package's code any mo
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import stat
@@ -27,7 +26,7 @@ from matrix.environments.caches import shut_in
 from matrix.environments.uv import install_source, uv_environ, write_index, write_inputs
 from matrix.machine.processes import run
 from matrix.machine.sandbox import Sandbox
-from matrix.pipeline.ends import End, classify_uv_end
+from matrix.pipeline.ends import End, classify_uv_end, is_disk_full
 from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.spec.tables import Environment, Limits, MetadataTable
 from matrix.store.identity import digest
@@ -37,7 +36,6 @@ MAX_WHEEL_BYTES = 4_000_000_000
 MAX_FILES = 200_000
 """Of a build's cache, among which its wheel is looked for."""
 MAX_LOCK_BYTES = 20_000_000
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Source(NamedTuple):
@@ -91,7 +89,10 @@ class Builder(NamedTuple):
         return folders, conclusion, end, log
 
     def _sources(self, pins: Mapping[str, str]) -> tuple[list[Source], Conclusion, End, str]:
-        """Ask uv which archive it would take of each pin, without asking any what it requires."""
+        """Return the pinned releases that have only an archive, how it went and uv's words.
+
+        uv names the archives, and is kept from asking any of them what it requires.
+        """
         work = self._folder("sources")
         given = self.environment.metadata
         stated = {(canonicalize_name(table.package), table.version) for table in given}
@@ -100,13 +101,13 @@ class Builder(NamedTuple):
             for package, version in pins.items()
             if (package, version) not in stated
         ]
-        asked = msgspec.structs.replace(
+        alone = msgspec.structs.replace(
             self.environment,
             requirements=[f"{package}=={version}" for package, version in pins.items()],
             constraints=[], overrides=[], metadata=[*given, *plain],
         )  # fmt: skip
         end, log = self._run(
-            work, asked, "compile", "requirements.in", "--no-deps", "--format", "pylock.toml",
+            work, alone, "compile", "requirements.in", "--no-deps", "--format", "pylock.toml",
             "--output-file", "pylock.toml", "--quiet", builds=False,
         )  # fmt: skip
         conclusion = classify_uv_end(end, log, Reason.BUILD_FAILED)
@@ -129,16 +130,16 @@ class Builder(NamedTuple):
                 words = f"{source.package} {source.version}: {error}"
                 conclusion = Conclusion(Outcome.FAILED, Reason.BUILD_FAILED, words)
             except OSError as error:
-                if error.errno not in FULL:
+                if not is_disk_full(error):
                     raise
                 conclusion = Conclusion(Outcome.INFRA, Reason.NO_SPACE, str(error))
         return conclusion, end, log
 
     def _run(
-        self, work: Path, asked: Environment, command: str, *arguments: str, builds: bool
+        self, work: Path, environment: Environment, command: str, *arguments: str, builds: bool
     ) -> tuple[End, str]:
         environ = uv_environ(self.host, work, installing=True)
-        files = write_inputs(asked, work)
+        files = write_inputs(environment, work)
         environ = write_index(environ, work, self.host)
         environ, view = shut_in(environ, work, self.python, self.sandbox, builds=builds)
         argv = [find_uv_bin(), "pip", command, *files, "--python", str(self.python), *arguments]

@@ -72,22 +72,22 @@ def dropped(before: Iterable[Release], now: Iterable[Release]) -> list[str]:
     return [] if few else lacking
 
 
-def merge(old: Snapshot, answers: Mapping[str, list[Release]], asked: str) -> Snapshot:
+def merge(old: Snapshot, answers: Mapping[str, list[Release]], date: str) -> Snapshot:
     """Return a snapshot with an index's answers taken in, and nothing dropped.
 
-    What is gone from the index stays, marked; a date, once known, stays; what a release requires
-    is kept where it could not be read again. ``asked`` (ISO, UTC) never goes back.
+    What is gone from the index stays, marked; a date that was stated stays; what a release
+    requires is kept where it could not be read again. ``date`` (ISO, UTC) never goes back.
     """
     packages = dict(old.packages)
     for package, releases in answers.items():
         merged = {
-            before.version: msgspec.structs.replace(before, gone=before.gone or asked[:10])
+            before.version: msgspec.structs.replace(before, gone=before.gone or date[:10])
             for before in packages.get(package, [])
         }
         for now in releases:
-            merged[now.version] = _taken(merged.get(now.version), now, asked)
+            merged[now.version] = _taken(merged.get(now.version), now, date)
         packages[package] = sorted(merged.values(), key=lambda release: _order(release.version))
-    return Snapshot(SCHEMA, max(old.asked, asked), dict(sorted(packages.items())))
+    return Snapshot(SCHEMA, max(old.asked, date), dict(sorted(packages.items())))
 
 
 def not_after(snapshot: Snapshot, now: str) -> Snapshot:
@@ -98,9 +98,9 @@ def not_after(snapshot: Snapshot, now: str) -> Snapshot:
     return msgspec.structs.replace(snapshot, asked=min(snapshot.asked, now))
 
 
-def _taken(before: Release | None, now: Release, asked: str) -> Release:
+def _taken(before: Release | None, now: Release, date: str) -> Release:
     if before is None:
-        return msgspec.structs.replace(now, seen=asked[:10])
+        return msgspec.structs.replace(now, seen=date[:10])
     return msgspec.structs.replace(
         now,
         uploaded=before.uploaded or now.uploaded,

@@ -197,11 +197,11 @@ def _gpus(nvml: Nvml) -> tuple[str, str, list[Gpu], str]:
     except nvml.NVMLError as error:
         return "", "", [], f"no NVIDIA driver answers: {_short(error)}"
     try:
-        driver = _asked(nvml, nvml.nvmlSystemGetDriverVersion, "")
-        cuda = _asked(nvml, nvml.nvmlSystemGetCudaDriverVersion, 0)
+        driver = _query(nvml, nvml.nvmlSystemGetDriverVersion, "")
+        cuda = _query(nvml, nvml.nvmlSystemGetCudaDriverVersion, 0)
         gpus: list[Gpu] = []
         notes = []
-        for index in range(_asked(nvml, nvml.nvmlDeviceGetCount, 0)):
+        for index in range(_query(nvml, nvml.nvmlDeviceGetCount, 0)):
             try:
                 gpus += _card(nvml, index)
             except nvml.NVMLError as error:  # fallen off the bus, or not ours to ask for
@@ -211,31 +211,31 @@ def _gpus(nvml: Nvml) -> tuple[str, str, list[Gpu], str]:
         offered = f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else ""
         return _short(driver), offered, gpus, "; ".join(notes)
     finally:
-        _asked(nvml, nvml.nvmlShutdown, None)
+        _query(nvml, nvml.nvmlShutdown, None)
 
 
 def _card(nvml: Nvml, index: int) -> Iterator[Gpu]:
     """Give a card, or instead of one that MIG divides each of its instances."""
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     # Cards that know no MIG answer that they do not support it.
-    mode = _asked(nvml, lambda: nvml.nvmlDeviceGetMigMode(handle)[0], 0)
+    mode = _query(nvml, lambda: nvml.nvmlDeviceGetMigMode(handle)[0], 0)
     parts = _instances(nvml, handle) if mode else [handle]
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-    name = _short(_asked(nvml, lambda: nvml.nvmlDeviceGetName(handle), "GPU"))
+    name = _short(_query(nvml, lambda: nvml.nvmlDeviceGetName(handle), "GPU"))
     for part in parts:
-        memory = _asked(nvml, lambda: int(nvml.nvmlDeviceGetMemoryInfo(part).total), 0)  # noqa: B023
+        memory = _query(nvml, lambda: int(nvml.nvmlDeviceGetMemoryInfo(part).total), 0)  # noqa: B023
         yield Gpu(index, nvml.nvmlDeviceGetUUID(part), name, memory, f"{major}.{minor}")
 
 
 def _instances(nvml: Nvml, handle: Any) -> list[Any]:
     handles = []
-    for number in range(_asked(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle), 0)):
+    for number in range(_query(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle), 0)):
         with suppress(nvml.NVMLError):  # there may be fewer than there could be
             handles.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number))
     return handles
 
 
-def _asked(nvml: Nvml, question: Callable[[], T], otherwise: T) -> T:
+def _query(nvml: Nvml, question: Callable[[], T], otherwise: T) -> T:
     try:
         return question()
     except nvml.NVMLError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 from collections.abc import Mapping
@@ -59,6 +60,7 @@ class End(msgspec.Struct, frozen=True):
     """Processes of anybody that the kernel ended meanwhile for want of memory."""
 
 
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _CARD_FULL = "OutOfMemoryError"
 """torch's on a card (``torch.cuda.OutOfMemoryError``), which the job has to itself."""
 _NO_MEMORY = re.compile(r"Cannot allocate memory|DefaultCPUAllocator: can't|std::bad_alloc")
@@ -248,3 +250,8 @@ def _last_error(log: str) -> str:
     lines = log.strip().splitlines()
     start = next((i for i, line in enumerate(lines) if re.match(r"\s*(error|×)", line)), 0)
     return "\n".join(lines[start:])[:MESSAGE_CHARS]
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether the system said by an error that a disk, or a user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in _DISK_FULL

@@ -319,9 +319,9 @@ def _positive(option: object, otherwise: float) -> float:
 def _gpus(needs: Needs) -> str:
     count = "1 GPU" if needs.gpus == 1 else f"{needs.gpus} GPUs"
     memory = f" with {_gib(needs.vram)}" if needs.vram else ""
-    each = " each" if memory and needs.gpus > 1 else ""
+    per_card = " each" if memory and needs.gpus > 1 else ""
     capability = f", compute capability {needs.capability}" if needs.capability else ""
-    return f"{count}{memory}{each}{capability}"
+    return f"{count}{memory}{per_card}{capability}"
 
 
 def _gib(size: int) -> str:

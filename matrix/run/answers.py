@@ -12,12 +12,11 @@ from matrix.environments import bytecode
 from matrix.judge.builds import builds_of
 from matrix.judge.missing import classify_missing, read_missing
 from matrix.machine import processor
-from matrix.pipeline.ends import classify_end, require_device
+from matrix.pipeline.ends import classify_end, is_disk_full, require_device
 from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.pipeline.steps import Step
 from matrix.plan.cells import Cell, Role
 from matrix.plan.keys import Key
-from matrix.run.guarding import FULL
 from matrix.run.jobs import Job
 from matrix.run.probes import Answer
 from matrix.run.products import reference
@@ -122,7 +121,7 @@ def _published(
     try:
         return {**facts, **job.publish(workspace, key, output)}, conclusion
     except OSError as error:
-        if error.errno in FULL:
+        if is_disk_full(error):
             return {}, Conclusion(Outcome.INFRA, Reason.NO_SPACE, str(error))
         return {}, Conclusion(Outcome.FAILED, Reason.NO_RESULT, str(error))
     except (EvidenceError, UnreadableError) as error:

@@ -8,13 +8,12 @@ knows, so it is trouble as well and no package's fault.
 
 from __future__ import annotations
 
-import errno
 import traceback
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from matrix.machine.sandbox import Isolation
-from matrix.pipeline.ends import End
+from matrix.pipeline.ends import End, is_disk_full
 from matrix.pipeline.outcomes import Conclusion, Outcome, Reason
 from matrix.plan.cell_steps import distinct, steps_of
 from matrix.plan.cells import Cell
@@ -28,8 +27,6 @@ ENDS = 3
 """How often the harness may be ended in a step, before that is passed over. Twice is an impatient
 user, or two jobs of a CI that take too long."""
 SHOWN_CHARS = 300
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Of a disk."""
 T = TypeVar("T")
 
 
@@ -72,8 +69,7 @@ def _keep_error(workspace: Workspace, key: Key, error: Exception) -> Observation
     message = f"the harness could not do it, which is a mistake in it or of the machine: {text}"
     workspace.tell(f"{key.step} {key.subject}: {message}")
     log = "".join(traceback.format_exception(error))
-    is_full = isinstance(error, OSError) and error.errno in FULL
-    reason = Reason.NO_SPACE if is_full else Reason.EXCEPTION
+    reason = Reason.NO_SPACE if is_disk_full(error) else Reason.EXCEPTION
     conclusion = Conclusion(Outcome.INFRA, reason, message)
     return workspace.keep(key, conclusion, End(), log=log)
 

@@ -7,7 +7,6 @@ that are being done.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Set
 from itertools import islice
 from pathlib import Path
@@ -32,6 +31,7 @@ from matrix.store.store import (
 )
 from matrix.store.taking import damage_of
 from matrix.store.unfinished import is_unfinished
+from matrix.untrusted import removing
 from matrix.untrusted.reading import UnreadableError, decode, read_file
 from matrix.untrusted.text import counted, visible
 
@@ -106,7 +106,7 @@ def _checked(path: Path, check: Callable[[Path], object]) -> Iterator[Damage]:
         yield Damage(path, error.strerror or "cannot be read")
 
 
-def _each(suffix: str, check: Callable[[Path], object]) -> Callable[[Path], Iterator[Damage]]:
+def _files(suffix: str, check: Callable[[Path], object]) -> Callable[[Path], Iterator[Damage]]:
     """Return what looks through a folder of files that end alike."""
 
     def look(folder: Path) -> Iterator[Damage]:
@@ -122,7 +122,7 @@ def _each(suffix: str, check: Callable[[Path], object]) -> Callable[[Path], Iter
 def _observations(folder: Path) -> Iterator[Damage]:
     for path in _inside(folder):
         if path.name in {*Step} and path.is_dir():
-            yield from _each(".json", _check_observation)(path)
+            yield from _files(".json", _check_observation)(path)
         else:
             yield Damage(path, _NOT_WRITTEN)
 
@@ -185,9 +185,9 @@ def _check_provenance(path: Path) -> None:
 def _locks(folder: Path) -> Iterator[Damage]:
     for path in _inside(folder):
         if path.name == "models" and path.is_dir():
-            yield from _each(".json", _check_pin)(path)
+            yield from _files(".json", _check_pin)(path)
         elif path.name == "near" and path.is_dir():
-            yield from _each(".txt", _check_text)(path)
+            yield from _files(".txt", _check_text)(path)
         elif path.name.endswith(".txt"):
             yield from _checked(path, _check_lock)
         else:
@@ -211,7 +211,7 @@ def _check_pin(path: Path) -> None:
 def _index(folder: Path) -> Iterator[Damage]:
     for path in _inside(folder):
         if path.name == "requires" and path.is_dir():
-            yield from _each(".json", _check_requires)(path)
+            yield from _files(".json", _check_requires)(path)
         else:
             yield from _checked(path, _check_answer)
 
@@ -238,7 +238,7 @@ def _history(folder: Path) -> Iterator[Damage]:
 
     for profile in _inside(folder):
         for day in _inside(profile) if profile.is_dir() else ():
-            yield from _each(SUFFIX, check)(day)
+            yield from _files(SUFFIX, check)(day)
 
 
 def _of_json(path: Path) -> dict[str, Any]:
@@ -253,8 +253,8 @@ _LOOKS: dict[str, Callable[[Path], Iterator[Damage]]] = {
     "locks": _locks,
     "index": _index,
     "history": _history,
-    "established": _each(".json", _of_json),
-    "suites": _each("", _check_text),
+    "established": _files(".json", _of_json),
+    "suites": _files("", _check_text),
     "report.json": lambda path: _checked(path, _of_json),
     ORIGIN: lambda path: _checked(path, _of_json),
 }
@@ -268,7 +268,7 @@ def remove(damage: Damage) -> None:
         lines = path.read_bytes().splitlines(keepends=True)
         write_atomically(path, b"".join(line for line in lines if _is_sound(line)))
     elif path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        removing.remove(path)
     else:
         path.unlink(missing_ok=True)
 

@@ -126,6 +126,8 @@ class Child:
             )
         finally:
             os.close(reading)
+        if self._process.stdin is not None:
+            os.set_blocking(self._process.stdin.fileno(), False)
         log_pipe = self._process.stderr if events else self._process.stdout
         assert log_pipe is not None
         self._output = Output(log_pipe, self._process.stdout if events else None)
@@ -171,13 +173,13 @@ class Child:
         return status
 
     def send(self, line: str) -> None:
-        """Write a line to the child's standard input; a child that is gone is found by watch."""
+        """Write a line to the child's standard input; a child that is gone is found by watch.
+
+        One that reads nothing and has filled the pipe gets none, and runs into its limits.
+        """
         if self._process.stdin is not None:
-            try:
-                self._process.stdin.write(line.encode() + b"\n")
-                self._process.stdin.flush()
-            except BrokenPipeError:
-                return
+            with contextlib.suppress(BrokenPipeError, BlockingIOError):
+                os.write(self._process.stdin.fileno(), line.encode() + b"\n")
 
     def watch(self, limits: Limits, on_event: Callable[[str], bool] = lambda _: False) -> End:
         """Wait until the child ends, a limit is hit, or ``on_event`` returns true for a line.

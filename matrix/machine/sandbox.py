@@ -23,6 +23,8 @@ _SETTINGS = (
 )  # fmt: skip
 """Of ``/etc``: what libraries read. No keys, no passwords, no settings of services."""
 _RESOLVER = "/etc/resolv.conf"
+_KERNEL = "/proc/sys"
+"""The kernel's own settings: those of the machine, and root may write them whatever it is shut in."""
 _TRY_SECONDS = 10
 
 
@@ -81,7 +83,8 @@ def _options(view: View, cwd: Path) -> list[str]:
         options += ["--share-net", "--ro-bind-try", _RESOLVER, _RESOLVER]
     for place in (*_SYSTEM, *(f"/etc/{name}" for name in _SETTINGS)):
         options += ["--ro-bind-try", place, place]
-    options += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/dev/shm", "--tmpfs", "/tmp"]
+    options += ["--proc", "/proc", "--ro-bind", _KERNEL, _KERNEL]
+    options += ["--dev", "/dev", "--tmpfs", "/dev/shm", "--tmpfs", "/tmp"]
     for place in map(str, view.read_only):
         options += ["--ro-bind", place, place]
     for place in map(str, view.writable):

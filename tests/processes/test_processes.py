@@ -292,6 +292,31 @@ def test_what_the_kernel_ended_for_want_of_memory_is_counted_from_one_end_to_the
     assert kills == [0, 2]
 
 
+@pytest.mark.parametrize("sandbox", [OPEN, find_sandbox()])
+def test_one_that_fills_the_pipe_of_its_orders_keeps_nobody_waiting(
+    tmp_path: Path, environ: dict[str, str], sandbox: Sandbox
+) -> None:
+    code = """
+import os, time
+orders = os.open("/proc/self/fd/0", os.O_WRONLY | os.O_NONBLOCK)
+for size in (4096, 1):
+    try:
+        while True: os.write(orders, b"x" * size)
+    except BlockingIOError:
+        continue
+print("full", flush=True)
+time.sleep(3600)
+"""
+    with Child(
+        python(code), environ=environ, cwd=tmp_path, events=True, sandbox=sandbox,
+        view=view(tmp_path),
+    ) as child:  # fmt: skip
+        assert child.watch(GENEROUS, lambda line: line == "full").status == 0
+        child.send("an order")
+        limits = Limits(seconds=1, silence=600, memory_mb=2000, log_mb=10)
+        assert child.watch(limits).limit == "timeout"
+
+
 # ---------------------------------------------------------------------------------- nothing is left
 
 LEFT = f"{DAEMON}\nprint(daemonise(lambda: None), flush=True)\n"

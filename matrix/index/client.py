@@ -108,7 +108,7 @@ class Index:
         none). Offline, all answers are what is kept.
         """
         names: list[str] = [canonicalize_name(name) for name in packages]
-        if why := self._silence(offline):
+        if why := _silence(self._settings, offline=offline):
             return {name: self._kept(name, f"{name}: not asked ({why})") for name in names}
         now = _now()
         pages = in_parallel(self._page, names, self._limits.pages_seconds)
@@ -135,7 +135,7 @@ class Index:
 
         Raises :class:`FetchError` where nobody is to be asked, or no index has the package.
         """
-        if why := self._silence(offline=False):
+        if why := _silence(self._settings, offline=False):
             raise FetchError(f"is not asked ({why})")
         page = in_parallel(self._page, [package], self._limits.pages_seconds)[package]
         if isinstance(page, FetchError):
@@ -152,14 +152,6 @@ class Index:
             wheels,
             self._limits.files_seconds,
         )
-
-    def _silence(self, offline: bool) -> str:
-        """Return why nobody is to be asked; empty where somebody is."""
-        if offline or self._settings.offline:
-            return "offline"
-        if self._settings.no_index:
-            return "pip's no-index is set; to ask one all the same, name it in UV_DEFAULT_INDEX"
-        return ""
 
     def _page(self, package: str) -> tuple[str, Page]:
         """Return (index, page) of the first index that has a package."""
@@ -237,6 +229,15 @@ class Index:
         if not of_these or dropped(self._earlier.get(package, []), kept.answer.releases):
             return IndexAnswer(package, "", trouble=trouble)
         return msgspec.structs.replace(kept.answer, trouble=trouble)
+
+
+def _silence(settings: IndexSettings, *, offline: bool) -> str:
+    """Return why no index is to be asked; empty where one is."""
+    if offline or settings.offline:
+        return "offline"
+    if settings.no_index:
+        return "pip's no-index is set; to ask one all the same, name it in UV_DEFAULT_INDEX"
+    return ""
 
 
 def _now() -> str:

@@ -136,12 +136,11 @@ class Store:
         try:
             file = self.root / "observations" / step / f"{key}.json"
             limit = MAX_INSPECTION_BYTES if step is Step.INSPECT else MAX_OBSERVATION_BYTES
-            raw = read_file(file, limit)
-            observation = read_observation(raw, step, key)
+            observation = read_observation(read_file(file, limit), step, key)
         except (OSError, UnreadableError):
             return None
-        built = step == Step.BUILD and observation.outcome is Outcome.PASSED
-        if built and self.reference(key) is None:
+        is_built = step == Step.BUILD and observation.outcome is Outcome.PASSED
+        if is_built and self.reference(key) is None:
             return None
         if observation.final:
             self._finals[step, key] = observation
@@ -178,7 +177,7 @@ class Store:
             (self.root / product[0] / key / product[1]).replace(work / product[1])
 
     def model(self, key: str) -> Path:
-        """Return the folder of a model: ``model/`` and ``reference.json``."""
+        """Return the folder of a model: ``model/``, ``files.json`` and ``reference.json``."""
         return self.root / "models" / key
 
     def reference(self, key: str) -> Reference | None:
@@ -189,7 +188,7 @@ class Store:
             return None
 
     def checkpoint(self, key: str) -> Path:
-        """Return the folder of a checkpoint: ``checkpoint/`` and ``provenance.json``."""
+        """Return the folder of a checkpoint, ``files.json`` and ``provenance.json`` in it."""
         return self.root / "checkpoints" / key
 
     def keep(self, observation: Observation) -> None:
@@ -236,22 +235,14 @@ class Store:
 
     def use(self) -> IO[bytes]:
         """Return an open file; until it is closed, nothing is taken back that a run may need."""
-        file = self.path("use.lock").open("ab")
-        fcntl.flock(file, fcntl.LOCK_SH)
-        return file
+        return _locked(self.path("use.lock"), fcntl.LOCK_SH)
 
     def take(self) -> IO[bytes]:
         """Return an open file; until it is closed, no run begins.
 
         Raises ``BlockingIOError`` where one goes on.
         """
-        file = self.path("use.lock").open("ab")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise
-        return file
+        return _locked(self.path("use.lock"), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def work(self, kind: str) -> AbstractContextManager[Path]:
         """Give a fresh folder for unfinished things and remove it afterwards."""
@@ -267,6 +258,17 @@ class Store:
         remove(target)
         folder.replace(target)
         return target
+
+
+def _locked(place: Path, how: int) -> IO[bytes]:
+    """Return an open file that is locked until it is closed."""
+    file = place.open("ab")
+    try:
+        fcntl.flock(file, how)
+    except BlockingIOError:
+        file.close()
+        raise
+    return file
 
 
 def reference_in(folder: Path) -> Reference:

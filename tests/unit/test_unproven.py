@@ -72,9 +72,7 @@ def test_published_checkpoints_prove_no_quantizer() -> None:
     [
         AWQ,
         msgspec.structs.replace(AWQ, model=ModelFacts(tied=False, model_type='a"\\b')),
-        msgspec.structs.replace(
-            AWQ, model=ModelFacts(tied=False, model_type="\U0001f600\u202e")
-        ),
+        msgspec.structs.replace(AWQ, model=ModelFacts(tied=False, model_type="\U0001f600\u202e")),
         msgspec.structs.replace(AWQ, scheme=SchemeFacts(method="gptq", bits=3, group_size=32)),
         msgspec.structs.replace(AWQ, scheme=SchemeFacts(method="awq", group_size=32)),
         msgspec.structs.replace(AWQ, engine=Requirement("vllm")),

@@ -24,7 +24,7 @@ _SETTINGS = (
 """Of ``/etc``: what libraries read. No keys, no passwords, no settings of services."""
 _RESOLVER = "/etc/resolv.conf"
 _KERNEL = "/proc/sys"
-"""The kernel's own settings: those of the machine, and root may write them whatever it is shut in."""
+"""The kernel's settings, which are the machine's: root may write them in a sandbox too."""
 _TRY_SECONDS = 10
 
 

@@ -23,7 +23,7 @@ from matrix.pipeline.ends import End, StepResult
 from matrix.pipeline.steps import Step
 from matrix.plan.keys import CHILD
 from matrix.spec.tables import Limits
-from matrix.untrusted.reading import DEEPEST, UnreadableError, decode, is_deep, read_file
+from matrix.untrusted.reading import DEEPEST, UnreadableError, decode, held, is_deep, read_file
 from matrix.untrusted.removing import remove
 
 RESULT_BYTES = 4_000_000
@@ -85,6 +85,8 @@ class Probe:
         self._orders.mkdir()
         self._jobs.mkdir()
         self._import_result = self._jobs / "import.json"
+        self.inside = self._jobs
+        """The folder of the job that is done, by a path that no link can take the place of."""
         self._temporary = home / "tmp"
         remove(self._temporary)
         remove_stale_locks(home)
@@ -132,15 +134,17 @@ class Probe:
     def job_folder(self) -> Iterator[Path]:
         """Give a fresh folder in which one job may write; it is removed afterwards.
 
-        It is whole before the server sees it, who may put a link in the place of anything there.
+        It is whole before the server sees it, who may put a link in the place of anything there,
+        and of the folder itself: ``inside`` leads to what was made here.
         """
         made = Path(mkdtemp(prefix="job-", dir=self._work))
         (made / "results").mkdir()
-        folder = made.rename(self._jobs / made.name)
-        try:
-            yield folder
-        finally:
-            remove(folder)
+        with held(made) as self.inside:
+            folder = made.rename(self._jobs / made.name)
+            try:
+                yield folder
+            finally:
+                remove(folder)
 
     def perform(
         self, job: Mapping[str, Any], steps: list[Step], limits: Mapping[Step, Limits], work: Path,
@@ -162,7 +166,7 @@ class Probe:
                 end = self._step(limits[step], steps[index + 1 :])
             # A quick step's words may have come with those of the step before, so it has both.
             log += self._log()
-            answer = _answer(step, end, results / f"{step}.json", log)
+            answer = _answer(step, end, self.inside / "results" / f"{step}.json", log)
             yield answer
             if end.limit or answer.result is None or not answer.result.ok:
                 # One that goes on after a step that left nothing is not to be relied on.

@@ -177,8 +177,8 @@ class RoleRun:
     ) -> list[Conclusion]:
         ends: list[Conclusion] = []
         with probe.job_folder() as work:
-            output = work / "output"
-            fields = {**job.fields, "output": str(output)}
+            output = probe.inside / "output"
+            fields = {**job.fields, "output": str(work / "output")}
             for answer in probe.perform(fields, list(job.keys), job.limits, work, fork=fork):
                 end = classify_answer(self._workspace, answer, role)
                 ends.append(end)

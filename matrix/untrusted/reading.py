@@ -9,7 +9,8 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +47,22 @@ def read_file(file: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise UnreadableError(f"{file.name} has more than {limit} bytes")
     return data
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[Path]:
+    """Give a path of an open folder: it leads there whatever is put in the folder's place.
+
+    Only this process can use it. Raises ``UnreadableError`` for a link, or what is no folder.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except NotADirectoryError:
+        raise UnreadableError(f"{folder.name} is a link or no folder") from None
+    try:
+        yield Path("/proc/self/fd", str(handle))
+    finally:
+        os.close(handle)
 
 
 def decode(data: bytes, kind: type[_T]) -> _T:

@@ -9,6 +9,7 @@ import pytest
 from matrix.judge.results import CellResult
 from matrix.pipeline.outcomes import Reason, Verdict
 from matrix.run.verifying import damages
+from tests.provoked.made_up import builder
 from tests.provoked.runs import Finished, perform
 from tests.provoked.test_going_on import TURNING, folder, performed
 
@@ -43,6 +44,40 @@ def test_what_is_not_taken_over_is_the_quantizers_failure(
     assert message in cell.message
     assert list((folder / "store").glob("checkpoints/*")) == []
     assert list((folder / "store" / "work").iterdir()) == []
+
+
+MOVED = """
+    work, bait = Path(job["output"]).parent, Path(job["options"]["folder"], "bait")
+    work.rename(work.with_name("moved"))
+    work.symlink_to(bait)
+"""
+LED_AWAY = """
+    Path(job["output"]).symlink_to(Path(job["recipe"]["folder"], "bait"))
+    return {}
+"""
+
+
+def test_a_link_in_the_place_of_a_jobs_folder_leads_nowhere(folder: Path) -> None:
+    bait = folder / "bait" / "output"
+    bait.mkdir(parents=True)
+    (bait / "file").write_text("of the user")
+    (folder / "turning.py").write_text(TURNING.replace(COPIED, f"{COPIED}{MOVED}"))
+    cell = run(folder, CELL).cell(CELL)
+    assert (cell.verdict, cell.stage) == (Verdict.BROKEN, "quantize")
+    assert (bait / "file").read_text() == "of the user"
+    assert list((folder / "store" / "work").iterdir()) == []
+
+
+def test_a_link_in_the_place_of_an_output_is_refused(folder: Path) -> None:
+    bait = folder / "bait"
+    builder.build({"output": str(bait), "recipe": {"tie_word_embeddings": True}})
+    files = {file: file.read_bytes() for file in bait.rglob("*") if file.is_file()}
+    building = "    return builder.build(job)\n"
+    (folder / "turning.py").write_text(TURNING.replace(building, LED_AWAY))
+    cell = run(folder, CELL).cell(CELL)
+    assert (cell.reason, cell.stage) == (Reason.NO_RESULT, "build")
+    assert {file: file.read_bytes() for file in bait.rglob("*") if file.is_file()} == files
+    assert list((folder / "store").glob("models/*")) == []
 
 
 def test_a_damaged_checkpoint_is_named_once_and_made_again(folder: Path) -> None:

@@ -23,7 +23,7 @@ from matrix.pipeline.ends import End, StepResult
 from matrix.pipeline.steps import Step
 from matrix.plan.keys import CHILD
 from matrix.spec.tables import Limits
-from matrix.untrusted.reading import DEEPEST, UnreadableError, decode, held, is_deep, read_file
+from matrix.untrusted.reading import DEEPEST, UnreadableError, decode, hold, is_deep, read_file
 from matrix.untrusted.removing import remove
 
 RESULT_BYTES = 4_000_000
@@ -85,7 +85,7 @@ class Probe:
         self._orders.mkdir()
         self._jobs.mkdir()
         self._import_result = self._jobs / "import.json"
-        self.inside = self._jobs
+        self.inside = self._results = self._jobs
         """The folder of the job that is done, by a path that no link can take the place of."""
         self._temporary = home / "tmp"
         remove(self._temporary)
@@ -139,7 +139,7 @@ class Probe:
         """
         made = Path(mkdtemp(prefix="job-", dir=self._work))
         (made / "results").mkdir()
-        with held(made) as self.inside:
+        with hold(made) as self.inside, hold(made / "results") as self._results:
             folder = made.rename(self._jobs / made.name)
             try:
                 yield folder
@@ -166,7 +166,7 @@ class Probe:
                 end = self._step(limits[step], steps[index + 1 :])
             # A quick step's words may have come with those of the step before, so it has both.
             log += self._log()
-            answer = _answer(step, end, self.inside / "results" / f"{step}.json", log)
+            answer = _answer(step, end, self._results / f"{step}.json", log)
             yield answer
             if end.limit or answer.result is None or not answer.result.ok:
                 # One that goes on after a step that left nothing is not to be relied on.

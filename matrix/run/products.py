@@ -18,7 +18,7 @@ from matrix.run.workspace import Workspace
 from matrix.store.sealing import seal
 from matrix.store.store import FILES, REFERENCE, reference_in, write_atomically, write_json
 from matrix.store.taking import take_over
-from matrix.untrusted.reading import held, read_file
+from matrix.untrusted.reading import hold, read_file
 
 
 class Provenance(msgspec.Struct, frozen=True):
@@ -104,7 +104,7 @@ def publish_model(workspace: Workspace, key: Key, output: Path, model: Model) ->
         UnreadableError: It left something that is not taken over.
         OSError: A file is missing, or the system does not give or take it.
     """
-    with workspace.work("taken") as whole, held(output) as inside:
+    with workspace.work("taken") as whole, hold(output) as inside:
         reference = read_file(inside / REFERENCE, MAX_REFERENCE_BYTES)
         answers = read_reference(reference)
         files = take_over(inside / "model", whole / "model", most_output(model))

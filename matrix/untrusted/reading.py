@@ -50,7 +50,7 @@ def read_file(file: Path, limit: int) -> bytes:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[Path]:
+def hold(folder: Path) -> Iterator[Path]:
     """Give a path of an open folder: it leads there whatever is put in the folder's place.
 
     Only this process can use it. Raises ``UnreadableError`` for a link, or what is no folder.

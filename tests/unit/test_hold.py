@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from matrix.store.taking import take_over
-from matrix.untrusted.reading import UnreadableError, held
+from matrix.untrusted.reading import UnreadableError, hold
 from matrix.untrusted.removing import remove
 
 
@@ -26,7 +26,7 @@ def test_what_is_taken_and_removed_is_in_the_folder_that_was_held(
     work = tmp_path / "work"
     (work / "output").mkdir(parents=True)
     (work / "output" / "mine").write_text("of the job")
-    with held(work) as inside:
+    with hold(work) as inside:
         work.rename(tmp_path / "moved")
         work.symlink_to(bait)
         assert list(take_over(inside / "output", tmp_path / "taken", 100).files) == ["mine"]
@@ -41,6 +41,6 @@ def test_a_link_and_a_file_are_not_held(tmp_path: Path, bait: Path) -> None:
     for name in ("link", "file"):
         with (
             pytest.raises(UnreadableError, match=f"{name} is a link or no folder"),
-            held(tmp_path / name),
+            hold(tmp_path / name),
         ):
             pass

@@ -33,10 +33,12 @@ from matrix.spec.versions import parsed
 from matrix.store.identity import digest
 from matrix.store.sealing import unseal
 from matrix.store.store import write_json
-from matrix.untrusted.reading import UnreadableError, decode
+from matrix.untrusted.reading import UnreadableError, decode, read_file
 
 WATCHED = frozenset({"accelerate", "numpy", "optimum", "peft", "tokenizers", "torch"})
 """What a release declares of these is kept, besides what it declares of the tracked packages."""
+KEPT_BYTES = 50_000_000
+"""Of an answer that lies in the store."""
 CLOCKS_APART = timedelta(days=1)
 """What an answer may be old that a proxy kept."""
 
@@ -203,7 +205,7 @@ class Index:
         of = [package, version, file.identity]
         place = self._folder / "requires" / f"{digest(of)}.json"
         try:
-            kept = decode(unseal(place.read_bytes()), _Required)
+            kept = decode(unseal(read_file(place, KEPT_BYTES)), _Required)
             if kept.of == of and isinstance(kept.requires, list) == isinstance(file, Wheel):
                 return kept.requires
         except (OSError, UnreadableError):
@@ -219,7 +221,8 @@ class Index:
 
     def _kept(self, package: str, trouble: str) -> IndexAnswer:
         try:
-            kept = decode(unseal((self._folder / f"{package}.json").read_bytes()), _Kept)
+            place = self._folder / f"{package}.json"
+            kept = decode(unseal(read_file(place, KEPT_BYTES)), _Kept)
         except (OSError, UnreadableError):
             return IndexAnswer(package, "", trouble=trouble)
         if kept.answer.package != package or kept.answer.asked > _now():

@@ -33,6 +33,7 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,6 +56,8 @@ MAX_OBSERVATION_BYTES = 8_000_000
 """More than what is kept of a probe's result, and a log; the largest real one has 50,000."""
 MAX_INSPECTION_BYTES = 64_000_000
 """Of a checkpoint with experts: 1,500 bytes for each layer that is quantized."""
+MAX_RECORD_BYTES = 1_000_000
+"""Of a line; the longest of a real run has 1,076."""
 REFERENCE = "reference.json"
 FILES = "files.json"
 """What lies beside a product: its files as they were taken over."""
@@ -221,11 +224,11 @@ class Store:
         """
         read: dict[bytes, Record] = {}
         for segment in filter(Path.is_file, (self.root / "records").glob("*.jsonl")):
-            for line in segment.read_bytes().splitlines():
-                try:
-                    read[line] = read_record(line)
-                except UnreadableError:
-                    continue
+            with segment.open("rb") as file:
+                for ended in iter(partial(file.readline, MAX_RECORD_BYTES), b""):
+                    line = ended.rstrip(b"\n")
+                    with suppress(UnreadableError):
+                        read[line] = read_record(line)
         return [read[line] for line in sorted(read, key=lambda line: (read[line].at, line))]
 
     def segments(self) -> list[tuple[str, int]]:

@@ -185,14 +185,13 @@ def make_lock(
 
     What is refused is asked again with fresh pages of the packages that are named: a kept page may
     be older than the release that is wanted. To find out what an archive requires may take a build
-    of it, so uv is shut in; where there is a cut-off nothing is built.
+    of it, so uv is shut in. Hardly any does, and a cache for builds takes seconds to make: only
+    what is asked again may be built, and nothing where there is a cut-off.
     """
     environ = uv_environ(host, work, installing=False)
     files = write_inputs(environment, work)
     python = find_python(environment.python, environ)
-    environ, view = shut_in(
-        environ, work, python, sandbox, builds=environment.resolution == "pinned"
-    )
+    environ, view = shut_in(environ, work, python, sandbox, builds=False)
     if environment.resolution != "pinned":
         environ = write_index(environ, work, host, _KEEP_PAGES)
         write_dates(environment, work / "uv.toml")
@@ -207,6 +206,8 @@ def make_lock(
         settings = work / "uv.toml"
         settings.write_text(settings.read_text().replace(_KEEP_PAGES, ""))
         fresh = [f"--refresh-package={name}" for name in named_releases(environment)]
+        if environment.resolution == "pinned":
+            environ, view = shut_in(environ, work, python, sandbox, builds=True)
         end, log = run([*argv, *fresh], environ, work, limits, sandbox, view)
         conclusion = classify_uv_end(end, log, Reason.UNRESOLVABLE)
     lock, conclusion = _answer(environment, conclusion, end, work)

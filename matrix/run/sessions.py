@@ -28,6 +28,9 @@ from matrix.run.sources import check_sources
 from matrix.run.time_left import BEGAN
 from matrix.run.unchanged import unchanged_summary
 from matrix.spec.tables import SpecError
+from matrix.untrusted.text import visible
+
+ERROR_CHARS = 4_000
 
 
 class Sessions:
@@ -51,7 +54,7 @@ class Sessions:
             if self.is_worker or self.pending:
                 self._hide()
         except SpecError as error:
-            sys.exit(f"error: {error}")
+            sys.exit(visible(f"error: {error}", ERROR_CHARS))
         except OSError as error:
             sys.exit(f"error: {unreachable(error)}")
         os.environ["MATRIX_UNDER_NOX"] = str(os.getpid())  # whose end is the end of all it starts
@@ -121,7 +124,7 @@ class Sessions:
                 lack = self.context.sandbox.lack
                 lines = beforehand(self.context, cells, expected, at_once=at_once, lack=lack)
             except SpecError as error:
-                sys.exit(f"error: {error}")
+                sys.exit(visible(f"error: {error}", ERROR_CHARS))
             print(*(f"{line}\n" for line in lines), sep="", flush=True)
             work = expected.prediction.of_cells(expected.unfinished, expected.paid).seconds
             os.environ[BEGAN] = f"{time.monotonic()} {work / at_once} {len(expected.unfinished)}"

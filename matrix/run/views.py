@@ -39,7 +39,12 @@ def view_of(
         for model in workspace.plan.models
         if (model.environment, model.adapter) == (role.environment, role.adapter)
     ]
-    named = _named([*host, environ, role.options, *recipes])
+    # Roles that are imported alike share a probe, so what any of them names is in its view.
+    roles = {
+        r.name: r for cell in workspace.plan.cells for r in (cell.checkpoint.quantizer, cell.engine)
+    }
+    options = [r.options for r in roles.values() if r.environment == role.environment]
+    named = _named([*host, environ, role.options, *options, *recipes])
     return View(
         read_only=(folder, *interpreter_folders(python_of(folder)), *made, *named),
         devices=tuple(devices_of(gpus)) if gpus else (),
